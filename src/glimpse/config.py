@@ -1,0 +1,290 @@
+"""The configuration: what may stand in it, what its errors say, and the ONE place that instantiates.
+
+Hydra composes; this file checks what came out before anything heavy is imported or any data is read:
+unknown keys (also those that came by `+key` or an experiment file), values of another kind than the
+default, numbers out of range, missing values, and `_target_`s outside their group's packages.
+
+The YAML files are the schema: a key is known if the chosen files of `conf/` hold it, and the kind of
+its value there is the kind it takes.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from glimpse.errors import UserError
+
+GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
+
+# group: (packages a `_target_` may come from, base type of what it builds)
+TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
+    "model": (("glimpse.models.", "torch.nn.", "torchvision.models."), "torch.nn.Module"),
+    "optimizer": (("torch.optim.",), "torch.optim.Optimizer"),
+    "scheduler": (("glimpse.optim.",), None),
+    "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
+    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.Augmentation"),
+    "callbacks": (
+        ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
+        "lightning.pytorch.Callback",
+    ),
+    "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
+}
+
+# Keys of Lightning's Trainer that take more kinds of value than their default shows.
+OTHER_KINDS: dict[str, tuple[type, ...]] = {
+    "trainer.devices": (int, str, list),
+    "trainer.precision": (int, str),
+    "trainer.fast_dev_run": (bool, int),
+    "trainer.limit_train_batches": (int, float),
+    "trainer.limit_val_batches": (int, float),
+    "trainer.limit_test_batches": (int, float),
+    "trainer.limit_predict_batches": (int, float),
+    "trainer.overfit_batches": (int, float),
+    "trainer.val_check_interval": (int, float, str),
+    "trainer.max_epochs": (int,),
+    "trainer.min_epochs": (int,),
+    "trainer.min_steps": (int,),
+    "trainer.num_sanity_val_steps": (int,),
+    "trainer.gradient_clip_val": (int, float),
+    "trainer.check_val_every_n_epoch": (int,),
+    "trainer.deterministic": (bool, str),
+    "data.classes": (list,),
+    "data.presize": (int,),
+    "data.url": (str,),
+    "data.sha256": (str,),
+}
+
+# key: (lowest, highest) value allowed
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "data.batch_size": (1, float("inf")),
+    "data.val_fraction": (0, 0.9),
+    "data.test_fraction": (0, 0.9),
+    "data.presize": (1, 4096),
+    "data.num_workers": (0, 1024),
+    "data.num_classes": (2, float("inf")),
+    "data.num_train": (2, float("inf")),
+    "data.num_val": (1, float("inf")),
+    "optimizer.lr": (0, float("inf")),
+    "optimizer.weight_decay": (0, float("inf")),
+    "trainer.max_epochs": (-1, float("inf")),
+    "trainer.overfit_batches": (0, float("inf")),
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "task": ("fit",),
+    "data.normalize": ("none", "dataset", "imagenet"),
+}
+
+
+def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Refuse a composed configuration that cannot mean what its author wanted.
+
+    Args:
+        config: the composed configuration.
+        choices: which file of each group was chosen (`hydra.runtime.choices`).
+
+    Raises:
+        UserError: naming the first key at fault and what to type instead.
+    """
+    reference = _reference(config, choices)
+    known = dict(leaves(reference))
+    found = dict(leaves(config))
+    _check_targets(config)
+    for key in found:
+        if key not in known and not _inside_free_value(key, known):
+            raise UserError(unknown_key(key, known))
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{key} is not set, and it has no default: type {key}=<value>")
+    for key, value in found.items():
+        _check_kind(key, value, known.get(key))
+        _check_range(key, value)
+
+
+def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+    """The same choice of files with nobody's values in it: what keys there are."""
+    overrides = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group) is not None]
+    overrides.append(f"callbacks=[{','.join(map(str, config.get('callbacks') or {}))}]")
+    return compose("train", overrides=overrides)
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted key, plain value) of a configuration; lists count as values."""
+    for key in node:
+        name = f"{prefix}{key}"
+        if OmegaConf.is_missing(node, key):
+            yield name, None
+            continue
+        value = node[key] if not OmegaConf.is_interpolation(node, key) else None
+        if isinstance(value, DictConfig) and len(value):
+            yield from leaves(value, f"{name}.")
+        elif isinstance(value, DictConfig):
+            continue
+        elif isinstance(value, ListConfig):
+            yield name, OmegaConf.to_container(value)
+        else:
+            yield name, value
+
+
+def _inside_free_value(key: str, known: Mapping[str, Any]) -> bool:
+    """Whether a key lies inside one whose default is null and that takes a mapping as its value."""
+    parents = [key[:i] for i, letter in enumerate(key) if letter == "."]
+    return any(known.get(parent, 0) is None and parent in known for parent in parents)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """One line for a key that is not in the configuration, with the nearest one that is."""
+    known = list(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:  # the group may be wrong where the last part is right
+        last = key.rpartition(".")[2]
+        near = [name for name in known if name.rpartition(".")[2] == last][:1]
+    hint = (
+        f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints those there are"
+    )
+    return f"{key} is not a key of this configuration: {hint}"
+
+
+def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
+    """One line for a choice that a group does not have, with the nearest one that it has."""
+    available = sorted(available)
+    near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{group}={choice}: there is no such {group}{hint}; choose from {', '.join(available)}"
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    kinds = OTHER_KINDS.get(key) or (() if default is None else (type(default),))
+    if not kinds or value is None:
+        return
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
+        example = f"={default}" if default is not None else ""
+        hint = f", such as {key}{example}" if example else ""
+        raise UserError(f"{key}={value}: expected {expected}{hint}")
+
+
+def _check_range(key: str, value: Any) -> None:
+    if key in CHOICES and value not in CHOICES[key]:
+        raise UserError(f"{key}={value}: expected one of {', '.join(CHOICES[key])}")
+    if key in RANGES and isinstance(value, int | float):
+        lowest, highest = RANGES[key]
+        if not lowest <= value <= highest:
+            bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
+            raise UserError(f"{key}={value}: expected {bound}")
+
+
+def _check_targets(config: DictConfig) -> None:
+    """Every `_target_` stands where we build something, and names one of that group's packages."""
+    for key, target in leaves(config):
+        if key.rpartition(".")[2] != "_target_":
+            if isinstance(target, list):
+                _refuse_nested_targets(key, target)
+            continue
+        group, _, rest = key.partition(".")
+        depth = rest.count(".")
+        if group not in TARGETS or depth != (1 if group == "callbacks" else 0):
+            raise UserError(f"{key}={target}: a _target_ is not allowed here")
+        packages = TARGETS[group][0]
+        if not str(target).startswith(packages):
+            raise UserError(
+                f"{key}={target}: only targets in {', '.join(p + '*' for p in packages)} are allowed"
+            )
+
+
+def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, dict):
+            if "_target_" in value:
+                raise UserError(f"{key}: a _target_ ({value['_target_']}) is not allowed in a list")
+            _refuse_nested_targets(key, value.values())
+        elif isinstance(value, list):
+            _refuse_nested_targets(key, value)
+
+
+def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Build what a group's configuration names: the only call of `hydra.utils.instantiate`.
+
+    Args:
+        group: a key of `TARGETS`.
+        node: the group's configuration, with `_target_` and keyword arguments; empty for nothing.
+        *args: positional arguments that the configuration does not hold, such as the ImageSpec.
+        **kwargs: keyword arguments likewise.
+
+    Returns:
+        The object, or None where the node names no target (`augment=none`, `logger=none`).
+
+    Raises:
+        UserError: the target is not of the group's base type, or refuses its arguments.
+    """
+    if not node:
+        return None
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    _require_base(group, str(node["_target_"]))
+    try:
+        return instantiate(dict(node), *args, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        reason = str(cause).splitlines()[0]
+        raise UserError(f"{group} {node['_target_']} refused its arguments: {reason}") from error
+
+
+def _require_base(group: str, target: str) -> None:
+    """The target is a class of the group's base type, or a function of glimpse."""
+    packages, base_path = TARGETS[group]
+    if not target.startswith(packages):
+        raise UserError(f"{group}._target_={target}: not in {', '.join(packages)}")
+    found = _locate(target)
+    if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
+        return
+    base = _locate(base_path) if base_path else None
+    if base is None or not (inspect.isclass(found) and issubclass(found, base)):
+        kind = base_path or "function of glimpse"
+        raise UserError(f"{group}._target_={target}: it is not a {kind}")
+
+
+def _locate(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"_target_={path}: nothing of that name can be imported") from error
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dicts, lists, strings and numbers, as checkpoints carry it."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to dotted keys; lists become text, as the HPARAMS tab wants them."""
+    rows: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = (
+                value if isinstance(value, bool | int | float | str) else str(value)
+            )
+    return rows
+
+
+def config_folder() -> Path:
+    """The `conf/` of this checkout, for those who compose without `train.py`."""
+    return Path(__file__).parents[2] / "conf"

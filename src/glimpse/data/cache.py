@@ -1,0 +1,280 @@
+"""Every image decoded once, into one uint8 array on disk that later runs map in milliseconds.
+
+The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<fingerprint>/`, beside
+its labels and the histogram of its pixels. A cache is written to a temporary name and renamed, under
+a lock, so that an interrupted or a second process never leaves or sees half of one.
+
+Nothing here imports torch: the processes that decode start quickly.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.errors import UserError
+
+FORMAT = 1  # raise it when the meaning of a cache's files changes
+CHUNK = 512  # images a decoding process takes at a time
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How files become an array: side lengths, channels, and whether images are cut to a square."""
+
+    height: int
+    width: int
+    channels: int
+    presize: bool
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A part whose images are one array.
+
+    `images` is (N, H, W, C) uint8, mapped or in memory; `labels` is (N,) int64; `histogram` is
+    (C, 256), how often each value occurs in each channel.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    histogram: NDArray[np.int64]
+
+
+def fingerprint(files: Iterable[Path], *settings: object) -> str:
+    """A key for files (names, sizes, times of change) and settings; 16 hexadecimal digits."""
+    digest = hashlib.sha256(repr((FORMAT, *settings)).encode())
+    for path in files:
+        status = path.stat()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def in_memory(source: Source) -> dict[str, Stored]:
+    """The parts of a source that holds pixels, without a file."""
+    stored = {}
+    for name, part in source.parts().items():
+        assert isinstance(part, Arrays)
+        stored[name] = Stored(part.images, part.labels, histogram(part.images))
+    return stored
+
+
+def load_or_build(
+    folder: Path,
+    read: Callable[[], Source],
+    pixel_format: Callable[[Source], PixelFormat],
+    *,
+    num_workers: int,
+) -> tuple[tuple[str, ...], dict[str, Stored]]:
+    """Map the cache in `folder`, making it first where it is not there.
+
+    Args:
+        folder: where this fingerprint's arrays lie.
+        read: the dataset's reader; called only when there is no cache.
+        pixel_format: what the arrays of files look like; called likewise.
+        num_workers: processes that decode.
+
+    Returns:
+        The class names, and each part of the dataset.
+
+    Raises:
+        UserError: an image cannot be read (its path is named), or the folder cannot be written.
+    """
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _build(folder, read(), pixel_format, num_workers)
+        except PermissionError as error:
+            raise UserError(
+                f"cannot write the cache {folder}: {error.strerror}; "
+                "type data.cache=false, or data_dir=<a folder you may write>"
+            ) from error
+    names = tuple(json.loads((folder / "class_names.json").read_text()))
+    parts = [p for p in ("train", "heldout", "test") if (folder / f"{p}.npy").exists()]
+    return names, {name: _map(folder, name) for name in parts}
+
+
+def _map(folder: Path, name: str) -> Stored:
+    # Copy-on-write: torch wants a writable array, and nobody writes, so no page is ever copied.
+    images = np.load(folder / f"{name}.npy", mmap_mode="c")
+    labels = np.load(folder / f"{name}-labels.npy")
+    return Stored(images, labels, np.load(folder / f"{name}-histogram.npy"))
+
+
+def _build(
+    folder: Path,
+    source: Source,
+    pixel_format: Callable[[Source], PixelFormat],
+    num_workers: int,
+) -> None:
+    for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
+        shutil.rmtree(leftover)
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        for name, part in source.parts().items():
+            counts = _store(partial / f"{name}.npy", part, source, pixel_format, num_workers)
+            np.save(partial / f"{name}-labels.npy", part.labels.astype(np.int64))
+            np.save(partial / f"{name}-histogram.npy", counts)
+        (partial / "class_names.json").write_text(json.dumps(source.class_names))
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write the cache {folder}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _store(
+    file: Path,
+    part: Part,
+    source: Source,
+    pixel_format: Callable[[Source], PixelFormat],
+    num_workers: int,
+) -> NDArray[np.int64]:
+    """Write a part's array; returns the histogram of its pixels."""
+    if isinstance(part, Arrays):
+        np.save(file, part.images)
+        return histogram(part.images)
+    wanted = pixel_format(source)
+    shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
+    np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+    counts = np.zeros((wanted.channels, 256), np.int64)
+    starts = range(0, len(part.paths), CHUNK)
+    workers = max(1, min(num_workers, len(starts)))
+    print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_decode_chunk, file, start, part.paths[start : start + CHUNK], wanted)
+            for start in starts
+        ]
+        try:
+            for job in tqdm(as_completed(jobs), total=len(jobs), unit="chunk", disable=None):
+                counts += job.result()
+        except BrokenProcessPool as error:
+            raise UserError("a decoding process was killed (out of memory?); run again") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return counts
+
+
+def _decode_chunk(
+    file: Path, start: int, paths: Sequence[Path], wanted: PixelFormat
+) -> NDArray[np.int64]:
+    array = np.lib.format.open_memmap(file, "r+")
+    rows = np.stack([decode(path, wanted) for path in paths])
+    array[start : start + len(rows)] = rows
+    array.flush()
+    return histogram(rows)
+
+
+def histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each value occurs in each channel of (N, H, W, C) uint8 images: (C, 256)."""
+    channels = images.shape[-1]
+    return np.stack(
+        [np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)]
+    ).astype(np.int64)
+
+
+def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of pixels scaled to [0, 1], from a histogram."""
+    values = np.arange(256) / 255
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    variance = shares @ values**2 - mean**2
+    std = np.sqrt(np.maximum(variance, 1e-12))
+    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+
+
+def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
+    """The pixel format of files, from some of them spread over the list.
+
+    Raises:
+        UserError: they differ in size and no `presize` is given, or one cannot be read.
+    """
+    step = max(1, len(paths) // 64)
+    sizes: dict[tuple[int, int], Path] = {}
+    grey = True
+    for path in paths[::step]:
+        with open_image(path) as image:
+            sizes.setdefault(image.size, path)
+            grey = grey and image.mode in ("1", "L")
+    channels = 1 if grey else 3
+    if presize is not None:
+        return PixelFormat(presize, presize, channels, presize=True)
+    if len(sizes) > 1:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise UserError(
+            f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} "
+            f"{second[0]}×{second[1]}): type data.presize=64 to cut and resize them to 64×64"
+        )
+    [(width, height)] = sizes
+    return PixelFormat(height, width, channels, presize=False)
+
+
+def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
+    """One file as (H, W, C) uint8, upright whatever its EXIF orientation.
+
+    Raises:
+        UserError: the file is not a readable image, or not of the wanted size.
+    """
+    with open_image(path) as image:
+        try:
+            image = ImageOps.exif_transpose(image).convert("L" if wanted.channels == 1 else "RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"cannot read the image {path}: {error}") from error
+        if wanted.presize:
+            image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
+        if image.size != (wanted.width, wanted.height):
+            raise UserError(
+                f"{path} is {image.width}×{image.height}, others are {wanted.width}×{wanted.height}: "
+                "type data.presize=64 to cut and resize all to 64×64"
+            )
+        pixels = np.asarray(image, np.uint8)
+    return pixels.reshape(wanted.height, wanted.width, wanted.channels)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a file as an image by its content.
+
+    Raises:
+        UserError: it is not an image, or one so large that it may be a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+
+
+def check_labels(part: Part, num_classes: int, what: str) -> None:
+    """Every label is the index of a class.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
+    if len(wrong):
+        row = int(wrong[0])
+        where = part.paths[row] if isinstance(part, Files) else f"row {row} of the {what} images"
+        raise UserError(
+            f"{where} has the label {part.labels[row]}: expected 0 to {num_classes - 1}"
+        )

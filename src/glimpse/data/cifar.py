@@ -1,0 +1,129 @@
+"""CIFAR-10 and CIFAR-100: 50,000 training and 10,000 test images, 32×32 RGB.
+
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009),
+https://www.cs.toronto.edu/~kriz/cifar.html, the Python archives; or, in their place, the images as
+files in `<data_dir>/cifar10/{train,test}/<class>/` (a JPEG copy is not the same pixels).
+"""
+
+import io
+import pickle
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from glimpse.data.cache import PixelFormat
+from glimpse.data.download import Archive
+from glimpse.data.folders import images_in, read_classes
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Arrays, Source
+from glimpse.errors import UserError
+
+
+class CIFAR10(ImageDataModule):
+    """Ten classes. The statistics are those of all training images, also for a few classes."""
+
+    archives: ClassVar[Sequence[Archive]] = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "md5:c58f30108f718f92721af3b95e74349a",
+        ),
+    )
+    folder: ClassVar[str] = "cifar-10-batches-py"
+    image_folder: ClassVar[str] = "cifar10"
+    train_files: ClassVar[Sequence[str]] = tuple(f"data_batch_{i}" for i in range(1, 6))
+    test_file: ClassVar[str] = "test_batch"
+    names_file: ClassVar[str] = "batches.meta"
+    names_key: ClassVar[str] = "label_names"
+    labels_key: ClassVar[str] = "labels"
+
+    def source_files(self) -> Iterable[Path]:
+        """The pickled batches, else the images as files."""
+        folder = self.data_dir / self.folder
+        if folder.is_dir():
+            yield from (folder / n for n in (*self.train_files, self.test_file, self.names_file))
+        else:
+            for part in ("train", "test"):
+                yield from images_in(self.data_dir / self.image_folder / part)
+
+    def missing(self) -> str:
+        """Both places that are looked at."""
+        return (
+            f"data_dir={self.data_dir}: expected {self.folder}/ or "
+            f"{self.image_folder}/{{train,test}}/<class>/*.jpg"
+        )
+
+    def read(self) -> Source:
+        """(50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, or the files."""
+        folder = self.data_dir / self.folder
+        if folder.is_dir():
+            names = _unpickle(folder / self.names_file)[self.names_key]
+            train = self._batches([folder / name for name in self.train_files])
+            return Source(tuple(names), train, self._batches([folder / self.test_file]))
+        root = self.data_dir / self.image_folder
+        class_names = tuple(sorted(p.name for p in (root / "train").iterdir() if p.is_dir()))
+        return Source(
+            class_names,
+            read_classes(root / "train", class_names),
+            read_classes(root / "test", class_names),
+        )
+
+    def pixel_format(self, source: Source) -> PixelFormat:
+        """32×32 RGB."""
+        return PixelFormat(32, 32, 3, presize=False)
+
+    def _batches(self, files: Sequence[Path]) -> Arrays:
+        batches = [_unpickle(file) for file in files]
+        pixels = np.concatenate([batch["data"] for batch in batches])  # (N, 3072), planes R, G, B
+        images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels = np.concatenate([batch[self.labels_key] for batch in batches]).astype(np.int64)
+        return Arrays(images, labels)
+
+
+class CIFAR100(CIFAR10):
+    """A hundred classes, by their fine labels."""
+
+    archives: ClassVar[Sequence[Archive]] = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "md5:eb9058c3a382ffc7106e4002c42a8d85",
+        ),
+    )
+    folder: ClassVar[str] = "cifar-100-python"
+    image_folder: ClassVar[str] = "cifar100"
+    train_files: ClassVar[Sequence[str]] = ("train",)
+    test_file: ClassVar[str] = "test"
+    names_file: ClassVar[str] = "meta"
+    names_key: ClassVar[str] = "fine_label_names"
+    labels_key: ClassVar[str] = "fine_labels"
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler for dicts, lists, strings and NumPy arrays: a batch file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"): ("numpy", "ndarray"),
+            ("numpy", "dtype"): ("numpy", "dtype"),
+            ("_codecs", "encode"): ("_codecs", "encode"),
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch file")
+        return super().find_class(*allowed[module, name])
+
+
+def _unpickle(file: Path) -> dict[str, Any]:
+    """A batch file of CIFAR, written by Python 2.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+    except (OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {file}: {error}; delete its folder to unpack it again") from error
+    assert isinstance(content, dict)
+    return content

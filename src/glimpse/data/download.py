@@ -1,0 +1,130 @@
+"""Archives: downloaded once with progress and a checksum, unpacked without leaving their folder.
+
+pooch downloads; this file adds `file://`, the words for what can go wrong, and unpacking to a
+temporary folder that is renamed, under a lock, so that an interrupted start is repaired by the next.
+"""
+
+import logging
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pooch
+from filelock import FileLock
+from tqdm import tqdm
+
+from glimpse.errors import UserError
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file on the network and its checksum, written `sha256:…` or `md5:…`."""
+
+    url: str
+    checksum: str
+
+    @property
+    def filename(self) -> str:
+        """The last part of the URL."""
+        return Path(urlsplit(self.url).path).name
+
+
+def fetch(archive: Archive, folder: Path) -> Path:
+    """The archive's file: the one in `folder` or of a file:// URL, else downloaded to `folder`.
+
+    Raises:
+        UserError: it cannot be downloaded, or it is not the file that the checksum belongs to.
+    """
+    if archive.url.startswith("file://"):
+        path = Path(url2pathname(urlsplit(archive.url).path))
+        if not path.is_file():
+            raise UserError(f"data.url={archive.url}: there is no such file")
+    else:
+        path = folder / archive.filename
+        if not path.is_file():
+            _download(archive, path)
+            return path
+    verify(path, archive.checksum)
+    return path
+
+
+def verify(path: Path, checksum: str) -> None:
+    """Check a file against `algorithm:hexdigest`.
+
+    Raises:
+        UserError: it is another file; the message says how to accept it.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    found = pooch.file_hash(str(path), alg=algorithm)
+    if found != expected.lower():
+        sha256 = pooch.file_hash(str(path), alg="sha256")
+        raise UserError(
+            f"{path} is not the file expected ({algorithm} {found}, not {expected}): delete it to "
+            f"download it again, or type data.url=file://{path.resolve()} data.sha256={sha256} to use it"
+        )
+
+
+def _download(archive: Archive, path: Path) -> None:
+    logging.getLogger("pooch").setLevel(logging.WARNING)
+    print(f"downloading {archive.url}", flush=True)
+    try:
+        pooch.retrieve(
+            archive.url,
+            archive.checksum,
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
+        )
+    except OSError as error:  # requests' errors are OSErrors too
+        reason = type(error).__name__
+        raise UserError(
+            f"cannot download {archive.url} ({reason}): put the file at {path}, "
+            "or name a copy with data.url=file:///…"
+        ) from error
+    except ValueError as error:  # the checksum of what came
+        raise UserError(
+            f"{archive.url} did not arrive whole (its checksum differs): run the same command again"
+        ) from error
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive's top-level entries into `folder`; what is there already is kept.
+
+    Raises:
+        UserError: it is no archive, is damaged, or holds an entry that would leave the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{archive.name}.lock"):
+        for leftover in folder.glob(f".{archive.name}.partial-*"):
+            shutil.rmtree(leftover)
+        partial = folder / f".{archive.name}.partial-{os.getpid()}"
+        try:
+            _extract(archive, partial)
+            for entry in partial.iterdir():
+                if not (folder / entry.name).exists():
+                    entry.rename(folder / entry.name)
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise UserError(f"cannot unpack {archive}: {error}; is it damaged?") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for entry in tqdm(zipped.infolist(), "unpacking", unit="file", disable=None):
+                if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
+                    raise UserError(f"{archive} is refused: {entry.filename} would leave its folder")
+                zipped.extract(entry, folder)
+    else:
+        with tarfile.open(archive) as tarred:
+            for member in tqdm(tarred, "unpacking", unit="file", disable=None):
+                tarred.extract(member, folder, filter="data")

@@ -1,0 +1,192 @@
+"""Batches: one gather from an array, in an order that is a function of (seed, epoch).
+
+No per-image Python and no worker processes where the images are one array. Images that are decoded
+on the fly (`data.cache=false`) go through worker processes in the same order. Either loader can
+start at any batch, which is how a run resumes in the middle of an epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from glimpse.data.cache import PixelFormat, decode
+
+
+class Batch(NamedTuple):
+    """A batch of B images. On its way to the device `images` is (B, H, W, C) uint8; as the network
+    sees it, (B, C, H, W) float32, normalised. `indices` (B,) number the images in their part."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class EpochOrder:
+    """Which of `num_images` images form which batch, sharded by rank.
+
+    Training (`shuffle`): a permutation drawn from (seed, epoch). Every rank gets equally many images,
+    the permutation going round where it does not divide; a last batch of one image joins the one
+    before it, because batch norm has no variance of one. Evaluation: in order, each image exactly once.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        training: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.training = training
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches in an epoch of this rank."""
+        return len(self._bounds())
+
+    @property
+    def _images_of_this_rank(self) -> int:
+        if self.training:
+            return -(-self.num_images // self.world_size)
+        return len(range(self.rank, self.num_images, self.world_size))
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        total = self._images_of_this_rank
+        starts = list(range(0, total, self.batch_size))
+        if self.training and len(starts) > 1 and total - starts[-1] == 1:
+            starts.pop()
+        return list(zip(starts, [*starts[1:], total], strict=True))
+
+    def batches(self, start: int = 0) -> Iterator[Tensor]:
+        """The positions (B,) int64 of each batch of this epoch, from batch `start` on."""
+        order = torch.arange(self.num_images)
+        if self.shuffle:
+            [key] = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+            order = torch.randperm(self.num_images, generator=generator)
+        if self.training:
+            whole = self._images_of_this_rank * self.world_size
+            order = torch.cat([order, order[: whole - self.num_images]])
+        order = order[self.rank :: self.world_size]
+        for first, end in self._bounds()[start:]:
+            yield order[first:end]
+
+
+class _Rows(Protocol):
+    """Where a loader's batches come from: all batches of these rows, in this order."""
+
+    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]: ...
+
+
+class BatchLoader:
+    """An epoch of batches of some rows of a part. It can start at any batch and says where it is.
+
+    Args:
+        rows: (M,) int64, the images of this split, as indices into the part.
+        order: which of them form which batch.
+        fetch: turns an iterator of index tensors into batches, in the same order.
+    """
+
+    def __init__(self, rows: Tensor, order: EpochOrder, fetch: _Rows) -> None:
+        self.rows = rows
+        self.sampler = order  # the name by which Lightning finds `set_epoch`
+        self.fetch = fetch
+        self._next_batch = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = self._next_batch
+        chosen = (self.rows[positions] for positions in self.sampler.batches(start))
+        for number, batch in enumerate(self.fetch(chosen), start + 1):
+            self._next_batch = number % len(self)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The batch that comes next, for a checkpoint."""
+        return {"next_batch": self._next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where a checkpoint was written."""
+        self._next_batch = state["next_batch"]
+
+
+class ArrayRows:
+    """Batches gathered from one array: (N, H, W, C) uint8 images, (N,) int64 labels."""
+
+    def __init__(self, images: Tensor, labels: Tensor, *, pin_memory: bool) -> None:
+        self.shape = images.shape[1:]
+        self.images = images.reshape(len(images), -1)  # a row is one run of bytes
+        self.labels = labels
+        self.pin_memory = pin_memory
+
+    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        for chosen in rows:
+            images = self.images.index_select(0, chosen).view(-1, *self.shape)
+            labels = self.labels.index_select(0, chosen)
+            if self.pin_memory:
+                images, labels = images.pin_memory(), labels.pin_memory()
+            yield Batch(images, labels, chosen)
+
+
+class DecodedRows:
+    """Batches decoded from files as they are needed, in worker processes."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Tensor,
+        wanted: PixelFormat,
+        *,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.dataset = _DecodingDataset(paths, labels, wanted)
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+
+    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=[chosen.tolist() for chosen in rows],
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory,
+            timeout=60 if self.num_workers else 0,  # a worker that hangs is an error, not a wait
+        )
+        yield from loader
+
+
+class _DecodingDataset(Dataset[Batch]):
+    def __init__(self, paths: Sequence[Path], labels: Tensor, wanted: PixelFormat) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.wanted = wanted
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
+        indices = torch.tensor(rows)
+        return Batch(torch.from_numpy(images), self.labels[indices], indices)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,113 @@
+"""MNIST and the sets in its format: 60,000 training and 10,000 test images, 28×28 grey.
+
+Sources: Y. LeCun, C. Cortes, C. Burges, The MNIST database; H. Xiao, K. Rasul, R. Vollgraf,
+Fashion-MNIST (2017, MIT licence). Four idx files in `<data_dir>/<folder>/raw/`, gzipped or not.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Arrays, Source
+from glimpse.errors import UserError
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class MNIST(ImageDataModule):
+    """Handwritten digits."""
+
+    folder: ClassVar[str] = "MNIST"
+    class_names: ClassVar[tuple[str, ...]] = tuple("0123456789")
+    mirror: ClassVar[str] = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    md5s: ClassVar[Sequence[str]] = (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    )
+
+    @property
+    def _raw(self) -> Path:
+        return self.data_dir / self.folder / "raw"
+
+    def source_files(self) -> Iterable[Path]:
+        """The four files, if all are there."""
+        found = [self._file(name) for name in FILES]
+        return [path for path in found if path is not None] if None not in found else []
+
+    def _file(self, name: str) -> Path | None:
+        candidates = (self._raw / name, self._raw / f"{name}.gz")
+        return next((path for path in candidates if path.is_file()), None)
+
+    def missing(self) -> str:
+        """The folder and the names expected in it."""
+        return f"{self._raw}: expected {FILES[0]}.gz and three more files"
+
+    def download(self) -> None:
+        """Four files from the mirror, or from the folder or archive that `data.url` names."""
+        if self.url is not None and self.url.endswith(ARCHIVE_ENDINGS):
+            super().download()
+            return
+        base = (self.url or self.mirror).rstrip("/")
+        for name, md5 in zip(FILES, self.md5s, strict=True):
+            archive = Archive(f"{base}/{name}.gz", f"md5:{md5}")
+            if self._file(name) is None:
+                fetched = fetch(archive, self._raw)
+                if fetched.parent != self._raw:  # of a file:// URL
+                    self._raw.mkdir(parents=True, exist_ok=True)
+                    (self._raw / fetched.name).write_bytes(fetched.read_bytes())
+
+    def read(self) -> Source:
+        """(60000, 28, 28, 1) and (10000, 28, 28, 1) uint8."""
+        images, labels, test_images, test_labels = (read_idx(f) for f in self.source_files())
+        train = Arrays(images[..., None], labels.astype(np.int64))
+        return Source(
+            self.class_names, train, Arrays(test_images[..., None], test_labels.astype(np.int64))
+        )
+
+
+class FashionMNIST(MNIST):
+    """Articles of clothing."""
+
+    folder: ClassVar[str] = "FashionMNIST"
+    class_names: ClassVar[tuple[str, ...]] = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
+    mirror: ClassVar[str] = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    md5s: ClassVar[Sequence[str]] = (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    )
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An array in the idx format of MNIST: 0 0 8 ndim, ndim big-endian sizes, then bytes.
+
+    Raises:
+        UserError: the file is damaged or is not in this format.
+    """
+    try:
+        content = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        zero, kind, ndim = content[0] + content[1], content[2], content[3]
+        shape = np.frombuffer(content, ">i4", ndim, offset=4)
+        if zero or kind != 8:
+            raise ValueError("not an idx file of bytes")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+        raise UserError(f"cannot read {path}: {error}; delete it to download it again") from error

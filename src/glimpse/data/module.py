@@ -1,0 +1,432 @@
+"""The base of every dataset: split, cache, batches, augmentation, statistics, on any device.
+
+A dataset is a subclass that says where its files are and reads its own format (`source_files`,
+`read`, `download`); all else is here. A batch goes: cache -> loader -> device -> augment -> [0, 1]
+-> normalised, as (B, C, H, W) float32.
+"""
+
+import difflib
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glimpse.data import cache as image_cache
+from glimpse.data.augment import Augmentation, uniform_draws
+from glimpse.data.cache import PixelFormat, Stored
+from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder
+from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
+from glimpse.errors import UserError
+
+# Channel statistics of ImageNet's training images, as all its pretrained weights use them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images of a part form the training, validation or test set: rows (M,) int64."""
+
+    part: str
+    rows: NDArray[np.int64]
+    origin: str  # for people: where these images come from
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Any classification dataset, after `prepare_data` and `setup` with an `ImageSpec`.
+
+    Args:
+        data_dir: folder of downloads, archives and caches.
+        seed: of the order of batches and of augmentation.
+        batch_size: images in a batch, on each device.
+        val_fraction: part of the training set that validates; 0: the official held-out set does.
+        test_fraction: part held out where the dataset has no official held-out set.
+        split_seed: draws these parts; not `seed`, so that runs with other seeds see the same parts.
+        classes: names of the classes to keep, in the order of their new labels; None: all.
+        normalize: "none" scales to [0, 1]; "dataset" also normalises each channel with the training
+            set's statistics; "imagenet" with ImageNet's.
+        cache: decode once into an array on disk; False: decode as needed, in worker processes.
+        url: a mirror, a repacked archive or a file:// URL in place of the official archive.
+        sha256: of the file that `url` names, where it is not the official one.
+        num_workers: processes that decode; None: one for each core.
+        presize: cut and resize images of many sizes to this many pixels square; None: leave them.
+        augment: changes training images; None: nothing does.
+
+    Raises:
+        UserError: from `prepare_data` and `setup`, if the data is missing, broken or does not fit.
+    """
+
+    archives: ClassVar[Sequence[Archive]] = ()  # what `download` fetches
+    embedded: ClassVar[bool] = False  # made or bundled: needs neither download nor cache
+
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        seed: int,
+        batch_size: int,
+        val_fraction: float,
+        test_fraction: float = 0.2,
+        split_seed: int = 0,
+        classes: Sequence[str] | None = None,
+        normalize: str = "none",
+        cache: bool = True,
+        url: str | None = None,
+        sha256: str | None = None,
+        num_workers: int | None = None,
+        presize: int | None = None,
+        augment: Augmentation | None = None,
+    ) -> None:
+        super().__init__()
+        self.data_dir = Path(data_dir)
+        self.seed = seed
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+        self.classes = classes
+        self.normalize = normalize
+        self.cache = cache
+        self.url = url
+        self.sha256 = sha256
+        self.num_workers = os.cpu_count() or 1 if num_workers is None else num_workers
+        self.presize = presize
+        self.augment = augment
+        self.memory_format = torch.contiguous_format
+        self.scored_split = "test"  # what `test_dataloader` serves
+        self.splits: dict[str, Split] = {}
+
+    # What a dataset answers ---------------------------------------------------------------------
+
+    @abstractmethod
+    def source_files(self) -> Iterable[Path]:
+        """The files that the dataset is read from; empty where they are not there yet."""
+
+    @abstractmethod
+    def read(self) -> Source:
+        """Read the format; called only where the cache does not hold its result yet."""
+
+    def download(self) -> None:
+        """Fetch and unpack the archives, or what `data.url` names."""
+        if self.url is None:
+            for archive in self.archives:
+                unpack(fetch(archive, self.data_dir), self.data_dir)
+            return
+        checksums = [a.checksum for a in self.archives]
+        checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
+        if checksum is None or not self.url.endswith(ARCHIVE_ENDINGS):
+            raise UserError(
+                f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
+                "with its data.sha256"
+            )
+        unpack(fetch(Archive(self.url, checksum), self.data_dir), self.data_dir)
+
+    def missing(self) -> str:
+        """One line for when the files are not there even after the download."""
+        return f"data_dir={self.data_dir}: the dataset's files are not there"
+
+    # From files to splits -----------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Download what is not there and fill the cache; safe in several processes at once."""
+        if self.splits:
+            return
+        if not self.embedded and not any(True for _ in self.source_files()):
+            self.download()
+            if not any(True for _ in self.source_files()):
+                raise UserError(self.missing())
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Draw the splits and state the `spec`; `prepare_data` comes first."""
+        if self.splits:
+            return
+        self._load()
+        kept = self._kept_classes()
+        self._relabel = np.full(len(self._all_class_names), -1, np.int64)
+        self._relabel[kept] = np.arange(len(kept))
+        statistics_of = self._draw_splits()
+        for name, split in self.splits.items():
+            if not len(split.rows):
+                raise UserError(f"the {name} set is empty: data.{name}_fraction takes more images")
+        mean, std = self._normalisation(statistics_of)
+        self.spec = ImageSpec(
+            num_classes=len(kept),
+            class_names=tuple(self._all_class_names[i] for i in kept),
+            channels=self._format.channels,
+            height=self._format.height,
+            width=self._format.width,
+            mean=mean,
+            std=std,
+        )
+        self._device_mean = (255 * torch.tensor(mean)).view(1, -1, 1, 1)
+        self._device_scale = (1 / (255 * torch.tensor(std))).view(1, -1, 1, 1)
+
+    def _load(self) -> None:
+        """Parts and class names, from the cache, from memory, or as lists of files."""
+        if hasattr(self, "_parts"):
+            return
+        self._parts: dict[str, Stored | Files]
+        if self.embedded:
+            source = self.read()
+            self._all_class_names, parts = source.class_names, image_cache.in_memory(source)
+            self._parts = dict(parts)
+            self._fingerprint = _content_fingerprint(parts)
+        elif self.cache:
+            key = image_cache.fingerprint(
+                self.source_files(), type(self).__qualname__, *self._pixel_settings()
+            )
+            folder = self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
+            self._all_class_names, parts = image_cache.load_or_build(
+                folder, self._checked_read, self.pixel_format, num_workers=self.num_workers
+            )
+            self._parts = dict(parts)
+            self._fingerprint = key
+        else:
+            source = self._checked_read()
+            self._all_class_names = source.class_names
+            self._parts = {name: _stored(part) for name, part in source.parts().items()}
+            self._fingerprint = image_cache.fingerprint(
+                self.source_files(), type(self).__qualname__, *self._pixel_settings()
+            )
+            if isinstance(source.train, Files):
+                self._format = self.pixel_format(source)
+        first = self._parts["train"]
+        if isinstance(first, Stored):
+            _, height, width, channels = first.images.shape
+            self._format = PixelFormat(height, width, channels, presize=False)
+
+    def _checked_read(self) -> Source:
+        source = self.read()
+        for name, part in source.parts().items():
+            image_cache.check_labels(part, len(source.class_names), name)
+        return source
+
+    def _pixel_settings(self) -> tuple[object, ...]:
+        """What, beside the files, decides the pixels and labels that the cache holds."""
+        return (self.presize,)
+
+    def pixel_format(self, source: Source) -> PixelFormat:
+        """Size and channels of a dataset of files; one that knows them need not look."""
+        assert isinstance(source.train, Files)
+        return image_cache.probe(source.train.paths, self.presize)
+
+    def _kept_classes(self) -> list[int]:
+        if self.classes is None:
+            return list(range(len(self._all_class_names)))
+        for name in self.classes:
+            if name not in self._all_class_names:
+                near = difflib.get_close_matches(str(name), self._all_class_names, n=1, cutoff=0.5)
+                names = near or self._all_class_names[:5]
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)} …"
+                raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise UserError(f"data.classes={list(self.classes)}: expected two or more, each once")
+        return [self._all_class_names.index(name) for name in self.classes]
+
+    def _draw_splits(self) -> Split:
+        """Fill `splits`; returns the whole training set, all classes, for its statistics."""
+        rows = {name: self._rows_of_kept_classes(name) for name in self._parts}
+        whole = Split("train", np.arange(len(self._parts["train"].labels)), "training set")
+        train = rows["train"]
+        if "heldout" in rows:
+            heldout = Split("heldout", rows["heldout"], "the official held-out set")
+        elif self.test_fraction > 0:
+            train, drawn = self._stratified(train, self.test_fraction, "test_fraction")
+            origin = f"{self.test_fraction:.0%} of all images, split_seed {self.split_seed}"
+            heldout = Split("train", drawn, origin)
+            whole = Split("train", np.setdiff1d(whole.rows, drawn), "training set")
+        else:
+            raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
+        third = Split("test", rows["test"], "the official test set") if "test" in rows else None
+        if self.val_fraction > 0:
+            share = self.val_fraction
+            if heldout.part == "train":  # both fractions count from all images
+                share = min(0.9, share / (1 - self.test_fraction))
+            train, drawn = self._stratified(train, share, "val_fraction")
+            origin = f"{self.val_fraction:.0%} of training, split_seed {self.split_seed}"
+            self.splits["val"] = Split("train", drawn, origin)
+            self.splits["test"] = third or heldout
+        else:
+            self.splits["val"] = heldout
+            if third:
+                self.splits["test"] = third
+        self.splits["train"] = Split("train", train, "the rest" if len(train) < len(whole.rows) else "all of it")
+        return whole
+
+    def _rows_of_kept_classes(self, part: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self._relabel[self._parts[part].labels] >= 0)
+
+    def _stratified(
+        self, rows: NDArray[np.int64], fraction: float, key: str
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        from sklearn.model_selection import train_test_split  # half a second, only where needed
+
+        labels = self._parts["train"].labels[rows]
+        try:
+            kept, drawn = train_test_split(
+                rows, test_size=fraction, stratify=labels, random_state=self.split_seed
+            )
+        except ValueError as error:
+            raise UserError(f"data.{key}={fraction:g}: {error}") from error
+        return np.sort(kept), np.sort(drawn)
+
+    def _normalisation(self, whole: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        channels = self._format.channels
+        if self.normalize == "imagenet":
+            if channels == 3:
+                return IMAGENET_MEAN, IMAGENET_STD
+            return (round(sum(IMAGENET_MEAN) / 3, 4),), (round(sum(IMAGENET_STD) / 3, 4),)
+        if self.normalize == "none":
+            return (0.0,) * channels, (1.0,) * channels
+        part = self._parts[whole.part]
+        if not isinstance(part, Stored):
+            raise UserError(
+                "data.normalize=dataset needs the cache that data.cache=false leaves out: "
+                "type data.normalize=imagenet"
+            )
+        if len(whole.rows) == len(part.labels):
+            return image_cache.statistics(part.histogram)
+        return image_cache.statistics(image_cache.histogram(part.images[whole.rows]))
+
+    # What a run asks ----------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this data, its classes and its splits from other data; 16 hexadecimal digits."""
+        digest = hashlib.sha256(f"{self._fingerprint}{self.spec.class_names}".encode())
+        for name in sorted(self.splits):
+            digest.update(name.encode() + self.splits[name].rows.tobytes())
+        return digest.hexdigest()[:16]
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """The labels (M,) of a split's images, in their order."""
+        chosen = self.splits[split]
+        labels: NDArray[np.int64] = self._relabel[self._parts[chosen.part].labels[chosen.rows]]
+        return labels
+
+    def majority_accuracy(self, split: str) -> float:
+        """What always answering with a split's most frequent class scores on it."""
+        counts = np.bincount(self.labels(split), minlength=self.spec.num_classes)
+        return float(counts.max() / counts.sum())
+
+    def describe(self) -> str:
+        """One line on which images train, validate and test."""
+        parts = []
+        for name in ("train", "val", "test"):
+            if name in self.splits:
+                split = self.splits[name]
+                parts.append(f"{name} {len(split.rows):,} ({split.origin})")
+        if "test" not in self.splits:
+            parts.append("no test set")
+        return ", ".join(parts)
+
+    # Batches ------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> BatchLoader:
+        """Every training image once an epoch; `trainer.overfit_batches` repeats the same few."""
+        assert self.trainer is not None
+        return self.loader("train", training=True, shuffle=self.trainer.overfit_batches == 0)
+
+    def val_dataloader(self) -> BatchLoader:
+        """Every validation image exactly once."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Every image of `scored_split` exactly once, without augmentation."""
+        return self.loader(self.scored_split)
+
+    def loader(self, split: str, *, training: bool = False, shuffle: bool = False) -> BatchLoader:
+        """Batches of a split, of this process's share of it."""
+        trainer = self.trainer
+        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        chosen = self.splits[split]
+        part = self._parts[chosen.part]
+        labels = torch.from_numpy(self._relabel[part.labels])
+        fetch: ArrayRows | DecodedRows
+        if isinstance(part, Stored):
+            fetch = ArrayRows(torch.from_numpy(part.images), labels, pin_memory=pin_memory)
+        else:
+            fetch = DecodedRows(
+                part.paths,
+                labels,
+                self._format,
+                num_workers=self.num_workers,
+                pin_memory=pin_memory,
+            )
+        order = EpochOrder(
+            len(chosen.rows),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            training=training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return BatchLoader(torch.from_numpy(chosen.rows), order, fetch)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Straight copies, asynchronous from pinned memory."""
+        if device.type == "cpu":
+            return batch
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment in training, then scale and normalise, on the device."""
+        trainer = self.trainer
+        training = trainer is not None and trainer.training
+        epoch = 0
+        if training and trainer is not None and trainer.overfit_batches == 0:
+            epoch = trainer.current_epoch
+        return self.to_network(batch, training=training, epoch=epoch)
+
+    def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
+        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32."""
+        images = batch.images.permute(0, 3, 1, 2)
+        if training and self.augment is not None:
+            draws = uniform_draws(
+                batch.indices, self.augment.num_draws, seed=self.seed, epoch=epoch
+            )
+            images = self.augment(images, draws)
+        return batch._replace(images=self._normalised(images))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to float32 in the layout the network wants; one pass or two."""
+        images = images.contiguous(memory_format=self.memory_format)
+        if self.normalize == "none":
+            return images / 255
+        if self._device_mean.device != images.device:
+            self._device_mean = self._device_mean.to(images.device)
+            self._device_scale = self._device_scale.to(images.device)
+        return (images - self._device_mean).mul_(self._device_scale)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """The inverse of the normalisation, clipped to [0, 1], to look at: (B, C, H, W)."""
+        mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
+        return (images.float() * std + mean).clamp(0, 1)
+
+
+def _stored(part: Part) -> Stored | Files:
+    if isinstance(part, Arrays):
+        return Stored(part.images, part.labels, image_cache.histogram(part.images))
+    return part
+
+
+def _content_fingerprint(parts: dict[str, Stored]) -> str:
+    digest = hashlib.sha256()
+    for part in parts.values():
+        digest.update(part.histogram.tobytes() + part.labels.tobytes())
+    return digest.hexdigest()[:16]

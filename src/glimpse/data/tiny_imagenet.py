@@ -1,0 +1,99 @@
+"""Tiny ImageNet: 200 classes, 500 training and 50 validation images each, 64×64.
+
+Source: Stanford CS231N, http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for
+research). Layout as in the archive: train/<wnid>/images/*.JPEG, val/images with the labels in
+val/val_annotations.txt. Some files are grey and become RGB. The test images have no labels and are
+left out. Class names are the first synonym in words.txt, with the wnid where two classes share it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from glimpse.data.cache import PixelFormat
+from glimpse.data.download import Archive
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Files, Source
+from glimpse.errors import UserError
+
+
+class TinyImageNet(ImageDataModule):
+    """The official validation set is the held-out set; there is no labelled third one."""
+
+    archives: ClassVar[Sequence[Archive]] = (
+        Archive(
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            "md5:90528d7ca1a48142e341f4ef8d21d0de",
+        ),
+    )
+
+    @property
+    def _root(self) -> Path:
+        return self.data_dir / "tiny-imagenet-200"
+
+    def source_files(self) -> Iterable[Path]:
+        """The lists of classes and labels, and every labelled image."""
+        if not self._root.is_dir():
+            return
+        yield from (self._root / "wnids.txt", self._root / "words.txt")
+        yield self._root / "val" / "val_annotations.txt"
+        for wnid in self._wnids():
+            yield from self._training_images(wnid)
+        yield from sorted((self._root / "val" / "images").iterdir())
+
+    def missing(self) -> str:
+        """Where the archive's folder is expected."""
+        return f"{self._root} is not there: it should be the archive's folder tiny-imagenet-200"
+
+    def read(self) -> Source:
+        """Paths and labels; label i is line i of wnids.txt."""
+        wnids = self._wnids()
+        label_of = {wnid: label for label, wnid in enumerate(wnids)}
+        train = [(path, label_of[w]) for w in wnids for path in self._training_images(w)]
+        val = []
+        annotations = self._root / "val" / "val_annotations.txt"
+        for number, line in enumerate(annotations.read_text().splitlines(), 1):
+            name, wnid, *_ = [*line.split("\t"), "", ""]
+            if wnid not in label_of:
+                raise UserError(f"{annotations}, line {number}: {wnid!r} is not in wnids.txt")
+            val.append((self._root / "val" / "images" / name, label_of[wnid]))
+        return Source(self._class_names(wnids), _files(train), _files(val))
+
+    def pixel_format(self, source: Source) -> PixelFormat:
+        """64×64 RGB, grey files included."""
+        return PixelFormat(64, 64, 3, presize=False)
+
+    def _wnids(self) -> list[str]:
+        return self._text("wnids.txt").split()
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self._root / name).read_text()
+        except FileNotFoundError as error:
+            found = ", ".join(sorted(p.name for p in self._root.iterdir())[:5]) or "nothing"
+            raise UserError(
+                f"{self._root}: expected wnids.txt, words.txt, train/ and val/, found {found}"
+            ) from error
+
+    def _training_images(self, wnid: str) -> list[Path]:
+        folder = self._root / "train" / wnid / "images"
+        images = sorted(folder.iterdir()) if folder.is_dir() else []
+        if not images:
+            raise UserError(f"{folder}: the class {wnid} of wnids.txt has no training images")
+        return images
+
+    def _class_names(self, wnids: Sequence[str]) -> tuple[str, ...]:
+        words = dict(line.split("\t", 1) for line in self._text("words.txt").splitlines() if line)
+        names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
+        shared = Counter(names)
+        return tuple(
+            name if shared[name] == 1 else f"{name} ({wnid})"
+            for name, wnid in zip(names, wnids, strict=True)
+        )
+
+
+def _files(pairs: Sequence[tuple[Path, int]]) -> Files:
+    return Files([path for path, _ in pairs], np.array([label for _, label in pairs], np.int64))

@@ -1,0 +1,210 @@
+"""From the command line to a run and back to an exit code; imports nothing heavy.
+
+Here: `resume=` (recorded overrides first, then the new ones, in the same folder), the names of run
+folders, one-line errors, and the processes that DDP starts. What a run does is in run.py.
+"""
+
+import difflib
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from glimpse import config as configuration
+from glimpse.errors import Interrupted, UserError
+
+RUN_FOLDER = "GLIMPSE_RUN_FOLDER"  # tells the processes that DDP starts which run they belong to
+
+
+def main(task: Callable[[], None]) -> int:
+    """Run the Hydra task and turn its end into an exit code.
+
+    Returns:
+        0 finished, 1 failed (after one line of cause on stderr), 130 after Ctrl-C, 143 after
+        SIGTERM. With HYDRA_FULL_ERROR=1 in the environment an error keeps its traceback.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets exceptions through to here
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+    try:
+        if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
+            _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
+        else:
+            _register_resolvers()
+            sys.argv[1:] = _with_resumed_overrides(sys.argv[1:])
+            task()
+    except Interrupted as stop:
+        print(f"{stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return Interrupted(signal.SIGINT).exit_code
+    except Exception as error:
+        if wants_traceback:
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def job(config: DictConfig) -> float | None:
+    """One run, or one job of a sweep.
+
+    Returns:
+        The best validation accuracy (or loss, where that was monitored), for sweepers.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    try:
+        configuration.check(config, hydra.runtime.choices)
+    except UserError:
+        _discard_if_empty(folder)
+        raise
+    from glimpse.run import run  # torch and lightning are imported from here on
+
+    try:
+        return run(config, folder)
+    except Exception as error:
+        if hydra.mode == RunMode.MULTIRUN:  # the sweep goes on; say now what happened
+            print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
+        raise
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error: what was found, what was expected, what to type."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_missing_choice(error)
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        key = re.search(r"Could not override '([^']+)'", str(error))
+        if key:
+            return configuration.unknown_key(key[1], _known_keys())
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return f"{type(error).__name__}: {_one_line(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
+
+
+def _explain_missing_choice(error: MissingConfigException) -> str:
+    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    if not missing:
+        return _one_line(str(error))
+    group, choice = missing.groups()
+    files = (configuration.config_folder() / group).glob("*.yaml")
+    available = [file.stem for file in files]
+    if not available:
+        return configuration.unknown_key(group, _known_keys())
+    return configuration.unknown_choice(group, choice, available)
+
+
+def _known_keys() -> list[str]:
+    """The keys of the configuration that the command line chose, without its values."""
+    groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
+    choices = []
+    for argument in sys.argv[1:]:
+        group, _, choice = argument.partition("=")
+        file = configuration.config_folder() / group / f"{choice}.yaml"
+        if group in groups and file.exists():
+            choices.append(argument)
+    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
+        composed = compose("train", overrides=choices)
+    return [*groups, *(key for key, _ in configuration.leaves(composed))]
+
+
+def _discard_if_empty(folder: Path) -> None:
+    """Remove a run folder that holds nothing but what Hydra has just written."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+        shutil.rmtree(folder)
+
+
+def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signal_number)
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
+    OmegaConf.register_new_resolver("swept", _what_varies)
+
+
+def _what_varies(overrides: Sequence[str], job_number: int) -> str:
+    """The name of a sweep's job: those of its overrides that the sweep varies."""
+    swept = {override.key_or_group for override in _parse(sys.argv[1:]) if override.is_sweep_override()}
+    varying = [o for o in _parse(list(overrides)) if o.key_or_group in swept]
+    names = [f"{o.key_or_group}-{o.input_line.partition('=')[2]}" for o in varying]  # type: ignore[union-attr]
+    name = "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in names)
+    return name or str(job_number)
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+    return OverridesParser.create().parse_overrides(overrides)
+
+
+def _with_resumed_overrides(arguments: list[str]) -> list[str]:
+    """For `resume=<run folder>`: the folder's overrides, then the new ones, into the same folder.
+
+    Raises:
+        UserError: the folder is not there, or is not a run folder.
+    """
+    resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    if not resume or resume[-1] in ("", "null"):
+        return arguments
+    folder = Path(resume[-1].strip("'\""))
+    if not folder.is_dir():
+        siblings = [str(p) for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        near = difflib.get_close_matches(str(folder), siblings, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"resume={folder}: there is no such folder{hint}")
+    record = folder / ".hydra" / "overrides.yaml"
+    if not record.is_file():
+        raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
+    recorded = [str(o) for o in OmegaConf.load(record) if not str(o).startswith("resume=")]
+    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    kept = [a for a in arguments if not a.startswith("resume=")]
+    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    return [*recorded, *kept, *here]
+
+
+def _run_as_ddp_process(folder: Path) -> None:
+    """A further process of a DDP run: it takes the first one's configuration as it stands.
+
+    Going through Hydra again would compose anew and, under `-m`, start the sweep again.
+    """
+    from glimpse.run import run
+
+    config = OmegaConf.load(folder / ".ddp_config.yaml")
+    assert isinstance(config, DictConfig)
+    warnings.simplefilter("ignore")  # rank 0 has said it already
+    try:
+        run(config, folder)
+    except Interrupted:
+        pass  # rank 0 tells the shell

@@ -1,0 +1,1 @@
+"""Networks: one architecture a file, plain nn.Module, sized by ImageSpec, logits out."""

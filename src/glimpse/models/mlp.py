@@ -1,0 +1,41 @@
+"""Fully connected networks on the pixels.
+
+Source: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7: widths 512
+(1,574,402 parameters on two classes of CIFAR-10) and 1024, 512, 128 (3,737,474). The book ends in
+LogSoftmax with the negative log-likelihood; here logits come out, and the loss does the rest.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class MLP(nn.Module):
+    """Flatten, hidden layers of `widths` units, then a linear layer to the classes.
+
+    Args:
+        spec: of the images, (B, C, H, W).
+        widths: units of each hidden layer.
+        activation: "tanh" or "relu", after each hidden layer.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, *, widths: Sequence[int] = (512,), activation: str = "tanh"
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise UserError(f"model.activation={activation}: expected tanh or relu")
+        sizes = [spec.channels * spec.height * spec.width, *widths]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for num_inputs, num_outputs in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(num_inputs, num_outputs), ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], spec.num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images)
+        return logits

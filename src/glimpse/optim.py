@@ -1,0 +1,136 @@
+"""Optimizers and learning-rate schedules, sized from the run.
+
+A schedule is a factor on the optimizer's `lr`, as a pure function of the step (or, for `step`, of
+the epoch), so that a resumed run takes the right value without any saved state, also when it is
+extended. `plateau` alone has a memory.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from glimpse.config import build
+from glimpse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A scheduler and when it steps: after each batch ("step"), each epoch, or each validation."""
+
+    scheduler: LRScheduler | ReduceLROnPlateau
+    interval: str
+    monitor: str | None = None
+
+
+def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
+    """The configured optimizer over the network's trainable parameters.
+
+    Args:
+        network: whose parameters it updates.
+        config: `_target_` and arguments; `decay_all` is ours: false keeps weight decay off biases
+            and norms (all parameters of fewer than two dimensions).
+
+    Raises:
+        UserError: the optimizer refuses its arguments.
+    """
+    arguments = dict(config)
+    decay_all = arguments.pop("decay_all", True)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not decay_all and arguments.get("weight_decay"):
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+    optimizer = build("optimizer", arguments, groups)
+    assert isinstance(optimizer, Optimizer)
+    return optimizer
+
+
+def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
+    return Schedule(LambdaLR(optimizer, factor), "step")
+
+
+def constant(optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int) -> Schedule:
+    """The optimizer's `lr` throughout."""
+    return _by_step(optimizer, lambda step: 1.0)
+
+
+def cosine(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    warmup_fraction: float,
+    final_factor: float,
+) -> Schedule:
+    """Linear warmup over `warmup_fraction` of all steps, then half a cosine to `final_factor`·lr.
+
+    Loshchilov and Hutter 2017, SGDR, equation 5, without restarts.
+    """
+    _require_fraction("scheduler.warmup_fraction", warmup_fraction)
+    warmup_steps = round(warmup_fraction * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * done)) / 2
+
+    return _by_step(optimizer, factor)
+
+
+def onecycle(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    warmup_fraction: float,
+    start_factor: float,
+    final_factor: float,
+) -> Schedule:
+    """Half a cosine up from `start_factor`·lr to lr, then down to `final_factor`·lr.
+
+    Smith and Topin 2018, Super-Convergence, with fastai's cosine in place of straight lines;
+    momentum stays as it is.
+    """
+    _require_fraction("scheduler.warmup_fraction", warmup_fraction)
+    peak = max(1.0, warmup_fraction * total_steps)
+
+    def between(first: float, last: float, done: float) -> float:
+        return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    def factor(step: int) -> float:
+        if step < peak:
+            return between(start_factor, 1.0, step / peak)
+        return between(1.0, final_factor, (step - peak) / max(1.0, total_steps - peak))
+
+    return _by_step(optimizer, factor)
+
+
+def step(
+    optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int, every: int, factor: float
+) -> Schedule:
+    """Multiply by `factor` every `every` epochs."""
+    if every < 1:
+        raise UserError(f"scheduler.every={every}: expected a number of epochs, at least 1")
+    return Schedule(LambdaLR(optimizer, lambda epoch: factor ** (epoch // every)), "epoch")
+
+
+def plateau(
+    optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int, patience: int, factor: float
+) -> Schedule:
+    """Multiply by `factor` after `patience` epochs in which val/loss did not fall."""
+    reduce = ReduceLROnPlateau(optimizer, patience=patience, factor=factor)
+    return Schedule(reduce, "validation", monitor="val/loss")
+
+
+def _require_fraction(key: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f"{key}={value}: expected at least 0 and less than 1")
