@@ -166,7 +166,7 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         return
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return
-    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
         example = f"={default}" if default is not None else ""

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -32,6 +33,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse import config as configuration
 from glimpse.errors import Interrupted, UserError
+
+# Why a single run failed. Hydra prints a line of its own for an exception that reaches it, so the
+# error takes this way around; a sweep's jobs raise, as sweepers expect.
+_failure: list[Exception] = []
 
 RUN_FOLDER = "GLIMPSE_RUN_FOLDER"  # tells the processes that DDP starts which run they belong to
 
@@ -53,6 +58,8 @@ def main(task: Callable[[], None]) -> int:
             _register_resolvers()
             sys.argv[1:] = _with_resumed_overrides(sys.argv[1:])
             task()
+        if _failure:
+            raise _failure.pop()
     except Interrupted as stop:
         print(f"{stop}", file=sys.stderr)
         return stop.exit_code
@@ -73,7 +80,18 @@ def job(config: DictConfig) -> float | None:
         The best validation accuracy (or loss, where that was monitored), for sweepers.
     """
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    try:
+        return _checked_run(config, hydra, Path(hydra.runtime.output_dir))
+    except Exception as error:
+        if hydra.mode == RunMode.MULTIRUN:  # the sweep goes on; say now what happened
+            print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
+            raise
+        _failure.append(error)
+        return None
+
+
+def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
+    """Check the configuration, then run; a folder in which nothing was done is not left behind."""
     try:
         configuration.check(config, hydra.runtime.choices)
     except UserError:
@@ -81,12 +99,11 @@ def job(config: DictConfig) -> float | None:
         raise
     from glimpse.run import run  # torch and lightning are imported from here on
 
-    try:
-        return run(config, folder)
-    except Exception as error:
-        if hydra.mode == RunMode.MULTIRUN:  # the sweep goes on; say now what happened
-            print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
-        raise
+    names = {group: str(hydra.runtime.choices[group]) for group in ("data", "model")}
+    result = run(config, folder, names)
+    if config.check:
+        _discard_if_empty(folder)
+    return result
 
 
 def explain(error: BaseException) -> str:
@@ -157,7 +174,9 @@ def _register_resolvers() -> None:
 
 def _what_varies(overrides: Sequence[str], job_number: int) -> str:
     """The name of a sweep's job: those of its overrides that the sweep varies."""
-    swept = {override.key_or_group for override in _parse(sys.argv[1:]) if override.is_sweep_override()}
+    swept = {
+        override.key_or_group for override in _parse(sys.argv[1:]) if override.is_sweep_override()
+    }
     varying = [o for o in _parse(list(overrides)) if o.key_or_group in swept]
     names = [f"{o.key_or_group}-{o.input_line.partition('=')[2]}" for o in varying]  # type: ignore[union-attr]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in names)
@@ -205,6 +224,6 @@ def _run_as_ddp_process(folder: Path) -> None:
     assert isinstance(config, DictConfig)
     warnings.simplefilter("ignore")  # rank 0 has said it already
     try:
-        run(config, folder)
+        run(config, folder, {"data": "", "model": ""})  # the first process writes the names
     except Interrupted:
-        pass  # rank 0 tells the shell
+        pass  # and tells the shell

@@ -124,6 +124,8 @@ def _unpickle(file: Path) -> dict[str, Any]:
     try:
         content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
     except (OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read {file}: {error}; delete its folder to unpack it again") from error
+        raise UserError(
+            f"cannot read {file}: {error}; delete its folder to unpack it again"
+        ) from error
     assert isinstance(content, dict)
     return content

@@ -122,7 +122,9 @@ def _extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as zipped:
             for entry in tqdm(zipped.infolist(), "unpacking", unit="file", disable=None):
                 if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
-                    raise UserError(f"{archive} is refused: {entry.filename} would leave its folder")
+                    raise UserError(
+                        f"{archive} is refused: {entry.filename} would leave its folder"
+                    )
                 zipped.extract(entry, folder)
     else:
         with tarfile.open(archive) as tarred:

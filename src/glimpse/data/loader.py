@@ -5,7 +5,7 @@ on the fly (`data.cache=false`) go through worker processes in the same order. E
 start at any batch, which is how a run resumes in the middle of an epoch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -52,11 +52,6 @@ class EpochOrder:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of every epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Batches in an epoch of this rank."""
@@ -75,11 +70,11 @@ class EpochOrder:
             starts.pop()
         return list(zip(starts, [*starts[1:], total], strict=True))
 
-    def batches(self, start: int = 0) -> Iterator[Tensor]:
-        """The positions (B,) int64 of each batch of this epoch, from batch `start` on."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The positions (B,) int64 of each batch of an epoch, from batch `start` on."""
         order = torch.arange(self.num_images)
         if self.shuffle:
-            [key] = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
+            [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
             order = torch.randperm(self.num_images, generator=generator)
         if self.training:
@@ -103,20 +98,30 @@ class BatchLoader:
         rows: (M,) int64, the images of this split, as indices into the part.
         order: which of them form which batch.
         fetch: turns an iterator of index tensors into batches, in the same order.
+        current_epoch: asked when an epoch's first batch is.
     """
 
-    def __init__(self, rows: Tensor, order: EpochOrder, fetch: _Rows) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        order: EpochOrder,
+        fetch: _Rows,
+        *,
+        current_epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.rows = rows
-        self.sampler = order  # the name by which Lightning finds `set_epoch`
+        self.order = order
         self.fetch = fetch
+        self.current_epoch = current_epoch
         self._next_batch = 0
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
         start = self._next_batch
-        chosen = (self.rows[positions] for positions in self.sampler.batches(start))
+        positions = self.order.batches(self.current_epoch(), start)
+        chosen = (self.rows[position] for position in positions)
         for number, batch in enumerate(self.fetch(chosen), start + 1):
             self._next_batch = number % len(self)
             yield batch

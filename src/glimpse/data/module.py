@@ -261,7 +261,9 @@ class ImageDataModule(pl.LightningDataModule):
             self.splits["val"] = heldout
             if third:
                 self.splits["test"] = third
-        self.splits["train"] = Split("train", train, "the rest" if len(train) < len(whole.rows) else "all of it")
+        self.splits["train"] = Split(
+            "train", train, "the rest" if len(train) < len(whole.rows) else "all of it"
+        )
         return whole
 
     def _rows_of_kept_classes(self, part: str) -> NDArray[np.int64]:
@@ -373,7 +375,12 @@ class ImageDataModule(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return BatchLoader(torch.from_numpy(chosen.rows), order, fetch)
+        return BatchLoader(
+            torch.from_numpy(chosen.rows),
+            order,
+            fetch,
+            current_epoch=lambda: trainer.current_epoch if trainer and training else 0,
+        )
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int

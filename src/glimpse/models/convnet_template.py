@@ -21,7 +21,11 @@ class ConvNetTemplate(nn.Module):
         blocks: list[nn.Module] = []
         for num_inputs, num_outputs in zip(channels, channels[1:], strict=False):
             # ReLU after pooling is the same function on a quarter of the values.
-            blocks += [nn.Conv2d(num_inputs, num_outputs, 3), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+            blocks += [
+                nn.Conv2d(num_inputs, num_outputs, 3),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            ]
         self.features = nn.Sequential(*blocks, nn.Flatten())
         self.head = nn.Linear(64 * height * width, spec.num_classes)
 

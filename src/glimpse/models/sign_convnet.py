@@ -19,7 +19,11 @@ class SignConvNet(nn.Module):
         height, width = require(spec, steps, "sign_convnet")
         blocks: list[nn.Module] = []
         for num_inputs, num_outputs, kernel in ((spec.channels, 100, 5), (100, 50, 3), (50, 50, 3)):
-            blocks += [nn.Conv2d(num_inputs, num_outputs, kernel), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+            blocks += [
+                nn.Conv2d(num_inputs, num_outputs, kernel),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            ]
         self.features = nn.Sequential(*blocks, nn.Flatten())
         self.head = nn.Linear(50 * height * width, spec.num_classes)
 

@@ -1,0 +1,1 @@
+"""What happens beside training: checkpoints, progress, the record of the run, pictures."""

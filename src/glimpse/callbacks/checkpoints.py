@@ -1,0 +1,134 @@
+"""Checkpoints: `best.ckpt` by val/acc (ties by val/loss) and `last.ckpt` after every epoch.
+
+Lightning's ModelCheckpoint with one best and `save_last` writes `last` only beside a new best, and
+its atomic save is not atomic across file systems; hence these few lines. A file is written beside
+its final name, flushed to the disk, and renamed. Checkpoints load with `weights_only=True`: they
+carry no code.
+"""
+
+import contextlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from glimpse.errors import UserError
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Write to a temporary name in the same folder and rename; read without running code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = final.with_name(f".{final.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(final)
+        except OSError as error:
+            raise UserError(f"cannot write the checkpoint {final}: {error.strerror}") from error
+        except RuntimeError as error:  # torch's writer, when the disk is full
+            raise UserError(f"cannot write the checkpoint {final}: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Load plain data only, whatever is asked for."""
+        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        assert isinstance(checkpoint, dict)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoints(Checkpoint):
+    """Keep the best and the last state of a run in its folder.
+
+    Args:
+        folder: the run's `checkpoints/`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.best = folder / "best.ckpt"
+        self.last = folder / "last.ckpt"
+        self.best_epoch: int | None = None  # counts from 1
+        self.best_metrics: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save `best.ckpt` if this validation is the best so far."""
+        if trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        found = {name: round(v.item(), 7) for name, v in metrics.items() if name.startswith("val/")}
+        if self.best_metrics and _rank(found) <= _rank(self.best_metrics):
+            return
+        self.best_metrics = found
+        self.best_epoch = trainer.current_epoch + 1
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.best)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save `last.ckpt`; Lightning calls this after all else of an epoch."""
+        self.save_last(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Save `last.ckpt` as the state is now; collective over all processes."""
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What makes the next best comparable after a resume."""
+        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_metrics = state_dict["best_metrics"]
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics["val/acc"], -metrics["val/loss"]
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint is whole: every record's checksum is right."""
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            return zipped.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def to_resume_from(folder: Path) -> Path:
+    """The newest intact checkpoint of a run's `checkpoints/`.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    paths.sort(key=lambda p: p.name != "last.ckpt")
+    broken = []
+    for path in paths:
+        if is_intact(path):
+            if broken:
+                print(f"{broken[0]} is damaged; going on from {path.name}", flush=True)
+            return path
+        broken.append(path.name)
+    found = f"damaged: {', '.join(broken)}" if broken else "no checkpoint"
+    raise UserError(f"resume: {folder} holds {found}; start the run again without resume")

@@ -1,0 +1,122 @@
+"""Progress: a bar with time left while an epoch runs, and one line an epoch that stays.
+
+The bar is drawn at most five times a second, on a terminal only; each batch costs one look at the
+clock. A file gets the lines alone.
+"""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.console import console
+
+REDRAW_SECONDS = 0.2
+
+
+class Progress(Checkpoint):
+    """Print how training goes. (A `Checkpoint` so as to come after the epoch's metrics.)
+
+    Args:
+        checkpoints: which know whether an epoch was the best.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self._bar: Bar | None = None
+        self._next_draw = 0.0
+        self._began = 0.0
+        self._steps_before = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.perf_counter()
+        self._steps_before = self._steps_done(trainer)
+        if console.is_terminal and not console.quiet:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]} left"),
+            )
+            self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
+            self._bar.add_task("", total=None, left="?")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self._bar is not None and time.perf_counter() >= self._next_draw:
+            self._draw(trainer, batch_idx + 1)
+
+    def _draw(self, trainer: pl.Trainer, num_batches_done: int) -> None:
+        assert self._bar is not None
+        self._next_draw = time.perf_counter() + REDRAW_SECONDS
+        self._bar.update(
+            self._bar.task_ids[0],
+            description=f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}",
+            total=int(trainer.num_training_batches),
+            completed=num_batches_done,
+            left=self._time_left(trainer, num_batches_done),
+        )
+        self._bar.refresh()
+
+    def _steps_done(self, trainer: pl.Trainer, num_batches_done: int = 0) -> int:
+        return trainer.current_epoch * int(trainer.num_training_batches) + num_batches_done
+
+    def _time_left(self, trainer: pl.Trainer, num_batches_done: int) -> str:
+        """From the steps done since the start, validation and all, to those still to do."""
+        done = self._steps_done(trainer, num_batches_done)
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        if total <= 0 or done <= self._steps_before:
+            return "?"
+        pace = (time.perf_counter() - self._began) / (done - self._steps_before)
+        return duration(pace * (total - done))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's line."""
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        parts = [f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}"]
+        for split in ("train", "val"):
+            if f"{split}/loss" in metrics:
+                parts.append(
+                    f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/acc']:.4f}"
+                )
+        parts.append(f"lr {metrics.get('lr', 0):.2g}")
+        if "images_per_second" in metrics:
+            parts.append(f"{metrics['images_per_second']:,.0f} img/s")
+        parts.append(f"{self._time_left(trainer, int(trainer.num_training_batches))} left")
+        best = " *" if self.checkpoints.best_epoch == trainer.current_epoch + 1 else ""
+        console.print("  ".join(parts) + best)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _epochs(trainer: pl.Trainer) -> str:
+    return str(trainer.max_epochs) if (trainer.max_epochs or 0) > 0 else "?"
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

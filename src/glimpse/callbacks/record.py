@@ -1,0 +1,141 @@
+"""The record of a run: `metrics.csv`, `summary.json`, `environment.json`, and how fast it was."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from glimpse.console import IS_FIRST_PROCESS
+from glimpse.data.loader import Batch
+
+COLUMNS = (
+    "epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5", "lr",
+    "images_per_second", "seconds",
+)  # fmt: skip
+
+
+class EpochRecord(Checkpoint):
+    """A row an epoch in `metrics.csv`, whatever the logger; measures `images_per_second`.
+
+    A `Checkpoint` only in name: Lightning calls those after the module has logged its epoch.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        self._began: float | None = None  # when the epoch's first batch began
+        self._duration = 0.0  # from there to the end of its last batch, validation left out
+        self._validating = 0.0
+        self._validation_began = 0.0
+        self._validated = False
+        self._images = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a resume, keep the rows of the epochs that the checkpoint has behind it."""
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if self._began is None:
+            self._began = time.perf_counter()
+        self._images += len(batch.labels)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.is_last_batch and self._began is not None:
+            if trainer.strategy.root_device.type == "cuda":
+                torch.cuda.synchronize()
+            self._duration = time.perf_counter() - self._began - self._validating
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validating += time.perf_counter() - self._validation_began
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the speed, and add the epoch's row."""
+        if self._duration:
+            speed = self._images * trainer.world_size / self._duration
+            pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
+        metrics = {name: round(v.item(), 7) for name, v in trainer.callback_metrics.items()}
+        if not self._validated:
+            metrics = {name: v for name, v in metrics.items() if not name.startswith("val/")}
+        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row |= {name: metrics[name] for name in COLUMNS if name in metrics}
+        if self._duration:
+            row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
+        self.rows.append(row)
+        self._began, self._duration, self._validating, self._images = None, 0.0, 0.0, 0
+        self._validated = False
+        if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write()
+
+    def _write(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(self.path)
+
+    def images_per_second(self) -> float | None:
+        """The median over the epochs."""
+        speeds = [float(r["images_per_second"]) for r in self.rows if r.get("images_per_second")]
+        return median(speeds) if speeds else None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on and with."""
+    packages = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in packages},
+        "git": _git(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether there are changes beside it; None outside a checkout."""
+    folder = Path(__file__).parent
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

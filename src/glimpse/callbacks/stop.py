@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM in training: finish the batch, save `last.ckpt`, stop; nothing is lost."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.console import console
+from glimpse.errors import Interrupted
+
+
+class StopOnSignal(Callback):
+    """Turn the first signal into a checkpoint and an `Interrupted`; later ones change nothing.
+
+    Args:
+        checkpoints: which saves.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.received = 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, in place of Lightning's own handlers; it restores the former ones at the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, signal_number: int, _frame: FrameType | None) -> None:
+        if not self.received:
+            self.received = signal_number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        # After the last batch of an epoch, its validation belongs to it: stop there.
+        if not trainer.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_asked(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The former epoch is saved already."""
+        if self._asked(trainer):
+            raise Interrupted(self.received or signal.SIGTERM)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if self._asked(trainer):
+            console.print("stopping: saving last.ckpt")
+            self.checkpoints.save_last(trainer)
+            raise Interrupted(self.received or signal.SIGTERM)
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return bool(self.received)
+        return bool(trainer.strategy.reduce_boolean_decision(bool(self.received), all=False))

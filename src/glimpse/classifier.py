@@ -1,0 +1,235 @@
+"""ImageClassifier: the one LightningModule. A network, a loss, and one step for every split.
+
+Loss and correct answers are counted on the device and read once an epoch; logging each step would
+cost more than the step of a small network. Everything in its checkpoint is plain data.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from glimpse.data.loader import Batch
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+from glimpse.optim import Schedule
+
+CHECK_EVERY = 50  # steps between looks for a non-finite loss where looking stalls the device
+TOP_K = 5
+
+MakeOptimizer = Callable[[nn.Module], Optimizer]
+MakeSchedule = Callable[[Optimizer, int, int], Schedule]  # optimizer, total steps, steps an epoch
+
+
+class DivergedError(UserError):
+    """The loss is not a finite number any more."""
+
+
+class ImageClassifier(pl.LightningModule):
+    """Train and measure a network on batches of (B, C, H, W) float images and (B,) int labels.
+
+    Args:
+        network: images to logits (B, num_classes).
+        spec: of the images.
+        loss: logits and labels to a mean over the batch.
+        make_optimizer: from the network.
+        make_schedule: from the optimizer, the run's total steps and the steps of an epoch.
+        seed: of what a network draws in training, such as dropout.
+        config: the run's resolved configuration as plain data, for checkpoints.
+        fingerprint: of the data, for checkpoints.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ImageSpec,
+        *,
+        loss: nn.Module,
+        make_optimizer: MakeOptimizer,
+        make_schedule: MakeSchedule,
+        seed: int,
+        config: Mapping[str, Any],
+        fingerprint: str,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.loss = loss
+        self.make_optimizer = make_optimizer
+        self.make_schedule = make_schedule
+        self.seed = seed
+        self.config = config
+        self.fingerprint = fingerprint
+        self._totals: dict[str, Tensor] = {}
+        self._plateau: Schedule | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    # One step for all splits --------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) normalised images to logits (B, num_classes)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        logits = self.network(batch.images)
+        loss: Tensor = self.loss(logits, batch.labels)
+        self._count(split, loss.detach(), logits.detach(), batch.labels)
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self._step(batch, "train")
+        if loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0:
+            self._require_finite(
+                loss.item(), f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
+            )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, self._scored_split)
+
+    # Counting -----------------------------------------------------------------------------------
+
+    def _count(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch to its split's totals: [summed loss, correct, correct in top 5, images]."""
+        size = len(labels)
+        correct = (logits.argmax(1) == labels).sum()
+        in_top = correct
+        if split != "train" and self._has_top5:
+            in_top = (logits.topk(TOP_K, 1).indices == labels[:, None]).sum()
+        batch = torch.stack((loss.double() * size, correct.double(), in_top.double()))
+        totals = self._totals[split]
+        totals[:3] += batch
+        totals[3] += size
+
+    def _start_counting(self, split: str) -> None:
+        self._totals[split] = torch.zeros(4, dtype=torch.float64, device=self.device)
+
+    def _finish_counting(self, split: str) -> dict[str, float]:
+        """The split's metrics over all processes."""
+        totals = self.trainer.strategy.reduce(self._totals.pop(split), reduce_op="sum")
+        assert isinstance(totals, Tensor)
+        loss, correct, in_top, size = totals.tolist()
+        size = max(size, 1)
+        self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
+        metrics = {f"{split}/loss": loss / size, f"{split}/acc": correct / size}
+        if split != "train" and self._has_top5:
+            metrics[f"{split}/top5"] = in_top / size
+        return metrics
+
+    @property
+    def _has_top5(self) -> bool:
+        return self.spec.num_classes > TOP_K
+
+    @property
+    def _scored_split(self) -> str:
+        return str(self.trainer.datamodule.scored_split)  # type: ignore[attr-defined]
+
+    def _require_finite(self, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            rate = (
+                self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
+            )
+            raise DivergedError(
+                f"{what} is {loss}: the training has diverged (lr {rate:.3g}); "
+                "type a lower optimizer.lr, or trainer.gradient_clip_val=1"
+            )
+
+    def on_train_epoch_start(self) -> None:
+        # From here a resumed run draws what an unbroken one draws.
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        self._start_counting("train")
+
+    def on_train_epoch_end(self) -> None:
+        metrics = self._finish_counting("train")
+        metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict(metrics)
+        value = (
+            self.trainer.callback_metrics.get(self._plateau.monitor or "")
+            if self._plateau
+            else None
+        )
+        if self._plateau and value is not None:
+            assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
+            self._plateau.scheduler.step(value.item())
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_counting("val")
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self._finish_counting("val"))
+
+    def on_test_epoch_start(self) -> None:
+        self._start_counting(self._scored_split)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self._finish_counting(self._scored_split), logger=False)
+
+    # Optimization -------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """Lightning steps the schedules of batches and epochs; a plateau waits for its metric here,
+        where the checkpoint that follows holds its state."""
+        optimizer = self.make_optimizer(self.network)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = max(1, math.ceil(self.trainer.num_training_batches))
+        schedule = self.make_schedule(optimizer, total_steps, steps_per_epoch)
+        if schedule.interval == "validation":
+            self._plateau = schedule
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule.scheduler, "interval": schedule.interval},
+        }
+
+    # Checkpoints --------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not save: configuration, spec, counts and random state."""
+        checkpoint["glimpse"] = {
+            "config": dict(self.config),
+            "spec": self.spec.as_dict(),
+            "fingerprint": self.fingerprint,
+            "train_totals": self._totals["train"].cpu() if "train" in self._totals else None,
+            "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
+            "random_state": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+            },
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other classes or other data; keep the rest for the first step."""
+        saved = checkpoint["glimpse"]
+        if saved["spec"]["num_classes"] != self.spec.num_classes:
+            raise UserError(
+                f"the checkpoint has {saved['spec']['num_classes']} classes, "
+                f"this data {self.spec.num_classes}: resume with the same data and data.classes"
+            )
+        if saved["fingerprint"] != self.fingerprint:
+            raise UserError(
+                "the checkpoint was trained on other data, or another split of it: "
+                "resume with the same data, data.classes, fractions and data.split_seed"
+            )
+        self._resumed = saved
+
+    def on_train_start(self) -> None:
+        """After a resume, go on counting and drawing where the checkpoint was written."""
+        saved, self._resumed = self._resumed, None
+        if saved is None:
+            return
+        if self._plateau and saved["plateau"]:
+            self._plateau.scheduler.load_state_dict(saved["plateau"])
+        if saved["train_totals"] is not None:
+            self._totals["train"] = saved["train_totals"].to(self.device)
+        torch.set_rng_state(saved["random_state"]["cpu"].cpu())
+        if saved["random_state"]["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu())

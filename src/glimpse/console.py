@@ -1,0 +1,16 @@
+"""Where a run prints: one console, quiet in every process but the first."""
+
+import sys
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+IS_FIRST_PROCESS = rank_zero_only.rank == 0
+
+# Lines are never cut when the output goes to a file.
+console = Console(
+    quiet=not IS_FIRST_PROCESS,
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else 100,
+)

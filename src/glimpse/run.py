@@ -1,0 +1,289 @@
+"""The story of one run: data, network, training, measurement, record."""
+
+import json
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from glimpse import optim, precision
+from glimpse.callbacks import pictures, tensorboard
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, to_resume_from
+from glimpse.callbacks.pictures import BatchPicture
+from glimpse.callbacks.progress import Progress, duration
+from glimpse.callbacks.record import EpochRecord, environment, write_json
+from glimpse.callbacks.stop import StopOnSignal
+from glimpse.classifier import ImageClassifier
+from glimpse.config import build, plain
+from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.data.module import ImageDataModule
+from glimpse.errors import Interrupted, UserError
+from glimpse.launch import RUN_FOLDER
+from glimpse.layers import count_parameters, layer_table
+
+
+def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
+    """Train a model on a dataset and leave the record in `folder`.
+
+    Args:
+        config: composed and checked.
+        folder: the run folder.
+        names: which `data` and `model` were chosen, for people.
+
+    Returns:
+        The best val/acc, which sweepers maximise; None without validation.
+
+    Raises:
+        UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 has renamed; nobody here can mend it.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
+    with _summary(config, folder, names) as summary:
+        data = build_data(config)
+        console.print(f"{summary['data']}: {data.describe()}")
+        torch.manual_seed(config.seed)
+        network: nn.Module = build("model", config.model, data.spec)
+        summary["parameters"] = count_parameters(network)
+        console.print(layer_table(network, data.spec))
+        chosen = precision.choose(config.trainer.precision, network, data.spec, _device(config))
+        console.print(f"precision {chosen.name}: {chosen.reason}")
+        network.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+        data.memory_format = chosen.memory_format
+        classifier = build_classifier(config, network, data)
+        if config.compile:
+            network.compile()
+        if config.check:
+            _push_one_batch(classifier, data)
+            summary["status"] = "checked"
+            return None
+
+        record = EpochRecord(folder)
+        checkpoints = Checkpoints(folder / "checkpoints")
+        logger: Logger | None = build(
+            "logger", config.logger, save_dir=folder, name="", version="tensorboard"
+        )
+        trainer = _trainer(config, chosen.name, logger, folder, record, checkpoints)
+        if IS_FIRST_PROCESS:
+            write_json(folder / "environment.json", environment())
+            if logger:
+                tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+        resume_from = to_resume_from(checkpoints.last.parent) if config.resume else None
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        finally:
+            summary |= {
+                "epochs": trainer.current_epoch,
+                "best_epoch": checkpoints.best_epoch,
+                "images_per_second": record.images_per_second(),
+                "metrics": dict(checkpoints.best_metrics),
+            }
+        summary["metrics"] |= _final_metrics(config, trainer, classifier, data, checkpoints)
+        reported = "test" if "test" in data.splits else "val"
+        summary["majority_acc"] = data.majority_accuracy(reported)
+        if logger and IS_FIRST_PROCESS:
+            tensorboard.write_result(logger, plain(config), summary["metrics"], trainer.global_step)
+        if IS_FIRST_PROCESS:
+            pictures.draw_curves(folder)
+            _print_result(config, folder, summary, data)
+        return checkpoints.best_metrics.get("val/acc")
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """The dataset, downloaded, cached and split, with its `spec`."""
+    augment = build("augment", config.augment)
+    data = build("data", config.data, data_dir=config.data_dir, seed=config.seed, augment=augment)
+    assert isinstance(data, ImageDataModule)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def build_classifier(
+    config: DictConfig, network: nn.Module, data: ImageDataModule
+) -> ImageClassifier:
+    """The network with its loss, optimizer and schedule."""
+    return ImageClassifier(
+        network,
+        data.spec,
+        loss=build("loss", config.loss),
+        make_optimizer=lambda net: optim.build_optimizer(net, config.optimizer),
+        make_schedule=lambda optimizer, total_steps, steps_per_epoch: build(
+            "scheduler",
+            config.scheduler,
+            optimizer,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+        ),
+        seed=config.seed,
+        config=plain(config),
+        fingerprint=data.fingerprint,
+    )
+
+
+def _device(config: DictConfig) -> str:
+    """What `trainer.accelerator` means here.
+
+    Raises:
+        UserError: a GPU is asked for where there is none.
+    """
+    asked = str(config.trainer.accelerator)
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (asked in ("gpu", "cuda") and not (has_cuda or (asked == "gpu" and has_mps))) or (
+        asked == "mps" and not has_mps
+    ):
+        raise UserError(f"trainer.accelerator={asked}: no such device here; type trainer=cpu")
+    if asked == "cpu":
+        return "cpu"
+    return "cuda" if has_cuda and asked != "mps" else "mps" if has_mps else "cpu"
+
+
+def _trainer(
+    config: DictConfig,
+    precision_name: str,
+    logger: Logger | None,
+    folder: Path,
+    record: EpochRecord,
+    checkpoints: Checkpoints,
+) -> pl.Trainer:
+    arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values()]
+    callbacks += [StopOnSignal(checkpoints), BatchPicture(folder)]
+    callbacks += [record, Progress(checkpoints), checkpoints]  # after the epoch's metrics, in order
+    try:
+        trainer = pl.Trainer(
+            **arguments,
+            logger=logger or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:  # of these is Lightning's own
+        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    if trainer.world_size > 1 and IS_FIRST_PROCESS:
+        os.environ[RUN_FOLDER] = str(folder)
+        OmegaConf.save(OmegaConf.create(plain(config)), folder / ".ddp_config.yaml")
+    return trainer
+
+
+def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
+    """`check=true`: one batch forward and back, on the CPU."""
+    batch = data.to_network(next(iter(data.loader("train", training=True))), training=True)
+    loss = classifier.loss(classifier.network(batch.images), batch.labels)
+    loss.backward()
+    optim.build_optimizer(classifier.network, classifier.config["optimizer"]).step()
+    size = "×".join(map(str, batch.images.shape))
+    console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
+
+
+def _final_metrics(
+    config: DictConfig,
+    trainer: pl.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    checkpoints: Checkpoints,
+) -> dict[str, float]:
+    """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set."""
+    if not config.test:
+        return {}
+    if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
+        classifier.load_state_dict(best["state_dict"])
+    metrics: dict[str, float] = {}
+    for split in ("train", "test"):
+        if split in data.splits:
+            data.scored_split = split
+            trainer.test(classifier, datamodule=data, verbose=False)
+            found = {name: round(v.item(), 7) for name, v in trainer.callback_metrics.items()}
+            metrics |= {
+                n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
+            }
+    return metrics
+
+
+def _print_result(
+    config: DictConfig, folder: Path, summary: dict[str, Any], data: ImageDataModule
+) -> None:
+    for split in ("train", "val", "test"):
+        if f"{split}/acc" in summary["metrics"]:
+            accuracy = summary["metrics"][f"{split}/acc"]
+            majority = data.majority_accuracy(split)
+            console.print(
+                f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
+            )
+    if "test" not in data.splits:
+        console.print("no test set: the validation set chose the checkpoint and measures it")
+    if summary["best_epoch"]:
+        console.print(f"best epoch {summary['best_epoch']} by val/acc")
+    console.print(f"run folder {shown(folder)}")
+    console.print(f"curves: tensorboard --logdir {config.output_dir}")
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@contextmanager
+def _summary(
+    config: DictConfig, folder: Path, names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """`summary.json`, however the run ends."""
+    began = time.perf_counter()
+    before = _seconds_before(folder) if config.resume else 0.0
+    summary: dict[str, Any] = {
+        "status": "failed",
+        "data": names["data"],
+        "model": names["model"],
+        "seed": config.seed,
+        "epochs": 0,
+        "best_epoch": None,
+        "parameters": None,
+        "seconds": None,
+        "images_per_second": None,
+        "majority_acc": None,
+        "metrics": {},
+    }
+    try:
+        yield summary
+        if summary["status"] == "failed":
+            summary["status"] = "finished"
+    except Interrupted as stop:
+        summary["status"] = "interrupted"
+        console.print(f"interrupted ({signal.Signals(stop.signal_number).name})")
+        console.print(f"go on with: python train.py resume={shown(folder)}")
+        raise
+    except Exception as error:
+        from glimpse.launch import explain
+
+        summary["error"] = explain(error)
+        raise
+    finally:
+        if IS_FIRST_PROCESS and summary["status"] != "checked":
+            summary["seconds"] = round(before + time.perf_counter() - began, 2)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "summary.json", summary)
+            (folder / ".ddp_config.yaml").unlink(missing_ok=True)
+            if summary["status"] == "finished":
+                console.print(f"took {duration(summary['seconds'])}")
+
+
+def _seconds_before(folder: Path) -> float:
+    """What the run took before it was resumed, as far as its summary tells."""
+    path = folder / "summary.json"
+    return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
