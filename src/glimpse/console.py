@@ -5,7 +5,9 @@ import sys
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-IS_FIRST_PROCESS = rank_zero_only.rank == 0
+IS_FIRST_PROCESS = (
+    getattr(rank_zero_only, "rank", 0) == 0
+)  # Lightning reads it from the environment
 
 # Lines are never cut when the output goes to a file.
 console = Console(

@@ -4,6 +4,7 @@ Here: `resume=` (recorded overrides first, then the new ones, in the same folder
 folders, one-line errors, and the processes that DDP starts. What a run does is in run.py.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -148,9 +149,10 @@ def _known_keys() -> list[str]:
     groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
     choices = []
     for argument in sys.argv[1:]:
-        group, _, choice = argument.partition("=")
-        file = configuration.config_folder() / group / f"{choice}.yaml"
-        if group in groups and file.exists():
+        group, _, chosen = argument.partition("=")
+        names = chosen.strip("[]").split(",")
+        files = [configuration.config_folder() / group / f"{name}.yaml" for name in names]
+        if group in groups and all(file.exists() for file in files):
             choices.append(argument)
     with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
         composed = compose("train", overrides=choices)
@@ -200,7 +202,7 @@ def _with_resumed_overrides(arguments: list[str]) -> list[str]:
     folder = Path(resume[-1].strip("'\""))
     if not folder.is_dir():
         siblings = [str(p) for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        near = difflib.get_close_matches(str(folder), siblings, n=1)
+        near = difflib.get_close_matches(str(folder), siblings, n=1, cutoff=0.8)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"resume={folder}: there is no such folder{hint}")
     record = folder / ".hydra" / "overrides.yaml"
@@ -223,7 +225,5 @@ def _run_as_ddp_process(folder: Path) -> None:
     config = OmegaConf.load(folder / ".ddp_config.yaml")
     assert isinstance(config, DictConfig)
     warnings.simplefilter("ignore")  # rank 0 has said it already
-    try:
-        run(config, folder, {"data": "", "model": ""})  # the first process writes the names
-    except Interrupted:
-        pass  # and tells the shell
+    with contextlib.suppress(Interrupted):  # the first process tells the shell
+        run(config, folder, {"data": "", "model": ""})

@@ -52,15 +52,16 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     with _summary(config, folder, names) as summary:
+        device = _device(config)
         data = build_data(config)
         console.print(f"{summary['data']}: {data.describe()}")
         torch.manual_seed(config.seed)
         network: nn.Module = build("model", config.model, data.spec)
         summary["parameters"] = count_parameters(network)
         console.print(layer_table(network, data.spec))
-        chosen = precision.choose(config.trainer.precision, network, data.spec, _device(config))
+        chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
-        network.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+        network.to(memory_format=chosen.memory_format)
         data.memory_format = chosen.memory_format
         classifier = build_classifier(config, network, data)
         if config.compile:

@@ -123,7 +123,7 @@ def to_resume_from(folder: Path) -> Path:
     """
     paths = sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != "last.ckpt")
-    broken = []
+    broken: list[str] = []
     for path in paths:
         if is_intact(path):
             if broken:

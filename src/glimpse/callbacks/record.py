@@ -79,7 +79,7 @@ class EpochRecord(Checkpoint):
         metrics = {name: round(v.item(), 7) for name, v in trainer.callback_metrics.items()}
         if not self._validated:
             metrics = {name: v for name, v in metrics.items() if not name.startswith("val/")}
-        row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: metrics[name] for name in COLUMNS if name in metrics}
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}

@@ -34,6 +34,6 @@ def write_result(
     writer = logger.experiment
     for name, value in final.items():  # first: this opens the file anew after training closed it
         writer.add_scalar(name, value, step)
-    for summary in hparams(flat(config), final):
+    for summary in hparams(flat(config), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)
     writer.close()

@@ -4,7 +4,6 @@ pooch downloads; this file adds `file://`, the words for what can go wrong, and 
 temporary folder that is renamed, under a lock, so that an interrupted start is repaired by the next.
 """
 
-import logging
 import os
 import shutil
 import tarfile
@@ -73,7 +72,7 @@ def verify(path: Path, checksum: str) -> None:
 
 
 def _download(archive: Archive, path: Path) -> None:
-    logging.getLogger("pooch").setLevel(logging.WARNING)
+    pooch.get_logger().setLevel("WARNING")
     print(f"downloading {archive.url}", flush=True)
     try:
         pooch.retrieve(

@@ -193,5 +193,6 @@ class _DecodingDataset(Dataset[Batch]):
         return Batch(torch.from_numpy(images), self.labels[indices], indices)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Batch:
+    assert isinstance(batch, Batch)
     return batch

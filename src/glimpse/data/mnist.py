@@ -103,7 +103,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         UserError: the file is damaged or is not in this format.
     """
     try:
-        content = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
         zero, kind, ndim = content[0] + content[1], content[2], content[3]
         shape = np.frombuffer(content, ">i4", ndim, offset=4)
         if zero or kind != 8:

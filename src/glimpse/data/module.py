@@ -152,7 +152,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.splits:
             return
         self._load()
-        kept = self._kept_classes()
+        kept = self._kept(self._all_class_names)
         self._relabel = np.full(len(self._all_class_names), -1, np.int64)
         self._relabel[kept] = np.arange(len(kept))
         statistics_of = self._draw_splits()
@@ -208,6 +208,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _checked_read(self) -> Source:
         source = self.read()
+        self._kept(source.class_names)  # a class that is not there is said before decoding
         for name, part in source.parts().items():
             image_cache.check_labels(part, len(source.class_names), name)
         return source
@@ -221,18 +222,18 @@ class ImageDataModule(pl.LightningDataModule):
         assert isinstance(source.train, Files)
         return image_cache.probe(source.train.paths, self.presize)
 
-    def _kept_classes(self) -> list[int]:
+    def _kept(self, names: Sequence[str]) -> list[int]:
+        """The labels that `data.classes` keeps, in its order."""
         if self.classes is None:
-            return list(range(len(self._all_class_names)))
-        for name in self.classes:
-            if name not in self._all_class_names:
-                near = difflib.get_close_matches(str(name), self._all_class_names, n=1, cutoff=0.5)
-                names = near or self._all_class_names[:5]
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)} …"
+            return list(range(len(names)))
+        for name in map(str, self.classes):
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
                 raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
         if len(set(self.classes)) < max(2, len(self.classes)):
             raise UserError(f"data.classes={list(self.classes)}: expected two or more, each once")
-        return [self._all_class_names.index(name) for name in self.classes]
+        return [list(names).index(str(name)) for name in self.classes]
 
     def _draw_splits(self) -> Split:
         """Fill `splits`; returns the whole training set, all classes, for its statistics."""
@@ -337,8 +338,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Every training image once an epoch; `trainer.overfit_batches` repeats the same few."""
-        assert self.trainer is not None
-        return self.loader("train", training=True, shuffle=self.trainer.overfit_batches == 0)
+        return self.loader("train", training=True, shuffle=not self._overfits)
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation image exactly once."""
@@ -394,10 +394,13 @@ class ImageDataModule(pl.LightningDataModule):
         """Augment in training, then scale and normalise, on the device."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        epoch = 0
-        if training and trainer is not None and trainer.overfit_batches == 0:
-            epoch = trainer.current_epoch
+        epoch = trainer.current_epoch if training and not self._overfits and trainer else 0
         return self.to_network(batch, training=training, epoch=epoch)
+
+    @property
+    def _overfits(self) -> bool:
+        """Whether `trainer.overfit_batches` wants the same batches, drawn the same, every epoch."""
+        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
 
     def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
         """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32."""

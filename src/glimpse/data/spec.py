@@ -35,7 +35,10 @@ class ImageSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ImageSpec":
         """The inverse of `as_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**plain)
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,15 @@ def _enlarged(coarse: NDArray[np.float64], height: int, width: int) -> NDArray[n
 
     def weights(small: int, large: int) -> NDArray[np.float64]:
         position = np.linspace(0, small - 1, large)
-        return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(small)))
+        kernel: NDArray[np.float64] = np.maximum(
+            0, 1 - np.abs(position[:, None] - np.arange(small))
+        )
+        return kernel
 
-    return np.einsum(
+    enlarged: NDArray[np.float64] = np.einsum(
         "nhwc,Hh,Ww->nHWc",
         coarse,
         weights(coarse.shape[1], height),
         weights(coarse.shape[2], width),
     )
+    return enlarged

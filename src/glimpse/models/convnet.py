@@ -8,6 +8,7 @@ the same function on a quarter of the values, and a pooling that would leave not
 that images down to 8×8 work.
 """
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class ConvNet(nn.Module):
         side = min(spec.height, spec.width)
         channels = [spec.channels, *widths]
         blocks: list[nn.Module] = []
-        for i, (num_inputs, num_outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (num_inputs, num_outputs) in enumerate(itertools.pairwise(channels)):
             # A convolution's bias does nothing in front of batch norm.
             blocks.append(nn.Conv2d(num_inputs, num_outputs, 3, padding=1, bias=not batch_norm))
             if i < len(widths) - 1 and side >= 2:

@@ -5,6 +5,8 @@ channels on a 1×64×64 image, 2304 -> 3; 30,211 parameters. The width after fla
 the image's size.
 """
 
+import itertools
+
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
@@ -19,7 +21,7 @@ class ConvNetTemplate(nn.Module):
         height, width = require(spec, 3 * [valid(3), halve], "convnet_template")
         channels = (spec.channels, 16, 32, 64)
         blocks: list[nn.Module] = []
-        for num_inputs, num_outputs in zip(channels, channels[1:], strict=False):
+        for num_inputs, num_outputs in itertools.pairwise(channels):
             # ReLU after pooling is the same function on a quarter of the values.
             blocks += [
                 nn.Conv2d(num_inputs, num_outputs, 3),

@@ -5,6 +5,7 @@ Source: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7: w
 LogSoftmax with the negative log-likelihood; here logits come out, and the loss does the rest.
 """
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class MLP(nn.Module):
             raise UserError(f"model.activation={activation}: expected tanh or relu")
         sizes = [spec.channels * spec.height * spec.width, *widths]
         layers: list[nn.Module] = [nn.Flatten()]
-        for num_inputs, num_outputs in zip(sizes, sizes[1:], strict=False):
+        for num_inputs, num_outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(num_inputs, num_outputs), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], spec.num_classes))
 
