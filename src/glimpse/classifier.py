@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from glimpse.data.loader import Batch
+from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.optim import Schedule
@@ -199,6 +199,7 @@ class ImageClassifier(pl.LightningModule):
             "spec": self.spec.as_dict(),
             "fingerprint": self.fingerprint,
             "train_totals": self._totals["train"].cpu() if "train" in self._totals else None,
+            "next_batch": self._train_loader.state_dict() if self.trainer.training else None,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
             "random_state": {
                 "cpu": torch.get_rng_state(),
@@ -226,6 +227,9 @@ class ImageClassifier(pl.LightningModule):
         saved, self._resumed = self._resumed, None
         if saved is None:
             return
+        # Lightning restores a loader's place only if nobody has asked it for the number of steps.
+        if saved["next_batch"]:
+            self._train_loader.load_state_dict(saved["next_batch"])
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])
         if saved["train_totals"] is not None:
@@ -233,3 +237,9 @@ class ImageClassifier(pl.LightningModule):
         torch.set_rng_state(saved["random_state"]["cpu"].cpu())
         if saved["random_state"]["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu())
+
+    @property
+    def _train_loader(self) -> BatchLoader:
+        loader = self.trainer.train_dataloader  # type: ignore[attr-defined]
+        assert isinstance(loader, BatchLoader)
+        return loader

@@ -56,7 +56,7 @@ def main(task: Callable[[], None]) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
             _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
         else:
-            _register_resolvers()
+            register_resolvers()
             sys.argv[1:] = _with_resumed_overrides(sys.argv[1:])
             task()
         if _failure:
@@ -169,7 +169,10 @@ def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
     raise Interrupted(signal_number)
 
 
-def _register_resolvers() -> None:
+def register_resolvers() -> None:
+    """The parts of folder names that conf/train.yaml asks for; once in a process."""
+    if OmegaConf.has_resolver("run_id"):
+        return
     OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
     OmegaConf.register_new_resolver("swept", _what_varies)
 

@@ -246,6 +246,7 @@ def _summary(
 ) -> Iterator[dict[str, Any]]:
     """`summary.json`, however the run ends."""
     began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
     before = _seconds_before(folder) if config.resume else 0.0
     summary: dict[str, Any] = {
         "status": "failed",
@@ -277,7 +278,6 @@ def _summary(
     finally:
         if IS_FIRST_PROCESS and summary["status"] != "checked":
             summary["seconds"] = round(before + time.perf_counter() - began, 2)
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "summary.json", summary)
             (folder / ".ddp_config.yaml").unlink(missing_ok=True)
             if summary["status"] == "finished":

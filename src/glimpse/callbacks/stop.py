@@ -23,6 +23,7 @@ class StopOnSignal(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.received = 0
+        self._in_validation = False  # whether the checkpoint was saved in the middle of one
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen, in place of Lightning's own handlers; it restores the former ones at the end."""
@@ -40,7 +41,26 @@ class StopOnSignal(Callback):
             self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._in_validation = True
         self._stop_if_asked(trainer)
+        self._in_validation = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for a validation that was stopped: Lightning would leave it out."""
+        if self._in_validation:
+            self._in_validation = False
+            validation = trainer.fit_loop.epoch_loop.val_loop
+            validation.restarting = False
+            trainer.validating = True
+            validation.run()
+            validation.reset()  # or Lightning would take this epoch's loop for done, and the next
+            trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_validation": self._in_validation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._in_validation = state_dict["in_validation"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The former epoch is saved already."""

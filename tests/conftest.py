@@ -1,0 +1,86 @@
+"""What the tests share: composing a configuration and running it in this process."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from glimpse import config as configuration
+from glimpse import launch
+from glimpse.run import run
+
+REPOSITORY = Path(__file__).parents[1]
+CONF = REPOSITORY / "conf"
+
+# Of the libraries, not of this project; each is silenced by its text.
+LIBRARY_WARNINGS = (
+    r"ignore:.*LeafSpec.*:FutureWarning",
+    r"ignore:.*LeafSpec.*:DeprecationWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in LIBRARY_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+def choices(group: str) -> list[str]:
+    """The names of a group's files."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hydra() -> Iterator[None]:
+    launch.register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder with parts of real datasets that GLIMPSE_SAMPLES names."""
+    folder = os.environ.get("GLIMPSE_SAMPLES")
+    if not folder:
+        pytest.skip("GLIMPSE_SAMPLES does not name a folder of real data")
+    return Path(folder)
+
+
+Execute = Callable[..., Path]
+
+
+@pytest.fixture
+def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
+    """Compose, check and run in this process; returns the run folder."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def execute(*overrides: str, folder: Path | None = None) -> Path:
+        config, chosen = composed(*overrides, f"data_dir={tmp_path / 'data'}")
+        folder = folder or tmp_path / "run"
+        names = {group: str(chosen[group]) for group in ("data", "model")}
+        run(config, folder, names)
+        return folder
+
+    return execute
+
+
+def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
+    """A configuration that was checked, and which file of each group it comes from."""
+    whole = compose("train", overrides=list(overrides), return_hydra_config=True)
+    chosen = dict(whole.hydra.runtime.choices)
+    config = compose("train", overrides=list(overrides))
+    configuration.check(config, chosen)
+    return config, chosen

@@ -1,0 +1,80 @@
+"""A run that was stopped goes on as if it had not been."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from conftest import Execute
+from glimpse.callbacks.stop import StopOnSignal
+from glimpse.errors import Interrupted, UserError
+
+SMALL = (
+    "data=synthetic", "data.shape=[1,12,12]", "data.num_train=100", "data.num_val=40",
+    "data.batch_size=16", "model=convnet_bn", "model.widths=[8,16]", "model.hidden=16",
+    "augment=crop_flip", "trainer=cpu", "trainer.max_epochs=3", "logger=none",
+)  # fmt: skip
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return state
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int, batch: int) -> None:
+    """Send this process SIGTERM in a hook of the given epoch and batch."""
+    original = getattr(StopOnSignal, hook)
+
+    def with_signal(self: StopOnSignal, trainer: pl.Trainer, *arguments: Any) -> None:
+        if trainer.current_epoch == epoch and arguments[3] == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(StopOnSignal, hook, with_signal)
+
+
+@pytest.mark.parametrize("scheduler", ["onecycle", "plateau", "step"])
+@pytest.mark.parametrize(
+    ("hook", "epoch", "batch"),
+    [
+        ("on_train_batch_end", 1, 2),
+        ("on_train_batch_end", 0, 0),
+        ("on_train_batch_end", 1, 5),
+        ("on_train_batch_end", 1, 6),  # the last of the epoch
+        ("on_validation_batch_end", 1, 1),
+        ("on_validation_batch_end", 2, 2),  # the last of the run
+    ],
+)
+def test_stopped_and_resumed_equals_unbroken(
+    execute: Execute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: str,
+    hook: str,
+    epoch: int,
+    batch: int,
+) -> None:
+    options = (*SMALL, f"scheduler={scheduler}")
+    unbroken = execute(*options, folder=tmp_path / "unbroken")
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop_at(patch, hook, epoch, batch)
+        with pytest.raises(Interrupted) as stop:
+            execute(*options, folder=stopped)
+    assert stop.value.exit_code == 143
+    execute(*options, f"resume={stopped}", folder=stopped)
+    assert_same(unbroken, stopped)
+    rows = [(f / "metrics.csv").read_text().splitlines() for f in (unbroken, stopped)]
+    first, second = ([line.split(",")[:7] for line in lines] for lines in rows)
+    assert first == second
