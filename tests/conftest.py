@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in LIBRARY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     torch.set_num_threads(1)
+    launch.register_resolvers()
+    initialize_config_dir(str(CONF), version_base="1.3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,13 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def choices(group: str) -> list[str]:
     """The names of a group's files."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _hydra() -> Iterator[None]:
-    launch.register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 @pytest.fixture(scope="session")

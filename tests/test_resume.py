@@ -11,7 +11,7 @@ import torch
 
 from conftest import Execute
 from glimpse.callbacks.stop import StopOnSignal
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted
 
 SMALL = (
     "data=synthetic", "data.shape=[1,12,12]", "data.num_train=100", "data.num_val=40",

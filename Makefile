@@ -1,0 +1,53 @@
+# The project's commands; `make` alone lists them. All run in .venv, which the first one makes.
+# PYTHON=python3.12 make setup   takes another interpreter (3.11 or later)
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format typecheck bench notebooks tensorboard report clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+train: $(STAMP)  ## train the default convnet on the digits: seconds
+	$(BIN)/python train.py
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest --numprocesses=auto
+
+lint: $(STAMP)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(STAMP)  ## check types
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## measure speed against bare PyTorch: minutes
+	$(BIN)/python benchmarks/throughput.py
+
+notebooks: $(STAMP)  ## execute the notebooks in place
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+tensorboard: $(STAMP)  ## show the runs at http://localhost:6006
+	$(BIN)/tensorboard --logdir outputs
+
+report: $(STAMP)  ## one table and one page over all runs
+	$(BIN)/glimpse report outputs
+
+clean:  ## remove the environment and what tools left; runs and data stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

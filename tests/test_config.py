@@ -1,0 +1,134 @@
+"""The configuration: every YAML builds, and every mistake in it is one line."""
+
+import inspect
+import re
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+from omegaconf import OmegaConf
+
+from conftest import CONF, choices, composed
+from glimpse import config as configuration
+from glimpse.config import TARGETS, build, leaves
+from glimpse.errors import UserError
+
+OWNED = {  # arguments of Lightning's Trainer that other groups or the run itself own
+    "logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
+    "use_distributed_sampler", "plugins", "default_root_dir",
+}  # fmt: skip
+
+
+def test_every_trainer_argument_is_listed() -> None:
+    ours = set(OmegaConf.load(CONF / "trainer" / "auto.yaml"))
+    theirs = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    assert ours == theirs - OWNED
+
+
+def files_with_target() -> list[Path]:
+    return sorted(
+        path
+        for group in TARGETS
+        for path in (CONF / group).glob("*.yaml")
+        if "_target_" in path.read_text()
+    )
+
+
+@pytest.mark.parametrize("path", files_with_target(), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
+    group = path.parent.name
+    node = OmegaConf.load(path)
+    if group == "callbacks":
+        [node] = node.values()
+    target = configuration._locate(node._target_)
+    classes = inspect.getmro(target) if inspect.isclass(target) else (target,)
+    accepted: set[str] = set()
+    for cls in classes:
+        function = cls.__init__ if inspect.isclass(cls) else cls
+        accepted |= set(inspect.signature(function).parameters)
+        if not any(
+            p.kind == p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
+        ):
+            break
+    ours = {"decay_all"} if group == "optimizer" else set()
+    listed = set(node) - {"_target_", "defaults"} - ours
+    assert listed <= accepted
+    if node._target_.startswith("glimpse."):  # nothing of ours is out of reach of the command line
+        given_by_the_run = {
+            "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "total_steps",
+            "steps_per_epoch", "args", "kwargs",
+        }  # fmt: skip
+        assert accepted - given_by_the_run == listed
+
+
+def every_leaf() -> list[str]:
+    config, _ = composed("callbacks=[early_stopping,time_limit]")
+    return [key for key, _ in leaves(config) if not key.endswith("_target_")]
+
+
+@pytest.mark.parametrize("key", every_leaf())
+def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> None:
+    misspelt = key[:-1] + ("x" if key[-1] != "x" else "y")
+    with pytest.raises(UserError, match=f"{re.escape(misspelt)} .*did you mean {re.escape(key)}"):
+        composed("callbacks=[early_stopping,time_limit]", f"+{misspelt}=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=0", "at least 1"),
+        ("data.batch_size=3.5", "a whole number"),
+        ("trainer.max_epochs=abc", "a whole number"),
+        ("data.val_fraction=1.5", "at most 0.9"),
+        ("data.normalize=mean", "one of none, dataset, imagenet"),
+        ("optimizer.lr=fast", "a number"),
+        ("optimizer.lr=-1", "at least 0"),
+        ("seed=true", "a whole number"),
+        ("test=2", "true or false"),
+        ("data=image_folder", "data.root is not set"),
+        ("+data.deeper.key=1", "data.deeper.key is not a key"),
+        ("++trainer.max_epoch=1", "did you mean trainer.max_epochs"),
+        ("model._target_=os.system", "only targets in"),
+        ("model._target_=torch.hub.load", "only targets in"),
+        ("+data.classes=[{_target_:os.system}]", "not allowed"),
+        ("+trainer.profiler={_target_:os.system}", "not allowed here"),
+    ],
+)
+def test_mistake_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        composed(override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "torch.nn.functional.relu",  # a function, not of glimpse
+        "torch.nn.Parameter",  # no module
+        "glimpse.models.nothing.Net",
+        "glimpse.models.sizes.ImageTooSmallError",
+    ],
+)
+def test_target_of_another_kind_is_refused(target: str) -> None:
+    with pytest.raises(UserError, match=re.escape(target)):
+        build("model", {"_target_": target})
+
+
+def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
+    config, _ = composed("optimizer.lr=1", "trainer.limit_train_batches=3", "trainer.devices=[0]")
+    assert config.optimizer.lr == 1
+
+
+@pytest.mark.parametrize("group", [g for g in TARGETS if g != "callbacks"])
+def test_every_choice_composes(group: str) -> None:
+    for choice in choices(group):
+        extra = ("data.root=photos",) if choice == "image_folder" else ()
+        composed(f"{group}={choice}", *extra)
+
+
+def test_help_names_every_group_and_root_key() -> None:
+    root = OmegaConf.load(CONF / "train.yaml")
+    template = root.hydra.help.template
+    for key in set(root) - {"defaults", "hydra", "callbacks"}:
+        assert re.search(rf"^\s+{key}=", template, re.M), key
+    assert template.count("python train.py") >= 5

@@ -1,0 +1,26 @@
+"""The losses of the documents, against their definitions."""
+
+import torch
+import torch.nn.functional as F
+
+from glimpse.losses import LogSoftmaxNLL, SoftmaxMSE
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
+LABELS = torch.tensor([0, 2])
+
+
+def test_log_softmax_with_nll_is_cross_entropy() -> None:
+    torch.testing.assert_close(LogSoftmaxNLL()(LOGITS, LABELS), F.cross_entropy(LOGITS, LABELS))
+
+
+def test_squared_error_of_probabilities() -> None:
+    expected = ((LOGITS.softmax(1) - torch.eye(3)[LABELS]) ** 2).mean()
+    torch.testing.assert_close(SoftmaxMSE()(LOGITS, LABELS), expected)
+
+
+def test_squared_error_saturates_where_cross_entropy_does_not() -> None:
+    wrong = torch.tensor([[20.0, -20.0]], requires_grad=True)  # sure of the wrong class
+    label = torch.tensor([1])
+    [slow] = torch.autograd.grad(SoftmaxMSE()(wrong, label), wrong)
+    [fast] = torch.autograd.grad(F.cross_entropy(wrong, label), wrong)
+    assert slow.abs().max() < 1e-6 < 0.9 < fast.abs().max()
