@@ -65,7 +65,7 @@ class CropFlip(Augmentation):
 
 def _shifted(side: int, fraction: float, draw: Tensor) -> Tensor:
     """For each draw, which pixel of a side of `side` pixels lands where: (B, side) int64."""
-    reach = max(1, round(side * fraction))
+    reach = min(round(side * fraction), side - 1)  # a mirror shows no more
     shift = (draw * (2 * reach + 1)).long() - reach  # uniform over -reach … reach
     position = torch.arange(side, device=draw.device) + shift[:, None]
     position = position.abs()  # mirror at the first pixel …

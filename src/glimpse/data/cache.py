@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from glimpse.data.spec import Arrays, Files, Part, Source
@@ -30,6 +30,7 @@ from glimpse.errors import UserError
 
 FORMAT = 1  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
+_GREY_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,19 @@ class Stored:
 
 
 def fingerprint(files: Iterable[Path], *settings: object) -> str:
-    """A key for files (names, sizes, times of change) and settings; 16 hexadecimal digits."""
+    """A key for files (names, sizes, times of change) and settings; 16 hexadecimal digits.
+
+    Raises:
+        UserError: a file is missing.
+    """
     digest = hashlib.sha256(repr((FORMAT, *settings)).encode())
     for path in files:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path} is missing: delete {path.parent} to unpack the dataset again"
+            ) from error
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -158,6 +168,10 @@ def _store(
     starts = range(0, len(part.paths), CHUNK)
     workers = max(1, min(num_workers, len(starts)))
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
+    if workers == 1:  # starting a process would take longer than a few images
+        for start in tqdm(starts, unit="chunk", disable=None):
+            counts += _decode_chunk(file, start, part.paths[start : start + CHUNK], wanted)
+        return counts
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [
             pool.submit(_decode_chunk, file, start, part.paths[start : start + CHUNK], wanted)
@@ -212,8 +226,9 @@ def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
     grey = True
     for path in paths[::step]:
         with open_image(path) as image:
-            sizes.setdefault(image.size, path)
-            grey = grey and image.mode in ("1", "L")
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+            sizes.setdefault(image.size[::-1] if turned else image.size, path)
+            grey = grey and image.mode in ("1", "L", *_GREY_16_BIT)
     channels = 1 if grey else 3
     if presize is not None:
         return PixelFormat(presize, presize, channels, presize=True)
@@ -235,7 +250,10 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
     """
     with open_image(path) as image:
         try:
-            image = ImageOps.exif_transpose(image).convert("L" if wanted.channels == 1 else "RGB")
+            image = ImageOps.exif_transpose(image)
+            if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
+                image = image.point(lambda value: value * (1 / 256)).convert("L")
+            image = image.convert("L" if wanted.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"cannot read the image {path}: {error}") from error
         if wanted.presize:
@@ -263,14 +281,20 @@ def open_image(path: Path) -> Image.Image:
         raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, SyntaxError) as error:  # not there, or cut off in its header
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the image {path}: {reason}") from error
 
 
 def check_labels(part: Part, num_classes: int, what: str) -> None:
-    """Every label is the index of a class.
+    """Every image has a label, and every label is the index of a class.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: giving both numbers, or naming the first label that is not.
     """
+    num_images = len(part.paths if isinstance(part, Files) else part.images)
+    if len(part.labels) != num_images:
+        raise UserError(f"there are {num_images:,} {what} images but {len(part.labels):,} labels")
     wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
     if len(wrong):
         row = int(wrong[0])

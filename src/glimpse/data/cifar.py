@@ -15,7 +15,7 @@ import numpy as np
 
 from glimpse.data.cache import PixelFormat
 from glimpse.data.download import Archive
-from glimpse.data.folders import images_in, read_classes
+from glimpse.data.folders import class_folders, images_in, read_classes
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
@@ -58,11 +58,14 @@ class CIFAR10(ImageDataModule):
         """(50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, or the files."""
         folder = self.data_dir / self.folder
         if folder.is_dir():
-            names = _unpickle(folder / self.names_file)[self.names_key]
+            [names] = _unpickle(folder / self.names_file, self.names_key)
             train = self._batches([folder / name for name in self.train_files])
             return Source(tuple(names), train, self._batches([folder / self.test_file]))
         root = self.data_dir / self.image_folder
-        class_names = tuple(sorted(p.name for p in (root / "train").iterdir() if p.is_dir()))
+        class_names = tuple(folder.name for folder in class_folders(root / "train"))
+        for part in ("train", "test"):
+            if not class_folders(root / part):
+                raise UserError(f"{root / part}: expected a folder of images for each class")
         return Source(
             class_names,
             read_classes(root / "train", class_names),
@@ -70,14 +73,15 @@ class CIFAR10(ImageDataModule):
         )
 
     def pixel_format(self, source: Source) -> PixelFormat:
-        """32×32 RGB."""
-        return PixelFormat(32, 32, 3, presize=False)
+        """32×32 RGB, where `presize` asks for nothing else."""
+        side = self.presize or 32
+        return PixelFormat(side, side, 3, presize=self.presize is not None)
 
     def _batches(self, files: Sequence[Path]) -> Arrays:
-        batches = [_unpickle(file) for file in files]
-        pixels = np.concatenate([batch["data"] for batch in batches])  # (N, 3072), planes R, G, B
+        batches = [_unpickle(file, "data", self.labels_key) for file in files]
+        pixels = np.concatenate([data for data, _ in batches])  # (N, 3072), planes R, G, B
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels = np.concatenate([batch[self.labels_key] for batch in batches]).astype(np.int64)
+        labels = np.concatenate([labels for _, labels in batches]).astype(np.int64)
         return Arrays(images, labels)
 
 
@@ -115,17 +119,16 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(*allowed[module, name])
 
 
-def _unpickle(file: Path) -> dict[str, Any]:
-    """A batch file of CIFAR, written by Python 2.
+def _unpickle(file: Path, *keys: str) -> list[Any]:
+    """What a batch file of CIFAR, written by Python 2, holds under some keys.
 
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
     try:
         content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        return [content[key] for key in keys]
+    except Exception as error:  # a damaged pickle fails in any way; it cannot run code
         raise UserError(
-            f"cannot read {file}: {error}; delete its folder to unpack it again"
+            f"cannot read {file}: {type(error).__name__}: {error}; delete its folder to unpack it again"
         ) from error
-    assert isinstance(content, dict)
-    return content

@@ -4,6 +4,7 @@ pooch downloads; this file adds `file://`, the words for what can go wrong, and 
 temporary folder that is renamed, under a lock, so that an interrupted start is repaired by the next.
 """
 
+import lzma
 import os
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from glimpse.errors import UserError
 
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -110,8 +112,9 @@ def unpack(archive: Path, folder: Path) -> None:
             for entry in partial.iterdir():
                 if not (folder / entry.name).exists():
                     entry.rename(folder / entry.name)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
-            raise UserError(f"cannot unpack {archive}: {error}; is it damaged?") from error
+        except (*_DAMAGED, OSError) as error:
+            reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
+            raise UserError(f"cannot unpack {archive}: {reason}; is it damaged?") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -120,12 +123,15 @@ def _extract(archive: Path, folder: Path) -> None:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
             for entry in tqdm(zipped.infolist(), "unpacking", unit="file", disable=None):
-                if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
-                    raise UserError(
-                        f"{archive} is refused: {entry.filename} would leave its folder"
-                    )
+                _check_name(archive, entry.filename)
                 zipped.extract(entry, folder)
     else:
         with tarfile.open(archive) as tarred:
             for member in tqdm(tarred, "unpacking", unit="file", disable=None):
-                tarred.extract(member, folder, filter="data")
+                _check_name(archive, member.name)
+                tarred.extract(member, folder, filter="data")  # refuses links that leave it
+
+
+def _check_name(archive: Path, name: str) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{archive} is refused: {name} would leave its folder")

@@ -1,5 +1,7 @@
 """Images in folders named after their classes: what `image_folder` and others read."""
 
+import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +26,9 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Every image file anywhere below `folder`, by path."""
-    return sorted(path for path in folder.rglob("*") if is_image(path))
+    """Every image file anywhere below `folder`, by path; links are followed, hidden folders not."""
+    found = glob.iglob(os.path.join(glob.escape(str(folder)), "**", "*"), recursive=True)
+    return sorted(path for path in map(Path, found) if is_image(path))
 
 
 def read_classes(root: Path, class_names: Sequence[str]) -> Files:

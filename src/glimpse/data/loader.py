@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.cache import PixelFormat, decode
+from glimpse.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -113,26 +114,33 @@ class BatchLoader:
         self.order = order
         self.fetch = fetch
         self.current_epoch = current_epoch
+        self._epoch = 0
         self._next_batch = 0
+        self._resumed = False
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        start = self._next_batch
-        positions = self.order.batches(self.current_epoch(), start)
+        epoch = self.current_epoch()
+        # Only after `load_state_dict`, and only in that epoch: an epoch that was left early
+        # (`trainer.limit_train_batches`) is followed by the beginning of the next.
+        start = self._next_batch if self._resumed and self._epoch == epoch else 0
+        self._epoch, self._next_batch, self._resumed = epoch, start, False
+        positions = self.order.batches(epoch, start)
         chosen = (self.rows[position] for position in positions)
         for number, batch in enumerate(self.fetch(chosen), start + 1):
             self._next_batch = number % len(self)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The batch that comes next, for a checkpoint."""
-        return {"next_batch": self._next_batch}
+        """The batch that comes next and its epoch, for a checkpoint."""
+        return {"next_batch": self._next_batch, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where a checkpoint was written."""
-        self._next_batch = state["next_batch"]
+        self._epoch, self._next_batch = state["epoch"], state["next_batch"]
+        self._resumed = True
 
 
 class ArrayRows:
@@ -178,21 +186,29 @@ class DecodedRows:
             pin_memory=self.pin_memory,
             timeout=60 if self.num_workers else 0,  # a worker that hangs is an error, not a wait
         )
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
-class _DecodingDataset(Dataset[Batch]):
+class _DecodingDataset(Dataset[Batch | UserError]):
+    """Returns an error in place of raising it: torch would wrap its line in a worker's traceback."""
+
     def __init__(self, paths: Sequence[Path], labels: Tensor, wanted: PixelFormat) -> None:
         self.paths = paths
         self.labels = labels
         self.wanted = wanted
 
-    def __getitems__(self, rows: list[int]) -> Batch:
-        images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
+    def __getitems__(self, rows: list[int]) -> Batch | UserError:
+        try:
+            images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
+        except UserError as error:
+            return error
         indices = torch.tensor(rows)
         return Batch(torch.from_numpy(images), self.labels[indices], indices)
 
 
-def _as_it_is(batch: Any) -> Batch:
-    assert isinstance(batch, Batch)
+def _as_it_is(batch: Any) -> Batch | UserError:
+    assert isinstance(batch, Batch | UserError)
     return batch

@@ -72,7 +72,10 @@ class MNIST(ImageDataModule):
 
     def read(self) -> Source:
         """(60000, 28, 28, 1) and (10000, 28, 28, 1) uint8."""
-        images, labels, test_images, test_labels = (read_idx(f) for f in self.source_files())
+        images, labels, test_images, test_labels = (
+            read_idx(file, expected_ndim=ndim)
+            for file, ndim in zip(self.source_files(), (3, 1, 3, 1), strict=True)
+        )
         train = Arrays(images[..., None], labels.astype(np.int64))
         return Source(
             self.class_names, train, Arrays(test_images[..., None], test_labels.astype(np.int64))
@@ -96,11 +99,11 @@ class FashionMNIST(MNIST):
     )
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
+def read_idx(path: Path, *, expected_ndim: int) -> NDArray[np.uint8]:
     """An array in the idx format of MNIST: 0 0 8 ndim, ndim big-endian sizes, then bytes.
 
     Raises:
-        UserError: the file is damaged or is not in this format.
+        UserError: the file is damaged or is not in this format, or of other dimensions.
     """
     try:
         content = path.read_bytes()
@@ -110,6 +113,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         shape = np.frombuffer(content, ">i4", ndim, offset=4)
         if zero or kind != 8:
             raise ValueError("not an idx file of bytes")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+        if ndim != expected_ndim:
+            raise ValueError(f"it has {ndim} dimensions, expected {expected_ndim}")
+        array = np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+        return array.copy()  # torch warns of arrays that cannot be written
     except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
         raise UserError(f"cannot read {path}: {error}; delete it to download it again") from error

@@ -205,6 +205,11 @@ class ImageDataModule(pl.LightningDataModule):
         if isinstance(first, Stored):
             _, height, width, channels = first.images.shape
             self._format = PixelFormat(height, width, channels, presize=False)
+            if self.presize not in (None, height):
+                raise UserError(
+                    f"data.presize={self.presize}: this dataset holds pixels, not files, and keeps "
+                    f"its {width}×{height}: leave data.presize out"
+                )
 
     def _checked_read(self) -> Source:
         source = self.read()

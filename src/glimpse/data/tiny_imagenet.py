@@ -15,6 +15,7 @@ import numpy as np
 
 from glimpse.data.cache import PixelFormat
 from glimpse.data.download import Archive
+from glimpse.data.folders import images_in
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
 from glimpse.errors import UserError
@@ -38,11 +39,12 @@ class TinyImageNet(ImageDataModule):
         """The lists of classes and labels, and every labelled image."""
         if not self._root.is_dir():
             return
+        wnids = self._wnids()  # first: it says best what is wrong with the folder
         yield from (self._root / "wnids.txt", self._root / "words.txt")
         yield self._root / "val" / "val_annotations.txt"
-        for wnid in self._wnids():
+        for wnid in wnids:
             yield from self._training_images(wnid)
-        yield from sorted((self._root / "val" / "images").iterdir())
+        yield from images_in(self._root / "val" / "images")
 
     def missing(self) -> str:
         """Where the archive's folder is expected."""
@@ -63,8 +65,9 @@ class TinyImageNet(ImageDataModule):
         return Source(self._class_names(wnids), _files(train), _files(val))
 
     def pixel_format(self, source: Source) -> PixelFormat:
-        """64×64 RGB, grey files included."""
-        return PixelFormat(64, 64, 3, presize=False)
+        """64×64 RGB, grey files included, where `presize` asks for nothing else."""
+        side = self.presize or 64
+        return PixelFormat(side, side, 3, presize=self.presize is not None)
 
     def _wnids(self) -> list[str]:
         return self._text("wnids.txt").split()
