@@ -22,7 +22,7 @@ from glimpse.callbacks import pictures, tensorboard
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, to_resume_from
 from glimpse.callbacks.pictures import BatchPicture
 from glimpse.callbacks.progress import Progress, duration
-from glimpse.callbacks.record import EpochRecord, environment, write_json
+from glimpse.callbacks.record import EpochRecord, environment, logged, write_json
 from glimpse.callbacks.stop import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.config import build, plain
@@ -210,7 +210,7 @@ def _final_metrics(
         if split in data.splits:
             data.scored_split = split
             trainer.test(classifier, datamodule=data, verbose=False)
-            found = {name: round(v.item(), 7) for name, v in trainer.callback_metrics.items()}
+            found = logged(trainer)
             metrics |= {
                 n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
             }

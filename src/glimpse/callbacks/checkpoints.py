@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from glimpse.callbacks.record import logged
 from glimpse.errors import UserError
 
 
@@ -75,8 +76,7 @@ class Checkpoints(Checkpoint):
         """Save `best.ckpt` if this validation is the best so far."""
         if trainer.sanity_checking:
             return
-        metrics = trainer.callback_metrics
-        found = {name: round(v.item(), 7) for name, v in metrics.items() if name.startswith("val/")}
+        found = {name: v for name, v in logged(trainer).items() if name.startswith("val/")}
         if self.best_metrics and _rank(found) <= _rank(self.best_metrics):
             return
         self.best_metrics = found

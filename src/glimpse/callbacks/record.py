@@ -76,7 +76,7 @@ class EpochRecord(Checkpoint):
         if self._duration:
             speed = self._images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
-        metrics = {name: round(v.item(), 7) for name, v in trainer.callback_metrics.items()}
+        metrics = logged(trainer)
         if not self._validated:
             metrics = {name: v for name, v in metrics.items() if not name.startswith("val/")}
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
@@ -101,6 +101,11 @@ class EpochRecord(Checkpoint):
         """The median over the epochs."""
         speeds = [float(r["images_per_second"]) for r in self.rows if r.get("images_per_second")]
         return median(speeds) if speeds else None
+
+
+def logged(trainer: pl.Trainer) -> dict[str, float]:
+    """The metrics logged last, to the seven digits that float32 holds."""
+    return {name: float(f"{v.item():.7g}") for name, v in trainer.callback_metrics.items()}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,297 @@
+"""A run, from its command to its folder."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import Execute, choices, composed
+from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.data.loader import Batch
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+from glimpse.run import build_data
+
+TINY = (
+    "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=30",
+    "data.num_classes=6", "data.batch_size=16", "model=linear", "trainer=cpu",
+    "trainer.max_epochs=2",
+)  # fmt: skip
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_has_what_scripts_rely_on(execute: Execute) -> None:
+    folder = execute(*TINY, "seed=3")
+    summary = read_summary(folder)
+    assert summary["status"] == "finished"
+    assert (summary["data"], summary["model"], summary["seed"]) == ("synthetic", "linear", 3)
+    assert summary["epochs"] == 2
+    assert summary["parameters"] == 65 * 6
+    assert summary["majority_acc"] == pytest.approx(5 / 30)
+    assert summary["images_per_second"] > 0
+    names = {f"{s}/{m}" for s in ("train", "val", "test") for m in ("loss", "acc")}
+    assert set(summary["metrics"]) == names | {"val/top5", "test/top5"}
+    rows = read_rows(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[summary["best_epoch"] - 1]["val/acc"]) == summary["metrics"]["val/acc"]
+    assert json.loads((folder / "environment.json").read_text())["versions"]["torch"]
+    assert (folder / "figures" / "train_batch.png").exists()
+    assert (folder / "figures" / "curves.png").exists()
+    assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_checkpoint_is_plain_data_with_config_and_spec(execute: Execute) -> None:
+    folder = execute(*TINY)
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert ImageSpec.from_dict(checkpoint["glimpse"]["spec"]).num_classes == 6
+    assert checkpoint["glimpse"]["config"]["data"]["batch_size"] == 16
+    assert set(checkpoint["state_dict"]) == {"network.head.weight", "network.head.bias"}
+
+
+def test_reported_training_accuracy_is_the_best_weights_in_evaluation_mode(
+    execute: Execute,
+) -> None:
+    options = (*TINY, "model=convnet_bn", "model.widths=[8]", "model.hidden=8", "model.dropout=0.5")
+    folder = execute(*options)
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    config, _ = composed(*options)
+    from glimpse.config import build
+
+    data = build_data(config)
+    network = build("model", config.model, data.spec).eval()
+    weights = {n.removeprefix("network."): v for n, v in checkpoint["state_dict"].items()}
+    network.load_state_dict(weights)
+    batches = [data.to_network(batch) for batch in data.loader("train")]
+    with torch.no_grad():
+        right = sum((network(b.images).argmax(1) == b.labels).sum().item() for b in batches)
+    assert read_summary(folder)["metrics"]["train/acc"] == pytest.approx(right / 60)
+
+
+def test_no_logger_still_leaves_metrics(execute: Execute) -> None:
+    folder = execute(*TINY, "logger=none", "test=false")
+    assert len(read_rows(folder)) == 2
+    assert not (folder / "tensorboard").exists()
+    assert "test/acc" not in read_summary(folder)["metrics"]
+
+
+def test_fast_dev_run_writes_a_summary_and_no_checkpoint(execute: Execute) -> None:
+    folder = execute(*TINY, "trainer.fast_dev_run=true")
+    assert read_summary(folder)["status"] == "finished"
+    assert not (folder / "checkpoints").exists()
+
+
+def test_check_pushes_a_batch_and_leaves_nothing(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = execute(*TINY, "check=true")
+    assert list(folder.iterdir()) == []
+    printed = capsys.readouterr().out
+    assert "went forward and back" in printed
+    assert "390" in printed  # parameters
+
+
+def test_failed_run_says_why_in_its_summary(execute: Execute, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="22×22 or larger"):
+        execute(*TINY, "model=convnet_template")
+    summary = read_summary(tmp_path / "run")
+    assert summary["status"] == "failed"
+    assert "22×22" in summary["error"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(execute: Execute, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="diverged"):
+        execute(*TINY, "optimizer=sgd", "optimizer.lr=1e38", "scheduler=constant")
+    assert read_summary(tmp_path / "run")["status"] == "failed"
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    if best.exists():
+        state = torch.load(best, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_gpu_asked_for_where_there_is_none(execute: Execute) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    with pytest.raises(UserError, match="trainer=cpu"):
+        execute(*TINY, "trainer=gpu")
+
+
+def test_overfit_batches_repeats_the_same_batch(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    step = ImageClassifier.training_step
+
+    def spy(self: ImageClassifier, batch: Batch, batch_idx: int) -> Tensor:
+        seen.append(batch.images.clone())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ImageClassifier, "training_step", spy)
+    execute(*TINY, "trainer.overfit_batches=1", "augment=crop_flip", "trainer.max_epochs=3")
+    assert len(seen) == 3
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    execute: Execute, tmp_path: Path
+) -> None:
+    options = (*TINY, "augment=flip", "logger=none")
+    first = execute(*options, folder=tmp_path / "a")
+    again = execute(*options, folder=tmp_path / "b")
+    other = execute(*options, "seed=1", folder=tmp_path / "c")
+    losses = [[row["train/loss"] for row in read_rows(folder)] for folder in (first, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_metrics_are_those_of_torchmetrics(execute: Execute) -> None:
+    from torchmetrics.functional.classification import multiclass_accuracy
+
+    folder = execute(*TINY)
+    config, _ = composed(*TINY)
+    data = build_data(config)
+    weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    batches = [data.to_network(batch) for batch in data.loader("test")]
+    logits = torch.cat(
+        [torch.nn.functional.linear(b.images.flatten(1), *weights.values()) for b in batches]
+    )
+    labels = torch.cat([b.labels for b in batches])
+    metrics = read_summary(folder)["metrics"]
+    for name, top_k in (("test/acc", 1), ("test/top5", 5)):
+        expected = multiclass_accuracy(logits, labels, 6, average="micro", top_k=top_k)
+        assert metrics[name] == pytest.approx(expected.item())
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert metrics["test/loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_validation_several_times_an_epoch(execute: Execute) -> None:
+    folder = execute(*TINY, "trainer.val_check_interval=0.5")
+    assert read_summary(folder)["best_epoch"] in (1, 2)
+
+
+def test_accumulated_gradients_step_once_for_several_batches(execute: Execute) -> None:
+    folder = execute(*TINY, "trainer.accumulate_grad_batches=2")
+    assert [row["step"] for row in read_rows(folder)] == ["2", "4"]
+
+
+def test_a_last_batch_of_one_image_trains_with_batch_norm(execute: Execute) -> None:
+    options = ("data.num_train=33", "model=convnet_bn", "model.widths=[4]", "model.hidden=4")
+    folder = execute(*TINY, *options, "data.num_val=17")
+    assert read_summary(folder)["status"] == "finished"
+
+
+def test_a_higher_max_epochs_extends_a_finished_run(execute: Execute) -> None:
+    folder = execute(*TINY)
+    execute(*TINY, "trainer.max_epochs=4", f"resume={folder}", folder=folder)
+    assert [row["epoch"] for row in read_rows(folder)] == ["1", "2", "3", "4"]
+    assert read_summary(folder)["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("data.classes=[class 0,class 1]", "6 classes"), ("data.split_seed=1", "other data")],
+)
+def test_resume_on_other_data_is_refused(execute: Execute, override: str, message: str) -> None:
+    folder = execute(*TINY)
+    with pytest.raises(UserError, match=message):
+        execute(*TINY, override, f"resume={folder}", folder=folder)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one flipped bit", "gone"])
+def test_resume_from_a_damaged_checkpoint(
+    execute: Execute, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = execute(*TINY)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "truncated":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "one flipped bit":
+        weights = torch.load(last, weights_only=True)["state_dict"]["network.head.weight"]
+        content[content.find(weights.numpy().tobytes())] ^= 1
+        last.write_bytes(content)
+    else:
+        last.unlink()
+    execute(*TINY, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
+    assert read_rows(folder)[-1]["epoch"] == "3"
+    if damage != "gone":
+        assert "damaged; going on from best.ckpt" in capsys.readouterr().out
+
+
+def test_resume_without_any_checkpoint_says_so(execute: Execute, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint"):
+        execute(*TINY, f"resume={tmp_path / 'run'}")
+
+
+def test_plateau_lowers_the_rate(execute: Execute) -> None:
+    options = ("scheduler=plateau", "scheduler.patience=0", "optimizer=sgd", "optimizer.lr=1e-5")
+    folder = execute(*TINY, *options, "trainer.max_epochs=4")
+    rates = [float(row["lr"]) for row in read_rows(folder)]
+    assert rates[-1] < rates[0]
+    assert all(math.isfinite(rate) for rate in rates)
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_runs_on_synthetic_images(execute: Execute, experiment: str) -> None:
+    options = ("data=synthetic", "data.num_train=64", "data.num_val=32", "data.batch_size=16")
+    folder = execute(
+        f"experiment={experiment}", *options, "trainer=cpu", "trainer.fast_dev_run=true"
+    )
+    assert read_summary(folder)["status"] == "finished"
+
+
+@pytest.mark.parametrize("trainer", choices("trainer"))
+def test_every_trainer_is_accepted_by_lightning(trainer: str) -> None:
+    config, _ = composed(f"trainer={trainer}")
+    assert config.trainer.max_epochs > 0
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+def test_losses_and_optimizers_learn(execute: Execute, loss: str, optimizer: str) -> None:
+    rate = 1.0 if optimizer == "sgd" else 0.05
+    options = (
+        f"loss={loss}",
+        f"optimizer={optimizer}",
+        f"optimizer.lr={rate}",
+        "data.num_train=240",
+    )
+    folder = execute(*TINY, *options, "trainer.max_epochs=4", "logger=none")
+    assert read_summary(folder)["metrics"]["test/acc"] > 0.5
+
+
+@pytest.mark.parametrize("callbacks", choices("callbacks"))
+def test_callbacks_are_switched_on_by_name(execute: Execute, callbacks: str) -> None:
+    folder = execute(*TINY, f"callbacks=[{callbacks}]")
+    assert read_summary(folder)["status"] == "finished"
+
+
+def test_early_stopping_stops(execute: Execute) -> None:
+    options = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1")
+    folder = execute(*TINY, *options, "optimizer.lr=0", "trainer.max_epochs=9")
+    assert read_summary(folder)["epochs"] < 9
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["convnet", "convnet_bn", "mlp", "small_convnet"])
+@pytest.mark.parametrize("compiled", ["compile=false", "compile=true"])
+def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:
+    options = ("data=synthetic", "data.num_train=256", "data.num_val=64", "augment=crop_flip")
+    folder = execute(*options, f"model={model}", "trainer=gpu", "trainer.max_epochs=1", compiled)
+    summary = read_summary(folder)
+    assert summary["status"] == "finished"
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert not any("_orig_mod" in name for name in checkpoint["state_dict"])
