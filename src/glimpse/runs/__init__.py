@@ -1,0 +1,1 @@
+"""Reading run folders: what the `glimpse` command shows of them."""
