@@ -69,7 +69,7 @@ class EpochOrder:
         starts = list(range(0, total, self.batch_size))
         if self.training and len(starts) > 1 and total - starts[-1] == 1:
             starts.pop()
-        return list(zip(starts, [*starts[1:], total], strict=True))
+        return list(zip(starts, [*starts, total][1:], strict=True))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The positions (B,) int64 of each batch of an epoch, from batch `start` on."""
@@ -80,7 +80,7 @@ class EpochOrder:
             order = torch.randperm(self.num_images, generator=generator)
         if self.training:
             whole = self._images_of_this_rank * self.world_size
-            order = torch.cat([order, order[: whole - self.num_images]])
+            order = order[torch.arange(whole) % self.num_images]
         order = order[self.rank :: self.world_size]
         for first, end in self._bounds()[start:]:
             yield order[first:end]
