@@ -240,6 +240,6 @@ class ImageClassifier(pl.LightningModule):
 
     @property
     def _train_loader(self) -> BatchLoader:
-        loader = self.trainer.train_dataloader  # type: ignore[attr-defined]
+        loader = self.trainer.train_dataloader
         assert isinstance(loader, BatchLoader)
         return loader

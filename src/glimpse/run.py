@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -47,9 +46,12 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     Raises:
         UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 has renamed; nobody here can mend it.
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    # What the classifier logs at an epoch's end is summed over the processes already.
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     with _summary(config, folder, names) as summary:
         device = _device(config)
@@ -177,7 +179,7 @@ def _trainer(
     except (TypeError, ValueError, RuntimeError) as error:  # of these is Lightning's own
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
     if trainer.world_size > 1 and IS_FIRST_PROCESS:
-        os.environ[RUN_FOLDER] = str(folder)
+        os.environ[RUN_FOLDER] = str(folder.resolve())
         OmegaConf.save(OmegaConf.create(plain(config)), folder / ".ddp_config.yaml")
     return trainer
 
@@ -246,6 +248,7 @@ def _summary(
 ) -> Iterator[dict[str, Any]]:
     """`summary.json`, however the run ends."""
     began = time.perf_counter()
+    variables = dict(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
     before = _seconds_before(folder) if config.resume else 0.0
     summary: dict[str, Any] = {
@@ -265,9 +268,8 @@ def _summary(
         yield summary
         if summary["status"] == "failed":
             summary["status"] = "finished"
-    except Interrupted as stop:
+    except Interrupted:
         summary["status"] = "interrupted"
-        console.print(f"interrupted ({signal.Signals(stop.signal_number).name})")
         console.print(f"go on with: python train.py resume={shown(folder)}")
         raise
     except Exception as error:
@@ -280,8 +282,17 @@ def _summary(
             summary["seconds"] = round(before + time.perf_counter() - began, 2)
             write_json(folder / "summary.json", summary)
             (folder / ".ddp_config.yaml").unlink(missing_ok=True)
+            _leave_process_group(variables)
             if summary["status"] == "finished":
                 console.print(f"took {duration(summary['seconds'])}")
+
+
+def _leave_process_group(variables: Mapping[str, str]) -> None:
+    """After DDP, let a sweep's next job start processes of its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(variables)
 
 
 def _seconds_before(folder: Path) -> float:

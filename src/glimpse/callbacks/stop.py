@@ -25,12 +25,6 @@ class StopOnSignal(Callback):
         self.received = 0
         self._in_validation = False  # whether the checkpoint was saved in the middle of one
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, in place of Lightning's own handlers; it restores the former ones at the end."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
-            signal.signal(signal.SIGTERM, self._note)
-
     def _note(self, signal_number: int, _frame: FrameType | None) -> None:
         if not self.received:
             self.received = signal_number
@@ -46,7 +40,14 @@ class StopOnSignal(Callback):
         self._in_validation = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make up for a validation that was stopped: Lightning would leave it out."""
+        """Listen, and make up for a validation that was stopped: Lightning would leave it out.
+
+        Lightning has set its own handlers just before; under DDP its SIGTERM handler waits for the
+        other processes and never returns. It restores the former handlers at the end of the fit.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGTERM, self._note)
         if self._in_validation:
             self._in_validation = False
             validation = trainer.fit_loop.epoch_loop.val_loop

@@ -70,7 +70,7 @@ def rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 
 def _accuracy(group: Sequence[Run]) -> float:
-    return mean(run.summary["metrics"].get("val/acc", 0.0) for run in group)
+    return mean(float(run.summary["metrics"].get("val/acc", 0.0)) for run in group)
 
 
 def _row(group: Sequence[Run]) -> tuple[str, ...]:
