@@ -1,9 +1,12 @@
 """Images are decoded once, rightly, and what cannot be decoded is named."""
 
+import multiprocessing
 import os
 import struct
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +179,67 @@ def test_an_error_in_a_decoding_process_names_the_file(
     with pytest.raises(UserError, match=r"6\.png") as error:
         build(tmp_path / "cache", files, num_workers=2)
     assert len(str(error.value).splitlines()) == 1
+
+
+def slow_build(folder: Path, files: Files, log: Path, at_work: Path) -> None:
+    """In another process: as `build`, noting that it reads, and slow to decode."""
+
+    def read() -> Source:
+        with log.open("a") as lines:
+            lines.write("read\n")
+        return Source(tuple("abcde"), files)
+
+    def pixel_format(_: Source) -> PixelFormat:
+        at_work.touch()
+        time.sleep(0.5)
+        return SMALL
+
+    load_or_build(folder, read, pixel_format, num_workers=1)
+
+
+@pytest.fixture
+def processes(files: Files, tmp_path: Path) -> Iterator[list[BaseProcess]]:
+    """Two that build the same cache."""
+    spawn = multiprocessing.get_context("spawn")
+    arguments = (tmp_path / ".cache" / "set", files, tmp_path / "log", tmp_path / "at_work")
+    started = [spawn.Process(target=slow_build, args=arguments) for _ in range(2)]
+    yield started
+    for process in started:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(3000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} did not appear in 30 seconds")
+
+
+def test_of_two_processes_one_builds_and_both_go_on(
+    processes: list[BaseProcess], files: Files, tmp_path: Path
+) -> None:
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert (tmp_path / "log").read_text() == "read\n"
+
+
+def test_what_a_process_killed_in_its_work_began_is_completed(
+    processes: list[BaseProcess], files: Files, tmp_path: Path
+) -> None:
+    processes[0].start()
+    wait_for(tmp_path / "at_work")
+    processes[0].kill()
+    processes[0].join()
+    assert list((tmp_path / ".cache").glob("set.partial-*"))
+    _, parts = build(tmp_path / ".cache" / "set", files)
+    np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
+    assert not list((tmp_path / ".cache").glob("set.partial-*"))
 
 
 # Statistics -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ A dataset is a subclass that says where its files are and reads its own format (
 
 import difflib
 import hashlib
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -281,9 +282,10 @@ class ImageDataModule(pl.LightningDataModule):
         from sklearn.model_selection import train_test_split  # half a second, only where needed
 
         labels = self._parts["train"].labels[rows]
+        size = math.ceil(round(fraction * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
         try:
             kept, drawn = train_test_split(
-                rows, test_size=fraction, stratify=labels, random_state=self.split_seed
+                rows, test_size=size, stratify=labels, random_state=self.split_seed
             )
         except ValueError as error:
             raise UserError(f"data.{key}={fraction:g}: {error}") from error

@@ -1,0 +1,294 @@
+"""Archives come whole and unpack inside their folder, or one line says why not."""
+
+import gc
+import hashlib
+import io
+import tarfile
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from glimpse.data.download import Archive, fetch, unpack
+from glimpse.errors import UserError
+
+CONTENT = {"set/one.txt": b"one " * 500, "set/more/two.txt": b"two"}
+
+
+def zip_of(content: dict[str, bytes], path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, data in content.items():
+            zipped.writestr(name, data)
+    return path
+
+
+def tar_of(content: dict[str, bytes], path: Path) -> Path:
+    compression = path.suffix.lstrip(".")
+    with tarfile.open(path, "w" if compression == "tar" else f"w:{compression}") as tarred:
+        for name, data in content.items():
+            add_file(tarred, name, data)
+    return path
+
+
+def add_file(tarred: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tarred.addfile(member, io.BytesIO(data))
+
+
+def add_link(tarred: tarfile.TarFile, name: str, target: str, kind: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    tarred.addfile(member)
+
+
+def make(path: Path, content: dict[str, bytes] = CONTENT) -> Path:
+    return (zip_of if path.suffix == ".zip" else tar_of)(content, path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, without locks."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {n: path.read_bytes() for n, path in found.items() if not n.endswith(".lock")}
+
+
+# file:// ----------------------------------------------------------------------------------------
+
+
+def test_a_file_url_is_used_in_place(tmp_path: Path) -> None:
+    source = make(tmp_path / "my set.zip")
+    archive = Archive(source.as_uri(), f"sha256:{sha256(source)}")
+    assert fetch(archive, tmp_path / "data") == source
+    assert not (tmp_path / "data").exists()  # nothing is copied
+
+
+def test_a_file_url_to_nothing_is_told(tmp_path: Path) -> None:
+    url = (tmp_path / "none.zip").as_uri()
+    with pytest.raises(UserError, match=r"data\.url=file://.*none\.zip: there is no such file"):
+        fetch(Archive(url, "sha256:0"), tmp_path)
+
+
+def test_another_file_is_refused_with_what_to_type_to_use_it(tmp_path: Path) -> None:
+    source = make(tmp_path / "set.zip")
+    with pytest.raises(UserError) as error:
+        fetch(Archive(source.as_uri(), "md5:90528d7ca1a48142e341f4ef8d21d0de"), tmp_path)
+    message = str(error.value)
+    assert f"data.sha256={sha256(source)}" in message
+    assert f"data.url=file://{source}" in message
+    assert "90528d7ca1a48142e341f4ef8d21d0de" in message
+    typed = dict(word.split("=", 1) for word in message.split() if word.startswith("data."))
+    archive = Archive(typed["data.url"], f"sha256:{typed['data.sha256']}")
+    assert fetch(archive, tmp_path) == source
+
+
+def test_a_checksum_in_capitals_is_the_same(tmp_path: Path) -> None:
+    source = make(tmp_path / "set.zip")
+    archive = Archive(source.as_uri(), f"sha256:{sha256(source).upper()}")
+    assert fetch(archive, tmp_path) == source
+
+
+# http:// ----------------------------------------------------------------------------------------
+
+
+class Server:
+    """Serves one body on 127.0.0.1; `cut` of its bytes never come."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.cut, self.status, self.num_requests = body, 0, 200, 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:
+                outer.num_requests += 1
+                self.send_response(outer.status)
+                self.send_header("Content-Length", str(len(outer.body)))
+                self.end_headers()
+                self.wfile.write(outer.body[: len(outer.body) - outer.cut])
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/set.zip"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    served = Server(make(tmp_path / "set.zip").read_bytes())
+    thread = threading.Thread(target=served.http.serve_forever, args=(0.01,))
+    thread.start()
+    yield served
+    served.http.shutdown()
+    served.http.server_close()
+    thread.join(timeout=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pooch leaves a broken connection open
+        gc.collect()
+
+
+@pytest.fixture
+def remote(server: Server) -> Archive:
+    return Archive(server.url, f"sha256:{hashlib.sha256(server.body).hexdigest()}")
+
+
+@pytest.mark.timeout(60)
+def test_a_download_is_kept_and_not_repeated(
+    server: Server, remote: Archive, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        path = fetch(remote, tmp_path / "data")
+        assert path == tmp_path / "data" / "set.zip"
+        assert path.read_bytes() == server.body
+    assert server.num_requests == 1
+
+
+@pytest.mark.timeout(60)
+def test_a_download_that_was_cut_off_is_repaired_by_the_next(
+    server: Server, remote: Archive, tmp_path: Path
+) -> None:
+    server.cut = 500
+    with pytest.raises(UserError, match="cannot download") as error:
+        fetch(remote, tmp_path / "data")
+    assert len(str(error.value).splitlines()) == 1
+    assert contents(tmp_path / "data") == {}
+    server.cut = 0
+    assert fetch(remote, tmp_path / "data").read_bytes() == server.body
+
+
+@pytest.mark.timeout(60)
+def test_a_download_of_something_else_is_repaired_by_the_next(
+    server: Server, remote: Archive, tmp_path: Path
+) -> None:
+    body, server.body = server.body, b"<html>come back tomorrow</html>"
+    with pytest.raises(UserError, match="checksum differs"):
+        fetch(remote, tmp_path / "data")
+    assert contents(tmp_path / "data") == {}
+    server.body = body
+    assert fetch(remote, tmp_path / "data").read_bytes() == body
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_refuses_is_told_with_what_to_type(
+    server: Server, remote: Archive, tmp_path: Path
+) -> None:
+    server.status = 404
+    with pytest.raises(UserError, match=r"data\.url=file:") as error:
+        fetch(remote, tmp_path / "data")
+    assert server.url in str(error.value)
+    assert str(tmp_path / "data" / "set.zip") in str(error.value)
+
+
+# Unpacking --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_unpacking(tmp_path: Path, name: str) -> None:
+    unpack(make(tmp_path / name), tmp_path / "data")
+    assert contents(tmp_path / "data") == CONTENT
+
+
+def test_what_is_there_already_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "data" / "set").mkdir(parents=True)
+    (tmp_path / "data" / "set" / "mine.txt").write_text("mine")
+    unpack(make(tmp_path / "a.zip", {**CONTENT, "other/x": b"x"}), tmp_path / "data")
+    assert contents(tmp_path / "data") == {"set/mine.txt": b"mine", "other/x": b"x"}
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / "data" / ".a.zip.partial-99999" / "set"
+    leftover.mkdir(parents=True)
+    (leftover / "one.txt").write_bytes(b"half")
+    unpack(make(tmp_path / "a.zip"), tmp_path / "data")
+    assert contents(tmp_path / "data") == CONTENT
+    assert not leftover.parent.exists()
+
+
+OUTSIDE: dict[str, Callable[[Path, Path], object]] = {
+    "parent.zip": lambda path, _: zip_of({"ok.txt": b"", "set/../../evil": b"!"}, path),
+    "absolute.zip": lambda path, outside: zip_of({f"{outside}/evil": b"!"}, path),
+    "parent.tar": lambda path, _: tar_of({"ok.txt": b"", "set/../../evil": b"!"}, path),
+    "absolute.tar.gz": lambda path, outside: tar_of({f"{outside}/evil": b"!"}, path),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    OUTSIDE[name](tmp_path / name, outside)
+    with pytest.raises(UserError, match="would leave its folder") as error:
+        unpack(tmp_path / name, data)
+    assert str(tmp_path / name) in str(error.value)
+    assert contents(tmp_path) == {name: (tmp_path / name).read_bytes()}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_links_that_leave_the_folder_are_refused(
+    tmp_path: Path, kind: bytes, absolute: bool
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "secret").write_bytes(b"mine")
+    target = str(victim) if absolute else "../../victim"
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        to_folder = kind == tarfile.SYMTYPE
+        add_link(tarred, "set", target if to_folder else f"{target}/secret", kind)
+        add_file(tarred, "set/evil" if to_folder else "set", b"!")
+    with pytest.raises(UserError, match=r"a\.tar") as error:
+        unpack(tmp_path / "a.tar", tmp_path / "data")
+    assert len(str(error.value).splitlines()) == 1
+    assert contents(victim) == {"secret": b"mine"}
+    assert contents(tmp_path / "data") == {}
+
+
+def test_a_zipped_link_is_no_link(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("set")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr(link, str(tmp_path / "victim"))
+    unpack(tmp_path / "a.zip", tmp_path / "data")
+    assert not (tmp_path / "data" / "set").is_symlink()
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip_a_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+def web_page(_: bytes) -> bytes:
+    return b"<html>no such file</html>"
+
+
+def nothing(_: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_byte, web_page, nothing])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_a_damaged_archive_is_named_and_leaves_nothing(
+    tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    archive = make(tmp_path / name)
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(UserError, match="cannot unpack") as error:
+        unpack(archive, tmp_path / "data")
+    assert str(archive) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert contents(tmp_path / "data") == {}
