@@ -97,7 +97,8 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         reported = "test" if "test" in data.splits else "val"
         summary["majority_acc"] = data.majority_accuracy(reported)
         if logger and IS_FIRST_PROCESS:
-            tensorboard.write_result(logger, plain(config), summary["metrics"], trainer.global_step)
+            chosen_values = tensorboard.hyperparameters(plain(config), names)
+            tensorboard.write_result(logger, chosen_values, summary["metrics"], trainer.global_step)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(folder)
             _print_result(config, folder, summary, data)

@@ -15,6 +15,14 @@ LAYOUT = {
     }
 }
 
+SINGLE_KEYS = (
+    "seed",
+    "data.batch_size",
+    "data.normalize",
+    "data.val_fraction",
+    "trainer.max_epochs",
+)
+
 
 def write_start(logger: Logger, config_yaml: str) -> None:
     """The resolved configuration as text, and a chart that has both splits on the same axes."""
@@ -24,8 +32,19 @@ def write_start(logger: Logger, config_yaml: str) -> None:
         writer.add_custom_scalars(LAYOUT)
 
 
+def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """What a row of the HPARAMS tab shows: choices and numbers that people vary, not paths."""
+    groups = ("model", "optimizer", "scheduler", "loss", "augment")
+    chosen = {
+        key: value
+        for key, value in flat(config).items()
+        if key in SINGLE_KEYS or (key.startswith(groups) and not key.endswith("_target_"))
+    }
+    return {**names, **chosen}
+
+
 def write_result(
-    logger: Logger, config: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    logger: Logger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
     """A row of the HPARAMS tab: what was chosen and what came out, under final/…"""
     if not isinstance(logger, TensorBoardLogger):
@@ -34,6 +53,6 @@ def write_result(
     writer = logger.experiment
     for name, value in final.items():  # first: this opens the file anew after training closed it
         writer.add_scalar(name, value, step)
-    for summary in hparams(flat(config), final):  # type: ignore[no-untyped-call]
+    for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)
     writer.close()
