@@ -63,7 +63,7 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
     def execute(*overrides: str, folder: Path | None = None) -> Path:
-        config, chosen = composed(*overrides, f"data_dir={tmp_path / 'data'}")
+        config, chosen = composed(f"data_dir={tmp_path / 'data'}", *overrides)
         folder = folder or tmp_path / "run"
         names = {group: str(chosen[group]) for group in ("data", "model")}
         run(config, folder, names)

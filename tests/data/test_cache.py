@@ -46,7 +46,11 @@ def never(*_: object) -> Source:
 
 
 def pixels_of(files: Files) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(path)) for path in files.paths])
+    pixels = []
+    for path in files.paths:
+        with Image.open(path) as image:
+            pixels.append(np.asarray(image))
+    return np.stack(pixels)
 
 
 # Fingerprint ------------------------------------------------------------------------------------

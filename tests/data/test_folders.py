@@ -1,0 +1,53 @@
+"""Folders named after classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glimpse.data.folders import class_folders, images_in, read_classes
+from glimpse.errors import UserError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_images_by_any_usual_ending_at_any_depth(tmp_path: Path) -> None:
+    touch(tmp_path, "b.JPG", "a.jpeg", "c/d/e.Png", "[x]/f.webp", "notes.txt", "no_ending")
+    names = [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)]
+    assert names == ["[x]/f.webp", "a.jpeg", "b.JPG", "c/d/e.Png"]
+
+
+def test_what_programs_leave_in_hidden_files_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "cat/._a.jpg", "cat/.ipynb_checkpoints/a.jpg", ".trash/b.jpg")
+    assert images_in(tmp_path) == [tmp_path / "cat" / "a.jpg"]
+    assert class_folders(tmp_path) == [tmp_path / "cat"]
+
+
+def test_folders_may_be_links(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/cats/a.jpg")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "cat").symlink_to(tmp_path / "disk" / "cats")
+    assert images_in(tmp_path / "root") == [tmp_path / "root" / "cat" / "a.jpg"]
+
+
+def test_labels_are_positions_in_the_class_names(tmp_path: Path) -> None:
+    touch(tmp_path, "ant/1.jpg", "ant/2.jpg", "bee/1.jpg", "loose.jpg")
+    files = read_classes(tmp_path, ["bee", "cow", "ant"])
+    assert [path.parent.name for path in files.paths] == ["ant", "ant", "bee"]
+    np.testing.assert_array_equal(files.labels, [2, 2, 0])
+
+
+def test_an_unknown_class_is_named_with_the_known(tmp_path: Path) -> None:
+    touch(tmp_path, "ant/1.jpg", "wasp/1.jpg")
+    with pytest.raises(UserError, match=r"wasp is not a class of the training set \(ant, bee\)"):
+        read_classes(tmp_path, ["ant", "bee"])
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "ant/1.jpg", "bee/notes.txt")
+    with pytest.raises(UserError, match="the class bee has no images"):
+        read_classes(tmp_path, ["ant", "bee"])

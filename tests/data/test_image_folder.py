@@ -1,0 +1,188 @@
+"""One's own images, in the layouts that people have, and a word on those they should not."""
+
+import hashlib
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glimpse.data.image_folder import ImageFolder
+from glimpse.errors import UserError
+from makers import make_image_folder, save_image
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """train/ and val/ with cat, dog and owl: 4 and 2 images each, 20 high and 24 wide."""
+    monkeypatch.chdir(tmp_path)
+    make_image_folder(tmp_path)
+    return tmp_path / "photos"
+
+
+def image_folder(root: Path, **options: Any) -> ImageFolder:
+    common: dict[str, Any] = {"seed": 0, "batch_size": 4, "val_fraction": 0.0, "num_workers": 1}
+    data = ImageFolder(**{"root": str(root), "data_dir": "data"} | common | options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def sizes(data: ImageFolder) -> dict[str, int]:
+    return {name: len(split.rows) for name, split in data.splits.items()}
+
+
+def error_of(root: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as error:
+        image_folder(root, **options)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# Layouts ----------------------------------------------------------------------------------------
+
+
+def test_train_and_val(photos: Path) -> None:
+    data = image_folder(photos)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert (data.spec.channels, data.spec.height, data.spec.width) == (3, 20, 24)
+    assert sizes(data) == {"train": 12, "val": 6}
+    assert data.labels("train").tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    batch = next(iter(data.val_dataloader()))
+    assert batch.labels.tolist() == [0, 0, 1, 1]
+    assert batch.images.float().mean((1, 2, 3)).tolist() == pytest.approx([40, 40, 98, 98], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "valid"), ("training", "validation"), ("Train", "Val")]
+)
+def test_other_names_of_the_parts(photos: Path, train: str, val: str) -> None:
+    (photos / "train").rename(photos / train)
+    (photos / "val").rename(photos / val)
+    assert sizes(image_folder(photos)) == {"train": 12, "val": 6}
+
+
+def test_train_val_and_test(photos: Path) -> None:
+    shutil.copytree(photos / "val" / "dog", photos / "test" / "dog")
+    data = image_folder(photos)
+    assert sizes(data) == {"train": 12, "val": 6, "test": 2}
+    assert data.labels("test").tolist() == [1, 1]
+
+
+def test_train_and_test(photos: Path) -> None:
+    (photos / "val").rename(photos / "test")
+    assert sizes(image_folder(photos, val_fraction=0.25)) == {"train": 9, "val": 3, "test": 6}
+
+
+def test_an_undivided_folder_is_divided(photos: Path) -> None:
+    data = image_folder(photos / "train", val_fraction=0.25, test_fraction=0.25)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert sizes(data) == {"train": 6, "val": 3, "test": 3}
+
+
+def test_linked_class_folders(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "linked" / part).symlink_to(photos / part)
+    assert sizes(image_folder(tmp_path / "linked")) == {"train": 12, "val": 6}
+
+
+def test_an_archive_is_unpacked_from_a_url(photos: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "photos.tar"
+    with tarfile.open(archive, "w") as tarred:
+        tarred.add(photos, "photos")
+    data = image_folder(
+        tmp_path / "new" / "photos",
+        data_dir=str(tmp_path / "new"),
+        url=archive.as_uri(),
+        sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+    )
+    assert sizes(data) == {"train": 12, "val": 6}
+
+
+# Classes of the validation folder ---------------------------------------------------------------
+
+
+def test_a_validation_folder_that_lacks_a_class_keeps_the_order_of_training(photos: Path) -> None:
+    shutil.rmtree(photos / "val" / "cat")
+    data = image_folder(photos)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert data.labels("val").tolist() == [1, 1, 2, 2]
+
+
+def test_a_validation_folder_with_an_unknown_class(photos: Path) -> None:
+    (photos / "val" / "owl").rename(photos / "val" / "eagle")
+    message = error_of(photos)
+    assert "eagle is not a class of the training set (cat, dog, owl)" in message
+    assert str(photos / "val" / "eagle") in message
+
+
+# What is wrong with the folder ------------------------------------------------------------------
+
+
+def test_an_empty_class_folder_is_named(photos: Path) -> None:
+    (photos / "train" / "emu").mkdir()
+    assert "the class emu has no images" in error_of(photos)
+
+
+def test_no_such_folder(photos: Path) -> None:
+    root = photos.parent / "fotos"
+    assert error_of(root) == f"data.root={root}: there is no such folder"
+
+
+def test_a_folder_without_images(photos: Path) -> None:
+    for path in photos.rglob("*.png"):
+        path.rename(path.with_suffix(".txt"))
+    assert f"no images found; expected {photos}/<class>/*.jpg" in error_of(photos)
+
+
+@pytest.mark.parametrize("neighbours", [[], ["data"], ["data", "films/train/cat"]])
+def test_a_root_one_level_too_high(photos: Path, neighbours: list[str]) -> None:
+    root = photos.parent / "root"
+    for neighbour in neighbours:
+        (root / neighbour).mkdir(parents=True)
+    root.mkdir(exist_ok=True)
+    photos = photos.rename(root / "a_photos")
+    message = error_of(root)
+    assert "expected two or more class folders" in message
+    assert "found a_photos" in message
+    assert f"is data.root={photos} meant?" in message
+
+
+def test_an_undivided_root_one_level_too_high(photos: Path) -> None:
+    shutil.rmtree(photos / "val")
+    (photos / "train").rename(photos / "all")
+    message = error_of(photos)
+    assert "found all" in message
+    assert f"is data.root={photos / 'all'} meant?" in message
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
+    message = error_of(photos / part / "cat")
+    assert "expected two or more class folders" in message
+    assert "found cat_0.png" in message
+    [meant] = re.findall(r"is data\.root=(\S+) meant\?", message)
+    assert (
+        image_folder(Path(meant), test_fraction=0.5).spec.num_classes == 3
+    )  # what it says to type works
+
+
+def test_images_of_two_sizes(photos: Path) -> None:
+    save_image(np.zeros((30, 30, 3), np.uint8), photos / "train" / "owl" / "large.png")
+    assert "data.presize=64" in error_of(photos)
+    spec = image_folder(photos, presize=16).spec
+    assert (spec.height, spec.width) == (16, 16)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_file_that_is_no_image_is_named(photos: Path, part: str, cache: bool) -> None:
+    broken = photos / part / "dog" / "dog_1.png"
+    broken.write_text("<html>gone</html>")
+    with pytest.raises(UserError, match=re.escape(str(broken))):
+        list(image_folder(photos, cache=cache).loader(part))

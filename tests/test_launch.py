@@ -1,0 +1,180 @@
+"""The command itself, in processes of its own: exit codes, one-line errors, sweeps, resume."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+SMALL = (
+    "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
+    "trainer.max_epochs=2",
+)  # fmt: skip
+
+
+def train(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+        cwd=tmp_path,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    return kept | {"OMP_NUM_THREADS": "1"} | variables
+
+
+def errors(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in result.stderr.splitlines() if line.startswith("error:")]
+
+
+def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
+    result = train(tmp_path)
+    assert result.returncode == 0, result.stderr
+    [summary] = (tmp_path / "outputs").glob("digits-convnet_bn/*/summary.json")
+    found = json.loads(summary.read_text())
+    assert found["metrics"]["test/acc"] >= 0.95
+    folder = summary.parent.relative_to(tmp_path)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+", folder.name)
+    assert str(folder) in result.stdout
+    assert "tensorboard --logdir outputs" in result.stdout
+    assert "always the most frequent class: 0.10" in result.stdout
+    assert result.stderr == ""
+    assert len(re.findall(r"^epoch \d+/10  train loss", result.stdout, re.M)) == 10
+    assert "\r" not in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["modle=convnet"], "did you mean model?"),
+        (["model=convent"], "did you mean convnet?"),
+        (["model.widhts=[3]", "model=mlp"], "did you mean model.widths?"),
+        (["callbacks=[early_stoping]"], "did you mean early_stopping?"),
+        (["data.batch_size=0"], "expected at least 1"),
+        (["data.lr=["], "overrides look like key=value"),
+        (["resume=nowhere"], "there is no such folder"),
+        (["resume=."], "not a run folder"),
+    ],
+)
+def test_configuration_errors_are_one_line_before_torch_is_imported(
+    tmp_path: Path, arguments: Sequence[str], message: str
+) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    result = train(tmp_path, *arguments, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+@pytest.mark.parametrize("flag", ["--help", "--cfg=job"])
+def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    result = train(tmp_path, *flag.split("="), PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0
+    assert "convnet" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data=image_folder", "data.root=nowhere"], "there is no such folder"),
+        (["data=mnist", "data.url=file:///nowhere/at/all"], "no such file"),
+        (["data.classes=[0,eleven]"], "no class eleven"),
+        (["model=convnet_template"], "22×22 or larger"),
+        (["trainer.strategy=ddpp", "trainer=cpu"], "ddpp"),
+    ],
+)
+def test_errors_of_a_run_are_one_line(
+    tmp_path: Path, arguments: Sequence[str], message: str
+) -> None:
+    result = train(tmp_path, *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    [summary] = tmp_path.glob("outputs/*/*/summary.json")
+    assert json.loads(summary.read_text())["status"] == "failed"
+
+
+def test_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
+    result = train(tmp_path, "data.batch_size=0", HYDRA_FULL_ERROR="1")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_sweep_has_one_folder_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    result = train(
+        tmp_path, "-m", "model=linear,convnet_template,mlp", "seed=1,2", *SMALL, "name=trial"
+    )
+    assert result.returncode == 1
+    folder = tmp_path / "outputs" / "sweeps" / "trial"
+    jobs = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/summary.json")}
+    models = ("linear", "convnet_template", "mlp")
+    assert set(jobs) == {f"model-{model}_seed-{seed}" for model in models for seed in (1, 2)}
+    for name, summary in jobs.items():
+        assert summary["status"] == ("failed" if "template" in name else "finished")
+    assert "job 2 failed" in result.stderr
+    assert errors(result)
+
+
+def wait_for(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{text!r} did not appear in {path}: {path.read_text()}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL, "trainer.max_epochs=100000"]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=file, stderr=file
+        )
+        wait_for(log, "epoch 3/")
+        process.send_signal(number)
+        process.send_signal(number)  # a second one changes nothing
+        assert process.wait(60) == code
+    [folder] = tmp_path.glob("outputs/*/*")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert "python train.py resume=" in log.read_text()
+    recorded = (folder / ".hydra" / "overrides.yaml").read_text()
+    epochs = summary["epochs"] + 2
+    result = train(tmp_path, f"resume={folder}", f"trainer.max_epochs={epochs}")
+    assert result.returncode == 0, result.stderr
+    resumed = json.loads((folder / "summary.json").read_text())
+    assert (resumed["status"], resumed["epochs"]) == ("finished", epochs)
+    assert (folder / ".hydra" / "overrides.yaml").read_text() == recorded
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, epochs + 1))
+
+
+def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
+    options = ("data.num_train=65", "data.num_val=33", "model=linear", "augment=flip")
+    result = train(tmp_path, *SMALL, *options, "trainer=ddp_cpu", "trainer.max_epochs=1")
+    assert result.returncode == 0, result.stderr
+    [summary] = tmp_path.glob("outputs/*/*/summary.json")
+    metrics = json.loads(summary.read_text())["metrics"]
+    for name, count in (("val/acc", 33), ("test/acc", 33), ("train/acc", 65)):
+        right = metrics[name] * count
+        assert right == pytest.approx(round(right), abs=1e-4), name

@@ -1,0 +1,47 @@
+"""Every model trains on every dataset: a step on tiny copies of each set in its own format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Execute, choices
+from glimpse.models.sizes import ImageTooSmallError
+from makers import MAKERS
+
+TOO_LARGE_FOR = {("digits", "convnet_template"): 22, ("digits", "sign_convnet"): 24}
+WITHOUT_FILES = {"digits", "synthetic"}
+
+
+def test_every_dataset_is_made_here() -> None:
+    assert set(choices("data")) == set(MAKERS) | WITHOUT_FILES
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a dataset's tiny copy, made once."""
+    folders: dict[str, Path] = {}
+
+    def of(data: str) -> Path:
+        if data not in folders:
+            folders[data] = tmp_path_factory.mktemp(data)
+            if data in MAKERS:
+                MAKERS[data](folders[data], per_class=10)
+        return folders[data]
+
+    return of
+
+
+@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_a_step(execute: Execute, data_dir: Callable[[str], Path], data: str, model: str) -> None:
+    folder = data_dir(data)
+    root = (f"data.root={folder / 'photos'}", "data.presize=32") if data == "image_folder" else ()
+    options = (f"data={data}", f"model={model}", "data.batch_size=4", "trainer=cpu", *root)
+    once = (*options, f"data_dir={folder}", "trainer.fast_dev_run=true", "data.num_workers=1")
+    if (data, model) in TOO_LARGE_FOR:
+        smallest = TOO_LARGE_FOR[data, model]
+        with pytest.raises(ImageTooSmallError, match=f"{smallest}×{smallest} or larger"):
+            execute(*once)
+    else:
+        assert (execute(*once) / "summary.json").exists()
