@@ -27,10 +27,10 @@ ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the network and its checksum, written `sha256:…` or `md5:…`."""
+    """A file on the network and its checksum, written `sha256:…` or `md5:…`; None takes any."""
 
     url: str
-    checksum: str
+    checksum: str | None
 
     @property
     def filename(self) -> str:
@@ -53,7 +53,8 @@ def fetch(archive: Archive, folder: Path) -> Path:
         if not path.is_file():
             _download(archive, path)
             return path
-    verify(path, archive.checksum)
+    if archive.checksum is not None:
+        verify(path, archive.checksum)
     return path
 
 

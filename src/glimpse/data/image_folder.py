@@ -66,14 +66,21 @@ class ImageFolder(ImageDataModule):
         return Source(class_names, read_classes(train, class_names), *rest)
 
     def _check_layout(self, train: Path, class_names: tuple[str, ...]) -> None:
-        if len(class_names) >= 2:
+        divided = [f for f in class_folders(train) if _has_train(f)]
+        if len(class_names) >= 2 and not divided:
             return
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
         hint = f"is data.root={self.root.parent} meant?" if loose else "is it one level too high?"
-        if len(class_names) == 1 and len(class_folders(train / class_names[0])) >= 2:
+        if divided:
+            hint = f"is data.root={divided[0]} meant?"
+        elif len(class_names) == 1 and len(class_folders(train / class_names[0])) >= 2:
             hint = f"is data.root={train / class_names[0]} meant?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
         )
+
+
+def _has_train(folder: Path) -> bool:
+    return any(inner.name.lower() in TRAIN_NAMES for inner in class_folders(folder))
