@@ -16,7 +16,10 @@ import pytest
 from glimpse.data.download import Archive, fetch, unpack
 from glimpse.errors import UserError
 
-CONTENT = {"set/one.txt": b"one " * 500, "set/more/two.txt": b"two"}
+CONTENT = {
+    "set/one.txt": b" ".join(b"%d" % number**3 for number in range(20_000)),
+    "set/more/two.txt": b"two",
+}
 
 
 def zip_of(content: dict[str, bytes], path: Path) -> Path:
@@ -267,9 +270,9 @@ def cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def flip_a_byte(content: bytes) -> bytes:
+def overwrite(content: bytes) -> bytes:
     middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+    return content[:middle] + b"\xff" * 64 + content[middle + 64 :]
 
 
 def web_page(_: bytes) -> bytes:
@@ -280,8 +283,16 @@ def nothing(_: bytes) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("damage", [cut, flip_a_byte, web_page, nothing])
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (name, damage)
+        for name in ("a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2")
+        for damage in (cut, overwrite, web_page, nothing)
+        # gzip's checksum comes after the end of the tar, unread; `fetch` has checked the file
+        if (name, damage) != ("a.tar.gz", overwrite)
+    ],
+)
 def test_a_damaged_archive_is_named_and_leaves_nothing(
     tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
