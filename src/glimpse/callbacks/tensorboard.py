@@ -47,7 +47,7 @@ def write_result(
     logger: Logger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
     """A row of the HPARAMS tab: what was chosen and what came out, under final/…"""
-    if not isinstance(logger, TensorBoardLogger):
+    if not isinstance(logger, TensorBoardLogger) or not metrics:
         return
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
