@@ -56,8 +56,13 @@ def pixels_of(files: Files) -> np.ndarray:
 # Fingerprint ------------------------------------------------------------------------------------
 
 
-def test_fingerprint_of_the_same_files_is_the_same(files: Files) -> None:
-    assert cache.fingerprint(files.paths, "a", None) == cache.fingerprint(files.paths, "a", None)
+def test_fingerprint_is_the_same_where_the_folder_moves(files: Files, tmp_path: Path) -> None:
+    before = cache.fingerprint(tmp_path, files.paths, "a", None)
+    assert cache.fingerprint(tmp_path, files.paths, "a", None) == before
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    paths = [moved / path.relative_to(tmp_path) for path in files.paths]
+    assert cache.fingerprint(moved, paths, "a", None) == before
 
 
 def longer(paths: list[Path]) -> None:
@@ -80,22 +85,24 @@ def renamed(paths: list[Path]) -> None:
 
 @pytest.mark.parametrize("change", [longer, touched, fewer, renamed])
 def test_fingerprint_changes_with_the_files(
-    files: Files, change: Callable[[list[Path]], None]
+    files: Files, tmp_path: Path, change: Callable[[list[Path]], None]
 ) -> None:
     paths = list(files.paths)
-    before = cache.fingerprint(paths)
+    before = cache.fingerprint(tmp_path, paths)
     change(paths)
-    assert cache.fingerprint(paths) != before
+    assert cache.fingerprint(tmp_path, paths) != before
 
 
-def test_fingerprint_changes_with_the_settings(files: Files) -> None:
-    found = {cache.fingerprint(files.paths, *s) for s in ((), (None,), (32,), (64,), (64, "x"))}
+def test_fingerprint_changes_with_the_settings(files: Files, tmp_path: Path) -> None:
+    found = {
+        cache.fingerprint(tmp_path, files.paths, *s) for s in ((), (None,), (32,), (64,), (64, "x"))
+    }
     assert len(found) == 5
 
 
 def test_fingerprint_names_a_missing_file(files: Files, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data_batch_9 is missing"):
-        cache.fingerprint([*files.paths, tmp_path / "data_batch_9"])
+        cache.fingerprint(tmp_path, [*files.paths, tmp_path / "data_batch_9"])
 
 
 # Building and mapping ---------------------------------------------------------------------------

@@ -36,6 +36,11 @@ class ImageFolder(ImageDataModule):
         if self.root.is_dir():
             yield from images_in(self.root)
 
+    @property
+    def files_root(self) -> Path:
+        """The folder itself."""
+        return self.root
+
     def download(self) -> None:
         """Only where `data.url` names an archive; otherwise the folder must be there."""
         if self.url is not None:

@@ -184,9 +184,7 @@ class ImageDataModule(pl.LightningDataModule):
             self._parts = dict(parts)
             self._fingerprint = _content_fingerprint(parts)
         elif self.cache:
-            key = image_cache.fingerprint(
-                self.source_files(), type(self).__qualname__, *self._pixel_settings()
-            )
+            key = self._files_fingerprint()
             folder = self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
             self._all_class_names, parts = image_cache.load_or_build(
                 folder, self._checked_read, self.pixel_format, num_workers=self.num_workers
@@ -197,9 +195,7 @@ class ImageDataModule(pl.LightningDataModule):
             source = self._checked_read()
             self._all_class_names = source.class_names
             self._parts = {name: _stored(part) for name, part in source.parts().items()}
-            self._fingerprint = image_cache.fingerprint(
-                self.source_files(), type(self).__qualname__, *self._pixel_settings()
-            )
+            self._fingerprint = self._files_fingerprint()
             if isinstance(source.train, Files):
                 self._format = self.pixel_format(source)
         first = self._parts["train"]
@@ -219,9 +215,16 @@ class ImageDataModule(pl.LightningDataModule):
             image_cache.check_labels(part, len(source.class_names), name)
         return source
 
-    def _pixel_settings(self) -> tuple[object, ...]:
-        """What, beside the files, decides the pixels and labels that the cache holds."""
-        return (self.presize,)
+    def _files_fingerprint(self) -> str:
+        """Of what decides the pixels and labels that the cache holds."""
+        return image_cache.fingerprint(
+            self.files_root, self.source_files(), type(self).__qualname__, self.presize
+        )
+
+    @property
+    def files_root(self) -> Path:
+        """The folder that holds the dataset's files, wherever it lies."""
+        return self.data_dir
 
     def pixel_format(self, source: Source) -> PixelFormat:
         """Size and channels of a dataset of files; one that knows them need not look."""
