@@ -39,8 +39,11 @@ typecheck: $(STAMP)  ## check types
 bench: $(STAMP)  ## measure speed against bare PyTorch: minutes
 	$(BIN)/python benchmarks/throughput.py
 
-notebooks: $(STAMP)  ## execute the notebooks in place
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks
+	mkdir -p outputs/notebooks
+	for file in notebooks/*.ipynb; do \
+		$(BIN)/jupyter execute $$file --output=$(CURDIR)/outputs/$$file || exit 1; \
+	done
 
 tensorboard: $(STAMP)  ## show the runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs

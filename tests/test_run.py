@@ -182,6 +182,15 @@ def test_validation_several_times_an_epoch(execute: Execute) -> None:
     assert read_summary(folder)["best_epoch"] in (1, 2)
 
 
+@pytest.mark.filterwarnings("ignore:.*not enough steps:UserWarning")  # of PyTorchProfiler
+@pytest.mark.parametrize("profiler", ["simple", "advanced", "pytorch"])
+def test_a_profile_is_written_into_the_folder(execute: Execute, profiler: str) -> None:
+    options = ("trainer.max_epochs=1", "data.num_train=200")
+    folder = execute(*TINY, *options, f"trainer.profiler={profiler}")
+    [profile] = folder.glob("fit-profile*.txt")
+    assert "training_step" in profile.read_text()
+
+
 def test_accumulated_gradients_step_once_for_several_batches(execute: Execute) -> None:
     folder = execute(*TINY, "trainer.accumulate_grad_batches=2")
     assert [row["step"] for row in read_rows(folder)] == ["2", "4"]

@@ -78,9 +78,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.overfit_batches": (0, float("inf")),
 }
 
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "task": ("fit",),
     "data.normalize": ("none", "dataset", "imagenet"),
+    "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 
 
@@ -176,7 +177,7 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
-        raise UserError(f"{key}={value}: expected one of {', '.join(CHOICES[key])}")
+        raise UserError(f"{key}={value}: expected one of {', '.join(map(str, CHOICES[key]))}")
     if key in RANGES and isinstance(value, int | float):
         lowest, highest = RANGES[key]
         if not lowest <= value <= highest:

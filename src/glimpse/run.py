@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -30,6 +31,8 @@ from glimpse.data.module import ImageDataModule
 from glimpse.errors import Interrupted, UserError
 from glimpse.launch import RUN_FOLDER
 from glimpse.layers import count_parameters, layer_table
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
@@ -163,6 +166,8 @@ def _trainer(
     checkpoints: Checkpoints,
 ) -> pl.Trainer:
     arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    if arguments["profiler"] in PROFILERS:  # into the folder, as fit-profile.txt
+        arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
     callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values()]
     callbacks += [StopOnSignal(checkpoints), BatchPicture(folder)]
     callbacks += [record, Progress(checkpoints), checkpoints]  # after the epoch's metrics, in order
