@@ -182,13 +182,13 @@ def test_validation_several_times_an_epoch(execute: Execute) -> None:
     assert read_summary(folder)["best_epoch"] in (1, 2)
 
 
-@pytest.mark.filterwarnings("ignore:.*not enough steps:UserWarning")  # of PyTorchProfiler
+@pytest.mark.filterwarnings("ignore:.*Profiler:UserWarning")  # on how much it recorded
 @pytest.mark.parametrize("profiler", ["simple", "advanced", "pytorch"])
 def test_a_profile_is_written_into_the_folder(execute: Execute, profiler: str) -> None:
     options = ("trainer.max_epochs=1", "data.num_train=200")
     folder = execute(*TINY, *options, f"trainer.profiler={profiler}")
     [profile] = folder.glob("fit-profile*.txt")
-    assert "training_step" in profile.read_text()
+    assert len(profile.read_text().splitlines()) > 10
 
 
 def test_accumulated_gradients_step_once_for_several_batches(execute: Execute) -> None:

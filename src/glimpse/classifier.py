@@ -105,13 +105,14 @@ class ImageClassifier(pl.LightningModule):
         in_top = correct
         if split != "train" and self._has_top5:
             in_top = (logits.topk(TOP_K, 1).indices == labels[:, None]).sum()
-        batch = torch.stack((loss.double() * size, correct.double(), in_top.double()))
         totals = self._totals[split]
+        batch = torch.stack((loss.to(totals) * size, correct.to(totals), in_top.to(totals)))
         totals[:3] += batch
         totals[3] += size
 
     def _start_counting(self, split: str) -> None:
-        self._totals[split] = torch.zeros(4, dtype=torch.float64, device=self.device)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64  # which MPS lacks
+        self._totals[split] = torch.zeros(4, dtype=dtype, device=self.device)
 
     def _finish_counting(self, split: str) -> dict[str, float]:
         """The split's metrics over all processes."""
@@ -152,14 +153,9 @@ class ImageClassifier(pl.LightningModule):
         metrics = self._finish_counting("train")
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(metrics)
-        value = (
-            self.trainer.callback_metrics.get(self._plateau.monitor or "")
-            if self._plateau
-            else None
-        )
-        if self._plateau and value is not None:
+        if self._plateau and "val/loss" in self.trainer.callback_metrics:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
-            self._plateau.scheduler.step(value.item())
+            self._plateau.scheduler.step(self.trainer.callback_metrics["val/loss"].item())
 
     def on_validation_epoch_start(self) -> None:
         self._start_counting("val")

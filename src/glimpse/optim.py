@@ -20,11 +20,10 @@ from glimpse.errors import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and when it steps: after each batch ("step"), each epoch, or each validation."""
+    """A scheduler and when it steps: after each batch ("step"), each epoch, or by val/loss ("validation")."""
 
     scheduler: LRScheduler | ReduceLROnPlateau
     interval: str
-    monitor: str | None = None
 
 
 def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
@@ -128,7 +127,7 @@ def plateau(
 ) -> Schedule:
     """Multiply by `factor` after `patience` epochs in which val/loss did not fall."""
     reduce = ReduceLROnPlateau(optimizer, patience=patience, factor=factor)
-    return Schedule(reduce, "validation", monitor="val/loss")
+    return Schedule(reduce, "validation")
 
 
 def _require_fraction(key: str, value: float) -> None:

@@ -13,7 +13,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    PassThroughProfiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -213,6 +218,7 @@ def _final_metrics(
     if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
         classifier.load_state_dict(best["state_dict"])
+    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]  # a profile is of training
     metrics: dict[str, float] = {}
     for split in ("train", "test"):
         if split in data.splits:
