@@ -27,13 +27,7 @@ def rates(name: str, *overrides: str, total_steps: int = 100, epochs: int = 10) 
     config, _ = composed(f"scheduler={name}", *overrides)
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     steps_per_epoch = total_steps // epochs
-    schedule = build(
-        "scheduler",
-        config.scheduler,
-        optimizer,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-    )
+    schedule = build("scheduler", config.scheduler, optimizer, total_steps=total_steps)
     values = []
     for step in range(total_steps):
         values.append(optimizer.param_groups[0]["lr"])

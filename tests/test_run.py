@@ -245,6 +245,13 @@ def test_resume_without_any_checkpoint_says_so(execute: Execute, tmp_path: Path)
         execute(*TINY, f"resume={tmp_path / 'run'}")
 
 
+def test_a_run_without_an_end_has_no_onecycle(execute: Execute) -> None:
+    with pytest.raises(UserError, match=r"set trainer\.max_epochs"):
+        execute(*TINY, "trainer.max_epochs=-1")
+    folder = execute(*TINY, "trainer.max_epochs=-1", "trainer.max_steps=4")
+    assert read_summary(folder)["epochs"] == 1
+
+
 def test_plateau_lowers_the_rate(execute: Execute) -> None:
     options = ("scheduler=plateau", "scheduler.patience=0", "optimizer=sgd", "optimizer.lr=1e-5")
     folder = execute(*TINY, *options, "trainer.max_epochs=4")

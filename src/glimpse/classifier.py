@@ -23,7 +23,7 @@ CHECK_EVERY = 50  # steps between looks for a non-finite loss where looking stal
 TOP_K = 5
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
-MakeSchedule = Callable[[Optimizer, int, int], Schedule]  # optimizer, total steps, steps an epoch
+MakeSchedule = Callable[[Optimizer, float], Schedule]  # optimizer, total steps (or infinity)
 
 
 class DivergedError(UserError):
@@ -38,7 +38,7 @@ class ImageClassifier(pl.LightningModule):
         spec: of the images.
         loss: logits and labels to a mean over the batch.
         make_optimizer: from the network.
-        make_schedule: from the optimizer, the run's total steps and the steps of an epoch.
+        make_schedule: from the optimizer and the run's total steps.
         seed: of what a network draws in training, such as dropout.
         config: the run's resolved configuration as plain data, for checkpoints.
         fingerprint: of the data, for checkpoints.
@@ -175,9 +175,7 @@ class ImageClassifier(pl.LightningModule):
         """Lightning steps the schedules of batches and epochs; a plateau waits for its metric here,
         where the checkpoint that follows holds its state."""
         optimizer = self.make_optimizer(self.network)
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = max(1, math.ceil(self.trainer.num_training_batches))
-        schedule = self.make_schedule(optimizer, total_steps, steps_per_epoch)
+        schedule = self.make_schedule(optimizer, self.trainer.estimated_stepping_batches)
         if schedule.interval == "validation":
             self._plateau = schedule
             return optimizer

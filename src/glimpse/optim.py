@@ -56,7 +56,7 @@ def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
     return Schedule(LambdaLR(optimizer, factor), "step")
 
 
-def constant(optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int) -> Schedule:
+def constant(optimizer: Optimizer, *, total_steps: float) -> Schedule:
     """The optimizer's `lr` throughout."""
     return _by_step(optimizer, lambda step: 1.0)
 
@@ -64,8 +64,7 @@ def constant(optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int) ->
 def cosine(
     optimizer: Optimizer,
     *,
-    total_steps: int,
-    steps_per_epoch: int,
+    total_steps: float,
     warmup_fraction: float,
     final_factor: float,
 ) -> Schedule:
@@ -73,7 +72,7 @@ def cosine(
 
     Loshchilov and Hutter 2017, SGDR, equation 5, without restarts.
     """
-    _require_fraction("scheduler.warmup_fraction", warmup_fraction)
+    _require_end(total_steps, warmup_fraction)
     warmup_steps = round(warmup_fraction * total_steps)
 
     def factor(step: int) -> float:
@@ -88,8 +87,7 @@ def cosine(
 def onecycle(
     optimizer: Optimizer,
     *,
-    total_steps: int,
-    steps_per_epoch: int,
+    total_steps: float,
     warmup_fraction: float,
     start_factor: float,
     final_factor: float,
@@ -99,7 +97,7 @@ def onecycle(
     Smith and Topin 2018, Super-Convergence, with fastai's cosine in place of straight lines;
     momentum stays as it is.
     """
-    _require_fraction("scheduler.warmup_fraction", warmup_fraction)
+    _require_end(total_steps, warmup_fraction)
     peak = max(1.0, warmup_fraction * total_steps)
 
     def between(first: float, last: float, done: float) -> float:
@@ -113,23 +111,26 @@ def onecycle(
     return _by_step(optimizer, factor)
 
 
-def step(
-    optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int, every: int, factor: float
-) -> Schedule:
+def step(optimizer: Optimizer, *, total_steps: float, every: int, factor: float) -> Schedule:
     """Multiply by `factor` every `every` epochs."""
     if every < 1:
         raise UserError(f"scheduler.every={every}: expected a number of epochs, at least 1")
     return Schedule(LambdaLR(optimizer, lambda epoch: factor ** (epoch // every)), "epoch")
 
 
-def plateau(
-    optimizer: Optimizer, *, total_steps: int, steps_per_epoch: int, patience: int, factor: float
-) -> Schedule:
+def plateau(optimizer: Optimizer, *, total_steps: float, patience: int, factor: float) -> Schedule:
     """Multiply by `factor` after `patience` epochs in which val/loss did not fall."""
     reduce = ReduceLROnPlateau(optimizer, patience=patience, factor=factor)
     return Schedule(reduce, "validation")
 
 
-def _require_fraction(key: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise UserError(f"{key}={value}: expected at least 0 and less than 1")
+def _require_end(total_steps: float, warmup_fraction: float) -> None:
+    """A schedule over the whole run needs to know its end, and warms up before it."""
+    if math.isinf(total_steps):
+        raise UserError(
+            "scheduler: the run has no end; set trainer.max_epochs or trainer.max_steps"
+        )
+    if not 0 <= warmup_fraction < 1:
+        raise UserError(
+            f"scheduler.warmup_fraction={warmup_fraction}: expected at least 0 and less than 1"
+        )

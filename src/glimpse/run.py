@@ -132,12 +132,8 @@ def build_classifier(
         data.spec,
         loss=build("loss", config.loss),
         make_optimizer=lambda net: optim.build_optimizer(net, config.optimizer),
-        make_schedule=lambda optimizer, total_steps, steps_per_epoch: build(
-            "scheduler",
-            config.scheduler,
-            optimizer,
-            total_steps=total_steps,
-            steps_per_epoch=steps_per_epoch,
+        make_schedule=lambda optimizer, total_steps: build(
+            "scheduler", config.scheduler, optimizer, total_steps=total_steps
         ),
         seed=config.seed,
         config=plain(config),
