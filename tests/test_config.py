@@ -83,6 +83,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("optimizer.lr=fast", "a number"),
         ("optimizer.lr=-1", "at least 0"),
         ("seed=true", "a whole number"),
+        ("seed=null", "a whole number"),
         ("test=2", "true or false"),
         ("data=image_folder", "data.root is not set"),
         ("+data.deeper.key=1", "data.deeper.key is not a key"),
@@ -111,6 +112,11 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
 def test_target_of_another_kind_is_refused(target: str) -> None:
     with pytest.raises(UserError, match=re.escape(target)):
         build("model", {"_target_": target})
+
+
+def test_interpolation_and_null_where_they_make_sense() -> None:
+    config, _ = composed("optimizer.lr=${optimizer.weight_decay}", "trainer.max_epochs=null")
+    assert config.optimizer.lr == config.optimizer.weight_decay
 
 
 def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:

@@ -85,6 +85,9 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+NOT_KNOWN_YET = "???"  # as OmegaConf writes it
+
+
 def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """Refuse a composed configuration that cannot mean what its author wanted.
 
@@ -117,13 +120,16 @@ def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, plain value) of a configuration; lists count as values."""
+    """Every (dotted key, plain value) of a configuration; lists count as values.
+
+    A value that is missing, or an interpolation, is `NOT_KNOWN_YET`.
+    """
     for key in node:
         name = f"{prefix}{key}"
-        if OmegaConf.is_missing(node, key):
-            yield name, None
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            yield name, NOT_KNOWN_YET
             continue
-        value = node[key] if not OmegaConf.is_interpolation(node, key) else None
+        value = node[key]
         if isinstance(value, DictConfig) and len(value):
             yield from leaves(value, f"{name}.")
         elif isinstance(value, DictConfig):
@@ -162,8 +168,10 @@ def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
+    if NOT_KNOWN_YET in (value, default):
+        return
     kinds = OTHER_KINDS.get(key) or (() if default is None else (type(default),))
-    if not kinds or value is None:
+    if not kinds or (value is None and (default is None or key in OTHER_KINDS)):
         return
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return
