@@ -152,6 +152,28 @@ def make_image_folder(data_dir: Path, *, per_class: int = 4) -> None:
                 save_image(image, data_dir / "photos" / part / name / f"{name}_{row}.png")
 
 
+def write_table(path: Path, labels: Sequence[int], num_classes: int, *, seed: int) -> None:
+    """A table of 28×28 grey images, as Sign Language MNIST has it."""
+    images = shades(labels, num_classes, size=28, channels=1, seed=seed).reshape(len(labels), -1)
+    header = ",".join(["label", *(f"pixel{i + 1}" for i in range(images.shape[1]))])
+    rows = [",".join(map(str, [label, *row])) for label, row in zip(labels, images, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n")
+
+
+def make_csv(data_dir: Path, *, per_class: int = 4) -> None:
+    """`table.csv` of three classes, undivided."""
+    write_table(data_dir / "table.csv", [0, 1, 2] * per_class, 3, seed=0)
+
+
+def make_sign_mnist(data_dir: Path, *, per_class: int = 4) -> None:
+    """The two tables of Kaggle; labels 9 and 25 do not occur."""
+    letters = [label for label in range(25) if label != 9]
+    for name, count in (("train", per_class), ("test", num_heldout(per_class))):
+        path = data_dir / "sign-language-mnist" / f"sign_mnist_{name}.csv"
+        write_table(path, letters * count, 26, seed=count)
+
+
 MAKERS: dict[str, Callable[..., None]] = {
     "tiny_imagenet": make_tiny_imagenet,
     "cifar10": make_cifar10,
@@ -160,6 +182,8 @@ MAKERS: dict[str, Callable[..., None]] = {
     "mnist": make_mnist,
     "fashion_mnist": make_fashion_mnist,
     "image_folder": make_image_folder,
+    "csv": make_csv,
+    "sign_mnist": make_sign_mnist,
 }
 
 

@@ -127,8 +127,8 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
 @pytest.mark.parametrize("group", [g for g in TARGETS if g != "callbacks"])
 def test_every_choice_composes(group: str) -> None:
     for choice in choices(group):
-        extra = ("data.root=photos",) if choice == "image_folder" else ()
-        composed(f"{group}={choice}", *extra)
+        needed = {"image_folder": ("data.root=photos",), "csv": ("data.train=table.csv",)}
+        composed(f"{group}={choice}", *(needed.get(choice, ()) if group == "data" else ()))
 
 
 def test_help_names_every_group_and_root_key() -> None:

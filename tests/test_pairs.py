@@ -36,8 +36,17 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize("model", choices("model"))
 def test_a_step(execute: Execute, data_dir: Callable[[str], Path], data: str, model: str) -> None:
     folder = data_dir(data)
-    root = (f"data.root={folder / 'photos'}", "data.presize=32") if data == "image_folder" else ()
-    options = (f"data={data}", f"model={model}", "data.batch_size=4", "trainer=cpu", *root)
+    where = {
+        "image_folder": (f"data.root={folder / 'photos'}", "data.presize=32"),
+        "csv": (f"data.train={folder / 'table.csv'}",),
+    }
+    options = (
+        f"data={data}",
+        f"model={model}",
+        "data.batch_size=4",
+        "trainer=cpu",
+        *where.get(data, ()),
+    )
     once = (*options, f"data_dir={folder}", "trainer.fast_dev_run=true", "data.num_workers=1")
     if (data, model) in TOO_LARGE_FOR:
         smallest = TOO_LARGE_FOR[data, model]

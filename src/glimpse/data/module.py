@@ -217,9 +217,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _files_fingerprint(self) -> str:
         """Of what decides the pixels and labels that the cache holds."""
-        return image_cache.fingerprint(
-            self.files_root, self.source_files(), type(self).__qualname__, self.presize
-        )
+        settings = (type(self).__qualname__, *self.reading_settings())
+        return image_cache.fingerprint(self.files_root, self.source_files(), *settings)
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """The arguments that, beside the files, decide what `read` returns and how it is decoded."""
+        return (self.presize,)
 
     @property
     def files_root(self) -> Path:
