@@ -15,7 +15,7 @@ from glimpse.errors import UserError
 
 OWNED = {  # arguments of Lightning's Trainer that other groups or the run itself own
     "logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
-    "use_distributed_sampler", "plugins", "default_root_dir",
+    "use_distributed_sampler", "plugins", "default_root_dir", "barebones",
 }  # fmt: skip
 
 
@@ -87,6 +87,13 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("test=2", "true or false"),
         ("data=image_folder", "data.root is not set"),
         ("+data.deeper.key=1", "data.deeper.key is not a key"),
+        ("+data.url.x=1", "data.url.x is not a key"),
+        ("+resume.x=1", "resume.x is not a key"),
+        ("~trainer.max_epochs", "was taken out"),
+        ("~model", "was taken out"),
+        ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
+        ("trainer.accumulate_grad_batches=0", "at least 1"),
+        ("model._target_='${oc.decode:os.getcwd}'", "only targets in"),
         ("++trainer.max_epoch=1", "did you mean trainer.max_epochs"),
         ("model._target_=os.system", "only targets in"),
         ("model._target_=torch.hub.load", "only targets in"),
@@ -111,7 +118,7 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
 )
 def test_target_of_another_kind_is_refused(target: str) -> None:
     with pytest.raises(UserError, match=re.escape(target)):
-        build("model", {"_target_": target})
+        build("model" if target.startswith("glimpse") else "loss", {"_target_": target})
 
 
 def test_interpolation_and_null_where_they_make_sense() -> None:

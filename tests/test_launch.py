@@ -46,7 +46,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     [summary] = (tmp_path / "outputs").glob("digits-convnet_bn/*/summary.json")
     found = json.loads(summary.read_text())
-    assert found["metrics"]["test/acc"] >= 0.95
+    assert found["metrics"]["test/acc"] >= 0.97
     folder = summary.parent.relative_to(tmp_path)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+", folder.name)
     assert str(folder) in result.stdout
@@ -66,6 +66,8 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         (["model.widhts=[3]", "model=mlp"], "did you mean model.widths?"),
         (["callbacks=[early_stoping]"], "did you mean early_stopping?"),
         (["data.batch_size=0"], "expected at least 1"),
+        (["-m", "model=linear,mlp", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
+        (["seed=1,2"], "type -m to sweep"),
         (["data.lr=["], "overrides look like key=value"),
         (["resume=nowhere"], "there is no such folder"),
         (["resume=."], "not a run folder"),
@@ -170,7 +172,7 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, co
 
 
 def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
-    options = ("data.num_train=65", "data.num_val=33", "model=linear", "augment=flip")
+    options = ("data.num_train=65", "data.num_val=33", "model=linear", "data.batch_size=16")
     result = train(tmp_path, *SMALL, *options, "trainer=ddp_cpu", "trainer.max_epochs=1")
     assert result.returncode == 0, result.stderr
     [summary] = tmp_path.glob("outputs/*/*/summary.json")

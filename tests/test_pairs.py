@@ -32,9 +32,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
+@pytest.mark.parametrize("trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("data", choices("data"))
 @pytest.mark.parametrize("model", choices("model"))
-def test_a_step(execute: Execute, data_dir: Callable[[str], Path], data: str, model: str) -> None:
+def test_a_step(
+    execute: Execute, data_dir: Callable[[str], Path], data: str, model: str, trainer: str
+) -> None:
     folder = data_dir(data)
     where = {
         "image_folder": (f"data.root={folder / 'photos'}", "data.presize=32"),
@@ -44,7 +47,7 @@ def test_a_step(execute: Execute, data_dir: Callable[[str], Path], data: str, mo
         f"data={data}",
         f"model={model}",
         "data.batch_size=4",
-        "trainer=cpu",
+        f"trainer={trainer}",
         *where.get(data, ()),
     )
     once = (*options, f"data_dir={folder}", "trainer.fast_dev_run=true", "data.num_workers=1")

@@ -44,6 +44,45 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int, batch: int) 
     monkeypatch.setattr(StopOnSignal, hook, with_signal)
 
 
+def check_stopped_equals_unbroken(
+    execute: Execute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    where: tuple[str, int, int],
+) -> None:
+    unbroken = execute(*options, folder=tmp_path / "unbroken")
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop_at(patch, *where)
+        with pytest.raises(Interrupted) as stop:
+            execute(*options, folder=stopped)
+    assert stop.value.exit_code == 143
+    execute(*options, f"resume={stopped}", folder=stopped)
+    assert_same(unbroken, stopped)
+    rows = [(f / "metrics.csv").read_text().splitlines() for f in (unbroken, stopped)]
+    first, second = ([line.split(",")[:7] for line in lines] for lines in rows)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("option", "where"),
+    [
+        ("trainer.val_check_interval=0.5", ("on_validation_batch_end", 1, 0)),
+        ("trainer.accumulate_grad_batches=2", ("on_train_batch_end", 1, 2)),
+        ("trainer.limit_train_batches=5", ("on_train_batch_end", 1, 2)),
+    ],
+)
+def test_stopped_and_resumed_with_other_loops(
+    execute: Execute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    where: tuple[str, int, int],
+) -> None:
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, option), where)
+
+
 @pytest.mark.parametrize("scheduler", ["onecycle", "plateau", "step"])
 @pytest.mark.parametrize(
     ("hook", "epoch", "batch"),
@@ -66,15 +105,4 @@ def test_stopped_and_resumed_equals_unbroken(
     batch: int,
 ) -> None:
     options = (*SMALL, f"scheduler={scheduler}")
-    unbroken = execute(*options, folder=tmp_path / "unbroken")
-    stopped = tmp_path / "stopped"
-    with monkeypatch.context() as patch:
-        stop_at(patch, hook, epoch, batch)
-        with pytest.raises(Interrupted) as stop:
-            execute(*options, folder=stopped)
-    assert stop.value.exit_code == 143
-    execute(*options, f"resume={stopped}", folder=stopped)
-    assert_same(unbroken, stopped)
-    rows = [(f / "metrics.csv").read_text().splitlines() for f in (unbroken, stopped)]
-    first, second = ([line.split(",")[:7] for line in lines] for lines in rows)
-    assert first == second
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, (hook, epoch, batch))

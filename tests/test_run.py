@@ -133,10 +133,12 @@ def test_overfit_batches_repeats_the_same_batch(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
+    labels: list[int] = []
     step = ImageClassifier.training_step
 
     def spy(self: ImageClassifier, batch: Batch, batch_idx: int) -> Tensor:
         seen.append(batch.images.clone())
+        labels.extend(batch.labels.tolist())
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ImageClassifier, "training_step", spy)
@@ -144,6 +146,7 @@ def test_overfit_batches_repeats_the_same_batch(
     assert len(seen) == 3
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
+    assert len(set(labels)) > 1  # a batch of one class would say nothing
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(
@@ -240,9 +243,44 @@ def test_resume_from_a_damaged_checkpoint(
         assert "damaged; going on from best.ckpt" in capsys.readouterr().out
 
 
-def test_resume_without_any_checkpoint_says_so(execute: Execute, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint"):
+def test_resume_before_the_first_checkpoint_begins_and_says_so(
+    execute: Execute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(*TINY, f"resume={tmp_path / 'run'}")
+    assert "no checkpoint yet" in capsys.readouterr().out
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    for path in checkpoints:
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"damaged \(last\.ckpt, best\.ckpt\)"):
         execute(*TINY, f"resume={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "step", "cosine"])
+def test_resume_takes_new_settings(execute: Execute, tmp_path: Path, scheduler: str) -> None:
+    folder = execute(*TINY, "scheduler=constant", "optimizer.lr=0.1")
+    new = (f"scheduler={scheduler}", "optimizer.lr=0.01", "trainer.max_epochs=4")
+    execute(*TINY, *new, f"resume={folder}", folder=folder)
+    whole = execute(*TINY, *new, folder=tmp_path / "whole")
+    rates = [[float(row["lr"]) for row in read_rows(f)] for f in (folder, whole)]
+    assert rates[0][:2] == [0.1, 0.1]
+    assert rates[0][2:] == pytest.approx(rates[1][2:])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("model=mlp", "another model"), ("optimizer=sgd", "another optimizer")],
+)
+def test_resume_with_another_network_is_refused(
+    execute: Execute, override: str, message: str
+) -> None:
+    folder = execute(*TINY)
+    with pytest.raises(UserError, match=message):
+        execute(*TINY, override, f"resume={folder}", folder=folder)
+
+
+def test_a_validation_every_other_epoch_is_not_written_twice(execute: Execute) -> None:
+    folder = execute(*TINY, "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4")
+    assert [bool(row["val/acc"]) for row in read_rows(folder)] == [False, True, False, True]
 
 
 def test_a_run_without_an_end_has_no_onecycle(execute: Execute) -> None:
@@ -260,11 +298,19 @@ def test_plateau_lowers_the_rate(execute: Execute) -> None:
     assert all(math.isfinite(rate) for rate in rates)
 
 
+ON_EACH_DEVICE = pytest.mark.parametrize(
+    "trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
+)
+
+
+@ON_EACH_DEVICE
 @pytest.mark.parametrize("experiment", choices("experiment"))
-def test_every_experiment_runs_on_synthetic_images(execute: Execute, experiment: str) -> None:
+def test_every_experiment_runs_on_synthetic_images(
+    execute: Execute, experiment: str, trainer: str
+) -> None:
     options = ("data=synthetic", "data.num_train=64", "data.num_val=32", "data.batch_size=16")
     folder = execute(
-        f"experiment={experiment}", *options, "trainer=cpu", "trainer.fast_dev_run=true"
+        f"experiment={experiment}", *options, f"trainer={trainer}", "trainer.fast_dev_run=true"
     )
     assert read_summary(folder)["status"] == "finished"
 
@@ -302,12 +348,11 @@ def test_early_stopping_stops(execute: Execute) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("model", ["convnet", "convnet_bn", "mlp", "small_convnet"])
+@pytest.mark.parametrize("model", choices("model"))
 @pytest.mark.parametrize("compiled", ["compile=false", "compile=true"])
 def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:
     options = ("data=synthetic", "data.num_train=256", "data.num_val=64", "augment=crop_flip")
     folder = execute(*options, f"model={model}", "trainer=gpu", "trainer.max_epochs=1", compiled)
-    summary = read_summary(folder)
-    assert summary["status"] == "finished"
+    assert read_summary(folder)["status"] == "finished"
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert not any("_orig_mod" in name for name in checkpoint["state_dict"])

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.spec import ImageSpec
@@ -66,6 +66,7 @@ class ImageClassifier(pl.LightningModule):
         self.config = config
         self.fingerprint = fingerprint
         self._totals: dict[str, Tensor] = {}
+        self.validated = False  # whether val/… are of this epoch
         self._plateau: Schedule | None = None
         self._resumed: dict[str, Any] | None = None
 
@@ -84,7 +85,10 @@ class ImageClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
-        if loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0:
+        # Under DDP every process must stop at once: there the epoch's totals tell.
+        if self.trainer.world_size == 1 and (
+            loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
+        ):
             self._require_finite(
                 loss.item(), f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
             )
@@ -148,12 +152,13 @@ class ImageClassifier(pl.LightningModule):
         # From here a resumed run draws what an unbroken one draws.
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self._start_counting("train")
+        self.validated = False
 
     def on_train_epoch_end(self) -> None:
         metrics = self._finish_counting("train")
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(metrics)
-        if self._plateau and "val/loss" in self.trainer.callback_metrics:
+        if self._plateau and self.validated:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
             self._plateau.scheduler.step(self.trainer.callback_metrics["val/loss"].item())
 
@@ -162,6 +167,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self._finish_counting("val"))
+        self.validated = True
 
     def on_test_epoch_start(self) -> None:
         self._start_counting(self._scored_split)
@@ -193,7 +199,7 @@ class ImageClassifier(pl.LightningModule):
             "spec": self.spec.as_dict(),
             "fingerprint": self.fingerprint,
             "train_totals": self._totals["train"].cpu() if "train" in self._totals else None,
-            "next_batch": self._train_loader.state_dict() if self.trainer.training else None,
+            "next_batch": self._train_loader.state_dict(),
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
             "random_state": {
                 "cpu": torch.get_rng_state(),
@@ -214,6 +220,23 @@ class ImageClassifier(pl.LightningModule):
                 "the checkpoint was trained on other data, or another split of it: "
                 "resume with the same data, data.classes, fractions and data.split_seed"
             )
+        before, now = saved["config"], self.config
+        for group, kept in (
+            ("model", before["model"] == now["model"]),
+            ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
+        ):
+            if not kept:
+                raise UserError(
+                    f"resume: the checkpoint has another {group}; start a new run with this one"
+                )
+        if (
+            saved["next_batch"]["next_batch"]
+            and before["data"]["batch_size"] != now["data"]["batch_size"]
+        ):
+            raise UserError(
+                "resume: the checkpoint is in the middle of an epoch of batches of "
+                f"{before['data']['batch_size']}: change data.batch_size at the end of one"
+            )
         self._resumed = saved
 
     def on_train_start(self) -> None:
@@ -222,15 +245,37 @@ class ImageClassifier(pl.LightningModule):
         if saved is None:
             return
         # Lightning restores a loader's place only if nobody has asked it for the number of steps.
-        if saved["next_batch"]:
-            self._train_loader.load_state_dict(saved["next_batch"])
+        self._train_loader.load_state_dict(saved["next_batch"])
+        self._take_new_settings(saved["config"])
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])
+        if self.global_rank > 0:  # the checkpoint holds the first process's counts and draws
+            self._start_counting("train")
+            torch.manual_seed(self.seed * 1_009 + self.global_step * 1_000_003 + self.global_rank)
+            return
         if saved["train_totals"] is not None:
             self._totals["train"] = saved["train_totals"].to(self.device)
         torch.set_rng_state(saved["random_state"]["cpu"].cpu())
         if saved["random_state"]["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu())
+
+    def _take_new_settings(self, before: Mapping[str, Any]) -> None:
+        """A resumed run's new optimizer and scheduler settings, in place of the checkpoint's."""
+        groups = self.trainer.optimizers[0].param_groups
+        fresh = self.make_optimizer(self.network).param_groups
+        if before["optimizer"] != self.config["optimizer"]:
+            for group, new in zip(groups, fresh, strict=True):
+                group |= {k: v for k, v in new.items() if k != "params"} | {"initial_lr": new["lr"]}
+        for schedule in self.trainer.lr_scheduler_configs:
+            scheduler = schedule.scheduler
+            assert isinstance(scheduler, LambdaLR)
+            if before["scheduler"] != self.config["scheduler"]:
+                per_step = schedule.interval == "step"
+                scheduler.last_epoch = self.global_step if per_step else self.current_epoch
+            scheduler.base_lrs = [new["lr"] for new in fresh]
+            factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, rate, factor in factors:
+                group["lr"] = rate * factor(scheduler.last_epoch)
 
     @property
     def _train_loader(self) -> BatchLoader:

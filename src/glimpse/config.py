@@ -25,7 +25,7 @@ GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer
 # group: (packages a `_target_` may come from, base type of what it builds)
 TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
-    "model": (("glimpse.models.", "torch.nn.", "torchvision.models."), "torch.nn.Module"),
+    "model": (("glimpse.models.",), "torch.nn.Module"),
     "optimizer": (("torch.optim.",), "torch.optim.Optimizer"),
     "scheduler": (("glimpse.optim.",), None),
     "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
@@ -76,6 +76,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.weight_decay": (0, float("inf")),
     "trainer.max_epochs": (-1, float("inf")),
     "trainer.overfit_batches": (0, float("inf")),
+    "trainer.accumulate_grad_batches": (1, float("inf")),
+    "trainer.check_val_every_n_epoch": (1, float("inf")),
+    "trainer.val_check_interval": (1e-9, float("inf")),
+    "trainer.gradient_clip_val": (0, float("inf")),
+    "trainer.log_every_n_steps": (0, float("inf")),
+    "model.hidden": (1, float("inf")),
+    "model.dropout": (0, 0.999),
+    "augment.p": (0, 1),
+    "augment.padding_fraction": (0, 1),
 }
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -86,6 +95,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 NOT_KNOWN_YET = "???"  # as OmegaConf writes it
+TAKES_A_MAPPING = "trainer.max_time."  # the one value that may have keys of its own
 
 
 def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -98,13 +108,17 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the first key at fault and what to type instead.
     """
-    reference = _reference(config, choices)
-    known = dict(leaves(reference))
-    found = dict(leaves(config))
-    _check_targets(config)
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(resolved, DictConfig)
+    known = dict(leaves(_reference(config, choices)))
+    found = dict(leaves(resolved))
+    _check_targets(resolved)
     for key in found:
-        if key not in known and not _inside_free_value(key, known):
+        if key not in known and not key.startswith(TAKES_A_MAPPING):
             raise UserError(unknown_key(key, known))
+    for key in known:
+        if key not in found and not any(name.startswith(f"{key}.") for name in found):
+            raise UserError(f"{key} was taken out of the configuration: leave ~{key} away")
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set, and it has no default: type {key}=<value>")
     for key, value in found.items():
@@ -138,12 +152,6 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, OmegaConf.to_container(value)
         else:
             yield name, value
-
-
-def _inside_free_value(key: str, known: Mapping[str, Any]) -> bool:
-    """Whether a key lies inside one whose default is null and that takes a mapping as its value."""
-    parents = [key[:i] for i, letter in enumerate(key) if letter == "."]
-    return any(known.get(parent, 0) is None and parent in known for parent in parents)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -241,9 +249,10 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     _require_base(group, str(node["_target_"]))
     try:
-        return instantiate(dict(node), *args, _convert_="all", **kwargs)
+        return instantiate(values, *args, _convert_="all", _recursive_=False, **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -52,10 +53,14 @@ def main(task: Callable[[], None]) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets exceptions through to here
     signal.signal(signal.SIGTERM, _raise_interrupted)
+    signal.signal(
+        signal.SIGINT, _raise_interrupted
+    )  # Lightning would end a Ctrl-C with exit code 1
     try:
         if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
             _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
         else:
+            _refuse_other_launchers()
             register_resolvers()
             sys.argv[1:] = _with_resumed_overrides(sys.argv[1:])
             task()
@@ -64,8 +69,6 @@ def main(task: Callable[[], None]) -> int:
     except Interrupted as stop:
         print(f"{stop}", file=sys.stderr)
         return stop.exit_code
-    except KeyboardInterrupt:
-        return Interrupted(signal.SIGINT).exit_code
     except Exception as error:
         if wants_traceback:
             raise
@@ -78,7 +81,7 @@ def job(config: DictConfig) -> float | None:
     """One run, or one job of a sweep.
 
     Returns:
-        The best validation accuracy (or loss, where that was monitored), for sweepers.
+        The best val/acc, which sweepers maximise.
     """
     hydra = HydraConfig.get()
     try:
@@ -100,7 +103,8 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
         raise
     from glimpse.run import run  # torch and lightning are imported from here on
 
-    names = {group: str(hydra.runtime.choices[group]) for group in ("data", "model")}
+    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
+    names = {group: str(hydra.runtime.choices[group]) for group in groups}
     result = run(config, folder, names)
     if config.check:
         _discard_if_empty(folder)
@@ -119,6 +123,8 @@ def explain(error: BaseException) -> str:
             return configuration.unknown_key(key[1], _known_keys())
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
+    if "Ambiguous value" in str(error):
+        return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_line(str(error))
     if isinstance(error, OSError) and error.strerror:
@@ -150,12 +156,16 @@ def _known_keys() -> list[str]:
     choices = []
     for argument in sys.argv[1:]:
         group, _, chosen = argument.partition("=")
-        names = chosen.strip("[]").split(",")
-        files = [configuration.config_folder() / group / f"{name}.yaml" for name in names]
-        if group in groups and all(file.exists() for file in files):
-            choices.append(argument)
+        folder = configuration.config_folder() / group
+        names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
+        if group in groups and names:  # of a sweep's choices, the first
+            listed = chosen.startswith("[")
+            choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
     with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
-        composed = compose("train", overrides=choices)
+        try:
+            composed = compose("train", overrides=choices)
+        except HydraException:  # choices that do not go together
+            composed = compose("train")
     return [*groups, *(key for key, _ in configuration.leaves(composed))]
 
 
@@ -167,6 +177,15 @@ def _discard_if_empty(folder: Path) -> None:
 
 def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
     raise Interrupted(signal_number)
+
+
+def _refuse_other_launchers() -> None:
+    """Each process of torchrun would make a run folder of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and RUN_FOLDER not in os.environ:
+        raise UserError(
+            "started with several processes (WORLD_SIZE is set): start one python train.py, "
+            "which starts the others: trainer=ddp trainer.devices=4"
+        )
 
 
 def register_resolvers() -> None:
@@ -184,8 +203,13 @@ def _what_varies(overrides: Sequence[str], job_number: int) -> str:
     }
     varying = [o for o in _parse(list(overrides)) if o.key_or_group in swept]
     names = [f"{o.key_or_group}-{o.input_line.partition('=')[2]}" for o in varying]  # type: ignore[union-attr]
-    name = "_".join(re.sub(r"[^\w.+-]+", "-", part).strip("-") for part in names)
-    return name or str(job_number)
+    return "_".join(map(_as_folder_name, names)) or str(job_number)
+
+
+def _as_folder_name(text: str) -> str:
+    """Without = , / and the like; a path gets a checksum, as others may look the same without /."""
+    name = re.sub(r"[^\w.+-]+", "-", text).strip("-")
+    return f"{name}-{zlib.crc32(text.encode()):08x}" if "/" in text else name
 
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
@@ -211,11 +235,15 @@ def _with_resumed_overrides(arguments: list[str]) -> list[str]:
     record = folder / ".hydra" / "overrides.yaml"
     if not record.is_file():
         raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
-    recorded = [str(o) for o in OmegaConf.load(record) if not str(o).startswith("resume=")]
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError(f"resume={folder}: one run at a time; leave -m out")
+    listed = OmegaConf.to_container(OmegaConf.load(record), resolve=False)
+    assert isinstance(listed, list)
+    recorded = [o for o in map(str, listed) if not o.startswith("resume=")]
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
     kept = [a for a in arguments if not a.startswith("resume=")]
     here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
-    return [*recorded, *kept, *here]
+    return [*recorded, *here, *kept]  # flags come last, as argparse wants them
 
 
 def _run_as_ddp_process(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import (
     AdvancedProfiler,
@@ -76,17 +78,16 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         classifier = build_classifier(config, network, data)
         if config.compile:
             network.compile()
-        if config.check:
-            _push_one_batch(classifier, data)
-            summary["status"] = "checked"
-            return None
-
         record = EpochRecord(folder)
         checkpoints = Checkpoints(folder / "checkpoints")
         logger: Logger | None = build(
             "logger", config.logger, save_dir=folder, name="", version="tensorboard"
         )
         trainer = _trainer(config, chosen.name, logger, folder, record, checkpoints)
+        if config.check:
+            _push_one_batch(classifier, data)
+            summary["status"] = "checked"
+            return None
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
             if logger:
@@ -102,7 +103,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
                 "metrics": dict(checkpoints.best_metrics),
             }
         summary["metrics"] |= _final_metrics(config, trainer, classifier, data, checkpoints)
-        reported = "test" if "test" in data.splits else "val"
+        reported = "test" if "test/acc" in summary["metrics"] else "val"
         summary["majority_acc"] = data.majority_accuracy(reported)
         if logger and IS_FIRST_PROCESS:
             chosen_values = tensorboard.hyperparameters(plain(config), names)
@@ -183,7 +184,7 @@ def _trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # of these is Lightning's own
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
     if trainer.world_size > 1 and IS_FIRST_PROCESS:
         os.environ[RUN_FOLDER] = str(folder.resolve())
@@ -196,7 +197,9 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     batch = data.to_network(next(iter(data.loader("train", training=True))), training=True)
     loss = classifier.loss(classifier.network(batch.images), batch.labels)
     loss.backward()
-    optim.build_optimizer(classifier.network, classifier.config["optimizer"]).step()
+    optimizer = classifier.make_optimizer(classifier.network)
+    classifier.make_schedule(optimizer, 100)
+    optimizer.step()
     size = "×".join(map(str, batch.images.shape))
     console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
 
@@ -242,7 +245,7 @@ def _print_result(
     if summary["best_epoch"]:
         console.print(f"best epoch {summary['best_epoch']} by val/acc")
     console.print(f"run folder {shown(folder)}")
-    console.print(f"curves: tensorboard --logdir {config.output_dir}")
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
 
 
 def shown(path: Path) -> Path:
@@ -278,7 +281,7 @@ def _summary(
             summary["status"] = "finished"
     except Interrupted:
         summary["status"] = "interrupted"
-        console.print(f"go on with: python train.py resume={shown(folder)}")
+        console.print(f"go on with: python train.py {shlex.quote(f'resume={shown(folder)}')}")
         raise
     except Exception as error:
         from glimpse.launch import explain

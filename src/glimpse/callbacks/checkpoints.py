@@ -115,11 +115,11 @@ def is_intact(path: Path) -> bool:
         return False
 
 
-def to_resume_from(folder: Path) -> Path:
-    """The newest intact checkpoint of a run's `checkpoints/`.
+def to_resume_from(folder: Path) -> Path | None:
+    """The newest intact checkpoint of a run's `checkpoints/`; None where it was stopped before one.
 
     Raises:
-        UserError: there is none.
+        UserError: there are some, all damaged.
     """
     paths = sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != "last.ckpt")
@@ -130,5 +130,7 @@ def to_resume_from(folder: Path) -> Path:
                 print(f"{broken[0]} is damaged; going on from {path.name}", flush=True)
             return path
         broken.append(path.name)
-    found = f"damaged: {', '.join(broken)}" if broken else "no checkpoint"
-    raise UserError(f"resume: {folder} holds {found}; start the run again without resume")
+    if not broken:
+        print("no checkpoint yet: from the beginning", flush=True)
+        return None
+    raise UserError(f"resume: all of {folder} is damaged ({', '.join(broken)}); start a new run")

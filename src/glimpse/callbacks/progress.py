@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.record import logged
+from glimpse.callbacks.record import of_this_epoch
 from glimpse.console import console
 
 REDRAW_SECONDS = 0.2
@@ -84,7 +84,7 @@ class Progress(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line."""
-        metrics = logged(trainer)
+        metrics = of_this_epoch(trainer, pl_module)
         parts = [f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}"]
         for split in ("train", "val"):
             if f"{split}/loss" in metrics:

@@ -41,15 +41,17 @@ class EpochRecord(Checkpoint):
         self._duration = 0.0  # from there to the end of its last batch, validation left out
         self._validating = 0.0
         self._validation_began = 0.0
-        self._validated = False
         self._images = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a resume, keep the rows of the epochs that the checkpoint has behind it."""
-        if self.path.exists():
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """After a resume, the former rows."""
+        if stage == "fit" and self.path.exists():
             with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+                self.rows = list(csv.DictReader(file))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of them, keep those of the epochs that the checkpoint has behind it."""
+        self.rows = [row for row in self.rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -68,24 +70,21 @@ class EpochRecord(Checkpoint):
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._validating += time.perf_counter() - self._validation_began
-        self._validated = True
+        if not trainer.sanity_checking:
+            self._validating += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the speed, and add the epoch's row."""
         if self._duration:
             speed = self._images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
-        metrics = logged(trainer)
-        if not self._validated:
-            metrics = {name: v for name, v in metrics.items() if not name.startswith("val/")}
+        metrics = of_this_epoch(trainer, pl_module)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row |= {name: metrics[name] for name in COLUMNS if name in metrics}
+        row |= {name: metrics[name] for name in COLUMNS[:-2] if name in metrics}
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
         self._began, self._duration, self._validating, self._images = None, 0.0, 0.0, 0
-        self._validated = False
         if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
@@ -106,6 +105,14 @@ class EpochRecord(Checkpoint):
 def logged(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics logged last, to the seven digits that float32 holds."""
     return {name: float(f"{v.item():.7g}") for name, v in trainer.callback_metrics.items()}
+
+
+def of_this_epoch(trainer: pl.Trainer, classifier: pl.LightningModule) -> dict[str, float]:
+    """The same, without a validation that was an epoch before."""
+    metrics = logged(trainer)
+    if classifier.validated:
+        return metrics
+    return {name: value for name, value in metrics.items() if not name.startswith("val/")}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

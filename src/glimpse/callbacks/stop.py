@@ -29,12 +29,23 @@ class StopOnSignal(Callback):
         if not self.received:
             self.received = signal_number
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        # After the last batch of an epoch, its validation belongs to it: stop there.
-        if not trainer.is_last_batch:
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        # Not between the batches of one optimizer step, whose gradients no checkpoint holds; nor
+        # after the last batch of an epoch, to which its validation belongs.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and not trainer.is_last_batch:
             self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.world_size > 1:  # processes may have different numbers of these batches
+            return
         self._in_validation = True
         self._stop_if_asked(trainer)
         self._in_validation = False

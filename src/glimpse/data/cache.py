@@ -1,4 +1,4 @@
-"""Every image decoded once, into one uint8 array on disk that later runs map in milliseconds.
+"""Every image decoded once, into one uint8 array on disk that later runs map.
 
 The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<fingerprint>/`, beside
 its labels and the histogram of its pixels. A cache is written to a temporary name and renamed, under

@@ -243,7 +243,7 @@ class ImageDataModule(pl.LightningDataModule):
                 near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
                 raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
-        if len(set(self.classes)) < max(2, len(self.classes)):
+        if len(set(map(str, self.classes))) < max(2, len(self.classes)):
             raise UserError(f"data.classes={list(self.classes)}: expected two or more, each once")
         return [list(names).index(str(name)) for name in self.classes]
 
@@ -254,6 +254,8 @@ class ImageDataModule(pl.LightningDataModule):
         train = rows["train"]
         if "heldout" in rows:
             heldout = Split("heldout", rows["heldout"], "the official held-out set")
+        elif self.test_fraction + self.val_fraction >= 1:
+            raise UserError("data.test_fraction and data.val_fraction leave nothing to train on")
         elif self.test_fraction > 0:
             train, drawn = self._stratified(train, self.test_fraction, "test_fraction")
             origin = f"{self.test_fraction:.0%} of all images, split_seed {self.split_seed}"
@@ -265,9 +267,10 @@ class ImageDataModule(pl.LightningDataModule):
         if self.val_fraction > 0:
             share = self.val_fraction
             if heldout.part == "train":  # both fractions count from all images
-                share = min(0.9, share / (1 - self.test_fraction))
+                share = share / (1 - self.test_fraction)
             train, drawn = self._stratified(train, share, "val_fraction")
-            origin = f"{self.val_fraction:.0%} of training, split_seed {self.split_seed}"
+            whole_is = "all images" if heldout.part == "train" else "training"
+            origin = f"{self.val_fraction:.0%} of {whole_is}, split_seed {self.split_seed}"
             self.splits["val"] = Split("train", drawn, origin)
             self.splits["test"] = third or heldout
         else:
@@ -351,7 +354,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Every training image once an epoch; `trainer.overfit_batches` repeats the same few."""
-        return self.loader("train", training=True, shuffle=not self._overfits)
+        return self.loader("train", training=True, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation image exactly once."""
@@ -392,7 +395,7 @@ class ImageDataModule(pl.LightningDataModule):
             torch.from_numpy(chosen.rows),
             order,
             fetch,
-            current_epoch=lambda: trainer.current_epoch if trainer and training else 0,
+            current_epoch=lambda: self._epoch if training else 0,
         )
 
     def transfer_batch_to_device(
@@ -407,13 +410,14 @@ class ImageDataModule(pl.LightningDataModule):
         """Augment in training, then scale and normalise, on the device."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        epoch = trainer.current_epoch if training and not self._overfits and trainer else 0
-        return self.to_network(batch, training=training, epoch=epoch)
+        return self.to_network(batch, training=training, epoch=self._epoch)
 
     @property
-    def _overfits(self) -> bool:
-        """Whether `trainer.overfit_batches` wants the same batches, drawn the same, every epoch."""
-        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+    def _epoch(self) -> int:
+        """What order and draws depend on: `trainer.overfit_batches` repeats the first epoch's."""
+        if self.trainer is None or self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            return 0
+        return self.trainer.current_epoch
 
     def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
         """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32."""

@@ -29,8 +29,13 @@ class Run:
     @property
     def group(self) -> tuple[str, ...]:
         """Equal for runs that differ in nothing but the seed."""
-        unseeded = tuple(o for o in self.overrides if not o.startswith(("seed=", "name=")))
-        return (self.summary["data"], self.summary["model"], self.summary["status"], *unseeded)
+        return (self.summary["data"], self.summary["model"], self.summary["status"], *self.settings)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What was set beside data, model, seed and folders, in one order."""
+        named = ("data=", "model=", "seed=", "name=", "data_dir=", "output_dir=")
+        return tuple(sorted(o for o in self.overrides if not o.startswith(named)))
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -44,7 +49,8 @@ def find_runs(root: Path) -> list[Run]:
     runs = []
     for path in sorted(root.rglob("summary.json")):
         recorded = path.parent / ".hydra" / "overrides.yaml"
-        overrides = tuple(map(str, OmegaConf.load(recorded))) if recorded.exists() else ()
+        listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
+        overrides = tuple(map(str, OmegaConf.to_container(listed, resolve=False) or ()))
         try:
             runs.append(Run(path.parent, json.loads(path.read_text()), overrides))
         except (json.JSONDecodeError, KeyError) as error:
@@ -75,8 +81,7 @@ def _accuracy(group: Sequence[Run]) -> float:
 
 def _row(group: Sequence[Run]) -> tuple[str, ...]:
     first = group[0].summary
-    named = ("data=", "model=", "seed=", "name=", "data_dir=", "output_dir=")
-    settings = " ".join(o for o in group[0].overrides if not o.startswith(named))
+    settings = " ".join(group[0].settings)
 
     def metric(name: str) -> str:
         values = [r.summary["metrics"][name] for r in group if name in r.summary["metrics"]]
