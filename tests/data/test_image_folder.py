@@ -186,3 +186,11 @@ def test_a_file_that_is_no_image_is_named(photos: Path, part: str, cache: bool) 
     broken.write_text("<html>gone</html>")
     with pytest.raises(UserError, match=re.escape(str(broken))):
         list(image_folder(photos, cache=cache).loader(part))
+
+
+def test_unlabelled_images_beside_the_training_folders_are_named(photos: Path) -> None:
+    shutil.rmtree(photos / "val")
+    save_image(np.zeros((20, 24, 3), np.uint8), photos / "test" / "unknown.png")
+    message = error_of(photos)
+    assert str(photos / "test") in message
+    assert "expected a folder for each class" in message

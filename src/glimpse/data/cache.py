@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -175,7 +176,11 @@ def _store(
         for start in tqdm(starts, unit="chunk", disable=None):
             counts += _decode_chunk(file, start, part.paths[start : start + CHUNK], wanted)
         return counts
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    leave_to_us = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    with ProcessPoolExecutor(
+        workers, context, initializer=signal.signal, initargs=leave_to_us
+    ) as pool:
         jobs = [
             pool.submit(_decode_chunk, file, start, part.paths[start : start + CHUNK], wanted)
             for start in starts

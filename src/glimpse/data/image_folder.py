@@ -63,11 +63,14 @@ class ImageFolder(ImageDataModule):
         train = parts.get("train", self.root)
         class_names = tuple(folder.name for folder in class_folders(train))
         self._check_layout(train, class_names)
-        rest = [
-            read_classes(parts[name], class_names)
-            for name in ("val", "test")
-            if "train" in parts and name in parts
-        ]
+        divided = [parts[n] for n in ("val", "test") if "train" in parts and n in parts]
+        for folder in divided:
+            if not class_folders(folder):
+                raise UserError(
+                    f"{folder}: expected a folder for each class, as in {train}, found none: "
+                    "move unlabelled images elsewhere"
+                )
+        rest = [read_classes(folder, class_names) for folder in divided]
         return Source(class_names, read_classes(train, class_names), *rest)
 
     def _check_layout(self, train: Path, class_names: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ on the fly (`data.cache=false`) go through worker processes in the same order. E
 start at any batch, which is how a run resumes in the middle of an epoch.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -183,6 +184,7 @@ class DecodedRows:
             batch_sampler=[chosen.tolist() for chosen in rows],
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_interrupts_to_the_run,
             pin_memory=self.pin_memory,
             timeout=60 if self.num_workers else 0,  # a worker that hangs is an error, not a wait
         )
@@ -207,6 +209,11 @@ class _DecodingDataset(Dataset[Batch | UserError]):
             return error
         indices = torch.tensor(rows)
         return Batch(torch.from_numpy(images), self.labels[indices], indices)
+
+
+def _leave_interrupts_to_the_run(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run ends its workers with this
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:
