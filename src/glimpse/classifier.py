@@ -78,7 +78,7 @@ class ImageClassifier(pl.LightningModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self.network(batch.images)
+        logits = self(batch.images)
         loss: Tensor = self.loss(logits, batch.labels)
         self._count(split, loss.detach(), logits.detach(), batch.labels)
         return loss

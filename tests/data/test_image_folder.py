@@ -194,3 +194,20 @@ def test_unlabelled_images_beside_the_training_folders_are_named(photos: Path) -
     message = error_of(photos)
     assert str(photos / "test") in message
     assert "expected a folder for each class" in message
+
+
+@pytest.mark.parametrize("keep", [20, 60, 200])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_photo_cut_off_anywhere_is_named(photos: Path, keep: int, cache: bool) -> None:
+    path = photos / "train" / "dog" / "cut.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    save_image(pixels, path)
+    path.write_bytes(path.read_bytes()[:keep])
+
+    def read_all() -> None:
+        list(image_folder(photos, cache=cache).loader("train"))
+
+    with pytest.raises(UserError) as error:
+        read_all()
+    assert str(path) in str(error.value)
+    assert "cannot read" in str(error.value) or "not an image" in str(error.value)

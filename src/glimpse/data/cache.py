@@ -14,9 +14,10 @@ import os
 import shutil
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,7 +234,7 @@ def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
     sizes: dict[tuple[int, int], Path] = {}
     grey = True
     for path in paths[::step]:
-        with open_image(path) as image:
+        with _reading(path) as image:  # a PNG is read whole in search of its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
             grey = grey and image.mode in ("1", "L", *_GREY_16_BIT)
@@ -256,14 +257,11 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is not a readable image, or not of the wanted size.
     """
-    with open_image(path) as image:
-        try:
-            image = ImageOps.exif_transpose(image)
-            if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
-                image = image.point(lambda value: value * (1 / 256)).convert("L")
-            image = image.convert("L" if wanted.channels == 1 else "RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"cannot read the image {path}: {error}") from error
+    with _reading(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        image = image.convert("L" if wanted.channels == 1 else "RGB")
         if wanted.presize:
             image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
         if image.size != (wanted.width, wanted.height):
@@ -273,6 +271,16 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
             )
         pixels = np.asarray(image, np.uint8)
     return pixels.reshape(wanted.height, wanted.width, wanted.channels)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Image.Image]:
+    """An open image; what goes wrong while its pixels are read is an error that names it."""
+    with open_image(path) as image:
+        try:
+            yield image
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"cannot read the image {path}: {error}") from error
 
 
 def open_image(path: Path) -> Image.Image:
