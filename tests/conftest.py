@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group's files."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The names of a group's files; those with an underscore are parts of others."""
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "trainer.deterministic": (bool, str),
     "data.classes": (list,),
     "data.presize": (int,),
+    "data.size": (int,),
     "data.url": (str,),
     "data.sha256": (str,),
 }
@@ -68,6 +69,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.val_fraction": (0, 0.9),
     "data.test_fraction": (0, 0.9),
     "data.presize": (1, 4096),
+    "data.size": (1, 4096),
     "data.num_workers": (0, 1024),
     "data.num_classes": (2, float("inf")),
     "data.num_train": (2, float("inf")),

@@ -143,7 +143,7 @@ def _explain_missing_choice(error: MissingConfigException) -> str:
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    files = (configuration.config_folder() / group).glob("*.yaml")
+    files = (configuration.config_folder() / group).glob("[!_]*.yaml")
     available = [file.stem for file in files]
     if not available:
         return configuration.unknown_key(group, _known_keys())

@@ -18,6 +18,7 @@ from typing import ClassVar
 import lightning.pytorch as pl
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -61,6 +62,7 @@ class ImageDataModule(pl.LightningDataModule):
         sha256: of the file that `url` names, where it is not the official one.
         num_workers: processes that decode; None: one for each core.
         presize: cut and resize images of many sizes to this many pixels square; None: leave them.
+        size: side in pixels of what the network sees; None: as stored.
         augment: changes training images; None: nothing does.
 
     Raises:
@@ -86,6 +88,7 @@ class ImageDataModule(pl.LightningDataModule):
         sha256: str | None = None,
         num_workers: int | None = None,
         presize: int | None = None,
+        size: int | None = None,
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
@@ -102,6 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.sha256 = sha256
         self.num_workers = os.cpu_count() or 1 if num_workers is None else num_workers
         self.presize = presize
+        self.size = size
         self.augment = augment
         self.memory_format = torch.contiguous_format
         self.scored_split = "test"  # what `test_dataloader` serves
@@ -165,8 +169,8 @@ class ImageDataModule(pl.LightningDataModule):
             num_classes=len(kept),
             class_names=tuple(self._all_class_names[i] for i in kept),
             channels=self._format.channels,
-            height=self._format.height,
-            width=self._format.width,
+            height=self.size or self._format.height,
+            width=self.size or self._format.width,
             mean=mean,
             std=std,
         )
@@ -421,7 +425,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
         """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32."""
-        images = batch.images.permute(0, 3, 1, 2)
+        images = resized(batch.images.permute(0, 3, 1, 2), (self.spec.height, self.spec.width))
         if training and self.augment is not None:
             draws = uniform_draws(
                 batch.indices, self.augment.num_draws, seed=self.seed, epoch=epoch
@@ -444,6 +448,13 @@ class ImageDataModule(pl.LightningDataModule):
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) uint8 images at (height, width) pixels: bilinear, averaging where it shrinks."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def _stored(part: Part) -> Stored | Files:
