@@ -66,6 +66,7 @@ class ImageClassifier(pl.LightningModule):
         self.config = config
         self.fingerprint = fingerprint
         self._totals: dict[str, Tensor] = {}
+        self._num_images: dict[str, int] = {}
         self.validated = False  # whether val/… are of this epoch
         self._plateau: Schedule | None = None
         self._resumed: dict[str, Any] | None = None
@@ -103,24 +104,25 @@ class ImageClassifier(pl.LightningModule):
     # Counting -----------------------------------------------------------------------------------
 
     def _count(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch to its split's totals: [summed loss, correct, correct in top 5, images]."""
+        """Add a batch to its split's totals: summed loss, correct, correct in top 5; and images."""
         size = len(labels)
         correct = (logits.argmax(1) == labels).sum()
         in_top = correct
         if split != "train" and self._has_top5:
             in_top = (logits.topk(TOP_K, 1).indices == labels[:, None]).sum()
-        totals = self._totals[split]
-        batch = torch.stack((loss.to(totals) * size, correct.to(totals), in_top.to(totals)))
-        totals[:3] += batch
-        totals[3] += size
+        self._totals[split] += torch.stack((loss * size, correct, in_top))
+        self._num_images[split] += size
 
     def _start_counting(self, split: str) -> None:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64  # which MPS lacks
-        self._totals[split] = torch.zeros(4, dtype=dtype, device=self.device)
+        self._totals[split] = torch.zeros(3, dtype=dtype, device=self.device)
+        self._num_images[split] = 0
 
     def _finish_counting(self, split: str) -> dict[str, float]:
         """The split's metrics over all processes."""
-        totals = self.trainer.strategy.reduce(self._totals.pop(split), reduce_op="sum")
+        totals = self._totals.pop(split)
+        totals = torch.cat((totals, totals.new_tensor([self._num_images.pop(split)])))
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size = totals.tolist()
         size = max(size, 1)
@@ -199,6 +201,7 @@ class ImageClassifier(pl.LightningModule):
             "spec": self.spec.as_dict(),
             "fingerprint": self.fingerprint,
             "train_totals": self._totals["train"].cpu() if "train" in self._totals else None,
+            "train_images": self._num_images.get("train", 0),
             "next_batch": self._train_loader.state_dict(),
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
             "random_state": {
@@ -255,6 +258,7 @@ class ImageClassifier(pl.LightningModule):
             return
         if saved["train_totals"] is not None:
             self._totals["train"] = saved["train_totals"].to(self.device)
+            self._num_images["train"] = saved["train_images"]
         torch.set_rng_state(saved["random_state"]["cpu"].cpu())
         if saved["random_state"]["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu())
