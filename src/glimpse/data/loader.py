@@ -57,7 +57,7 @@ class EpochOrder:
 
     def __len__(self) -> int:
         """Batches in an epoch of this rank."""
-        return len(self._bounds())
+        return len(self._sizes())
 
     @property
     def _images_of_this_rank(self) -> int:
@@ -65,12 +65,12 @@ class EpochOrder:
             return -(-self.num_images // self.world_size)
         return len(range(self.rank, self.num_images, self.world_size))
 
-    def _bounds(self) -> list[tuple[int, int]]:
-        total = self._images_of_this_rank
-        starts = list(range(0, total, self.batch_size))
-        if self.training and len(starts) > 1 and total - starts[-1] == 1:
-            starts.pop()
-        return list(zip(starts, [*starts, total][1:], strict=True))
+    def _sizes(self) -> list[int]:
+        whole, rest = divmod(self._images_of_this_rank, self.batch_size)
+        sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        if self.training and len(sizes) > 1 and sizes[-1] == 1:
+            sizes[-2:] = [sizes[-2] + 1]
+        return sizes
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The positions (B,) int64 of each batch of an epoch, from batch `start` on."""
@@ -83,8 +83,7 @@ class EpochOrder:
             whole = self._images_of_this_rank * self.world_size
             order = order[torch.arange(whole) % self.num_images]
         order = order[self.rank :: self.world_size]
-        for first, end in self._bounds()[start:]:
-            yield order[first:end]
+        yield from order.split(self._sizes())[start:]
 
 
 class _Rows(Protocol):
@@ -128,10 +127,11 @@ class BatchLoader:
         # (`trainer.limit_train_batches`) is followed by the beginning of the next.
         start = self._next_batch if self._resumed and self._epoch == epoch else 0
         self._epoch, self._next_batch, self._resumed = epoch, start, False
+        num_batches = len(self)
         positions = self.order.batches(epoch, start)
         chosen = (self.rows[position] for position in positions)
         for number, batch in enumerate(self.fetch(chosen), start + 1):
-            self._next_batch = number % len(self)
+            self._next_batch = number % num_batches
             yield batch
 
     def state_dict(self) -> dict[str, int]:
