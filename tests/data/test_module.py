@@ -436,3 +436,30 @@ def test_embedded_data_leaves_no_files(tmp_path: Path) -> None:
     from_yaml("digits", tmp_path / "data")
     from_yaml("synthetic", tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = list(toy().loader("train", training=True, shuffle=True))
+    monkeypatch.setattr("glimpse.data.module.fits_on_gpu", lambda num_bytes, device: True)
+    data = toy()
+    first, again = (data.loader("train", training=True, shuffle=True) for _ in range(2))
+    assert first.fetch is again.fetch  # one copy, whoever asks
+    for batch, other in zip(first, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_batches_reach_the_gpu_from_its_memory_or_from_pinned_memory(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glimpse.data.loader.GPU_SHARE", share)
+    data, device = toy(), torch.device("cuda", 0)
+    rows = data._fetch(data.splits["train"].part, device)
+    [batch] = list(rows(iter([torch.tensor([2, 0])])))
+    assert (batch.images.device.type == "cuda") == (share > 0)
+    assert batch.images.is_pinned() == (share == 0)
+    moved = data.transfer_batch_to_device(batch, device, 0)
+    assert moved.images.device == moved.labels.device == moved.indices.device == device

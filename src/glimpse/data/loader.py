@@ -1,6 +1,7 @@
 """Batches: one gather from an array, in an order that is a function of (seed, epoch).
 
-No per-image Python and no worker processes where the images are one array. Images that are decoded
+No per-image Python and no worker processes where the images are one array, which lives on the GPU
+where it is small enough to. Images that are decoded
 on the fly (`data.cache=false`) go through worker processes in the same order. Either loader can
 start at any batch, which is how a run resumes in the middle of an epoch.
 """
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.cache import PixelFormat, decode
 from glimpse.errors import UserError
+
+GPU_SHARE = 0.3  # of a GPU's free memory that the images may take; the network needs the rest
 
 
 class Batch(NamedTuple):
@@ -145,7 +148,13 @@ class BatchLoader:
 
 
 class ArrayRows:
-    """Batches gathered from one array: (N, H, W, C) uint8 images, (N,) int64 labels."""
+    """Batches gathered from one array: (N, H, W, C) uint8 images, (N,) int64 labels.
+
+    Args:
+        images: in memory, mapped from a file, or on a GPU, where batches are then gathered.
+        labels: on the same device.
+        pin_memory: whether batches go on to a GPU from page-locked memory.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, *, pin_memory: bool) -> None:
         self.shape = images.shape[1:]
@@ -155,11 +164,20 @@ class ArrayRows:
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
         for chosen in rows:
+            chosen = chosen.to(self.images.device, non_blocking=True)
             images = self.images.index_select(0, chosen).view(-1, *self.shape)
             labels = self.labels.index_select(0, chosen)
             if self.pin_memory:
                 images, labels = images.pin_memory(), labels.pin_memory()
             yield Batch(images, labels, chosen)
+
+
+def fits_on_gpu(num_bytes: int, device: torch.device) -> bool:
+    """Whether an array may live on a GPU: it takes at most `GPU_SHARE` of what is free there."""
+    if device.type != "cuda":
+        return False
+    free, _total = torch.cuda.mem_get_info(device)
+    return num_bytes <= GPU_SHARE * free
 
 
 class DecodedRows:

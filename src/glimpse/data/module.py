@@ -26,7 +26,7 @@ from glimpse.data import cache as image_cache
 from glimpse.data.augment import Augmentation, uniform_draws
 from glimpse.data.cache import PixelFormat, Stored
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
-from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
 from glimpse.errors import UserError
 
@@ -110,6 +110,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.memory_format = torch.contiguous_format
         self.scored_split = "test"  # what `test_dataloader` serves
         self.splits: dict[str, Split] = {}
+        self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
 
     # What a dataset answers ---------------------------------------------------------------------
 
@@ -371,21 +372,9 @@ class ImageDataModule(pl.LightningDataModule):
     def loader(self, split: str, *, training: bool = False, shuffle: bool = False) -> BatchLoader:
         """Batches of a split, of this process's share of it."""
         trainer = self.trainer
-        pin_memory = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
         chosen = self.splits[split]
-        part = self._parts[chosen.part]
-        labels = torch.from_numpy(self._relabel[part.labels])
-        fetch: ArrayRows | DecodedRows
-        if isinstance(part, Stored):
-            fetch = ArrayRows(torch.from_numpy(part.images), labels, pin_memory=pin_memory)
-        else:
-            fetch = DecodedRows(
-                part.paths,
-                labels,
-                self._format,
-                num_workers=self.num_workers,
-                pin_memory=pin_memory,
-            )
+        fetch = self._fetch(chosen.part, device)
         order = EpochOrder(
             len(chosen.rows),
             batch_size=self.batch_size,
@@ -401,6 +390,28 @@ class ImageDataModule(pl.LightningDataModule):
             fetch,
             current_epoch=lambda: self._epoch if training else 0,
         )
+
+    def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
+        """Where the batches of a part come from: the GPU's memory, an array, or files."""
+        if (name, device) in self._on_gpu:
+            return self._on_gpu[name, device]
+        part = self._parts[name]
+        labels = torch.from_numpy(self._relabel[part.labels])
+        pin_memory = device.type == "cuda"
+        if isinstance(part, Files):
+            return DecodedRows(
+                part.paths,
+                labels,
+                self._format,
+                num_workers=self.num_workers,
+                pin_memory=pin_memory,
+            )
+        images = torch.from_numpy(part.images)
+        if not fits_on_gpu(images.nbytes, device):
+            return ArrayRows(images, labels, pin_memory=pin_memory)
+        rows = ArrayRows(images.to(device), labels.to(device), pin_memory=False)
+        self._on_gpu[name, device] = rows
+        return rows
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
