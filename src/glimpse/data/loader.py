@@ -86,7 +86,7 @@ class EpochOrder:
             whole = self._images_of_this_rank * self.world_size
             order = order[torch.arange(whole) % self.num_images]
         order = order[self.rank :: self.world_size]
-        yield from order.split(self._sizes())[start:]
+        yield from torch.split(order, self._sizes())[start:]
 
 
 class _Rows(Protocol):

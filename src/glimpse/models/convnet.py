@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
+from glimpse.models.patch_conv import PatchConv2d
 from glimpse.models.sizes import require
 
 
@@ -47,7 +48,7 @@ class ConvNet(nn.Module):
         blocks: list[nn.Module] = []
         for i, (num_inputs, num_outputs) in enumerate(itertools.pairwise(channels)):
             # A convolution's bias does nothing in front of batch norm.
-            blocks.append(nn.Conv2d(num_inputs, num_outputs, 3, padding=1, bias=not batch_norm))
+            blocks.append(PatchConv2d(num_inputs, num_outputs, bias=not batch_norm))
             if i < len(widths) - 1 and side >= 2:
                 blocks.append(nn.MaxPool2d(2))
                 side //= 2
