@@ -42,6 +42,9 @@ class ImageClassifier(pl.LightningModule):
         seed: of what a network draws in training, such as dropout.
         config: the run's resolved configuration as plain data, for checkpoints.
         fingerprint: of the data, for checkpoints.
+        tta: "flip": in the final measurement, score the mean of the logits of each image and its
+            mirror image as well, as metrics that end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
+            Seconds on a Single GPU).
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ImageClassifier(pl.LightningModule):
         seed: int,
         config: Mapping[str, Any],
         fingerprint: str,
+        tta: str | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -65,6 +69,7 @@ class ImageClassifier(pl.LightningModule):
         self.seed = seed
         self.config = config
         self.fingerprint = fingerprint
+        self.tta = tta
         self._totals: dict[str, Tensor] = {}
         self._num_images: dict[str, int] = {}
         self.validated = False  # whether val/… are of this epoch
@@ -87,9 +92,11 @@ class ImageClassifier(pl.LightningModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        logits = self(batch.images)
-        loss: Tensor = self.loss(logits, batch.labels)
-        self._count(split, loss.detach(), logits.detach(), batch.labels)
+        return self._score(self(batch.images), batch.labels, split)
+
+    def _score(self, logits: Tensor, labels: Tensor, split: str) -> Tensor:
+        loss: Tensor = self.loss(logits, labels)
+        self._count(split, loss.detach(), logits.detach(), labels)
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -107,7 +114,11 @@ class ImageClassifier(pl.LightningModule):
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self._scored_split)
+        logits = self(batch.images)
+        self._score(logits, batch.labels, self._scored_split)
+        if self._scores_flip:
+            both = (logits + self(batch.images.flip(3))) / 2
+            self._score(both, batch.labels, f"{self._scored_split}_flip")
 
     # Counting -----------------------------------------------------------------------------------
 
@@ -126,19 +137,19 @@ class ImageClassifier(pl.LightningModule):
         self._totals[split] = torch.zeros(3, dtype=dtype, device=self.device)
         self._num_images[split] = 0
 
-    def _finish_counting(self, split: str) -> dict[str, float]:
-        """The split's metrics over all processes."""
-        totals = self._totals.pop(split)
-        totals = torch.cat((totals, totals.new_tensor([self._num_images.pop(split)])))
+    def _finish_counting(self, split: str, suffix: str = "") -> dict[str, float]:
+        """The split's metrics over all processes; with the suffix "_flip", those of test-time flip."""
+        totals, num_images = self._totals.pop(split + suffix), self._num_images.pop(split + suffix)
+        totals = torch.cat((totals, totals.new_tensor([num_images])))
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size = totals.tolist()
         size = max(size, 1)
         self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
-        metrics = {f"{split}/loss": loss / size, f"{split}/acc": correct / size}
+        metrics = {"loss": loss / size, "acc": correct / size}
         if split != "train" and self._has_top5:
-            metrics[f"{split}/top5"] = in_top / size
-        return metrics
+            metrics["top5"] = in_top / size
+        return {f"{split}/{name}{suffix}": value for name, value in metrics.items()}
 
     @property
     def _has_top5(self) -> bool:
@@ -148,6 +159,10 @@ class ImageClassifier(pl.LightningModule):
     def _scored_split(self) -> str:
         return str(self.trainer.datamodule.scored_split)  # type: ignore[attr-defined]
 
+    @property
+    def _scores_flip(self) -> bool:
+        return self.tta == "flip" and self._scored_split != "train"
+
     def _require_finite(self, loss: float, what: str) -> None:
         if not math.isfinite(loss):
             rate = (
@@ -155,7 +170,8 @@ class ImageClassifier(pl.LightningModule):
             )
             raise DivergedError(
                 f"{what} is {loss}: the training has diverged (lr {rate:.3g}); "
-                "type a lower optimizer.lr, or trainer.gradient_clip_val=1"
+                "type a lower optimizer.lr (task=lr_find suggests one), "
+                "or trainer.gradient_clip_val=1"
             )
 
     def on_train_epoch_start(self) -> None:
@@ -181,9 +197,13 @@ class ImageClassifier(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._start_counting(self._scored_split)
+        if self._scores_flip:
+            self._start_counting(f"{self._scored_split}_flip")
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._finish_counting(self._scored_split), logger=False)
+        if self._scores_flip:
+            self.log_dict(self._finish_counting(self._scored_split, "_flip"), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 
@@ -240,6 +260,11 @@ class ImageClassifier(pl.LightningModule):
                 raise UserError(
                     f"resume: the checkpoint has another {group}; start a new run with this one"
                 )
+        if "training_weights" in checkpoint and "ema" not in (now["callbacks"] or {}):
+            raise UserError(
+                "resume: the checkpoint holds a moving average beside the training weights; "
+                "leave ema in callbacks"
+            )
         if (
             saved["next_batch"]["next_batch"]
             and before["data"]["batch_size"] != now["data"]["batch_size"]

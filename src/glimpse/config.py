@@ -26,7 +26,7 @@ GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer
 TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
     "model": (("glimpse.models.",), "torch.nn.Module"),
-    "optimizer": (("torch.optim.",), "torch.optim.Optimizer"),
+    "optimizer": (("torch.optim.", "glimpse.muon."), "torch.optim.Optimizer"),
     "scheduler": (("glimpse.optim.",), None),
     "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
     "augment": (("glimpse.data.augment.",), "glimpse.data.augment.Augmentation"),
@@ -76,6 +76,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.num_val": (1, float("inf")),
     "optimizer.lr": (0, float("inf")),
     "optimizer.weight_decay": (0, float("inf")),
+    "optimizer.momentum": (0, 1),
+    "callbacks.ema.decay": (0, 1),
+    "lr_find.start": (1e-30, float("inf")),
+    "lr_find.end": (1e-30, float("inf")),
+    "lr_find.num_steps": (20, float("inf")),
     "trainer.max_epochs": (-1, float("inf")),
     "trainer.overfit_batches": (0, float("inf")),
     "trainer.accumulate_grad_batches": (1, float("inf")),
@@ -90,7 +95,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "task": ("fit",),
+    "task": ("fit", "lr_find"),
+    "tta": (None, "flip"),
     "data.normalize": ("none", "dataset", "imagenet"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
@@ -126,6 +132,10 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     for key, value in found.items():
         _check_kind(key, value, known.get(key))
         _check_range(key, value)
+    if resolved.task != "fit" and resolved.resume:
+        raise UserError(f"task={resolved.task} has nothing to go on with: leave resume out")
+    if resolved.tta and not resolved.test:
+        raise UserError("tta=flip is measured at the end, which test=false leaves out")
 
 
 def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:

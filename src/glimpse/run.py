@@ -25,7 +25,7 @@ from lightning.pytorch.profilers import (
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from glimpse import optim, precision
+from glimpse import lr_find, optim, precision
 from glimpse.callbacks import pictures, tensorboard
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, to_resume_from
 from glimpse.callbacks.pictures import BatchPicture
@@ -95,7 +95,9 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         logger: Logger | None = build(
             "logger", config.logger, save_dir=folder, name="", version="tensorboard"
         )
-        trainer = _trainer(config, chosen.name, logger, folder, record, checkpoints)
+        ours = [StopOnSignal(checkpoints), BatchPicture(folder)]
+        ours += [record, Progress(checkpoints), checkpoints]  # after the epoch's metrics, in order
+        trainer = _trainer(config, chosen.name, logger, folder, ours)
         if config.check:
             _push_one_batch(classifier, data)
             summary["status"] = "checked"
@@ -104,6 +106,16 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
             write_json(folder / "environment.json", environment())
             if logger:
                 tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+        if config.task == "lr_find":
+            summary["metrics"] = lr_find.find(
+                config,
+                classifier,
+                data,
+                lambda changed, test: _trainer(changed, chosen.name, None, folder, [test]),
+                logger=logger,
+                folder=folder,
+            )
+            return None
         resume_from = to_resume_from(checkpoints.last.parent) if config.resume else None
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
@@ -151,6 +163,7 @@ def build_classifier(
         seed=config.seed,
         config=plain(config),
         fingerprint=data.fingerprint,
+        tta=config.tta,
     )
 
 
@@ -176,15 +189,13 @@ def _trainer(
     precision_name: str,
     logger: Logger | None,
     folder: Path,
-    record: EpochRecord,
-    checkpoints: Checkpoints,
+    ours: list[Callback],
 ) -> pl.Trainer:
     arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
     if arguments["profiler"] in PROFILERS:  # into the folder, as fit-profile.txt
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
     callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values()]
-    callbacks += [StopOnSignal(checkpoints), BatchPicture(folder)]
-    callbacks += [record, Progress(checkpoints), checkpoints]  # after the epoch's metrics, in order
+    callbacks += ours
     for callback in callbacks:
         _pass_over_empty_hooks(callback, Callback)
     try:
@@ -241,7 +252,7 @@ def _final_metrics(
         classifier.load_state_dict(best["state_dict"])
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]  # a profile is of training
     metrics: dict[str, float] = {}
-    for split in ("train", "test"):
+    for split in ("train", "val", "test") if config.tta else ("train", "test"):
         if split in data.splits:
             data.scored_split = split
             trainer.test(classifier, datamodule=data, verbose=False)
@@ -262,6 +273,9 @@ def _print_result(
             console.print(
                 f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
             )
+        if f"{split}/acc_flip" in summary["metrics"]:
+            accuracy = summary["metrics"][f"{split}/acc_flip"]
+            console.print(f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)")
     if "test" not in data.splits:
         console.print("no test set: the validation set chose the checkpoint and measures it")
     if summary["best_epoch"]:
@@ -303,7 +317,8 @@ def _summary(
             summary["status"] = "finished"
     except Interrupted:
         summary["status"] = "interrupted"
-        console.print(f"go on with: python train.py {shlex.quote(f'resume={shown(folder)}')}")
+        if config.task == "fit":
+            console.print(f"go on with: python train.py {shlex.quote(f'resume={shown(folder)}')}")
         raise
     except Exception as error:
         from glimpse.launch import explain

@@ -1,0 +1,256 @@
+"""`task=lr_find`: raise the learning rate at every step until the loss blows up, and suggest one.
+
+Source: L. Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3, as fastai
+does it: the rate grows by a constant factor, the loss is smoothed, the test stops at four times its
+lowest value, and three points of the curve are suggested.
+
+A copy of the classifier is trained, in the run's own precision and with its augmentation, so that
+there is nothing to restore but the random state. Lightning's Tuner.lr_find is left aside: it gives
+every parameter group the same rate, saves and reloads a checkpoint around the test, keeps the random
+state it ends with, and looks for the steepest point over the rate itself, not its logarithm.
+
+Left out: early stopping, validation and other callbacks of Lightning while the test runs.
+"""
+
+import copy
+import csv
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.data.module import ImageDataModule
+from glimpse.errors import UserError
+from glimpse.optim import Schedule
+
+SMOOTHING = 0.98  # of the loss; this and the next three are fastai's
+BLOWN_UP = 4.0  # times the lowest smoothed loss
+LEFT_OUT_BEFORE = 0.1  # of the steps: the average of few losses
+LEFT_OUT_AFTER = 5  # steps: where it blows up
+FEWEST_POINTS = 5  # that suggest anything
+
+
+class RangeTest(Checkpoint):
+    """Records the loss of each optimizer step, and stops the fit when it has blown up.
+
+    A `Checkpoint` only in name: where there is none, Lightning adds one that saves.
+
+    Args:
+        rates: of each step, as someone would type them as `optimizer.lr`.
+    """
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        self.rates = rates
+        self.losses: list[float] = []
+        self.smoothed: list[float] = []
+        self._average = 0.0
+        self._batches: list[Tensor] = []  # losses since the last step
+
+    def schedule(self, lr: float) -> Callable[[Any, float], Schedule]:
+        """A factor on every group's own rate, so that their ratios stay.
+
+        Args:
+            lr: the `optimizer.lr` that the groups were built with.
+        """
+        last = len(self.rates) - 1
+        return lambda optimizer, _total_steps: Schedule(
+            LambdaLR(optimizer, lambda step: self.rates[min(step, last)] / lr), "step"
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._batches.append(outputs["loss"] * trainer.accumulate_grad_batches)
+        if trainer.global_step == len(self.losses):  # gradients are accumulated
+            return
+        loss = trainer.strategy.reduce(torch.stack(self._batches).mean(), reduce_op="mean")
+        assert isinstance(loss, Tensor)
+        self._batches.clear()
+        self.losses.append(loss.item())
+        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * self.losses[-1]
+        self.smoothed.append(self._average / (1 - SMOOTHING ** len(self.losses)))
+        blown_up = self.smoothed[-1] > BLOWN_UP * min(self.smoothed)
+        if blown_up or not math.isfinite(self.losses[-1]):
+            trainer.should_stop = True
+
+
+def find(
+    config: DictConfig,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    make_trainer: Callable[[DictConfig, Callback], pl.Trainer],
+    *,
+    logger: Logger | None,
+    folder: Path,
+) -> dict[str, float]:
+    """Test rates on a copy of the classifier and leave the curve in the run folder.
+
+    Args:
+        config: of the run.
+        classifier: stays as it is.
+        data: what to train on.
+        make_trainer: from a changed configuration and the callback to add.
+        logger: gets the curve as well.
+        folder: the run folder.
+
+    Returns:
+        The suggestions, as metrics of the run.
+
+    Raises:
+        UserError: the rates tried leave no curve.
+    """
+    settings, lr = config.lr_find, float(config.optimizer.lr)
+    if not lr:
+        raise UserError("optimizer.lr=0: task=lr_find scales it; type any rate above 0")
+    rates = np.geomspace(settings.start, settings.end, settings.num_steps).tolist()
+    console.print(f"trying rates from {rates[0]:g} to {rates[-1]:g} in {len(rates)} steps")
+    test = RangeTest(rates)
+    trial = copy.deepcopy(classifier)
+    trial.make_schedule = test.schedule(lr)
+    trainer = make_trainer(_for_the_test(config), test)
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices), suppress(DivergedError):
+        trainer.fit(trial, datamodule=data)
+    suggested = suggest(rates, test.smoothed)
+    if IS_FIRST_PROCESS:
+        _write_table(folder / "lr_find.csv", test)
+        picture = folder / "figures" / "lr_find.png"
+        _draw(picture, test, suggested)
+        if isinstance(logger, TensorBoardLogger):
+            _log(logger, test, picture)
+        for name, rate in suggested.items():
+            console.print(f"{name:11} {rate:.2g}")
+        console.print(f"curve: {picture}", markup=False)
+        console.print(f"train with: {_command(folder, suggested['valley'])}", markup=False)
+    return {f"lr_find/{name}": rate for name, rate in suggested.items()}
+
+
+def _for_the_test(config: DictConfig) -> DictConfig:
+    """Steps in place of epochs, no validation, and of the callbacks those that change the training."""
+    steps = {
+        "max_epochs": -1, "max_steps": config.lr_find.num_steps, "min_epochs": None,
+        "min_steps": None, "fast_dev_run": False, "limit_val_batches": 0,
+        "num_sanity_val_steps": 0, "val_check_interval": 1.0,
+    }  # fmt: skip
+    changed = OmegaConf.merge(config, {"trainer": steps})
+    assert isinstance(changed, DictConfig)
+    chosen = config.callbacks or {}
+    changed.callbacks = {n: c for n, c in chosen.items() if c._target_.startswith("glimpse.")}
+    return changed
+
+
+def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
+    """A tenth of the rate of the lowest loss, the steepest point, and that of the valley.
+
+    Args:
+        rates: of each step, evenly spaced on a logarithmic scale; may be more than there are losses.
+        smoothed: the smoothed losses.
+
+    Raises:
+        UserError: there are too few finite losses.
+    """
+    first = int(LEFT_OUT_BEFORE * len(rates))
+    losses = np.array(smoothed)[first:-LEFT_OUT_AFTER]
+    losses = losses[np.isfinite(losses)]  # only the last can be otherwise
+    if len(losses) < FEWEST_POINTS:
+        raise UserError(
+            f"task=lr_find: the loss blew up after {len(smoothed)} steps, at a rate of "
+            f"{rates[len(smoothed) - 1]:.2g}: type a lower lr_find.start"
+        )
+    return {
+        "minimum/10": rates[first + int(losses.argmin())] / 10,
+        "steepest": rates[first + int(np.diff(losses).argmin())],
+        "valley": rates[first + valley(losses)],
+    }
+
+
+def valley(losses: NDArray[np.float64]) -> int:
+    """Two thirds of the way down the longest valley, as an index into the losses.
+
+    The valley is the longest series of losses, not necessarily neighbours, each lower than the one
+    before. Two thirds is what fastai's documentation says; its code takes half, which lay too low on
+    digits and Fashion-MNIST.
+    """
+    lengths, starts = np.ones(len(losses), int), np.arange(len(losses))
+    for i in range(len(losses)):
+        higher = np.flatnonzero(losses[:i] > losses[i])
+        if len(higher):
+            before = higher[lengths[higher].argmax()]
+            lengths[i], starts[i] = lengths[before] + 1, starts[before]
+    end = int(lengths.argmax())
+    start = int(starts[end])
+    return start + (end - start) * 2 // 3
+
+
+def _command(folder: Path, rate: float) -> str:
+    """The training that was asked for, at this rate."""
+    recorded = folder / ".hydra" / "overrides.yaml"
+    listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
+    own = ("task=", "lr_find.", "optimizer.lr=")
+    kept = [override for override in map(str, listed) if not override.startswith(own)]
+    return shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:.2g}"])
+
+
+def _write_table(path: Path, test: RangeTest) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("lr", "loss", "smoothed_loss"))
+        writer.writerows(zip(test.rates, test.losses, test.smoothed, strict=False))
+
+
+def _draw(path: Path, test: RangeTest, suggested: Mapping[str, float]) -> None:
+    """Loss over the rate, from below the lowest loss to a little above the first."""
+    from matplotlib.figure import Figure  # a second, only when drawing
+
+    rates = test.rates[: len(test.losses)]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(rates, test.losses, ".", color="0.75", label="of each step")
+    axis.plot(rates, test.smoothed, color="tab:blue", label="smoothed")
+    for (name, rate), colour in zip(
+        suggested.items(), ("tab:green", "tab:red", "tab:orange"), strict=True
+    ):
+        loss = np.interp(math.log(rate), np.log(rates), test.smoothed)
+        axis.plot(rate, loss, "o", color=colour, label=f"{name}  {rate:.2g}")
+        axis.axvline(rate, color=colour, alpha=0.4, linewidth=1)
+    lowest, first = np.nanmin(test.losses), test.losses[0]
+    margin = 0.1 * max(first - lowest, 0.5 * abs(first))
+    axis.set_ylim(lowest - margin, first + 3 * margin)
+    axis.set_xscale("log")
+    axis.set_xlabel("learning rate (optimizer.lr)")
+    axis.set_ylabel("train loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _log(logger: TensorBoardLogger, test: RangeTest, picture: Path) -> None:
+    """The curve as an image, and by step as scalars."""
+    writer = logger.experiment
+    for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):
+        for name, value in zip(("lr", "loss", "smoothed_loss"), row, strict=True):
+            writer.add_scalar(f"lr_find/{name}", value, step)
+    image = np.asarray(Image.open(picture).convert("RGB"))
+    writer.add_image("lr_find", image, 0, dataformats="HWC")
+    writer.close()
