@@ -57,7 +57,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     assert listed <= accepted
     if node._target_.startswith("glimpse."):  # nothing of ours is out of reach of the command line
         given_by_the_run = {
-            "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "total_steps", "args", "kwargs",
+            "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "params", "total_steps", "args", "kwargs",
         }  # fmt: skip
         assert accepted - given_by_the_run == listed
 

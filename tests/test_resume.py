@@ -71,6 +71,7 @@ def check_stopped_equals_unbroken(
         ("trainer.val_check_interval=0.5", ("on_validation_batch_end", 1, 0)),
         ("trainer.accumulate_grad_batches=2", ("on_train_batch_end", 1, 2)),
         ("trainer.limit_train_batches=5", ("on_train_batch_end", 1, 2)),
+        ("optimizer=muon", ("on_train_batch_end", 1, 2)),
     ],
 )
 def test_stopped_and_resumed_with_other_loops(

@@ -1,0 +1,92 @@
+"""Muon: orthogonal updates for hidden matrices and kernels, AdamW for the rest."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import composed
+from glimpse import optim
+from glimpse.muon import Muon
+
+
+def build(network: nn.Module, *overrides: str) -> Muon:
+    config, _ = composed("optimizer=muon", *overrides)
+    optimizer = optim.build_optimizer(network, config.optimizer)
+    assert isinstance(optimizer, Muon)
+    return optimizer
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.BatchNorm2d(12), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(12, 24), nn.Linear(24, 10),
+    )  # fmt: skip
+
+
+def step(net: nn.Module, optimizer: Muon) -> dict[str, Tensor]:
+    """The change of each parameter in a step."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        return loss
+
+    images, labels = torch.randn(16, 3, 8, 8), torch.arange(16) % 10
+    optimizer.step(closure)
+    return {name: p.detach() - before[name] for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_updates_of_hidden_matrices_are_orthogonal(layout: torch.memory_format) -> None:
+    net = network().to(memory_format=layout)
+    change = step(net, build(net, "optimizer.weight_decay=0", "optimizer.lr=0.5"))
+    for name in ("1.weight", "5.weight"):
+        update = change[name].flatten(1)
+        size = 0.5 * 0.2 * max(update.shape) ** 0.5  # Liu et al. 2025, equation 4
+        values = torch.linalg.svdvals(update)[:9] / size  # ten classes: the gradient's rank is nine
+        assert values.min() > 0.5, name
+        assert values.max() < 1.5, name
+    for name in ("0.weight", "6.weight", "6.bias", "2.weight"):  # AdamW's first step is lr, signed
+        torch.testing.assert_close(change[name].abs().amax(), torch.tensor(0.5), rtol=0.01, atol=0)
+
+
+def test_the_layout_in_memory_changes_nothing() -> None:
+    changes = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = network().to(memory_format=layout)
+        optimizer = build(net)
+        torch.manual_seed(1)
+        changes.append([step(net, optimizer)["1.weight"] for _ in range(3)][-1])
+    torch.testing.assert_close(changes[0], changes[1], rtol=0.05, atol=1e-4)
+
+
+def test_weight_decay_shrinks_matrices_and_spares_biases() -> None:
+    net = network()
+    optimizer = build(net, "optimizer.lr=0.5", "optimizer.weight_decay=0.4")
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        factor = 0.8 if parameter.ndim > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), factor * before[name])
+
+
+def test_its_state_can_be_saved_and_loaded() -> None:
+    nets = network(), network()
+    optimizers = [build(net) for net in nets]
+    torch.manual_seed(1)
+    step(nets[0], optimizers[0])
+    nets[1].load_state_dict(nets[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        torch.manual_seed(2)
+        step(net, optimizer)
+    for first, second in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(first, second)
