@@ -1,6 +1,7 @@
 """The moving average of the weights: what is validated, kept and tested; resume; other callbacks."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,18 @@ def test_the_average_cannot_be_left_out_of_a_resumed_run_but_may_join_it(execute
     assert "training_weights" in load(folder)
     with pytest.raises(UserError, match="leave ema in callbacks"):
         execute(*SMALL, "trainer.max_epochs=5", f"resume={folder}", folder=folder)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_with_a_compiled_network(execute: Execute, tmp_path: Path) -> None:
+    options = ("callbacks=[ema]", "data=synthetic", "data.shape=[1,8,8]", "model=linear")
+    short = (*options, "trainer=cpu", "trainer.max_epochs=1", "data.num_train=256", "logger=none")
+    plain = load(execute(*short, folder=tmp_path / "plain"))
+    compiled = load(execute(*short, "compile=true", folder=tmp_path / "compiled"))
+    for kind in ("state_dict", "training_weights"):
+        for name, value in plain[kind].items():
+            torch.testing.assert_close(compiled[kind].pop(name), value, rtol=1e-3, atol=1e-5)
+        assert not compiled[kind]
 
 
 @pytest.mark.gpu

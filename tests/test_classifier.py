@@ -1,0 +1,56 @@
+"""Test-time flip: a metric of its own, beside the plain one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Execute, composed
+from glimpse.config import build
+from glimpse.errors import UserError
+from glimpse.run import build_data
+
+TINY = (
+    "data=synthetic", "data.shape=[3,8,8]", "data.num_train=120", "data.num_val=60",
+    "data.num_classes=6", "data.batch_size=16", "model=mlp", "model.widths=[16]", "trainer=cpu",
+    "trainer.max_epochs=1",
+)  # fmt: skip
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads((folder / "summary.json").read_text())["metrics"]
+    return metrics
+
+
+def test_flip_is_measured_beside_the_plain_metrics(
+    execute: Execute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = read_metrics(execute(*TINY, folder=tmp_path / "plain"))
+    assert "mirror" not in capsys.readouterr().out
+    folder = execute(*TINY, "tta=flip")
+    metrics = read_metrics(folder)
+    names = {f"{s}/{m}_flip" for s in ("val", "test") for m in ("loss", "acc", "top5")}
+    assert {n: v for n, v in metrics.items() if n not in names} == plain
+    config, _ = composed(*TINY)
+    data = build_data(config)
+    network = build("model", config.model, data.spec).eval()
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    network.load_state_dict({n.removeprefix("network."): v for n, v in best.items()})
+    printed = capsys.readouterr().out
+    for split in ("val", "test"):
+        batches = [data.to_network(batch) for batch in data.loader(split)]
+        images, labels = (torch.cat([b[i] for b in batches]) for i in (0, 1))
+        with torch.no_grad():
+            logits = (network(images) + network(images.flip(3))) / 2
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+        assert metrics[f"{split}/acc_flip"] == pytest.approx(accuracy)
+        loss = torch.nn.functional.cross_entropy(logits, labels).item()
+        assert metrics[f"{split}/loss_flip"] == pytest.approx(loss, rel=1e-5)
+        assert metrics[f"{split}/loss_flip"] != metrics[f"{split}/loss"]
+        assert f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)" in printed
+
+
+def test_flip_without_the_final_measurement_is_refused() -> None:
+    with pytest.raises(UserError, match="test=false leaves out"):
+        composed("tta=flip", "test=false")
