@@ -168,7 +168,12 @@ def test_the_average_cannot_be_left_out_of_a_resumed_run_but_may_join_it(execute
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_with_a_compiled_network(execute: Execute, tmp_path: Path) -> None:
     options = ("callbacks=[ema]", "data=synthetic", "data.shape=[1,8,8]", "model=linear")
-    short = (*options, "trainer=cpu", "trainer.max_epochs=1", "data.num_train=256", "logger=none")
+    batches = (
+        "data.batch_size=64",
+        "data.num_train=128",
+        "data.num_val=64",
+    )  # of one size: it compiles each
+    short = (*options, *batches, "trainer=cpu", "trainer.max_epochs=1", "logger=none", "test=false")
     plain = load(execute(*short, folder=tmp_path / "plain"))
     compiled = load(execute(*short, "compile=true", folder=tmp_path / "compiled"))
     for kind in ("state_dict", "training_weights"):
