@@ -137,7 +137,7 @@ def test_everything_is_as_it_was_afterwards(tmp_path: Path) -> None:
         kept = ("max_steps", "max_epochs", "limit_val_batches")
         return pl.Trainer(
             **{name: changed.trainer[name] for name in kept}, accelerator="cpu", logger=False,
-            callbacks=[test], enable_checkpointing=False, enable_progress_bar=False,
+            callbacks=[test], enable_progress_bar=False,
             enable_model_summary=False,
         )  # fmt: skip
 
