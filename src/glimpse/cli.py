@@ -1,25 +1,22 @@
-"""The `glimpse` command: what to do with runs after training."""
+"""The `glimpse` command: look at datasets before training (cli_data.py) and at runs after it."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from glimpse import cli_data
 from glimpse.errors import UserError
 from glimpse.runs import report as runs_report
+from glimpse.tables import print_table
 
 app = typer.Typer(
-    help="Look at runs of `python train.py`.", no_args_is_help=True, add_completion=False
+    help="Look at datasets, and at runs of `python train.py`.",
+    no_args_is_help=True,
+    add_completion=False,
 )
-
-
-@app.callback()
-def main() -> None:
-    """Look at runs of `python train.py`."""
+app.add_typer(cli_data.app, name="data")
 
 
 @app.command()
@@ -32,12 +29,7 @@ def report(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    table = Table(box=None, pad_edge=False)
-    for name in runs_report.COLUMNS:
-        table.add_column(name, overflow="fold")
-    for row in runs_report.rows(runs):
-        table.add_row(*map(Text, row))  # brackets are no markup
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print_table(runs_report.COLUMNS, runs_report.rows(runs))
     path = folder / "report.html"
     path.write_text(runs_report.page(runs, folder.resolve()), encoding="utf-8")
     print(f"page: {path}")

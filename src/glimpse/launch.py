@@ -30,7 +30,7 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from glimpse import config as configuration
@@ -111,16 +111,37 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
     return result
 
 
-def explain(error: BaseException) -> str:
-    """One line for an error: what was found, what was expected, what to type."""
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that `python train.py <overrides>` would run, checked.
+
+    Raises:
+        Exception: whatever `explain` has one line for.
+    """
+    register_resolvers()
+    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        choices = config.hydra.runtime.choices
+        with open_dict(config):
+            del config["hydra"]
+        configuration.check(config, choices)
+    return config
+
+
+def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
+    """One line for an error: what was found, what was expected, what to type.
+
+    Args:
+        error: what was raised.
+        typed: the overrides that led to it; None: the process's arguments.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException):
-        return _explain_missing_choice(error)
+        return _explain_missing_choice(error, typed)
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
-            return configuration.unknown_key(key[1], _known_keys())
+            return configuration.unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
     if "Ambiguous value" in str(error):
@@ -138,7 +159,7 @@ def _one_line(text: str) -> str:
     return lines[0] if lines else "no message"
 
 
-def _explain_missing_choice(error: MissingConfigException) -> str:
+def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
     missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
@@ -146,15 +167,15 @@ def _explain_missing_choice(error: MissingConfigException) -> str:
     files = (configuration.config_folder() / group).glob("[!_]*.yaml")
     available = [file.stem for file in files]
     if not available:
-        return configuration.unknown_key(group, _known_keys())
+        return configuration.unknown_key(group, _known_keys(typed))
     return configuration.unknown_choice(group, choice, available)
 
 
-def _known_keys() -> list[str]:
-    """The keys of the configuration that the command line chose, without its values."""
+def _known_keys(typed: Sequence[str] | None) -> list[str]:
+    """The keys of the configuration that the overrides chose, without their values."""
     groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
     choices = []
-    for argument in sys.argv[1:]:
+    for argument in sys.argv[1:] if typed is None else typed:
         group, _, chosen = argument.partition("=")
         folder = configuration.config_folder() / group
         names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]

@@ -73,7 +73,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     with _summary(config, folder, names) as summary:
-        device = _device(config)
+        device = device_of(config)
         if device == "cpu":  # or each step of Adam looks for a GPU by loading NVML anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning sets it to 1
         data = build_data(config)
@@ -140,11 +140,17 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
 
 def build_data(config: DictConfig) -> ImageDataModule:
     """The dataset, downloaded, cached and split, with its `spec`."""
+    data = unprepared_data(config)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def unprepared_data(config: DictConfig) -> ImageDataModule:
+    """The dataset before its files are looked for."""
     augment = build("augment", config.augment)
     data = build("data", config.data, data_dir=config.data_dir, seed=config.seed, augment=augment)
     assert isinstance(data, ImageDataModule)
-    data.prepare_data()
-    data.setup()
     return data
 
 
@@ -167,7 +173,7 @@ def build_classifier(
     )
 
 
-def _device(config: DictConfig) -> str:
+def device_of(config: DictConfig) -> str:
     """What `trainer.accelerator` means here.
 
     Raises:

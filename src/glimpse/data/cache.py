@@ -15,11 +15,13 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -32,6 +34,7 @@ from glimpse.errors import UserError
 
 FORMAT = 1  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
+_Result = TypeVar("_Result")
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
@@ -169,35 +172,45 @@ def _store(
     wanted = pixel_format(source)
     shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
-    counts = np.zeros((wanted.channels, 256), np.int64)
-    starts = range(0, len(part.paths), CHUNK)
-    workers = max(1, min(num_workers, len(starts)))
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
+    decode_chunk = partial(_decode_chunk, file, wanted)
+    counts = np.zeros((wanted.channels, 256), np.int64)
+    for chunk_counts in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
+        counts += chunk_counts
+    return counts
+
+
+def each_chunk(
+    function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
+) -> Iterator[_Result]:
+    """`function(files, number of the first)` of each chunk of files, in order, in `num_workers`
+    processes, with a progress bar.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    starts = range(0, len(paths), CHUNK)
+    chunks = [paths[start : start + CHUNK] for start in starts]
+    progress = partial(tqdm, total=len(chunks), unit="chunk", disable=None)
+    workers = max(1, min(num_workers, len(chunks)))
     if workers == 1:  # starting a process would take longer than a few images
-        for start in tqdm(starts, unit="chunk", disable=None):
-            counts += _decode_chunk(file, start, part.paths[start : start + CHUNK], wanted)
-        return counts
+        yield from progress(map(function, chunks, starts))
+        return
     context = multiprocessing.get_context("spawn")
     leave_to_us = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
     with ProcessPoolExecutor(
         workers, context, initializer=signal.signal, initargs=leave_to_us
     ) as pool:
-        jobs = [
-            pool.submit(_decode_chunk, file, start, part.paths[start : start + CHUNK], wanted)
-            for start in starts
-        ]
         try:
-            for job in tqdm(as_completed(jobs), total=len(jobs), unit="chunk", disable=None):
-                counts += job.result()
+            yield from progress(pool.map(function, chunks, starts))
         except BrokenProcessPool as error:
             raise UserError("a decoding process was killed (out of memory?); run again") from error
         finally:
             pool.shutdown(cancel_futures=True)
-    return counts
 
 
 def _decode_chunk(
-    file: Path, start: int, paths: Sequence[Path], wanted: PixelFormat
+    file: Path, wanted: PixelFormat, paths: Sequence[Path], start: int
 ) -> NDArray[np.int64]:
     array = np.lib.format.open_memmap(file, "r+")
     rows = np.stack([decode(path, wanted) for path in paths])

@@ -147,11 +147,15 @@ class ImageDataModule(pl.LightningDataModule):
         """Download what is not there and fill the cache; safe in several processes at once."""
         if self.splits:
             return
+        self.require_files()
+        self._load()
+
+    def require_files(self) -> None:
+        """Download what is not there."""
         if not self.embedded and not any(True for _ in self.source_files()):
             self.download()
             if not any(True for _ in self.source_files()):
                 raise UserError(self.missing())
-        self._load()
 
     def setup(self, stage: str | None = None) -> None:
         """Draw the splits and state the `spec`; `prepare_data` comes first."""
@@ -332,6 +336,10 @@ class ImageDataModule(pl.LightningDataModule):
         for name in sorted(self.splits):
             digest.update(name.encode() + self.splits[name].rows.tobytes())
         return digest.hexdigest()[:16]
+
+    def part(self, split: str) -> Stored | Files:
+        """What a split's images are taken from; `splits[split].rows` says which of them."""
+        return self._parts[self.splits[split].part]
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """The labels (M,) of a split's images, in their order."""

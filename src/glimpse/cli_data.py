@@ -1,0 +1,256 @@
+"""`glimpse data …`: what a dataset is, holds and looks like, and whether all of it can be read.
+
+A dataset is named as in `data=NAME`, followed by any overrides of `python train.py`. Nothing heavy is
+imported before the configuration is composed and checked.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glimpse.errors import UserError
+from glimpse.tables import print_table
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from glimpse.data.facts import Facts
+    from glimpse.data.files import FileFacts
+    from glimpse.data.walk import Walk
+
+FEW_CLASSES = 20  # all of them are listed
+NUM_ENDS = 5  # of more classes, so many of the most and of the least frequent
+
+app = typer.Typer(help="Look at datasets before training on them.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="as `glimpse data list` has it", metavar="NAME")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="overrides as `python train.py` takes them", metavar="KEY=VALUE"),
+]
+
+
+@app.command("list")
+def list_() -> None:
+    """The datasets and what they are.
+
+    Example: glimpse data list
+    """
+    from glimpse.config import config_folder
+
+    files = sorted((config_folder() / "data").glob("*.yaml"))
+    print_table(("data=", ""), [(file.stem, _first_sentence(file)) for file in files])
+
+
+@app.command()
+def info(
+    name: Name,
+    overrides: Overrides = None,
+    every_class: Annotated[bool, typer.Option("--all", help="list every class")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Sizes, classes, channel statistics, duplicates, grey and odd images.
+
+    Downloads the dataset where it is not there, and decodes it into the cache, as a training would.
+
+    Example: glimpse data info image_folder data.root=photos data.presize=64 data_dir=data
+    """
+    with _one_line_errors(name, overrides) as config:
+        # What is said on the way must not stand in the JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            from glimpse.data.facts import gather_facts
+            from glimpse.run import build_data
+
+            if config.data.cache:  # the statistics are asked for, whatever a training would take
+                config.data.normalize = "dataset"
+            facts = gather_facts(build_data(config))
+        if as_json:
+            print(json.dumps(asdict(facts), ensure_ascii=False, indent=2))
+        else:
+            _print_facts(name, facts, every_class)
+
+
+@app.command()
+def show(
+    name: Name,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="the PNG [default: data-NAME.png]")] = None,
+    num: Annotated[int, typer.Option(help="how many images", min=1, max=400)] = 32,
+) -> None:
+    """A picture of the first training batch, before and after augmentation.
+
+    Example: glimpse data show cifar10 augment=crop_flip --out cifar10.png
+    """
+    with _one_line_errors(name, overrides) as config:
+        path = out or Path(f"data-{name}.png")
+        if path.suffix.lower() != ".png":
+            raise UserError(f"--out {path}: expected a name that ends in .png")
+        if not path.parent.is_dir():
+            raise UserError(f"--out {path}: there is no folder {path.parent}")
+        from glimpse.data.sheet import draw_batch
+        from glimpse.run import build_data
+
+        draw_batch(build_data(config), path, num_images=num)
+        print(path)
+
+
+@app.command()
+def check(name: Name, overrides: Overrides = None) -> None:
+    """Go through one sample and one batch step by step, then open every file; name what is broken.
+
+    Exits with 1 where a step fails or a file is broken.
+
+    Example: glimpse data check image_folder data.root=photos
+    """
+    with _one_line_errors(name, overrides) as config:
+        import torch
+
+        from glimpse.data.walk import Walk
+        from glimpse.run import device_of, unprepared_data
+
+        walk = Walk(unprepared_data(config), device=torch.device(device_of(config)))
+        is_whole = _print_steps(walk)
+        if not _print_faults(walk) or not is_whole:
+            raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[DictConfig]":
+    """The checked configuration; what goes wrong with it, and within, is one line and exit code 1."""
+    from glimpse import launch
+
+    typed = [f"data={name}", *(overrides or ())]
+    try:
+        if "=" in name:
+            raise UserError(f"{name}: expected the name of a dataset before the overrides")
+        yield launch.composed(typed)
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {launch.explain(error, typed)}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _first_sentence(file: Path) -> str:
+    """Of the comment at the top of a YAML file."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return re.split(r"(?<=\.)\s", " ".join(lines), maxsplit=1)[0]
+
+
+def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
+    colour = "grey" if facts.channels == 1 else "RGB"
+    size = f"{facts.width}×{facts.height} {colour}"
+    print(f"{name}: {size}, {len(facts.class_names)} classes\n")
+    print_table(
+        ("split", "images", "majority accuracy", "from"),
+        [
+            (split, f"{found.num_images:,}", f"{found.majority_accuracy:.4f}", found.origin)
+            for split, found in facts.splits.items()
+        ],
+    )
+    print()
+    _print_statistics(facts)
+    print()
+    _print_classes(facts, every_class)
+    print()
+    _print_duplicates(facts)
+    if facts.channels > 1:
+        grey = [f"{split} {found.num_grey:,}" for split, found in facts.splits.items()]
+        print(f"grey images: {', '.join(grey)}")
+    if facts.files:
+        _print_files(facts.files)
+
+
+def _print_statistics(facts: "Facts") -> None:
+    if facts.mean is None or facts.std is None:
+        print("mean and std: data.cache=true computes them")
+        return
+    print("the training set's pixels, in [0, 1]")
+    channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)
+    rows = zip(channels, facts.mean, facts.std, strict=True)
+    print_table(("channel", "mean", "std"), [(c, f"{m:.4f}", f"{s:.4f}") for c, m, s in rows])
+
+
+def _print_classes(facts: "Facts", every_class: bool) -> None:
+    counts = [found.class_counts for found in facts.splits.values()]
+    rows = [
+        (name, *(f"{number:,}" for number in numbers))
+        for name, *numbers in zip(facts.class_names, *counts, strict=True)
+    ]
+    if len(rows) > FEW_CLASSES and not every_class:
+        in_train = facts.splits["train"].class_counts
+        order = sorted(range(len(rows)), key=lambda label: -in_train[label])
+        most, least = order[:NUM_ENDS], order[-NUM_ENDS:]
+        left_out = f"… {len(rows) - 2 * NUM_ENDS} more (--all)"
+        rows = [
+            *(rows[i] for i in most),
+            (left_out, *("" for _ in counts)),
+            *(rows[i] for i in least),
+        ]
+    print_table(("class", *facts.splits), rows)
+
+
+def _print_duplicates(facts: "Facts") -> None:
+    repeated = {split: found.num_repeated for split, found in facts.splits.items()}
+    lines = [
+        f"{split}: {n:,} images repeat another of {split}" for split, n in repeated.items() if n
+    ]
+    lines += [
+        f"{o.second}: {o.num_images:,} images are in {o.first} as well"
+        for o in facts.overlaps
+        if o.num_images
+    ]
+    if facts.num_contradictions:
+        lines.append(f"{facts.num_contradictions:,} images occur with more than one label")
+    print("\n".join(lines) or "no image occurs twice")
+    for number, group in enumerate(facts.duplicates):
+        for place in group:
+            print(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
+
+
+def _print_files(files: "FileFacts") -> None:
+    formats = ", ".join(f"{name} {number:,}" for name, number in files.formats.items())
+    modes = ", ".join(f"{name} {number:,}" for name, number in files.modes.items())
+    smallest, largest = ("×".join(map(str, size)) for size in (files.smallest, files.largest))
+    sizes = f"{files.num_sizes:,} sizes, {smallest} to {largest}"
+    print(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
+    for what, odd in files.odd.items():
+        print(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
+
+
+def _print_steps(walk: "Walk") -> bool:
+    """Returns whether all of them could be taken."""
+    from glimpse.launch import explain
+
+    for step in walk.steps():
+        if step.error is not None:
+            print(f"{step.name:10}  FAILED: {explain(step.error)}")
+            return False
+        print(f"{step.name:10}  {step.found}")
+    return True
+
+
+def _print_faults(walk: "Walk") -> bool:
+    """Returns whether there are images and none is broken."""
+    num_faults = 0
+    if walk.num_images:
+        print(f"every image: {walk.num_images:,}", flush=True)
+        for line in walk.faults():
+            num_faults += 1
+            print(line)
+        print(f"{num_faults:,} broken" if num_faults else "none is broken")
+    return bool(walk.num_images) and not num_faults

@@ -1,0 +1,132 @@
+"""Every file of a dataset, opened in parallel: what it is beside what its name says, and whether
+it decodes.
+
+For `glimpse data info` and `glimpse data check`. Nothing here imports torch: the processes that open
+files start quickly.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import ExifTags, Image
+
+from glimpse.data.cache import PixelFormat, decode, each_chunk, open_image
+from glimpse.errors import UserError
+
+NUM_EXAMPLES = 3
+
+
+class Header(NamedTuple):
+    """What a file says of itself: format ("JPEG"), Pillow's mode ("RGB"), width and height in
+    pixels as stored, and whether EXIF asks to turn or mirror the image."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    turned: bool
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Files that are odd in the same way: how many, and the first of them."""
+
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a dataset's files are: counts by format and by mode, sizes (width, height), and what is
+    odd: content that is not what the name says, modes other than grey and RGB, images turned by EXIF."""
+
+    formats: dict[str, int]
+    modes: dict[str, int]
+    num_sizes: int
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    odd: dict[str, Odd]
+
+
+def header(path: Path) -> Header:
+    """Read what a file says of itself, without decoding its pixels where the format allows.
+
+    Raises:
+        UserError: the file is not an image.
+    """
+    with open_image(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return Header(str(image.format), image.mode, image.size, turned)
+
+
+def file_facts(paths: Sequence[Path], *, num_workers: int) -> FileFacts:
+    """Open every file and count what is found.
+
+    Raises:
+        UserError: a file is not an image.
+    """
+    formats, modes, sizes = Counter[str](), Counter[str](), Counter[tuple[int, int]]()
+    odd: dict[str, list[str]] = {}
+    counts = Counter[str]()
+    names = Image.registered_extensions()
+    headers = (h for chunk in each_chunk(_headers, paths, num_workers=num_workers) for h in chunk)
+    for path, found in zip(paths, headers, strict=True):
+        formats[found.format] += 1
+        modes[found.mode] += 1
+        sizes[found.size] += 1
+        for what in _oddities(path.suffix, found, names.get(path.suffix.lower())):
+            counts[what] += 1
+            if counts[what] <= NUM_EXAMPLES:
+                odd.setdefault(what, []).append(str(path))
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    return FileFacts(
+        formats=dict(formats.most_common()),
+        modes=dict(modes.most_common()),
+        num_sizes=len(sizes),
+        smallest=by_area[0],
+        largest=by_area[-1],
+        odd={what: Odd(counts[what], tuple(examples)) for what, examples in odd.items()},
+    )
+
+
+def _headers(paths: Sequence[Path], _start: int) -> list[Header]:
+    return [header(path) for path in paths]
+
+
+def _oddities(ending: str, found: Header, expected: str | None) -> Iterator[str]:
+    # Telephones write several pictures into one JPEG and name it .jpg, as they may.
+    actual = "JPEG" if found.format == "MPO" else found.format
+    if expected is not None and actual != expected:
+        yield f"{found.format} named {ending}"
+    if found.mode not in ("L", "RGB"):
+        yield f"mode {found.mode}"
+    if found.turned:
+        yield "turned by EXIF"
+
+
+def broken_files(
+    paths: Sequence[Path], wanted: PixelFormat | None, *, num_workers: int
+) -> Iterator[str]:
+    """Decode every file once; one line for each that fails, as a run would say it.
+
+    Args:
+        paths: the files.
+        wanted: the size they must have; None: any.
+        num_workers: processes that decode.
+    """
+    check = partial(_failures, wanted or PixelFormat(1, 1, 3, presize=True))
+    for lines in each_chunk(check, paths, num_workers=num_workers):
+        yield from lines
+
+
+def _failures(wanted: PixelFormat, paths: Sequence[Path], _start: int) -> list[str]:
+    lines = []
+    for path in paths:
+        try:
+            decode(path, wanted)
+        except UserError as error:
+            lines.append(str(error))
+    return lines

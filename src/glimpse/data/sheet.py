@@ -1,0 +1,85 @@
+"""A picture of a training batch: images as they are beside the same images augmented, with labels.
+
+For `glimpse data show`. The images are the first that a training with this seed sees. Lengths are in
+inches.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from glimpse.data.module import ImageDataModule
+
+COLUMNS = 8
+CELL = 1.1  # an image and the gap beside it
+SIDE = 1.0  # the longer side of an image
+LABEL = 0.36  # two lines below an image
+TITLE = 0.35
+LABEL_CHARACTERS = 17  # as wide as a cell, in FONT_SIZE
+FONT_SIZE = 7.5  # points
+DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number
+
+
+def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
+    """Write a PNG of the first training images, before and after the augmentation if there is one.
+
+    Args:
+        data: set up.
+        path: of the PNG.
+        num_images: how many; the training set may have fewer.
+    """
+    data.batch_size = num_images  # which images come first does not depend on it
+    batch = next(iter(data.loader("train", training=True, shuffle=True)))
+    grids = {"no augmentation": data.to_network(batch)}
+    if data.augment is not None:
+        grids = {
+            "before augmentation": data.to_network(batch),
+            f"after {type(data.augment).__name__}": data.to_network(batch, training=True, epoch=0),
+        }
+    labels = [data.spec.class_names[label] for label in batch.labels.tolist()]
+    draw_grids({title: data.to_pixels(b.images) for title, b in grids.items()}, labels, path)
+
+
+def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -> None:
+    """Write a PNG of grids side by side, with a title above each and a label below each image.
+
+    Args:
+        grids: by title, images (B, C, H, W) in [0, 1]; C is 1 or 3.
+        labels: B of them, shortened to two lines.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure  # a second, only when drawing
+
+    columns = min(COLUMNS, len(labels))
+    rows = -(-len(labels) // columns)
+    tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
+    grid_width, row_height = columns * CELL, tallest + LABEL
+    width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
+    height = TITLE + rows * row_height
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for number, (title, images) in enumerate(grids.items()):
+        left = number * (grid_width + CELL / 2)
+        axes.text(left + CELL - SIDE, TITLE / 2, title, va="center", weight="bold")
+        scale = SIDE / max(images.shape[2:])
+        image_height, image_width = images.shape[2] * scale, images.shape[3] * scale
+        for place, (image, label) in enumerate(zip(images.cpu(), labels, strict=True)):
+            row, column = divmod(place, columns)
+            middle, top = left + (column + 0.5) * CELL, TITLE + row * row_height
+            box = (middle - image_width / 2, middle + image_width / 2, top + image_height, top)
+            pixels = image.permute(1, 2, 0).numpy()
+            axes.imshow(pixels, extent=box, cmap="gray", vmin=0, vmax=1)
+            axes.text(
+                middle, top + image_height + 0.03, _short(label),
+                ha="center", va="top", size=FONT_SIZE, parse_math=False, linespacing=1.0,
+            )  # fmt: skip
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    figure.savefig(path)
+
+
+def _short(label: str) -> str:
+    """At most two lines that fit below an image."""
+    return "\n".join(textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …"))

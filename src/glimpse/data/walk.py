@@ -1,0 +1,217 @@
+"""A dataset's way from its files to a loss, one step at a time, to see where it fails and why.
+
+What fastai's `DataBlock.summary` does (docs.fast.ai, data.block), for `glimpse data check`: one
+sample, one batch, and then every image. Left out: the configured network, which `python train.py
+check=true` pushes a batch through.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from glimpse.data.cache import PixelFormat, check_labels, decode
+from glimpse.data.files import broken_files, header
+from glimpse.data.loader import Batch
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.errors import UserError
+
+COLOURS = {1: "grey", 3: "RGB"}  # by number of channels
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step found, or why it failed."""
+
+    name: str
+    found: str = ""
+    error: Exception | None = None
+
+
+class Walk:
+    """Steps that are taken in order; each leaves what the next one takes.
+
+    Args:
+        data: neither prepared nor set up.
+        device: where a batch goes.
+    """
+
+    def __init__(self, data: ImageDataModule, *, device: torch.device) -> None:
+        self.data = data
+        self.device = device
+        self.source: Source | None = None
+        self.wanted: PixelFormat | None = None  # of files; None until known
+        self.pixels: NDArray[np.uint8]  # (H, W, C), the sample
+        self.batch: Batch  # as stored, then on the device
+        self.as_evaluated: Batch
+        self.as_trained: Batch
+
+    def steps(self) -> Iterator[Step]:
+        """The first training image from its file to the array, then a batch from there to a loss and
+        back. The first step that fails is the last."""
+        sample = (self.listed, self.opened, self.sized, self.decoded, self.labelled, self.stored)
+        batch = (self.gathered, self.moved, self.normalised, self.augmented, self.learned)
+        for method in (*sample, *batch):
+            try:
+                yield Step(method.__name__, method())
+            except Exception as error:  # whatever a dataset's own code may raise
+                yield Step(method.__name__, error=error)
+                return
+
+    # One sample ---------------------------------------------------------------------------------
+
+    def listed(self) -> str:
+        """The dataset's files are there, and its format can be read."""
+        self.data.require_files()
+        self.source = self.data.read()
+        parts = [f"{name} {_size(part):,}" for name, part in self.source.parts().items()]
+        kind = "files" if isinstance(self._train, Files) else "images, as pixels"
+        return f"{', '.join(parts)} {kind}; {len(self.source.class_names)} classes"
+
+    def opened(self) -> str:
+        """What the first file says of itself."""
+        if isinstance(self._train, Arrays):
+            return "nothing to open: the dataset holds pixels"
+        path = self._train.paths[0]
+        found = header(path)
+        turned = ", turned by EXIF" if found.turned else ""
+        size = f"{path.stat().st_size:,} bytes"
+        return f"{path}: {size}, {found.format}, {found.mode}, {_by(found.size)}{turned}"
+
+    def sized(self) -> str:
+        """All images get one size, without which no batch can be made of them."""
+        if isinstance(self._train, Arrays):
+            height, width, channels = self._train.images.shape[1:]
+            return f"{_by((width, height))} {COLOURS[channels]}"
+        assert self.source is not None
+        wanted = self.wanted = self.data.pixel_format(self.source)
+        how = "cut and resized" if wanted.presize else "as the files are"
+        return f"{_by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
+
+    def decoded(self) -> str:
+        """The sample's pixels."""
+        if isinstance(self._train, Arrays):
+            self.pixels = self._train.images[0]
+        else:
+            assert self.wanted is not None
+            self.pixels = decode(self._train.paths[0], self.wanted)
+        return _described(torch.from_numpy(self.pixels))
+
+    def labelled(self) -> str:
+        """Every image has the label of a class; the sample's."""
+        assert self.source is not None
+        for name, part in self.source.parts().items():
+            check_labels(part, len(self.source.class_names), name)
+        label = int(self._train.labels[0])
+        return f"{label}, {self.source.class_names[label]}"
+
+    def stored(self) -> str:
+        """The cache, made now if it is not there, holds the sample's pixels; and the splits."""
+        self.data.prepare_data()
+        self.data.setup()
+        part = self.data.part("train")
+        if isinstance(part, Files):
+            return f"not stored, decoded as needed; {self.data.describe()}"
+        if not np.array_equal(part.images[0], self.pixels):
+            raise UserError(
+                "the cache holds other pixels than the file: delete the folder "
+                f"{self.data.data_dir / '.cache'} to decode all images again"
+            )
+        return f"row 0 of {_by(part.images.shape)}, the same pixels; {self.data.describe()}"
+
+    # One batch ----------------------------------------------------------------------------------
+
+    def gathered(self) -> str:
+        """The first batch of the first epoch."""
+        self.batch = next(iter(self.data.loader("train", training=True, shuffle=True)))
+        return f"images {_described(self.batch.images)}; labels {_described(self.batch.labels)}"
+
+    def moved(self) -> str:
+        """The batch on the device."""
+        self.batch = self.data.transfer_batch_to_device(self.batch, self.device, 0)
+        return str(self.batch.images.device)
+
+    def normalised(self) -> str:
+        """What the network sees in evaluation."""
+        self.as_evaluated = self.data.to_network(self.batch)
+        images = self.as_evaluated.images
+        if not images.isfinite().all():
+            raise UserError(
+                f"pixels are not numbers any more after data.normalize={self.data.normalize} (mean "
+                f"{self.data.spec.mean}, std {self.data.spec.std}): type data.normalize=none"
+            )
+        return f"{_described(images)}, mean {images.mean():.3f}"
+
+    def augmented(self) -> str:
+        """What the network sees in training."""
+        self.as_trained = self.data.to_network(self.batch, training=True, epoch=0)
+        if self.data.augment is None:
+            return "nothing to do (augment=none)"
+        images = self.as_trained.images
+        return f"{type(self.data.augment).__name__}: {_described(images)}, mean {images.mean():.3f}"
+
+    def learned(self) -> str:
+        """A linear model, forward and back; from weights of zero its loss is ln(classes)."""
+        images = self.as_trained.images.flatten(1)
+        linear = nn.Linear(images.shape[1], self.data.spec.num_classes, device=self.device)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        loss = nn.functional.cross_entropy(linear(images), self.as_trained.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert linear.weight.grad is not None
+        gradient = linear.weight.grad.norm().item()
+        return f"a linear model, forward and back: loss {loss.item():.4f}, gradient {gradient:.3g}"
+
+    # Every image --------------------------------------------------------------------------------
+
+    @property
+    def num_images(self) -> int:
+        """Images in all parts; 0 where they could not be listed."""
+        return sum(map(_size, self.source.parts().values())) if self.source else 0
+
+    def faults(self) -> Iterator[str]:
+        """Decode every file once, or look through the arrays and labels; a line for each fault."""
+        assert self.source is not None
+        for name, part in self.source.parts().items():
+            if isinstance(part, Files):
+                yield from broken_files(part.paths, self.wanted, num_workers=self.data.num_workers)
+            else:
+                yield from self._array_faults(name, part)
+
+    def _array_faults(self, name: str, part: Arrays) -> Iterator[str]:
+        assert self.source is not None
+        images, num_classes = part.images, len(self.source.class_names)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            yield f"{name}: {_by(images.shape)} {images.dtype}, expected N×H×W×1 or N×H×W×3 uint8"
+        train = self._train
+        if isinstance(train, Arrays) and images.shape[1:] != train.images.shape[1:]:
+            yield f"{name}: {_by(images.shape)}, the training images are {_by(train.images.shape)}"
+        if len(images) != len(part.labels):
+            yield f"{name}: {len(images):,} images, but {len(part.labels):,} labels"
+        for row in np.flatnonzero((part.labels < 0) | (part.labels >= num_classes)):
+            label = part.labels[row]
+            yield f"{name}[{row}] has the label {label}, expected 0 to {num_classes - 1}"
+
+    @property
+    def _train(self) -> Part:
+        assert self.source is not None
+        return self.source.train
+
+
+def _size(part: Part) -> int:
+    return len(part.labels)
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _described(values: Tensor) -> str:
+    """Shape, dtype and range."""
+    dtype = str(values.dtype).removeprefix("torch.")
+    lowest, highest = values.min().item(), values.max().item()
+    return f"{tuple(values.shape)} {dtype}, {lowest:.4g} to {highest:.4g}"
