@@ -44,10 +44,9 @@ def list_() -> None:
 
     Example: glimpse data list
     """
-    from glimpse.config import config_folder
-
-    files = sorted((config_folder() / "data").glob("*.yaml"))
-    print_table(("data=", ""), [(file.stem, _first_sentence(file)) for file in files])
+    print_table(
+        ("name", "what it is"), [(file.stem, _first_sentence(file)) for file in _dataset_files()]
+    )
 
 
 @app.command()
@@ -129,8 +128,7 @@ def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[Di
 
     typed = [f"data={name}", *(overrides or ())]
     try:
-        if "=" in name:
-            raise UserError(f"{name}: expected the name of a dataset before the overrides")
+        _require_one_name(name, typed)
         yield launch.composed(typed)
     except typer.Exit:
         raise
@@ -139,6 +137,25 @@ def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[Di
             raise
         print(f"error: {launch.explain(error, typed)}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+def _require_one_name(name: str, typed: Sequence[str]) -> None:
+    from glimpse.config import unknown_choice
+
+    if "=" in name:
+        raise UserError(f"{name}: expected the name of a dataset before any KEY=VALUE")
+    names = [file.stem for file in _dataset_files()]
+    if name not in names:
+        raise UserError(unknown_choice("data", name, names))
+    for override in typed[1:]:
+        if override.startswith("data="):
+            raise UserError(f"{override}: the dataset is {name} already; leave one of them out")
+
+
+def _dataset_files() -> list[Path]:
+    from glimpse.config import config_folder
+
+    return sorted((config_folder() / "data").glob("*.yaml"))
 
 
 def _first_sentence(file: Path) -> str:
@@ -205,17 +222,12 @@ def _print_classes(facts: "Facts", every_class: bool) -> None:
 
 
 def _print_duplicates(facts: "Facts") -> None:
-    repeated = {split: found.num_repeated for split, found in facts.splits.items()}
-    lines = [
-        f"{split}: {n:,} images repeat another of {split}" for split, n in repeated.items() if n
-    ]
-    lines += [
-        f"{o.second}: {o.num_images:,} images are in {o.first} as well"
-        for o in facts.overlaps
-        if o.num_images
-    ]
-    if facts.num_contradictions:
-        lines.append(f"{facts.num_contradictions:,} images occur with more than one label")
+    counts = {
+        **{f"images that repeat another of {n}": s.num_repeated for n, s in facts.splits.items()},
+        **{f"images of {o.second} that {o.first} has too": o.num_images for o in facts.overlaps},
+        "equal images with different labels": facts.num_contradictions,
+    }
+    lines = [f"{what}: {number:,}" for what, number in counts.items() if number]
     print("\n".join(lines) or "no image occurs twice")
     for number, group in enumerate(facts.duplicates):
         for place in group:
@@ -245,12 +257,12 @@ def _print_steps(walk: "Walk") -> bool:
 
 
 def _print_faults(walk: "Walk") -> bool:
-    """Returns whether there are images and none is broken."""
+    """Returns whether there are none."""
+    if not walk.parts:
+        return True
+    print(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
     num_faults = 0
-    if walk.num_images:
-        print(f"every image: {walk.num_images:,}", flush=True)
-        for line in walk.faults():
-            num_faults += 1
-            print(line)
-        print(f"{num_faults:,} broken" if num_faults else "none is broken")
-    return bool(walk.num_images) and not num_faults
+    for num_faults, line in enumerate(walk.faults(), 1):  # noqa: B007
+        print(line)
+    print(f"{num_faults:,} broken" if num_faults else "none is broken")
+    return num_faults == 0

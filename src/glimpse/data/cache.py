@@ -247,7 +247,7 @@ def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
     sizes: dict[tuple[int, int], Path] = {}
     grey = True
     for path in paths[::step]:
-        with _reading(path) as image:  # a PNG is read whole in search of its orientation
+        with reading(path) as image:  # a PNG is read whole in search of its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
             grey = grey and image.mode in ("1", "L", *_GREY_16_BIT)
@@ -258,7 +258,8 @@ def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
         (first, one), (second, other) = list(sizes.items())[:2]
         raise UserError(
             f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} "
-            f"{second[0]}×{second[1]}): type data.presize=64 to cut and resize them to 64×64"
+            f"{second[0]}×{second[1]}) and make no batch: type data.presize=64 to cut and resize "
+            "them to 64×64"
         )
     [(width, height)] = sizes
     return PixelFormat(height, width, channels, presize=False)
@@ -270,7 +271,7 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is not a readable image, or not of the wanted size.
     """
-    with _reading(path) as image:
+    with reading(path) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
             image = image.point(lambda value: value * (1 / 256)).convert("L")
@@ -287,7 +288,7 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Image.Image]:
+def reading(path: Path) -> Iterator[Image.Image]:
     """An open image; what goes wrong while its pixels are read is an error that names it."""
     with open_image(path) as image:
         try:

@@ -113,7 +113,9 @@ def gather_facts(data: ImageDataModule) -> Facts:
     labels = np.concatenate([data.labels(name) for name in names])
     split_of = np.repeat(np.arange(len(names)), [len(look.digests) for look in looks.values()])
     groups = _groups(numbers)
-    groups.sort(key=lambda group: len(np.unique(split_of[group])) == 1)  # across splits first
+    groups.sort(  # those across splits first, of them those with different labels
+        key=lambda group: (len(np.unique(split_of[group])) == 1, len(np.unique(labels[group])) == 1)
+    )
 
     def found_at(image: int) -> Place:
         name = names[split_of[image]]

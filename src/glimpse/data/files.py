@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from glimpse.data.cache import PixelFormat, decode, each_chunk, open_image
+from glimpse.data.cache import PixelFormat, decode, each_chunk, reading
 from glimpse.errors import UserError
 
 NUM_EXAMPLES = 3
@@ -57,7 +57,7 @@ def header(path: Path) -> Header:
     Raises:
         UserError: the file is not an image.
     """
-    with open_image(path) as image:
+    with reading(path) as image:  # the orientation may stand after the pixels
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return Header(str(image.format), image.mode, image.size, turned)
 
@@ -102,7 +102,7 @@ def _oddities(ending: str, found: Header, expected: str | None) -> Iterator[str]
     if expected is not None and actual != expected:
         yield f"{found.format} named {ending}"
     if found.mode not in ("L", "RGB"):
-        yield f"mode {found.mode}"
+        yield f"of mode {found.mode}"
     if found.turned:
         yield "turned by EXIF"
 

@@ -15,7 +15,7 @@ from glimpse.data.module import ImageDataModule
 COLUMNS = 8
 CELL = 1.1  # an image and the gap beside it
 SIDE = 1.0  # the longer side of an image
-LABEL = 0.36  # two lines below an image
+LINE = 0.125  # of a label, which has two at most
 TITLE = 0.35
 LABEL_CHARACTERS = 17  # as wide as a cell, in FONT_SIZE
 FONT_SIZE = 7.5  # points
@@ -47,15 +47,18 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
 
     Args:
         grids: by title, images (B, C, H, W) in [0, 1]; C is 1 or 3.
-        labels: B of them, shortened to two lines.
+        labels: B of them; what is longer than two lines is cut.
         path: of the PNG.
     """
     from matplotlib.figure import Figure  # a second, only when drawing
 
+    lines = [
+        textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …") for label in labels
+    ]
     columns = min(COLUMNS, len(labels))
     rows = -(-len(labels) // columns)
     tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
-    grid_width, row_height = columns * CELL, tallest + LABEL
+    grid_width, row_height = columns * CELL, tallest + (max(map(len, lines)) + 1) * LINE
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
     height = TITLE + rows * row_height
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -66,20 +69,14 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
         axes.text(left + CELL - SIDE, TITLE / 2, title, va="center", weight="bold")
         scale = SIDE / max(images.shape[2:])
         image_height, image_width = images.shape[2] * scale, images.shape[3] * scale
-        for place, (image, label) in enumerate(zip(images.cpu(), labels, strict=True)):
+        for place, (image, label) in enumerate(zip(images.cpu(), lines, strict=True)):
             row, column = divmod(place, columns)
             middle, top = left + (column + 0.5) * CELL, TITLE + row * row_height
-            box = (middle - image_width / 2, middle + image_width / 2, top + image_height, top)
-            pixels = image.permute(1, 2, 0).numpy()
-            axes.imshow(pixels, extent=box, cmap="gray", vmin=0, vmax=1)
-            axes.text(
-                middle, top + image_height + 0.03, _short(label),
-                ha="center", va="top", size=FONT_SIZE, parse_math=False, linespacing=1.0,
-            )  # fmt: skip
+            bottom = top + image_height
+            box = (middle - image_width / 2, middle + image_width / 2, bottom, top)
+            axes.imshow(image.permute(1, 2, 0).numpy(), extent=box, cmap="gray", vmin=0, vmax=1)
+            for line_number, line in enumerate(label, 1):  # on baselines: letters hang below them
+                baseline = bottom + line_number * LINE
+                axes.text(middle, baseline, line, ha="center", size=FONT_SIZE, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     figure.savefig(path)
-
-
-def _short(label: str) -> str:
-    """At most two lines that fit below an image."""
-    return "\n".join(textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …"))

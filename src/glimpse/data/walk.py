@@ -68,7 +68,7 @@ class Walk:
         """The dataset's files are there, and its format can be read."""
         self.data.require_files()
         self.source = self.data.read()
-        parts = [f"{name} {_size(part):,}" for name, part in self.source.parts().items()]
+        parts = [f"{name} {len(part.labels):,}" for name, part in self.parts.items()]
         kind = "files" if isinstance(self._train, Files) else "images, as pixels"
         return f"{', '.join(parts)} {kind}; {len(self.source.class_names)} classes"
 
@@ -99,12 +99,12 @@ class Walk:
         else:
             assert self.wanted is not None
             self.pixels = decode(self._train.paths[0], self.wanted)
-        return _described(torch.from_numpy(self.pixels))
+        return _described(self.pixels)
 
     def labelled(self) -> str:
         """Every image has the label of a class; the sample's."""
         assert self.source is not None
-        for name, part in self.source.parts().items():
+        for name, part in self.parts.items():
             check_labels(part, len(self.source.class_names), name)
         label = int(self._train.labels[0])
         return f"{label}, {self.source.class_names[label]}"
@@ -169,14 +169,13 @@ class Walk:
     # Every image --------------------------------------------------------------------------------
 
     @property
-    def num_images(self) -> int:
-        """Images in all parts; 0 where they could not be listed."""
-        return sum(map(_size, self.source.parts().values())) if self.source else 0
+    def parts(self) -> dict[str, Part]:
+        """What was listed; empty where it could not be."""
+        return self.source.parts() if self.source else {}
 
     def faults(self) -> Iterator[str]:
         """Decode every file once, or look through the arrays and labels; a line for each fault."""
-        assert self.source is not None
-        for name, part in self.source.parts().items():
+        for name, part in self.parts.items():
             if isinstance(part, Files):
                 yield from broken_files(part.paths, self.wanted, num_workers=self.data.num_workers)
             else:
@@ -202,16 +201,11 @@ class Walk:
         return self.source.train
 
 
-def _size(part: Part) -> int:
-    return len(part.labels)
-
-
 def _by(sizes: Iterable[int]) -> str:
     return "×".join(map(str, sizes))
 
 
-def _described(values: Tensor) -> str:
+def _described(values: Tensor | NDArray[np.uint8]) -> str:
     """Shape, dtype and range."""
     dtype = str(values.dtype).removeprefix("torch.")
-    lowest, highest = values.min().item(), values.max().item()
-    return f"{tuple(values.shape)} {dtype}, {lowest:.4g} to {highest:.4g}"
+    return f"{tuple(values.shape)} {dtype}, {values.min().item():.4g} to {values.max().item():.4g}"

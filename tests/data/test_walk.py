@@ -1,0 +1,159 @@
+"""The walk goes through every dataset, and stops at the step that fails with the reason."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import choices, composed
+from glimpse.data.augment import Augmentation
+from glimpse.data.digits import Digits
+from glimpse.data.image_folder import ImageFolder
+from glimpse.data.spec import Arrays
+from glimpse.data.walk import Step, Walk
+from glimpse.run import unprepared_data
+from makers import MAKERS, make_image_folder, save_image
+
+SAMPLE = ["listed", "opened", "sized", "decoded", "labelled", "stored"]
+BATCH = ["gathered", "moved", "normalised", "augmented", "learned"]
+COMMON: dict[str, Any] = {"seed": 0, "batch_size": 4, "val_fraction": 0.0, "num_workers": 1}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """train/ and val/ with cat, dog and owl: 4 and 2 images each, 20 high and 24 wide."""
+    make_image_folder(tmp_path)
+    return tmp_path / "photos"
+
+
+def walk_through(root: Path, **options: Any) -> tuple[Walk, list[Step]]:
+    data = ImageFolder(root=str(root), data_dir=str(root.parent), **COMMON | options)
+    walk = Walk(data, device=torch.device("cpu"))
+    return walk, list(walk.steps())
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("name", choices("data"))
+def test_every_dataset_is_walked_through(tmp_path: Path, name: str, cache: bool) -> None:
+    if name in MAKERS:
+        MAKERS[name](tmp_path, per_class=10)
+    where = {
+        "image_folder": (f"data.root={tmp_path / 'photos'}", "data.presize=16"),
+        "csv": (f"data.train={tmp_path / 'table.csv'}",),
+    }
+    config, _ = composed(
+        f"data={name}", f"data_dir={tmp_path}", f"data.cache={cache}", "data.normalize=none",
+        "data.num_workers=0", "augment=flip", *where.get(name, ()),
+    )  # fmt: skip
+    walk = Walk(unprepared_data(config), device=torch.device("cpu"))
+    steps = list(walk.steps())
+    assert [step.error for step in steps] == [None] * len(steps)
+    assert [step.name for step in steps] == SAMPLE + BATCH
+    assert list(walk.faults()) == []
+    assert walk.parts
+
+
+def test_steps_tell_what_they_found(photos: Path) -> None:
+    _, steps = walk_through(photos)
+    found = {step.name: step.found for step in steps}
+    first = photos / "train" / "cat" / "cat_0.png"
+    assert found["listed"] == "train 12, heldout 6 files; 3 classes"
+    assert found["opened"] == f"{first}: {first.stat().st_size:,} bytes, PNG, RGB, 24×20"
+    assert found["sized"] == "24×20 RGB, as the files are"
+    assert found["decoded"].startswith("(20, 24, 3) uint8, ")
+    assert found["labelled"] == "0, cat"
+    assert found["stored"].startswith("row 0 of 12×20×24×3, the same pixels; train 12")
+    assert found["gathered"].startswith("images (4, 20, 24, 3) uint8, ")
+    assert found["normalised"].startswith("(4, 3, 20, 24) float32, 0 to 0.")
+    assert f"loss {np.log(3):.4f}" in found["learned"]
+
+
+def truncate_first(root: Path) -> None:
+    os.truncate(root / "train" / "cat" / "cat_0.png", 200)
+
+
+def truncate_another(root: Path) -> None:
+    os.truncate(root / "train" / "owl" / "owl_3.png", 200)
+
+
+def web_page(root: Path) -> None:
+    (root / "train" / "cat" / "cat_0.png").write_text("<html>")
+
+
+def other_size(root: Path) -> None:
+    save_image(np.zeros((30, 30, 3), np.uint8), root / "train" / "dog" / "dog_2.png")
+
+
+def no_images(root: Path) -> None:
+    for path in (root / "train" / "dog").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "step", "reason", "num_faults"),
+    [
+        (truncate_first, "opened", "cat_0.png", 1),
+        (web_page, "opened", "not an image", 1),
+        (truncate_another, "sized", "owl_3.png", 1),
+        (other_size, "sized", "make no batch: type data.presize=64", 0),
+        (no_images, "listed", "the class dog has no images", 0),
+    ],
+)
+def test_the_walk_ends_where_it_fails(
+    photos: Path, damage: Callable[[Path], None], step: str, reason: str, num_faults: int
+) -> None:
+    damage(photos)
+    walk, steps = walk_through(photos)
+    assert [s.name for s in steps] == SAMPLE[: SAMPLE.index(step) + 1]
+    assert [s.error is None for s in steps] == [True] * (len(steps) - 1) + [False]
+    assert reason in str(steps[-1].error)
+    assert len(list(walk.faults())) == num_faults
+
+
+def test_a_stale_cache_is_told(photos: Path) -> None:
+    walk_through(photos)
+    [array] = (photos.parent / ".cache").glob("*/train.npy")
+    np.save(array, np.zeros_like(np.load(array)))
+    _, steps = walk_through(photos)
+    assert steps[-1].name == "stored"
+    assert "delete the folder" in str(steps[-1].error)
+
+
+class Broken(Augmentation):
+    num_draws = 1
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        raise RuntimeError("sizes of tensors must match")
+
+
+def test_a_fault_in_an_augmentation_is_told_there(photos: Path) -> None:
+    _, steps = walk_through(photos, augment=Broken())
+    assert (steps[-1].name, str(steps[-1].error)) == ("augmented", "sizes of tensors must match")
+
+
+def test_pixels_that_are_all_equal_cannot_be_normalised(tmp_path: Path) -> None:
+    for number in range(4):
+        for name in ("cat", "dog"):
+            save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "black" / name / f"{number}.png")
+    _, steps = walk_through(tmp_path / "black", normalize="dataset")
+    assert steps[-1].name == "normalised"
+    assert "type data.normalize=none" in str(steps[-1].error)
+
+
+def test_every_wrong_label_of_an_array_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Digits.read(Digits(data_dir="", **COMMON))
+    assert isinstance(whole.train, Arrays)
+    whole.train.labels[[5, 900]] = 10, -1
+    monkeypatch.setattr(Digits, "read", lambda self: whole)
+    walk = Walk(Digits(data_dir="", **COMMON), device=torch.device("cpu"))
+    *_, last = walk.steps()
+    assert last.name == "labelled"
+    assert list(walk.faults()) == [
+        "train[5] has the label 10, expected 0 to 9",
+        "train[900] has the label -1, expected 0 to 9",
+    ]
