@@ -155,7 +155,7 @@ def _require_one_name(name: str, typed: Sequence[str]) -> None:
 def _dataset_files() -> list[Path]:
     from glimpse.config import config_folder
 
-    return sorted((config_folder() / "data").glob("*.yaml"))
+    return sorted((config_folder() / "data").glob("[!_]*.yaml"))
 
 
 def _first_sentence(file: Path) -> str:
@@ -262,7 +262,8 @@ def _print_faults(walk: "Walk") -> bool:
         return True
     print(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
     num_faults = 0
-    for num_faults, line in enumerate(walk.faults(), 1):  # noqa: B007
+    for line in walk.faults():
+        num_faults += 1
         print(line)
     print(f"{num_faults:,} broken" if num_faults else "none is broken")
     return num_faults == 0

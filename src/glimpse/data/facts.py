@@ -55,10 +55,10 @@ class Place:
 class Facts:
     """All of it.
 
-    `mean` and `std` per channel, of pixels in [0, 1], are those of data.normalize=dataset; None where
-    the data is set up with another. `num_contradictions` is how many different images occur with more
-    than one label, `duplicates` some groups of equal images, those
-    across splits first; of a large group, some images.
+    Sizes are those that the network sees. `mean` and `std` per channel, of pixels in [0, 1], are those
+    of data.normalize=dataset; None where the data is set up with another. `num_contradictions` is how
+    many different images occur with more than one label, `duplicates` some groups of equal images,
+    those across splits first; of a large group, some images.
     """
 
     height: int
