@@ -9,7 +9,11 @@ from conftest import Execute, choices
 from glimpse.models.sizes import ImageTooSmallError
 from makers import MAKERS
 
-TOO_LARGE_FOR = {("digits", "convnet_template"): 22, ("digits", "sign_convnet"): 24}
+TOO_LARGE_FOR = {
+    ("digits", "convnet_template"): 22,
+    ("digits", "sign_convnet"): 24,
+    ("digits", "whitened_net"): 9,
+}
 WITHOUT_FILES = {"digits", "synthetic"}
 
 

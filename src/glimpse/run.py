@@ -38,7 +38,7 @@ from glimpse.console import IS_FIRST_PROCESS, console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import Interrupted, UserError
 from glimpse.launch import RUN_FOLDER
-from glimpse.layers import count_parameters, layer_table
+from glimpse.layers import LooksAtImages, count_parameters, layer_table
 
 HOOKS_OF_A_STEP = (
     "on_train_batch_start",
@@ -80,6 +80,8 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         console.print(f"{summary['data']}: {data.describe()}")
         torch.manual_seed(config.seed)
         network: nn.Module = build("model", config.model, data.spec)
+        if isinstance(network, LooksAtImages):
+            network.look_at(data.some_training_images())
         summary["parameters"] = count_parameters(network)
         console.print(layer_table(network, data.spec))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)

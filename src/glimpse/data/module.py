@@ -7,6 +7,7 @@ A dataset is a subclass that says where its files are and reads its own format (
 
 import difflib
 import hashlib
+import itertools
 import math
 import os
 from abc import abstractmethod
@@ -33,6 +34,9 @@ from glimpse.errors import UserError
 # Channel statistics of ImageNet's training images, as all its pretrained weights use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+NUM_LOOKED_AT = 5000  # images that say enough of what images here are like
 
 
 @dataclass(frozen=True)
@@ -461,6 +465,13 @@ class ImageDataModule(pl.LightningDataModule):
             self._device_mean = self._device_mean.to(images.device)
             self._device_scale = self._device_scale.to(images.device)
         return (images - self._device_mean).mul_(self._device_scale)
+
+    def some_training_images(self) -> Tensor:
+        """About 5,000 training images of all classes, not augmented, as the network sees them."""
+        loader = self.loader("train", training=True, shuffle=True)
+        num_batches = -(-NUM_LOOKED_AT // self.batch_size)
+        batches = itertools.islice(loader, num_batches)
+        return torch.cat([self.to_network(batch).images for batch in batches])
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """The inverse of the normalisation, clipped to [0, 1], to look at: (B, C, H, W)."""

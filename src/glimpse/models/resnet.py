@@ -1,0 +1,105 @@
+"""Residual networks of basic blocks: ResNet-18, and ResNet-20 to 110 for small images.
+
+Source: He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition, section 4; the order of
+norm, ReLU and convolution is the original one. `stem=small`, a 3×3 convolution without pooling, is that
+of the paper's CIFAR networks (section 4.2); `stem=large` is ImageNet's 7×7 with stride 2 and pooling.
+Left out: bottleneck blocks (`model=pretrained model.architecture=resnet50 model.weights=none`).
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+
+STEMS = ("small", "large")
+
+
+class ResNet(nn.Module):
+    """(B, C, H, W) to logits (B, num_classes).
+
+    Args:
+        spec: of the images.
+        widths: channels of each stage; every stage but the first halves the map.
+        depths: blocks of each stage.
+        stem: "small" or "large".
+        dropout: probability of dropping a pooled feature.
+
+    Raises:
+        UserError: `widths` and `depths` differ in length, or the stem is none of these.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        stem: str = "small",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(depths) or not widths:
+            raise UserError(
+                f"model.widths has {len(widths)} stages, model.depths {len(depths)}: expected as many"
+            )
+        if stem not in STEMS:
+            raise UserError(f"model.stem={stem}: expected one of {', '.join(STEMS)}")
+        first = widths[0]
+        self.stem = nn.Sequential(
+            nn.Conv2d(spec.channels, first, 3, padding=1, bias=False)
+            if stem == "small"
+            else nn.Conv2d(spec.channels, first, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            *([nn.MaxPool2d(3, stride=2, padding=1)] if stem == "large" else []),
+        )
+        stages: list[nn.Module] = []
+        num_inputs = first
+        for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            for block in range(depth):
+                stride = 2 if block == 0 and stage > 0 else 1
+                stages.append(BasicBlock(num_inputs, width, stride=stride))
+                num_inputs = width
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(num_inputs, spec.num_classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock):
+                # A block starts as the identity (Goyal et al. 2017, section 5.1).
+                nn.init.zeros_(module.norm2.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.stages(self.stem(images)))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut, which is a 1×1 convolution where the shape changes."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(num_outputs)
+        self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(num_outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or num_inputs != num_outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(num_inputs, num_outputs, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(num_outputs),
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, num_inputs, H, W) to (B, num_outputs, H/stride, W/stride)."""
+        residual = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(images)))))
+        outputs: Tensor = self.relu(residual + self.shortcut(images))
+        return outputs

@@ -1,0 +1,85 @@
+"""A small convnet that learns CIFAR-10 in minutes: whitened patches, then three blocks.
+
+Source: Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, sections 3.1 to 3.3; the whitening
+layer is Page's (2019, How to Train Your ResNet 8: Bag of Tricks). The first layer is not learnt: its
+2×2 filters are the eigenvectors of the training images' patches, scaled so that their answers have
+variance one, and the same with the other sign. Convolutions start as partial identities (Dirac);
+batch norms have no gain. How ours differs: one multiplication of the logits by 1/9 is kept inside, and
+the last pooling is global, so that any image size will do.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glimpse.data.spec import ImageSpec
+from glimpse.models.sizes import require
+
+PATCH = 2  # pixels
+LOGIT_SCALE = 1 / 9
+WHITENING_EPS = 5e-4  # added to the patches' variances, of images normalised to variance one
+
+
+class WhitenedNet(nn.Module):
+    """(B, C, H, W) to logits (B, num_classes), for images of 9×9 or larger.
+
+    Args:
+        spec: of the images.
+        widths: channels of each block; a block pools by 2.
+    """
+
+    def __init__(self, spec: ImageSpec, *, widths: Sequence[int] = (64, 256, 256)) -> None:
+        super().__init__()
+        require(spec, [lambda side: (side - PATCH + 1) // 2 ** len(widths)], "whitened_net")
+        num_filters = 2 * spec.channels * PATCH**2
+        self.whiten = nn.Conv2d(spec.channels, num_filters, PATCH)
+        self.whiten.weight.requires_grad_(False)
+        channels = [num_filters, *widths]
+        self.blocks = nn.Sequential(
+            *(_block(channels[i], channels[i + 1]) for i in range(len(widths)))
+        )
+        self.head = nn.Linear(widths[-1], spec.num_classes, bias=False)
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> None:
+        """Set the first layer from some training images (N, C, H, W), as the network sees them."""
+        patches = F.unfold(images.float(), PATCH).transpose(1, 2).flatten(0, 1)  # (M, C·4)
+        patches = patches - patches.mean(0)
+        variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))  # rising
+        scaled = (vectors / (variances + WHITENING_EPS).sqrt()).T.flip(0)  # (C·4, C·4)
+        filters = scaled.view(-1, *self.whiten.weight.shape[1:])
+        self.whiten.weight.copy_(torch.cat((filters, -filters)))
+        nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.blocks(F.gelu(self.whiten(images)))
+        logits: Tensor = self.head(features.amax((2, 3))) * LOGIT_SCALE
+        return logits
+
+
+def _block(num_inputs: int, num_outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        _convolution(num_inputs, num_outputs),
+        nn.MaxPool2d(2),
+        _norm(num_outputs),
+        nn.GELU(),
+        _convolution(num_outputs, num_outputs),
+        _norm(num_outputs),
+        nn.GELU(),
+    )
+
+
+def _convolution(num_inputs: int, num_outputs: int) -> nn.Conv2d:
+    """PyTorch's weights, the first of them an identity."""
+    convolution = nn.Conv2d(num_inputs, num_outputs, 3, padding=1, bias=False)
+    nn.init.dirac_(convolution.weight.data[:num_inputs])
+    return convolution
+
+
+def _norm(num_channels: int) -> nn.BatchNorm2d:
+    """Batch norm with a bias, without a gain; its averages follow within a few batches."""
+    norm = nn.BatchNorm2d(num_channels, eps=1e-5, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm

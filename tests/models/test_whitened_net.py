@@ -1,0 +1,42 @@
+"""The first layer whitens the patches of the images that it has looked at."""
+
+import torch
+import torch.nn.functional as F
+
+from glimpse.data.spec import ImageSpec
+from glimpse.models.whitened_net import PATCH, WhitenedNet
+
+SPEC = ImageSpec(4, tuple("abcd"), 3, 16, 16, (0.0,) * 3, (1.0,) * 3)
+
+
+def images() -> torch.Tensor:
+    """Smooth colour fields: neighbouring pixels and channels are alike, as in photos."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(200, 1, 5, 5, generator=generator)
+    tint = 0.2 * torch.randn(200, 3, 5, 5, generator=generator)
+    return F.interpolate(coarse + tint, (16, 16), mode="bicubic")
+
+
+def test_its_answers_have_variance_one_and_no_correlation() -> None:
+    torch.manual_seed(0)
+    network = WhitenedNet(SPEC)
+    network.look_at(images())
+    answers = network.whiten(images()).detach().transpose(0, 1).flatten(1)  # (24, M)
+    half = len(answers) // 2
+    assert half == 3 * PATCH**2
+    torch.testing.assert_close(answers[:half], -answers[half:])
+    covariance = torch.cov(answers[:half])
+    large = covariance.diag() > 0.9  # directions that the images hardly have stay small
+    assert large.sum() >= half // 2
+    assert covariance.diag().max() < 1.05
+    off_diagonal = covariance - torch.diag(covariance.diag())
+    assert off_diagonal.abs().max() < 0.05
+
+
+def test_the_first_layer_and_gains_are_not_trained() -> None:
+    network = WhitenedNet(SPEC)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert "whiten.weight" in frozen
+    assert {name for name in frozen if name != "whiten.weight"} == {
+        f"blocks.{block}.{norm}.weight" for block in range(3) for norm in (2, 5)
+    }
