@@ -1,7 +1,9 @@
 """The losses of the documents, against their definitions."""
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from glimpse.losses import LogSoftmaxNLL, SoftmaxMSE
 
@@ -24,3 +26,13 @@ def test_squared_error_saturates_where_cross_entropy_does_not() -> None:
     [slow] = torch.autograd.grad(SoftmaxMSE()(wrong, label), wrong)
     [fast] = torch.autograd.grad(F.cross_entropy(wrong, label), wrong)
     assert slow.abs().max() < 1e-6 < 0.9 < fast.abs().max()
+
+
+@pytest.mark.parametrize("loss", [LogSoftmaxNLL(), SoftmaxMSE(), nn.CrossEntropyLoss()])
+def test_certain_probabilities_are_labels(loss: nn.Module) -> None:
+    torch.testing.assert_close(loss(LOGITS, torch.eye(3)[LABELS]), loss(LOGITS, LABELS))
+
+
+def test_log_softmax_with_nll_is_cross_entropy_of_mixed_labels_too() -> None:
+    shares = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.1, 0.9]])
+    torch.testing.assert_close(LogSoftmaxNLL()(LOGITS, shares), F.cross_entropy(LOGITS, shares))

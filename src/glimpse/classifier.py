@@ -33,6 +33,8 @@ class DivergedError(UserError):
 class ImageClassifier(pl.LightningModule):
     """Train and measure a network on batches of (B, C, H, W) float images and (B,) int labels.
 
+    In training, labels may be (B, num_classes) probabilities, as mixup and cutmix make them.
+
     Args:
         network: images to logits (B, num_classes).
         spec: of the images.
@@ -123,7 +125,12 @@ class ImageClassifier(pl.LightningModule):
     # Counting -----------------------------------------------------------------------------------
 
     def _count(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch to its split's totals: summed loss, correct, correct in top 5; and images."""
+        """Add a batch to its split's totals: summed loss, correct, correct in top 5; and images.
+
+        A mixed image counts for the class that has the largest share of it.
+        """
+        if labels.is_floating_point():
+            labels = labels.argmax(1)
         size = len(labels)
         correct = (logits.argmax(1) == labels).sum()
         in_top = correct

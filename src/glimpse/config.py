@@ -29,7 +29,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "optimizer": (("torch.optim.", "glimpse.muon."), "torch.optim.Optimizer"),
     "scheduler": (("glimpse.optim.",), None),
     "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
-    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.Augmentation"),
+    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.base.Augmentation"),
     "callbacks": (
         ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
         "lightning.pytorch.Callback",
@@ -92,6 +92,20 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.dropout": (0, 0.999),
     "augment.p": (0, 1),
     "augment.padding_fraction": (0, 1),
+    "augment.side_fraction": (0, 1),
+    "augment.brightness": (0, 1),
+    "augment.contrast": (0, 1),
+    "augment.saturation": (0, 1),
+    "augment.hue": (0, 0.5),
+    "augment.alpha": (0.01, float("inf")),
+    "augment.mix_p": (0, 1),
+    "augment.min_scale": (0.01, 1),
+    "augment.max_rotate": (0, 180),
+    "augment.max_zoom": (1, 10),
+    "augment.max_warp": (0, 0.45),  # beyond a half the horizon is in the image
+    "augment.p_affine": (0, 1),
+    "augment.max_lighting": (0, 0.99),
+    "augment.p_lighting": (0, 1),
 }
 
 CHOICES: dict[str, tuple[str | None, ...]] = {

@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import composed
-from glimpse.data.augment import CropFlip, Flip, uniform_draws
+from glimpse.data.augment.base import Draws
+from glimpse.data.augment.flips import CropFlip, Flip
+from glimpse.data.augment.mixing import MixUp
+from glimpse.data.augment.presize import Presize
 from glimpse.data.loader import Batch
 from glimpse.data.module import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
 from glimpse.data.spec import Arrays, Source
@@ -305,9 +308,26 @@ def test_augmentation_draws_by_seed_epoch_and_index() -> None:
     batch = first_batch(data)
     images = batch.images.permute(0, 3, 1, 2)
     for epoch in range(3):
-        draws = uniform_draws(batch.indices, 3, seed=3, epoch=epoch)
+        draws = Draws(batch.indices, seed=3, epoch=epoch)
         expected = CropFlip()(images, draws) / 255
         assert torch.equal(data.to_network(batch, training=True, epoch=epoch).images, expected)
+
+
+def test_mixed_labels_are_shares_of_the_classes_in_training_only() -> None:
+    data = toy(augment=MixUp(alpha=1.0, mix_p=1.0))
+    batch = first_batch(data)
+    mixed = data.to_network(batch, training=True).labels
+    assert mixed.shape == (8, 3)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(8))
+    assert torch.equal(data.to_network(batch).labels, batch.labels)
+
+
+def test_presize_goes_from_the_stored_images_to_the_size_that_the_network_sees() -> None:
+    data = toy(augment=Presize(), size=4)
+    batch = first_batch(data)
+    draws = Draws(batch.indices, seed=0, epoch=0)
+    expected = Presize().sized(batch.images.permute(0, 3, 1, 2), (4, 4), draws) / 255
+    assert torch.equal(data.to_network(batch, training=True).images, expected)
 
 
 @pytest.mark.parametrize("normalize", ["none", "dataset"])

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.data import cache as image_cache
-from glimpse.data.augment import Augmentation, uniform_draws
+from glimpse.data.augment.base import Augmentation, Draws, resized
+from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import PixelFormat, Stored
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
@@ -447,14 +448,22 @@ class ImageDataModule(pl.LightningDataModule):
         return self.trainer.current_epoch
 
     def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
-        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32."""
-        images = resized(batch.images.permute(0, 3, 1, 2), (self.spec.height, self.spec.width))
+        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32.
+
+        Labels stay (B,) int64, but for an augmentation that mixes them in training: (B, num_classes)
+        float32 probabilities.
+        """
+        images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
+        size = (self.spec.height, self.spec.width)
         if training and self.augment is not None:
-            draws = uniform_draws(
-                batch.indices, self.augment.num_draws, seed=self.seed, epoch=epoch
-            )
-            images = self.augment(images, draws)
-        return batch._replace(images=self._normalised(images))
+            draws = Draws(batch.indices, seed=self.seed, epoch=epoch)
+            images = self.augment.sized(images, size, draws)
+            if isinstance(self.augment, Mixing):
+                certain = F.one_hot(labels, self.spec.num_classes).float()
+                images, labels = self.augment.mixed(images, certain, draws)
+        else:
+            images = resized(images, size)
+        return Batch(self._normalised(images), labels, batch.indices)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to float32 in the layout the network wants; one pass or two."""
@@ -478,13 +487,6 @@ class ImageDataModule(pl.LightningDataModule):
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) uint8 images at (height, width) pixels: bilinear, averaging where it shrinks."""
-    if images.shape[-2:] == size:
-        return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def _stored(part: Part) -> Stored | Files:

@@ -1,0 +1,156 @@
+"""fastai's augmentation of photos: crop, flip, rotation, zoom and warp in ONE interpolation, then
+lighting.
+
+Source: J. Howard, S. Gugger 2020, fastai: A Layered API for Deep Learning, section 5, and the
+defaults of fastai's `aug_transforms(min_scale=0.75)`. Images are stored somewhat larger than the
+network sees them (`data.presize=256 data.size=224`), so that the crop, the turn and the warp come
+from real pixels. All five are maps of the plane that keep straight lines: one 3×3 matrix.
+
+Ours differs: the crop is part of the one interpolation (fastai makes two); its shape is drawn from
+those that fit, where fastai tries ten times; the vertical and the horizontal warp are composed,
+where fastai solves for the four corners of both: the same where either is zero.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glimpse.data.augment.base import Augmentation, Draws, looked_up, to_bytes
+
+SHAPES = (3 / 4, 4 / 3)  # width : height of a crop, relative to the image's own
+_EPSILON = 1e-6  # black and white have no logit
+
+
+class Presize(Augmentation):
+    """One drawn homography and one drawn curve of brightness and contrast for each image.
+
+    Args:
+        p: of the flip.
+        min_scale: the smallest part of the image's area that a crop shows.
+        max_rotate: degrees.
+        max_zoom: magnification, about a drawn point.
+        max_warp: how far a side is stretched at one end and shrunk at the other, of its length.
+        p_affine: of rotation, of zoom and of the two directions of the warp, each.
+        max_lighting: brightness moves mid-grey by this share, contrast multiplies by 1 / (1 - this).
+        p_lighting: of brightness and of contrast, each.
+    """
+
+    def __init__(
+        self,
+        *,
+        p: float = 0.5,
+        min_scale: float = 0.75,
+        max_rotate: float = 10.0,
+        max_zoom: float = 1.1,
+        max_warp: float = 0.2,
+        p_affine: float = 0.75,
+        max_lighting: float = 0.2,
+        p_lighting: float = 0.75,
+    ) -> None:
+        self.p = p
+        self.min_scale = min_scale
+        self.max_rotate = max_rotate
+        self.max_zoom = max_zoom
+        self.max_warp = max_warp
+        self.p_affine = p_affine
+        self.max_lighting = max_lighting
+        self.p_lighting = p_lighting
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return self.sized(images, (images.shape[2], images.shape[3]), draws)
+
+    def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
+        """From the stored images straight to (height, width) pixels."""
+        height, width = size
+        seen = warped(images, self.homographies(draws, width / height), size)
+        return looked_up(seen, self.lighting(draws)[:, None])
+
+    def homographies(self, draws: Draws, aspect: float) -> Tensor:
+        """(B, 3, 3): from places in the output to places in the image, each from -1 to 1.
+
+        Args:
+            draws: of the images.
+            aspect: width / height of the output, in which a rotation is one.
+        """
+        area, shape, left, top, flip, turn, zoom, x, y, up, across = draws.uniform(11)
+        one, zero = torch.ones_like(area), torch.zeros_like(area)
+        # the crop, of width √(area · shape) and height √(area / shape)
+        area = self.min_scale + (1 - self.min_scale) * area
+        lowest, highest = (
+            area.clamp(min=SHAPES[0]).log(),
+            area.reciprocal().clamp(max=SHAPES[1]).log(),
+        )
+        half = (lowest + (highest - lowest) * shape).div(2).exp()
+        crop_width, crop_height = area.sqrt() * half, area.sqrt() / half
+        crop = _matrix(
+            (crop_width, zero, (1 - crop_width) * (2 * left - 1)),
+            (zero, crop_height, (1 - crop_height) * (2 * top - 1)),
+            (zero, zero, one),
+        )
+        # a keystone: what lies at height y is stretched by 1 - up · y
+        up = _sometimes(up, self.p_affine, -self.max_warp, self.max_warp, 0.0)
+        across = _sometimes(across, self.p_affine, -self.max_warp, self.max_warp, 0.0)
+        vertical = _matrix((one, zero, zero), (zero, one, -up), (zero, -up, one))
+        horizontal = _matrix((one, zero, -across), (zero, one, zero), (-across, zero, one))
+        shown = 1 / _sometimes(zoom, self.p_affine, 1.0, self.max_zoom, 1.0)
+        zoomed = _matrix(
+            (shown, zero, (1 - shown) * (2 * x - 1)),
+            (zero, shown, (1 - shown) * (2 * y - 1)),
+            (zero, zero, one),
+        )
+        degrees = _sometimes(turn, self.p_affine, -self.max_rotate, self.max_rotate, 0.0)
+        cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+        turned = _matrix((cos, sin / aspect, zero), (-sin * aspect, cos, zero), (zero, zero, one))
+        mirror = torch.where(flip < self.p, -one, one)
+        flipped = _matrix((mirror, zero, zero), (zero, one, zero), (zero, zero, one))
+        whole = crop
+        for part in (horizontal, vertical, zoomed, turned, flipped):
+            # Not a matrix product: a GPU takes one in TF32, whose error is a part of a pixel.
+            whole = (whole[:, :, :, None] * part[:, None]).sum(2)
+        return whole
+
+    def lighting(self, draws: Draws) -> Tensor:
+        """Tables (B, 256) uint8: brightness and contrast act on the logit, which never overflows."""
+        brightness, contrast = draws.uniform(2)
+        reach = self.max_lighting
+        middle = _sometimes(brightness, self.p_lighting, (1 - reach) / 2, (1 + reach) / 2, 0.5)
+        limit = -math.log(1 - reach)
+        factor = _sometimes(contrast, self.p_lighting, -limit, limit, 0.0).exp()
+        values = torch.arange(256, device=middle.device) / 255
+        logits = values.logit(_EPSILON) * factor[:, None] + middle.logit()[:, None]
+        return to_bytes(255 * logits.sigmoid())
+
+
+def warped(images: Tensor, homographies: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) uint8 images at (height, width) pixels through (B, 3, 3) matrices.
+
+    Bilinear, mirrored outside. Where the image shrinks to less than two thirds, each pixel is the
+    mean of 2×2 or more places spread evenly over it.
+    """
+    height, width = size
+    num_places = max(1, round(images.shape[2] / height), round(images.shape[3] / width))
+    x = _places(width * num_places, images.device)
+    y = _places(height * num_places, images.device)[:, None]
+    h = homographies[:, :, :, None, None]
+    # each is one pass: what depends on the row alone is added up before
+    across, down, scale = (h[:, i, 0] * x + (h[:, i, 1] * y + h[:, i, 2]) for i in range(3))
+    grid = torch.stack((across / scale, down / scale), 3)
+    seen = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    return to_bytes(F.avg_pool2d(seen, num_places) if num_places > 1 else seen)
+
+
+def _places(num: int, device: torch.device) -> Tensor:
+    """The centres of `num` pixels between -1 and 1."""
+    return (torch.arange(num, device=device) * 2 + 1) / num - 1
+
+
+def _sometimes(draw: Tensor, p: float, low: float, high: float, otherwise: float) -> Tensor:
+    """Uniform from `low` to `high` with probability `p`, from one draw for both."""
+    return torch.where(draw < p, low + (high - low) * draw / max(p, 1e-9), otherwise)
+
+
+def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """(B, 3, 3) from nine (B,)."""
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
