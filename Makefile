@@ -36,8 +36,9 @@ format: $(STAMP)  ## mend style
 typecheck: $(STAMP)  ## check types
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## measure speed against bare PyTorch: minutes
+bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minutes
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/augmentation.py
 
 notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks
 	mkdir -p outputs/notebooks

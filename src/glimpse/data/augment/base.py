@@ -81,7 +81,7 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def to_bytes(images: Tensor) -> Tensor:
     """To the nearest of 0 … 255."""
-    return images.round().clamp(0, 255).to(torch.uint8)
+    return images.round().clamp_(0, 255).to(torch.uint8)
 
 
 def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
