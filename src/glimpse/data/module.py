@@ -114,6 +114,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment = augment
         self.memory_format = torch.contiguous_format
         self.scored_split = "test"  # what `test_dataloader` serves
+        self.training_side: int | None = None  # of training images that are smaller than the rest
         self.splits: dict[str, Split] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
 
@@ -455,6 +456,8 @@ class ImageDataModule(pl.LightningDataModule):
         """
         images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
         size = (self.spec.height, self.spec.width)
+        if training and self.training_side is not None:
+            size = (self.training_side, self.training_side)
         if training and self.augment is not None:
             draws = Draws(batch.indices, seed=self.seed, epoch=epoch)
             images = self.augment.sized(images, size, draws)

@@ -1,0 +1,72 @@
+"""Small images first; the best checkpoint is one of the full size; a resumed run is in its stage."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Execute, composed
+from glimpse.callbacks.progressive_sizes import ProgressiveSizes
+from glimpse.classifier import ImageClassifier
+from glimpse.data.loader import Batch
+from glimpse.errors import UserError
+
+OPTIONS = (
+    "data=synthetic", "data.shape=[3,32,32]", "data.num_train=64", "data.num_val=32", "data.num_classes=2",
+    "model=convnet_bn", "model.widths=[8,16]", "model.hidden=8", "callbacks=[progressive_sizes]",
+    "augment=crop_flip", "trainer=cpu", "trainer.max_epochs=5", "logger=none",
+)  # fmt: skip
+
+
+@pytest.fixture
+def sides(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Which sides the network sees, by split."""
+    seen: list[tuple[str, int]] = []
+    step = ImageClassifier._step
+
+    def noting(self: ImageClassifier, batch: Batch, split: str) -> torch.Tensor:
+        seen.append((split, batch.images.shape[-1]))
+        return step(self, batch, split)
+
+    monkeypatch.setattr(ImageClassifier, "_step", noting)
+    return seen
+
+
+def test_sides_rise_and_every_measurement_is_at_the_full_size(
+    execute: Execute, sides: list[tuple[str, int]]
+) -> None:
+    folder = execute(*OPTIONS)
+    training = [side for split, side in sides if split == "train"]
+    assert [*dict.fromkeys(training)] == [16, 24, 32]
+    assert {side for split, side in sides if split != "train"} == {32}
+    assert json.loads((folder / "summary.json").read_text())["best_epoch"] >= 4
+    with (folder / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+
+
+def test_a_resumed_run_goes_on_at_its_side(
+    execute: Execute, tmp_path: Path, sides: list[tuple[str, int]]
+) -> None:
+    folder = execute(*OPTIONS, "trainer.limit_train_batches=1", "test=false")
+    sides.clear()
+    execute(
+        *OPTIONS, "trainer.max_epochs=10", f"resume={folder}", "trainer.limit_train_batches=1",
+        "test=false", folder=folder,
+    )  # fmt: skip
+    assert [side for split, side in sides if split == "train"] == [24, 32, 32, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("fractions", "until"),
+    [([0.5, 1.0], []), ([1.0, 0.5], [0.5]), ([0.5, 0.75, 1.0], [0.6, 0.3]), ([0.0, 1.0], [0.5])],
+)
+def test_stages_that_do_not_fit_are_refused(fractions: list[float], until: list[float]) -> None:
+    with pytest.raises(UserError, match="expected fractions that end with 1"):
+        ProgressiveSizes(fractions=fractions, until=until)
+
+
+def test_the_choice_composes() -> None:
+    config, _ = composed("callbacks=[progressive_sizes]")
+    assert config.callbacks.progressive_sizes.until == [0.25, 0.6]
