@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from conftest import Execute, choices
 from glimpse.losses import LogSoftmaxNLL, SoftmaxMSE
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)
@@ -36,3 +37,14 @@ def test_certain_probabilities_are_labels(loss: nn.Module) -> None:
 def test_log_softmax_with_nll_is_cross_entropy_of_mixed_labels_too() -> None:
     shares = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.1, 0.9]])
     torch.testing.assert_close(LogSoftmaxNLL()(LOGITS, shares), F.cross_entropy(LOGITS, shares))
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+def test_mixed_images_train_and_count_for_the_larger_share(execute: Execute, loss: str) -> None:
+    folder = execute(
+        "data=synthetic", "data.num_train=512", "data.num_val=64", "data.batch_size=32", "model=linear", f"loss={loss}",
+        "augment=mixup", "scheduler=constant", "optimizer.lr=0.05", "trainer.max_epochs=3", "trainer=cpu", "logger=none", "test=false",
+    )  # fmt: skip
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert float(last["train/acc"]) > 0.3  # chance is 0.1

@@ -73,9 +73,9 @@ class CutMix(Mixing):
 def beta(draws: Tensor, alpha: float) -> Tensor:
     """Numbers from Beta(alpha, alpha), exactly, from four uniform ones each: (4, B) to (B,).
 
-    Ulrich's formula (L. Devroye 1996, Random Variate Generation in One Line of Code, section 2)
+    Ulrich's formula (L. Devroye 1996, Random Variate Generation in One Line of Code)
     gives Beta(alpha + 1, alpha + 1). A gamma variable of alpha is one of alpha + 1 times
-    uniform^(1/alpha) (G. Marsaglia, W. W. Tsang 2000, section 6), and a beta variable the share of
+    uniform^(1/alpha) (G. Marsaglia, W. W. Tsang 2000), and a beta variable the share of
     one of two gammas in their sum; in logarithms nothing underflows.
     """
     first, second, third, fourth = 1 - draws  # above 0, for the logarithms

@@ -1,8 +1,8 @@
 """fastai's augmentation of photos: crop, flip, rotation, zoom and warp in ONE interpolation, then
 lighting.
 
-Source: J. Howard, S. Gugger 2020, fastai: A Layered API for Deep Learning, section 5, and the
-defaults of fastai's `aug_transforms(min_scale=0.75)`. Images are stored somewhat larger than the
+Source: J. Howard, S. Gugger 2020, Deep Learning for Coders, ch. 5, "Presizing", and the defaults of
+fastai's `aug_transforms(min_scale=0.75)`. Images are stored somewhat larger than the
 network sees them (`data.presize=256 data.size=224`), so that the crop, the turn and the warp come
 from real pixels. All five are maps of the plane that keep straight lines: one 3×3 matrix.
 
