@@ -42,9 +42,9 @@ def test_log_softmax_with_nll_is_cross_entropy_of_mixed_labels_too() -> None:
 @pytest.mark.parametrize("loss", choices("loss"))
 def test_mixed_images_train_and_count_for_the_larger_share(execute: Execute, loss: str) -> None:
     folder = execute(
-        "data=synthetic", "data.num_train=512", "data.num_val=64", "data.batch_size=32", "model=linear", f"loss={loss}",
-        "augment=mixup", "scheduler=constant", "optimizer.lr=0.05", "trainer.max_epochs=3", "trainer=cpu", "logger=none", "test=false",
+        "data=digits", f"loss={loss}", "model=linear", "augment=mixup", "augment.padding_fraction=0", "augment.p=0",
+        "scheduler=constant", "optimizer.lr=0.01", "trainer.max_epochs=3", "trainer=cpu", "logger=none", "test=false",
     )  # fmt: skip
     rows = (folder / "metrics.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
-    assert float(last["train/acc"]) > 0.3  # chance is 0.1
+    assert float(last["train/acc"]) > 0.6  # chance is 0.1
