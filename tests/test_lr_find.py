@@ -115,6 +115,7 @@ def test_the_suggested_rate_trains(execute: Execute, tmp_path: Path, optimizer: 
         ("trainer.precision=bf16-mixed", "augment=crop_flip", "data.shape=[3,16,16]"),
         ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"),
         ("callbacks=[early_stopping,ema]", "scheduler=plateau"),
+        ("callbacks=[progressive_sizes]", "data.shape=[1,16,16]"),
         ("trainer.fast_dev_run=true", "trainer.max_epochs=1", "optimizer=muon"),
     ],
 )

@@ -147,8 +147,9 @@ def find(
 
 def _for_the_test(config: DictConfig) -> DictConfig:
     """Steps in place of epochs, no validation, and of the callbacks those that change the training."""
+    num_steps = config.lr_find.num_steps
     steps = {
-        "max_epochs": -1, "max_steps": config.lr_find.num_steps, "min_epochs": None,
+        "max_epochs": num_steps, "max_steps": num_steps, "min_epochs": None,
         "min_steps": None, "fast_dev_run": False, "limit_val_batches": 0,
         "num_sanity_val_steps": 0, "val_check_interval": 1.0,
     }  # fmt: skip
