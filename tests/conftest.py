@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from glimpse import config as configuration
 from glimpse import launch
+from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -52,6 +53,17 @@ def samples() -> Path:
     if not folder:
         pytest.skip("GLIMPSE_SAMPLES does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture
+def published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published weights of any architecture, without a download: random ones."""
+
+    def fetch(network: Pretrained) -> Mapping[str, torch.Tensor]:
+        weights: Mapping[str, torch.Tensor] = find(network.architecture, 1000).network.state_dict()
+        return weights
+
+    monkeypatch.setattr(Pretrained, "_fetch", fetch)
 
 
 Execute = Callable[..., Path]

@@ -36,6 +36,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
+@pytest.mark.usefixtures("published_weights")
 @pytest.mark.parametrize("trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("data", choices("data"))
 @pytest.mark.parametrize("model", choices("model"))

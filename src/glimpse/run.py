@@ -39,6 +39,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.errors import Interrupted, UserError
 from glimpse.launch import RUN_FOLDER
 from glimpse.layers import LooksAtImages, count_parameters, layer_table
+from glimpse.models.pretrained import Pretrained
 
 HOOKS_OF_A_STEP = (
     "on_train_batch_start",
@@ -79,7 +80,10 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         data = build_data(config)
         console.print(f"{summary['data']}: {data.describe()}")
         torch.manual_seed(config.seed)
+        resume_from = to_resume_from(folder / "checkpoints") if config.resume else None
         network: nn.Module = build("model", config.model, data.spec)
+        if isinstance(network, Pretrained) and resume_from is None:
+            network.load_weights()
         if isinstance(network, LooksAtImages):
             network.look_at(data.some_training_images())
         summary["parameters"] = count_parameters(network)
@@ -118,7 +122,6 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
                 folder=folder,
             )
             return None
-        resume_from = to_resume_from(checkpoints.last.parent) if config.resume else None
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
         finally:
