@@ -90,6 +90,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.log_every_n_steps": (0, float("inf")),
     "model.hidden": (1, float("inf")),
     "model.dropout": (0, 0.999),
+    "callbacks.finetune.frozen_epochs": (0, float("inf")),
+    "callbacks.finetune.depth_factor": (1e-9, 1),
     "augment.p": (0, 1),
     "augment.padding_fraction": (0, 1),
     "augment.side_fraction": (0, 1),
