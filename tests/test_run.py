@@ -304,6 +304,7 @@ ON_EACH_DEVICE = pytest.mark.parametrize(
 
 
 @ON_EACH_DEVICE
+@pytest.mark.usefixtures("published_weights")
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_every_experiment_runs_on_synthetic_images(
     execute: Execute, experiment: str, trainer: str
@@ -335,9 +336,14 @@ def test_losses_and_optimizers_learn(execute: Execute, loss: str, optimizer: str
     assert read_summary(folder)["metrics"]["test/acc"] > 0.5
 
 
+NEED_WEIGHTS = ("finetune", "frozen_features")
+
+
+@pytest.mark.usefixtures("published_weights")
 @pytest.mark.parametrize("callbacks", choices("callbacks"))
 def test_callbacks_are_switched_on_by_name(execute: Execute, callbacks: str) -> None:
-    folder = execute(*TINY, f"callbacks=[{callbacks}]")
+    model = ("model=pretrained",) if callbacks in NEED_WEIGHTS else ()
+    folder = execute(*TINY, *model, f"callbacks=[{callbacks}]")
     assert read_summary(folder)["status"] == "finished"
 
 
@@ -348,6 +354,7 @@ def test_early_stopping_stops(execute: Execute) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("published_weights")
 @pytest.mark.parametrize("model", choices("model"))
 @pytest.mark.parametrize("compiled", ["compile=false", "compile=true"])
 def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:

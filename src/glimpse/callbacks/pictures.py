@@ -34,6 +34,8 @@ class BatchPicture(Callback):
     ) -> None:
         if trainer.global_step or batch_idx or not IS_FIRST_PROCESS or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        if batch.images.ndim == 2:  # features have no picture
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
         images = data.to_pixels(batch.images[:NUM_IMAGES].detach()).cpu()

@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -117,6 +117,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.training_side: int | None = None  # of training images that are smaller than the rest
         self.splits: dict[str, Split] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
+        self.features: dict[str, Tensor] = {}  # by part, (N, F), to serve in place of its images
 
     # What a dataset answers ---------------------------------------------------------------------
 
@@ -388,7 +389,10 @@ class ImageDataModule(pl.LightningDataModule):
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         chosen = self.splits[split]
-        fetch = self._fetch(chosen.part, device)
+
+        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # asked in every epoch anew
+            return self._fetch(chosen.part, device)(rows)
+
         order = EpochOrder(
             len(chosen.rows),
             batch_size=self.batch_size,
@@ -407,11 +411,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
         """Where the batches of a part come from: the GPU's memory, an array, or files."""
-        if (name, device) in self._on_gpu:
-            return self._on_gpu[name, device]
         part = self._parts[name]
         labels = torch.from_numpy(self._relabel[part.labels])
         pin_memory = device.type == "cuda"
+        if name in self.features:
+            return ArrayRows(self.features[name], labels, pin_memory=pin_memory)
+        if (name, device) in self._on_gpu:
+            return self._on_gpu[name, device]
         if isinstance(part, Files):
             return DecodedRows(
                 part.paths,
@@ -454,6 +460,8 @@ class ImageDataModule(pl.LightningDataModule):
         Labels stay (B,) int64, but for an augmentation that mixes them in training: (B, num_classes)
         float32 probabilities.
         """
+        if batch.images.ndim == 2:  # features
+            return batch
         images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
         size = (self.spec.height, self.spec.width)
         if training and self.training_side is not None:

@@ -1,0 +1,107 @@
+"""A linear probe: the features of every image computed once, then a head trained on them.
+
+Source: Alain and Bengio 2016, Understanding intermediate layers using linear classifier probes. The
+backbone of `model=pretrained` is frozen in evaluation mode, so an image's features never change:
+they take the images' place in the data module, and an epoch costs what a linear layer costs. The
+network is whole in every checkpoint and classifies images. Features are kept on disk beside the
+dataset's cache, under a key of images, splits, weights and precision.
+"""
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from glimpse.callbacks.finetune import require_pretrained
+from glimpse.data.module import ImageDataModule
+from glimpse.errors import UserError
+
+Features = dict[str, NDArray[np.float32]]  # by part
+
+
+class FrozenFeatures(Callback):
+    """Train the head of a pretrained network on features computed once.
+
+    Raises:
+        UserError: from `setup`, where there are no pretrained weights, or images are augmented.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before the optimizer is made, which then takes the head alone."""
+        if stage != "fit":
+            return
+        self.network = require_pretrained(trainer, pl_module, "frozen_features")
+        self.data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        if self.data.augment is not None:
+            raise UserError(
+                "callbacks=[frozen_features] computes an image's features once, so it cannot be "
+                "augmented: type augment=none, or callbacks=[finetune]"
+            )
+        self.network.backbone.requires_grad_(False)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Once the weights are there, also those of a checkpoint that is resumed."""
+        file = self.data.data_dir / ".cache" / f"features-{self._key(trainer)}.npz"
+        found = _load(file)
+        if not found:
+            found = self._compute(trainer, pl_module.device)
+            if self.data.cache and not self.data.embedded:
+                _save(file, found)
+        self.data.features = {part: torch.from_numpy(rows) for part, rows in found.items()}
+
+    def _key(self, trainer: pl.Trainer) -> str:
+        settings = (self.data.fingerprint, self.data.spec, trainer.precision)
+        digest = hashlib.sha256(repr((*settings, self.network.architecture)).encode())
+        for tensor in self.network.backbone.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def _compute(self, trainer: pl.Trainer, device: torch.device) -> Features:
+        """For each part (N, F) float32, with a row for every image that is in some split."""
+        found: Features = {}
+        splits = self.data.splits
+        width = self.network.num_features
+        for split in splits.values():
+            last = max(int(s.rows.max()) for s in splits.values() if s.part == split.part)
+            found[split.part] = np.zeros((last + 1, width), np.float32)
+        self.network.eval()
+        for name, split in splits.items():
+            for batch in tqdm(self.data.loader(name), f"features, {name}", disable=None):
+                moved = self.data.transfer_batch_to_device(batch, device, 0)
+                with trainer.precision_plugin.forward_context():
+                    features = self.network.features(self.data.to_network(moved).images)
+                found[split.part][batch.indices.cpu().numpy()] = features.float().cpu().numpy()
+        self.network.train()
+        return found
+
+
+def _load(file: Path) -> Features:
+    """What an earlier run left; empty where there is nothing, or nothing that can be read."""
+    try:
+        with file.open("rb") as opened, np.load(opened) as stored:
+            return dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+
+
+def _save(file: Path, features: Features) -> None:
+    """Whole or not at all."""
+    partial = file.with_name(f".{file.stem}.partial-{os.getpid()}.npz")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, allow_pickle=False, **features)
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the features {file}: {error.strerror}; type data.cache=false"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
