@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.io import savemat
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -31,6 +32,7 @@ TINY_CLASSES = {
     "n03126707": "crane",
     "n02012849": "crane",
 }
+BREEDS = ("Abyssinian", "great_pyrenees", "pug")
 PHOTO_CLASSES = ("cat", "dog", "owl")
 
 
@@ -152,6 +154,39 @@ def make_image_folder(data_dir: Path, *, per_class: int = 4) -> None:
                 save_image(image, data_dir / "photos" / part / name / f"{name}_{row}.png")
 
 
+def make_pets(data_dir: Path, *, per_class: int = 4) -> None:
+    """`oxford-iiit-pet/images/<breed>_<number>.jpg` of two sizes, with what the archive has beside them."""
+    folder = data_dir / "oxford-iiit-pet" / "images"
+    for label, breed in enumerate(BREEDS):
+        pixels = shades([label] * per_class, len(BREEDS), size=48, channels=3, seed=label)
+        for row, image in enumerate(pixels):
+            save_image(image[: 40 - 8 * (row % 2)], folder / f"{breed}_{row + 1}.jpg")
+    odd = Image.open(folder / f"{BREEDS[0]}_1.jpg")
+    odd.convert("RGBA").save(folder / f"{BREEDS[0]}_1.jpg", format="PNG")
+    odd.convert("P").save(folder / f"{BREEDS[0]}_2.jpg", format="GIF")
+    (folder / f"._{BREEDS[0]}_1.jpg").write_bytes(b"Mac OS X")
+    (folder / f"{BREEDS[0]}_1.mat").write_bytes(b"MATLAB")
+
+
+def make_eurosat(data_dir: Path, *, per_class: int = 4) -> None:
+    """`eurosat/2750/<class>/*.jpg`, as torchvision unpacks it: a set without a held-out part."""
+    for label, name in enumerate(("Forest", "Highway", "River")):
+        pixels = shades([label] * per_class, 3, size=64, channels=3, seed=label)
+        for row, image in enumerate(pixels):
+            save_image(image, data_dir / "eurosat" / "2750" / name / f"{name}_{row + 1}.jpg")
+
+
+def make_svhn(data_dir: Path, *, per_class: int = 4) -> None:
+    """`train_32x32.mat` and `test_32x32.mat`; the digit 0 has the label 10. Their checksums differ
+    from the original's, which torchvision wants: see `any_checksum` in conftest.py."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    for part, number in (("train", per_class), ("test", num_heldout(per_class))):
+        digits = [digit for _ in range(number) for digit in range(10)]
+        images = shades(digits, 10, size=32, channels=3, seed=number).transpose(1, 2, 3, 0)
+        labels = np.array([digit or 10 for digit in digits], np.uint8)[:, None]
+        savemat(data_dir / f"{part}_32x32.mat", {"X": images, "y": labels})
+
+
 def write_table(path: Path, labels: Sequence[int], num_classes: int, *, seed: int) -> None:
     """A table of 28×28 grey images, as Sign Language MNIST has it."""
     images = shades(labels, num_classes, size=28, channels=1, seed=seed).reshape(len(labels), -1)
@@ -182,9 +217,23 @@ MAKERS: dict[str, Callable[..., None]] = {
     "mnist": make_mnist,
     "fashion_mnist": make_fashion_mnist,
     "image_folder": make_image_folder,
+    "pets": make_pets,
+    "torchvision": make_eurosat,
+    "svhn": make_svhn,
     "csv": make_csv,
     "sign_mnist": make_sign_mnist,
 }
+
+
+def overrides(name: str, data_dir: Path) -> tuple[str, ...]:
+    """What a dataset has to be told to find its small copy."""
+    told = {
+        "image_folder": (f"data.root={data_dir / 'photos'}", "data.presize=32"),
+        "csv": (f"data.train={data_dir / 'table.csv'}",),
+        "pets": ("data.presize=48", "data.size=40"),
+        "torchvision": ("data.name=EuroSAT",),
+    }
+    return told.get(name, ())
 
 
 class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -214,11 +263,12 @@ def python2_pickle(content: Any, path: Path) -> None:
     )
 
 
-def write_idx(array: NDArray[np.uint8], path: Path) -> None:
-    """Write an array in MNIST's format, gzipped."""
+def write_idx(array: NDArray[np.uint8], path: Path, *, zipped: bool = True) -> None:
+    """Write an array in MNIST's format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    path.write_bytes(gzip.compress(header + array.tobytes(), compresslevel=1, mtime=0))
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content, compresslevel=1, mtime=0) if zipped else content)
 
 
 def _make_idx(raw: Path, per_class: int) -> None:

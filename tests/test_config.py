@@ -13,6 +13,7 @@ from conftest import CONF, choices, composed
 from glimpse import config as configuration
 from glimpse.config import TARGETS, build, leaves
 from glimpse.errors import UserError
+from makers import overrides
 
 OWNED = {  # arguments of Lightning's Trainer that other groups or the run itself own
     "logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
@@ -91,6 +92,8 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("lr_find.num_steps=5", "at least 20"),
         ("optimizer._target_=glimpse.optim.cosine", "only targets in"),
         ("data=image_folder", "data.root is not set"),
+        ("data=torchvision", "data.name is not set"),
+        ("data.on_bad_file=ignore", "one of error, skip"),
         ("+data.deeper.key=1", "data.deeper.key is not a key"),
         ("+data.url.x=1", "data.url.x is not a key"),
         ("+resume.x=1", "resume.x is not a key"),
@@ -139,8 +142,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
 @pytest.mark.parametrize("group", [g for g in TARGETS if g != "callbacks"])
 def test_every_choice_composes(group: str) -> None:
     for choice in choices(group):
-        needed = {"image_folder": ("data.root=photos",), "csv": ("data.train=table.csv",)}
-        composed(f"{group}={choice}", *(needed.get(choice, ()) if group == "data" else ()))
+        composed(f"{group}={choice}", *(overrides(choice, Path()) if group == "data" else ()))
 
 
 def test_help_names_every_group_and_root_key() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import Execute, choices
 from glimpse.models.sizes import ImageTooSmallError
-from makers import MAKERS
+from makers import MAKERS, overrides
 
 TOO_LARGE_FOR = {
     ("digits", "convnet_template"): 22,
@@ -36,7 +36,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
-@pytest.mark.usefixtures("published_weights")
+@pytest.mark.usefixtures("published_weights", "any_checksum")
 @pytest.mark.parametrize("trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("data", choices("data"))
 @pytest.mark.parametrize("model", choices("model"))
@@ -44,16 +44,12 @@ def test_a_step(
     execute: Execute, data_dir: Callable[[str], Path], data: str, model: str, trainer: str
 ) -> None:
     folder = data_dir(data)
-    where = {
-        "image_folder": (f"data.root={folder / 'photos'}", "data.presize=32"),
-        "csv": (f"data.train={folder / 'table.csv'}",),
-    }
     options = (
         f"data={data}",
         f"model={model}",
         "data.batch_size=4",
         f"trainer={trainer}",
-        *where.get(data, ()),
+        *overrides(data, folder),
     )
     once = (*options, f"data_dir={folder}", "trainer.fast_dev_run=true", "data.num_workers=1")
     if (data, model) in TOO_LARGE_FOR:

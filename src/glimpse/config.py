@@ -58,6 +58,8 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "data.classes": (list,),
     "data.presize": (int,),
     "data.size": (int,),
+    "data.pattern": (str,),
+    "data.options": (dict,),
     "data.url": (str,),
     "data.sha256": (str,),
 }
@@ -114,12 +116,13 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, "flip"),
     "data.normalize": ("none", "dataset", "imagenet"),
+    "data.on_bad_file": ("error", "skip"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 
 
 NOT_KNOWN_YET = "???"  # as OmegaConf writes it
-TAKES_A_MAPPING = "trainer.max_time."  # the one value that may have keys of its own
+TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values that have keys of their own
 
 
 def check(config: DictConfig, choices: Mapping[str, Any]) -> None:

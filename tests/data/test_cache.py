@@ -192,6 +192,56 @@ def test_an_error_in_a_decoding_process_names_the_file(
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_unreadable_files_are_left_out_where_asked(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    monkeypatch.setattr(cache, "CHUNK", 3)
+    pixels = np.delete(pixels_of(files), [3, 4, 5, 7], axis=0)
+    for row in (3, 4, 5, 7):
+        web_page(files.paths[row])
+    source = Source(tuple("abcde"), files, heldout=Files(files.paths[:2], files.labels[:2]))
+    folder = tmp_path / "cache"
+    for read in (lambda: source, never):
+        _, parts = load_or_build(
+            folder, read, lambda _: SMALL, num_workers=num_workers, skip_unreadable=True
+        )
+        np.testing.assert_array_equal(parts["train"].images, pixels)
+        assert parts["train"].labels.tolist() == [0, 1, 2, 1, 3, 4]
+        np.testing.assert_array_equal(parts["train"].histogram, cache.histogram(pixels))
+        assert len(parts["heldout"].images) == 2
+    assert [line.split()[0] for line in cache.unreadable(folder)] == [
+        str(files.paths[row]) for row in (3, 4, 5, 7)
+    ]
+
+
+def test_a_class_with_no_image_left_is_named(files: Files, tmp_path: Path) -> None:
+    for row in (3, 8):  # both of them
+        web_page(files.paths[row])
+    with pytest.raises(UserError, match=r"no image of the class d can be read.*3\.png"):
+        load_or_build(
+            tmp_path / "cache",
+            lambda: Source(tuple("abcde"), files),
+            lambda _: SMALL,
+            num_workers=1,
+            skip_unreadable=True,
+        )
+
+
+def test_an_image_of_another_size_is_an_error_even_where_bad_files_are_skipped(
+    files: Files, tmp_path: Path
+) -> None:
+    save_image(np.zeros((9, 9, 3), np.uint8), files.paths[4])
+    with pytest.raises(UserError, match=r"4\.png is 9×9"):
+        load_or_build(
+            tmp_path / "cache",
+            lambda: Source(tuple("abcde"), files),
+            lambda _: SMALL,
+            num_workers=1,
+            skip_unreadable=True,
+        )
+
+
 def slow_build(folder: Path, files: Files, log: Path, at_work: Path) -> None:
     """In another process: as `build`, noting that it reads, and slow to decode."""
 
@@ -418,6 +468,36 @@ def test_presize_cuts_the_middle_and_resizes_it(mixed: list[Path]) -> None:
     for path in mixed:  # cut to 20×20; no pixel is stretched
         np.testing.assert_array_equal(decode(path, wanted), expected)
     assert decode(mixed[0], probe(mixed, 10)).shape == (10, 10, 3)
+
+
+def photograph(path: Path, *, orientation: int = 1) -> None:
+    """A JPEG of 900×600 pixels: grey waves of many lengths."""
+    y, x = np.mgrid[:600, :900]
+    waves = sum(np.sin(x / length + y / (2 * length)) for length in (3, 12, 50))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray((127 + 42 * waves).astype(np.uint8)).save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("side", [32, 64, 128, 256])
+def test_a_large_photograph_decoded_at_a_fraction_looks_the_same(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "large.jpg"
+    photograph(path)
+    with Image.open(path) as image:
+        whole = image.crop((150, 0, 750, 600)).resize((side, side), Image.Resampling.BILINEAR)
+    decoded = decode(path, PixelFormat(side, side, 1, presize=True))[..., 0].astype(int)
+    difference = np.abs(decoded - np.asarray(whole))
+    assert difference.mean() < 2
+    assert difference.max() < 12
+
+
+def test_a_large_photograph_is_turned_before_its_middle_is_cut(tmp_path: Path) -> None:
+    upright, turned = tmp_path / "upright.jpg", tmp_path / "turned.jpg"
+    photograph(upright)
+    photograph(turned, orientation=6)  # by a quarter, clockwise
+    wanted = PixelFormat(64, 64, 1, presize=True)
+    expected = np.rot90(decode(upright, wanted), -1).astype(int)
+    assert np.abs(decode(turned, wanted) - expected).max() <= 2
 
 
 # Labels -----------------------------------------------------------------------------------------

@@ -84,6 +84,70 @@ def test_an_undivided_folder_is_divided(photos: Path) -> None:
     assert sizes(data) == {"train": 6, "val": 3, "test": 3}
 
 
+def test_a_class_of_trains(photos: Path) -> None:
+    (photos / "train" / "cat").rename(photos / "train" / "train")
+    (photos / "train" / "dog").rename(photos / "train" / "test")
+    data = image_folder(photos / "train", test_fraction=0.25)
+    assert data.spec.class_names == ("owl", "test", "train")
+    assert sizes(data) == {"train": 9, "val": 3}
+
+
+def test_an_unused_validation_folder_is_told(photos: Path) -> None:
+    shutil.copytree(photos / "val", photos / "test")
+    data = image_folder(photos, val_fraction=0.25)
+    assert sizes(data) == {"train": 9, "val": 3, "test": 6}
+    assert "6 of the official validation set unused (data.val_fraction=0" in data.describe()
+    assert "unused" not in image_folder(photos).describe()
+
+
+# Classes from paths -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"([^/]+)_\d+\.png$", r"^\w+/(?P<label>\w+)/", r"/(?P<label>[a-z]+)_(\d+)\.png"]
+)
+def test_classes_from_paths_of_any_depth(photos: Path, pattern: str) -> None:
+    (photos / "train" / "owl" / "more").mkdir()
+    path = photos / "train" / "owl" / "owl_1.png"
+    path.rename(photos / "train" / "owl" / "more" / "owl_77.png")
+    (photos / "train" / "._cat_9.png").write_bytes(b"hidden")
+    data = image_folder(photos, pattern=pattern, test_fraction=1 / 3)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert sizes(data) == {"train": 12, "val": 6}
+    for split in ("train", "val"):
+        for batch in data.loader(split):
+            brightness = batch.images.float().mean((1, 2, 3))
+            assert ((brightness - 40) / 175 * 3).round().tolist() == batch.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            r"cat_(\d)",
+            "finds no class in 12 of 18 images below {root}, such as train/dog/dog_0.png",
+        ),
+        (r"(.*)_\d\.jpg", "finds no class in 18 of 18 images"),
+        (r"(\w)?_\d\d", "finds no class in 18 of 18"),
+        (r"(png)$", "finds one class only, png"),
+        (r"(.*", "missing )"),
+        (r".*", "expected one group in brackets"),
+        (r"(.)(.)", "expected one group in brackets"),
+    ],
+)
+def test_an_expression_that_does_not_fit(photos: Path, pattern: str, message: str) -> None:
+    found = error_of(photos, pattern=pattern)
+    assert found.startswith(f"data.pattern={pattern}")
+    assert message.format(root=photos) in found
+
+
+def test_another_expression_makes_other_data(photos: Path) -> None:
+    patterns = (r"(\w+)_\d\.png", r"(\w)\w+_\d\.png")
+    data = [image_folder(photos, pattern=pattern) for pattern in patterns]
+    assert [d.spec.class_names for d in data] == [("cat", "dog", "owl"), ("c", "d", "o")]
+    assert data[0].fingerprint != data[1].fingerprint
+
+
 def test_linked_class_folders(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     for part in ("train", "val"):
@@ -170,6 +234,11 @@ def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
     assert (
         image_folder(Path(meant), test_fraction=0.5).spec.num_classes == 3
     )  # what it says to type works
+
+
+def test_no_training_folder_beside_the_others(photos: Path) -> None:
+    (photos / "train").rename(photos / "test")
+    assert "expected train/ beside test, val" in error_of(photos)
 
 
 def test_images_of_two_sizes(photos: Path) -> None:

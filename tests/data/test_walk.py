@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from conftest import choices, composed
-from glimpse.data.augment import Augmentation
+from glimpse.data.augment.base import Augmentation
 from glimpse.data.digits import Digits
 from glimpse.data.image_folder import ImageFolder
 from glimpse.data.spec import Arrays
 from glimpse.data.walk import Step, Walk
 from glimpse.run import unprepared_data
-from makers import MAKERS, make_image_folder, save_image
+from makers import MAKERS, make_image_folder, overrides, save_image
 
 SAMPLE = ["listed", "opened", "sized", "decoded", "labelled", "stored"]
 BATCH = ["gathered", "moved", "normalised", "augmented", "learned"]
@@ -37,18 +37,15 @@ def walk_through(root: Path, **options: Any) -> tuple[Walk, list[Step]]:
     return walk, list(walk.steps())
 
 
+@pytest.mark.usefixtures("any_checksum")
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("name", choices("data"))
 def test_every_dataset_is_walked_through(tmp_path: Path, name: str, cache: bool) -> None:
     if name in MAKERS:
         MAKERS[name](tmp_path, per_class=10)
-    where = {
-        "image_folder": (f"data.root={tmp_path / 'photos'}", "data.presize=16"),
-        "csv": (f"data.train={tmp_path / 'table.csv'}",),
-    }
     config, _ = composed(
         f"data={name}", f"data_dir={tmp_path}", f"data.cache={cache}", "data.normalize=none",
-        "data.num_workers=0", "augment=flip", *where.get(name, ()),
+        "data.num_workers=0", "augment=flip", *overrides(name, tmp_path),
     )  # fmt: skip
     walk = Walk(unprepared_data(config), device=torch.device("cpu"))
     steps = list(walk.steps())

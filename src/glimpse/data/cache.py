@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,10 +33,16 @@ from tqdm import tqdm
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
-FORMAT = 1  # raise it when the meaning of a cache's files changes
+FORMAT = 2  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
+DRAFT = 3  # a JPEG is decoded at a scale that leaves this many times the side it is resized to
 _Result = TypeVar("_Result")
+UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L")
+
+
+class UnreadableImageError(UserError):
+    """A file is not an image, is cut off or refused: what `data.on_bad_file=skip` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def load_or_build(
     pixel_format: Callable[[Source], PixelFormat],
     *,
     num_workers: int,
+    skip_unreadable: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, Stored]]:
     """Map the cache in `folder`, making it first where it is not there.
 
@@ -105,6 +113,7 @@ def load_or_build(
         read: the dataset's reader; called only when there is no cache.
         pixel_format: what the arrays of files look like; called likewise.
         num_workers: processes that decode.
+        skip_unreadable: leave out files that cannot be read; `unreadable` lists them.
 
     Returns:
         The class names, and each part of the dataset.
@@ -117,7 +126,7 @@ def load_or_build(
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
-                    _build(folder, read(), pixel_format, num_workers)
+                    _build(folder, read(), pixel_format, num_workers, skip_unreadable)
         except PermissionError as error:
             raise UserError(
                 f"cannot write the cache {folder}: {error.strerror}; "
@@ -126,6 +135,12 @@ def load_or_build(
     names = tuple(json.loads((folder / "class_names.json").read_text()))
     parts = [p for p in ("train", "heldout", "test") if (folder / f"{p}.npy").exists()]
     return names, {name: _map(folder, name) for name in parts}
+
+
+def unreadable(folder: Path) -> list[str]:
+    """A line on each file that the cache in `folder` left out."""
+    listed = folder / UNREADABLE
+    return listed.read_text().splitlines() if listed.exists() else []
 
 
 def _map(folder: Path, name: str) -> Stored:
@@ -140,16 +155,29 @@ def _build(
     source: Source,
     pixel_format: Callable[[Source], PixelFormat],
     num_workers: int,
+    skip_unreadable: bool,
 ) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
         shutil.rmtree(leftover)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:
+        reasons: list[str] = []
         for name, part in source.parts().items():
-            counts = _store(partial / f"{name}.npy", part, source, pixel_format, num_workers)
-            np.save(partial / f"{name}-labels.npy", part.labels.astype(np.int64))
+            file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
+            if isinstance(part, Arrays):
+                np.save(file, part.images)
+                counts = histogram(part.images)
+            else:
+                wanted = pixel_format(source)
+                counts, bad = _store(file, part, wanted, num_workers, skip_unreadable)
+                if bad:
+                    labels = _without(file, labels, bad, source.class_names)
+                    reasons += [bad[row] for row in sorted(bad)]
+            np.save(partial / f"{name}-labels.npy", labels)
             np.save(partial / f"{name}-histogram.npy", counts)
+        if reasons:
+            (partial / UNREADABLE).write_text("\n".join(reasons) + "\n")
         (partial / "class_names.json").write_text(json.dumps(source.class_names))
         partial.rename(folder)
     except OSError as error:
@@ -159,25 +187,19 @@ def _build(
 
 
 def _store(
-    file: Path,
-    part: Part,
-    source: Source,
-    pixel_format: Callable[[Source], PixelFormat],
-    num_workers: int,
-) -> NDArray[np.int64]:
-    """Write a part's array; returns the histogram of its pixels."""
-    if isinstance(part, Arrays):
-        np.save(file, part.images)
-        return histogram(part.images)
-    wanted = pixel_format(source)
+    file: Path, part: Files, wanted: PixelFormat, num_workers: int, skip_unreadable: bool
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Write a part's array; returns the histogram of its pixels, and why which rows are empty."""
     shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
-    decode_chunk = partial(_decode_chunk, file, wanted)
+    decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)
-    for chunk_counts in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
-        counts += chunk_counts
-    return counts
+    bad: dict[int, str] = {}
+    for found, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
+        counts += found
+        bad |= empty
+    return counts, bad
 
 
 def each_chunk(
@@ -197,10 +219,7 @@ def each_chunk(
         yield from progress(map(function, chunks, starts))
         return
     context = multiprocessing.get_context("spawn")
-    leave_to_us = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
-    with ProcessPoolExecutor(
-        workers, context, initializer=signal.signal, initargs=leave_to_us
-    ) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool:
         try:
             yield from progress(pool.map(function, chunks, starts))
         except BrokenProcessPool as error:
@@ -209,22 +228,75 @@ def each_chunk(
             pool.shutdown(cancel_futures=True)
 
 
+def _begin_decoding() -> None:
+    """In a decoding process: the run answers Ctrl-C, and when it is killed so is this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def end_with_it() -> None:
+        run.join()
+        os._exit(1)  # it waits for work that nobody will send
+
+    threading.Thread(target=end_with_it, daemon=True).start()
+
+
 def _decode_chunk(
-    file: Path, wanted: PixelFormat, paths: Sequence[Path], start: int
-) -> NDArray[np.int64]:
+    file: Path, wanted: PixelFormat, skip_unreadable: bool, paths: Sequence[Path], start: int
+) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Fill the rows from `start` on; returns their histogram, and why which stay empty."""
     array = np.lib.format.open_memmap(file, "r+")
-    rows = np.stack([decode(path, wanted) for path in paths])
-    array[start : start + len(rows)] = rows
+    rows, bad = [], {}
+    for row, path in enumerate(paths, start):
+        try:
+            rows.append(decode(path, wanted))
+        except UnreadableImageError as error:
+            if not skip_unreadable:
+                raise
+            bad[row] = str(error)
+    if rows:
+        pixels = np.stack(rows)
+        array[[row for row in range(start, start + len(paths)) if row not in bad]] = pixels
+        array.flush()
+        return histogram(pixels), bad
+    return np.zeros((wanted.channels, 256), np.int64), bad
+
+
+def _without(
+    file: Path, labels: NDArray[np.int64], bad: dict[int, str], class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Write an array again without its empty rows; returns the labels of those that stay.
+
+    Raises:
+        UserError: no image of a class is left.
+    """
+    kept = np.delete(np.arange(len(labels)), list(bad))
+    lost = np.setdiff1d(labels, labels[kept])
+    if len(lost):
+        first = next(reason for row, reason in sorted(bad.items()) if labels[row] == lost[0])
+        raise UserError(
+            f"no image of the class {class_names[lost[0]]} can be read; the first: {first}"
+        )
+    images = np.load(file, mmap_mode="r")
+    shorter = file.with_suffix(".short")
+    array = np.lib.format.open_memmap(shorter, "w+", np.uint8, (len(kept), *images.shape[1:]))
+    for start in range(0, len(kept), CHUNK):
+        array[start : start + CHUNK] = images[kept[start : start + CHUNK]]
     array.flush()
-    return histogram(rows)
+    shorter.replace(file)
+    return labels[kept]
 
 
 def histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """How often each value occurs in each channel of (N, H, W, C) uint8 images: (C, 256)."""
     channels = images.shape[-1]
-    return np.stack(
-        [np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)]
-    ).astype(np.int64)
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), CHUNK):
+        rows = images[start : start + CHUNK]
+        strip = rows.reshape(-1, rows.shape[2], channels)  # one tall image; Pillow counts it faster
+        found = Image.fromarray(strip[..., 0] if channels == 1 else strip).histogram()
+        counts += np.reshape(found, (channels, 256))
+    return counts
 
 
 def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -237,7 +309,9 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
     return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
 
 
-def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
+def probe(
+    paths: Sequence[Path], presize: int | None, *, skip_unreadable: bool = False
+) -> PixelFormat:
     """The pixel format of files, from some of them spread over the list.
 
     Raises:
@@ -246,12 +320,18 @@ def probe(paths: Sequence[Path], presize: int | None) -> PixelFormat:
     step = max(1, len(paths) // 64)
     sizes: dict[tuple[int, int], Path] = {}
     grey = True
+    passed_over = (UnreadableImageError,) if skip_unreadable else ()
     for path in paths[::step]:
-        with reading(path) as image:  # a PNG is read whole in search of its orientation
+        with (
+            suppress(*passed_over),
+            reading(path) as image,
+        ):  # a PNG is read whole in search of its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
             grey = grey and image.mode in ("1", "L", *_GREY_16_BIT)
     channels = 1 if grey else 3
+    if not sizes:
+        raise UserError(f"none of {len(paths[::step])} images can be read, such as {paths[0]}")
     if presize is not None:
         return PixelFormat(presize, presize, channels, presize=True)
     if len(sizes) > 1:
@@ -272,19 +352,31 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
         UserError: the file is not a readable image, or not of the wanted size.
     """
     with reading(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
-            image = image.point(lambda value: value * (1 / 256)).convert("L")
-        image = image.convert("L" if wanted.channels == 1 else "RGB")
-        if wanted.presize:
-            image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
-        if image.size != (wanted.width, wanted.height):
-            raise UserError(
-                f"{path} is {image.width}×{image.height}, others are {wanted.width}×{wanted.height}: "
-                "type data.presize=64 to cut and resize all to 64×64"
-            )
-        pixels = np.asarray(image, np.uint8)
-    return pixels.reshape(wanted.height, wanted.width, wanted.channels)
+        if wanted.presize:  # a JPEG many times larger is decoded at 1/2, 1/4 or 1/8 of its size
+            image.draft(None, (DRAFT * wanted.width, DRAFT * wanted.height))
+        return fitted(image, wanted, str(path))
+
+
+def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
+    """An image as (H, W, C) uint8; with `presize`, the square in its middle, resized.
+
+    The resizing is bilinear over all the pixels that a new one covers, so that nothing flickers.
+
+    Raises:
+        UserError: it is not of the wanted size; `name` is what the message calls it.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
+        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    image = image.convert("L" if wanted.channels == 1 else "RGB")
+    if wanted.presize:
+        image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
+    if image.size != (wanted.width, wanted.height):
+        raise UserError(
+            f"{name} is {image.width}×{image.height}, others are {wanted.width}×{wanted.height}: "
+            "type data.presize=64 to cut and resize all to 64×64"
+        )
+    return np.asarray(image, np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
 
 
 @contextmanager
@@ -294,26 +386,28 @@ def reading(path: Path) -> Iterator[Image.Image]:
         try:
             yield image
         except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"cannot read the image {path}: {error}") from error
+            raise UnreadableImageError(f"cannot read the image {path}: {error}") from error
 
 
 def open_image(path: Path) -> Image.Image:
     """Open a file as an image by its content.
 
     Raises:
-        UserError: it is not an image, or one so large that it may be a decompression bomb.
+        UnreadableImageError: it is not an image, or one so large that it may be a decompression bomb.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
+        raise UnreadableImageError(
+            f"{path} is not an image that can be read: replace or remove it"
+        ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+        raise UnreadableImageError(f"{path} is refused: {str(error).splitlines()[0]}") from error
     except (OSError, ValueError, SyntaxError) as error:  # not there, or cut off in its header
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the image {path}: {reason}") from error
+        raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
 
 
 def check_labels(part: Part, num_classes: int, what: str) -> None:

@@ -10,6 +10,8 @@ import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -103,19 +105,34 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         UserError: it is no archive, is damaged, or holds an entry that would leave the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{archive.name}.lock"):
-        for leftover in folder.glob(f".{archive.name}.partial-*"):
-            shutil.rmtree(leftover)
-        partial = folder / f".{archive.name}.partial-{os.getpid()}"
+    with whole_or_nothing(folder, archive.name) as partial:
         try:
             _extract(archive, partial)
-            for entry in partial.iterdir():
-                if not (folder / entry.name).exists():
-                    entry.rename(folder / entry.name)
         except (*_DAMAGED, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
             raise UserError(f"cannot unpack {archive}: {reason}; is it damaged?") from error
+
+
+@contextmanager
+def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder whose entries move into `folder` at the end, unless there was an error.
+
+    One process at a time makes `name`; what a killed one left is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{name}.lock"):
+        for leftover in folder.glob(f".{name}.partial-*"):
+            shutil.rmtree(leftover)
+        partial = folder / f".{name}.partial-{os.getpid()}"
+        partial.mkdir()
+        try:
+            yield partial
+            entries = list(partial.iterdir())
+            if [entry.name for entry in entries] == [folder.name]:  # packed with its folder
+                entries = list(entries[0].iterdir())
+            for entry in entries:
+                if not (folder / entry.name).exists():
+                    entry.rename(folder / entry.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -28,7 +28,7 @@ def class_folders(root: Path) -> list[Path]:
 def images_in(folder: Path) -> list[Path]:
     """Every image file anywhere below `folder`, by path; links are followed, hidden folders not."""
     found = glob.iglob(os.path.join(glob.escape(str(folder)), "**", "*"), recursive=True)
-    return sorted(path for path in map(Path, found) if is_image(path))
+    return [path for path in map(Path, sorted(found)) if is_image(path)]
 
 
 def read_classes(root: Path, class_names: Sequence[str]) -> Files:

@@ -1,17 +1,21 @@
-"""Your own images: a folder for each class, divided into train/val/test or not.
+"""Your own images: a folder for each class, divided into train/val/test or not, or names to read.
 
 `data.root` holds either train/<class>/… beside val/ (or valid/, validation/) and perhaps test/, or
 the class folders themselves, which `data.test_fraction` and `data.val_fraction` then divide. The
-training set's classes, by name, are the classes; a validation folder may lack some.
+training set's classes, by name, are the classes; a validation folder may lack some. With
+`data.pattern` the class is in each file's path, at any depth, and the fractions divide all files.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glimpse.data.folders import class_folders, images_in, is_image, read_classes
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Source
+from glimpse.data.spec import Files, Source
 from glimpse.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
@@ -24,12 +28,15 @@ class ImageFolder(ImageDataModule):
 
     Args:
         root: the folder.
+        pattern: a regular expression that finds the class in a file's path below `root`, as its one
+            group or the group named `label`; None: folders are classes.
         **common: arguments of every dataset.
     """
 
-    def __init__(self, *, root: str, **common: Any) -> None:
+    def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
         super().__init__(**common)
         self.root = Path(root)
+        self.pattern = pattern if pattern is None else _compiled(pattern)
 
     def source_files(self) -> Iterable[Path]:
         """Every image below the root."""
@@ -40,6 +47,16 @@ class ImageFolder(ImageDataModule):
     def files_root(self) -> Path:
         """The folder itself."""
         return self.root
+
+    @property
+    def archive_folder(self) -> Path:
+        """Beside the root, which should be the archive's folder."""
+        return self.root.parent
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """The pattern decides too."""
+        settings = super().reading_settings()
+        return settings if self.pattern is None else (*settings, self.pattern.pattern)
 
     def download(self) -> None:
         """Only where `data.url` names an archive; otherwise the folder must be there."""
@@ -54,16 +71,13 @@ class ImageFolder(ImageDataModule):
 
     def read(self) -> Source:
         """Paths and labels of the parts that are there."""
-        parts = {
-            name: folder
-            for name, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-            for folder in class_folders(self.root)
-            if folder.name.lower() in names
-        }
+        if self.pattern is not None:
+            return self._read_names(self.pattern)
+        parts = self._parts_by_name()
         train = parts.get("train", self.root)
         class_names = tuple(folder.name for folder in class_folders(train))
         self._check_layout(train, class_names)
-        divided = [parts[n] for n in ("val", "test") if "train" in parts and n in parts]
+        divided = [parts[name] for name in ("val", "test") if name in parts]
         for folder in divided:
             if not class_folders(folder):
                 raise UserError(
@@ -72,6 +86,46 @@ class ImageFolder(ImageDataModule):
                 )
         rest = [read_classes(folder, class_names) for folder in divided]
         return Source(class_names, read_classes(train, class_names), *rest)
+
+    def _parts_by_name(self) -> dict[str, Path]:
+        """The folders train, val and test; empty where the root holds the classes themselves."""
+        folders = class_folders(self.root)
+        parts = {
+            name: folder
+            for name, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
+            for folder in folders
+            if folder.name.lower() in names
+        }
+        if len(parts) == len(folders):
+            if parts and "train" not in parts:
+                found = ", ".join(folder.name for folder in folders)
+                raise UserError(f"data.root={self.root}: expected train/ beside {found}")
+            return parts
+        if "train" in parts and class_folders(parts["train"]):
+            return parts
+        return {}  # a folder `train` without folders, beside others, holds pictures of trains
+
+    def _read_names(self, pattern: re.Pattern[str]) -> Source:
+        paths = images_in(self.root)
+        matches = [pattern.search(path.relative_to(self.root).as_posix()) for path in paths]
+        group = "label" if "label" in pattern.groupindex else 1
+        found = [match[group] if match else None for match in matches]
+        without = [path for path, name in zip(paths, found, strict=True) if not name]
+        if without:
+            raise UserError(
+                f"data.pattern={pattern.pattern} finds no class in {len(without):,} of "
+                f"{len(paths):,} images below {self.root}, such as "
+                f"{without[0].relative_to(self.root)}: change it, or move these elsewhere"
+            )
+        names = [name for name in found if name]
+        class_names = tuple(sorted(set(names)))
+        if len(class_names) < 2:
+            raise UserError(
+                f"data.pattern={pattern.pattern} finds one class only, {class_names[0]}: "
+                "expected two or more"
+            )
+        label_of = {name: label for label, name in enumerate(class_names)}
+        return Source(class_names, Files(paths, np.array([label_of[name] for name in names])))
 
     def _check_layout(self, train: Path, class_names: tuple[str, ...]) -> None:
         divided = [f for f in class_folders(train) if _has_train(f)]
@@ -88,6 +142,19 @@ class ImageFolder(ImageDataModule):
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
         )
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"data.pattern={pattern}: {error}") from error
+    if expression.groups != 1 and "label" not in expression.groupindex:
+        raise UserError(
+            f"data.pattern={pattern}: expected one group in brackets for the class, or one that is "
+            "named, (?P<label>…)"
+        )
+    return expression
 
 
 def _has_train(folder: Path) -> bool:

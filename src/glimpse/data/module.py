@@ -63,6 +63,7 @@ class ImageDataModule(pl.LightningDataModule):
         normalize: "none" scales to [0, 1]; "dataset" also normalises each channel with the training
             set's statistics; "imagenet" with ImageNet's.
         cache: decode once into an array on disk; False: decode as needed, in worker processes.
+        on_bad_file: "error" stops at a file that cannot be read; "skip" leaves it out of the cache.
         url: a mirror, a repacked archive or a file:// URL in place of the official archive.
         sha256: of the file that `url` names, where it is not the official one.
         num_workers: processes that decode; None: one for each core.
@@ -89,6 +90,7 @@ class ImageDataModule(pl.LightningDataModule):
         classes: Sequence[str] | None = None,
         normalize: str = "none",
         cache: bool = True,
+        on_bad_file: str = "error",
         url: str | None = None,
         sha256: str | None = None,
         num_workers: int | None = None,
@@ -97,6 +99,11 @@ class ImageDataModule(pl.LightningDataModule):
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
+        if on_bad_file == "skip" and not cache:
+            raise UserError(
+                "data.on_bad_file=skip finds bad files while it fills the cache: "
+                "leave data.cache=false out"
+            )
         self.data_dir = Path(data_dir)
         self.seed = seed
         self.batch_size = batch_size
@@ -106,6 +113,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.classes = classes
         self.normalize = normalize
         self.cache = cache
+        self.skip_unreadable = on_bad_file == "skip"
         self.url = url
         self.sha256 = sha256
         self.num_workers = os.cpu_count() or 1 if num_workers is None else num_workers
@@ -118,6 +126,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.splits: dict[str, Split] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
         self.features: dict[str, Tensor] = {}  # by part, (N, F), to serve in place of its images
+        self._remarks: list[str] = []  # for people, beside the splits
 
     # What a dataset answers ---------------------------------------------------------------------
 
@@ -133,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Fetch and unpack the archives, or what `data.url` names."""
         if self.url is None:
             for archive in self.archives:
-                unpack(fetch(archive, self.data_dir), self.data_dir)
+                unpack(fetch(archive, self.archive_folder), self.archive_folder)
             return
         checksums = [a.checksum for a in self.archives]
         checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
@@ -142,7 +151,13 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
                 "with its data.sha256"
             )
-        unpack(fetch(Archive(self.url, checksum), self.data_dir), self.data_dir)
+        archive = Archive(self.url, checksum)
+        unpack(fetch(archive, self.archive_folder), self.archive_folder)
+
+    @property
+    def archive_folder(self) -> Path:
+        """Where archives are downloaded and unpacked to."""
+        return self.data_dir
 
     def missing(self) -> str:
         """One line for when the files are not there even after the download."""
@@ -203,8 +218,16 @@ class ImageDataModule(pl.LightningDataModule):
             key = self._files_fingerprint()
             folder = self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
             self._all_class_names, parts = image_cache.load_or_build(
-                folder, self._checked_read, self.pixel_format, num_workers=self.num_workers
+                folder,
+                self._checked_read,
+                self.pixel_format,
+                num_workers=self.num_workers,
+                skip_unreadable=self.skip_unreadable,
             )
+            left_out = image_cache.unreadable(folder)
+            if left_out:
+                listed = folder / image_cache.UNREADABLE
+                self._remarks.append(f"{len(left_out):,} unreadable files left out ({listed})")
             self._parts = dict(parts)
             self._fingerprint = key
         else:
@@ -238,7 +261,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def reading_settings(self) -> tuple[object, ...]:
         """The arguments that, beside the files, decide what `read` returns and how it is decoded."""
-        return (self.presize,)
+        return (self.presize, "skip") if self.skip_unreadable else (self.presize,)
 
     @property
     def files_root(self) -> Path:
@@ -248,7 +271,9 @@ class ImageDataModule(pl.LightningDataModule):
     def pixel_format(self, source: Source) -> PixelFormat:
         """Size and channels of a dataset of files; one that knows them need not look."""
         assert isinstance(source.train, Files)
-        return image_cache.probe(source.train.paths, self.presize)
+        return image_cache.probe(
+            source.train.paths, self.presize, skip_unreadable=self.skip_unreadable
+        )
 
     def _kept(self, names: Sequence[str]) -> list[int]:
         """The labels that `data.classes` keeps, in its order."""
@@ -289,6 +314,11 @@ class ImageDataModule(pl.LightningDataModule):
             origin = f"{self.val_fraction:.0%} of {whole_is}, split_seed {self.split_seed}"
             self.splits["val"] = Split("train", drawn, origin)
             self.splits["test"] = third or heldout
+            if third and heldout.part == "heldout":
+                self._remarks.append(
+                    f"{len(heldout.rows):,} of the official validation set unused "
+                    "(data.val_fraction=0 validates with them)"
+                )
         else:
             self.splits["val"] = heldout
             if third:
@@ -368,7 +398,7 @@ class ImageDataModule(pl.LightningDataModule):
                 parts.append(f"{name} {len(split.rows):,} ({split.origin})")
         if "test" not in self.splits:
             parts.append("no test set")
-        return ", ".join(parts)
+        return ", ".join(parts + self._remarks)
 
     # Batches ------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class TinyImageNet(ImageDataModule):
 
     def _training_images(self, wnid: str) -> list[Path]:
         folder = self._root / "train" / wnid / "images"
-        images = sorted(folder.iterdir()) if folder.is_dir() else []
+        images = sorted(folder.iterdir(), key=str) if folder.is_dir() else []
         if not images:
             raise UserError(f"{folder}: the class {wnid} of wnids.txt has no training images")
         return images

@@ -1,0 +1,279 @@
+"""torchvision's classification sets by name: `data=torchvision data.name=Flowers102`.
+
+torchvision (torchvision.datasets) downloads a set, checks it and reads its labels. A set of files hands
+over their paths, which the cache decodes as any others; one that holds or opens its images itself
+hands them over one by one. Left out: sets without one class an image (boxes, captions, attributes,
+pairs, video), parts without labels, and mirrors: `data.url` has no meaning here.
+"""
+
+import difflib
+import inspect
+import os
+import socket
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision import datasets
+from tqdm import tqdm
+
+from glimpse.data import cache
+from glimpse.data.cache import PixelFormat
+from glimpse.data.download import whole_or_nothing
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.errors import UserError
+
+
+def _splits(*names: str) -> tuple[dict[str, Any], ...]:
+    return tuple({"split": name} for name in names)
+
+
+_TRAIN_TEST: tuple[dict[str, Any], ...] = ({"train": True}, {"train": False})
+_UNDIVIDED: tuple[dict[str, Any], ...] = ({},)
+
+# name: what lies in data_dir, and the arguments that choose the training set, the official held-out
+# one and a third, as far as the set has them
+SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
+    "CIFAR10": (("cifar-10-batches-py",), _TRAIN_TEST),
+    "CIFAR100": (("cifar-100-python",), _TRAIN_TEST),
+    "CLEVRClassification": (("clevr",), _splits("train", "val")),  # its test set has no labels
+    "Caltech101": (("caltech101",), _UNDIVIDED),
+    "Caltech256": (("caltech256",), _UNDIVIDED),
+    "Country211": (("country211",), _splits("train", "valid", "test")),
+    "DTD": (("dtd",), _splits("train", "val", "test")),
+    "EMNIST": (("EMNIST",), _TRAIN_TEST),
+    "EuroSAT": (("eurosat",), _UNDIVIDED),
+    "FER2013": (("fer2013",), _splits("train", "test")),
+    "FGVCAircraft": (("fgvc-aircraft-2013b",), _splits("train", "val", "test")),
+    "FashionMNIST": (("FashionMNIST",), _TRAIN_TEST),
+    "Flowers102": (("flowers-102",), _splits("train", "val", "test")),
+    "Food101": (("food-101",), _splits("train", "test")),
+    "GTSRB": (("gtsrb",), _splits("train", "test")),
+    "INaturalist": (
+        ("2021_train", "2021_valid"),
+        ({"version": "2021_train"}, {"version": "2021_valid"}),
+    ),
+    "Imagenette": (("imagenette2*",), _splits("train", "val")),
+    "KMNIST": (("KMNIST",), _TRAIN_TEST),
+    "MNIST": (("MNIST",), _TRAIN_TEST),
+    "Omniglot": (("omniglot-py",), _UNDIVIDED),  # the background set; the other's classes differ
+    "OxfordIIITPet": (("oxford-iiit-pet",), _splits("trainval", "test")),
+    "PCAM": (("pcam",), _splits("train", "val", "test")),
+    "Places365": (("data_*_standard", "val_*"), _splits("train-standard", "val")),
+    "QMNIST": (("QMNIST",), _TRAIN_TEST),
+    "RenderedSST2": (("rendered-sst2",), _splits("train", "val", "test")),
+    "SEMEION": (("semeion.data",), _UNDIVIDED),
+    "STL10": (("stl10_binary",), _splits("train", "test")),
+    "SUN397": (("SUN397",), _UNDIVIDED),
+    "SVHN": (("train_32x32.mat", "test_32x32.mat"), _splits("train", "test")),
+    "StanfordCars": (("stanford_cars",), _splits("train", "test")),
+    "USPS": (("usps.bz2", "usps.t.bz2"), _TRAIN_TEST),
+}
+INSTEAD = {
+    "FakeData": "type data=synthetic for generated images",
+    "ImageFolder": "type data=image_folder",
+    "ImageNet": "type data=image_folder data.root=<the folder of its train/ and val/>",
+    "LFWPeople": "the people of its test set are not those of its training set",
+}
+OURS = {"root", "download", "loader", "transform", "target_transform", "transforms"}
+
+
+class TorchvisionSet(ImageDataModule):
+    """A set of `SETS`: its own training, validation and test parts where it has them.
+
+    Args:
+        name: of the class in torchvision.datasets.
+        options: arguments of that class, such as `{split: letters}` for EMNIST; those that choose
+            training and test images are chosen here.
+        **common: arguments of every dataset.
+
+    Raises:
+        UserError: there is no such set, or it takes no such options.
+    """
+
+    def __init__(
+        self, *, name: str, options: Mapping[str, Any] | None = None, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        if name not in SETS:
+            raise UserError(f"data.name={name}: {_why_not(name)}")
+        self.set_name = name
+        self.options = dict(options or {})
+        self.places, self.choices = SETS[name]
+        self.taken = inspect.signature(getattr(datasets, name)).parameters
+        self._check_options()
+        if self.url is not None:
+            raise UserError(
+                f"data.url={self.url}: torchvision downloads {name} from its own addresses; put a "
+                f"copy at {self._expected()}, unpacked, and leave data.url out"
+            )
+
+    def _check_options(self) -> None:
+        plain = [p.name for p in self.taken.values() if p.kind != p.VAR_KEYWORD]
+        free = set(plain) - OURS - set(self.choices[0])
+        for key in self.options:
+            if key not in free:
+                has = f"it takes {', '.join(sorted(free))}" if free else "it takes none"
+                raise UserError(f"data.options.{key}: {self.set_name} has no such option: {has}")
+        for key in sorted(free - set(self.options)):
+            if self.taken[key].default is inspect.Parameter.empty:
+                known = getattr(getattr(datasets, self.set_name), f"{key}s", ())
+                one_of = f", one of {', '.join(known)}" if known else ""
+                raise UserError(
+                    f"data.name={self.set_name} needs data.options={{{key}: …}}{one_of}"
+                )
+
+    def _expected(self) -> str:
+        return " and ".join(str(self.data_dir / place) for place in self.places)
+
+    def source_files(self) -> Iterable[Path]:
+        """Every file of the set, where all its places are there."""
+        found = [_files(self.data_dir, place) for place in self.places]
+        return [path for files in found for path in files] if all(found) else []
+
+    def reading_settings(self) -> tuple[object, ...]:
+        """Name and options decide too."""
+        return (*super().reading_settings(), self.set_name, sorted(self.options.items()))
+
+    def download(self) -> None:
+        """By torchvision, into a folder whose content moves to data_dir when it is whole."""
+        with whole_or_nothing(self.data_dir, self.set_name) as partial, _careful():
+            if self.source_files():  # another process was faster
+                return
+            print(f"torchvision downloads {self.set_name}", flush=True)
+            try:
+                for choice in self.choices:
+                    self._opened(partial, choice, download=True)
+            except Exception as error:  # of its network, archives and readers: of any kind
+                raise UserError(
+                    f"torchvision cannot download {self.set_name} ({_reason(error)}): "
+                    f"put it at {self._expected()}"
+                ) from error
+
+    def missing(self) -> str:
+        """What is looked for."""
+        return (
+            f"{self.set_name} is not there: expected {self._expected()}, as torchvision lays it out"
+        )
+
+    def _opened(self, root: Path, choice: Mapping[str, Any], *, download: bool = False) -> Any:
+        takes_any = any(p.kind == p.VAR_KEYWORD for p in self.taken.values())
+        more: dict[str, Any] = {}
+        if "download" in self.taken or takes_any:
+            more["download"] = download
+        if self._is_files:
+            more["loader"] = Path  # in place of opening a file, hand over its path
+        return getattr(datasets, self.set_name)(str(root), **choice, **self.options, **more)
+
+    @property
+    def _is_files(self) -> bool:
+        return "loader" in self.taken
+
+    def read(self) -> Source:
+        """Paths or pixels (N, H, W, C) uint8, with labels."""
+        opened = []
+        for choice in self.choices:
+            try:
+                opened.append(self._opened(self.data_dir, choice))
+            except Exception as error:  # a reader of torchvision fails in any way
+                raise UserError(
+                    f"torchvision cannot read {self.set_name} ({_reason(error)}): is "
+                    f"{self._expected()} whole? delete it to download it again"
+                ) from error
+        parts: list[Part]
+        if self._is_files:
+            parts = [_paths(dataset) for dataset in opened]
+        else:
+            wanted = self._format_of(opened[0])
+            parts = [
+                self._pixels(dataset, wanted, choice)
+                for dataset, choice in zip(opened, self.choices, strict=True)
+            ]
+        return Source(_class_names(opened[0], parts), *parts)
+
+    def _format_of(self, dataset: Any) -> PixelFormat:
+        """Grey if all of some images spread over the set are; as large as the first."""
+        step = max(1, len(dataset) // 64)
+        grey = all(dataset[i][0].mode in ("1", "L") for i in range(0, len(dataset), step))
+        width, height = dataset[0][0].size
+        channels = 1 if grey else 3
+        if self.presize is None:
+            return PixelFormat(height, width, channels, presize=False)
+        return PixelFormat(self.presize, self.presize, channels, presize=True)
+
+    def _pixels(self, dataset: Any, wanted: PixelFormat, choice: Mapping[str, Any]) -> Arrays:
+        shape = (len(dataset), wanted.height, wanted.width, wanted.channels)
+        images, labels = np.empty(shape, np.uint8), np.empty(len(dataset), np.int64)
+        part = " ".join(f"{key}={value}" for key, value in choice.items())
+        for row in tqdm(range(len(dataset)), self.set_name, unit="image", disable=None):
+            what = f"image {row} of {self.set_name} {part}".rstrip()
+            try:
+                image, labels[row] = dataset[row]
+                images[row] = cache.fitted(image, wanted, what)
+            except (OSError, ValueError, SyntaxError) as error:
+                raise UserError(f"cannot read {what}: {_reason(error)}") from error
+        return Arrays(images, labels)
+
+
+def _why_not(name: str) -> str:
+    if name in INSTEAD:
+        return f"not read from torchvision: {INSTEAD[name]}"
+    if name in datasets.__all__:
+        return "its images do not have one class each; choose from " + ", ".join(SETS)
+    by_lower_case = {known.lower(): known for known in SETS}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
+    hint = f"did you mean {by_lower_case[near[0]]}?" if near else f"choose from {', '.join(SETS)}"
+    return f"there is no such set; {hint}"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _files(data_dir: Path, place: str) -> list[Path]:
+    """Every file of a file or folder, which may have a pattern for a name."""
+    found = []
+    for path in sorted(data_dir.glob(place)):
+        if path.is_file():
+            found.append(path)
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            found += [Path(folder, name) for name in sorted(names)]
+    return found
+
+
+def _paths(dataset: Any) -> Files:
+    """By path: torchvision lists some folders in the order of the disk."""
+    items = sorted((dataset[i] for i in range(len(dataset))), key=lambda item: str(item[0]))
+    return Files([path for path, _ in items], np.array([int(label) for _, label in items]))
+
+
+def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
+    """The set's own names, where it has several for a class the first; else the numbers."""
+    given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
+    if given is None:
+        given = range(1 + max(int(part.labels.max()) for part in parts))
+    names = [str(name if not isinstance(name, tuple | list) else name[0]) for name in given]
+    shared = Counter(names)
+    return tuple(
+        name if shared[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)
+    )
+
+
+@contextmanager
+def _careful() -> Iterator[None]:
+    """While torchvision downloads: no entry of a tar leaves its folder, no silent server is waited for."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    before = vars(tarfile.TarFile)["extraction_filter"]
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
+        socket.setdefaulttimeout(timeout)
