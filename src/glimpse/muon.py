@@ -92,4 +92,5 @@ class Muon(AdamW):
             state.setdefault("step", torch.zeros(()))  # AdamW asks for it when it is loaded
         muon.step()  # type: ignore[no-untyped-call]
         for matrix, parameter in zip(matrices, moved, strict=True):
-            parameter.detach().copy_(matrix.view_as(parameter))
+            if matrix.data_ptr() != parameter.data_ptr():
+                parameter.detach().copy_(matrix.view_as(parameter))
