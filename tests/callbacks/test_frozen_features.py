@@ -101,3 +101,8 @@ def test_a_resumed_probe_equals_an_unbroken_one(
 def test_augmentation_is_refused(execute: Execute, options: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=r"cannot be augmented: type augment=none"):
         execute(*options, "augment=flip")
+
+
+def test_test_time_flip_is_refused(execute: Execute, options: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"type tta=null"):
+        execute(*options, "tta=flip")

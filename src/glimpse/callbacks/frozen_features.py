@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from glimpse.callbacks.finetune import require_pretrained
+from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 
@@ -43,6 +44,12 @@ class FrozenFeatures(Callback):
             raise UserError(
                 "callbacks=[frozen_features] computes an image's features once, so it cannot be "
                 "augmented: type augment=none, or callbacks=[finetune]"
+            )
+        assert isinstance(pl_module, ImageClassifier)
+        if pl_module.tta:
+            raise UserError(
+                "tta=flip mirrors images, and callbacks=[frozen_features] keeps only their features: "
+                "type tta=null"
             )
         self.network.backbone.requires_grad_(False)
 
