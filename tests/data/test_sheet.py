@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glimpse.data.augment import Flip
+from glimpse.data.augment.flips import Flip
 from glimpse.data.digits import Digits
 from glimpse.data.sheet import CELL, DPI, SIDE, TITLE, draw_batch, draw_grids
 
