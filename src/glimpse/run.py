@@ -39,6 +39,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.errors import Interrupted, UserError
 from glimpse.launch import RUN_FOLDER
 from glimpse.layers import LooksAtImages, count_parameters, layer_table
+from glimpse.memory import keep_freed_memory
 from glimpse.models.pretrained import Pretrained
 
 HOOKS_OF_A_STEP = (
@@ -77,6 +78,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         device = device_of(config)
         if device == "cpu":  # or each step of Adam looks for a GPU by loading NVML anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning sets it to 1
+        keep_freed_memory()
         data = build_data(config)
         console.print(f"{summary['data']}: {data.describe()}")
         torch.manual_seed(config.seed)

@@ -140,7 +140,8 @@ def warped(images: Tensor, homographies: Tensor, size: tuple[int, int]) -> Tenso
     # each is one pass: what depends on the row alone is added up before
     across, down, scale = (h[:, i, 0] * x + (h[:, i, 1] * y + h[:, i, 2]) for i in range(3))
     grid = torch.stack((across / scale, down / scale), 3)
-    seen = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    images = images.to(torch.float32, memory_format=torch.contiguous_format)  # read faster so
+    seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return to_bytes(F.avg_pool2d(seen, num_places) if num_places > 1 else seen)
 
 
