@@ -363,3 +363,24 @@ def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:
     assert read_summary(folder)["status"] == "finished"
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert not any("_orig_mod" in name for name in checkpoint["state_dict"])
+
+
+def test_a_network_of_bf16_weights_trains_and_is_counted_exactly(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sum in bf16 would keep eight bits: 301 images would count as 300 or 302."""
+    monkeypatch.setattr(ImageClassifier, "forward", lambda self, images: answer_first(self, images))
+    folder = execute(
+        "data=synthetic", "data.shape=[1,4,4]", "data.num_classes=2", "data.num_train=32",
+        "data.num_val=602", "data.batch_size=602", "model=linear", "trainer=cpu",
+        "trainer.precision=bf16-true", "trainer.max_epochs=1", "logger=none", "test=false",
+    )  # fmt: skip
+    accuracy = json.loads((folder / "summary.json").read_text())["metrics"]["val/acc"]
+    assert accuracy == 0.5  # of 602 images, 301 are of the first class
+
+
+def answer_first(classifier: ImageClassifier, images: torch.Tensor) -> torch.Tensor:
+    """Logits of a network that always says the first class."""
+    logits: torch.Tensor = classifier.network(images)
+    assert logits.dtype == torch.bfloat16
+    return 0 * logits + torch.tensor([1, 0], dtype=logits.dtype)

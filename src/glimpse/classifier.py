@@ -136,7 +136,7 @@ class ImageClassifier(pl.LightningModule):
         in_top = correct
         if split != "train" and self._has_top5:
             in_top = (logits.topk(TOP_K, 1).indices == labels[:, None]).sum()
-        self._totals[split] += torch.stack((loss * size, correct, in_top))
+        self._totals[split] += torch.stack((loss.float() * size, correct, in_top))
         self._num_images[split] += size
 
     def _start_counting(self, split: str) -> None:

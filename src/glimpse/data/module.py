@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +38,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # weights and images: bf16-true, 16-true, 64-true
 NUM_LOOKED_AT = 5000  # images that say enough of what images here are like
 
 
@@ -475,7 +477,10 @@ class ImageDataModule(pl.LightningDataModule):
         """Augment in training, then scale and normalise, on the device."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        return self.to_network(batch, training=training, epoch=self._epoch)
+        batch = self.to_network(batch, training=training, epoch=self._epoch)
+        if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
+            batch = trainer.precision_plugin.convert_input(batch)  # Lightning has seen bytes only
+        return batch
 
     @property
     def _epoch(self) -> int:
