@@ -8,11 +8,9 @@ A dataset is a subclass that says where its files are and reads its own format (
 import difflib
 import hashlib
 import itertools
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,30 +23,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.data import cache as image_cache
+from glimpse.data import splits
 from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import PixelFormat, Stored
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
+from glimpse.data.splits import Split
 from glimpse.errors import UserError
 
 # Channel statistics of ImageNet's training images, as all its pretrained weights use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # weights and images: bf16-true, 16-true, 64-true
 NUM_LOOKED_AT = 5000  # images that say enough of what images here are like
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which images of a part form the training, validation or test set: rows (M,) int64."""
-
-    part: str
-    rows: NDArray[np.int64]
-    origin: str  # for people: where these images come from
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -189,11 +178,19 @@ class ImageDataModule(pl.LightningDataModule):
         kept = self._kept(self._all_class_names)
         self._relabel = np.full(len(self._all_class_names), -1, np.int64)
         self._relabel[kept] = np.arange(len(kept))
-        statistics_of = self._draw_splits()
+        drawn = splits.draw(
+            self._parts["train"].labels,
+            {name: np.flatnonzero(self._relabel[p.labels] >= 0) for name, p in self._parts.items()},
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.split_seed,
+        )
+        self.splits = drawn.splits
+        self._remarks += drawn.remarks
         for name, split in self.splits.items():
             if not len(split.rows):
                 raise UserError(f"the {name} set is empty: data.{name}_fraction takes more images")
-        mean, std = self._normalisation(statistics_of)
+        mean, std = self._normalisation(drawn.not_held_out)
         self.spec = ImageSpec(
             num_classes=len(kept),
             class_names=tuple(self._all_class_names[i] for i in kept),
@@ -290,65 +287,10 @@ class ImageDataModule(pl.LightningDataModule):
             raise UserError(f"data.classes={list(self.classes)}: expected two or more, each once")
         return [list(names).index(str(name)) for name in self.classes]
 
-    def _draw_splits(self) -> Split:
-        """Fill `splits`; returns the whole training set, all classes, for its statistics."""
-        rows = {name: self._rows_of_kept_classes(name) for name in self._parts}
-        whole = Split("train", np.arange(len(self._parts["train"].labels)), "training set")
-        train = rows["train"]
-        if "heldout" in rows:
-            heldout = Split("heldout", rows["heldout"], "the official held-out set")
-        elif self.test_fraction + self.val_fraction >= 1:
-            raise UserError("data.test_fraction and data.val_fraction leave nothing to train on")
-        elif self.test_fraction > 0:
-            train, drawn = self._stratified(train, self.test_fraction, "test_fraction")
-            origin = f"{self.test_fraction:.0%} of all images, split_seed {self.split_seed}"
-            heldout = Split("train", drawn, origin)
-            whole = Split("train", np.setdiff1d(whole.rows, drawn), "training set")
-        else:
-            raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
-        third = Split("test", rows["test"], "the official test set") if "test" in rows else None
-        if self.val_fraction > 0:
-            share = self.val_fraction
-            if heldout.part == "train":  # both fractions count from all images
-                share = share / (1 - self.test_fraction)
-            train, drawn = self._stratified(train, share, "val_fraction")
-            whole_is = "all images" if heldout.part == "train" else "training"
-            origin = f"{self.val_fraction:.0%} of {whole_is}, split_seed {self.split_seed}"
-            self.splits["val"] = Split("train", drawn, origin)
-            self.splits["test"] = third or heldout
-            if third and heldout.part == "heldout":
-                self._remarks.append(
-                    f"{len(heldout.rows):,} of the official validation set unused "
-                    "(data.val_fraction=0 validates with them)"
-                )
-        else:
-            self.splits["val"] = heldout
-            if third:
-                self.splits["test"] = third
-        self.splits["train"] = Split(
-            "train", train, "the rest" if len(train) < len(whole.rows) else "all of it"
-        )
-        return whole
-
-    def _rows_of_kept_classes(self, part: str) -> NDArray[np.int64]:
-        return np.flatnonzero(self._relabel[self._parts[part].labels] >= 0)
-
-    def _stratified(
-        self, rows: NDArray[np.int64], fraction: float, key: str
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        from sklearn.model_selection import train_test_split  # half a second, only where needed
-
-        labels = self._parts["train"].labels[rows]
-        size = math.ceil(round(fraction * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
-        try:
-            kept, drawn = train_test_split(
-                rows, test_size=size, stratify=labels, random_state=self.split_seed
-            )
-        except ValueError as error:
-            raise UserError(f"data.{key}={fraction:g}: {error}") from error
-        return np.sort(kept), np.sort(drawn)
-
-    def _normalisation(self, whole: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _normalisation(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel: of these rows of the training part, or fixed."""
         channels = self._format.channels
         if self.normalize == "imagenet":
             if channels == 3:
@@ -356,15 +298,15 @@ class ImageDataModule(pl.LightningDataModule):
             return (round(sum(IMAGENET_MEAN) / 3, 4),), (round(sum(IMAGENET_STD) / 3, 4),)
         if self.normalize == "none":
             return (0.0,) * channels, (1.0,) * channels
-        part = self._parts[whole.part]
+        part = self._parts["train"]
         if not isinstance(part, Stored):
             raise UserError(
                 "data.normalize=dataset needs the cache that data.cache=false leaves out: "
                 "type data.normalize=imagenet"
             )
-        if len(whole.rows) == len(part.labels):
+        if len(rows) == len(part.labels):
             return image_cache.statistics(part.histogram)
-        return image_cache.statistics(image_cache.histogram(part.images[whole.rows]))
+        return image_cache.statistics(image_cache.histogram(part.images[rows]))
 
     # What a run asks ----------------------------------------------------------------------------
 
