@@ -6,6 +6,7 @@ val/val_annotations.txt. Some files are grey and become RGB. The test images hav
 left out. Class names are the first synonym in words.txt, with the wnid where two classes share it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ class TinyImageNet(ImageDataModule):
 
     def _training_images(self, wnid: str) -> list[Path]:
         folder = self._root / "train" / wnid / "images"
-        images = sorted(folder.iterdir(), key=str) if folder.is_dir() else []
+        images = [folder / name for name in sorted(os.listdir(folder))] if folder.is_dir() else []
         if not images:
             raise UserError(f"{folder}: the class {wnid} of wnids.txt has no training images")
         return images
