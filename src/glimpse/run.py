@@ -86,7 +86,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         network: nn.Module = build("model", config.model, data.spec)
         if isinstance(network, Pretrained) and resume_from is None:
             network.load_weights()
-        if isinstance(network, LooksAtImages):
+        if isinstance(network, LooksAtImages) and resume_from is None:
             network.look_at(data.some_training_images())
         summary["parameters"] = count_parameters(network)
         console.print(layer_table(network, data.spec))
