@@ -92,6 +92,17 @@ def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
     return execute
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has learned the digits a little; to look at, not to change."""
+    folder = tmp_path_factory.mktemp("trained") / "digits-small_convnet" / "run"
+    config, chosen = composed(
+        "model=small_convnet", "trainer.max_epochs=2", "data.batch_size=32", "optimizer.lr=0.01"
+    )
+    run(config, folder, {group: str(chosen[group]) for group in ("data", "model")})
+    return folder
+
+
 def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
     """A configuration that was checked, and which file of each group it comes from."""
     whole = compose("train", overrides=list(overrides), return_hydra_config=True)

@@ -234,6 +234,7 @@ class ImageClassifier(pl.LightningModule):
         checkpoint["glimpse"] = {
             "config": dict(self.config),
             "spec": self.spec.as_dict(),
+            "stored_size": list(self.trainer.datamodule.stored_size),  # type: ignore[attr-defined]
             "fingerprint": self.fingerprint,
             "train_totals": self._totals["train"].cpu() if "train" in self._totals else None,
             "train_images": self._num_images.get("train", 0),
@@ -267,7 +268,7 @@ class ImageClassifier(pl.LightningModule):
                 raise UserError(
                     f"resume: the checkpoint has another {group}; start a new run with this one"
                 )
-        if "training_weights" in checkpoint and "ema" not in (now["callbacks"] or {}):
+        if "training_weights" in checkpoint and not (now["callbacks"] or {}).get("ema"):
             raise UserError(
                 "resume: the checkpoint holds a moving average beside the training weights; "
                 "leave ema in callbacks"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from glimpse import cli_data
+from glimpse import cli_data, cli_insight
 from glimpse.errors import UserError
 from glimpse.runs import report as runs_report
 from glimpse.tables import print_table
@@ -17,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
+cli_insight.add_to(app)
 
 
 @app.command()

@@ -80,6 +80,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.weight_decay": (0, float("inf")),
     "optimizer.momentum": (0, 1),
     "callbacks.ema.decay": (0, 1),
+    "callbacks.pictures.every_n_epochs": (1, float("inf")),
     "lr_find.start": (1e-30, float("inf")),
     "lr_find.end": (1e-30, float("inf")),
     "lr_find.num_steps": (20, float("inf")),
@@ -140,6 +141,10 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     known = dict(leaves(_reference(config, choices)))
     found = dict(leaves(resolved))
     _check_targets(resolved)
+    for name, node in (config.callbacks or {}).items():
+        if node is None and any(key.startswith(f"callbacks.{name}.") for key in known):
+            del found[f"callbacks.{name}"]  # null leaves a callback out
+            known = {k: v for k, v in known.items() if not k.startswith(f"callbacks.{name}.")}
     for key in found:
         if key not in known and not key.startswith(TAKES_A_MAPPING):
             raise UserError(unknown_key(key, known))
@@ -157,10 +162,24 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
         raise UserError("tta=flip is measured at the end, which test=false leaves out")
 
 
+def check_values(config: DictConfig) -> None:
+    """Of a configuration that was checked once and changed since: its targets and numbers.
+
+    Raises:
+        UserError: naming the first key at fault.
+    """
+    _check_targets(config)
+    for key, value in leaves(config):
+        _check_range(key, value)
+
+
 def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
     """The same choice of files with nobody's values in it: what keys there are."""
     overrides = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group) is not None]
-    overrides.append(f"callbacks=[{','.join(map(str, config.get('callbacks') or {}))}]")
+    files = config_folder() / "callbacks"
+    named = [str(name) for name in config.get("callbacks") or {}]
+    named = [name for name in named if (files / f"{name}.yaml").exists()]
+    overrides.append(f"callbacks=[{','.join(named)}]")
     return compose("train", overrides=overrides)
 
 

@@ -28,7 +28,7 @@ from torch import nn
 from glimpse import lr_find, optim, precision
 from glimpse.callbacks import pictures, tensorboard
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, to_resume_from
-from glimpse.callbacks.pictures import BatchPicture
+from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress, duration
 from glimpse.callbacks.record import EpochRecord, environment, logged, write_json
 from glimpse.callbacks.stop import StopOnSignal
@@ -103,8 +103,8 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         logger: Logger | None = build(
             "logger", config.logger, save_dir=folder, name="", version="tensorboard"
         )
-        ours = [StopOnSignal(checkpoints), BatchPicture(folder)]
-        ours += [record, Progress(checkpoints), checkpoints]  # after the epoch's metrics, in order
+        # After the epoch's metrics, in order:
+        ours = [StopOnSignal(checkpoints), record, Progress(checkpoints), checkpoints]
         trainer = _trainer(config, chosen.name, logger, folder, ours)
         if config.check:
             _push_one_batch(classifier, data)
@@ -136,11 +136,15 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         summary["metrics"] |= _final_metrics(config, trainer, classifier, data, checkpoints)
         reported = "test" if "test/acc" in summary["metrics"] else "val"
         summary["majority_acc"] = data.majority_accuracy(reported)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Pictures) and config.test:
+                callback.draw_result(trainer, classifier)
+        if IS_FIRST_PROCESS:
+            pictures.draw_curves(trainer)
         if logger and IS_FIRST_PROCESS:
             chosen_values = tensorboard.hyperparameters(plain(config), names)
             tensorboard.write_result(logger, chosen_values, summary["metrics"], trainer.global_step)
         if IS_FIRST_PROCESS:
-            pictures.draw_curves(folder)
             _print_result(config, folder, summary, data)
         return checkpoints.best_metrics.get("val/acc")
 
@@ -207,7 +211,7 @@ def _trainer(
     arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
     if arguments["profiler"] in PROFILERS:  # into the folder, as fit-profile.txt
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
-    callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values()]
+    callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values() if node]
     callbacks += ours
     for callback in callbacks:
         _pass_over_empty_hooks(callback, Callback)

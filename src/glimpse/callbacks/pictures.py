@@ -1,74 +1,191 @@
-"""Pictures of a run: a batch as the network sees it, and the curves of both splits."""
+"""Pictures of a run, in its figures/ and in TensorBoard: a batch as the network sees it, every few
+epochs its first layer and its answers on some validation images, at the end what it confuses, what it
+gets most wrong, and the curves."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torchvision.utils import make_grid
 
+from glimpse.classifier import ImageClassifier
 from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
+from glimpse.insight import pictures
+from glimpse.insight.confusion import confusion_matrix, most_confused
+from glimpse.insight.kernels import first_weights, kernel_grid
+from glimpse.insight.predictions import Predictions, images_of, predict
 
-NUM_IMAGES = 64
+NUM_TRAINING_IMAGES = 64
+NUM_ANSWERED = 16  # validation images, the same ones each time
+NUM_LOSSES = 24
 SHOWN_SIDE = 64  # pixels; smaller images are enlarged to about this
 
 
-class BatchPicture(Callback):
-    """`figures/train_batch.png` and an image in TensorBoard: the first batch, after augmentation.
+class Pictures(Callback):
+    """Draw what a person would look at; `callbacks.pictures=null` leaves all but the curves out.
 
     Args:
-        folder: the run's.
+        every_n_epochs: between pictures of the first layer and of answers; also after the first epoch.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "figures" / "train_batch.png"
+    def __init__(self, *, every_n_epochs: int) -> None:
+        self.every_n_epochs = every_n_epochs
+        self._started = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.global_step or batch_idx or not IS_FIRST_PROCESS or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._started:
+            return
+        self._started = True
+        if trainer.global_step or not _draws(trainer):
             return
         if batch.images.ndim == 2:  # features have no picture
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageDataModule)
-        images = data.to_pixels(batch.images[:NUM_IMAGES].detach()).cpu()
+        images = _data(trainer).to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
         factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        grid = (make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255).to(torch.uint8)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(self.path)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("train_batch", grid, 0)
+        grid = make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255
+        _save(trainer, "train_batch", grid.to(torch.uint8))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the first epoch and every few, from what is validated: EMA's weights where there are."""
+        epoch = trainer.current_epoch + 1
+        if trainer.sanity_checking or not _draws(trainer):
+            return
+        if epoch > 1 and epoch % self.every_n_epochs:
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        weights = first_weights(pl_module.network, pl_module.spec)
+        if weights is not None:
+            _save(trainer, "first_layer", kernel_grid(weights))
+        data = _data(trainer)
+        if not data.features:
+            self._draw_answers(trainer, pl_module, data, f"after epoch {epoch}")
+
+    def _draw_answers(
+        self, trainer: pl.Trainer, classifier: ImageClassifier, data: ImageDataModule, when: str
+    ) -> None:
+        labels = data.labels("val")
+        positions = np.random.default_rng(0).permutation(len(labels))[:NUM_ANSWERED]
+        numbers = torch.from_numpy(positions)
+        stored = Batch(torch.from_numpy(data.stored_images("val", positions)), numbers, numbers)
+        moved = data.transfer_batch_to_device(stored, classifier.device, 0)
+        with torch.no_grad():
+            logits = _forward(trainer, classifier, data.to_network(moved).images)
+        answers = torch.log_softmax(logits.float(), 1).cpu().numpy()
+        some = Predictions("val", data.spec.class_names, answers, labels[positions])
+        path = _path(trainer, "answers")
+        pictures.draw_answers(
+            some,
+            np.arange(len(positions)),
+            lambda chosen: images_of(data, "val", positions[chosen]),
+            f"validation images, {when}",
+            path,
+        )
+        _show(trainer, path)
+
+    def draw_result(self, trainer: pl.Trainer, classifier: ImageClassifier) -> None:
+        """Of the weights that the run keeps: confusion, examples of it, and the highest losses.
+
+        All on the validation set: what is looked at and mended should not be the test set. In a run of
+        several processes, all of them call this. Where validation is limited, nothing is drawn.
+        """
+        if trainer.limit_val_batches != 1.0:
+            return
+        data = _data(trainer)
+        classifier.eval()
+        found = predict(
+            lambda images: _forward(trainer, classifier, images),
+            data,
+            "val",
+            device=classifier.device,
+        )
+        if not _draws(trainer):
+            return
+
+        def images(positions: NDArray[np.int64]) -> Tensor:
+            return images_of(data, "val", positions)
+
+        matrix = confusion_matrix(found)
+        accuracy = f"validation accuracy {found.correct.mean():.4f}"
+        worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
+        path = _path(trainer, "confusion")
+        pictures.draw_confusion(matrix, found.class_names, accuracy, path)
+        _show(trainer, path)
+        path = _path(trainer, "most_confused")
+        title = "most confused validation images"
+        pictures.draw_most_confused(found, most_confused(matrix), images, title, path)
+        _show(trainer, path)
+        path = _path(trainer, "top_losses")
+        pictures.draw_answers(found, worst, images, "validation images with the highest loss", path)
+        _show(trainer, path)
 
 
-def draw_curves(folder: Path) -> Path | None:
-    """`figures/curves.png` of a run from its metrics.csv: loss and accuracy of both splits.
+def _draws(trainer: pl.Trainer) -> bool:
+    return IS_FIRST_PROCESS and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
-    Returns:
-        The picture's path; None where there are no epochs to draw.
-    """
+
+def _data(trainer: pl.Trainer) -> ImageDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageDataModule)
+    return data
+
+
+def _forward(trainer: pl.Trainer, classifier: ImageClassifier, images: Tensor) -> Tensor:
+    plugin = trainer.precision_plugin
+    with plugin.forward_context():
+        logits: Tensor = classifier(plugin.convert_input(images))
+    return logits
+
+
+def _path(trainer: pl.Trainer, name: str) -> Path:
+    folder = Path(trainer.default_root_dir) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png"
+
+
+def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
+    """(3, H, W) uint8 to a PNG."""
+    path = _path(trainer, name)
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+    _show(trainer, path)
+
+
+def _show(trainer: pl.Trainer, path: Path) -> None:
+    """The picture in TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            logger.experiment.add_image(path.stem, pixels, trainer.global_step, dataformats="HWC")
+
+
+def draw_curves(trainer: pl.Trainer) -> None:
+    """`curves.png` from metrics.csv: loss and accuracy of both splits; nothing where there is no epoch."""
     from matplotlib.figure import Figure  # a second, only when drawing
 
-    source = folder / "metrics.csv"
+    source = Path(trainer.default_root_dir) / "metrics.csv"
     if not source.exists():
-        return None
+        return
     with source.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return None
+        return
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axis, metric, title in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("loss", "accuracy"), strict=True
     ):
-        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+        for split, colour in zip(("train", "val"), pictures.COLOURS, strict=False):
             points = [
                 (int(r["epoch"]), float(r[f"{split}/{metric}"]))
                 for r in rows
@@ -79,13 +196,13 @@ def draw_curves(folder: Path) -> Path | None:
                     *zip(*points, strict=True),
                     label=split,
                     color=colour,
+                    linestyle="-" if split == "train" else "--",
                     marker="." if len(points) < 30 else None,
                 )
         _label(axis, title)
-    path = folder / "figures" / "curves.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
+    path = _path(trainer, "curves")
+    figure.savefig(path, dpi=pictures.DPI)
+    _show(trainer, path)
 
 
 def _label(axis: Any, title: str) -> None:

@@ -145,6 +145,12 @@ def unreadable(folder: Path) -> list[str]:
     return listed.read_text().splitlines() if listed.exists() else []
 
 
+def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
+    """Which rows of a source's part the cache in `folder` holds; None for all."""
+    file = folder / f"{part}-kept.npy"
+    return np.load(file) if file.exists() else None
+
+
 def _map(folder: Path, name: str) -> Stored:
     # Copy-on-write: torch wants a writable array, and nobody writes, so no page is ever copied.
     images = np.load(folder / f"{name}.npy", mmap_mode="c")
@@ -174,7 +180,9 @@ def _build(
                 wanted = pixel_format(source)
                 counts, bad = _store(file, part, wanted, num_workers, skip_unreadable)
                 if bad:
-                    labels = _without(file, labels, bad, source.class_names)
+                    kept = np.delete(np.arange(len(labels)), list(bad))
+                    labels = _without(file, labels, bad, kept, source.class_names)
+                    np.save(partial / f"{name}-kept.npy", kept)
                     reasons += [bad[row] for row in sorted(bad)]
             np.save(partial / f"{name}-labels.npy", labels)
             np.save(partial / f"{name}-histogram.npy", counts)
@@ -265,14 +273,17 @@ def _decode_chunk(
 
 
 def _without(
-    file: Path, labels: NDArray[np.int64], bad: dict[int, str], class_names: Sequence[str]
+    file: Path,
+    labels: NDArray[np.int64],
+    bad: dict[int, str],
+    kept: NDArray[np.int64],
+    class_names: Sequence[str],
 ) -> NDArray[np.int64]:
     """Write an array again without its empty rows; returns the labels of those that stay.
 
     Raises:
         UserError: no image of a class is left.
     """
-    kept = np.delete(np.arange(len(labels)), list(bad))
     lost = np.setdiff1d(labels, labels[kept])
     if len(lost):
         first = next(reason for row, reason in sorted(bad.items()) if labels[row] == lost[0])

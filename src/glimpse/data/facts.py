@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from glimpse.data.files import FileFacts, file_facts
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Files
 
 NUM_EXAMPLES = 5
 
@@ -147,13 +146,12 @@ def gather_facts(data: ImageDataModule) -> Facts:
 
 def _paths(data: ImageDataModule) -> dict[str, list[Path]]:
     """The files of each split's images; a split that holds pixels is left out."""
-    parts = data.read().parts()
-    paths = {}
-    for name, split in data.splits.items():
-        part = parts[split.part]
-        if isinstance(part, Files):
-            paths[name] = [part.paths[row] for row in split.rows]
-    return paths
+    of_parts = {split.part: data.source_paths(split.part) for split in data.splits.values()}
+    return {
+        name: [found[row] for row in split.rows]
+        for name, split in data.splits.items()
+        if (found := of_parts[split.part]) is not None
+    }
 
 
 def _look_at(data: ImageDataModule, split: str) -> _Look:

@@ -29,6 +29,7 @@ from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import PixelFormat, Stored
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
+from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
@@ -107,7 +108,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.skip_unreadable = on_bad_file == "skip"
         self.url = url
         self.sha256 = sha256
-        self.num_workers = os.cpu_count() or 1 if num_workers is None else num_workers
+        self.num_workers = _cores() if num_workers is None else num_workers
         self.presize = presize
         self.size = size
         self.augment = augment
@@ -200,8 +201,7 @@ class ImageDataModule(pl.LightningDataModule):
             mean=mean,
             std=std,
         )
-        self._device_mean = (255 * torch.tensor(mean)).view(1, -1, 1, 1)
-        self._device_scale = (1 / (255 * torch.tensor(std))).view(1, -1, 1, 1)
+        self._preprocess = Preprocess(self.spec)
 
     def _load(self) -> None:
         """Parts and class names, from the cache, from memory, or as lists of files."""
@@ -215,7 +215,9 @@ class ImageDataModule(pl.LightningDataModule):
             self._fingerprint = _content_fingerprint(parts)
         elif self.cache:
             key = self._files_fingerprint()
-            folder = self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
+            self._cache_folder = folder = (
+                self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
+            )
             self._all_class_names, parts = image_cache.load_or_build(
                 folder,
                 self._checked_read,
@@ -260,7 +262,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def reading_settings(self) -> tuple[object, ...]:
         """The arguments that, beside the files, decide what `read` returns and how it is decoded."""
-        return (self.presize, "skip") if self.skip_unreadable else (self.presize,)
+        return (self.presize, "skip 2") if self.skip_unreadable else (self.presize,)
 
     @property
     def files_root(self) -> Path:
@@ -321,6 +323,26 @@ class ImageDataModule(pl.LightningDataModule):
     def part(self, split: str) -> Stored | Files:
         """What a split's images are taken from; `splits[split].rows` says which of them."""
         return self._parts[self.splits[split].part]
+
+    def stored_images(self, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Some images of a split by their numbers in it, as stored: (B, H, W, C) uint8."""
+        part, rows = self.part(split), self.splits[split].rows[positions]
+        if isinstance(part, Stored):
+            return part.images[rows]
+        return np.stack([image_cache.decode(part.paths[row], self._format) for row in rows])
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the images as stored, which `data.size` may change."""
+        return self._format.height, self._format.width
+
+    def source_paths(self, part: str) -> Sequence[Path] | None:
+        """The file of each row of a part; None where the dataset holds pixels."""
+        found = self.read().parts()[part]
+        if not isinstance(found, Files):
+            return None
+        kept = image_cache.kept_rows(self._cache_folder, part) if self.cache else None
+        return found.paths if kept is None else [found.paths[row] for row in kept]
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """The labels (M,) of a split's images, in their order."""
@@ -455,13 +477,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _normalised(self, images: Tensor) -> Tensor:
         """(B, C, H, W) uint8 to float32 in the layout the network wants; one pass or two."""
-        images = images.contiguous(memory_format=self.memory_format)
-        if self.normalize == "none":
-            return images / 255
-        if self._device_mean.device != images.device:
-            self._device_mean = self._device_mean.to(images.device)
-            self._device_scale = self._device_scale.to(images.device)
-        return (images - self._device_mean).mul_(self._device_scale)
+        if self._preprocess.mean.device != images.device:
+            self._preprocess.to(images.device)
+        return self._preprocess.normalised(images.contiguous(memory_format=self.memory_format))
 
     def some_training_images(self) -> Tensor:
         """About 5,000 training images of all classes, not augmented, as the network sees them."""
@@ -475,6 +493,13 @@ class ImageDataModule(pl.LightningDataModule):
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _stored(part: Part) -> Stored | Files:

@@ -47,14 +47,13 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
 
     Args:
         grids: by title, images (B, C, H, W) in [0, 1]; C is 1 or 3.
-        labels: B of them; what is longer than two lines is cut.
+        labels: B of them; what is longer than two lines is cut. One with a line break has its lines
+            as they are, each cut to the image's width.
         path: of the PNG.
     """
     from matplotlib.figure import Figure  # a second, only when drawing
 
-    lines = [
-        textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …") for label in labels
-    ]
+    lines = [_lines(label) for label in labels]
     columns = min(COLUMNS, len(labels))
     rows = -(-len(labels) // columns)
     tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
@@ -80,3 +79,12 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
                 axes.text(middle, baseline, line, ha="center", size=FONT_SIZE, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     figure.savefig(path)
+
+
+def _lines(label: str) -> list[str]:
+    if "\n" not in label:
+        return textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …")
+    return [
+        line if len(line) <= LABEL_CHARACTERS else f"{line[: LABEL_CHARACTERS - 1]}…"
+        for line in label.split("\n")
+    ]

@@ -1,0 +1,440 @@
+"""`glimpse evaluate`, `confused`, `losses`, `predict`, `look`, `shift`, `export`: what a trained
+network learned, and where it fails; from a run folder or a checkpoint alone.
+
+Nothing heavy is imported before the command line has been read.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glimpse.cli_errors import one_line_errors
+from glimpse.errors import UserError
+from glimpse.tables import print_table
+
+if TYPE_CHECKING:
+    from glimpse.insight.predictions import Predictions
+    from glimpse.insight.scores import Score, Scores
+    from glimpse.runs.trained import TrainedRun
+
+FEW_CLASSES = 20  # all of them are printed
+NUM_WORST = 10  # of more classes, so many with the lowest F1
+MAX_SHIFT = 8  # pixels
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Target(StrEnum):
+    """What a network is exported to."""
+
+    onnx = "onnx"
+    torch_export = "torch_export"
+
+
+class SplitName(StrEnum):
+    """The splits of a dataset."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+RunPath = Annotated[
+    Path, typer.Argument(help="a run folder (its best checkpoint), or a checkpoint", metavar="RUN")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="in place of the run's own, such as data_dir=/data"
+    ),
+]
+Split = Annotated[SplitName | None, typer.Option(help="which images")]
+Out = Annotated[Path | None, typer.Option(help="folder to write to", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (evaluate, confused, losses, predict, look, shift, export):
+        app.command()(command)
+
+
+def evaluate(
+    run: RunPath,
+    split: Split = None,
+    out: Out = None,
+    every_class: Annotated[bool, typer.Option("--all", help="print every class")] = False,
+    settings: Set = None,
+) -> None:
+    """Accuracy, top 5, calibration, precision, recall and F1, with 95 % bootstrap intervals.
+
+    Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv, a row for each
+    image, into RUN/evaluation/SPLIT. The split is the test set where there is one, else the
+    validation set.
+
+    Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
+    """
+    with _trained(run, settings) as trained:
+        from glimpse.insight.confusion import confusion_matrix
+        from glimpse.insight.pictures import draw_confusion
+        from glimpse.insight.predictions import names_of, write_predictions
+        from glimpse.insight.scores import score
+
+        chosen = trained.require_split(split, default="test")
+        found = trained.predict(chosen)
+        scores = score(found)
+        folder = _folder(trained, out, f"evaluation/{chosen}")
+        majority = trained.data.majority_accuracy(chosen)
+        _write_scores(scores, folder, _facts(trained, found, majority))
+        matrix = confusion_matrix(found)
+        _write_matrix(matrix.tolist(), found.class_names, folder / "confusion.csv")
+        title = f"{trained.name}, {chosen}: accuracy {found.correct.mean():.4f}"
+        draw_confusion(matrix, found.class_names, title, folder / "confusion.png")
+        write_predictions(found, names_of(trained.data, chosen), folder / "predictions.csv")
+        print(f"{trained.name}: epoch {trained.epoch}, {len(found):,} {chosen} images\n")
+        rows = [(name, *_cells(value)) for name, value in scores.overall.items()]
+        rows.append(("majority accuracy", f"{majority:.4f}", ""))
+        print_table(("score", "value", "95 % interval"), rows)
+        print()
+        _print_classes(scores, every_class)
+        print(f"\nwritten: {folder}")
+
+
+def confused(
+    run: RunPath,
+    min_count: Annotated[
+        int, typer.Option("--min", help="list pairs with so many mistakes or more", min=1)
+    ] = 5,
+    split: Split = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """The pairs of classes that are most often confused, and a picture of the worst.
+
+    The split is the validation set unless said otherwise. The picture is RUN/figures/most_confused.png
+    (most_confused-test.png of the test set).
+
+    Example: glimpse confused outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 --min 10
+    """
+    with _trained(run, settings) as trained:
+        from glimpse.insight.confusion import confusion_matrix, most_confused
+        from glimpse.insight.pictures import draw_most_confused
+        from glimpse.insight.predictions import images_of
+
+        chosen = trained.require_split(split, default="val")
+        found = trained.predict(chosen)
+        matrix = confusion_matrix(found)
+        pairs = most_confused(matrix, min_count=min_count)
+        names = found.class_names
+        print_table(
+            ("actual", "predicted", "count", "of"),
+            [(names[a], names[p], str(n), f"{matrix[a].sum():,}") for a, p, n in pairs],
+        )
+        if not pairs:
+            print(f"no pair has {min_count} mistakes or more: type --min 1")
+        path = _folder(trained, out, "figures") / f"most_confused{_ending(chosen)}.png"
+        draw_most_confused(
+            found,
+            most_confused(matrix),
+            lambda positions: images_of(trained.data, chosen, positions),
+            f"{trained.name}: most confused {chosen} images",
+            path,
+        )
+        print(f"written: {path}")
+
+
+def losses(
+    run: RunPath,
+    num: Annotated[int, typer.Option("--num", help="how many images", min=1, max=400)] = 24,
+    split: Split = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """The images with the highest loss: mistakes that the network is surest of, and wrong labels.
+
+    The split is the validation set unless said otherwise. The picture is RUN/figures/top_losses.png
+    (top_losses-test.png of the test set).
+
+    Example: glimpse losses outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --num 40
+    """
+    with _trained(run, settings) as trained:
+        import numpy as np
+
+        from glimpse.insight.pictures import draw_answers
+        from glimpse.insight.predictions import images_of, names_of
+
+        chosen = trained.require_split(split, default="val")
+        found = trained.predict(chosen)
+        worst = np.argsort(-found.losses, kind="stable")[:num]
+        names, files = found.class_names, names_of(trained.data, chosen)
+        print_table(
+            ("loss", "actual", "predicted", "probability", "of actual", "image"),
+            [
+                (
+                    f"{found.losses[i]:.3f}",
+                    names[found.labels[i]],
+                    names[found.predicted[i]],
+                    f"{found.confidence[i]:.4f}",
+                    f"{np.exp(-found.losses[i]):.4f}",
+                    files[i],
+                )
+                for i in worst
+            ],
+        )
+        path = _folder(trained, out, "figures") / f"top_losses{_ending(chosen)}.png"
+        draw_answers(
+            found,
+            worst,
+            lambda positions: images_of(trained.data, chosen, positions),
+            f"{chosen} images with the highest loss",
+            path,
+        )
+        print(f"written: {path}")
+
+
+def predict(
+    run: RunPath,
+    images: Annotated[
+        list[Path], typer.Argument(help="image files, or folders of them", metavar="IMAGE…|FOLDER")
+    ],
+    output_format: Annotated[Format, typer.Option("--format", help="of what is printed")] = (
+        Format.table
+    ),
+    top: Annotated[int, typer.Option(help="how many classes", min=1)] = 5,
+    settings: Set = None,
+) -> None:
+    """Class and probability of the five likeliest classes for each image.
+
+    Images are read as the run read its own. A file that cannot be read is named on stderr, the rest
+    are predicted, and the exit code is 1.
+
+    Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
+    """
+    with _trained(run, settings) as trained:
+        from glimpse.runs.predict import image_files, predict_files
+
+        files = image_files(images)
+        failed = 0
+        rows: list[dict[str, Any]] = []
+        for answer in predict_files(trained, files, top=top):
+            if answer.error is not None:
+                print(f"error: {answer.error}", file=sys.stderr)
+                failed += 1
+            else:
+                rows.append({"image": str(answer.path), "top": list(answer.top)})
+        _print_predictions(rows, output_format)
+        if failed:
+            print(f"{failed} of {len(files)} could not be read", file=sys.stderr)
+            raise typer.Exit(1)
+
+
+def look(
+    run: RunPath,
+    image: Annotated[
+        Path | None,
+        typer.Argument(help="an image file; without one, the validation image --position"),
+    ] = None,
+    position: Annotated[int, typer.Option(help="number of the validation image", min=0)] = 0,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="explain this class, not the predicted one")
+    ] = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """The first layer's kernels, what each layer makes of an image, and Grad-CAM over it.
+
+    Writes first_layer.png, layers.png and, of a network with convolutions, grad_cam.png into RUN/look.
+
+    Example: glimpse look outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 cat.jpg
+    """
+    with _trained(run, settings) as trained:
+        from glimpse.runs.look import draw_look
+
+        folder = _folder(trained, out, "look")
+        for line in draw_look(
+            trained, folder, image=image, position=position, class_name=class_name
+        ):
+            print(line)
+
+
+def shift(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or checkpoints", metavar="RUN…")],
+    max_shift: Annotated[int, typer.Option("--max", help="pixels", min=1, max=64)] = MAX_SHIFT,
+    num: Annotated[int, typer.Option("--num", help="images of the split", min=1)] = 2000,
+    split: Split = None,
+    out: Annotated[Path, typer.Option(help="the PNG")] = Path("shift.png"),
+    settings: Set = None,
+) -> None:
+    """Accuracy as images are moved by some pixels, of several runs in one plot.
+
+    The mean over moves to the left, right, up and down. The split is the validation set unless said
+    otherwise.
+
+    Example: glimpse shift outputs/cifar2-mlp/* outputs/cifar2-convnet/* --out shift.png
+    """
+    with one_line_errors(settings or ()):
+        require_png(out)
+        from glimpse.insight.pictures import draw_curves_over
+        from glimpse.runs.shift import accuracy_by_shift
+        from glimpse.runs.trained import TrainedRun
+
+        distances = list(range(max_shift + 1))
+        curves: dict[str, list[float]] = {}
+        for path in runs:
+            trained = TrainedRun(path, overrides=settings or ())
+            chosen = trained.require_split(split, default="val")
+            curves[trained.name] = accuracy_by_shift(
+                trained, chosen, distances=distances, max_images=num
+            )
+        print_table(
+            ("run", *(f"{d} px" for d in distances)),
+            [(name, *(f"{a:.4f}" for a in found)) for name, found in curves.items()],
+        )
+        draw_curves_over(distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=out)
+        print(f"written: {out}")
+
+
+def export(
+    run: RunPath,
+    target: Annotated[Target, typer.Option("--to", help="what to make")],
+    out: Annotated[
+        Path | None, typer.Option(help="the file [default: RUN/export/model.onnx or .pt2]")
+    ] = None,
+    settings: Set = None,
+) -> None:
+    """One file that takes bytes and gives probabilities, with preprocessing and class names inside.
+
+    It is run beside the original on validation images, and the largest difference is printed; another
+    class than the original's for any of them is an error.
+
+    Example: glimpse export outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --to onnx
+    """
+    with _trained(run, settings) as trained:
+        from glimpse.runs.export import ENDINGS, export_run
+
+        path = out or trained.folder / "export" / f"model{ENDINGS[target.value]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for line in export_run(trained, path, target=target.value):
+            print(line)
+
+
+# What they share ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun]":
+    """The run to look at; what goes wrong with it, and within, is one line and exit code 1."""
+    with one_line_errors(settings or ()):
+        from glimpse.runs.trained import TrainedRun, find_checkpoint
+
+        find_checkpoint(path)
+        yield TrainedRun(path, overrides=settings or ())
+
+
+def require_png(path: Path) -> None:
+    """Raises:
+    UserError: a picture cannot have this name.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: expected a name that ends in .png")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}")
+
+
+def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
+    folder = out or trained.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _ending(split: str) -> str:
+    """Of a picture's name: those of the validation set are the run's own."""
+    return "" if split == "val" else f"-{split}"
+
+
+def _cells(score: "Score") -> tuple[str, str]:
+    return f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"
+
+
+def _facts(trained: "TrainedRun", found: "Predictions", majority: float) -> dict[str, Any]:
+    return {
+        "checkpoint": trained.checkpoint.name,
+        "epoch": trained.epoch,
+        "split": found.split,
+        "num_images": len(found),
+        "majority_acc": majority,
+    }
+
+
+def _write_scores(scores: "Scores", folder: Path, facts: dict[str, Any]) -> None:
+    overall = {name: asdict(value) for name, value in scores.overall.items()}
+    text = json.dumps({**facts, "scores": overall}, indent=2)
+    (folder / "scores.json").write_text(text + "\n")
+    with (folder / "classes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        kinds = ("precision", "recall", "f1")
+        bounds = [f"{kind}{end}" for kind in kinds for end in ("", "_low", "_high")]
+        writer.writerow(("class", "images", "predicted", *bounds))
+        for found in scores.classes:
+            values = [asdict(getattr(found, kind)).values() for kind in kinds]
+            numbers = [f"{value:.6f}" for triple in values for value in triple]
+            writer.writerow((found.name, found.num_images, found.num_predicted, *numbers))
+
+
+def _write_matrix(matrix: list[list[int]], names: Sequence[str], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("actual \\ predicted", *names))
+        writer.writerows((name, *row) for name, row in zip(names, matrix, strict=True))
+
+
+def _print_classes(scores: "Scores", every_class: bool) -> None:
+    shown = list(scores.classes)
+    if len(shown) > FEW_CLASSES and not every_class:
+        shown = sorted(shown, key=lambda c: c.f1.value)[:NUM_WORST]
+        print(f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 (--all: all)")
+    print_table(
+        ("class", "images", "precision", "recall", "F1", "95 % of F1"),
+        [
+            (
+                c.name,
+                f"{c.num_images:,}",
+                f"{c.precision.value:.4f}",
+                f"{c.recall.value:.4f}",
+                *_cells(c.f1),
+            )
+            for c in shown
+        ],
+    )
+
+
+def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> None:
+    if output_format is Format.json:
+        for row in rows:
+            row["top"] = [{"class": name, "probability": p} for name, p in row["top"]]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif output_format is Format.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(("image", "rank", "class", "probability"))
+        for row in rows:
+            for rank, (name, p) in enumerate(row["top"], 1):
+                writer.writerow((row["image"], rank, name, f"{p:.6f}"))
+    elif rows:
+        columns = [f"{rank}" for rank in range(1, len(rows[0]["top"]) + 1)]
+        print_table(
+            ("image", *columns),
+            [(r["image"], *(f"{name} {p:.3f}" for name, p in r["top"])) for r in rows],
+        )

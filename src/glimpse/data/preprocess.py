@@ -1,0 +1,38 @@
+"""From stored pixels to what a network sees: sized, scaled to [0, 1], normalised.
+
+Everything that is known of it stands in the `ImageSpec`, so that a checkpoint or an exported network
+needs no dataset to read an image as its training did.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from glimpse.data.augment.base import resized
+from glimpse.data.spec import ImageSpec
+
+
+class Preprocess(nn.Module):
+    """(B, C, H, W) uint8 images of any size to (B, C, height, width) float32, normalised.
+
+    Args:
+        spec: whose size and statistics to bring them to.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__()
+        self.size = (spec.height, spec.width)
+        self.is_plain = set(spec.mean) == {0.0} and set(spec.std) == {1.0}
+        self.register_buffer("mean", (255 * torch.tensor(spec.mean)).view(1, -1, 1, 1))
+        self.register_buffer("scale", (1 / (255 * torch.tensor(spec.std))).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.normalised(resized(images, self.size))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The same without the sizing, in one pass or two."""
+        if self.is_plain:
+            return images / 255
+        return (images - self.mean).mul_(self.scale)

@@ -1,0 +1,1 @@
+"""Functions on predictions and networks: what a model learned, and where it fails."""

@@ -1,0 +1,55 @@
+"""The first layer of a network as a picture: the kernels of a convolution, or the weights that each
+unit of a linear layer gives to the pixels."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from glimpse.data.spec import ImageSpec
+
+MAX_KERNELS = 64
+SHOWN_SIDE = 40  # pixels; smaller kernels are enlarged to about this
+NEGATIVE, POSITIVE = (0.13, 0.40, 0.67), (0.70, 0.09, 0.17)  # blue and red around white
+
+
+def first_weights(network: nn.Module, spec: ImageSpec) -> Tensor | None:
+    """(N, C, h, w) weights of the first layer that sees pixels; None where there is no such layer."""
+    for weight in _weights(network):
+        if weight.ndim == 4:
+            return weight
+        if weight.ndim == 2 and weight.shape[1] == spec.channels * spec.height * spec.width:
+            return weight.view(-1, spec.channels, spec.height, spec.width)
+    return None
+
+
+def _weights(network: nn.Module) -> Iterator[Tensor]:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            yield module.weight.detach().float().cpu()
+
+
+def kernel_grid(weights: Tensor) -> Tensor:
+    """(3, H, W) uint8 picture of the first 64 kernels, each scaled by its largest weight.
+
+    Kernels over RGB are in colour, 0 being grey. Of others the mean over channels is shown, red above
+    and blue below 0.
+    """
+    kernels = weights[:MAX_KERNELS]
+    if kernels.shape[1] == 3:
+        pictures = kernels / (2 * _largest(kernels)) + 0.5
+    else:
+        means = kernels.mean(1, keepdim=True)
+        means = means / _largest(means)
+        towards = [torch.tensor(c).view(1, 3, 1, 1) for c in (POSITIVE, NEGATIVE)]
+        pictures = 1 - means.clamp(min=0) * (1 - towards[0]) + means.clamp(max=0) * (1 - towards[1])
+    factor = max(1, SHOWN_SIDE // max(pictures.shape[-2:]))
+    pictures = pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(pictures, nrow=8, padding=3, pad_value=0.85)
+    picture: Tensor = (grid * 255).round().clamp(0, 255).to(torch.uint8)
+    return picture
+
+
+def _largest(kernels: Tensor) -> Tensor:
+    return kernels.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)

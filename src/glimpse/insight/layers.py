@@ -1,0 +1,79 @@
+"""What each layer of a network makes of one image, and which pixels speak for a class."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+SHOWN_LAYERS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+
+
+class LayerOutput(NamedTuple):
+    """A layer's name and type, and what it answers to one image: (C, H, W), or (N,) of a linear one."""
+
+    name: str
+    kind: str
+    output: Tensor
+
+
+@torch.no_grad()
+def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
+    """The outputs of convolutions, poolings and linear layers, in the order in which the image meets
+    them.
+
+    Args:
+        network: in evaluation mode.
+        image: (1, C, H, W), as the network sees it.
+    """
+    found: list[LayerOutput] = []
+    hooks = []
+
+    def note(name: str, module: nn.Module) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                found.append(LayerOutput(name, type(module).__name__, output[0].float().cpu()))
+
+        hooks.append(module.register_forward_hook(hook))
+
+    for name, module in network.named_modules():
+        if isinstance(module, SHOWN_LAYERS):
+            note(name, module)
+    try:
+        network(image)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return found
+
+
+def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
+    """The convolution that an image meets last; None in a network without one."""
+    names = [
+        o.name for o in layer_outputs(network, image) if o.output.ndim == 3 and "Conv" in o.kind
+    ]
+    return network.get_submodule(names[-1]) if names else None
+
+
+def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
+    """Where the image speaks for a class: (H, W) in [0, 1], of the last convolution's maps, weighted
+    by the class's gradient (Selvaraju et al. 2017, Grad-CAM, sec. 3), at the image's size.
+
+    Args:
+        network: in evaluation mode.
+        image: (1, C, H, W), as the network sees it.
+        label: of the class.
+
+    Returns:
+        None where the network has no convolution.
+    """
+    layer = last_convolution(network, image)
+    if layer is None:
+        return None
+    cam = LayerGradCam(network, layer).attribute(image, target=label, relu_attributions=True)
+    assert isinstance(cam, Tensor)
+    enlarged = F.interpolate(
+        cam.detach().float(), image.shape[-2:], mode="bilinear", align_corners=False
+    )
+    return (enlarged / enlarged.max().clamp(min=1e-12))[0, 0].cpu()

@@ -1,0 +1,153 @@
+"""Pictures of what a network confuses and gets most wrong. Lengths are in inches.
+
+matplotlib is imported when something is drawn: it takes a second. Colours are told apart by the
+colour-blind (Okabe & Ito 2008, Color Universal Design).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glimpse.data.sheet import draw_grids
+from glimpse.insight.confusion import Pair, most_confused_classes
+from glimpse.insight.predictions import Predictions
+
+MAX_CLASSES = 30  # of a matrix that shows them all
+NUM_CHOSEN = 20  # of more, those in most mistakes
+NUM_PAIRS = 6  # with examples
+NUM_EXAMPLES = 8  # of a pair
+NAME_CHARACTERS = 18
+ANSWER_CHARACTERS = 10  # beside an arrow and a probability
+DPI = 110
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<>"
+
+Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C, H, W) in [0, 1]
+
+
+def draw_confusion(
+    matrix: NDArray[np.int64], class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """A PNG of a confusion matrix: colours are shares of the actual class, numbers are images.
+
+    Of more than 30 classes, it shows the 20 that take part in most mistakes.
+    """
+    from matplotlib.figure import Figure
+
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    if len(matrix) > MAX_CLASSES:
+        chosen = most_confused_classes(matrix, NUM_CHOSEN)
+        title += f"\nthe {NUM_CHOSEN} of {len(matrix)} classes in most mistakes"
+        matrix, shares = matrix[np.ix_(chosen, chosen)], shares[np.ix_(chosen, chosen)]
+        class_names = [class_names[label] for label in chosen]
+    names = [shortened(name) for name in class_names]
+    side = max(3.0, 0.36 * len(names))
+    figure = Figure(figsize=(side + 2.6, side + 1.9), layout="constrained", dpi=DPI)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", size=8)
+    axes.set_yticks(places, names, size=8)
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        dark = shares[row, column] > 0.5
+        axes.text(
+            column, row, f"{matrix[row, column]}",
+            ha="center", va="center", size=7, color="white" if dark else "black",
+        )  # fmt: skip
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_title(title, size=10)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the actual class")
+    figure.savefig(path)
+
+
+def draw_most_confused(
+    predictions: Predictions, pairs: Sequence[Pair], images: Images, title: str, path: Path
+) -> None:
+    """A PNG with a row of examples for each of the worst pairs, the most confident mistakes first."""
+    from matplotlib.figure import Figure
+
+    shown = pairs[:NUM_PAIRS]
+    figure = Figure(figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI)
+    grid = figure.add_gridspec(
+        max(1, len(shown)), NUM_EXAMPLES + 2, wspace=0.08, hspace=0.08,
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
+    )  # fmt: skip
+    figure.suptitle(title, size=10, y=1 - 0.12 / figure.get_figheight(), va="top")
+    for row, pair in enumerate(shown):
+        label = figure.add_subplot(grid[row, :2])
+        label.axis("off")
+        names = (predictions.class_names[pair.actual], predictions.class_names[pair.predicted])
+        actual, predicted = (shortened(name) for name in names)
+        text = f"{actual}\ncalled {predicted}\n{pair.num_images} images"
+        label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
+        for place, image in enumerate(images(examples(predictions, pair))):
+            axes = figure.add_subplot(grid[row, place + 2])
+            axes.axis("off")
+            axes.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+    if not shown:
+        figure.text(0.5, 0.3, "no mistakes", ha="center")
+    figure.savefig(path)
+
+
+def examples(predictions: Predictions, pair: Pair) -> NDArray[np.int64]:
+    """The positions of a pair's most confident mistakes."""
+    is_such = (predictions.labels == pair.actual) & (predictions.predicted == pair.predicted)
+    found = np.flatnonzero(is_such)
+    return found[np.argsort(-predictions.confidence[found], kind="stable")][:NUM_EXAMPLES]
+
+
+def draw_answers(
+    predictions: Predictions,
+    positions: NDArray[np.int64],
+    images: Images,
+    title: str,
+    path: Path,
+) -> None:
+    """A PNG of some images; below each its actual class, and the predicted one with its probability."""
+    names = predictions.class_names
+    answers = zip(
+        predictions.labels[positions],
+        predictions.predicted[positions],
+        predictions.confidence[positions],
+        strict=True,
+    )
+    labels = [
+        f"{names[actual]}\n→ {_cut(names[answer], ANSWER_CHARACTERS)} {confidence:.2f}"
+        for actual, answer, confidence in answers
+    ]
+    title = f"{title}: actual class → predicted class, its probability"
+    draw_grids({title: images(positions)}, labels, path)
+
+
+def draw_curves_over(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    path: Path,
+) -> None:
+    """A PNG of several curves over the same x, told apart by colour and marker."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=DPI)
+    axes = figure.add_subplot()
+    for number, (name, values) in enumerate(curves.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        axes.plot(x, values, label=name, color=colour, marker=marker, markersize=4)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def shortened(name: str) -> str:
+    """A class name that fits beside a picture."""
+    return _cut(name, NAME_CHARACTERS)
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"

@@ -1,0 +1,146 @@
+"""Scores of a classifier with their uncertainty: accuracy, top 5, precision, recall, F1, calibration.
+
+Intervals are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+ch. 13): the split's images are drawn anew with replacement, so the interval says how much the score
+depends on which images happen to be in the split, not on the training's seed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glimpse.insight.predictions import Predictions
+
+NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec. 4
+TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value, and the bounds that hold it in 95 of 100 resamples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Of one class: how many images it has, how many are called so, and three scores in [0, 1]."""
+
+    name: str
+    num_images: int
+    num_predicted: int
+    precision: Score
+    recall: Score
+    f1: Score
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of all images: `overall` by name, in the order to print; `classes` in label order."""
+
+    overall: dict[str, Score]
+    classes: tuple[ClassScores, ...]
+
+
+def score(
+    predictions: Predictions,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    confidence_level: float = 0.95,
+) -> Scores:
+    """Accuracy, top-5 accuracy (where there are more than five classes), cross-entropy, expected
+    calibration error, and precision, recall and F1 as means over classes and for each class.
+
+    A class that is never predicted has precision 0. The calibration error is the mean distance of
+    accuracy and confidence over 15 bins of confidence, weighted by the images in them.
+
+    Args:
+        predictions: of a split.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+        confidence_level: of the intervals.
+    """
+    random = np.random.default_rng(seed)
+    everything = np.arange(len(predictions))
+    num_images = len(predictions)
+    draws = [random.integers(num_images, size=num_images) for _ in range(num_resamples)]
+    columns = _Columns(predictions)
+    overall, by_class = columns.of(everything)
+    resampled = [columns.of(draw) for draw in draws]
+    tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
+
+    def scores_of(value: NDArray[np.float64], others: list[NDArray[np.float64]]) -> list[Score]:
+        low, high = np.quantile(np.stack(others), tails, axis=0)
+        bounds = zip(value.ravel(), low.ravel(), high.ravel(), strict=True)
+        return [Score(float(v), float(a), float(b)) for v, a, b in bounds]
+
+    names = columns.names
+    summary = dict(zip(names, scores_of(overall, [o for o, _ in resampled]), strict=True))
+    triples = scores_of(by_class, [c for _, c in resampled])  # (3, K) row by row
+    num_classes = len(predictions.class_names)
+    counts = np.bincount(predictions.labels, minlength=num_classes)
+    predicted = np.bincount(predictions.predicted, minlength=num_classes)
+    classes = tuple(
+        ClassScores(
+            name,
+            int(counts[label]),
+            int(predicted[label]),
+            *(triples[kind * num_classes + label] for kind in range(3)),
+        )
+        for label, name in enumerate(predictions.class_names)
+    )
+    return Scores(summary, classes)
+
+
+class _Columns:
+    """What each image contributes, so that a resample is a few counts."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self.num_classes = len(predictions.class_names)
+        self.labels, self.predicted = predictions.labels, predictions.predicted
+        self.correct = predictions.correct
+        self.in_top = predictions.ranks <= TOP_K
+        self.losses = predictions.losses.astype(np.float64)
+        confidence = predictions.confidence.astype(np.float64)
+        self.gap = confidence - self.correct
+        self.bins = np.ceil(confidence * NUM_BINS).astype(np.int64).clip(1, NUM_BINS) - 1
+        self.has_top = self.num_classes > TOP_K
+        top = [f"top{TOP_K}"] if self.has_top else []
+        self.names = [
+            "acc", *top, "loss", "calibration_error", "mean_precision", "mean_recall", "mean_f1",
+        ]  # fmt: skip
+
+    def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of some images the overall scores, and (3, K) precision, recall and F1.
+
+        The means are over the classes that have images here.
+        """
+        correct, labels, predicted = (
+            self.correct[chosen],
+            self.labels[chosen],
+            self.predicted[chosen],
+        )
+        hits = np.bincount(labels[correct], minlength=self.num_classes)
+        actual = np.bincount(labels, minlength=self.num_classes)
+        called = np.bincount(predicted, minlength=self.num_classes)
+        by_class = np.stack(
+            (
+                hits / np.maximum(called, 1),
+                hits / np.maximum(actual, 1),
+                2 * hits / np.maximum(actual + called, 1),
+            )
+        )
+        gaps = np.bincount(self.bins[chosen], self.gap[chosen], minlength=NUM_BINS)
+        top = [self.in_top[chosen].mean()] if self.has_top else []
+        overall = [
+            correct.mean(),
+            *top,
+            self.losses[chosen].mean(),
+            np.abs(gaps).sum() / len(chosen),
+            *by_class[:, actual > 0].mean(1),
+        ]
+        return np.array(overall), by_class

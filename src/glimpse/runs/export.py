@@ -1,0 +1,160 @@
+"""A trained network as one file for other programs: bytes in, probabilities out.
+
+Inside: scaling and normalisation, the network in fp32, softmax, and as metadata the class names and
+what the input must look like. Left out: cutting and resizing an image file to the input's size.
+"""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glimpse.data.preprocess import Preprocess
+from glimpse.errors import UserError
+from glimpse.runs.trained import TrainedRun
+
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
+OPSET = 18
+NUM_CHECKED = 256  # validation images
+MAX_DIFFERENCE = 1e-3  # of a probability
+ABOUT = "glimpse.json"  # the metadata in a .pt2 file
+
+
+class Exported(nn.Module):
+    """(N, H, W, C) uint8 images to (N, K) float32 probabilities."""
+
+    def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.preprocess(images.permute(0, 3, 1, 2).float())
+        return torch.softmax(self.network(seen), 1)
+
+
+def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]:
+    """Write the file, run it beside the original, and yield lines on both.
+
+    Args:
+        trained: the network, and the data whose validation images it is checked on.
+        path: of the file.
+        target: "onnx" or "torch_export".
+
+    Raises:
+        UserError: a package is missing, the network cannot be exported, or the file answers otherwise.
+    """
+    height, width = trained.stored_size
+    channels = trained.spec.channels
+    network = copy.deepcopy(trained.inner).cpu().float().to(memory_format=torch.contiguous_format)
+    module = Exported(Preprocess(trained.spec), network).eval()
+    about = {
+        "class_names": list(trained.spec.class_names),
+        "input": f"images: (N, {height}, {width}, {channels}) uint8, "
+        + ("grey" if channels == 1 else "RGB")
+        + "; of an image file the square in its middle, resized (bilinear)",
+        "output": "probabilities: (N, K) float32 in the order of class_names",
+        "run": trained.name,
+        "epoch": trained.epoch,
+    }
+    example = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+    write = {"onnx": _write_onnx, "torch_export": _write_torch_export}[target]
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        run = write(module, example, about, partial)
+        yield from _checked(trained, module, run)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
+def _checked(
+    trained: TrainedRun, module: Exported, run: Callable[[Tensor], Tensor]
+) -> Iterator[str]:
+    num_images = min(NUM_CHECKED, len(trained.data.labels("val")))
+    positions = np.linspace(0, len(trained.data.labels("val")) - 1, num_images).astype(np.int64)
+    images = torch.from_numpy(trained.data.stored_images("val", positions))
+    found = run(images)
+    with torch.no_grad():
+        original = module(images)
+    difference = (found - original).abs().max().item()
+    same = int((found.argmax(1) == original.argmax(1)).sum())
+    as_trained = int((found.argmax(1) == trained.probabilities(images).argmax(1)).sum())
+    yield (
+        f"{num_images} validation images: largest difference of a probability from the original's "
+        f"in fp32 {difference:.1e}, same class {same}; the run's own precision says the same of "
+        f"{as_trained}"
+    )
+    if not difference <= MAX_DIFFERENCE:
+        raise UserError(
+            f"the exported network answers otherwise (a probability differs by {difference:.1e}, "
+            f"expected at most {MAX_DIFFERENCE}): nothing was written; try the other --to"
+        )
+
+
+def _write_onnx(
+    module: Exported, example: Tensor, about: dict[str, Any], path: Path
+) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what torch's exporter writes with
+    except ImportError as error:
+        raise UserError(
+            f"--to onnx needs the package {error.name}: type pip install 'glimpse[onnx]'"
+        ) from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own code
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for key, value in about.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        model.metadata_props.add(key=key, value=text)
+    onnx.save(model, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        [found] = session.run(None, {"images": images.numpy()})
+        return torch.from_numpy(np.asarray(found))
+
+    return run
+
+
+def _write_torch_export(
+    module: Exported, example: Tensor, about: dict[str, Any], path: Path
+) -> Callable[[Tensor], Tensor]:
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own code
+        program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
+        text = json.dumps(about, ensure_ascii=False, indent=2)
+        with path.open("wb") as file:
+            torch.export.save(program, file, extra_files={ABOUT: text})
+        with path.open("rb") as written:
+            loaded = torch.export.load(written).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = loaded(images)
+        return found
+
+    return run

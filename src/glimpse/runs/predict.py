@@ -1,0 +1,71 @@
+"""Answers of a trained network on any image files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from glimpse.errors import UserError
+from glimpse.runs.trained import TrainedRun
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The likeliest classes of an image with their probabilities, or why it cannot be read."""
+
+    path: Path
+    top: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and all files in folders, at any depth, whose name ends as images do.
+
+    Raises:
+        UserError: a path is not there, or a folder holds no image.
+    """
+    endings = Image.registered_extensions()
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder")
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
+            if not inside:
+                raise UserError(f"{path}: there is no image file in this folder")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> Iterator[Answer]:
+    """An answer for each file, in order.
+
+    Args:
+        trained: the network.
+        files: images of any size.
+        top: how many classes.
+    """
+    for start in range(0, len(files), BATCH_SIZE):
+        pixels, errors = {}, {}
+        for path in files[start : start + BATCH_SIZE]:
+            try:
+                pixels[path] = trained.read_image(path)
+            except UserError as error:
+                errors[path] = str(error)
+        answers = {}
+        if pixels:
+            found = trained.probabilities(torch.from_numpy(np.stack(list(pixels.values()))))
+            best = found.topk(min(top, trained.spec.num_classes), 1)
+            names = trained.spec.class_names
+            for path, values, labels in zip(pixels, best.values, best.indices, strict=True):
+                pairs = zip(labels.tolist(), values.tolist(), strict=True)
+                answers[path] = tuple((names[label], value) for label, value in pairs)
+        for path in files[start : start + BATCH_SIZE]:
+            yield Answer(path, answers.get(path, ()), errors.get(path))

@@ -1,0 +1,57 @@
+"""How a network's accuracy falls as its images are moved: a fully connected one has learned places, a
+convnet shapes (Stevens, Antiga & Viehmann, Deep Learning with PyTorch, ch. 7)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from glimpse.data.loader import Batch
+from glimpse.runs.trained import TrainedRun
+
+DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
+
+
+@torch.no_grad()
+def accuracy_by_shift(
+    run: TrainedRun, split: str, *, distances: Sequence[int], max_images: int, seed: int = 0
+) -> list[float]:
+    """Accuracy for each distance in pixels of the network's input, the mean over four directions.
+
+    The edge's pixels fill what the image leaves behind, so that no new edge appears.
+
+    Args:
+        run: whose network and data.
+        split: of the data.
+        distances: in pixels; 0 leaves the images alone.
+        max_images: so many of the split are drawn, where it has more.
+        seed: of this draw.
+    """
+    data = run.data
+    labels = torch.from_numpy(data.labels(split))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:max_images])
+    batches = np.array_split(chosen, -(-len(chosen) // data.batch_size))
+    correct = torch.zeros(len(distances))
+    for positions in tqdm(batches, f"moving {run.name}", disable=None):
+        numbers = torch.from_numpy(positions)
+        stored = Batch(torch.from_numpy(data.stored_images(split, positions)), numbers, numbers)
+        moved = data.transfer_batch_to_device(stored, run.device, 0)
+        images, right = data.to_network(moved).images, labels[positions].to(run.device)
+        for place, distance in enumerate(distances):
+            ways = DIRECTIONS if distance else ((0, 0),)
+            for down, across in ways:
+                logits = run.network(shifted(images, down * distance, across * distance))
+                correct[place] += (logits.argmax(1) == right).sum().item() / len(ways)
+    return (correct / len(chosen)).tolist()
+
+
+def shifted(images: Tensor, down: int, across: int) -> Tensor:
+    """(B, C, H, W) images moved by whole pixels, down and to the right; edges repeat."""
+    height, width = images.shape[-2:]
+    reach_down, reach_across = abs(down), abs(across)
+    padded = F.pad(images, (reach_across, reach_across, reach_down, reach_down), mode="replicate")
+    top, left = reach_down - down, reach_across - across
+    return padded[..., top : top + height, left : left + width]

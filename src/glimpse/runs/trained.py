@@ -1,0 +1,192 @@
+"""A trained network from a run folder or a checkpoint alone: its weights, its images, its data.
+
+The network answers as it did in its run: same precision, same memory layout, same preprocessing.
+Nothing is downloaded for it, and nothing in a checkpoint is executed.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from glimpse import config as configuration
+from glimpse import precision
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
+from glimpse.data.cache import PixelFormat, decode
+from glimpse.data.module import ImageDataModule
+from glimpse.data.preprocess import Preprocess
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+from glimpse.insight.predictions import Predictions, predict
+from glimpse.run import build_data, device_of
+
+
+class TrainedRun:
+    """A network in evaluation mode on the device of its run's configuration, or of `overrides`.
+
+    Args:
+        path: a run folder, whose best checkpoint is taken (the last one where there is no best), or
+            a checkpoint.
+        overrides: `key=value` in place of the run's own, such as `data_dir=/data`.
+
+    Raises:
+        UserError: there is no checkpoint, it is damaged, or it does not fit.
+    """
+
+    def __init__(self, path: Path, *, overrides: Sequence[str] = ()) -> None:
+        self.checkpoint = find_checkpoint(path)
+        saved = _load(self.checkpoint)
+        extra = saved["glimpse"]
+        self.config = _overridden(OmegaConf.create(extra["config"]), overrides)
+        self.spec = ImageSpec.from_dict(extra["spec"])
+        self.fingerprint: str = extra["fingerprint"]
+        self.epoch = int(saved["epoch"]) + 1
+        height, width = extra.get("stored_size", (self.spec.height, self.spec.width))
+        self.stored_size = (height, width)
+        self._format = PixelFormat(height, width, self.spec.channels, presize=True)
+        self._preprocess = Preprocess(self.spec)
+        self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        device = device_of(self.config)
+        chosen = precision.choose(self.config.trainer.precision, self.inner, self.spec, device)
+        self.memory_format = chosen.memory_format
+        fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]
+        self.network = fabric.setup_module(self.inner.to(memory_format=self.memory_format))
+        self.device = fabric.device
+        self._data: ImageDataModule | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's; of a checkpoint that lies elsewhere, a folder named like it."""
+        if self.checkpoint.parent.name == "checkpoints":
+            return self.checkpoint.parent.parent
+        return self.checkpoint.with_suffix("")
+
+    @property
+    def name(self) -> str:
+        """What tells the run from others: the last two parts of its folder's path."""
+        return "/".join(self.folder.resolve().parts[-2:])
+
+    @property
+    def data(self) -> ImageDataModule:
+        """The run's dataset, with the run's splits.
+
+        Raises:
+            UserError: the dataset is not there, or is another one.
+        """
+        if self._data is None:
+            data = build_data(self.config)
+            if data.spec.class_names != self.spec.class_names:
+                raise UserError(
+                    f"{self.name} was trained on {self.spec.num_classes} classes "
+                    f"({_some(self.spec.class_names)}), the data here has {data.spec.num_classes} "
+                    f"({_some(data.spec.class_names)}): type --set data_dir=<where its data lies>"
+                )
+            if data.fingerprint != self.fingerprint:
+                print(f"note: the data is not, or not split as, what {self.name} was trained on")
+            data.memory_format = self.memory_format
+            self._data = data
+        return self._data
+
+    def require_split(self, split: str | None, *, default: str) -> str:
+        """The split to look at: as asked, or `default`, or where there is no test set "val".
+
+        Raises:
+            UserError: the data has no such split.
+        """
+        chosen = split or (default if default in self.data.splits else "val")
+        if chosen not in self.data.splits:
+            raise UserError(
+                f"--split {chosen}: this data has {', '.join(sorted(self.data.splits))}"
+            )
+        return chosen
+
+    def predict(self, split: str) -> Predictions:
+        """Its answers on every image of a split."""
+        return predict(self.network, self.data, split, device=self.device, shows_progress=True)
+
+    def read_image(self, path: Path) -> NDArray[Any]:
+        """Any image file as the run's data holds its own: (H, W, C) uint8, the square in its middle.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return decode(path, self._format).copy()  # of a PNG it may not be writable, as torch wants
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 to what the network sees, on its device: (B, C, H, W) float32."""
+        channels_first = images.to(self.device).permute(0, 3, 1, 2)
+        seen: Tensor = self._preprocess.to(self.device)(channels_first)
+        return seen.contiguous(memory_format=self.memory_format)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 to (B, K) probabilities on the CPU."""
+        logits: Tensor = self.network(self.to_network(images))
+        return torch.softmax(logits.float(), 1).cpu()
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a run folder, or a path to one, means.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such run folder or checkpoint")
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path / "checkpoints" / name).is_file():
+            return path / "checkpoints" / name
+    hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
+    if (path / ".hydra").is_dir():
+        hint = "the run has saved none yet"
+    raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: {hint}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not is_intact(path):
+        raise UserError(f"{path} is not a checkpoint, or is damaged")
+    saved = AtomicCheckpointIO().load_checkpoint(path)
+    if "glimpse" not in saved:
+        raise UserError(f"{path} is not a checkpoint of `python train.py`")
+    return saved
+
+
+def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    known = [key for key, _ in configuration.leaves(config)]
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals:
+            raise UserError(f"--set {override}: expected KEY=VALUE")
+        if key not in known:
+            raise UserError(configuration.unknown_key(key, known))
+    merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(merged, DictConfig)
+    configuration.check_values(merged)
+    return merged
+
+
+def _network(
+    config: DictConfig, spec: ImageSpec, state: dict[str, Tensor], path: Path
+) -> nn.Module:
+    network: nn.Module = configuration.build("model", config.model, spec)
+    prefix = "network."
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"{path} does not fit its own model: {reason}") from error
+    return network.eval()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

@@ -1,0 +1,124 @@
+"""Scores and their intervals, against scikit-learn, torchmetrics and SciPy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from glimpse.insight.confusion import confusion_matrix, most_confused, most_confused_classes
+from glimpse.insight.predictions import Predictions
+from glimpse.insight.scores import score
+from glimpse.insight.significance import mcnemar
+
+NUM_CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def predictions() -> Predictions:
+    """A classifier that is right about two times of three; nobody ever answers with the last class."""
+    random = np.random.default_rng(3)
+    labels = random.integers(NUM_CLASSES, size=600)
+    logits = random.normal(size=(600, NUM_CLASSES))
+    logits[np.arange(600), labels] += 1.8
+    logits[:, -1] = -9
+    answers = torch.log_softmax(torch.from_numpy(logits).float(), 1).numpy()
+    return Predictions("val", tuple("abcdefg"), answers, labels)
+
+
+def test_values_are_those_of_scikit_learn_and_torchmetrics(predictions: Predictions) -> None:
+    found = score(predictions, num_resamples=20)
+    labels, predicted = predictions.labels, predictions.predicted
+    by_class = metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for kind, expected in zip(("precision", "recall", "f1"), by_class, strict=False):
+        values = [getattr(c, kind).value for c in found.classes]
+        assert values == pytest.approx(expected.tolist())
+    assert [c.num_images for c in found.classes] == by_class[3].tolist()
+    assert found.classes[-1].num_predicted == 0
+    overall = {name: s.value for name, s in found.overall.items()}
+    probabilities = np.exp(predictions.log_probabilities)
+    assert overall["acc"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert overall["top5"] == pytest.approx(
+        metrics.top_k_accuracy_score(labels, probabilities, k=5)
+    )
+    assert overall["loss"] == pytest.approx(metrics.log_loss(labels, probabilities), rel=1e-5)
+    assert overall["mean_f1"] == pytest.approx(
+        metrics.f1_score(labels, predicted, average="macro", zero_division=0)
+    )
+    assert overall["calibration_error"] == pytest.approx(
+        multiclass_calibration_error(
+            torch.from_numpy(probabilities), torch.from_numpy(labels), NUM_CLASSES, n_bins=15
+        ).item(),
+        abs=1e-5,
+    )
+
+
+def test_intervals_are_those_of_scipys_bootstrap(predictions: Predictions) -> None:
+    found = score(predictions, num_resamples=4000)
+    for name, values in (("acc", predictions.correct.astype(float)), ("loss", predictions.losses)):
+        expected = stats.bootstrap(
+            (values,), np.mean, n_resamples=4000, method="percentile", rng=0
+        ).confidence_interval
+        interval = found.overall[name]
+        assert interval.low == pytest.approx(expected.low, abs=0.008)
+        assert interval.high == pytest.approx(expected.high, abs=0.008)
+    first = found.classes[0].recall
+    exact = stats.binomtest(
+        round(first.value * found.classes[0].num_images), found.classes[0].num_images
+    ).proportion_ci()
+    assert first.low == pytest.approx(exact.low, abs=0.04)
+    assert first.high == pytest.approx(exact.high, abs=0.04)
+
+
+def test_a_wider_confidence_level_gives_a_wider_interval(predictions: Predictions) -> None:
+    narrow = score(predictions, confidence_level=0.5).overall["acc"]
+    wide = score(predictions, confidence_level=0.99).overall["acc"]
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_two_classes_have_no_top5() -> None:
+    answers = np.log(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32))
+    two = Predictions("val", ("a", "b"), answers, np.array([0, 0]))
+    found = score(two, num_resamples=10)
+    assert "top5" not in found.overall
+    assert found.overall["acc"].value == 0.5
+    assert found.classes[1].recall.value == 0  # it has no image, and no mean counts it
+    assert found.overall["mean_recall"].value == 0.5
+
+
+def test_ranks_and_losses(predictions: Predictions) -> None:
+    order = np.argsort(-predictions.log_probabilities, axis=1)
+    places = (order == predictions.labels[:, None]).argmax(1) + 1
+    assert (predictions.ranks == places).all()
+    assert ((predictions.ranks == 1) == predictions.correct).all()
+    of_label = np.exp(-predictions.losses)
+    assert of_label[predictions.correct] == pytest.approx(
+        predictions.confidence[predictions.correct]
+    )
+
+
+def test_confusion_is_that_of_scikit_learn(predictions: Predictions) -> None:
+    expected = metrics.confusion_matrix(
+        predictions.labels, predictions.predicted, labels=range(NUM_CLASSES)
+    )
+    assert (confusion_matrix(predictions) == expected).all()
+
+
+def test_most_confused_leaves_right_answers_and_rare_mistakes_out() -> None:
+    matrix = np.array([[50, 3, 0], [9, 40, 3], [1, 0, 60]])
+    assert most_confused(matrix, min_count=3) == [(1, 0, 9), (0, 1, 3), (1, 2, 3)]
+    assert most_confused(matrix)[-1] == (2, 0, 1)
+    assert most_confused(np.diag([4, 5])) == []
+    assert most_confused_classes(matrix, 2).tolist() == [0, 1]
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    first = np.array([True] * 40 + [True] * 12 + [False] * 3 + [False] * 5)
+    second = np.array([True] * 40 + [False] * 12 + [True] * 3 + [False] * 5)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (12, 3)
+    # two tails of 15 throws of a fair coin
+    assert found.p_value == pytest.approx(2 * stats.binom.cdf(3, 15, 0.5))
+    assert mcnemar(second, first).p_value == pytest.approx(found.p_value)
+    assert mcnemar(first, first) == (0, 0, 1.0)

@@ -1,0 +1,235 @@
+"""`glimpse evaluate`, `confused`, `losses`, `predict`, `look`, `shift`, `export`, as a user types them."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import Execute
+from typer.testing import CliRunner
+
+from glimpse.cli import app
+from glimpse.runs.predict import image_files
+from glimpse.runs.shift import shifted
+from glimpse.runs.trained import TrainedRun
+
+COMMANDS = ("evaluate", "confused", "losses", "predict", "look", "shift", "export")
+
+
+def glimpse(*arguments: object, exit_code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error."""
+    result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result.stdout, result.stderr
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    out, _ = glimpse(command, "--help")
+    assert f"Example: glimpse {command} " in " ".join(out.split())
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['glimpse', 'evaluate', '--help']; "
+        "from glimpse.cli import app; app()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "bootstrap" in found.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("predict", "export")])
+def test_a_wrong_run_is_one_line(command: str, tmp_path: Path) -> None:
+    _, err = glimpse(command, tmp_path / "nothing", exit_code=1)
+    assert err.startswith("error: ")
+    assert "no such run folder" in err
+    assert err.count("\n") == 1
+
+
+def test_evaluate_writes_what_it_prints(trained_run: Path, tmp_path: Path) -> None:
+    out, _ = glimpse("evaluate", trained_run, "--split", "test", "--out", tmp_path / "e")
+    summary = json.loads((trained_run / "summary.json").read_text())
+    accuracy = summary["metrics"]["test/acc"]
+    assert f"{accuracy:.4f}" in out
+    scores = json.loads((tmp_path / "e" / "scores.json").read_text())
+    assert scores["split"] == "test"
+    assert scores["scores"]["acc"]["value"] == pytest.approx(accuracy)
+    assert scores["majority_acc"] == pytest.approx(summary["majority_acc"])
+    predictions = rows_of(tmp_path / "e" / "predictions.csv")
+    assert len(predictions) == scores["num_images"]
+    right = [row["actual"] == row["predicted"] for row in predictions]
+    assert np.mean(right) == pytest.approx(accuracy)
+    assert [row["rank"] == "1" for row in predictions] == right
+    with (tmp_path / "e" / "confusion.csv").open(newline="") as file:
+        matrix = np.array([list(map(int, row[1:])) for row in list(csv.reader(file))[1:]])
+    assert matrix.sum() == len(predictions)
+    assert matrix.trace() == sum(right)
+    classes = rows_of(tmp_path / "e" / "classes.csv")
+    assert [int(row["images"]) for row in classes] == matrix.sum(1).tolist()
+    assert (tmp_path / "e" / "confusion.png").exists()
+
+
+def test_evaluate_takes_the_test_set_where_there_is_one(trained_run: Path, tmp_path: Path) -> None:
+    out, _ = glimpse("evaluate", trained_run, "--out", tmp_path)
+    assert " test images" in out
+
+
+def test_confused_lists_pairs_and_draws_them(trained_run: Path, tmp_path: Path) -> None:
+    out, _ = glimpse("confused", trained_run, "--min", 2, "--out", tmp_path)
+    counts = [int(line.split()[2]) for line in out.splitlines()[1:] if line[0].isdigit()]
+    assert counts == sorted(counts, reverse=True)
+    assert counts
+    assert min(counts) >= 2
+    assert (tmp_path / "most_confused.png").exists()
+    out, _ = glimpse("confused", trained_run, "--min", 1000, "--out", tmp_path)
+    assert "type --min 1" in out
+
+
+def test_losses_are_the_highest(trained_run: Path, tmp_path: Path) -> None:
+    out, _ = glimpse("losses", trained_run, "--num", 5, "--split", "test", "--out", tmp_path)
+    found = [float(line.split()[0]) for line in out.splitlines()[1:6]]
+    losses = np.sort(TrainedRun(trained_run).predict("test").losses)[::-1]
+    assert found == pytest.approx(losses[:5].tolist(), abs=1e-3)
+    assert "heldout[" in out or "train[" in out
+    assert (tmp_path / "top_losses-test.png").exists()
+
+
+@pytest.fixture
+def photos(tmp_path: Path, trained_run: Path) -> Path:
+    """Digits as image files of several formats and sizes, and one file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    stored = TrainedRun(trained_run).data.stored_images("val", np.arange(3))
+    Image.fromarray(stored[0, ..., 0]).save(folder / "as_it_is.png")
+    Image.fromarray(stored[1, ..., 0]).resize((64, 48)).convert("RGB").save(folder / "large.jpg")
+    Image.fromarray(stored[2, ..., 0]).convert("RGBA").save(folder / "more" / "alpha.webp")
+    (folder / "broken.png").write_text("<html>")
+    (folder / "notes.txt").write_text("not asked for")
+    return folder
+
+
+def test_predict_answers_for_every_image_that_can_be_read(photos: Path, trained_run: Path) -> None:
+    out, err = glimpse("predict", trained_run, photos, "--format", "json", exit_code=1)
+    answers = {Path(row["image"]).name: row["top"] for row in json.loads(out)}
+    assert set(answers) == {"as_it_is.png", "large.jpg", "alpha.webp"}
+    assert "broken.png is not an image" in err
+    assert "1 of 4 could not be read" in err
+    expected = TrainedRun(trained_run).predict("val")
+    [first, *_] = answers["as_it_is.png"]
+    assert first["class"] == expected.class_names[expected.predicted[0]]
+    assert first["probability"] == pytest.approx(expected.confidence[0], abs=1e-5)
+    assert len(answers["large.jpg"]) == 5
+    probabilities = [answer["probability"] for answer in answers["large.jpg"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_predict_as_csv_and_table(photos: Path, trained_run: Path) -> None:
+    out, _ = glimpse("predict", trained_run, photos / "large.jpg", "--format", "csv", "--top", 2)
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    out, _ = glimpse("predict", trained_run, photos / "large.jpg")
+    assert f"{rows[0]['class']} {float(rows[0]['probability']):.3f}" in out
+
+
+def test_predict_refuses_what_is_not_there(tmp_path: Path, trained_run: Path) -> None:
+    _, err = glimpse("predict", trained_run, tmp_path / "none.png", exit_code=1)
+    assert "no such file or folder" in err
+    _, err = glimpse("predict", trained_run, tmp_path, exit_code=1)
+    assert "no image file in this folder" in err
+    assert image_files([trained_run / "summary.json"]) == [trained_run / "summary.json"]
+
+
+def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: Path) -> None:
+    """Stored at 8 pixels, seen at 16: a large file goes through 8 as well."""
+    folder = execute(
+        "data.size=16", "model=linear", "trainer=cpu", "trainer.max_epochs=1",
+        "callbacks.pictures=null",
+    )  # fmt: skip
+    trained = TrainedRun(folder)
+    pixels = trained.read_image(photos / "large.jpg")
+    assert pixels.shape == (8, 8, 1)
+    seen = trained.to_network(torch.from_numpy(pixels[None]))
+    assert seen.shape == (1, 1, 16, 16)
+
+
+def test_look_draws_kernels_layers_and_grad_cam(
+    trained_run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out, _ = glimpse("look", trained_run, photos / "large.jpg", "--out", tmp_path / "look")
+    assert "large.jpg: predicted" in out
+    names = {path.name for path in (tmp_path / "look").iterdir()}
+    assert names == {"first_layer.png", "layers.png", "grad_cam.png"}
+    out, _ = glimpse("look", trained_run, "--position", 4, "--class", "7", "--out", tmp_path / "l")
+    assert "validation image 4" in out
+    _, err = glimpse("look", trained_run, "--class", "seven", "--out", tmp_path, exit_code=1)
+    assert "seven" in err
+    _, err = glimpse("look", trained_run, "--position", 99999, "--out", tmp_path, exit_code=1)
+    assert "expected less than" in err
+
+
+def test_look_at_a_network_without_convolutions(execute: Execute, tmp_path: Path) -> None:
+    folder = execute("model=mlp", "trainer=cpu", "trainer.max_epochs=1", "callbacks.pictures=null")
+    out, _ = glimpse("look", folder)
+    assert "no Grad-CAM" in out
+    assert (folder / "look" / "first_layer.png").exists()
+
+
+def test_shift_plots_every_run(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shift.png"
+    out, _ = glimpse("shift", trained_run, "--max", 2, "--num", 100000, "--out", path)
+    accuracies = [float(cell) for cell in out.splitlines()[1].split()[1:]]
+    summary = json.loads((trained_run / "summary.json").read_text())
+    assert accuracies[0] == pytest.approx(summary["metrics"]["val/acc"], abs=1e-4)
+    assert accuracies[2] < accuracies[0]
+    assert path.exists()
+    _, err = glimpse("shift", trained_run, "--out", tmp_path / "shift.pdf", exit_code=1)
+    assert "ends in .png" in err
+
+
+def test_shifted_moves_pixels_and_repeats_the_edge() -> None:
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    moved = shifted(image, 1, 0)
+    assert torch.equal(moved[0, 0, 1:], image[0, 0, :3])
+    assert torch.equal(moved[0, 0, 0], image[0, 0, 0])
+    moved = shifted(image, 0, -2)
+    assert torch.equal(moved[0, 0, :, :2], image[0, 0, :, 2:])
+    assert torch.equal(shifted(image, 0, 0), image)
+
+
+def test_onnx_answers_as_the_network_does(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.onnx"
+    out, _ = glimpse("export", trained_run, "--to", "onnx", "--out", path)
+    assert "256 validation images: largest difference" in out
+    session = onnxruntime.InferenceSession(path)
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["class_names"]) == [str(digit) for digit in range(10)]
+    assert "(N, 8, 8, 1) uint8, grey" in about["input"]
+    trained = TrainedRun(trained_run)
+    images = trained.data.stored_images("test", np.arange(7))  # another batch size than exported
+    [found] = session.run(None, {"images": images})
+    expected = trained.probabilities(torch.from_numpy(images)).numpy()
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
+
+
+def test_torch_export_answers_as_the_network_does(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.pt2"
+    glimpse("export", trained_run, "--to", "torch_export", "--out", path)
+    extra = {"glimpse.json": ""}
+    loaded = torch.export.load(path, extra_files=extra).module()
+    assert json.loads(extra["glimpse.json"])["class_names"][3] == "3"
+    trained = TrainedRun(trained_run)
+    images = torch.from_numpy(trained.data.stored_images("test", np.arange(7)))
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), trained.probabilities(images), atol=1e-5)
