@@ -41,10 +41,12 @@ bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minu
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/whole_run.py
 
-notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks
-	mkdir -p outputs/notebooks
-	for file in notebooks/*.ipynb; do \
-		$(BIN)/jupyter execute $$file --output=$(CURDIR)/outputs/$$file || exit 1; \
+notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
+	@mkdir -p outputs/notebooks
+	@for file in notebooks/*.ipynb; do \
+		began=$$(date +%s); \
+		$(BIN)/jupyter execute --log-level=ERROR $$file --output=$(CURDIR)/outputs/$$file || exit 1; \
+		echo "outputs/$$file: ran to its end in $$(($$(date +%s) - began)) s"; \
 	done
 
 tensorboard: $(STAMP)  ## show the runs at http://localhost:6006

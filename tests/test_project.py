@@ -1,10 +1,7 @@
 """What the project says of itself holds: environments agree, the README's commands exist."""
 
-import ast
-import json
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -85,14 +82,3 @@ def test_the_readme_names_every_choice() -> None:
             assert re.search(rf"\b{choice}\b", text), f"{group}={choice}"
     for experiment in choices("experiment"):
         assert experiment in text
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "notebooks").glob("*.ipynb")), ids=str)
-def test_notebooks_define_nothing_and_hold_no_output(path: Path) -> None:
-    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    assert cells
-    for cell in cells:
-        tree = ast.parse("".join(cell["source"]))
-        kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-        assert not any(isinstance(node, kinds) for node in ast.walk(tree))
-        assert cell["outputs"] == []
