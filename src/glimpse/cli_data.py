@@ -6,7 +6,6 @@ imported before the configuration is composed and checked.
 
 import contextlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glimpse.cli_errors import one_line_errors
 from glimpse.errors import UserError
 from glimpse.tables import print_table
 
@@ -127,16 +127,9 @@ def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[Di
     from glimpse import launch
 
     typed = [f"data={name}", *(overrides or ())]
-    try:
+    with one_line_errors(typed):
         _require_one_name(name, typed)
         yield launch.composed(typed)
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"error: {launch.explain(error, typed)}", file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 def _require_one_name(name: str, typed: Sequence[str]) -> None:

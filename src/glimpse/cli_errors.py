@@ -1,0 +1,28 @@
+"""What goes wrong in a command of `glimpse` is one line on stderr and exit code 1."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import typer
+
+
+@contextlib.contextmanager
+def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
+    """Around the work of a command; HYDRA_FULL_ERROR=1 in the environment keeps the traceback.
+
+    Args:
+        typed: the overrides that the command was given, in which a mistake is looked for.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        from glimpse.launch import explain  # Hydra, only when there is something to explain
+
+        print(f"error: {explain(error, typed)}", file=sys.stderr)
+        raise typer.Exit(1) from error
