@@ -51,11 +51,12 @@ def report_(
             raise UserError(f"--html {html}: there is no folder {html.parent}")
         root = folder.resolve()
         runs = find_runs(root)
+        groups = report.group(runs)
         if is_run(root) and format_ is not Format.csv:
             _print_run(runs[0], format_)
         else:
-            _print_runs(report.group(runs), root, format_)
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(report.group(runs), root)
+            _print_runs(groups, root, format_)
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
         path.write_text(text, encoding="utf-8")
         # What is piped into a file is the table alone.
         print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)

@@ -26,6 +26,7 @@ from glimpse.errors import UserError
 QUIET_SECONDS = 600
 NUM_QUIET_EPOCHS = 3
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
+FINISHED, FAILED = "finished", "failed"  # of what summary.json says
 
 # environment.json is written when a run starts or is resumed, summary.json when it ends; this far
 # apart in the wrong order is a run that was resumed, nearer is a copied folder.
@@ -39,16 +40,17 @@ class Run:
     """A run folder and what it says.
 
     Attributes:
-        status: finished, interrupted, failed; or one of the three above.
+        status: finished, interrupted, failed; or running, killed?, unreadable.
         summary: summary.json; what else is known where there is none.
-        settings: the composed configuration, `optimizer.lr` → 0.001; empty if not recorded.
+        settings: the composed configuration as one would type it, `optimizer.lr` → `0.001`; empty if
+            not recorded.
         problem: one line on what went wrong, if anything did.
     """
 
     folder: Path
     status: str
     summary: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -148,7 +150,7 @@ def _was_resumed_since(folder: Path) -> bool:
     return started > (folder / "summary.json").stat().st_mtime + RESUMED_SECONDS
 
 
-def _without_summary(folder: Path, settings: dict[str, Any]) -> Run:
+def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
     rows = epochs_of(folder)
     longest = max((row.get("seconds", 0.0) for row in rows), default=0.0)
     quiet = time.time() - _last_written(folder)
@@ -186,11 +188,11 @@ def _choices(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, Any]:
+def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
     """The recorded configuration, and over it what was typed when the run was resumed."""
     try:
         text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
-        settings: dict[str, Any] = {}
+        settings: dict[str, str] = {}
         for block in _blocks(text):
             settings |= _flat_block(block)
     except (OSError, ValueError, yaml.YAMLError):
@@ -198,7 +200,7 @@ def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, Any]:
     for override in _typed_at_resume(environment):
         key, _, value = override.partition("=")
         if key in settings:
-            settings[key] = _yaml(value)
+            settings[key] = _as_text(_yaml(value))
     return settings
 
 
@@ -214,22 +216,27 @@ def _blocks(text: str) -> list[str]:
 
 
 @cache
-def _flat_block(block: str) -> dict[str, Any]:
-    return flatten(_yaml(block) or {})
+def _flat_block(block: str) -> dict[str, str]:
+    return _flatten(_yaml(block) or {})
 
 
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optimizer": {"lr": 1}}` as `{"optimizer.lr": 1}`; lists are values, empty mappings nothing."""
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """`{"optimizer": {"lr": 1}}` as `{"optimizer.lr": "1"}`; empty mappings are nothing."""
     if not isinstance(node, dict):
-        raise ValueError(f"{prefix or node}: expected keys and values")
-    flat: dict[str, Any] = {}
+        raise ValueError(f"{node}: expected keys and values")
+    flat: dict[str, str] = {}
     for key, value in node.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _as_text(value)
     return flat
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _yaml(text: str) -> Any:
@@ -293,11 +300,3 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 def pictures_of(folder: Path) -> list[Path]:
     """figures/*.png, by name."""
     return sorted((folder / "figures").glob("*.png"))
-
-
-def as_text(value: Any) -> str:
-    """A setting as one would type it."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-

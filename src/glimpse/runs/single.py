@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpse.runs.folder import RUNNING, Run, environment_of, overrides_of, was_resumed
+from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
 
@@ -132,7 +132,7 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         else ""
     )
     lines.append(shlex.join(["python", "train.py", *overrides]) + note)
-    if run.status not in ("finished", RUNNING) and (run.folder / "checkpoints").is_dir():
+    if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
         goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
         lines.append(f"{goes_on}   # goes on where it stopped")
     return lines
