@@ -123,7 +123,7 @@ def _print_run(run: Run, format_: Format) -> None:
         print(report.as_markdown(["what", "value"], facts), end="\n\n")
         if story.results:
             print(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
-        print(story.gap, "```", *story.commands, "```", sep="\n")
+        print(story.gap, "", "```", *story.commands, "```", sep="\n")
         return
     print_table(("what", "value"), facts)
     print()

@@ -35,6 +35,8 @@ def test_without_a_summary_a_run_is_running_while_it_writes(tmp_path: Path) -> N
     run = read_run(folder)
     assert run.status == "killed?"
     assert run.problem == "no summary, and nothing written for 3 hours"
+    (folder / "report.html").write_text("a look at it is no sign of life")
+    assert read_run(folder).status == "killed?"
 
 
 def test_long_epochs_are_waited_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,11 @@ def test_a_single_run_says_its_gap_and_how_to_repeat_it(tmp_path: Path, form: st
 def test_a_run_without_a_measured_training_set_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", metrics={"val/acc": 0.5})
     assert "the summary has no train/acc" in report(folder).output
+
+
+def test_a_run_of_the_learning_rate_finder_shows_what_it_suggests(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", metrics={"lr_find/valley": 0.0123})
+    assert re.search(r"lr_find/valley +0.0123", report(folder).output)
 
 
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:

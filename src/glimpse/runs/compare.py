@@ -6,9 +6,8 @@ Reads the run folders alone; what needs the networks' predictions is not here.
 from collections.abc import Sequence
 from pathlib import Path
 
-from glimpse.runs.folder import Run, epochs_of
+from glimpse.runs.folder import PLACES, Run, epochs_of
 
-WHERE = ("name", "data_dir", "output_dir", "resume", "check")  # where runs lie, not what they are
 COLOURS = ("#0072B2", "#D55E00")  # Okabe & Ito: blue, vermilion
 
 
@@ -17,7 +16,7 @@ def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
     sides = []
     for run in (first, second):
         named = {"data": run.data, "model": run.model}
-        sides.append(named | {k: v for k, v in run.settings.items() if k not in WHERE})
+        sides.append(named | {k: v for k, v in run.settings.items() if k not in PLACES})
     one, two = sides
     keys = ["data", "model", *sorted({*one, *two} - {"data", "model"})]
     return [(k, one.get(k, ""), two.get(k, "")) for k in keys if one.get(k) != two.get(k)]

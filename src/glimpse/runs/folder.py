@@ -20,7 +20,7 @@ import yaml
 
 from glimpse.errors import UserError
 
-# A run without a summary counts as running if anything in its folder was written in the last ten
+# A run without a summary counts as running if its training wrote anything in the last ten
 # minutes, or in the time of its three longest epochs; else as killed, with a question mark, since
 # a first epoch may take longer than that.
 QUIET_SECONDS = 600
@@ -31,6 +31,9 @@ FINISHED, FAILED = "finished", "failed"  # of what summary.json says
 # environment.json is written when a run starts or is resumed, summary.json when it ends; this far
 # apart in the wrong order is a run that was resumed, nearer is a copied folder.
 RESUMED_SECONDS = 5
+
+# Where a run lies and how it was started, not what it is.
+PLACES = ("name", "data_dir", "output_dir", "resume", "check")
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 
@@ -167,8 +170,10 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
 
 
 def _last_written(folder: Path) -> float:
-    paths = [folder, *folder.iterdir(), *folder.glob("*/*")]
-    return max(path.stat().st_mtime for path in paths if path.exists())
+    """By the training: reports and pictures are made of a dead run too."""
+    written = (".hydra/*", "environment.json", "metrics.csv", "checkpoints/*", "tensorboard/*")
+    paths = [path for pattern in written for path in folder.glob(pattern)]
+    return max((path.stat().st_mtime for path in paths), default=0.0)
 
 
 def _ago(seconds: float) -> str:

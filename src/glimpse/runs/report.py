@@ -15,9 +15,9 @@ from math import sqrt
 from statistics import fmean
 from typing import Any
 
-from glimpse.runs.folder import FINISHED, KILLED, Run
+from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
 
-NOT_SETTINGS = ("seed", "name", "data_dir", "output_dir", "resume", "check")
+NOT_SETTINGS = ("seed", *PLACES)
 
 # What of `data.` leaves the same images in each split.
 NOT_SPLITS = {

@@ -44,6 +44,7 @@ def tell(run: Run) -> Story:
         ("epochs", _epochs(run)),
         ("took", _seconds(run)),
         ("images a second", _counted(run, "images_per_second")),
+        *((name, f"{found:g}") for name, found in run.metrics.items() if not _is_of_a_split(name)),
         *_surroundings(environment),
         ("folder", str(run.folder)),
     ]
@@ -95,11 +96,13 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _is_of_a_split(metric: str) -> bool:
+    return metric.partition("/")[0] in SPLITS
+
+
 def _results(run: Run) -> list[list[str]]:
     """A header and a row for each split that was measured."""
-    kinds = list(
-        dict.fromkeys(n.partition("/")[2] for n in run.metrics if n.split("/")[0] in SPLITS)
-    )
+    kinds = list(dict.fromkeys(n.partition("/")[2] for n in run.metrics if _is_of_a_split(n)))
     majority = run.number("majority_acc")
     rows = []
     for split in SPLITS:
