@@ -1,5 +1,6 @@
 """Where a run prints: one console, quiet in every process but the first."""
 
+import logging
 import sys
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -16,3 +17,9 @@ console = Console(
     soft_wrap=True,
     width=None if sys.stdout.isatty() else 100,
 )
+
+
+def quiet_lightning() -> None:
+    """What it says of devices and precision, the run says in a line of its own."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,7 +1,6 @@
 """The story of one run: data, network, training, measurement, record."""
 
 import json
-import logging
 import os
 import shlex
 import time
@@ -34,7 +33,7 @@ from glimpse.callbacks.record import EpochRecord, environment, logged, write_jso
 from glimpse.callbacks.stop import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.config import build, plain
-from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.console import IS_FIRST_PROCESS, console, quiet_lightning
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import Interrupted, UserError
 from glimpse.launch import RUN_FOLDER
@@ -67,8 +66,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     Raises:
         UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     # Lightning 2.6 calls what torch 2.14 has renamed; nobody here can mend it.
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
     # What the classifier logs at an epoch's end is summed over the processes already.

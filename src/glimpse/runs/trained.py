@@ -4,7 +4,6 @@ The network answers as it did in its run: same precision, same memory layout, sa
 Nothing is downloaded for it, and nothing in a checkpoint is executed.
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from glimpse import config as configuration
 from glimpse import precision
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
+from glimpse.console import quiet_lightning
 from glimpse.data.cache import PixelFormat, decode
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
@@ -52,7 +52,7 @@ class TrainedRun:
         self._format = PixelFormat(height, width, self.spec.channels, presize=True)
         self._preprocess = Preprocess(self.spec)
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        quiet_lightning()
         device = device_of(self.config)
         chosen = precision.choose(self.config.trainer.precision, self.inner, self.spec, device)
         self.memory_format = chosen.memory_format
