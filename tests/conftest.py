@@ -79,11 +79,14 @@ Execute = Callable[..., Path]
 
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
-    """Compose, check and run in this process; returns the run folder."""
+    """Compose, check and run in this process; returns the run folder. Pictures, which take longer than
+    most of these runs, are drawn where an override names them."""
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
     def execute(*overrides: str, folder: Path | None = None) -> Path:
-        config, chosen = composed(f"data_dir={tmp_path / 'data'}", *overrides)
+        drawn = any(override.startswith("callbacks.pictures.") for override in overrides)
+        pictures = () if drawn else ("callbacks.pictures=null",)
+        config, chosen = composed(f"data_dir={tmp_path / 'data'}", *pictures, *overrides)
         folder = folder or tmp_path / "run"
         names = {group: str(chosen[group]) for group in ("data", "model")}
         run(config, folder, names)

@@ -42,7 +42,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     chosen = f"[{path.stem}]" if group == "callbacks" else path.stem
     node = compose("train", overrides=[f"{group}={chosen}"])[group]
     if group == "callbacks":
-        [node] = node.values()
+        node = node[path.stem]
     target = configuration._locate(node._target_)
     classes = inspect.getmro(target) if inspect.isclass(target) else (target,)
     accepted: set[str] = set()

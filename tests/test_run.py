@@ -49,7 +49,6 @@ def test_run_folder_has_what_scripts_rely_on(execute: Execute) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[summary["best_epoch"] - 1]["val/acc"]) == summary["metrics"]["val/acc"]
     assert json.loads((folder / "environment.json").read_text())["versions"]["torch"]
-    assert (folder / "figures" / "train_batch.png").exists()
     assert (folder / "figures" / "curves.png").exists()
     assert list((folder / "tensorboard").glob("events*"))
 

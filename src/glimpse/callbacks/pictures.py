@@ -101,8 +101,8 @@ class Pictures(Callback):
         All on the validation set: what is looked at and mended should not be the test set. In a run of
         several processes, all of them call this. Where validation is limited, nothing is drawn.
         """
-        if trainer.limit_val_batches != 1.0:
-            return
+        if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches != 1.0:
+            return  # 1 is one batch, 1.0 is all
         data = _data(trainer)
         classifier.eval()
         found = predict(
