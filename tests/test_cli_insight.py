@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 from tests.conftest import Execute
 from typer.testing import CliRunner
 
@@ -233,3 +234,30 @@ def test_torch_export_answers_as_the_network_does(trained_run: Path, tmp_path: P
     images = torch.from_numpy(trained.data.stored_images("test", np.arange(7)))
     with torch.no_grad():
         assert torch.allclose(loaded(images), trained.probabilities(images), atol=1e-5)
+
+
+def test_compare_tests_the_predictions(trained_run: Path, execute: Execute, tmp_path: Path) -> None:
+    other = execute("model=linear", "trainer=cpu", "trainer.max_epochs=1", "optimizer.lr=0.0001")
+    out, _ = glimpse("compare", trained_run, other, "--out", tmp_path / "c.png")
+    answers = [TrainedRun(folder).predict("test").correct for folder in (trained_run, other)]
+    counts = {
+        "both are right": (answers[0] & answers[1]).sum(),
+        "only the first is": (answers[0] & ~answers[1]).sum(),
+        "only the second is": (~answers[0] & answers[1]).sum(),
+        "neither is": (~answers[0] & ~answers[1]).sum(),
+    }
+    cells = [line.split() for line in out.splitlines() if line]
+    lines = {" ".join(words[:-1]): words[-1] for words in cells}
+    assert {name: int(lines[name]) for name in counts} == counts
+    p_value = binomtest(
+        int(counts["only the first is"]),
+        int(counts["only the first is"] + counts["only the second is"]),
+    ).pvalue
+    assert f"p = {p_value:.3g}" in out
+    elsewhere = execute(
+        "data.split_seed=3", "model=linear", "trainer=cpu", "trainer.max_epochs=1",
+        folder=tmp_path / "other",
+    )  # fmt: skip
+    out, _ = glimpse("compare", trained_run, elsewhere, "--out", tmp_path / "c.png")
+    assert "no McNemar's test" in out
+    assert "data.split_seed" in out

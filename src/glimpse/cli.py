@@ -1,15 +1,9 @@
-"""The `glimpse` command: look at datasets before training (cli_data.py) and at runs after it."""
-
-import sys
-from pathlib import Path
-from typing import Annotated
+"""The `glimpse` command: look at datasets before training (cli_data.py), at what a network learned
+(cli_insight.py), and at runs beside each other (cli_runs.py)."""
 
 import typer
 
-from glimpse import cli_data, cli_insight
-from glimpse.errors import UserError
-from glimpse.runs import report as runs_report
-from glimpse.tables import print_table
+from glimpse import cli_data, cli_insight, cli_runs
 
 app = typer.Typer(
     help="Look at datasets, and at runs of `python train.py`.",
@@ -17,20 +11,5 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
-cli_insight.add_to(app)
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="where the run folders are")] = Path("outputs"),
-) -> None:
-    """One table over all runs, and one page: FOLDER/report.html."""
-    try:
-        runs = runs_report.find_runs(folder.resolve())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    print_table(runs_report.COLUMNS, runs_report.rows(runs))
-    path = folder / "report.html"
-    path.write_text(runs_report.page(runs, folder.resolve()), encoding="utf-8")
-    print(f"page: {path}")
+app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
+app.add_typer(cli_runs.app)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimpse.cli_errors import one_line_errors
+from glimpse.cli_errors import one_line_errors, require_png
 from glimpse.errors import UserError
 from glimpse.tables import print_table
 
@@ -90,10 +90,7 @@ def show(
     """
     with _one_line_errors(name, overrides) as config:
         path = out or Path(f"data-{name}.png")
-        if path.suffix.lower() != ".png":
-            raise UserError(f"--out {path}: expected a name that ends in .png")
-        if not path.parent.is_dir():
-            raise UserError(f"--out {path}: there is no folder {path.parent}")
+        require_png(path)
         from glimpse.data.sheet import draw_batch
         from glimpse.run import build_data
 

@@ -4,8 +4,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import typer
+
+from glimpse.errors import UserError
 
 
 @contextlib.contextmanager
@@ -26,3 +29,15 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
 
         print(f"error: {explain(error, typed)}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+def require_png(path: Path) -> None:
+    """What `--out` names can be written as a PNG.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: expected a name that ends in .png")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}")

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glimpse.cli_errors import one_line_errors
-from glimpse.errors import UserError
+from glimpse.cli_errors import one_line_errors, require_png
 from glimpse.tables import print_table
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 FEW_CLASSES = 20  # all of them are printed
 NUM_WORST = 10  # of more classes, so many with the lowest F1
 MAX_SHIFT = 8  # pixels
+
+app = typer.Typer()
 
 
 class Format(StrEnum):
@@ -66,12 +67,7 @@ Split = Annotated[SplitName | None, typer.Option(help="which images")]
 Out = Annotated[Path | None, typer.Option(help="folder to write to", show_default=False)]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (evaluate, confused, losses, predict, look, shift, export):
-        app.command()(command)
-
-
+@app.command()
 def evaluate(
     run: RunPath,
     split: Split = None,
@@ -113,6 +109,7 @@ def evaluate(
         print(f"\nwritten: {folder}")
 
 
+@app.command()
 def confused(
     run: RunPath,
     min_count: Annotated[
@@ -156,6 +153,7 @@ def confused(
         print(f"written: {path}")
 
 
+@app.command()
 def losses(
     run: RunPath,
     num: Annotated[int, typer.Option("--num", help="how many images", min=1, max=400)] = 24,
@@ -205,6 +203,7 @@ def losses(
         print(f"written: {path}")
 
 
+@app.command()
 def predict(
     run: RunPath,
     images: Annotated[
@@ -241,6 +240,7 @@ def predict(
             raise typer.Exit(1)
 
 
+@app.command()
 def look(
     run: RunPath,
     image: Annotated[
@@ -270,6 +270,7 @@ def look(
             print(line)
 
 
+@app.command()
 def shift(
     runs: Annotated[list[Path], typer.Argument(help="run folders or checkpoints", metavar="RUN…")],
     max_shift: Annotated[int, typer.Option("--max", help="pixels", min=1, max=64)] = MAX_SHIFT,
@@ -307,6 +308,7 @@ def shift(
         print(f"written: {out}")
 
 
+@app.command()
 def export(
     run: RunPath,
     target: Annotated[Target, typer.Option("--to", help="what to make")],
@@ -342,16 +344,6 @@ def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun
 
         find_checkpoint(path)
         yield TrainedRun(path, overrides=settings or ())
-
-
-def require_png(path: Path) -> None:
-    """Raises:
-    UserError: a picture cannot have this name.
-    """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--out {path}: expected a name that ends in .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: there is no folder {path.parent}")
 
 
 def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:

@@ -1,5 +1,6 @@
 """A table in the terminal: plain columns, and nothing cut where the output goes to a file."""
 
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -15,4 +16,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # brackets are no markup
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=width()).print(table)
+
+
+def width() -> int:
+    """Of the terminal, in letters."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200

@@ -1,152 +1,329 @@
-"""One table and one page over all runs below a folder, from their summary.json.
+"""The table over runs: a row for each group of runs that differ in their seed alone.
 
-Runs that differ in their seed alone are one row: mean and standard deviation, and how many.
-Imports neither torch nor lightning.
+What runs differ in is taken from their composed configurations, so an experiment and the same keys
+typed by hand fall together. Beside each result stand two baselines: the majority class, and the
+simplest model on the same images. The page is page.py's.
 """
 
-import base64
-import html
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import mean, stdev
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import sqrt
+from statistics import fmean
 from typing import Any
 
-from omegaconf import OmegaConf
+from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
 
-from glimpse.errors import UserError
+NOT_SETTINGS = ("seed", *PLACES)
+
+# What of `data.` leaves the same images in each split.
+NOT_SPLITS = {
+    f"data.{key}"
+    for key in (
+        "batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
+        "presize", "size",
+    )
+}  # fmt: skip
+
+TARGET = "_target_"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder and what its summary and recorded overrides say."""
+class Statistic:
+    """Mean and sample standard deviation (None for a single run) of one quantity."""
 
-    folder: Path
-    summary: dict[str, Any]
-    overrides: tuple[str, ...]
+    mean: float
+    std: float | None
+    num: int
 
-    @property
-    def group(self) -> tuple[str, ...]:
-        """Equal for runs that differ in nothing but the seed."""
-        return (self.summary["data"], self.summary["model"], self.summary["status"], *self.settings)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """What was set beside data, model, seed and folders, in one order."""
-        named = ("data=", "model=", "seed=", "name=", "data_dir=", "output_dir=")
-        return tuple(sorted(o for o in self.overrides if not o.startswith(named)))
+    def __str__(self) -> str:
+        spread = f" ± {self.std:.4f}" if self.std is not None else ""
+        return f"{self.mean:.4f}{spread}"
 
 
-def find_runs(root: Path) -> list[Run]:
-    """Every run below `root`, by folder.
+@dataclass(eq=False)
+class Group:
+    """Runs that are equal in all but their seed, and ended alike.
 
-    Raises:
-        UserError: there is no such folder, or no run in it.
+    Attributes:
+        differs: the settings in which other runs of the same data and model differ.
+        simplest: the group it is measured against; itself where it is the simplest.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder")
-    runs = []
-    for path in sorted(root.rglob("summary.json")):
-        recorded = path.parent / ".hydra" / "overrides.yaml"
-        listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
-        overrides = tuple(map(str, OmegaConf.to_container(listed, resolve=False) or ()))
-        try:
-            runs.append(Run(path.parent, json.loads(path.read_text()), overrides))
-        except (json.JSONDecodeError, KeyError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
-    if not runs:
-        raise UserError(f"{root}: no runs in it; `python train.py` makes one")
-    return runs
+
+    runs: list[Run]
+    settings: dict[str, str]
+    differs: dict[str, str] = field(default_factory=dict)
+    simplest: "Group | None" = None
+
+    @property
+    def data(self) -> str:
+        return self.runs[0].data
+
+    @property
+    def model(self) -> str:
+        return self.runs[0].model
+
+    @property
+    def status(self) -> str:
+        return self.runs[0].status
+
+    @property
+    def label(self) -> str:
+        """What differs, as one would type it."""
+        if not self.runs[0].settings:
+            return "(settings not recorded)"
+        return " ".join(f"{key}={value}" for key, value in self.differs.items())
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """The mean on the split that measures."""
+        found = self.metric(f"{self.runs[0].reported}/acc")
+        return found.mean if found else None
+
+    @cached_property
+    def rank(self) -> float:
+        """The mean of val/acc, by which groups are ordered, as checkpoints are chosen."""
+        found = self.metric("val/acc")
+        return found.mean if found else -1.0
+
+    @property
+    def best(self) -> Run:
+        return max(self.runs, key=lambda run: run.metrics.get("val/acc", -1.0))
+
+    @property
+    def above_simplest(self) -> float | None:
+        if self.simplest is None or self.accuracy is None or self.simplest.accuracy is None:
+            return None
+        return self.accuracy - self.simplest.accuracy
+
+    def metric(self, name: str) -> Statistic | None:
+        return _statistic(run.metrics.get(name) for run in self.runs)
+
+    def number(self, name: str) -> float | None:
+        """The mean of a number of the summaries."""
+        found = _statistic(run.number(name) for run in self.runs)
+        return found.mean if found else None
 
 
-COLUMNS = (
-    "data", "model", "what was set", "runs", "train/acc", "val/acc", "test/acc", "majority",
-    "epochs", "parameters", "img/s", "seconds", "status",
-)  # fmt: skip
+def _statistic(found: Iterable[float | None]) -> Statistic | None:
+    values = [value for value in found if value is not None]
+    if not values:
+        return None
+    mean, num = fmean(values), len(values)
+    # statistics.stdev computes with fractions: exact, and too slow for a thousand runs.
+    std = sqrt(sum((v - mean) ** 2 for v in values) / (num - 1)) if num > 1 else None
+    return Statistic(mean, std, num)
 
 
-def rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """A row for each group of runs, best validation accuracy first within a dataset."""
-    groups: dict[tuple[str, ...], list[Run]] = {}
+def group(runs: Sequence[Run]) -> list[Group]:
+    """By data, the best val/acc first."""
+    found: dict[tuple[Any, ...], Group] = {}
     for run in runs:
-        groups.setdefault(run.group, []).append(run)
-    ordered = sorted(groups.values(), key=lambda g: (g[0].summary["data"], -_accuracy(g)))
-    return [_row(group) for group in ordered]
+        settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
+        # Runs whose settings nobody knows are not averaged.
+        same = tuple(sorted(settings.items())) or (str(run.folder),)
+        key = (run.data, run.model, run.status, run.reported, same)
+        found.setdefault(key, Group([], settings)).runs.append(run)
+    groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
+    for section in _by(groups, lambda g: (g.data, g.model)).values():
+        keys = _differing([g.settings for g in section])
+        for member in section:
+            member.differs = _named({k: member.settings[k] for k in keys if k in member.settings})
+    for rivals in _by(groups, _images).values():
+        _set_simplest(rivals)
+    return groups
 
 
-def _accuracy(group: Sequence[Run]) -> float:
-    return mean(float(run.summary["metrics"].get("val/acc", 0.0)) for run in group)
+def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
+    found: dict[Any, list[Group]] = {}
+    for member in groups:
+        found.setdefault(key(member), []).append(member)
+    return found
 
 
-def _row(group: Sequence[Run]) -> tuple[str, ...]:
-    first = group[0].summary
-    settings = " ".join(group[0].settings)
+def _images(member: Group) -> tuple[Any, ...]:
+    """Equal for groups that train on and are measured on the same images."""
+    own = {k: v for k, v in member.settings.items() if k.startswith("data.")}
+    kept = sorted((k, v) for k, v in own.items() if k not in NOT_SPLITS)
+    return (member.data, member.runs[0].reported, *kept)
 
+
+def _set_simplest(rivals: Sequence[Group]) -> None:
+    """The finished group with the fewest parameters; of several, the best."""
+    sized = [
+        (parameters, -g.rank, i)
+        for i, g in enumerate(rivals)
+        if g.status == FINISHED and g.accuracy is not None
+        if (parameters := g.number("parameters")) is not None
+    ]
+    for member in rivals if sized else ():
+        member.simplest = rivals[min(sized)[2]]
+
+
+def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys in which settings differ.
+
+    Below a `_target_` that differs, arguments are compared among equal targets only: what Adam
+    takes and SGD does not is said by `optimizer=Adam`.
+    """
+    keys = sorted({key for settings in all_settings for key in settings})
+    differing = []
+    for key in keys:
+        if len({settings.get(key) for settings in all_settings}) == 1:
+            continue
+        parts = key.split(".")
+        depth = len(parts) - (2 if parts[-1] == TARGET else 1)
+        owners = [".".join([*parts[: i + 1], TARGET]) for i in range(depth)]
+        values: dict[tuple[str | None, ...], set[str | None]] = {}
+        for settings in all_settings:
+            owned_by = tuple(settings.get(owner) for owner in owners)
+            values.setdefault(owned_by, set()).add(settings.get(key))
+        if any(len(found) > 1 for found in values.values()):
+            differing.append(key)
+    return differing
+
+
+def _named(settings: Mapping[str, str]) -> dict[str, str]:
+    """`optimizer._target_=torch.optim.Adam` as `optimizer=Adam`."""
+    return {
+        key.removesuffix(f".{TARGET}"): value.rpartition(".")[2] if key.endswith(TARGET) else value
+        for key, value in settings.items()
+    }
+
+
+def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for people; a column that says nothing is left out."""
+    cells = [_cells(member) for member in groups]
+    silent = {"", FINISHED, "simplest"}  # the heading says these
+    columns = [name for name in cells[0] if not {row[name] for row in cells} <= silent]
+    return columns, [[row[name] for name in columns] for row in cells]
+
+
+def _cells(member: Group) -> dict[str, str]:
     def metric(name: str) -> str:
-        values = [r.summary["metrics"][name] for r in group if name in r.summary["metrics"]]
-        if not values:
-            return ""
-        spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-        return f"{mean(values):.4f}{spread}"
+        return str(member.metric(name) or "")
 
-    def average(name: str) -> str:
-        values = [r.summary[name] for r in group if r.summary[name] is not None]
-        return f"{mean(values):,.0f}" if values else ""
+    def number(name: str, form: str = ",.0f") -> str:
+        found = member.number(name)
+        return format(found, form) if found is not None else ""
 
-    majority = first["majority_acc"]
-    return (
-        first["data"],
-        first["model"],
-        settings,
-        str(len(group)),
-        metric("train/acc"),
-        metric("val/acc"),
-        metric("test/acc"),
-        f"{majority:.4f}" if majority is not None else "",
-        average("epochs"),
-        average("parameters"),
-        average("images_per_second"),
-        average("seconds"),
-        first["status"],
+    above = member.above_simplest
+    return {
+        "data": member.data,
+        "model": member.model,
+        "what differs": member.label,
+        "status": member.status,
+        "runs": str(len(member.runs)),
+        "train/acc": metric("train/acc"),
+        "val/acc": metric("val/acc"),
+        "test/acc": metric("test/acc"),
+        "majority": number("majority_acc", ".4f"),
+        "vs simplest": "simplest" if member.simplest is member else "" if above is None else f"{above:+.4f}",
+        "epochs": number("epochs"),
+        "parameters": number("parameters"),
+        "img/s": number("images_per_second"),
+        "seconds": number("seconds"),
+    }  # fmt: skip
+
+
+# The first to go where a terminal is too narrow.
+LEAST_WANTED = ("img/s", "seconds", "epochs", "parameters", "majority", "train/acc")
+FOLDED = "what differs"  # may take several lines, of about so many letters
+FOLDED_WIDTH = 30
+
+
+def fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """The columns that fit in a terminal of `width` letters, their rows, and what was left out."""
+    widths = {
+        name: max(len(name), *(len(row[i]) for row in rows)) for i, name in enumerate(columns)
+    }
+    if FOLDED in widths:
+        widths[FOLDED] = min(widths[FOLDED], FOLDED_WIDTH)
+    for name in LEAST_WANTED:
+        if sum(widths.values()) + 2 * len(widths) > width:
+            widths.pop(name, None)
+    kept = [i for i, name in enumerate(columns) if name in widths]
+    left_out = [name for name in columns if name not in widths]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], left_out
+
+
+def heading(groups: Sequence[Group]) -> list[str]:
+    """What the table says and how to read it, in sentences."""
+    runs = [run for member in groups for run in member.runs]
+    ended = Counter(run.status for run in runs)
+    counts = ", ".join(f"{num:,} {status}" for status, num in ended.most_common())
+    lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(groups), 'group')}."]
+    if any(len(member.runs) > 1 for member in groups):
+        lines.append(
+            "Runs that differ in the seed alone are one row: mean ± sample standard deviation."
+        )
+    lines.append(
+        "Accuracies are the best checkpoint's by val/acc, all splits in evaluation mode. "
+        "majority: always the most frequent class."
     )
+    simplest = {
+        member.simplest.data: member.simplest.model
+        for member in groups
+        if member.simplest and member.simplest is not member
+    }
+    if simplest:
+        named = ", ".join(f"{model} on {data}" for data, model in simplest.items())
+        lines.append(
+            "vs simplest: accuracy on the test set (on val where there is none) less that of the "
+            f"model with the fewest parameters on the same images ({named})."
+        )
+    if KILLED in ended:
+        lines.append(f"{KILLED} has no summary and has not written for a while.")
+    return lines
 
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } td, th { padding: .3rem .6rem; text-align: left }
-th { border-bottom: 2px solid #888 } tr + tr td { border-top: 1px solid #ddd }
-td { font-variant-numeric: tabular-nums } .runs { display: grid; gap: 1.5rem;
-grid-template-columns: repeat(auto-fill, minmax(34rem, 1fr)) } figure { margin: 0 }
-img { max-width: 100% } figcaption { overflow-wrap: anywhere } @media (prefers-color-scheme: dark) {
-body { background: #181818; color: #ddd } tr + tr td { border-color: #333 } }
-"""
+def _counted(num: int, what: str) -> str:
+    return f"{num:,} {what}" if num == 1 else f"{num:,} {what}s"
 
 
-def page(runs: Sequence[Run], root: Path) -> str:
-    """A self-contained HTML page: the table, then every run's curves."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows(runs)
-    )
-    figures = "".join(_figure(run, root) for run in runs)
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'><title>glimpse runs</title>"
-        f"<style>{STYLE}</style><h1>{len(runs)} runs in {html.escape(root.name)}</h1>"
-        "<p>The best checkpoint is chosen by val/acc. train/acc is measured in evaluation mode with "
-        "its weights. majority is what always answering with the most frequent class scores.</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<h2>Curves</h2><div class=runs>{figures}</div></html>\n"
-    )
+def problems(groups: Sequence[Group]) -> list[tuple[Run, str]]:
+    """The runs in which something went wrong, and what."""
+    runs = [run for member in groups for run in member.runs]
+    return [(run, f"{run.status}: {run.problem}") for run in runs if run.problem]
 
 
-def _figure(run: Run, root: Path) -> str:
-    picture = run.folder / "figures" / "curves.png"
-    name = html.escape(str(run.folder.relative_to(root)))
-    error = html.escape(str(run.summary.get("error", "")))
-    if not picture.exists():
-        return f"<figure><figcaption>{name}: {run.summary['status']} {error}</figcaption></figure>"
-    data = base64.b64encode(picture.read_bytes()).decode()
-    image = f"<img alt='loss and accuracy by epoch' src='data:image/png;base64,{data}'>"
-    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+
+    def line(cells: Iterable[str]) -> str:
+        escaped = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(escaped)} |"
+
+    return "\n".join([line(columns), line("---" for _ in columns), *map(line, rows)])
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """A row for each group, unrounded; a column for each setting that differs somewhere."""
+    names = sorted({name for g in groups for run in g.runs for name in run.metrics})
+    keys = sorted({key for member in groups for key in member.differs})
+    rows = []
+    for member in groups:
+        named = _named(member.settings)
+        row: dict[str, Any] = {"data": member.data, "model": member.model}
+        row |= {key: named.get(key) for key in keys}
+        row |= {"status": member.status, "n": len(member.runs)}
+        for name in names:
+            found = member.metric(name)
+            row[f"{name} mean"] = found.mean if found else None
+            row[f"{name} std"] = found.std if found else None
+        row |= {"majority_acc": member.number("majority_acc")}
+        row |= {"vs_simplest": member.above_simplest}
+        row |= {"simplest": member.simplest.model if member.simplest else None}
+        for name in ("epochs", "parameters", "images_per_second", "seconds"):
+            row[name] = member.number(name)
+        rows.append(row)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

@@ -1,0 +1,169 @@
+"""`glimpse report` and `glimpse compare`: what runs left behind. Neither torch nor Hydra is imported
+but for the test at the end of `compare`."""
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glimpse.cli_errors import one_line_errors, require_png
+from glimpse.errors import UserError
+from glimpse.runs import compare as runs_compare
+from glimpse.runs import page, report, single
+from glimpse.runs.folder import Run, find_runs, is_run, one_run
+from glimpse.tables import print_table, width
+
+NUM_PROBLEMS = 10  # of more, the page has the rest
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+
+
+@app.command("report")
+def report_(
+    folder: Annotated[
+        Path, typer.Argument(help="where run folders are, or a run folder", metavar="FOLDER")
+    ] = Path("outputs"),
+    html: Annotated[
+        Path | None, typer.Option(help="the page (default: FOLDER/report.html)")
+    ] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", help="of what is printed; csv is unrounded")
+    ] = Format.table,
+) -> None:
+    """One table and one page over all runs: grouped by what differs, mean ± std over seeds.
+
+    Of a single run: what was run, the result, the overfitting gap, the command to repeat it.
+
+    Example: glimpse report outputs --format markdown
+    """
+    with one_line_errors():
+        path = html or folder / "report.html"
+        if html and not path.parent.is_dir():
+            raise UserError(f"--html {html}: there is no folder {html.parent}")
+        root = folder.resolve()
+        runs = find_runs(root)
+        groups = report.group(runs)
+        if is_run(root) and format_ is not Format.csv:
+            _print_run(runs[0], format_)
+        else:
+            _print_runs(groups, root, format_)
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
+        path.write_text(text, encoding="utf-8")
+        # What is piped into a file is the table alone.
+        print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
+
+
+@app.command("compare")
+def compare_(
+    first: Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")],
+    second: Annotated[Path, typer.Argument(help="another", metavar="RUN")],
+    out: Annotated[Path, typer.Option(help="the picture of both runs' curves")] = Path(
+        "compare.png"
+    ),
+    settings_of_runs: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="in place of both runs' own"),
+    ] = None,
+) -> None:
+    """What differs in two runs' settings, their results, their curves in one picture, and McNemar's test.
+
+    The test asks both networks about the same images: those of the test set where there is one, else
+    of the validation set.
+
+    Example: glimpse compare outputs/digits-linear/RUN outputs/digits-mlp/RUN --out curves.png
+    """
+    with one_line_errors():
+        require_png(out)
+        runs = one_run(first.resolve()), one_run(second.resolve())
+        print(f"first:  {first}\nsecond: {second}\n")
+        settings = runs_compare.differing_settings(*runs)
+        if settings:
+            print_table(("setting", "first", "second"), settings)
+        elif all(run.settings for run in runs):
+            print("no setting differs")
+        if not all(run.settings for run in runs):
+            print("the settings of a run are not recorded (.hydra/config.yaml)")
+        print()
+        print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
+        print()
+        runs_compare.draw(runs, out)
+        print(f"curves: {out}\n", flush=True)
+        _print_agreement(first, second, settings_of_runs or ())
+
+
+def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None:
+    if format_ is Format.csv:
+        print(report.as_csv(groups), end="")
+        return
+    columns, rows = report.table(groups)
+    if format_ is Format.markdown:
+        print(report.as_markdown(columns, rows), *report.heading(groups), sep="\n\n")
+        return
+    columns, rows, left_out = report.fitted(columns, rows, width=width())
+    print_table(columns, rows)
+    print()
+    print(*report.heading(groups), sep="\n")
+    if left_out:
+        print(f"too wide for this terminal: {', '.join(left_out)} (they are in the page)")
+    wrong = report.problems(groups)
+    for run, text in wrong[:NUM_PROBLEMS]:
+        print(f"{run.folder.relative_to(root)} {text}")
+    if len(wrong) > NUM_PROBLEMS:
+        print(f"… and {len(wrong) - NUM_PROBLEMS:,} more such runs (they are in the page)")
+
+
+def _print_run(run: Run, format_: Format) -> None:
+    story = single.tell(run)
+    facts = [[name, value] for name, value in story.facts]
+    if format_ is Format.markdown:
+        print(report.as_markdown(["what", "value"], facts), end="\n\n")
+        if story.results:
+            print(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
+        print(story.gap, "", "```", *story.commands, "```", sep="\n")
+        return
+    print_table(("what", "value"), facts)
+    print()
+    if story.results:
+        print_table(story.results[0], story.results[1:])
+        print()
+    print(story.gap)
+    print("to repeat it:", *story.commands, sep="\n  ")
+
+
+def _print_agreement(first: Path, second: Path, overrides: Sequence[str]) -> None:
+    for run in (first, second):
+        if not list(run.glob("checkpoints/*.ckpt")):
+            print(f"no McNemar's test: {run} has no checkpoint")
+            return
+    from glimpse.runs.agreement import agreement, common_split
+    from glimpse.runs.trained import TrainedRun
+
+    try:
+        runs = TrainedRun(first, overrides=overrides), TrainedRun(second, overrides=overrides)
+        split = common_split(*runs)
+    except UserError as error:  # what is printed above holds all the same
+        print(f"no McNemar's test: {error}")
+        return
+    both, num_images, test = agreement(*runs, split)
+    neither = num_images - both - test.only_first - test.only_second
+    print_table(
+        (f"of {num_images:,} {split} images", "count"),
+        [
+            ("both are right", f"{both:,}"),
+            ("only the first is", f"{test.only_first:,}"),
+            ("only the second is", f"{test.only_second:,}"),
+            ("neither is", f"{neither:,}"),
+        ],
+    )
+    print(f"McNemar's exact test: p = {test.p_value:.3g}, if both were equally good")

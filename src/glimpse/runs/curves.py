@@ -1,0 +1,103 @@
+"""Loss and accuracy over the epochs as inline SVG, drawn from metrics.csv without matplotlib.
+
+Colours are of Okabe & Ito, "Color Universal Design" (2008); the splits differ in their dashes too.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+WIDTH, HEIGHT = 460, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
+NUM_TICKS = 5
+MAX_POINTS = 200  # of a line; longer ones are thinned
+DOTTED = 30  # lines of fewer points show them
+
+STYLE = """
+.chart { max-width: 30rem; width: 100% } .chart text { font-size: 12px; fill: currentColor }
+.chart path { fill: none; stroke-width: 2 } .grid { stroke: currentColor; stroke-opacity: .15 }
+.train { stroke: #0072B2; fill: #0072B2 } .val { stroke: #D55E00; fill: #D55E00 }
+path.val { stroke-dasharray: 6 3 }
+@media (prefers-color-scheme: dark) { .train { stroke: #56B4E9; fill: #56B4E9 }
+.val { stroke: #E69F00; fill: #E69F00 } }
+"""
+
+Points = list[tuple[float, float]]
+
+
+def curves(rows: Sequence[Mapping[str, float]]) -> str:
+    """Two charts, loss and accuracy, of both splits; empty where there are no epochs."""
+    charts = []
+    for metric, title in (("loss", "loss"), ("acc", "accuracy")):
+        lines = {
+            split: [(r["epoch"], r[f"{split}/{metric}"]) for r in rows if f"{split}/{metric}" in r]
+            for split in ("train", "val")
+        }
+        if any(lines.values()):
+            charts.append(_chart(title, {split: p for split, p in lines.items() if p}))
+    return "".join(charts)
+
+
+def _chart(title: str, lines: Mapping[str, Points]) -> str:
+    points = [point for line in lines.values() for point in line]
+    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), whole=True)
+    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), whole=False)
+    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def at(x: float, y: float) -> tuple[str, str]:
+        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (y - y_low) / (y_high - y_low)
+        right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+        return f"{LEFT + across * (right - LEFT):.1f}", f"{bottom - up * (bottom - TOP):.1f}"
+
+    parts = [
+        f"<svg class=chart viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='{title} by epoch'>"
+    ]
+    for tick in y_ticks:
+        _, y = at(x_low, tick)
+        parts.append(f"<line class=grid x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />")
+        parts.append(
+            f"<text x={LEFT - 6} y={y} dy=4 text-anchor=end>{_number(tick, y_ticks)}</text>"
+        )
+    for tick in x_ticks:
+        if x_low <= tick <= x_high:
+            x, _ = at(tick, y_low)
+            parts.append(f"<line class=grid x1={x} x2={x} y1={TOP} y2={HEIGHT - BOTTOM} />")
+            parts.append(f"<text x={x} y={HEIGHT - BOTTOM + 16} text-anchor=middle>{tick:g}</text>")
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f"<text x={middle} y={HEIGHT - 6} text-anchor=middle>epoch</text>")
+    parts.append(f"<text x=4 y=16>{html.escape(title)}</text>")
+    for i, (split, line) in enumerate(lines.items()):
+        left = WIDTH - RIGHT - 150 + 80 * i
+        parts.append(f"<path class={split} d='M{left} 12h26' />")
+        parts.append(f"<text x={left + 32} y=16>{split}</text>")
+        placed = [at(*point) for point in _thinned(line)]
+        parts.append(f"<path class={split} d='M{'L'.join(f'{x} {y}' for x, y in placed)}' />")
+        if len(placed) < DOTTED:
+            parts += [f"<circle class={split} cx={x} cy={y} r=2.5 />" for x, y in placed]
+    return "".join([*parts, "</svg>"])
+
+
+def _thinned(line: Points) -> Points:
+    """At most about MAX_POINTS of them, the last one always."""
+    step = math.ceil(len(line) / MAX_POINTS)
+    return [*line[:-1:step], line[-1]]
+
+
+def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about NUM_TICKS of them."""
+    span = high - low or abs(high) or 1.0
+    unit = 10.0 ** math.floor(math.log10(span / NUM_TICKS))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor * NUM_TICKS >= span)
+    if whole:
+        step = max(1.0, step)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, max(last, first + 1) + 1)]
+
+
+def _number(tick: float, ticks: Sequence[float]) -> str:
+    """With as many digits as tell the ticks apart."""
+    step = ticks[1] - ticks[0]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{tick:.{digits}f}" if digits < 5 else f"{tick:.2g}"

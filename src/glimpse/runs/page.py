@@ -1,0 +1,185 @@
+"""Self-contained HTML pages: one over all runs, and one of a single run.
+
+So that a thousand runs make a light page, curves are drawn for the NUM_CURVES best groups (a group's
+best run stands for it; what is running comes first), pictures are embedded for the NUM_PICTURED best
+of them, none above MAX_PICTURE_BYTES. The page of a single run has all its pictures. The script sorts
+the table when a column's name is clicked; everything can be read without it.
+"""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from glimpse.runs import report
+from glimpse.runs.curves import STYLE as CURVE_STYLE
+from glimpse.runs.curves import curves
+from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
+from glimpse.runs.single import tell
+
+NUM_CURVES = 40
+NUM_PICTURED = 5
+MAX_PICTURE_BYTES = 500_000
+SHOWN_STATUS = (FAILED, RUNNING, UNREADABLE)  # by colour or weight
+
+STYLE = """
+:root { color-scheme: light dark; --faint: #ddd; --soft: #f4f4f4 }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem;
+background: #fff; color: #1a1a1a } .wide { overflow-x: auto } table { border-collapse: collapse }
+td, th { padding: .3rem .7rem; text-align: left; vertical-align: top }
+th { border-bottom: 2px solid #888; white-space: nowrap } tr + tr td { border-top: 1px solid var(--faint) }
+td:first-child { white-space: nowrap } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } .number { text-align: right }
+.sorts { font-size: .83rem } .sorts td, .sorts th { padding: .3rem .35rem } .sorts td {
+white-space: nowrap } .sorts .long { white-space: normal; overflow-wrap: break-word;
+min-width: 13rem } .sorts th { cursor: pointer } .failed, .unreadable { color: #b3261e } .running { font-weight: bold }
+details { margin: .5rem 0; border-top: 1px solid var(--faint); padding-top: .5rem }
+summary { cursor: pointer } .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; margin: .5rem 0 }
+figure { margin: 0; max-width: 100% } figure img { max-width: 100%; height: auto }
+figcaption, .note { opacity: .75 } .note { max-width: 60rem } pre { background: var(--soft);
+padding: .7rem 1rem; overflow-x: auto } @media (prefers-color-scheme: dark) {
+:root { --faint: #383838; --soft: #242424 } body { background: #181818; color: #ddd }
+.failed, .unreadable { color: #ff8a80 } }
+"""
+
+SORT = """
+document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () => {
+  const body = th.closest("table").tBodies[0], sign = th.dataset.sign = -(th.dataset.sign || 1);
+  const value = row => row.cells[i].textContent, number = text => parseFloat(text.replaceAll(",", ""));
+  [...body.rows].sort((a, b) => sign * (number(value(b)) - number(value(a)) ||
+    value(b).localeCompare(value(a)))).forEach(row => body.append(row));
+});
+"""
+
+
+def over_all(groups: Sequence[report.Group], root: Path) -> str:
+    """The page over all runs: the table, what went wrong, curves and pictures of the best."""
+    columns, rows = report.table(groups)
+    notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))
+    wrong = "".join(
+        f"<li><code>{_safe(_below(run, root))}</code> <span class={_status_class(run)}>{_safe(text)}</span>"
+        for run, text in report.problems(groups)
+    )
+    runnings = [member for member in groups if member.status == RUNNING]
+    others = [member for member in groups if member.status != RUNNING]
+    best = [*runnings, *sorted(others, key=lambda member: -member.rank)][:NUM_CURVES]
+    pictured = sorted(best, key=lambda member: -member.rank)[:NUM_PICTURED]
+    details = "".join(
+        _details(member, root, has_pictures=member in pictured, is_open=i < NUM_PICTURED)
+        for i, member in enumerate(best)
+    )
+    said = f"Of each group, its best run by val/acc; {_first(len(best), len(groups))}."
+    return _page(
+        f"{root.name}: runs",
+        f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
+        f"<div class=wide>{_table(columns, rows, sorts=True)}</div>"
+        + (f"<h2>What went wrong</h2><ul>{wrong}</ul>" if wrong else "")
+        + f"<h2>Curves and pictures</h2><p class=note>{said} train is the running average while the "
+        f"weights change, val is in evaluation mode.</p>{details}<script>{SORT}</script>",
+    )
+
+
+def of_one(run: Run) -> str:
+    """The page of a single run."""
+    story = tell(run)
+    facts = [[name, value] for name, value in story.facts]
+    results = _table(story.results[0], story.results[1:]) if story.results else ""
+    charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
+    pictures = "".join(_picture(path) for path in _not_curves(run)) or "<p>There are none.</p>"
+    settings = [[name, value] for name, value in run.settings.items()]
+    shown = f"<span class={_status_class(run)}>{_safe(run.status)}</span>"
+    return _page(
+        f"{run.data} {run.model} {run.folder.name}",
+        f"<h1>{_safe(run.model)} on {_safe(run.data)}: {shown}</h1><div class=wide>{_table([], facts)}</div>"
+        f"<h2>Result</h2>{results}<p>{_safe(story.gap)}</p>"
+        "<p class=note>majority acc: always the most frequent class.</p>"
+        f"<h2>Curves</h2><p class=note>train is the running average while the weights change, val is "
+        f"in evaluation mode.</p><div class=charts>{charts}</div>"
+        f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
+        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(story.commands))}</pre>"
+        f"<details><summary>Every setting</summary>{_table([], settings)}</details>",
+    )
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>{_safe(title)}</title>"
+        f"<style>{STYLE}{CURVE_STYLE}</style>{body}</html>\n"
+    )
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sorts: bool = False) -> str:
+    rows = list(rows)
+    head = body = ""
+    for i, name in enumerate(columns):
+        has_numbers = any(_kind(row[i]) == "number" for row in rows)
+        head += _cell(name, "number" if has_numbers else "", tag="th")
+    for row in rows:
+        kinds = [_kind(cell) if columns else "" for cell in row]
+        body += f"<tr>{''.join(map(_cell, row, kinds))}</tr>"
+    kind = " class=sorts" if sorts else ""
+    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str, kind: str, *, tag: str = "td") -> str:
+    return f"<{tag}{f' class={kind}' if kind else ''}>{_safe(text)}</{tag}>"
+
+
+def _kind(text: str) -> str:
+    """How a cell of a column is set."""
+    if text[:1].isdigit() or text[:2] in ("+0", "-0"):
+        return "number"
+    if text in SHOWN_STATUS:
+        return text
+    return "long" if len(text) > 30 else ""
+
+
+def _details(member: report.Group, root: Path, *, has_pictures: bool, is_open: bool) -> str:
+    run = member.best
+    charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
+    pictures = ""
+    if has_pictures:
+        light = [p for p in _not_curves(run) if p.stat().st_size <= MAX_PICTURE_BYTES]
+        pictures = f"<div class=charts>{''.join(map(_picture, light))}</div>"
+    name = " ".join(filter(None, (member.data, member.model, member.label)))
+    accuracy = f", {run.reported}/acc {run.accuracy:.4f}" if run.accuracy is not None else ""
+    status = f" ({member.status})" if member.status != FINISHED else ""
+    return (
+        f"<details{' open' if is_open else ''}><summary>{_safe(name + accuracy + status)}</summary>"
+        f"<code>{_safe(_below(run, root))}</code><div class=charts>{charts}</div>{pictures}</details>"
+    )
+
+
+def _not_curves(run: Run) -> list[Path]:
+    """The run's pictures but for its curves, which the page draws itself."""
+    return [path for path in pictures_of(run.folder) if path.name != "curves.png"]
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = _safe(path.stem.replace("_", " "))
+    return (
+        f"<figure><img alt='{name}' src='data:image/png;base64,{data}'>"
+        f"<figcaption>{name}</figcaption></figure>"
+    )
+
+
+def _first(num_shown: int, num_groups: int) -> str:
+    if num_shown == num_groups:
+        return f"pictures of the {NUM_PICTURED} best"
+    return (
+        f"the best {num_shown} of {num_groups:,} groups (what is running first), and pictures of the "
+        f"{NUM_PICTURED} best. `glimpse report RUN` makes a page of any run"
+    )
+
+
+def _below(run: Run, root: Path) -> str:
+    return str(run.folder.relative_to(root))
+
+
+def _status_class(run: Run) -> str:
+    return run.status if run.status in SHOWN_STATUS else "other"
+
+
+def _safe(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,141 @@
+"""One run in facts: what was run, what came out, whether it overfits, how to repeat it.
+
+The same facts stand in the terminal and on the run's page. What differs between runs is report.py's.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a run says, in the order in which one asks.
+
+    Attributes:
+        facts: (what, value).
+        results: the metrics' columns, then a row for each split.
+        gap: a sentence on overfitting.
+        commands: shell lines that repeat the run, or go on with it.
+    """
+
+    facts: list[tuple[str, str]]
+    results: list[list[str]]
+    gap: str
+    commands: list[str]
+
+
+def tell(run: Run) -> Story:
+    """The story of a run, from its folder."""
+    environment = environment_of(run.folder)
+    overrides = overrides_of(run.folder)
+    facts = [
+        ("status", _status(run)),
+        ("data", run.data),
+        ("model", run.model),
+        ("parameters", _counted(run, "parameters")),
+        ("overrides", " ".join(overrides) or "none"),
+        ("seed", str(run.summary.get("seed", ""))),
+        ("epochs", _epochs(run)),
+        ("took", _seconds(run)),
+        ("images a second", _counted(run, "images_per_second")),
+        *((name, f"{found:g}") for name, found in run.metrics.items() if not _is_of_a_split(name)),
+        *_surroundings(environment),
+        ("folder", str(run.folder)),
+    ]
+    return Story(
+        [(name, value) for name, value in facts if value],
+        _results(run),
+        _gap(run),
+        _commands(run, environment, overrides),
+    )
+
+
+def _status(run: Run) -> str:
+    return f"{run.status}: {run.problem}" if run.problem else run.status
+
+
+def _counted(run: Run, name: str) -> str:
+    found = run.number(name)
+    return f"{found:,.0f}" if found is not None else ""
+
+
+def _seconds(run: Run) -> str:
+    found = run.number("seconds")
+    return f"{found:,.1f} s" if found is not None else ""
+
+
+def _epochs(run: Run) -> str:
+    done, planned = run.number("epochs"), run.settings.get("trainer.max_epochs")
+    if done is None:
+        return ""
+    best = run.number("best_epoch")
+    chosen = f", the best by val/acc was {best:.0f}" if best else ""
+    return f"{done:.0f} of {planned}{chosen}" if planned else f"{done:.0f}{chosen}"
+
+
+def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not environment:
+        return [("environment", "not recorded")]
+    git, gpus = environment.get("git"), environment.get("gpus") or []
+    commit = "not recorded"
+    if git:
+        commit = f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}"
+    machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
+    machine += [f"{environment.get('threads')} threads", *gpus]
+    versions = (f"{name} {number}" for name, number in environment.get("versions", {}).items())
+    return [
+        ("git commit", commit),
+        ("machine", ", ".join(map(str, filter(None, machine)))),
+        ("versions", ", ".join(versions)),
+    ]
+
+
+def _is_of_a_split(metric: str) -> bool:
+    return metric.partition("/")[0] in SPLITS
+
+
+def _results(run: Run) -> list[list[str]]:
+    """A header and a row for each split that was measured."""
+    kinds = list(dict.fromkeys(n.partition("/")[2] for n in run.metrics if _is_of_a_split(n)))
+    majority = run.number("majority_acc")
+    rows = []
+    for split in SPLITS:
+        values = [run.metrics.get(f"{split}/{kind}") for kind in kinds]
+        if any(value is not None for value in values):
+            shown = f"{majority:.4f}" if split == run.reported and majority is not None else ""
+            rows.append([split, *(f"{v:.4f}" if v is not None else "" for v in values), shown])
+    return [["split", *kinds, "majority acc"], *rows] if rows else []
+
+
+def _gap(run: Run) -> str:
+    train, held_out = run.metrics.get("train/acc"), run.accuracy
+    if train is None or held_out is None:
+        missing = "train/acc" if train is None else "val/acc or test/acc"
+        return f"overfitting gap: unknown, the summary has no {missing} (measured when a run ends)"
+    return (
+        f"overfitting gap: {train - held_out:+.4f} (train/acc {train:.4f} less {run.reported}/acc "
+        f"{held_out:.4f}, both in evaluation mode with the best weights)"
+    )
+
+
+def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) -> list[str]:
+    lines = []
+    if git := environment.get("git"):
+        note = "   # it had uncommitted changes, which are not recorded" if git["dirty"] else ""
+        lines.append(f"git checkout {git['commit']}{note}")
+    note = (
+        "   # was stopped and resumed; this goes through at once"
+        if was_resumed(environment)
+        else ""
+    )
+    lines.append(shlex.join(["python", "train.py", *overrides]) + note)
+    if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
+        goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
+        lines.append(f"{goes_on}   # goes on where it stopped")
+    return lines

@@ -1,0 +1,111 @@
+"""The HTML pages: whole in themselves, escaped, light, with curves and pictures."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from folders import HEADER, write_run, write_start
+from PIL import Image
+
+from glimpse.runs import page
+from glimpse.runs.curves import curves
+from glimpse.runs.folder import find_runs, read_run
+from glimpse.runs.report import group
+
+VOID = {"meta", "img", "line", "circle", "path", "li"}
+
+
+class Balanced(HTMLParser):
+    """Fails where tags do not nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def page_of(root: Path) -> str:
+    return check(page.over_all(group(find_runs(root)), root))
+
+
+def check(text: str) -> str:
+    """Well formed, and nothing is fetched from elsewhere."""
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    assert not re.search(r"(src|href)='?(?!data:)[^ >]*", re.sub(r"src='data:[^']*'", "", text))
+    return text
+
+
+def draw(folder: Path, name: str) -> bytes:
+    path = folder / "figures" / name
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(path)
+    return base64.b64encode(path.read_bytes())
+
+
+def test_whatever_a_run_says_is_escaped(tmp_path: Path) -> None:
+    config = {"data": {"root": "<script>alert(1)</script>"}}
+    write_run(tmp_path / "a", config=config, status="failed", error="<b>broken</b>", metrics={})
+    write_run(tmp_path / "b", data="<i>digits</i>", overrides=("x=<u>",))
+    for text in (page_of(tmp_path), *(page.of_one(run) for run in find_runs(tmp_path))):
+        check(text)
+        assert not re.search("<(b|i|u)>|<script>alert", text)
+    assert "&lt;b&gt;broken&lt;/b&gt;" in page_of(tmp_path)
+
+
+def test_the_page_of_a_run_has_curves_and_every_picture(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    pictures = [draw(folder, name) for name in ("train_batch.png", "confusion.png")]
+    text = check(page.of_one(read_run(folder)))
+    assert all(picture.decode() in text for picture in pictures)
+    assert text.count("<svg") == 2
+    assert "overfitting gap: +0.1000" in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_curves_show_both_splits_on_labelled_axes() -> None:
+    rows = [
+        {"epoch": float(e), "train/loss": 1 / e, "val/loss": 2 / e, "val/acc": 0.5}
+        for e in range(1, 301)
+    ]
+    loss, accuracy = (f"<svg{part}" for part in curves(rows).split("<svg")[1:])
+    for label in ("train", "val", "epoch", "loss", "300"):
+        assert f">{label}</text>" in loss
+    assert ">train</text>" not in accuracy  # there are no such numbers
+    assert len(loss) < 10_000  # thinned
+    assert curves([]) == ""
+    assert "<circle" in curves([{"epoch": 1.0, "val/acc": 0.0}])  # one point is a point
+
+
+def test_ticks_are_round_and_span_the_values() -> None:
+    rows = [{"epoch": 1.0, "val/loss": 0.013}, {"epoch": 2.0, "val/loss": 0.087}]
+    labels = re.findall(r"text-anchor=end>([^<]+)<", curves(rows))
+    assert labels == ["0.00", "0.02", "0.04", "0.06", "0.08", "0.10"]
+
+
+def test_many_runs_make_a_light_page(tmp_path: Path) -> None:
+    for i in range(60):
+        folder = write_run(
+            tmp_path / str(i), accuracy=i / 100, config={"optimizer": {"lr": i / 10}}
+        )
+        draw(folder, "train_batch.png")
+    epochs = [f"{i},1,0.5,0.5,0.5,0.5,,0.1,100,1" for i in range(1, 2001)]
+    (tmp_path / "59" / "metrics.csv").write_text("\n".join([HEADER, *epochs, ""]))
+    write_start(tmp_path / "started")
+    text = page_of(tmp_path)
+    assert text.count("<details") == page.NUM_CURVES
+    assert text.count("<img") == page.NUM_PICTURED
+    assert f"the best {page.NUM_CURVES} of 61 groups" in text
+    assert "(running)" in text.partition("</summary>")[0]  # first, whatever it has reached
+    assert "<code>59</code>" in text
+    assert "<code>0</code>" not in text
+    assert len(text) < 500_000
