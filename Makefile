@@ -45,7 +45,7 @@ notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
 	@mkdir -p outputs/notebooks
 	@for file in notebooks/*.ipynb; do \
 		began=$$(date +%s); \
-		$(BIN)/jupyter execute --log-level=ERROR $$file --output=$(CURDIR)/outputs/$$file || exit 1; \
+		$(BIN)/jupyter execute --NbClientApp.log_level=ERROR $$file --output=$(CURDIR)/outputs/$$file || exit 1; \
 		echo "outputs/$$file: ran to its end in $$(($$(date +%s) - began)) s"; \
 	done
 

@@ -54,6 +54,7 @@ def test_it_is_small_and_names_no_place_of_a_machine(path: Path) -> None:
             texts += ["".join(value) for kind, value in data.items() if kind.startswith("text/")]
         for text in texts:
             assert not MACHINE_PATH.search(text), text
+            assert " at 0x" not in text, text  # an address: something was printed without a value
 
 
 @every_notebook

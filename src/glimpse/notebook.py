@@ -18,12 +18,12 @@ with warnings.catch_warnings():  # that widgets are missing; Lightning imports t
 from omegaconf import DictConfig
 from torch import nn
 
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO
-from glimpse.config import build, config_folder
+from glimpse.config import config_folder
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.launch import composed
 from glimpse.run import build_data, run, unprepared_data
+from glimpse.runs.trained import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,19 @@ def load(*overrides: str) -> ImageDataModule:
 
 def train(*overrides: str) -> Trained:
     """Run `python train.py <overrides>` and say nothing of it."""
-    config = configuration(*overrides, "logger=none", "test=false")
+    config = configuration(*overrides, "logger=none", "callbacks.pictures=null", "test=false")
     names = {group: config[group]["_target_"].rpartition(".")[2] for group in ("data", "model")}
     was_quiet, console.quiet = console.quiet, True
     try:
         with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
             folder = Path(temporary)
             run(config, folder, names)
-            last = AtomicCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt")
+            last = TrainedRun(folder / "checkpoints" / "last.ckpt")
+            data = last.data
             with (folder / "metrics.csv").open(newline="") as file:
                 rows = list(csv.DictReader(file))
     finally:
         console.quiet = was_quiet
-    data = build_data(config)
-    network: nn.Module = build("model", config.model, data.spec)
-    weights = {
-        name.removeprefix("network."): value
-        for name, value in last["state_dict"].items()
-        if name.startswith("network.")
-    }
-    network.load_state_dict(weights)
     columns = [name for name, value in rows[0].items() if value]
     curves = {name: [float(row[name]) for row in rows] for name in columns}
-    return Trained(data, network.eval(), curves)
+    return Trained(data, last.inner, curves)
