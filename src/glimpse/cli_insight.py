@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,6 @@ from glimpse.cli_errors import one_line_errors, require_png
 from glimpse.tables import print_table
 
 if TYPE_CHECKING:
-    from glimpse.insight.predictions import Predictions
     from glimpse.insight.scores import Score, Scores
     from glimpse.runs.trained import TrainedRun
 
@@ -84,23 +82,12 @@ def evaluate(
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
     """
     with _trained(run, settings) as trained:
-        from glimpse.insight.confusion import confusion_matrix
-        from glimpse.insight.pictures import draw_confusion
-        from glimpse.insight.predictions import names_of, write_predictions
-        from glimpse.insight.scores import score
+        from glimpse.runs.evaluate import evaluate_run
 
         chosen = trained.require_split(split, default="test")
-        found = trained.predict(chosen)
-        scores = score(found)
         folder = _folder(trained, out, f"evaluation/{chosen}")
-        majority = trained.data.majority_accuracy(chosen)
-        _write_scores(scores, folder, _facts(trained, found, majority))
-        matrix = confusion_matrix(found)
-        _write_matrix(matrix.tolist(), found.class_names, folder / "confusion.csv")
-        title = f"{trained.name}, {chosen}: accuracy {found.correct.mean():.4f}"
-        draw_confusion(matrix, found.class_names, title, folder / "confusion.png")
-        write_predictions(found, names_of(trained.data, chosen), folder / "predictions.csv")
-        print(f"{trained.name}: epoch {trained.epoch}, {len(found):,} {chosen} images\n")
+        scores, num_images, majority = evaluate_run(trained, chosen, folder)
+        print(f"{trained.name}: epoch {trained.epoch}, {num_images:,} {chosen} images\n")
         rows = [(name, *_cells(value)) for name, value in scores.overall.items()]
         rows.append(("majority accuracy", f"{majority:.4f}", ""))
         print_table(("score", "value", "95 % interval"), rows)
@@ -359,38 +346,6 @@ def _ending(split: str) -> str:
 
 def _cells(score: "Score") -> tuple[str, str]:
     return f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"
-
-
-def _facts(trained: "TrainedRun", found: "Predictions", majority: float) -> dict[str, Any]:
-    return {
-        "checkpoint": trained.checkpoint.name,
-        "epoch": trained.epoch,
-        "split": found.split,
-        "num_images": len(found),
-        "majority_acc": majority,
-    }
-
-
-def _write_scores(scores: "Scores", folder: Path, facts: dict[str, Any]) -> None:
-    overall = {name: asdict(value) for name, value in scores.overall.items()}
-    text = json.dumps({**facts, "scores": overall}, indent=2)
-    (folder / "scores.json").write_text(text + "\n")
-    with (folder / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        kinds = ("precision", "recall", "f1")
-        bounds = [f"{kind}{end}" for kind in kinds for end in ("", "_low", "_high")]
-        writer.writerow(("class", "images", "predicted", *bounds))
-        for found in scores.classes:
-            values = [asdict(getattr(found, kind)).values() for kind in kinds]
-            numbers = [f"{value:.6f}" for triple in values for value in triple]
-            writer.writerow((found.name, found.num_images, found.num_predicted, *numbers))
-
-
-def _write_matrix(matrix: list[list[int]], names: Sequence[str], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("actual \\ predicted", *names))
-        writer.writerows((name, *row) for name, row in zip(names, matrix, strict=True))
 
 
 def _print_classes(scores: "Scores", every_class: bool) -> None:

@@ -1,7 +1,7 @@
 """A trained network from a run folder or a checkpoint alone: its weights, its images, its data.
 
 The network answers as it did in its run: same precision, same memory layout, same preprocessing.
-Nothing is downloaded for it, and nothing in a checkpoint is executed.
+Nothing in a checkpoint is executed.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,63 @@
+"""How good a trained network is on a split: scores with intervals, and the files that hold them."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from glimpse.insight.confusion import confusion_matrix
+from glimpse.insight.pictures import draw_confusion
+from glimpse.insight.predictions import names_of, write_predictions
+from glimpse.insight.scores import ClassScores, Scores, score
+from glimpse.runs.trained import TrainedRun
+
+KINDS = ("precision", "recall", "f1")
+
+
+def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> tuple[Scores, int, float]:
+    """Write scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv.
+
+    Args:
+        trained: the network and its data.
+        split: one of its data's.
+        folder: to write to.
+
+    Returns:
+        The scores, the number of images, and the majority accuracy.
+    """
+    found = trained.predict(split)
+    scores, majority = score(found), trained.data.majority_accuracy(split)
+    matrix, names = confusion_matrix(found), found.class_names
+    about = {
+        "checkpoint": trained.checkpoint.name,
+        "epoch": trained.epoch,
+        "split": split,
+        "num_images": len(found),
+        "majority_acc": majority,
+        "scores": {name: asdict(value) for name, value in scores.overall.items()},
+    }
+    (folder / "scores.json").write_text(json.dumps(about, indent=2) + "\n")
+    bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
+    _write(
+        folder / "classes.csv", ("class", "images", "predicted", *bounds), map(_row, scores.classes)
+    )
+    rows = [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
+    _write(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
+    title = f"{trained.name}, {split}: accuracy {found.correct.mean():.4f}"
+    draw_confusion(matrix, names, title, folder / "confusion.png")
+    write_predictions(found, names_of(trained.data, split), folder / "predictions.csv")
+    return scores, len(found), majority
+
+
+def _row(of: ClassScores) -> Sequence[Any]:
+    values = [value for kind in KINDS for value in asdict(getattr(of, kind)).values()]
+    return (of.name, of.num_images, of.num_predicted, *(f"{value:.6f}" for value in values))
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
