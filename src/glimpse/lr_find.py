@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS, console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
@@ -227,10 +228,8 @@ def _draw(path: Path, test: RangeTest, suggested: Mapping[str, float]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, test.losses, ".", color="0.75", label="of each step")
-    axis.plot(rates, test.smoothed, color="tab:blue", label="smoothed")
-    for (name, rate), colour in zip(
-        suggested.items(), ("tab:green", "tab:red", "tab:orange"), strict=True
-    ):
+    axis.plot(rates, test.smoothed, color=COLOURS[0], label="smoothed")
+    for (name, rate), colour in zip(suggested.items(), COLOURS[1:4], strict=True):
         loss = np.interp(math.log(rate), np.log(rates), test.smoothed)
         axis.plot(rate, loss, "o", color=colour, label=f"{name}  {rate:.2g}")
         axis.axvline(rate, color=colour, alpha=0.4, linewidth=1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from glimpse.classifier import ImageClassifier
+from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
@@ -185,7 +186,7 @@ def draw_curves(trainer: pl.Trainer) -> None:
     for axis, metric, title in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("loss", "accuracy"), strict=True
     ):
-        for split, colour in zip(("train", "val"), pictures.COLOURS, strict=False):
+        for split, colour in zip(("train", "val"), COLOURS, strict=False):
             points = [
                 (int(r["epoch"]), float(r[f"{split}/{metric}"]))
                 for r in rows

@@ -1,7 +1,6 @@
 """Pictures of what a network confuses and gets most wrong. Lengths are in inches.
 
-matplotlib is imported when something is drawn: it takes a second. Colours are told apart by the
-colour-blind (Okabe & Ito 2008, Color Universal Design).
+matplotlib is imported when something is drawn: it takes a second.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glimpse.colours import COLOURS
 from glimpse.data.sheet import draw_grids
 from glimpse.insight.confusion import Pair, most_confused_classes
 from glimpse.insight.predictions import Predictions
@@ -22,7 +22,6 @@ NUM_EXAMPLES = 8  # of a pair
 NAME_CHARACTERS = 18
 ANSWER_CHARACTERS = 10  # beside an arrow and a probability
 DPI = 110
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<>"
 
 Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C, H, W) in [0, 1]
@@ -70,7 +69,9 @@ def draw_most_confused(
     from matplotlib.figure import Figure
 
     shown = pairs[:NUM_PAIRS]
-    figure = Figure(figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI)
+    figure = Figure(
+        figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI, layout="none"
+    )
     grid = figure.add_gridspec(
         max(1, len(shown)), NUM_EXAMPLES + 2, wspace=0.08, hspace=0.08,
         left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),

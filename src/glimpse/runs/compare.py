@@ -6,9 +6,8 @@ Reads the run folders alone; what needs the networks' predictions is not here.
 from collections.abc import Sequence
 from pathlib import Path
 
+from glimpse.colours import COLOURS
 from glimpse.runs.folder import PLACES, Run, epochs_of
-
-COLOURS = ("#0072B2", "#D55E00")  # Okabe & Ito: blue, vermilion
 
 
 def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
@@ -48,7 +47,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, metric, title in zip(axes, ("loss", "acc"), ("loss", "accuracy"), strict=True):
-        for run, colour, place in zip(runs, COLOURS, ("first", "second"), strict=True):
+        for run, colour, place in zip(runs, COLOURS[:2], ("first", "second"), strict=True):
             rows = epochs_of(run.folder)
             for split, dashes in (("train", "-"), ("val", "--")):
                 name = f"{split}/{metric}"

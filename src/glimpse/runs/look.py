@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from glimpse.colours import COLOURS
 from glimpse.config import unknown_choice
 from glimpse.errors import UserError
 from glimpse.insight.kernels import first_weights, kernel_grid
@@ -93,7 +94,7 @@ def _draw_layers(
     chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
     shown = [outputs[number] for number in chosen]
     num_rows = len(shown) + 1
-    figure = Figure(figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows), dpi=DPI)
+    figure = Figure(figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows), dpi=DPI, layout="none")
     height = figure.get_figheight()
     grid = figure.add_gridspec(
         num_rows, NUM_MAPS + 2, wspace=0.08, hspace=0.08,
@@ -117,7 +118,7 @@ def _draw_layers(
         else:
             axes = figure.add_subplot(grid[row, 2:])
             units = layer.output.flatten()[:MAX_UNITS].numpy()
-            axes.bar(range(len(units)), units, color="#0072B2")
+            axes.bar(range(len(units)), units, color=COLOURS[0])
             axes.tick_params(labelsize=6)
             axes.set_xticks([])
             axes.margins(x=0)
