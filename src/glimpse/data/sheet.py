@@ -60,7 +60,8 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
     grid_width, row_height = columns * CELL, tallest + (max(map(len, lines)) + 1) * LINE
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
     height = TITLE + rows * row_height
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="none")
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.set_layout_engine("none")  # whatever a notebook sets
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     for number, (title, images) in enumerate(grids.items()):

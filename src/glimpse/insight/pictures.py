@@ -69,9 +69,8 @@ def draw_most_confused(
     from matplotlib.figure import Figure
 
     shown = pairs[:NUM_PAIRS]
-    figure = Figure(
-        figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI, layout="none"
-    )
+    figure = Figure(figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI)
+    figure.set_layout_engine("none")  # whatever a notebook sets
     grid = figure.add_gridspec(
         max(1, len(shown)), NUM_EXAMPLES + 2, wspace=0.08, hspace=0.08,
         left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
