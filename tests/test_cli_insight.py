@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from tests.conftest import Execute
 from typer.testing import CliRunner
 
-from glimpse.cli import app
+from glimpse.cli import app, main
 from glimpse.runs.predict import image_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
@@ -48,6 +48,44 @@ def test_help_needs_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "bootstrap" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("evaluate",), "Missing argument 'RUN'"),
+        (("evaluate", "run", "--split", "foo"), "'foo' is not one of 'train', 'val', 'test'"),
+        (("losses", "run", "--num", "0"), "greater than or equal to 1"),
+        (("evaluat", "run"), "evaluat"),
+        (("data", "info"), "Missing argument"),
+    ],
+)
+def test_a_command_typed_wrongly_is_one_line(
+    typed: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["glimpse", *typed])
+    assert main() == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.endswith("--help has an example\n")
+    assert err.count("\n") == 1
+
+
+def test_main_passes_exit_codes_on(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["glimpse", "report", str(trained_run / "nothing")])
+    assert main() == 1
+    monkeypatch.setattr(sys, "argv", ["glimpse", "--help"])
+    assert main() == 0
+    assert "evaluate" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["glimpse"])
+    assert main() == 2
+    assert "error" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("predict", "export")])

@@ -1,6 +1,8 @@
 """The `glimpse` command: look at datasets before training (cli_data.py), at what a network learned
 (cli_insight.py), and at runs beside each other (cli_runs.py)."""
 
+import sys
+
 import typer
 
 from glimpse import cli_data, cli_insight, cli_runs
@@ -13,3 +15,20 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
 app.add_typer(cli_runs.app)
+
+
+def main() -> int:
+    """Run the command that was typed.
+
+    Returns:
+        0; 1 after an error, 2 where the command itself was typed wrongly: one line each.
+    """
+    try:
+        return app(standalone_mode=False) or 0
+    except typer.TyperException as error:
+        message = " ".join(error.format_message().split())
+        if message:  # no command at all has printed the help
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "glimpse"
+            print(f"error: {message.rstrip('.')}: {command} --help has an example", file=sys.stderr)
+        return error.exit_code
