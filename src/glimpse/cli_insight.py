@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,7 +134,7 @@ def confused(
         draw_most_confused(
             found,
             most_confused(matrix),
-            lambda positions: images_of(trained.data, chosen, positions),
+            partial(images_of, trained.data, chosen),
             f"{trained.name}: most confused {chosen} images",
             path,
         )
@@ -183,7 +184,7 @@ def losses(
         draw_answers(
             found,
             worst,
-            lambda positions: images_of(trained.data, chosen, positions),
+            partial(images_of, trained.data, chosen),
             f"{chosen} images with the highest loss",
             path,
         )
@@ -327,9 +328,8 @@ def export(
 def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun]":
     """The run to look at; what goes wrong with it, and within, is one line and exit code 1."""
     with one_line_errors(settings or ()):
-        from glimpse.runs.trained import TrainedRun, find_checkpoint
+        from glimpse.runs.trained import TrainedRun
 
-        find_checkpoint(path)
         yield TrainedRun(path, overrides=settings or ())
 
 

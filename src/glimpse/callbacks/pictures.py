@@ -3,6 +3,7 @@ epochs its first layer and its answers on some validation images, at the end wha
 gets most wrong, and the curves."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -24,7 +24,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.insight import pictures
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.kernels import first_weights, kernel_grid
-from glimpse.insight.predictions import Predictions, images_of, predict
+from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
 
 NUM_TRAINING_IMAGES = 64
 NUM_ANSWERED = 16  # validation images, the same ones each time
@@ -79,11 +79,9 @@ class Pictures(Callback):
     ) -> None:
         labels = data.labels("val")
         positions = np.random.default_rng(0).permutation(len(labels))[:NUM_ANSWERED]
-        numbers = torch.from_numpy(positions)
-        stored = Batch(torch.from_numpy(data.stored_images("val", positions)), numbers, numbers)
-        moved = data.transfer_batch_to_device(stored, classifier.device, 0)
         with torch.no_grad():
-            logits = _forward(trainer, classifier, data.to_network(moved).images)
+            seen = inputs_of(data, "val", positions, device=classifier.device)
+            logits = _forward(trainer, classifier, seen)
         answers = torch.log_softmax(logits.float(), 1).cpu().numpy()
         some = Predictions("val", data.spec.class_names, answers, labels[positions])
         path = _path(trainer, "answers")
@@ -115,9 +113,7 @@ class Pictures(Callback):
         if not _draws(trainer):
             return
 
-        def images(positions: NDArray[np.int64]) -> Tensor:
-            return images_of(data, "val", positions)
-
+        images = partial(images_of, data, "val")
         matrix = confusion_matrix(found)
         accuracy = f"validation accuracy {found.correct.mean():.4f}"
         worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]

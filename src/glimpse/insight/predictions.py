@@ -110,17 +110,25 @@ def _of_all_processes(
     return np.concatenate([a for a, _ in shares]), np.concatenate([p for _, p in shares])
 
 
-def images_of(data: ImageDataModule, split: str, positions: NDArray[np.int64]) -> Tensor:
-    """Images of a split as the network sees them, but for the normalisation: (B, C, H, W) in [0, 1].
+def inputs_of(
+    data: ImageDataModule, split: str, positions: NDArray[np.int64], *, device: torch.device
+) -> Tensor:
+    """Images of a split as the network sees them, not augmented: (B, C, H, W), normalised, on the device.
 
     Args:
         data: set up.
         split: one of `data.splits`.
         positions: (B,) their numbers in the split.
+        device: of the network.
     """
-    stored = torch.from_numpy(data.stored_images(split, positions))
     numbers = torch.from_numpy(positions)
-    return data.to_pixels(data.to_network(Batch(stored, numbers, numbers)).images)
+    stored = Batch(torch.from_numpy(data.stored_images(split, positions)), numbers, numbers)
+    return data.to_network(data.transfer_batch_to_device(stored, device, 0)).images
+
+
+def images_of(data: ImageDataModule, split: str, positions: NDArray[np.int64]) -> Tensor:
+    """The same without the normalisation, to look at: (B, C, H, W) in [0, 1], on the CPU."""
+    return data.to_pixels(inputs_of(data, split, positions, device=torch.device("cpu")))
 
 
 def names_of(data: ImageDataModule, split: str) -> list[str]:

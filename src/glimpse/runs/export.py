@@ -109,7 +109,7 @@ def _write_onnx(
         import onnxscript  # noqa: F401  # what torch's exporter writes with
     except ImportError as error:
         raise UserError(
-            f"--to onnx needs the package {error.name}: type pip install 'glimpse[onnx]'"
+            f"--to onnx needs the package {error.name}: type pip install onnx onnxscript onnxruntime"
         ) from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from glimpse.data.loader import Batch
+from glimpse.insight.predictions import inputs_of
 from glimpse.runs.trained import TrainedRun
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
@@ -36,10 +36,8 @@ def accuracy_by_shift(
     batches = np.array_split(chosen, -(-len(chosen) // data.batch_size))
     correct = torch.zeros(len(distances))
     for positions in tqdm(batches, f"moving {run.name}", disable=None):
-        numbers = torch.from_numpy(positions)
-        stored = Batch(torch.from_numpy(data.stored_images(split, positions)), numbers, numbers)
-        moved = data.transfer_batch_to_device(stored, run.device, 0)
-        images, right = data.to_network(moved).images, labels[positions].to(run.device)
+        images = inputs_of(data, split, positions, device=run.device)
+        right = labels[positions].to(run.device)
         for place, distance in enumerate(distances):
             ways = DIRECTIONS if distance else ((0, 0),)
             for down, across in ways:
