@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import composed
 from glimpse import optim
-from glimpse.muon import Muon
+from glimpse.data.spec import ImageSpec
+from glimpse.models.whitened_net import WhitenedNet
+from glimpse.muon import Muon, orthogonalised
 
 
 def build(network: nn.Module, *overrides: str) -> Muon:
@@ -76,6 +79,40 @@ def test_weight_decay_shrinks_matrices_and_spares_biases() -> None:
     for name, parameter in net.named_parameters():
         factor = 0.8 if parameter.ndim > 1 else 1.0
         torch.testing.assert_close(parameter.detach(), factor * before[name])
+
+
+def test_with_a_rate_of_their_own_matrices_keep_their_norm_and_turn_by_it() -> None:
+    net = network()
+    rate = "optimizer.matrix_lr=0.25"
+    optimizer = build(net, rate, "optimizer.lr=0.001", "optimizer.num_iterations=8")
+    step(net, optimizer)  # brings them to their norm
+    for name in ("1.weight", "5.weight"):
+        kernel = net.get_parameter(name).detach().flatten(1).clone()
+        before = kernel * len(kernel) ** 0.5 / kernel.norm()
+        step(net, optimizer)
+        update = net.get_parameter(name).detach().flatten(1) - before
+        values = torch.linalg.svdvals(update)[:9] / 0.25
+        assert values.min() > 0.5, name
+        assert values.max() < 1.5, name
+
+
+def test_a_kernel_behind_a_fixed_first_layer_counts_as_hidden() -> None:
+    config, _ = composed("optimizer=muon")
+    spec = ImageSpec(4, tuple("abcd"), 3, 16, 16, (0.0,) * 3, (1.0,) * 3)
+    net = WhitenedNet(spec, widths=[8, 8])
+    optimizer = optim.build_optimizer(net, config.optimizer)
+    [matrices] = [g["params"] for g in optimizer.param_groups if g["is_muon"]]
+    assert len(matrices) == 4
+    assert matrices[0] is net.get_parameter("blocks.0.0.weight")
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_the_iteration_finds_the_orthogonal_factor(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    cosine = F.cosine_similarity(orthogonalised(matrix, 5).flatten(), (left @ right).flatten(), 0)
+    assert cosine > 0.97
 
 
 def test_its_state_can_be_saved_and_loaded() -> None:

@@ -7,6 +7,7 @@ or AVX512-BF16. fp32 elsewhere. Convolutions run channels-last in fp32 as well o
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -44,14 +45,15 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     if not large:
         reason = "small images or few channels gain nothing from bf16"
         return Precision("32-true", layout, reason)
-    hardware = _bf16_hardware(device)
+    hardware = bf16_hardware(device)
     if hardware:
         return Precision("bf16-mixed", layout, f"a convnet on large enough images, and {hardware}")
     return Precision("32-true", layout, "no fast bf16 on this processor")
 
 
-def _bf16_hardware(device: str) -> str | None:
-    """What multiplies bf16 matrices fast here, if anything does."""
+@cache
+def bf16_hardware(device: str) -> str | None:
+    """What multiplies bf16 matrices fast on "cuda" or "cpu", if anything here does."""
     if device == "cuda":
         major, _ = torch.cuda.get_device_capability()
         return "tensor cores" if major >= 8 else None

@@ -1,10 +1,11 @@
 """The first layer whitens the patches of the images that it has looked at."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from glimpse.data.spec import ImageSpec
-from glimpse.models.whitened_net import PATCH, WhitenedNet
+from glimpse.models.whitened_net import WhitenedNet
 
 SPEC = ImageSpec(4, tuple("abcd"), 3, 16, 16, (0.0,) * 3, (1.0,) * 3)
 
@@ -17,13 +18,14 @@ def images() -> torch.Tensor:
     return F.interpolate(coarse + tint, (16, 16), mode="bicubic")
 
 
-def test_its_answers_have_variance_one_and_no_correlation() -> None:
+@pytest.mark.parametrize(("patch", "stride"), [(2, 1), (3, 2)])
+def test_its_answers_have_variance_one_and_no_correlation(patch: int, stride: int) -> None:
     torch.manual_seed(0)
-    network = WhitenedNet(SPEC)
+    network = WhitenedNet(SPEC, widths=[64, 64], patch=patch, stride=stride)
     network.look_at(images())
-    answers = network.whiten(images()).detach().transpose(0, 1).flatten(1)  # (24, M)
+    answers = network.whiten(images()).detach().transpose(0, 1).flatten(1)  # (2·half, M)
     half = len(answers) // 2
-    assert half == 3 * PATCH**2
+    assert half == 3 * patch**2
     torch.testing.assert_close(answers[:half], -answers[half:])
     covariance = torch.cov(answers[:half])
     large = covariance.diag() > 0.9  # directions that the images hardly have stay small
