@@ -68,7 +68,7 @@ class Stored:
     histogram: NDArray[np.int64]
 
 
-def fingerprint(root: Path, files: Iterable[Path], *settings: object) -> str:
+def fingerprint(root: Path, files: Iterable[Path | str], *settings: object) -> str:
     """A key for files (names below `root`, sizes, times of change) and settings; 16 hexadecimal
     digits. It stays the same where the whole folder moves.
 
@@ -83,7 +83,7 @@ def fingerprint(root: Path, files: Iterable[Path], *settings: object) -> str:
             status = os.stat(name)
         except FileNotFoundError as error:
             raise UserError(
-                f"{path} is missing: delete {path.parent} to unpack the dataset again"
+                f"{path} is missing: delete {os.path.dirname(name)} to unpack the dataset again"
             ) from error
         digest.update(
             f"{name.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()

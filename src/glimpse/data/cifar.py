@@ -15,7 +15,7 @@ import numpy as np
 
 from glimpse.data.cache import PixelFormat
 from glimpse.data.download import Archive
-from glimpse.data.folders import class_folders, images_in, read_classes
+from glimpse.data.folders import class_folders, image_names, read_classes
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
@@ -38,14 +38,14 @@ class CIFAR10(ImageDataModule):
     names_key: ClassVar[str] = "label_names"
     labels_key: ClassVar[str] = "labels"
 
-    def source_files(self) -> Iterable[Path]:
+    def source_files(self) -> Iterable[Path | str]:
         """The pickled batches, else the images as files."""
         folder = self.data_dir / self.folder
         if folder.is_dir():
             yield from (folder / n for n in (*self.train_files, self.test_file, self.names_file))
         else:
             for part in ("train", "test"):
-                yield from images_in(self.data_dir / self.image_folder / part)
+                yield from image_names(self.data_dir / self.image_folder / part)
 
     def missing(self) -> str:
         """Both places that are looked at."""

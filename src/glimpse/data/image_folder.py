@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from glimpse.data.folders import class_folders, images_in, is_image, read_classes
+from glimpse.data.folders import class_folders, image_names, images_in, is_image, read_classes
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
 from glimpse.errors import UserError
@@ -38,10 +38,10 @@ class ImageFolder(ImageDataModule):
         self.root = Path(root)
         self.pattern = pattern if pattern is None else _compiled(pattern)
 
-    def source_files(self) -> Iterable[Path]:
+    def source_files(self) -> Iterable[str]:
         """Every image below the root."""
         if self.root.is_dir():
-            yield from images_in(self.root)
+            yield from image_names(self.root)
 
     @property
     def files_root(self) -> Path:

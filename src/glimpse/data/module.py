@@ -123,7 +123,7 @@ class ImageDataModule(pl.LightningDataModule):
     # What a dataset answers ---------------------------------------------------------------------
 
     @abstractmethod
-    def source_files(self) -> Iterable[Path]:
+    def source_files(self) -> Iterable[Path | str]:
         """The files that the dataset is read from; empty where they are not there yet."""
 
     @abstractmethod

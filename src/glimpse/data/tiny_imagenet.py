@@ -16,7 +16,7 @@ import numpy as np
 
 from glimpse.data.cache import PixelFormat
 from glimpse.data.download import Archive
-from glimpse.data.folders import images_in
+from glimpse.data.folders import image_names
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
 from glimpse.errors import UserError
@@ -36,7 +36,7 @@ class TinyImageNet(ImageDataModule):
     def _root(self) -> Path:
         return self.data_dir / "tiny-imagenet-200"
 
-    def source_files(self) -> Iterable[Path]:
+    def source_files(self) -> Iterable[Path | str]:
         """The lists of classes and labels, and every labelled image."""
         if not self._root.is_dir():
             return
@@ -45,7 +45,7 @@ class TinyImageNet(ImageDataModule):
         yield self._root / "val" / "val_annotations.txt"
         for wnid in wnids:
             yield from self._training_images(wnid)
-        yield from images_in(self._root / "val" / "images")
+        yield from image_names(self._root / "val" / "images")
 
     def missing(self) -> str:
         """Where the archive's folder is expected."""
@@ -55,7 +55,7 @@ class TinyImageNet(ImageDataModule):
         """Paths and labels; label i is line i of wnids.txt."""
         wnids = self._wnids()
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
-        train = [(path, label_of[w]) for w in wnids for path in self._training_images(w)]
+        train = [(Path(name), label_of[w]) for w in wnids for name in self._training_images(w)]
         val = []
         annotations = self._root / "val" / "val_annotations.txt"
         for number, line in enumerate(annotations.read_text().splitlines(), 1):
@@ -82,9 +82,11 @@ class TinyImageNet(ImageDataModule):
                 f"{self._root}: expected wnids.txt, words.txt, train/ and val/, found {found}"
             ) from error
 
-    def _training_images(self, wnid: str) -> list[Path]:
+    def _training_images(self, wnid: str) -> list[str]:
         folder = self._root / "train" / wnid / "images"
-        images = [folder / name for name in sorted(os.listdir(folder))] if folder.is_dir() else []
+        images = (
+            [f"{folder}/{name}" for name in sorted(os.listdir(folder))] if folder.is_dir() else []
+        )
         if not images:
             raise UserError(f"{folder}: the class {wnid} of wnids.txt has no training images")
         return images
