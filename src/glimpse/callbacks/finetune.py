@@ -30,7 +30,9 @@ class Finetune(Callback):
 
     Args:
         frozen_epochs: in which only the head trains.
-        depth_factor: the rate of the first layers as a part of the head's; the groups between
+        backbone_factor: the rate of the backbone as a part of the head's, which has everything to
+            learn where the backbone has nearly nothing.
+        depth_factor: the rate of the first layers as a part of the backbone's; the groups between
             have rates in geometric progression. 1: the same for all.
         move_statistics: whether batch norm's statistics follow the data after the frozen epochs.
             The head has learnt with those of the weights, and those of few images are worse.
@@ -40,9 +42,15 @@ class Finetune(Callback):
     """
 
     def __init__(
-        self, *, frozen_epochs: int = 1, depth_factor: float = 0.01, move_statistics: bool = False
+        self,
+        *,
+        frozen_epochs: int = 1,
+        backbone_factor: float = 1.0,
+        depth_factor: float = 0.01,
+        move_statistics: bool = False,
     ) -> None:
         self.frozen_epochs = frozen_epochs
+        self.backbone_factor = backbone_factor
         self.depth_factor = depth_factor
         self.move_statistics = move_statistics
         self._frozen: bool | None = None  # as the last batch was; None before the first
@@ -65,6 +73,7 @@ class Finetune(Callback):
             for level in range(GROUPS, -1, -1):
                 parameters = [p for p in group["params"] if depth.get(p, GROUPS) == level]
                 rate = group["lr"] * self.depth_factor ** (1 - level / GROUPS)
+                rate *= 1.0 if level == GROUPS else self.backbone_factor
                 groups += [group | {"params": parameters, "lr": rate}] if parameters else []
         optimizer.param_groups[:] = groups
         return optimizer
