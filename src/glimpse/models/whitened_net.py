@@ -55,7 +55,7 @@ class WhitenedNet(nn.Module):
     @torch.no_grad()
     def look_at(self, images: Tensor) -> None:
         """Set the first layer from some training images (N, C, H, W), as the network sees them."""
-        patches = F.unfold(images.float(), self.whiten.kernel_size)  # type: ignore[arg-type]
+        patches = F.unfold(images.float(), self.whiten.kernel_size)
         patches = patches.transpose(1, 2).flatten(0, 1)  # (M, C·patch²)
         patches = patches - patches.mean(0)
         variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))  # rising
