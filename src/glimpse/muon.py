@@ -37,8 +37,8 @@ class Muon(AdamW):
     Args:
         params: groups in the order of the network's layers.
         lr: of both, or of AdamW where `matrix_lr` is given.
-        matrix_lr: of the matrices, which then keep their norm: the norm of a matrix of that many
-            orthogonal rows is moved by this part of itself.
+        matrix_lr: of the matrices. Each is then held at the norm of as many unit rows, so that a
+            step moves it by this part of its norm.
         momentum: of the matrices, Nesterov's.
         num_iterations: of Newton and Schulz's method.
         betas: of AdamW.
