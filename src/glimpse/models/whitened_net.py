@@ -73,13 +73,20 @@ class WhitenedNet(nn.Module):
 def _block(num_inputs: int, num_outputs: int) -> nn.Sequential:
     return nn.Sequential(
         _convolution(num_inputs, num_outputs),
-        nn.MaxPool2d(2),
+        _Halved(2),
         _norm(num_outputs),
         nn.GELU(),
         _convolution(num_outputs, num_outputs),
         _norm(num_outputs),
         nn.GELU(),
     )
+
+
+class _Halved(nn.MaxPool2d):
+    """Max pooling, left out where it would leave nothing: of images shrunk by progressive_sizes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) if min(images.shape[2:]) >= 2 else images
 
 
 def _convolution(num_inputs: int, num_outputs: int) -> nn.Conv2d:
