@@ -34,6 +34,13 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     assert images_in(tmp_path / "root") == [tmp_path / "root" / "cat" / "a.jpg"]
 
 
+def test_a_folder_that_links_to_itself_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg")
+    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
+    with pytest.raises(UserError, match=r"cat/again.*symbolic links"):
+        images_in(tmp_path)
+
+
 def test_labels_are_positions_in_the_class_names(tmp_path: Path) -> None:
     touch(tmp_path, "ant/1.jpg", "ant/2.jpg", "bee/1.jpg", "loose.jpg")
     files = read_classes(tmp_path, ["bee", "cow", "ant"])

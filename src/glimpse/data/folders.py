@@ -29,11 +29,11 @@ def image_names(folder: Path) -> list[str]:
     folders not. Plain text: a million `Path` take seconds to make.
 
     Raises:
-        UserError: a folder may not be read.
+        UserError: a folder may not be read, or links to itself.
     """
     try:
         return sorted(_walk(str(folder))) if folder.is_dir() else []
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
