@@ -242,7 +242,7 @@ GOOD = [HEADER, *(f"{i % 3},{ROW}" for i in range(30))]
         (5, f"-100,{ROW}", "line 5: the label '-100' is none of"),
         (5, f"3,{ROW}", "line 5: the label '3' is none of the 3 classes"),
         (5, f"1,,{ROW[2:]}", "line 5: pixel1 is '', expected a whole number from 0 to 255"),
-        (5, f",{ROW}", "line 5: the label '' is none of"),
+        (5, f",{ROW}", "line 5: the column 'label' is empty"),
         (5, f"1,seven,{ROW[2:]}", "line 5: pixel1 is 'seven'"),
         (5, f"1,256,{ROW[2:]}", "line 5: pixel1 is '256'"),
         (5, f"1,{ROW[2:]}", "line 5: 64 cells, the header has 65"),

@@ -88,6 +88,9 @@ def test_colour_pixels(tmp_path: Path) -> None:
         ("name,a,b,c,d\n0,1,2,3,4\n", "no column 'label'"),
         ("label,a,b,c,d\n0,1,2,3,4\n-1,1,2,3,4\n", "line 3: the label '-1' is none of"),
         ("label,a,b,c,d\n0,1,2,3,4\n-100,1,2,3,4\n", "line 3: the label '-100' is none of"),
+        ("label,a,b,c,d\n0,1,2,3,4\n,1,2,3,4\n", "line 3: the column 'label' is empty"),
+        ("label,a,b,c,d\n0,1,2,3,4\n10000000000,1,2,3,4\n", "line 3: the label 10000000000 would"),
+        ("label,path\n0,\n", "line 2: the column 'path' is empty"),
         ("", "line 1: expected a header"),
         ("label,a,b,c,d\n", "there are no images in it"),
     ],
@@ -118,3 +121,21 @@ def test_the_mark_that_excel_writes_is_no_part_of_the_header(tmp_path: Path) -> 
 def test_a_missing_table_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such table; get it from https://example\.org"):
         table(tmp_path / "none.csv", source="https://example.org")
+
+
+def test_words_among_numbers_are_names_not_positions(tmp_path: Path) -> None:
+    path = tmp_path / "cards.csv"
+    path.write_text("label,a\n" + "2,1\n10,2\nJ,3\n" * 4 + "\n")  # and a blank line at the end
+    data = table(path, test_fraction=0.25)
+    assert data.spec.class_names == ("10", "2", "J")
+    pixels = {0: 2, 1: 1, 2: 3}  # of the class, as written above
+    for batch in data.loader("train"):
+        for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+            assert image.item() == pixels[label]
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("label,a\nGänse,1\nEnten,2\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"table\.csv, after line \d: it is not UTF-8"):
+        table(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from glimpse.data.download import Archive, fetch, unpack
+from glimpse.data.image_folder import ImageFolder
 from glimpse.errors import UserError
 
 CONTENT = {
@@ -303,3 +304,29 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(
     assert str(archive) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert contents(tmp_path / "data") == {}
+
+
+@pytest.mark.timeout(60)
+def test_of_two_runs_one_downloads_and_the_other_waits(server: Server, tmp_path: Path) -> None:
+    server.body = zip_of({"photos/cat/1.png": b"not read here"}, tmp_path / "p.zip").read_bytes()
+    root = tmp_path / "data" / "photos"
+
+    def prepare() -> None:
+        sums = hashlib.sha256(server.body).hexdigest()
+        ImageFolder(
+            root=str(root),
+            data_dir=str(tmp_path),
+            seed=0,
+            batch_size=1,
+            val_fraction=0.1,
+            url=server.url,
+            sha256=sums,
+        ).require_files()
+
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (root / "cat" / "1.png").exists()
+    assert server.num_requests == 1

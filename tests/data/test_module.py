@@ -462,7 +462,7 @@ def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = list(toy().loader("train", training=True, shuffle=True))
-    monkeypatch.setattr("glimpse.data.module.fits_on_gpu", lambda num_bytes, device: True)
+    monkeypatch.setattr("glimpse.data.module.fits_on_gpu", lambda num_bytes, device, taken: True)
     data = toy()
     cpu = torch.device("cpu")
     assert data._fetch("train", cpu) is data._fetch("train", cpu)  # one copy, whoever asks

@@ -7,6 +7,7 @@ a lock, so that an interrupted or a second process never leaves or sees half of 
 Nothing here imports torch: the processes that decode start quickly.
 """
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -35,9 +36,11 @@ from glimpse.errors import UserError
 
 FORMAT = 2  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
+SMALL_CHUNK = 32  # images between two steps of the progress bar where there is only one
 DRAFT = 3  # a JPEG is decoded at a scale that leaves this many times the side it is resized to
 _Result = TypeVar("_Result")
 UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
+_ELSEWHERE = "type data.cache=false, or data_dir=<a folder with room that you may write>"
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L")
 
 
@@ -83,7 +86,8 @@ def fingerprint(root: Path, files: Iterable[Path | str], *settings: object) -> s
             status = os.stat(name)
         except FileNotFoundError as error:
             raise UserError(
-                f"{path} is missing: delete {os.path.dirname(name)} to unpack the dataset again"
+                f"{path} is missing, though the dataset lists it: put it back, or remove the "
+                "dataset's folder to unpack it again"
             ) from error
         digest.update(
             f"{name.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
@@ -129,10 +133,11 @@ def load_or_build(
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     _build(folder, read(), pixel_format, num_workers, skip_unreadable)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise UserError(
-                f"cannot write the cache {folder}: {error.strerror}; "
-                "type data.cache=false, or data_dir=<a folder you may write>"
+                f"cannot write the cache {folder}: {error.strerror}; {_ELSEWHERE}"
             ) from error
     names = tuple(json.loads((folder / "class_names.json").read_text()))
     parts = [p for p in ("train", "heldout", "test") if (folder / f"{p}.npy").exists()]
@@ -191,7 +196,9 @@ def _build(
         (partial / "class_names.json").write_text(json.dumps(source.class_names))
         partial.rename(folder)
     except OSError as error:
-        raise UserError(f"cannot write the cache {folder}: {error.strerror}") from error
+        raise UserError(
+            f"cannot write the cache {folder}: {error.strerror}; {_ELSEWHERE}"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -202,6 +209,9 @@ def _store(
     """Write a part's array; returns the histogram of its pixels, and why which rows are empty."""
     shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+    if hasattr(os, "posix_fallocate"):  # a disk that is full is an error now, later a crash
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
     decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)
@@ -221,17 +231,23 @@ def each_chunk(
     Raises:
         UserError: a process was killed.
     """
-    starts = range(0, len(paths), CHUNK)
-    chunks = [paths[start : start + CHUNK] for start in starts]
-    progress = partial(tqdm, total=len(chunks), unit="chunk", disable=None)
-    workers = max(1, min(num_workers, len(chunks)))
-    if workers == 1:  # starting a process would take longer than a few images
-        yield from progress(map(function, chunks, starts))
+    workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
+    alone = workers == 1  # starting a process would take longer than a few images
+    starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
+    chunks = [paths[start : start + starts.step] for start in starts]
+    progress = tqdm(total=len(paths), unit="image", disable=None)
+    if alone:
+        with progress:
+            for chunk, start in zip(chunks, starts, strict=True):
+                yield function(chunk, start)
+                progress.update(len(chunk))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
         try:
-            yield from progress(pool.map(function, chunks, starts))
+            for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):
+                yield result
+                progress.update(len(chunk))
         except BrokenProcessPool as error:
             raise UserError("a decoding process was killed (out of memory?); run again") from error
         finally:
@@ -256,20 +272,17 @@ def _decode_chunk(
 ) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Fill the rows from `start` on; returns their histogram, and why which stay empty."""
     array = np.lib.format.open_memmap(file, "r+")
-    rows, bad = [], {}
+    filled, bad = [], {}
     for row, path in enumerate(paths, start):
         try:
-            rows.append(decode(path, wanted))
+            array[row] = decode(path, wanted)
+            filled.append(row)
         except UnreadableImageError as error:
             if not skip_unreadable:
                 raise
             bad[row] = str(error)
-    if rows:
-        pixels = np.stack(rows)
-        array[[row for row in range(start, start + len(paths)) if row not in bad]] = pixels
-        array.flush()
-        return histogram(pixels), bad
-    return np.zeros((wanted.channels, 256), np.int64), bad
+    array.flush()
+    return histogram(array, np.array(filled, np.int64)), bad
 
 
 def _without(
@@ -300,13 +313,17 @@ def _without(
     return labels[kept]
 
 
-def histogram(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """How often each value occurs in each channel of (N, H, W, C) uint8 images: (C, 256)."""
+def histogram(
+    images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """How often each value occurs in each channel of (N, H, W, C) uint8 images, or of the chosen
+    rows of them, a few at a time: (C, 256)."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images), CHUNK):
-        rows = images[start : start + CHUNK]
-        strip = rows.reshape(-1, rows.shape[2], channels)  # one tall image; Pillow counts it faster
+    for start in range(0, len(images if rows is None else rows), CHUNK):
+        chosen = slice(start, start + CHUNK)
+        some = images[chosen] if rows is None else images[rows[chosen]]
+        strip = some.reshape(-1, some.shape[2], channels)  # one tall image; Pillow counts it faster
         found = Image.fromarray(strip[..., 0] if channels == 1 else strip).histogram()
         counts += np.reshape(found, (channels, 256))
     return counts

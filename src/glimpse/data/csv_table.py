@@ -5,8 +5,9 @@ to the table. A fault in a table is named by file and line, before anything is d
 """
 
 import csv
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
+
+MOST_CLASSES = 1000  # of a table with fewer images: a larger number is a slip
 
 
 class CsvTable(ImageDataModule):
@@ -54,6 +57,11 @@ class CsvTable(ImageDataModule):
         self.source = source
 
     @property
+    def archive_folder(self) -> Path:
+        """Of the training table, whether the archive is packed with its folder or without."""
+        return self.files_root
+
+    @property
     def files_root(self) -> Path:
         """The folder of the training table."""
         return self.tables[0].parent
@@ -67,7 +75,10 @@ class CsvTable(ImageDataModule):
             header, rows = _read(table)
             if self.path in header:
                 column = header.index(self.path)
-                yield from (table.parent / row[column] for _, row in rows)
+                for line, row in rows:
+                    if not row[column].strip():
+                        raise UserError(f"{table}, line {line}: the column {self.path!r} is empty")
+                    yield table.parent / row[column]
 
     def reading_settings(self) -> tuple[object, ...]:
         """Columns, shape and names decide too."""
@@ -106,6 +117,9 @@ class CsvTable(ImageDataModule):
             )
         column = header.index(self.label)
         labels = [(line, row[column]) for line, row in rows]
+        for line, label in labels:
+            if not label.strip():
+                raise UserError(f"{table}, line {line}: the column {self.label!r} is empty")
         if not labels:
             raise UserError(f"{table}: there are no images in it, only a header")
         return labels, header.index(self.path) if self.path in header else None
@@ -117,16 +131,23 @@ class CsvTable(ImageDataModule):
         if self.class_names is None and not all(t.lstrip("-").isdigit() for _, t in texts[0]):
             names = tuple(sorted({text for _, text in texts[0]}))
         elif self.class_names is None:
-            names = tuple(map(str, range(1 + max(int(text) for _, text in texts[0]))))
+            line, highest = max(texts[0], key=lambda row: int(row[1]))
+            if int(highest) >= max(MOST_CLASSES, len(texts[0])):
+                raise UserError(
+                    f"{self.tables[0]}, line {line}: the label {highest} would make as many classes; "
+                    f"expected at most {MOST_CLASSES}, or as many as there are images"
+                )
+            names = tuple(map(str, range(1 + int(highest))))
         else:
             names = tuple(self.class_names)
         index = {name: i for i, name in enumerate(names)}
-        by_number = {str(i): i for i in range(len(names))}
+        # A number is a position where somebody has named the positions.
+        by_number = {str(i): i for i in range(len(names))} if self.class_names else {}
         numbers = []
         for table, rows in zip(self.tables, texts, strict=True):
             labels = np.zeros(len(rows), np.int64)
             for row, (line, text) in enumerate(rows):
-                number = by_number.get(text, index.get(text))
+                number = index.get(text, by_number.get(text))
                 if number is None:
                     raise UserError(
                         f"{table}, line {line}: the label {text!r} is none of the "
@@ -166,8 +187,7 @@ def _read(table: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
     Raises:
         UserError: a column twice, or a row that is shorter or longer than the header.
     """
-    with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark in front
-        header = next(csv.reader(file), [])
+    header = next(_lines(table), (1, []))[1]
     for name in header:
         if header.count(name) > 1:
             raise UserError(f"{table}, line 1: the column {name!r} is there twice")
@@ -177,15 +197,26 @@ def _read(table: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
 
 
 def _rows(table: Path, num_columns: int) -> Iterable[tuple[int, list[str]]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    for line, row in itertools.islice(_lines(table), 1, None):
+        if len(row) != num_columns:
+            raise UserError(f"{table}, line {line}: {len(row)} cells, the header has {num_columns}")
+        yield line, row
+
+
+def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each line that is not blank."""
+    with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark in front
         reader = csv.reader(file)
-        next(reader)
-        for row in reader:
-            if len(row) != num_columns:
-                raise UserError(
-                    f"{table}, line {reader.line_num}: {len(row)} cells, the header has {num_columns}"
-                )
-            yield reader.line_num, row
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{table}, after line {reader.line_num}: it is not UTF-8; save it as CSV in UTF-8"
+            ) from error
+        except csv.Error as error:
+            raise UserError(f"{table}, line {reader.line_num}: {error}") from error
 
 
 def _pixels(

@@ -114,6 +114,23 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 @contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """While a process fetches files into `folder`, others wait; they look again afterwards."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".download.lock")
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror}; type data_dir=<a folder you may write>"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
     """A new folder whose entries move into `folder` at the end, unless there was an error.
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from glimpse.data.cache import PixelFormat, decode
 from glimpse.errors import UserError
 
-GPU_SHARE = 0.3  # of a GPU's free memory that the images may take; the network needs the rest
+GPU_SHARE = 0.3  # of a GPU's free memory that all images may take; the network needs the rest
 
 
 class Batch(NamedTuple):
@@ -172,12 +172,13 @@ class ArrayRows:
             yield Batch(images, labels, chosen)
 
 
-def fits_on_gpu(num_bytes: int, device: torch.device) -> bool:
-    """Whether an array may live on a GPU: it takes at most `GPU_SHARE` of what is free there."""
+def fits_on_gpu(num_bytes: int, device: torch.device, *, taken: int = 0) -> bool:
+    """Whether an array may live on a GPU: with the arrays that do already, `taken` bytes, it takes
+    at most `GPU_SHARE` of what was free before them."""
     if device.type != "cuda":
         return False
     free, _total = torch.cuda.mem_get_info(device)
-    return num_bytes <= GPU_SHARE * free
+    return taken + num_bytes <= GPU_SHARE * (taken + free)
 
 
 class DecodedRows:
@@ -197,14 +198,18 @@ class DecodedRows:
         self.pin_memory = pin_memory
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        batches = [chosen.tolist() for chosen in rows]
+        # A worker that hangs is an error, not a wait; one that decodes a whole batch is at work.
+        limit = 60 + max(map(len, batches), default=0)
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
-            batch_sampler=[chosen.tolist() for chosen in rows],
+            batch_sampler=batches,
+            generator=torch.Generator(),  # or it draws from the run's own, dropout's
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_interrupts_to_the_run,
             pin_memory=self.pin_memory,
-            timeout=60 if self.num_workers else 0,  # a worker that hangs is an error, not a wait
+            timeout=limit if self.num_workers else 0,
         )
         for batch in loader:
             if isinstance(batch, UserError):

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch
+from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
@@ -63,13 +63,14 @@ class MNIST(ImageDataModule):
             return
         base = (self.url or self.mirror).rstrip("/")
         local = base.startswith("file://")  # repacked (Debian's); gzip has a checksum of its own
-        for name, md5 in zip(FILES, self.md5s, strict=True):
-            archive = Archive(f"{base}/{name}.gz", None if local else f"md5:{md5}")
-            if self._file(name) is None:
-                fetched = fetch(archive, self._raw)
-                if fetched.parent != self._raw:  # of a file:// URL
-                    self._raw.mkdir(parents=True, exist_ok=True)
-                    (self._raw / fetched.name).write_bytes(fetched.read_bytes())
+        with one_at_a_time(self._raw):
+            for name, md5 in zip(FILES, self.md5s, strict=True):
+                archive = Archive(f"{base}/{name}.gz", None if local else f"md5:{md5}")
+                if self._file(name) is None:
+                    fetched = fetch(archive, self._raw)
+                    if fetched.parent != self._raw:  # of a file:// URL
+                        with whole_or_nothing(self._raw, fetched.name) as partial:
+                            (partial / fetched.name).write_bytes(fetched.read_bytes())
 
     def read(self) -> Source:
         """(60000, 28, 28, 1) and (10000, 28, 28, 1) uint8."""

@@ -27,7 +27,7 @@ from glimpse.data import splits
 from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import PixelFormat, Stored
-from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, unpack
+from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
@@ -131,11 +131,18 @@ class ImageDataModule(pl.LightningDataModule):
         """Read the format; called only where the cache does not hold its result yet."""
 
     def download(self) -> None:
-        """Fetch and unpack the archives, or what `data.url` names."""
-        if self.url is None:
-            for archive in self.archives:
-                unpack(fetch(archive, self.archive_folder), self.archive_folder)
+        """Fetch and unpack the archives, or what `data.url` names, unless another process does."""
+        archives = self._archives()
+        if not archives:
             return
+        with one_at_a_time(self.archive_folder):
+            if not self._has_files():
+                for archive in archives:
+                    unpack(fetch(archive, self.archive_folder), self.archive_folder)
+
+    def _archives(self) -> Sequence[Archive]:
+        if self.url is None:
+            return self.archives
         checksums = [a.checksum for a in self.archives]
         checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
         if checksum is None or not self.url.endswith(ARCHIVE_ENDINGS):
@@ -143,8 +150,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
                 "with its data.sha256"
             )
-        archive = Archive(self.url, checksum)
-        unpack(fetch(archive, self.archive_folder), self.archive_folder)
+        return [Archive(self.url, checksum)]
 
     @property
     def archive_folder(self) -> Path:
@@ -166,10 +172,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     def require_files(self) -> None:
         """Download what is not there."""
-        if not self.embedded and not any(True for _ in self.source_files()):
-            self.download()
-            if not any(True for _ in self.source_files()):
-                raise UserError(self.missing())
+        if self.embedded or self._has_files():
+            return
+        self.download()
+        if not self._has_files():
+            raise UserError(self.missing())
+
+    def _has_files(self) -> bool:
+        return any(True for _ in self.source_files())
 
     def setup(self, stage: str | None = None) -> None:
         """Draw the splits and state the `spec`; `prepare_data` comes first."""
@@ -308,7 +318,7 @@ class ImageDataModule(pl.LightningDataModule):
             )
         if len(rows) == len(part.labels):
             return image_cache.statistics(part.histogram)
-        return image_cache.statistics(image_cache.histogram(part.images[rows]))
+        return image_cache.statistics(image_cache.histogram(part.images, rows))
 
     # What a run asks ----------------------------------------------------------------------------
 
@@ -423,7 +433,8 @@ class ImageDataModule(pl.LightningDataModule):
                 pin_memory=pin_memory,
             )
         images = torch.from_numpy(part.images)
-        if not fits_on_gpu(images.nbytes, device):
+        taken = sum(rows.images.nbytes for (_, on), rows in self._on_gpu.items() if on == device)
+        if not fits_on_gpu(images.nbytes, device, taken=taken):
             return ArrayRows(images, labels, pin_memory=pin_memory)
         rows = ArrayRows(images.to(device), labels.to(device), pin_memory=False)
         self._on_gpu[name, device] = rows
