@@ -165,7 +165,11 @@ def test_groups_keep_their_ratio() -> None:
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("optimizer.lr=0", "type any rate above 0"), ("lr_find.start=1e37", "lower lr_find.start")],
+    [
+        ("optimizer.lr=0", "type any rate above 0"),
+        ("lr_find.start=1e37", "lower lr_find.start"),
+        ("lr_find.start=1e38", "expected less than lr_find.end=1e+38"),
+    ],
 )
 def test_rates_that_leave_no_curve(execute: Execute, option: str, message: str) -> None:
     options = ("optimizer=sgd", "lr_find.end=1e38")
@@ -197,3 +201,13 @@ def test_stopped_by_a_signal(
     assert stopped.value.exit_code == 130
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
+
+
+def test_the_command_scales_the_rate_of_matrices_too(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    muon = ("optimizer=muon", "optimizer.lr=0.01", "optimizer.matrix_lr=0.2")
+    folder = execute(*TINY, *muon, "lr_find.num_steps=40", "lr_find.end=1e6")
+    rate = read_suggestions(folder)["lr_find/valley"]
+    expected = f"optimizer.lr={rate:.2g} optimizer.matrix_lr={20 * rate:.2g}\n"
+    assert expected in capsys.readouterr().out

@@ -127,3 +127,14 @@ def test_its_state_can_be_saved_and_loaded() -> None:
         step(net, optimizer)
     for first, second in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_kernels_of_one_channel_each_are_no_matrices() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 12, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+    )  # fmt: skip
+    groups = build(net, "optimizer.weight_decay=0").param_groups
+    (matrices,) = [group["params"] for group in groups if group["is_muon"]]
+    assert [tuple(matrix.shape) for matrix in matrices] == [(12, 8, 1, 1)]

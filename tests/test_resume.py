@@ -12,6 +12,7 @@ import torch
 from conftest import Execute
 from glimpse.callbacks.stop import StopOnSignal
 from glimpse.errors import Interrupted
+from makers import MAKERS
 
 SMALL = (
     "data=synthetic", "data.shape=[1,12,12]", "data.num_train=100", "data.num_val=40",
@@ -72,6 +73,8 @@ def check_stopped_equals_unbroken(
         ("trainer.accumulate_grad_batches=2", ("on_train_batch_end", 1, 2)),
         ("trainer.limit_train_batches=5", ("on_train_batch_end", 1, 2)),
         ("optimizer=muon", ("on_train_batch_end", 1, 2)),
+        ("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
+        ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
     ],
 )
 def test_stopped_and_resumed_with_other_loops(
@@ -107,3 +110,25 @@ def test_stopped_and_resumed_equals_unbroken(
 ) -> None:
     options = (*SMALL, f"scheduler={scheduler}")
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, (hook, epoch, batch))
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_end"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_stopped_and_resumed_at_a_smaller_size(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int
+) -> None:
+    options = (*SMALL, "data.shape=[1,32,32]", "callbacks=[progressive_sizes]")
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, (hook, epoch, 1))
+
+
+def test_stopped_and_resumed_without_the_cache(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MAKERS["image_folder"](tmp_path / "data", per_class=20)
+    options = (
+        *SMALL[5:], "data=image_folder", f"data.root={tmp_path / 'data' / 'photos'}",
+        "data.presize=16", "data.batch_size=8", "data.cache=false", "data.num_workers=1",
+        "model.dropout=0.2",
+    )  # fmt: skip
+    where = ("on_train_batch_end", 1, 1)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)

@@ -163,6 +163,17 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
         _check_range(key, value)
     if resolved.task != "fit" and resolved.resume:
         raise UserError(f"task={resolved.task} has nothing to go on with: leave resume out")
+    if resolved.lr_find.start >= resolved.lr_find.end:
+        raise UserError(
+            f"lr_find.start={resolved.lr_find.start:g}: expected less than "
+            f"lr_find.end={resolved.lr_find.end:g}"
+        )
+    published = resolved.model.get("weights", "none") != "none"
+    if published and resolved.optimizer.get("matrix_lr") is not None:
+        raise UserError(
+            "optimizer.matrix_lr brings every matrix to a norm of its own, which undoes pretrained "
+            "weights: type optimizer.matrix_lr=null"
+        )
     if resolved.tta and not resolved.test:
         raise UserError("tta=flip is measured at the end, which test=false leaves out")
 

@@ -142,7 +142,8 @@ def find(
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
         console.print(f"curve: {picture}", markup=False)
-        console.print(f"train with: {_command(folder, suggested['valley'])}", markup=False)
+        command = _command(folder, config.optimizer, suggested["valley"])
+        console.print(f"train with: {command}", markup=False)
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}
 
 
@@ -156,7 +157,9 @@ def _for_the_test(config: DictConfig) -> DictConfig:
     }  # fmt: skip
     changed = OmegaConf.merge(config, {"trainer": steps})
     assert isinstance(changed, DictConfig)
-    chosen = {n: c for n, c in (config.callbacks or {}).items() if c and n != "pictures"}
+    # Nor progressive sizes: the rate is one for the full size, which comes at the end.
+    apart = ("pictures", "progressive_sizes")
+    chosen = {n: c for n, c in (config.callbacks or {}).items() if c and n not in apart}
     changed.callbacks = {n: c for n, c in chosen.items() if c._target_.startswith("glimpse.")}
     return changed
 
@@ -177,7 +180,7 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
     if len(losses) < FEWEST_POINTS:
         raise UserError(
             f"task=lr_find: the loss blew up after {len(smoothed)} steps, at a rate of "
-            f"{rates[len(smoothed) - 1]:.2g}: type a lower lr_find.start"
+            f"{rates[max(len(smoothed) - 1, 0)]:.2g}: type a lower lr_find.start"
         )
     return {
         "minimum/10": rates[first + int(losses.argmin())] / 10,
@@ -204,13 +207,16 @@ def valley(losses: NDArray[np.float64]) -> int:
     return start + (end - start) * 2 // 3
 
 
-def _command(folder: Path, rate: float) -> str:
-    """The training that was asked for, at this rate."""
+def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
+    """The training that was asked for, at this rate; other rates were scaled with it."""
     recorded = folder / ".hydra" / "overrides.yaml"
     listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
-    own = ("task=", "lr_find.", "optimizer.lr=")
+    own = ("task=", "lr_find.", "optimizer.lr=", "optimizer.matrix_lr=")
     kept = [override for override in map(str, listed) if not override.startswith(own)]
-    return shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:.2g}"])
+    rates = [f"optimizer.lr={rate:.2g}"]
+    if optimizer.get("matrix_lr") is not None:
+        rates.append(f"optimizer.matrix_lr={optimizer.matrix_lr * rate / optimizer.lr:.2g}")
+    return shlex.join(["python", "train.py", *kept, *rates])
 
 
 def _write_table(path: Path, test: RangeTest) -> None:

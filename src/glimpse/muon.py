@@ -3,7 +3,8 @@
 Source: K. Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks. The update of
 a matrix is its momentum with all singular values brought to about one. A convolution's kernel counts
 as a matrix (out, height × width × in), as in cifar10-airbench. A first matrix that reads pixels, the
-last matrix of a network, biases, norms and embeddings are AdamW's.
+last matrix of a network, kernels that read one channel each (of depthwise convolutions, which mix
+nothing), biases, norms and embeddings are AdamW's.
 
 There are two ways to size the update of a matrix. By default both share one rate and one weight
 decay: updates are scaled to the size of AdamW's (Liu et al. 2025, Muon is Scalable for LLM Training,
@@ -104,7 +105,7 @@ class Muon(AdamW):
             update = orthogonalised(ahead, group["num_iterations"])
             weights = _matrix(parameter)
             if group["keeps_norm"]:
-                parameter.mul_(len(weights) ** 0.5 / weights.norm())
+                parameter.mul_(len(weights) ** 0.5 / weights.norm().clamp_min(1e-12))
                 size = 1.0
             else:
                 parameter.mul_(1 - rate * group["weight_decay"])
@@ -137,7 +138,8 @@ def _hidden(parameters: list[Tensor]) -> list[Tensor]:
         return []
     first = matrices[0]  # reads features where the layers before it are not trained
     reads_pixels = first.ndim == 2 or first.shape[1] <= MOST_PIXEL_CHANNELS
-    return matrices[int(reads_pixels) : -1]
+    between = matrices[int(reads_pixels) : -1]
+    return [p for p in between if p.ndim == 2 or p.shape[1] > 1]
 
 
 def _matrix(values: Tensor) -> Tensor:

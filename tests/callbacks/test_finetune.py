@@ -79,14 +79,14 @@ def test_rates_rise_with_depth_and_follow_the_schedule(
     monkeypatch.setattr(Finetune, "on_train_batch_start", note)
     more = (
         "optimizer.decay_all=true",
-        "callbacks.finetune.depth_factor=0.0001",
+        "callbacks.finetune.depth_factor=0.001",
         "callbacks.finetune.backbone_factor=0.1",
     )
     execute(*FINETUNE, weights, f"scheduler={scheduler}", *more)
     assert len(seen) == 15
     for rates in seen:
         factors = [rate / rates[0] for rate in rates]
-        assert factors == pytest.approx([1.0, *(10.0 ** -(i + 1) for i in range(1, GROUPS + 1))])
+        assert factors == pytest.approx([1.0, *(10.0**-i for i in range(1, GROUPS + 1))])
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int) -> None:

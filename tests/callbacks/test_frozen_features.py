@@ -98,6 +98,12 @@ def test_a_resumed_probe_equals_an_unbroken_one(
         assert torch.equal(states[0][name], states[1][name]), name
 
 
+def test_in_double_precision(execute: Execute, options: tuple[str, ...]) -> None:
+    chosen = [o for o in options if not o.startswith("trainer.precision")]
+    folder = execute(*chosen, "trainer.precision=64-true", "trainer.max_epochs=1")
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+
+
 def test_augmentation_is_refused(execute: Execute, options: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=r"cannot be augmented: type augment=none"):
         execute(*options, "augment=flip")

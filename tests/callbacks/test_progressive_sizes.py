@@ -70,3 +70,18 @@ def test_stages_that_do_not_fit_are_refused(fractions: list[float], until: list[
 def test_the_choice_composes() -> None:
     config, _ = composed("callbacks=[progressive_sizes]")
     assert config.callbacks.progressive_sizes.until == [0.25, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("trainer.max_epochs=2",), "the last of 24×24: type trainer.max_epochs=3 or more"),
+        (("model=mlp",), "MLP does not take images of 16×16"),
+    ],
+)
+def test_what_would_never_be_trained_is_refused_before_it(
+    execute: Execute, options: tuple[str, ...], message: str
+) -> None:
+    given = [o for o in OPTIONS if not o.startswith("model") or options[0].startswith("trainer")]
+    with pytest.raises(UserError, match=message):
+        execute(*given, *options)

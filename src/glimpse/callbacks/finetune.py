@@ -23,6 +23,7 @@ from glimpse.errors import UserError
 from glimpse.models.pretrained import Pretrained
 
 GROUPS = 4  # of the backbone's parameters, by depth; each has a rate
+HEAD = GROUPS
 
 
 class Finetune(Callback):
@@ -68,13 +69,16 @@ class Finetune(Callback):
         """Divide the optimizer's groups by depth: the head first, whose rate is the one logged."""
         body = list(self.backbone.parameters())
         depth = {parameter: i * GROUPS // len(body) for i, parameter in enumerate(body)}
+        factors = {HEAD: 1.0}
+        for level in reversed(range(GROUPS)):
+            from_the_last = 1 - level / (GROUPS - 1)
+            factors[level] = self.backbone_factor * self.depth_factor**from_the_last
         groups: list[dict[str, Any]] = []
         for group in optimizer.param_groups:
-            for level in range(GROUPS, -1, -1):
-                parameters = [p for p in group["params"] if depth.get(p, GROUPS) == level]
-                rate = group["lr"] * self.depth_factor ** (1 - level / GROUPS)
-                rate *= 1.0 if level == GROUPS else self.backbone_factor
-                groups += [group | {"params": parameters, "lr": rate}] if parameters else []
+            for level, factor in factors.items():
+                parameters = [p for p in group["params"] if depth.get(p, HEAD) == level]
+                changed = group | {"params": parameters, "lr": group["lr"] * factor}
+                groups += [changed] if parameters else []
         optimizer.param_groups[:] = groups
         return optimizer
 

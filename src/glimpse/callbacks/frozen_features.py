@@ -67,7 +67,8 @@ class FrozenFeatures(Callback):
         settings = (self.data.fingerprint, self.data.spec, trainer.precision)
         digest = hashlib.sha256(repr((*settings, self.network.architecture)).encode())
         for tensor in self.network.backbone.state_dict().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            as_bytes = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(as_bytes.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()
@@ -83,8 +84,9 @@ class FrozenFeatures(Callback):
         for name, split in splits.items():
             for batch in tqdm(self.data.loader(name), f"features, {name}", disable=None):
                 moved = self.data.transfer_batch_to_device(batch, device, 0)
+                images = trainer.precision_plugin.convert_input(self.data.to_network(moved).images)
                 with trainer.precision_plugin.forward_context():
-                    features = self.network.features(self.data.to_network(moved).images)
+                    features = self.network.features(images)
                 found[split.part][batch.indices.cpu().numpy()] = features.float().cpu().numpy()
         self.network.train()
         return found

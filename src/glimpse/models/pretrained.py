@@ -28,7 +28,23 @@ from glimpse.models.sizes import ImageTooSmallError
 # Their weights are TensorFlow's; where torchvision builds them with weights, the network itself goes
 # over to these statistics. We build without, and do it in the one place where we do it for all.
 TENSORFLOW_STATISTICS = {"googlenet": (0.5, 0.5, 0.5), "inception_v3": (0.5, 0.5, 0.5)}
-SIDES = (16, 32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)  # tried, for the error
+SIDES = (
+    16,
+    32,
+    64,
+    96,
+    128,
+    160,
+    192,
+    224,
+    256,
+    299,
+    320,
+    384,
+    448,
+    512,
+    518,
+)  # tried, for the error
 
 
 @dataclass(frozen=True)
@@ -181,8 +197,9 @@ class Pretrained(nn.Module):
     def _fetch(self) -> Mapping[str, Tensor]:
         try:
             return self._library.fetch()
-        except (OSError, RuntimeError) as error:  # no network; a wrong checksum; there are none
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except Exception as error:  # no network, a wrong checksum, half a file: each library's own
+            message = (str(error).splitlines() or ["no message"])[0]
+            reason = f"{type(error).__name__}: {message}"
             raise UserError(
                 f"cannot fetch the weights of {self.architecture} from {self._library.origin} "
                 f"({reason}): type model.weights=<file> for a copy, or model.weights=none"
@@ -218,11 +235,13 @@ def _from_torchvision(name: str, num_classes: int) -> Architecture:
     options: dict[str, Any] = {}
     if name in TENSORFLOW_STATISTICS:
         options = {"aux_logits": False, "init_weights": True}
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    if name.startswith("vit_"):  # their position embedding is of one size
+        options = {"image_size": weights.meta["min_size"][0]}
     network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     layers = dict(network.named_modules())
     last = [n for n, layer in layers.items() if isinstance(layer, nn.Linear)]
     last = last or [n for n, layer in layers.items() if isinstance(layer, nn.Conv2d)]
-    weights = torchvision.models.get_model_weights(name).DEFAULT
     expects = weights.transforms()
     return Architecture(
         network,

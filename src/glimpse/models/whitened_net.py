@@ -19,6 +19,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.models.sizes import require
 
 LOGIT_SCALE = 1 / 9
+LOOKED_AT_TOGETHER = 64  # images, whose patches take patch² times their memory
 WHITENING_EPS = 5e-4  # added to the patches' variances, of images normalised to variance one
 
 
@@ -55,10 +56,18 @@ class WhitenedNet(nn.Module):
     @torch.no_grad()
     def look_at(self, images: Tensor) -> None:
         """Set the first layer from some training images (N, C, H, W), as the network sees them."""
-        patches = F.unfold(images.float(), self.whiten.kernel_size)
-        patches = patches.transpose(1, 2).flatten(0, 1)  # (M, C·patch²)
-        patches = patches - patches.mean(0)
-        variances, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))  # rising
+        total = torch.zeros(())
+        products = torch.zeros(())
+        num_patches = 0
+        for some in torch.split(images, LOOKED_AT_TOGETHER):
+            patches = F.unfold(some.float(), self.whiten.kernel_size).transpose(1, 2).flatten(0, 1)
+            patches = patches.double()  # (M, C·patch²)
+            total = total + patches.sum(0)
+            products = products + patches.T @ patches
+            num_patches += len(patches)
+        mean = total / num_patches
+        covariance = products / num_patches - torch.outer(mean, mean)
+        variances, vectors = torch.linalg.eigh(covariance.float())  # rising
         scaled = (vectors / (variances + WHITENING_EPS).sqrt()).T.flip(0)  # (C·patch²)²
         filters = scaled.view(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.copy_(torch.cat((filters, -filters)))

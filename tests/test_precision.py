@@ -1,0 +1,69 @@
+"""Which precision and layout `trainer.precision=auto` picks: on every kind of processor."""
+
+import pytest
+import torch
+from torch import nn
+
+from glimpse import precision
+from glimpse.data.spec import ImageSpec
+
+FP32, BF16 = "32-true", "bf16-mixed"
+PLAIN, LAST = torch.contiguous_format, torch.channels_last
+
+
+def spec(side: int) -> ImageSpec:
+    return ImageSpec(
+        num_classes=2, class_names=("a", "b"), channels=3, height=side, width=side,
+        mean=(0.0,) * 3, std=(1.0,) * 3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "hardware", "side", "channels", "name", "layout"),
+    [
+        ("cuda", "tensor cores", 64, 64, BF16, LAST),
+        ("cpu", "AMX", 64, 64, BF16, LAST),
+        ("cpu", "AMX", 16, 16, BF16, LAST),
+        ("cpu", "AMX", 15, 64, FP32, PLAIN),
+        ("cpu", "AMX", 64, 15, FP32, PLAIN),
+        ("cpu", None, 64, 64, FP32, LAST),
+        ("cuda", None, 64, 64, FP32, LAST),
+        ("mps", None, 64, 64, FP32, PLAIN),
+    ],
+)
+def test_the_rule(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    hardware: str | None,
+    side: int,
+    channels: int,
+    name: str,
+    layout: torch.memory_format,
+) -> None:
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: hardware)
+    network = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 8, 3))
+    chosen = precision.choose("auto", network, spec(side), device)
+    assert (chosen.name, chosen.memory_format) == (name, layout)
+    if chosen.name == BF16:
+        assert hardware is not None
+        assert hardware in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "AMX"),
+        ({"avx512_bf16": True}, "AVX512-BF16"),
+        ({"avx2": True}, None),
+    ],
+)
+def test_what_counts_as_fast(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert precision.bf16_hardware.__wrapped__("cpu") == expected
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    assert precision.choose("bf16-mixed", linear, spec(2), "cpu").name == BF16
