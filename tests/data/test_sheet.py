@@ -10,7 +10,7 @@ from PIL import Image
 
 from glimpse.data.augment.flips import Flip
 from glimpse.data.digits import Digits
-from glimpse.data.sheet import CELL, DPI, SIDE, TITLE, draw_batch, draw_grids
+from glimpse.data.sheet import CELL, DPI, SIDE, TITLE, _name, draw_batch, draw_grids
 
 COMMON: dict[str, Any] = {"data_dir": "", "seed": 0, "batch_size": 4, "val_fraction": 0.0}
 
@@ -66,7 +66,14 @@ def test_a_small_training_set_is_shown_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(3, 20, 40), (1, 40, 20)])
 def test_names_of_any_kind_stay_below_their_image(tmp_path: Path, size: tuple[int, ...]) -> None:
     labels = ["$x", "a" * 200, "", "one two three four five six seven eight nine", "b\nc"]
-    draw_grids({"grey": torch.full((5, *size), 0.5)}, labels, tmp_path / "names.png")
+    draw_grids({"grey": torch.full((5, *size), 0.5)}, {"grey": labels}, tmp_path / "names.png")
     picture = pixels(tmp_path / "names.png")
     between = [picture[int(TITLE * DPI) + 5 :, int(n * CELL * DPI)] for n in range(1, 5)]
     assert all(column.min() == 255 for column in between)  # nothing reaches into the next cell
+
+
+def test_mixed_images_are_called_by_their_shares() -> None:
+    names = ("cat", "dog", "owl")
+    assert _name(torch.tensor(1), names) == "dog"
+    assert _name(torch.tensor([0.0, 1.0, 0.0]), names) == "dog"
+    assert _name(torch.tensor([0.25, 0.0, 0.75]), names) == "75% owl\n25% cat"

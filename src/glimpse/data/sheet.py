@@ -38,26 +38,42 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
             "before augmentation": data.to_network(batch),
             f"after {type(data.augment).__name__}": data.to_network(batch, training=True, epoch=0),
         }
-    labels = [data.spec.class_names[label] for label in batch.labels.tolist()]
-    draw_grids({title: data.to_pixels(b.images) for title, b in grids.items()}, labels, path)
+    images = {title: data.to_pixels(seen.images) for title, seen in grids.items()}
+    names = data.spec.class_names
+    labels = {title: [_name(x, names) for x in seen.labels] for title, seen in grids.items()}
+    draw_grids(images, labels, path)
 
 
-def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -> None:
+def _name(label: Tensor, class_names: Sequence[str]) -> str:
+    """A class, or the two that mixup and cutmix made an image of, with their shares."""
+    if label.ndim == 0:
+        return class_names[int(label)]
+    share, found = label.topk(min(2, len(label)))
+    parts = zip(share.tolist(), found.tolist(), strict=True)
+    mixed = [f"{part:.0%} {class_names[number]}" for part, number in parts if part >= 0.005]
+    return class_names[int(found[0])] if len(mixed) == 1 else "\n".join(mixed)
+
+
+def draw_grids(
+    grids: Mapping[str, Tensor], labels: Mapping[str, Sequence[str]], path: Path
+) -> None:
     """Write a PNG of grids side by side, with a title above each and a label below each image.
 
     Args:
         grids: by title, images (B, C, H, W) in [0, 1]; C is 1 or 3.
-        labels: B of them; what is longer than two lines is cut. One with a line break has its lines
+        labels: by title, B of them; what is longer than two lines is cut. One with a line break has its lines
             as they are, each cut to the image's width.
         path: of the PNG.
     """
     from matplotlib.figure import Figure  # a second, only when drawing
 
-    lines = [_lines(label) for label in labels]
-    columns = min(COLUMNS, len(labels))
-    rows = -(-len(labels) // columns)
+    lines = {title: [_lines(label) for label in texts] for title, texts in labels.items()}
+    num_lines = max(len(label) for texts in lines.values() for label in texts)
+    num_images = len(next(iter(grids.values())))
+    columns = min(COLUMNS, num_images)
+    rows = -(-num_images // columns)
     tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
-    grid_width, row_height = columns * CELL, tallest + (max(map(len, lines)) + 1) * LINE
+    grid_width, row_height = columns * CELL, tallest + (num_lines + 1) * LINE
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
     height = TITLE + rows * row_height
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -69,7 +85,7 @@ def draw_grids(grids: Mapping[str, Tensor], labels: Sequence[str], path: Path) -
         axes.text(left + CELL - SIDE, TITLE / 2, title, va="center", weight="bold")
         scale = SIDE / max(images.shape[2:])
         image_height, image_width = images.shape[2] * scale, images.shape[3] * scale
-        for place, (image, label) in enumerate(zip(images.cpu(), lines, strict=True)):
+        for place, (image, label) in enumerate(zip(images.cpu(), lines[title], strict=True)):
             row, column = divmod(place, columns)
             middle, top = left + (column + 0.5) * CELL, TITLE + row * row_height
             bottom = top + image_height

@@ -119,7 +119,7 @@ def draw_answers(
         for actual, answer, confidence in answers
     ]
     title = f"{title}: actual class → predicted class, its probability"
-    draw_grids({title: images(positions)}, labels, path)
+    draw_grids({title: images(positions)}, {title: labels}, path)
 
 
 def draw_curves_over(
