@@ -116,6 +116,36 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["callbacks=[finetune,frozen_features]"],
+            "frozen_features and finetune do not go together",
+        ),
+        (["callbacks=[early_stopping,progressive_sizes]"], "until the last size; leave one out"),
+        (["callbacks=[progressive_sizes]", "scheduler=plateau"], "type scheduler=onecycle"),
+        (
+            ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
+            "undoes pretrained weights",
+        ),
+        (
+            ["lr_find.start=1", "lr_find.end=0.1"],
+            "lr_find.start=1: expected less than lr_find.end=0.1",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        composed(*overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:
+    composed("callbacks=[finetune,frozen_features]", "callbacks.finetune=null")
+    composed("model=pretrained", "model.weights=none", "optimizer=muon", "optimizer.matrix_lr=0.1")
+
+
+@pytest.mark.parametrize(
     "target",
     [
         "torch.nn.functional.relu",  # a function, not of glimpse

@@ -132,3 +132,10 @@ def test_stopped_and_resumed_without_the_cache(
     )  # fmt: skip
     where = ("on_train_batch_end", 1, 1)
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)
+
+
+def test_a_resumed_run_takes_another_weight_decay(execute: Execute) -> None:
+    folder = execute(*SMALL, "optimizer=adamw", "trainer.max_epochs=1")
+    more = ("optimizer=adamw", "optimizer.weight_decay=0", "trainer.max_epochs=2")
+    execute(*SMALL, *more, f"resume={folder}", folder=folder)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3

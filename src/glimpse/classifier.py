@@ -268,6 +268,13 @@ class ImageClassifier(pl.LightningModule):
                 raise UserError(
                     f"resume: the checkpoint has another {group}; start a new run with this one"
                 )
+        for name in ("finetune", "frozen_features"):  # they divide the optimizer's parameters
+            was, is_now = (bool((c["callbacks"] or {}).get(name)) for c in (before, now))
+            if was != is_now:
+                raise UserError(
+                    f"resume: the checkpoint was trained with{'' if was else 'out'} {name}; "
+                    f"{'leave it in' if was else 'leave it out of'} callbacks"
+                )
         if "training_weights" in checkpoint and not (now["callbacks"] or {}).get("ema"):
             raise UserError(
                 "resume: the checkpoint holds a moving average beside the training weights; "

@@ -127,6 +127,13 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+# Callbacks that undo each other, or what one of them watches; and why.
+APART: tuple[tuple[str, str, str], ...] = (
+    ("frozen_features", "finetune", "features computed once cannot be trained"),
+    ("frozen_features", "progressive_sizes", "features computed once have no size"),
+    ("early_stopping", "progressive_sizes", "small images make val/loss worse until the last size"),
+)
+
 NOT_KNOWN_YET = "???"  # as OmegaConf writes it
 TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values that have keys of their own
 
@@ -167,6 +174,15 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
         raise UserError(
             f"lr_find.start={resolved.lr_find.start:g}: expected less than "
             f"lr_find.end={resolved.lr_find.end:g}"
+        )
+    chosen = {name for name, node in (resolved.callbacks or {}).items() if node}
+    for one, other, why in APART:
+        if {one, other} <= chosen:
+            raise UserError(f"callbacks={one} and {other} do not go together: {why}; leave one out")
+    if "progressive_sizes" in chosen and choices.get("scheduler") == "plateau":
+        raise UserError(
+            "scheduler=plateau watches val/loss, which progressive_sizes makes worse until the last "
+            "size: type scheduler=onecycle"
         )
     published = resolved.model.get("weights", "none") != "none"
     if published and resolved.optimizer.get("matrix_lr") is not None:

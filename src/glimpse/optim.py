@@ -41,7 +41,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     decay_all = arguments.pop("decay_all", True)
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters}]
-    if not decay_all and arguments.get("weight_decay"):
+    if not decay_all and "weight_decay" in arguments:  # 0 too: a resumed run may change it
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2]},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

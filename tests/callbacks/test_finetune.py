@@ -132,3 +132,12 @@ def test_without_pretrained_weights_it_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=f"freezes layers.*{message}.*type model=pretrained"):
         execute("data=digits", "trainer=cpu", *options, f"callbacks=[{callback}]")
+
+
+def test_a_resumed_run_keeps_it(execute: Execute, weights: str) -> None:
+    folder = execute(*FINETUNE, weights, "trainer.max_epochs=2")
+    with pytest.raises(UserError, match="trained with finetune; leave it in callbacks"):
+        execute(
+            *FINETUNE, weights, "trainer.max_epochs=4", f"resume={folder}", "callbacks=[]",
+            folder=folder,
+        )  # fmt: skip
