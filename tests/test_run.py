@@ -342,7 +342,7 @@ NEED_WEIGHTS = ("finetune", "frozen_features")
 @pytest.mark.parametrize("callbacks", choices("callbacks"))
 def test_callbacks_are_switched_on_by_name(execute: Execute, callbacks: str) -> None:
     model = ("model=pretrained",) if callbacks in NEED_WEIGHTS else ()
-    folder = execute(*TINY, *model, f"callbacks=[{callbacks}]")
+    folder = execute(*TINY, *model, f"callbacks=[{callbacks}]", "trainer.max_epochs=3")
     assert read_summary(folder)["status"] == "finished"
 
 
