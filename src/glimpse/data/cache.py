@@ -216,9 +216,11 @@ def _store(
     decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)
     bad: dict[int, str] = {}
-    for found, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
-        counts += found
-        bad |= empty
+    with file.open("r+b") as opened:
+        for found, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
+            counts += found
+            bad |= empty
+            os.fsync(opened.fileno())  # here, where the processes that decode need not wait for it
     return counts, bad
 
 
@@ -281,7 +283,6 @@ def _decode_chunk(
             if not skip_unreadable:
                 raise
             bad[row] = str(error)
-    array.flush()
     return histogram(array, np.array(filled, np.int64)), bad
 
 
