@@ -1,5 +1,6 @@
 """Images are decoded once, rightly, and what cannot be decoded is named."""
 
+import errno
 import multiprocessing
 import os
 import struct
@@ -180,6 +181,20 @@ def test_an_error_leaves_no_cache_behind(files: Files, tmp_path: Path) -> None:
     files.paths[6].write_bytes(whole)
     _, parts = build(folder, files)
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve")
+def test_a_full_disk_is_found_out_before_decoding(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int, _start: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(cache, "decode", never)
+    with pytest.raises(UserError, match=r"No space left on device; type data\.cache=false"):
+        build(tmp_path / "cache", files)
+    assert not list(tmp_path.glob("cache*partial*"))
 
 
 def test_an_error_in_a_decoding_process_names_the_file(
