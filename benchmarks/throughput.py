@@ -59,7 +59,7 @@ TASKS = (
     Task("fashion_mnist mlp", (1, 28, 28), 10, 30_000, ("model=mlp", "model.widths=[256,256]")),
     Task("fashion_mnist small_convnet", (1, 28, 28), 10, 20_000, ("model=small_convnet",)),
     Task("cifar10 convnet", (3, 32, 32), 10, 4_000, ("model=convnet", "augment=crop_flip")),
-    Task("tiny_imagenet convnet", (3, 64, 64), 200, 1_600, ("model=convnet",)),
+    Task("tiny_imagenet convnet", (3, 64, 64), 200, 3_200, ("model=convnet",)),
 )
 BATCH_SIZE = 128
 LOADER = "pets 224 px, presize, loader alone"

@@ -487,7 +487,7 @@ class ImageDataModule(pl.LightningDataModule):
         return Batch(self._normalised(images), labels, batch.indices)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in the layout the network wants; one pass or two."""
+        """(B, C, H, W) uint8 to float32 in the layout the network wants."""
         if self._preprocess.mean.device != images.device:
             self._preprocess.to(images.device)
         return self._preprocess.normalised(images.contiguous(memory_format=self.memory_format))

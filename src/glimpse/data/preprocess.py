@@ -32,7 +32,8 @@ class Preprocess(nn.Module):
         return self.normalised(resized(images, self.size))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """The same without the sizing, in one pass or two."""
+        """The same without the sizing. In place: a CPU is slower at fetching memory than at arithmetic."""
+        values = images.float()
         if self.is_plain:
-            return images / 255
-        return (images - self.mean).mul_(self.scale)
+            return values.div_(255)
+        return values.sub_(self.mean).mul_(self.scale)

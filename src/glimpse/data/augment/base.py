@@ -101,7 +101,7 @@ def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def looked_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Replace each value of (B, C, H, W) uint8 images by its entry in (B, C, 256) tables; (B, 1, 256)
-    are for all channels."""
+    """Replace each value of (B, C, H, W) images, whole numbers from 0 to 255 of any type, by its entry
+    in (B, C, 256) tables; (B, 1, 256) are for all channels."""
     values = images.reshape(*tables.shape[:2], -1).long()
     return tables.gather(2, values).view(images.shape)

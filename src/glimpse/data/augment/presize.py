@@ -66,7 +66,7 @@ class Presize(Augmentation):
         height, width = size
         whole = (images, self.homographies(draws, width / height), self.lighting(draws)[:, None])
         # A CPU takes three times as long over a batch of photos whose floats its caches do not hold.
-        num_together = len(images) if images.is_cuda else 16
+        num_together = 2 * torch.get_num_threads() if images.device.type == "cpu" else len(images)
         parts = zip(*(torch.split(tensor, num_together) for tensor in whole), strict=True)
         return torch.cat([looked_up(warped(part, h, size), tables) for part, h, tables in parts])
 
@@ -127,7 +127,8 @@ class Presize(Augmentation):
 
 
 def warped(images: Tensor, homographies: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) uint8 images at (height, width) pixels through (B, 3, 3) matrices.
+    """(B, C, H, W) uint8 images through (B, 3, 3) matrices: (B, C, height, width) float32, rounded to
+    whole numbers from 0 to 255.
 
     Bilinear, mirrored outside. Where the image shrinks to less than two thirds, each pixel is the
     mean of 2×2 or more places spread evenly over it.
@@ -137,12 +138,12 @@ def warped(images: Tensor, homographies: Tensor, size: tuple[int, int]) -> Tenso
     x = _places(width * num_places, images.device)
     y = _places(height * num_places, images.device)[:, None]
     h = homographies[:, :, :, None, None]
-    # each is one pass: what depends on the row alone is added up before
-    across, down, scale = (h[:, i, 0] * x + (h[:, i, 1] * y + h[:, i, 2]) for i in range(3))
-    grid = torch.stack((across / scale, down / scale), 3)
+    # one pass over the pixels: what depends on the row alone is added up before
+    places = h[:, :, 0] * x + (h[:, :, 1] * y + h[:, :, 2])
+    grid = places[:, :2].div_(places[:, 2:]).permute(0, 2, 3, 1)  # (B, height, width, 2)
     images = images.to(torch.float32, memory_format=torch.contiguous_format)  # read faster so
     seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return to_bytes(F.avg_pool2d(seen, num_places) if num_places > 1 else seen)
+    return (F.avg_pool2d(seen, num_places) if num_places > 1 else seen).round_()
 
 
 def _places(num: int, device: torch.device) -> Tensor:
