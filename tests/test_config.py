@@ -141,7 +141,7 @@ def test_what_does_not_go_together_is_one_line(overrides: list[str], message: st
 
 
 def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:
-    composed("callbacks=[finetune,frozen_features]", "callbacks.finetune=null")
+    composed("model=pretrained", "callbacks=[finetune,frozen_features]", "callbacks.finetune=null")
     composed("model=pretrained", "model.weights=none", "optimizer=muon", "optimizer.matrix_lr=0.1")
 
 

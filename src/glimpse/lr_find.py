@@ -161,6 +161,9 @@ def _for_the_test(config: DictConfig) -> DictConfig:
     apart = ("pictures", "progressive_sizes")
     chosen = {n: c for n, c in (config.callbacks or {}).items() if c and n not in apart}
     changed.callbacks = {n: c for n, c in chosen.items() if c._target_.startswith("glimpse.")}
+    finetune = changed.callbacks.get("finetune")
+    if finetune and finetune.frozen_epochs:  # the rate is the head's, as it is when training begins
+        finetune.frozen_epochs = num_steps
     return changed
 
 

@@ -65,6 +65,28 @@ def test_statistics_move_where_asked(execute: Execute, weights: str) -> None:
     assert state(folder)[f"network.{name}"] == 2 * 5  # batches of the epochs after the first
 
 
+@pytest.mark.parametrize(("frozen_epochs", "phases"), [(1, {True}), (0, {False})])
+def test_the_rate_finder_stays_in_the_first_phase(
+    execute: Execute,
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    frozen_epochs: int,
+    phases: set[bool],
+) -> None:
+    seen: list[bool | None] = []
+    original = Finetune.on_train_batch_start
+
+    def note(self: Finetune, trainer: pl.Trainer, *rest: Any) -> None:
+        original(self, trainer, *rest)
+        seen.append(self._frozen)
+
+    monkeypatch.setattr(Finetune, "on_train_batch_start", note)
+    epochs = f"callbacks.finetune.frozen_epochs={frozen_epochs}"
+    execute(*FINETUNE, weights, epochs, "task=lr_find", "lr_find.num_steps=20", "lr_find.end=1e-3")
+    assert len(seen) == 20  # in four epochs
+    assert set(seen) == phases
+
+
 @pytest.mark.parametrize("scheduler", choices("scheduler"))
 def test_rates_rise_with_depth_and_follow_the_schedule(
     execute: Execute, weights: str, monkeypatch: pytest.MonkeyPatch, scheduler: str

@@ -39,7 +39,7 @@ class Finetune(Callback):
             The head has learnt with those of the weights, and those of few images are worse.
 
     Raises:
-        UserError: from `setup`, where there are no pretrained weights, or several processes.
+        UserError: from `setup`, where several processes train.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Finetune(Callback):
         """Before the optimizer is made: give it a rate for each depth."""
         if stage != "fit":
             return
-        self.backbone = require_pretrained(trainer, pl_module, "finetune").backbone
+        self.backbone = require_one_process(trainer, pl_module, "finetune").backbone
         assert isinstance(pl_module, ImageClassifier)
         make = pl_module.make_optimizer
         pl_module.make_optimizer = lambda network: self._by_depth(make(network))
@@ -92,22 +92,17 @@ class Finetune(Callback):
                     layer.eval()
 
 
-def require_pretrained(
+def require_one_process(
     trainer: pl.Trainer, classifier: pl.LightningModule, callback: str
 ) -> Pretrained:
-    """The network, where freezing it makes sense and works.
+    """The network, where freezing it works; that it has pretrained weights is known from the
+    configuration.
 
     Raises:
-        UserError: it has no pretrained weights, or several processes train it.
+        UserError: several processes train it.
     """
     network = classifier.network
-    assert isinstance(network, nn.Module)
-    if not isinstance(network, Pretrained) or network.weights == "none":
-        found = "model.weights=none" if isinstance(network, Pretrained) else "this model"
-        raise UserError(
-            f"callbacks=[{callback}] freezes layers, which needs pretrained weights; {found} has "
-            "none: type model=pretrained model.weights=default"
-        )
+    assert isinstance(network, Pretrained)
     if trainer.world_size > 1:  # DDP never averages gradients of what was frozen when it began
         raise UserError(
             f"callbacks=[{callback}] works in one process, not in {trainer.world_size}: "

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from glimpse.callbacks.finetune import require_pretrained
+from glimpse.callbacks.finetune import require_one_process
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
@@ -31,14 +31,14 @@ class FrozenFeatures(Callback):
     """Train the head of a pretrained network on features computed once.
 
     Raises:
-        UserError: from `setup`, where there are no pretrained weights, or images are augmented.
+        UserError: from `setup`, where several processes train, or images are augmented.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before the optimizer is made, which then takes the head alone."""
         if stage != "fit":
             return
-        self.network = require_pretrained(trainer, pl_module, "frozen_features")
+        self.network = require_one_process(trainer, pl_module, "frozen_features")
         self.data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.data.augment is not None:
             raise UserError(
