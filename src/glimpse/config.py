@@ -187,9 +187,9 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     published = resolved.model.get("weights", "none") != "none"
     for name in ("finetune", "frozen_features"):
         if name in chosen and not published:
-            found = "model.weights=none" if "weights" in resolved.model else "this model"
+            without = "model.weights=none" if "weights" in resolved.model else "this model"
             raise UserError(
-                f"callbacks=[{name}] freezes layers, which needs pretrained weights; {found} has "
+                f"callbacks=[{name}] freezes layers, which needs pretrained weights; {without} has "
                 "none: type model=pretrained model.weights=default"
             )
     if published and resolved.optimizer.get("matrix_lr") is not None:
