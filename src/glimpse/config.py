@@ -184,10 +184,11 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
             "scheduler=plateau watches val/loss, which progressive_sizes makes worse until the last "
             "size: type scheduler=onecycle"
         )
-    published = resolved.model.get("weights", "none") != "none"
+    pretrained = resolved.model._target_ == "glimpse.models.pretrained.Pretrained"
+    published = pretrained and resolved.model.weights != "none"
     for name in ("finetune", "frozen_features"):
         if name in chosen and not published:
-            without = "model.weights=none" if "weights" in resolved.model else "this model"
+            without = "model.weights=none" if pretrained else "this model"
             raise UserError(
                 f"callbacks=[{name}] freezes layers, which needs pretrained weights; {without} has "
                 "none: type model=pretrained model.weights=default"

@@ -20,6 +20,7 @@ from torch import Tensor
 from glimpse.data.augment.base import Augmentation, Draws, looked_up, to_bytes
 
 SHAPES = (3 / 4, 4 / 3)  # width : height of a crop, relative to the image's own
+PIXELS_FOR_A_CORE = 2 * 256**2  # of stored images, changed at a time
 _EPSILON = 1e-6  # black and white have no logit
 
 
@@ -65,8 +66,10 @@ class Presize(Augmentation):
         """From the stored images straight to (height, width) pixels."""
         height, width = size
         whole = (images, self.homographies(draws, width / height), self.lighting(draws)[:, None])
-        # A CPU takes three times as long over a batch of photos whose floats its caches do not hold.
-        num_together = 2 * torch.get_num_threads() if images.device.type == "cpu" else len(images)
+        num_together = len(images)
+        if images.device.type == "cpu":  # three times as slow if its caches cannot hold the floats
+            each = max(1, PIXELS_FOR_A_CORE // (images.shape[2] * images.shape[3]))
+            num_together = each * torch.get_num_threads()
         parts = zip(*(torch.split(tensor, num_together) for tensor in whole), strict=True)
         return torch.cat([looked_up(warped(part, h, size), tables) for part, h, tables in parts])
 
