@@ -23,7 +23,8 @@ def test_its_answers_have_variance_one_and_no_correlation(patch: int, stride: in
     torch.manual_seed(0)
     network = WhitenedNet(SPEC, widths=[64, 64], patch=patch, stride=stride)
     network.look_at(images())
-    answers = network.whiten(images()).detach().transpose(0, 1).flatten(1)  # (2·half, M)
+    answers = F.conv2d(images(), network.whiten.weight, stride=stride)  # without the padding
+    answers = answers.transpose(0, 1).flatten(1)  # (2·half, M)
     half = len(answers) // 2
     assert half == 3 * patch**2
     torch.testing.assert_close(answers[:half], -answers[half:])
@@ -33,6 +34,19 @@ def test_its_answers_have_variance_one_and_no_correlation(patch: int, stride: in
     assert covariance.diag().max() < 1.05
     off_diagonal = covariance - torch.diag(covariance.diag())
     assert off_diagonal.abs().max() < 0.05
+
+
+def test_eps_keeps_directions_of_little_variance_faint() -> None:
+    for eps, largest in ((1e-4, 100), (0.25, 2)):
+        network = WhitenedNet(SPEC, patch=3, stride=2, eps=eps)
+        network.look_at(images())
+        amplified = network.whiten.weight.flatten(1).norm(dim=1).max().item()
+        assert 0.9 * largest < amplified <= 1.001 * largest  # 1 / sqrt(eps)
+
+
+def test_patches_of_three_halve_a_side_to_its_border() -> None:
+    assert WhitenedNet(SPEC, patch=3, stride=2).whiten(images()[:1]).shape[2:] == (8, 8)
+    assert WhitenedNet(SPEC).whiten(images()[:1]).shape[2:] == (15, 15)
 
 
 def test_the_first_layer_and_gains_are_not_trained() -> None:

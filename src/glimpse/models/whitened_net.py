@@ -6,7 +6,8 @@ filters are the eigenvectors of the training images' patches, scaled so that the
 variance one, and the same with the other sign. Convolutions start as partial identities (Dirac);
 batch norms have no gain. How ours differs: one multiplication of the logits by 1/9 is kept inside, the last pooling
 is global, so that any image size will do, and patches may be larger and further apart, for images of
-more than 32 pixels, whose first layers would cost more than all others.
+more than 32 pixels, whose first layers would cost more than all others. Of such patches the finest
+directions, which hardly vary, are noise and what resizing removes: a larger `eps` leaves them small.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from glimpse.models.sizes import require
 
 LOGIT_SCALE = 1 / 9
 LOOKED_AT_TOGETHER = 64  # images, whose patches take patch² times their memory
-WHITENING_EPS = 5e-4  # added to the patches' variances, of images normalised to variance one
 
 
 class WhitenedNet(nn.Module):
@@ -29,8 +29,11 @@ class WhitenedNet(nn.Module):
     Args:
         spec: of the images.
         widths: channels of each block; a block pools by 2.
-        patch: pixels of a side of the whitened patches.
+        patch: pixels of a side of the whitened patches; images are padded so that those of 3 pixels
+            and more have one around every `stride`th pixel, to the border.
         stride: pixels from one patch to the next.
+        eps: added to the patches' variances, of images normalised to variance one: fine detail of
+            less variance than this stays faint.
     """
 
     def __init__(
@@ -40,13 +43,18 @@ class WhitenedNet(nn.Module):
         widths: Sequence[int] = (64, 256, 256),
         patch: int = 2,
         stride: int = 1,
+        eps: float = 5e-4,
     ) -> None:
         super().__init__()
-        after = [lambda side: ((side - patch) // stride + 1) // 2 ** len(widths)]
+        padding = (patch - 1) // 2
+        after = [
+            lambda side: ((side + 2 * padding - patch) // stride + 1) // 2 ** len(widths),
+        ]
         require(spec, after, "whitened_net")
         num_filters = 2 * spec.channels * patch**2
-        self.whiten = nn.Conv2d(spec.channels, num_filters, patch, stride)
+        self.whiten = nn.Conv2d(spec.channels, num_filters, patch, stride, padding)
         self.whiten.weight.requires_grad_(False)
+        self.eps = eps
         channels = [num_filters, *widths]
         self.blocks = nn.Sequential(
             *(_block(channels[i], channels[i + 1]) for i in range(len(widths)))
@@ -68,7 +76,7 @@ class WhitenedNet(nn.Module):
         mean = total / num_patches
         covariance = products / num_patches - torch.outer(mean, mean)
         variances, vectors = torch.linalg.eigh(covariance.float())  # rising
-        scaled = (vectors / (variances + WHITENING_EPS).sqrt()).T.flip(0)  # (C·patch²)²
+        scaled = (vectors / (variances + self.eps).sqrt()).T.flip(0)  # (C·patch²)²
         filters = scaled.view(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.copy_(torch.cat((filters, -filters)))
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
