@@ -71,6 +71,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         (["seed=1,2"], "type -m to sweep"),
         (["data.lr=["], "overrides look like key=value"),
         (["resume=nowhere"], "there is no such folder"),
+        (["augment=null"], "augment=null: there is no such augment; choose from alternating_flip"),
         (["resume=."], "not a run folder"),
     ],
 )

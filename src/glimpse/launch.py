@@ -144,6 +144,8 @@ def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
             return configuration.unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
+    if "Config group override must be" in str(error):  # of a ValueError
+        return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
         return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -169,6 +171,16 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if not available:
         return configuration.unknown_key(group, _known_keys(typed))
     return configuration.unknown_choice(group, choice, available)
+
+
+def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
+    for argument in sys.argv[1:] if typed is None else typed:
+        group, _, chosen = argument.lstrip("+").partition("=")
+        files = (configuration.config_folder() / group).glob("[!_]*.yaml")
+        available = [file.stem for file in files]
+        if available and chosen[:1] != "[" and chosen not in available:
+            return configuration.unknown_choice(group, chosen, available)
+    return _one_line(str(error))
 
 
 def _known_keys(typed: Sequence[str] | None) -> list[str]:

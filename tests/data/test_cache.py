@@ -364,6 +364,16 @@ def test_grey_becomes_rgb_where_others_have_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), np.repeat(grey, 3, axis=2))
 
 
+def test_one_colour_image_among_many_grey_ones_keeps_its_colours(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(200)]  # of which every third is opened
+    for path in paths:
+        save_image(grey, path)
+    assert probe(paths, None).channels == 1
+    save_image(np.repeat(grey, 3, axis=2), paths[100])
+    assert probe(paths, None).channels == 3
+
+
 def test_only_grey_files_have_one_channel(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
     save_image(grey, tmp_path / "a.png")

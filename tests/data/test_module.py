@@ -4,6 +4,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -358,6 +359,17 @@ def test_without_the_cache_batches_are_the_same(name: str, tmp_path: Path) -> No
     for one, other in zip(cached.val_dataloader(), direct.val_dataloader(), strict=True):
         first, second = cached.to_network(one), direct.to_network(other)
         assert torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize(("num_workers", "each"), [(0, 0), (2, 1), (8, 2)])
+def test_devices_share_the_processes_that_decode(
+    num_workers: int, each: int, tmp_path: Path
+) -> None:
+    make_tiny_imagenet(tmp_path)
+    options = ["data.cache=false", "data.normalize=imagenet", f"data.num_workers={num_workers}"]
+    data = from_yaml("tiny_imagenet", tmp_path, *options)
+    data.trainer = SimpleNamespace(num_devices=4)  # type: ignore[assignment]
+    assert data._fetch("train", torch.device("cpu")).num_workers == each  # type: ignore[union-attr]
 
 
 def test_without_the_cache_files_have_no_statistics(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _Result = TypeVar("_Result")
 UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
 _ELSEWHERE = "type data.cache=false, or data_dir=<a folder with room that you may write>"
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L")
+_GREY = ("1", "L", *_GREY_16_BIT)  # Pillow's modes
 
 
 class UnreadableImageError(UserError):
@@ -343,7 +344,7 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
 def probe(
     paths: Sequence[Path], presize: int | None, *, skip_unreadable: bool = False
 ) -> PixelFormat:
-    """The pixel format of files, from some of them spread over the list.
+    """The pixel format of files, from some of them spread over the list; grey only if all are.
 
     Raises:
         UserError: they differ in size and no `presize` is given, or one cannot be read.
@@ -359,8 +360,8 @@ def probe(
         ):  # a PNG is read whole in search of its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
-            grey = grey and image.mode in ("1", "L", *_GREY_16_BIT)
-    channels = 1 if grey else 3
+            grey = grey and image.mode in _GREY
+    channels = 1 if grey and all(map(_is_grey, paths)) else 3
     if not sizes:
         raise UserError(f"none of {len(paths[::step])} images can be read, such as {paths[0]}")
     if presize is not None:
@@ -374,6 +375,13 @@ def probe(
         )
     [(width, height)] = sizes
     return PixelFormat(height, width, channels, presize=False)
+
+
+def _is_grey(path: Path) -> bool:
+    """By its header; so is a file without one, until it is decoded."""
+    with suppress(UnreadableImageError), open_image(path) as image:
+        return image.mode in _GREY
+    return True
 
 
 def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:

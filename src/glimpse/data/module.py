@@ -58,7 +58,8 @@ class ImageDataModule(pl.LightningDataModule):
         on_bad_file: "error" stops at a file that cannot be read; "skip" leaves it out of the cache.
         url: a mirror, a repacked archive or a file:// URL in place of the official archive.
         sha256: of the file that `url` names, where it is not the official one.
-        num_workers: processes that decode; None: one for each core.
+        num_workers: processes that decode, shared by the devices of a machine; None: one for each
+            core.
         presize: cut and resize images of many sizes to this many pixels square; None: leave them.
         size: side in pixels of what the network sees; None: as stored.
         augment: changes training images; None: nothing does.
@@ -425,11 +426,12 @@ class ImageDataModule(pl.LightningDataModule):
         if (name, device) in self._on_gpu:
             return self._on_gpu[name, device]
         if isinstance(part, Files):
+            num_devices = self.trainer.num_devices if self.trainer else 1
             return DecodedRows(
                 part.paths,
                 labels,
                 self._format,
-                num_workers=self.num_workers,
+                num_workers=min(self.num_workers, max(1, self.num_workers // num_devices)),
                 pin_memory=pin_memory,
             )
         images = torch.from_numpy(part.images)
