@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from conftest import Execute
+from conftest import Execute, choices
 from glimpse.callbacks.stop import StopOnSignal
 from glimpse.errors import Interrupted
 from makers import MAKERS
@@ -131,6 +131,19 @@ def test_stopped_and_resumed_without_the_cache(
         "model.dropout=0.2",
     )  # fmt: skip
     where = ("on_train_batch_end", 1, 1)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)
+
+
+@pytest.mark.usefixtures("published_weights")
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_stopped_and_resumed_equals_unbroken(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str
+) -> None:
+    options = (
+        f"experiment={experiment}", "data=synthetic", "data.num_train=32", "data.num_val=16",
+        "data.batch_size=16", "trainer=cpu", "trainer.max_epochs=3", "logger=none",
+    )  # fmt: skip
+    where = ("on_train_batch_end", 1, 0)
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)
 
 
