@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
+from glimpse.models.patch_conv import PatchConv2d
 from glimpse.models.sizes import require
 
 LOGIT_SCALE = 1 / 9
@@ -108,7 +109,7 @@ class _Halved(nn.MaxPool2d):
 
 def _convolution(num_inputs: int, num_outputs: int) -> nn.Conv2d:
     """PyTorch's weights, the first of them an identity."""
-    convolution = nn.Conv2d(num_inputs, num_outputs, 3, padding=1, bias=False)
+    convolution = PatchConv2d(num_inputs, num_outputs, bias=False)
     nn.init.dirac_(convolution.weight.data[:num_inputs])
     return convolution
 
