@@ -65,7 +65,7 @@ class _Convolution(torch.autograd.Function):
         images, weight = ctx.saved_tensors
         to_images = None
         if ctx.needs_input_grad[0]:
-            to_images = conv2d_input(images.shape, weight, slopes, padding=1)
+            to_images = conv2d_input(images.shape, weight, slopes, padding=1)  # type: ignore[no-untyped-call]
         num_outputs, num_inputs = weight.shape[:2]
         to_weight = slopes.new_zeros(num_outputs, 9 * num_inputs)
         size = max(1, PATCH_VALUES // (9 * images[0].numel()))
