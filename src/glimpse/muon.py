@@ -123,11 +123,33 @@ def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
     tall = len(found) > found.shape[1]
     found = found.T if tall else found
     found = found / (found.norm() + 1e-7)  # no singular value above one
-    a, b, c = COEFFICIENTS
-    for _ in range(num_iterations):
-        gram = found @ found.T
-        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    if found.dtype == torch.float32 and found.shape[1] >= 2 * len(found):
+        found = _all_steps(found @ found.T, num_iterations) @ found
+    else:
+        for _ in range(num_iterations):
+            found = torch.addmm(found, _bent(found @ found.T), found, beta=COEFFICIENTS[0])
     return (found.T if tall else found).to(matrix.dtype)
+
+
+def _bent(gram: Tensor) -> Tensor:
+    """The quadratic part of what one iteration multiplies a matrix by, from its product with itself."""
+    _, b, c = COEFFICIENTS
+    return torch.addmm(gram, gram, gram, beta=b, alpha=c)
+
+
+def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
+    """All that the iterations multiply a matrix by, as one, from its product with itself (M, M).
+
+    Of a wide matrix it multiplies half of what they do. For fp32: its errors grow by every iteration.
+    """
+    whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for i in range(num_iterations):
+        step = _bent(gram)
+        step.diagonal().add_(COEFFICIENTS[0])
+        whole = step @ whole
+        if i < num_iterations - 1:
+            gram = step @ gram @ step
+    return whole
 
 
 def _hidden(parameters: list[Tensor]) -> list[Tensor]:

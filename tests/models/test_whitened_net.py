@@ -56,3 +56,14 @@ def test_the_first_layer_and_gains_are_not_trained() -> None:
     assert {name for name in frozen if name != "whiten.weight"} == {
         f"blocks.{block}.{norm}.weight" for block in range(3) for norm in (2, 5)
     }
+
+
+def test_deep_blocks_add_their_branch_to_what_it_read() -> None:
+    network = WhitenedNet(SPEC, depth=3).eval()
+    block = network.blocks[0]
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in block.modules()) == 3
+    features = torch.randn(2, 2 * 3 * 2**2, 8, 8)
+    read = block[:4](features)
+    branch = [layer for layer in block[4] if isinstance(layer, torch.nn.Conv2d)]
+    torch.nn.init.zeros_(branch[-1].weight)
+    torch.testing.assert_close(block(features), F.gelu(read))
