@@ -108,7 +108,8 @@ def _block(num_inputs: int, num_outputs: int, depth: int) -> nn.Sequential:
 
 class _Residual(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
-        return features + super().forward(features)
+        branch: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        return features + branch
 
 
 class _Halved(nn.MaxPool2d):
