@@ -140,7 +140,7 @@ def _bent(gram: Tensor) -> Tensor:
 def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
     """All that the iterations multiply a matrix by, as one, from its product with itself (M, M).
 
-    Of a wide matrix it multiplies half of what they do. For fp32: its errors grow by every iteration.
+    For a wide matrix half of their multiplications. Only fp32 is exact enough: errors grow by every one.
     """
     whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for i in range(num_iterations):

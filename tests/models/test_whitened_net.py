@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
 from glimpse.models.whitened_net import WhitenedNet
 
 SPEC = ImageSpec(4, tuple("abcd"), 3, 16, 16, (0.0,) * 3, (1.0,) * 3)
@@ -64,6 +65,15 @@ def test_deep_blocks_add_their_branch_to_what_it_read() -> None:
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in block.modules()) == 3
     features = torch.randn(2, 2 * 3 * 2**2, 8, 8)
     read = block[:4](features)
+    written = read
+    for layer in block[4]:
+        written = layer(written)
+    torch.testing.assert_close(block(features), F.gelu(read + written))
     branch = [layer for layer in block[4] if isinstance(layer, torch.nn.Conv2d)]
     torch.nn.init.zeros_(branch[-1].weight)
     torch.testing.assert_close(block(features), F.gelu(read))
+
+
+def test_blocks_without_convolutions_are_refused() -> None:
+    with pytest.raises(UserError, match="model.depth=0: expected 1 or more"):
+        WhitenedNet(SPEC, depth=0)

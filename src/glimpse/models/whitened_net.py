@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
 from glimpse.models.patch_conv import PatchConv2d
 from glimpse.models.sizes import require
 
@@ -37,6 +38,9 @@ class WhitenedNet(nn.Module):
             less variance than this stays faint.
         depth: convolutions of each block; where three or more, those after the first are added to
             what they read, as in cifar10-airbench's slowest network, airbench96.
+
+    Raises:
+        UserError: depth is below one, or the images are too small.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class WhitenedNet(nn.Module):
         depth: int = 2,
     ) -> None:
         super().__init__()
+        if depth < 1:
+            raise UserError(f"model.depth={depth}: expected 1 or more")
         padding = (patch - 1) // 2
         after = [
             lambda side: ((side + 2 * padding - patch) // stride + 1) // 2 ** len(widths),
