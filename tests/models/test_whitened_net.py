@@ -75,5 +75,5 @@ def test_deep_blocks_add_their_branch_to_what_it_read() -> None:
 
 
 def test_blocks_without_convolutions_are_refused() -> None:
-    with pytest.raises(UserError, match="model.depth=0: expected 1 or more"):
+    with pytest.raises(UserError, match=r"model\.depth=0: expected 1 or more"):
         WhitenedNet(SPEC, depth=0)
