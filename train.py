@@ -6,10 +6,16 @@ a misspelt key are answered at once; the story of a run is in src/glimpse/run.py
 
 import sys
 
-import hydra
-from omegaconf import DictConfig
+try:
+    import hydra
+    from omegaconf import DictConfig
 
-from glimpse import launch
+    from glimpse import launch
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"{error.name} is not installed for {sys.executable}: "
+        "type make setup, then source .venv/bin/activate"
+    )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -37,6 +37,14 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"} | variables
 
 
+def test_an_environment_that_is_not_active_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", str(REPOSITORY / "train.py")]  # without installed packages
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "source .venv/bin/activate" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def errors(result: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in result.stderr.splitlines() if line.startswith("error:")]
 

@@ -1,21 +1,21 @@
-"""Images are decoded once, rightly, and what cannot be decoded is named."""
+"""Images are decoded once, whatever dies or fills up meanwhile, and mapped from then on."""
 
 import errno
 import multiprocessing
 import os
-import struct
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from glimpse.data import cache
-from glimpse.data.cache import PixelFormat, Stored, decode, load_or_build, probe
+from glimpse.data.cache import Stored, load_or_build
+from glimpse.data.decode import PixelFormat
+from glimpse.data.pixel_statistics import histogram
 from glimpse.data.spec import Arrays, Files, Source
 from glimpse.errors import UserError
 from makers import save_image
@@ -119,8 +119,8 @@ def test_the_cache_holds_the_pixels_labels_and_names(
     assert list(parts) == ["train"]
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
     np.testing.assert_array_equal(parts["train"].labels, files.labels)
-    histogram = cache.histogram(pixels_of(files))
-    np.testing.assert_array_equal(parts["train"].histogram, histogram)
+    counts = histogram(pixels_of(files))
+    np.testing.assert_array_equal(parts["train"].histogram, counts)
 
 
 def test_arrays_are_stored_as_they_are(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_unreadable_files_are_left_out_where_asked(
     monkeypatch.setattr(cache, "CHUNK", 3)
     pixels = np.delete(pixels_of(files), [3, 4, 5, 7], axis=0)
     for row in (3, 4, 5, 7):
-        web_page(files.paths[row])
+        files.paths[row].write_text("<!DOCTYPE html>")
     source = Source(tuple("abcde"), files, heldout=Files(files.paths[:2], files.labels[:2]))
     folder = tmp_path / "cache"
     for read in (lambda: source, never):
@@ -223,7 +223,7 @@ def test_unreadable_files_are_left_out_where_asked(
         )
         np.testing.assert_array_equal(parts["train"].images, pixels)
         assert parts["train"].labels.tolist() == [0, 1, 2, 1, 3, 4]
-        np.testing.assert_array_equal(parts["train"].histogram, cache.histogram(pixels))
+        np.testing.assert_array_equal(parts["train"].histogram, histogram(pixels))
         assert len(parts["heldout"].images) == 2
     assert [line.split()[0] for line in cache.unreadable(folder)] == [
         str(files.paths[row]) for row in (3, 4, 5, 7)
@@ -232,7 +232,7 @@ def test_unreadable_files_are_left_out_where_asked(
 
 def test_a_class_with_no_image_left_is_named(files: Files, tmp_path: Path) -> None:
     for row in (3, 8):  # both of them
-        web_page(files.paths[row])
+        files.paths[row].write_text("<!DOCTYPE html>")
     with pytest.raises(UserError, match=r"no image of the class d can be read.*3\.png"):
         load_or_build(
             tmp_path / "cache",
@@ -316,228 +316,3 @@ def test_what_a_process_killed_in_its_work_began_is_completed(
     _, parts = build(tmp_path / ".cache" / "set", files)
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
     assert not list((tmp_path / ".cache").glob("set.partial-*"))
-
-
-# Statistics -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_statistics_are_those_of_the_pixels(channels: int) -> None:
-    random = np.random.default_rng(0)
-    images = random.normal(90, 60, (50, 9, 7, channels)).clip(0, 255).astype(np.uint8)
-    images[..., 0] //= 2  # channels differ
-    mean, std = cache.statistics(cache.histogram(images))
-    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=5.1e-5)
-    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=5.1e-5)
-
-
-# Decoding ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_turned_upright(tmp_path: Path, orientation: int) -> None:
-    """A white top edge and a grey left edge are there however the camera was held."""
-    upright = np.zeros((16, 24), np.uint8)
-    upright[:8], upright[8:, :8] = 255, 128
-    # how the camera stores the upright image, by the tag that tells how to undo it
-    stored = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.T, 6: np.rot90(upright), 7: np.rot90(upright, 2).T, 8: np.rot90(upright, 3),
-    }[orientation]  # fmt: skip
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    for path in paths:
-        Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=95)
-    wanted = probe(paths, None)
-    assert (wanted.height, wanted.width, wanted.channels) == (16, 24, 1)
-    decoded = decode(paths[0], wanted)[..., 0].astype(int)
-    assert np.abs(decoded - upright).max() < 12
-
-
-def test_grey_becomes_rgb_where_others_have_colour(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
-    save_image(grey, tmp_path / "a.png")
-    save_image(np.repeat(grey, 3, axis=2), tmp_path / "b.png")
-    wanted = probe([tmp_path / "a.png", tmp_path / "b.png"], None)
-    assert wanted.channels == 3
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), np.repeat(grey, 3, axis=2))
-
-
-def test_one_colour_image_among_many_grey_ones_keeps_its_colours(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
-    paths = [tmp_path / f"{number}.png" for number in range(200)]  # of which every third is opened
-    for path in paths:
-        save_image(grey, path)
-    assert probe(paths, None).channels == 1
-    save_image(np.repeat(grey, 3, axis=2), paths[100])
-    assert probe(paths, None).channels == 3
-
-
-def test_only_grey_files_have_one_channel(tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
-    save_image(grey, tmp_path / "a.png")
-    wanted = probe([tmp_path / "a.png"], None)
-    assert wanted == PixelFormat(6, 8, 1, presize=False)
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), grey)
-
-
-def test_transparency_and_palettes_become_rgb(tmp_path: Path) -> None:
-    colour = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    image = Image.fromarray(colour)
-    image.putalpha(200)
-    image.save(tmp_path / "alpha.jpg", format="PNG")  # not what its name says
-    np.testing.assert_array_equal(decode(tmp_path / "alpha.jpg", SMALL), colour)
-    palette = Image.fromarray(colour).quantize(64)
-    palette.save(tmp_path / "palette.gif")
-    assert decode(tmp_path / "palette.gif", SMALL).shape == (6, 8, 3)
-
-
-def test_16_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
-    shades = np.arange(0, 65536, 65536 // 48, dtype=np.uint16)[:48].reshape(6, 8)
-    Image.fromarray(shades).save(tmp_path / "a.png")
-    wanted = probe([tmp_path / "a.png"], None)
-    assert wanted.channels == 1
-    assert np.abs(decode(tmp_path / "a.png", wanted)[..., 0] - shades / 256).max() <= 1
-
-
-# What cannot be decoded -------------------------------------------------------------------------
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + checksum
-
-
-def bomb(path: Path) -> None:
-    """A PNG of 20,000×10,000 pixels, 600 MB once decoded, in a few bytes."""
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
-
-
-def truncated(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
-
-
-def truncated_header(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:30])
-
-
-def web_page(path: Path) -> None:
-    path.write_text("<!DOCTYPE html><html><body>404 Not Found</body></html>")
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "gif"])
-@pytest.mark.parametrize(
-    "damage", [truncated, truncated_header, web_page, empty, bomb, Path.unlink]
-)
-def test_what_cannot_be_decoded_is_named(
-    tmp_path: Path, ending: str, damage: Callable[[Path], None]
-) -> None:
-    path = tmp_path / f"seven.{ending}"
-    save_image(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), path)
-    damage(path)
-    with pytest.raises(UserError) as error:
-        decode(path, PixelFormat(40, 40, 3, presize=False))
-    assert str(path) in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
-    bomb(tmp_path / "bomb.png")
-    with pytest.raises(UserError, match="200000000 pixels"):
-        probe([tmp_path / "bomb.png"], 64)
-
-
-# Sizes ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> list[Path]:
-    """A 30×20 and a 20×40 image: black but for a white square in the middle."""
-    paths = []
-    for width, height in ((30, 20), (20, 40)):
-        pixels = np.zeros((height, width, 3), np.uint8)
-        pixels[height // 2 - 5 : height // 2 + 5, width // 2 - 5 : width // 2 + 5] = 255
-        paths.append(tmp_path / f"{width}x{height}.png")
-        save_image(pixels, paths[-1])
-    return paths
-
-
-def test_mixed_sizes_are_told_with_what_to_type(mixed: list[Path]) -> None:
-    with pytest.raises(UserError, match=r"data\.presize=64") as error:
-        probe(mixed, None)
-    assert len(str(error.value).splitlines()) == 1
-    for found in ("30x20.png is 30×20", "20x40.png 20×40"):
-        assert found in str(error.value)
-
-
-def test_a_stray_size_is_told_with_what_to_type(mixed: list[Path]) -> None:
-    with pytest.raises(UserError, match=r"data\.presize=64") as error:
-        decode(mixed[1], PixelFormat(20, 30, 3, presize=False))
-    assert str(mixed[1]) in str(error.value)
-    assert "20×40" in str(error.value)
-
-
-def test_presize_cuts_the_middle_and_resizes_it(mixed: list[Path]) -> None:
-    wanted = probe(mixed, 20)
-    assert wanted == PixelFormat(20, 20, 3, presize=True)
-    expected = np.zeros((20, 20, 3), np.uint8)
-    expected[5:15, 5:15] = 255
-    for path in mixed:  # cut to 20×20; no pixel is stretched
-        np.testing.assert_array_equal(decode(path, wanted), expected)
-    assert decode(mixed[0], probe(mixed, 10)).shape == (10, 10, 3)
-
-
-def photograph(path: Path, *, orientation: int = 1) -> None:
-    """A JPEG of 900×600 pixels: grey waves of many lengths."""
-    y, x = np.mgrid[:600, :900]
-    waves = sum(np.sin(x / length + y / (2 * length)) for length in (3, 12, 50))
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    Image.fromarray((127 + 42 * waves).astype(np.uint8)).save(path, exif=exif, quality=95)
-
-
-@pytest.mark.parametrize("side", [32, 64, 128, 256])
-def test_a_large_photograph_decoded_at_a_fraction_looks_the_same(tmp_path: Path, side: int) -> None:
-    path = tmp_path / "large.jpg"
-    photograph(path)
-    with Image.open(path) as image:
-        whole = image.crop((150, 0, 750, 600)).resize((side, side), Image.Resampling.BILINEAR)
-    decoded = decode(path, PixelFormat(side, side, 1, presize=True))[..., 0].astype(int)
-    difference = np.abs(decoded - np.asarray(whole))
-    assert difference.mean() < 2
-    assert difference.max() < 12
-
-
-def test_a_large_photograph_is_turned_before_its_middle_is_cut(tmp_path: Path) -> None:
-    upright, turned = tmp_path / "upright.jpg", tmp_path / "turned.jpg"
-    photograph(upright)
-    photograph(turned, orientation=6)  # by a quarter, clockwise
-    wanted = PixelFormat(64, 64, 1, presize=True)
-    expected = np.rot90(decode(upright, wanted), -1).astype(int)
-    assert np.abs(decode(turned, wanted) - expected).max() <= 2
-
-
-# Labels -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("label", [5, -1, -100])
-def test_labels_out_of_range_are_named(files: Files, label: int) -> None:
-    labels = np.where(np.arange(10) == 7, label, 0)
-    with pytest.raises(UserError, match=rf"7\.png has the label {label}: expected 0 to 4"):
-        cache.check_labels(Files(files.paths, labels), 5, "train")
-    images = np.zeros((10, 2, 2, 1), np.uint8)
-    with pytest.raises(UserError, match=f"row 7 of the train images has the label {label}"):
-        cache.check_labels(Arrays(images, labels), 5, "train")
-
-
-def test_missing_labels_are_counted() -> None:
-    with pytest.raises(UserError, match="10 train images but 9 labels"):
-        cache.check_labels(Arrays(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(9, int)), 5, "train")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glimpse.data.cache import PixelFormat
+from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder
 from glimpse.data.synthetic import Synthetic
 from glimpse.errors import UserError

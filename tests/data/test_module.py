@@ -18,7 +18,8 @@ from glimpse.data.augment.flips import CropFlip, Flip
 from glimpse.data.augment.mixing import MixUp
 from glimpse.data.augment.presize import Presize
 from glimpse.data.loader import Batch
-from glimpse.data.module import IMAGENET_MEAN, IMAGENET_STD, ImageDataModule
+from glimpse.data.module import ImageDataModule
+from glimpse.data.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
 from glimpse.run import build_data

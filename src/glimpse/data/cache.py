@@ -15,11 +15,9 @@ import os
 import shutil
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,35 +26,19 @@ from typing import TypeVar
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
+from glimpse.data.pixel_statistics import histogram
+from glimpse.data.spec import Arrays, Files, Source
 from glimpse.errors import UserError
 
 FORMAT = 2  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
 SMALL_CHUNK = 32  # images between two steps of the progress bar where there is only one
-DRAFT = 3  # a JPEG is decoded at a scale that leaves this many times the side it is resized to
 _Result = TypeVar("_Result")
 UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
 _ELSEWHERE = "type data.cache=false, or data_dir=<a folder with room that you may write>"
-_GREY_16_BIT = ("I;16", "I;16B", "I;16L")
-_GREY = ("1", "L", *_GREY_16_BIT)  # Pillow's modes
-
-
-class UnreadableImageError(UserError):
-    """A file is not an image, is cut off or refused: what `data.on_bad_file=skip` leaves out."""
-
-
-@dataclass(frozen=True)
-class PixelFormat:
-    """How files become an array: side lengths, channels, and whether images are cut to a square."""
-
-    height: int
-    width: int
-    channels: int
-    presize: bool
 
 
 @dataclass(frozen=True)
@@ -313,155 +295,3 @@ def _without(
     array.flush()
     shorter.replace(file)
     return labels[kept]
-
-
-def histogram(
-    images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """How often each value occurs in each channel of (N, H, W, C) uint8 images, or of the chosen
-    rows of them, a few at a time: (C, 256)."""
-    channels = images.shape[-1]
-    counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images if rows is None else rows), CHUNK):
-        chosen = slice(start, start + CHUNK)
-        some = images[chosen] if rows is None else images[rows[chosen]]
-        strip = some.reshape(-1, some.shape[2], channels)  # one tall image; Pillow counts it faster
-        found = Image.fromarray(strip[..., 0] if channels == 1 else strip).histogram()
-        counts += np.reshape(found, (channels, 256))
-    return counts
-
-
-def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, of pixels scaled to [0, 1], from a histogram."""
-    values = np.arange(256) / 255
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    variance = shares @ values**2 - mean**2
-    std = np.sqrt(np.maximum(variance, 1e-12))
-    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
-
-
-def probe(
-    paths: Sequence[Path], presize: int | None, *, skip_unreadable: bool = False
-) -> PixelFormat:
-    """The pixel format of files, from some of them spread over the list; grey only if all are.
-
-    Raises:
-        UserError: they differ in size and no `presize` is given, or one cannot be read.
-    """
-    step = max(1, len(paths) // 64)
-    sizes: dict[tuple[int, int], Path] = {}
-    grey = True
-    passed_over = (UnreadableImageError,) if skip_unreadable else ()
-    for path in paths[::step]:
-        with (
-            suppress(*passed_over),
-            reading(path) as image,
-        ):  # a PNG is read whole in search of its orientation
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
-            sizes.setdefault(image.size[::-1] if turned else image.size, path)
-            grey = grey and image.mode in _GREY
-    channels = 1 if grey and all(map(_is_grey, paths)) else 3
-    if not sizes:
-        raise UserError(f"none of {len(paths[::step])} images can be read, such as {paths[0]}")
-    if presize is not None:
-        return PixelFormat(presize, presize, channels, presize=True)
-    if len(sizes) > 1:
-        (first, one), (second, other) = list(sizes.items())[:2]
-        raise UserError(
-            f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} "
-            f"{second[0]}×{second[1]}) and make no batch: type data.presize=64 to cut and resize "
-            "them to 64×64"
-        )
-    [(width, height)] = sizes
-    return PixelFormat(height, width, channels, presize=False)
-
-
-def _is_grey(path: Path) -> bool:
-    """By its header; so is a file without one, until it is decoded."""
-    with suppress(UnreadableImageError), open_image(path) as image:
-        return image.mode in _GREY
-    return True
-
-
-def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
-    """One file as (H, W, C) uint8, upright whatever its EXIF orientation.
-
-    Raises:
-        UserError: the file is not a readable image, or not of the wanted size.
-    """
-    with reading(path) as image:
-        if wanted.presize:  # a JPEG many times larger is decoded at 1/2, 1/4 or 1/8 of its size
-            image.draft(None, (DRAFT * wanted.width, DRAFT * wanted.height))
-        return fitted(image, wanted, str(path))
-
-
-def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
-    """An image as (H, W, C) uint8; with `presize`, the square in its middle, resized.
-
-    The resizing is bilinear over all the pixels that a new one covers, so that nothing flickers.
-
-    Raises:
-        UserError: it is not of the wanted size; `name` is what the message calls it.
-    """
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
-    image = image.convert("L" if wanted.channels == 1 else "RGB")
-    if wanted.presize:
-        image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
-    if image.size != (wanted.width, wanted.height):
-        raise UserError(
-            f"{name} is {image.width}×{image.height}, others are {wanted.width}×{wanted.height}: "
-            "type data.presize=64 to cut and resize all to 64×64"
-        )
-    return np.asarray(image, np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[Image.Image]:
-    """An open image; what goes wrong while its pixels are read is an error that names it."""
-    with open_image(path) as image:
-        try:
-            yield image
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UnreadableImageError(f"cannot read the image {path}: {error}") from error
-
-
-def open_image(path: Path) -> Image.Image:
-    """Open a file as an image by its content.
-
-    Raises:
-        UnreadableImageError: it is not an image, or one so large that it may be a decompression bomb.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(
-            f"{path} is not an image that can be read: replace or remove it"
-        ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} is refused: {str(error).splitlines()[0]}") from error
-    except (OSError, ValueError, SyntaxError) as error:  # not there, or cut off in its header
-        reason = getattr(error, "strerror", None) or error
-        raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
-
-
-def check_labels(part: Part, num_classes: int, what: str) -> None:
-    """Every image has a label, and every label is the index of a class.
-
-    Raises:
-        UserError: giving both numbers, or naming the first label that is not.
-    """
-    num_images = len(part.paths if isinstance(part, Files) else part.images)
-    if len(part.labels) != num_images:
-        raise UserError(f"there are {num_images:,} {what} images but {len(part.labels):,} labels")
-    wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
-    if len(wrong):
-        row = int(wrong[0])
-        where = part.paths[row] if isinstance(part, Files) else f"row {row} of the {what} images"
-        raise UserError(
-            f"{where} has the label {part.labels[row]}: expected 0 to {num_classes - 1}"
-        )

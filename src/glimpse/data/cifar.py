@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from glimpse.data.cache import PixelFormat
+from glimpse.data.decode import PixelFormat
 from glimpse.data.download import Archive
 from glimpse.data.folders import class_folders, image_names, read_classes
 from glimpse.data.module import ImageDataModule

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from glimpse.data.cache import PixelFormat, decode, each_chunk, reading
+from glimpse.data.cache import each_chunk
+from glimpse.data.decode import PixelFormat, decode, reading
 from glimpse.errors import UserError
 
 NUM_EXAMPLES = 3

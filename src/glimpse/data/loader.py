@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from glimpse.data.cache import PixelFormat, decode
+from glimpse.data.decode import PixelFormat, decode
 from glimpse.errors import UserError
 
 GPU_SHARE = 0.3  # of a GPU's free memory that all images may take; the network needs the rest

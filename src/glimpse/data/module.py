@@ -5,7 +5,6 @@ A dataset is a subclass that says where its files are and reads its own format (
 -> normalised, as (B, C, H, W) float32.
 """
 
-import difflib
 import hashlib
 import itertools
 import os
@@ -26,17 +25,16 @@ from glimpse.data import cache as image_cache
 from glimpse.data import splits
 from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.augment.mixing import Mixing
-from glimpse.data.cache import PixelFormat, Stored
+from glimpse.data.cache import Stored
+from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
+from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.preprocess import Preprocess
-from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source
+from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source, check_labels
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 
-# Channel statistics of ImageNet's training images, as all its pretrained weights use them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # weights and images: bf16-true, 16-true, 64-true
 NUM_LOOKED_AT = 5000  # images that say enough of what images here are like
 
@@ -187,7 +185,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.splits:
             return
         self._load()
-        kept = self._kept(self._all_class_names)
+        kept = splits.kept_labels(self._all_class_names, self.classes)
         self._relabel = np.full(len(self._all_class_names), -1, np.int64)
         self._relabel[kept] = np.arange(len(kept))
         drawn = splits.draw(
@@ -261,9 +259,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _checked_read(self) -> Source:
         source = self.read()
-        self._kept(source.class_names)  # a class that is not there is said before decoding
+        splits.kept_labels(
+            source.class_names, self.classes
+        )  # a class that is not there is said before decoding
         for name, part in source.parts().items():
-            image_cache.check_labels(part, len(source.class_names), name)
+            check_labels(part, len(source.class_names), name)
         return source
 
     def _files_fingerprint(self) -> str:
@@ -283,34 +283,14 @@ class ImageDataModule(pl.LightningDataModule):
     def pixel_format(self, source: Source) -> PixelFormat:
         """Size and channels of a dataset of files; one that knows them need not look."""
         assert isinstance(source.train, Files)
-        return image_cache.probe(
-            source.train.paths, self.presize, skip_unreadable=self.skip_unreadable
-        )
-
-    def _kept(self, names: Sequence[str]) -> list[int]:
-        """The labels that `data.classes` keeps, in its order."""
-        if self.classes is None:
-            return list(range(len(names)))
-        for name in map(str, self.classes):
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
-                raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
-        if len(set(map(str, self.classes))) < max(2, len(self.classes)):
-            raise UserError(f"data.classes={list(self.classes)}: expected two or more, each once")
-        return [list(names).index(str(name)) for name in self.classes]
+        return probe(source.train.paths, self.presize, skip_unreadable=self.skip_unreadable)
 
     def _normalisation(
         self, rows: NDArray[np.int64]
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel: of these rows of the training part, or fixed."""
-        channels = self._format.channels
-        if self.normalize == "imagenet":
-            if channels == 3:
-                return IMAGENET_MEAN, IMAGENET_STD
-            return (round(sum(IMAGENET_MEAN) / 3, 4),), (round(sum(IMAGENET_STD) / 3, 4),)
-        if self.normalize == "none":
-            return (0.0,) * channels, (1.0,) * channels
+        if self.normalize != "dataset":
+            return fixed_statistics(self.normalize, self._format.channels)
         part = self._parts["train"]
         if not isinstance(part, Stored):
             raise UserError(
@@ -318,8 +298,8 @@ class ImageDataModule(pl.LightningDataModule):
                 "type data.normalize=imagenet"
             )
         if len(rows) == len(part.labels):
-            return image_cache.statistics(part.histogram)
-        return image_cache.statistics(image_cache.histogram(part.images, rows))
+            return statistics(part.histogram)
+        return statistics(histogram(part.images, rows))
 
     # What a run asks ----------------------------------------------------------------------------
 
@@ -340,7 +320,7 @@ class ImageDataModule(pl.LightningDataModule):
         part, rows = self.part(split), self.splits[split].rows[positions]
         if isinstance(part, Stored):
             return part.images[rows]
-        return np.stack([image_cache.decode(part.paths[row], self._format) for row in rows])
+        return np.stack([decode(part.paths[row], self._format) for row in rows])
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -517,7 +497,7 @@ def _cores() -> int:
 
 def _stored(part: Part) -> Stored | Files:
     if isinstance(part, Arrays):
-        return Stored(part.images, part.labels, image_cache.histogram(part.images))
+        return Stored(part.images, part.labels, histogram(part.images))
     return part
 
 

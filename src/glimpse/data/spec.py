@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glimpse.errors import UserError
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -77,3 +79,21 @@ class Source:
         """The parts that exist, by name."""
         named = {"train": self.train, "heldout": self.heldout, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
+
+
+def check_labels(part: Part, num_classes: int, what: str) -> None:
+    """Every image has a label, and every label is the index of a class.
+
+    Raises:
+        UserError: giving both numbers, or naming the first label that is not.
+    """
+    num_images = len(part.paths if isinstance(part, Files) else part.images)
+    if len(part.labels) != num_images:
+        raise UserError(f"there are {num_images:,} {what} images but {len(part.labels):,} labels")
+    wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
+    if len(wrong):
+        row = int(wrong[0])
+        where = part.paths[row] if isinstance(part, Files) else f"row {row} of the {what} images"
+        raise UserError(
+            f"{where} has the label {part.labels[row]}: expected 0 to {num_classes - 1}"
+        )

@@ -1,12 +1,14 @@
-"""Which images train, validate and test: drawn from `split_seed`, stratified by class.
+"""Which classes are kept, and which of their images train, validate and test.
 
-DESIGN: with `val_fraction` above 0, a part of the training set validates and the official held-out set
-tests; with 0, that set validates. A third labelled set tests in either case. A dataset without a held-out
-set gives up `test_fraction` of its images.
+The parts are drawn from `split_seed`, stratified by class. With `val_fraction` above 0, a part of
+the training set validates and the official held-out set tests; with 0, that set validates. A third
+labelled set tests in either case. A dataset without a held-out set gives up `test_fraction` of its
+images.
 """
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +37,24 @@ class Drawn:
     splits: dict[str, Split]
     not_held_out: NDArray[np.int64]
     remarks: list[str] = field(default_factory=list)
+
+
+def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int]:
+    """The labels that `data.classes` keeps of a dataset with these class names, in its order.
+
+    Raises:
+        UserError: a class is not there, is named twice, or is the only one.
+    """
+    if classes is None:
+        return list(range(len(names)))
+    for name in map(str, classes):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
+            raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
+    if len(set(map(str, classes))) < max(2, len(classes)):
+        raise UserError(f"data.classes={list(classes)}: expected two or more, each once")
+    return [list(names).index(str(name)) for name in classes]
 
 
 def draw(

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from glimpse.data.cache import PixelFormat
+from glimpse.data.decode import PixelFormat
 from glimpse.data.download import Archive
 from glimpse.data.folders import image_names
 from glimpse.data.module import ImageDataModule

@@ -21,8 +21,7 @@ import numpy as np
 from torchvision import datasets
 from tqdm import tqdm
 
-from glimpse.data import cache
-from glimpse.data.cache import PixelFormat
+from glimpse.data.decode import PixelFormat, fitted
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
@@ -214,7 +213,7 @@ class TorchvisionSet(ImageDataModule):
             what = f"image {row} of {self.set_name} {part}".rstrip()
             try:
                 image, labels[row] = dataset[row]
-                images[row] = cache.fitted(image, wanted, what)
+                images[row] = fitted(image, wanted, what)
             except (OSError, ValueError, SyntaxError) as error:
                 raise UserError(f"cannot read {what}: {_reason(error)}") from error
         return Arrays(images, labels)

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glimpse.data.cache import PixelFormat, check_labels, decode
+from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.files import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.spec import Arrays, Files, Part, Source, check_labels
 from glimpse.errors import UserError
 
 COLOURS = {1: "grey", 3: "RGB"}  # by number of channels

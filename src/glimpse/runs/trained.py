@@ -18,7 +18,7 @@ from glimpse import config as configuration
 from glimpse import precision
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
 from glimpse.console import quiet_lightning
-from glimpse.data.cache import PixelFormat, decode
+from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
