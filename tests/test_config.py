@@ -88,7 +88,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("seed=true", "a whole number"),
         ("seed=null", "a whole number"),
         ("test=2", "true or false"),
-        ("tta=mirror", "one of None, flip"),
+        ("tta=mirror", "one of null, flip"),
         ("lr_find.num_steps=5", "at least 20"),
         ("optimizer._target_=glimpse.optim.cosine", "only targets in"),
         ("data=image_folder", "data.root is not set"),
@@ -124,6 +124,7 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         ),
         (["callbacks=[early_stopping,progressive_sizes]"], "until the last size; leave one out"),
         (["callbacks=[progressive_sizes]", "scheduler=plateau"], "type scheduler=onecycle"),
+        (["experiment=tiny_imagenet_fast", "callbacks=[]"], "type callbacks.progressive_sizes=null"),
         (
             ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
             "undoes pretrained weights",

@@ -11,6 +11,7 @@ its value there is the kind it takes.
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,12 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
             raise UserError(unknown_key(key, known))
     for key in known:
         if key not in found and not any(name.startswith(f"{key}.") for name in found):
+            callback = re.fullmatch(r"callbacks\.(\w+)\._target_", key)
+            if callback:  # callbacks=[] where an experiment sets what it chose
+                raise UserError(
+                    f"callbacks without {callback[1]}, whose keys the experiment sets: type "
+                    f"callbacks.{callback[1]}=null to leave it out"
+                )
             raise UserError(f"{key} was taken out of the configuration: leave ~{key} away")
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set, and it has no default: type {key}=<value>")
@@ -283,7 +290,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
-        raise UserError(f"{key}={value}: expected one of {', '.join(map(str, CHOICES[key]))}")
+        choices = ", ".join("null" if one is None else str(one) for one in CHOICES[key])
+        raise UserError(f"{key}={value}: expected one of {choices}")
     if key in RANGES and isinstance(value, int | float):
         lowest, highest = RANGES[key]
         if not lowest <= value <= highest:

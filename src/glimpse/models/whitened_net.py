@@ -78,11 +78,11 @@ class WhitenedNet(nn.Module):
         products = torch.zeros(())
         num_patches = 0
         for some in torch.split(images, LOOKED_AT_TOGETHER):
-            patches = F.unfold(some.float(), self.whiten.kernel_size).transpose(1, 2).flatten(0, 1)
-            patches = patches.double()  # (M, C·patch²)
-            total = total + patches.sum(0)
-            products = products + patches.T @ patches
-            num_patches += len(patches)
+            patches = F.unfold(some.float(), self.whiten.kernel_size).double()  # (n, C·patch², M)
+            total = total + patches.sum((0, 2))
+            # By image: one thin product over the patches of all takes ten times longer on a CPU.
+            products = products + (patches @ patches.mT).sum(0)
+            num_patches += len(patches) * patches.shape[2]
         mean = total / num_patches
         covariance = products / num_patches - torch.outer(mean, mean)
         variances, vectors = torch.linalg.eigh(covariance.float())  # rising
