@@ -472,7 +472,12 @@ class ImageDataModule(pl.LightningDataModule):
         """(B, C, H, W) uint8 to float32 in the layout the network wants."""
         if self._preprocess.mean.device != images.device:
             self._preprocess.to(images.device)
-        return self._preprocess.normalised(images.contiguous(memory_format=self.memory_format))
+        images = images.contiguous(memory_format=self.memory_format)
+        if images.shape[1] == 1 and self.memory_format == torch.contiguous_format:
+            # Of one channel the strides of both layouts count as contiguous, but convolutions go by
+            # them, and small ones are slower channels-last.
+            images = images.squeeze(1).unsqueeze(1)
+        return self._preprocess.normalised(images)
 
     def some_training_images(self) -> Tensor:
         """About 5,000 training images of all classes, not augmented, as the network sees them."""
