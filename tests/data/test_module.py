@@ -217,6 +217,13 @@ def test_none_scales_to_one() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+def test_images_have_the_strides_of_the_layout_asked_for(channels: int) -> None:
+    data = toy(channels=channels)  # by default the one that is not channels-last
+    images = data.to_network(first_batch(data)).images
+    assert images.stride() == (channels * 5 * 7, 5 * 7, 7, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2])
 def test_dataset_normalises_with_all_training_images(channels: int, val_fraction: float) -> None:
     data = toy(normalize="dataset", channels=channels, val_fraction=val_fraction)
