@@ -39,6 +39,7 @@ typecheck: $(STAMP)  ## check types
 bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minutes
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/step_parts.py
+	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/whole_run.py
 

@@ -110,14 +110,21 @@ def ours(config: DictConfig, folder: Path) -> Epoch:
 class Bench:
     """Network, precision and optimizer of a run, for the loops that it is measured against.
 
-    Convolutions are PyTorch's own: what ours gain is a part of what is measured.
+    Convolutions are PyTorch's own, unless asked for: what ours gain is a part of what is measured.
     """
 
-    def __init__(self, config: DictConfig, data: ImageDataModule, requested: str) -> None:
+    def __init__(
+        self,
+        config: DictConfig,
+        data: ImageDataModule,
+        requested: str,
+        *,
+        our_convolutions: bool = False,
+    ) -> None:
         torch.manual_seed(0)
         self.network: nn.Module = build("model", config.model, data.spec)
         for module in self.network.modules():
-            if isinstance(module, PatchConv2d):
+            if isinstance(module, PatchConv2d) and not our_convolutions:
                 module.__class__ = nn.Conv2d  # type: ignore[assignment]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)

@@ -1,7 +1,7 @@
 """Progress: a bar with time left while an epoch runs, and one line an epoch that stays.
 
-The bar is drawn at most five times a second, on a terminal only; each batch costs one look at the
-clock. A file gets the lines alone.
+The bar is drawn at most five times a second, on a terminal only. A file gets the epochs' lines, and in
+an epoch of minutes one line a minute. Each batch costs one look at the clock.
 """
 
 import time
@@ -17,6 +17,7 @@ from glimpse.callbacks.record import of_this_epoch
 from glimpse.console import console
 
 REDRAW_SECONDS = 0.2
+LINE_SECONDS = 60.0  # between lines where no bar can be drawn
 
 
 class Progress(Checkpoint):
@@ -35,6 +36,7 @@ class Progress(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
+        self._next_draw = self._began + LINE_SECONDS
         self._steps_before = self._steps_done(trainer)
         if console.is_terminal and not console.quiet:
             columns = (
@@ -46,6 +48,7 @@ class Progress(Checkpoint):
             self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.add_task("", total=None, left="?")
             self._bar.start()
+            self._next_draw = 0.0
 
     def on_train_batch_end(
         self,
@@ -55,12 +58,22 @@ class Progress(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._bar is not None and time.perf_counter() >= self._next_draw:
+        now = time.perf_counter()
+        if now < self._next_draw:
+            return
+        if self._bar is not None:
+            self._next_draw = now + REDRAW_SECONDS
             self._draw(trainer, batch_idx + 1)
+        elif not trainer.is_last_batch:  # which the epoch's line follows
+            self._next_draw = now + LINE_SECONDS
+            console.print(
+                f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}  "
+                f"batch {batch_idx + 1}/{trainer.num_training_batches}  "
+                f"{self._time_left(trainer, batch_idx + 1)} left"
+            )
 
     def _draw(self, trainer: pl.Trainer, num_batches_done: int) -> None:
         assert self._bar is not None
-        self._next_draw = time.perf_counter() + REDRAW_SECONDS
         self._bar.update(
             self._bar.task_ids[0],
             description=f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}",
@@ -97,6 +110,8 @@ class Progress(Checkpoint):
         parts.append(f"{self._time_left(trainer, int(trainer.num_training_batches))} left")
         best = " *" if self.checkpoints.best_epoch == trainer.current_epoch + 1 else ""
         console.print("  ".join(parts) + best)
+        if self._bar is None:
+            self._next_draw = time.perf_counter() + LINE_SECONDS
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
