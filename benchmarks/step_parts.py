@@ -33,7 +33,7 @@ from glimpse.models.small_convnet import SmallConvNet
 from glimpse.run import build_data
 
 GAP = 0.0005  # seconds
-PARTS = {
+PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(network, "forward") for network in (Linear, MLP, SmallConvNet)],
     "backward": [(torch.Tensor, "backward")],
     "update": [(sys.modules["torch.optim.adam"], "adam")],  # once for each of two groups
