@@ -7,20 +7,15 @@ no network of mere convolutions passes. Interleaved, the best of several.
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from hydra import initialize_config_dir
 from rich.console import Console
 from rich.table import Table
-from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task
+from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing
 from torch.utils.flop_counter import FlopCounterMode
 
-from glimpse import launch
-from glimpse.config import config_folder
-from glimpse.console import console
 from glimpse.run import build_data
 
 SIDE = 4096  # of the square matrices
@@ -37,9 +32,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def row(task: Task, repeats: int) -> list[str]:
+def row(task: Task, folder: Path, repeats: int) -> list[str]:
     """A task's line of the table."""
-    config = compose_task(task, Path())
+    config = compose_task(task, folder)
     data = build_data(config)
     theirs = Bench(config, data, "auto")
     ours = Bench(config, data, "auto", our_convolutions=True)
@@ -75,16 +70,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=6, help="steps of each, best counts")
     repeats = parser.parse_args().repeats
-    warnings.filterwarnings("ignore")
-    console.quiet = True
-    launch.register_resolvers()
     table = Table(
         "GFLOP/s", "GFLOP an image", "PyTorch's", "ours", "matrix product", "its images/s"
     )
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with composing() as folder:
         for task in TASKS:
             if task.name.endswith(" convnet"):
-                table.add_row(*row(task, repeats))
+                table.add_row(*row(task, folder, repeats))
     Console(width=110).print(table)
 
 

@@ -9,24 +9,17 @@ caches and branch predictors gone cold. Prints medians over the steps of interle
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from hydra import initialize_config_dir
 from rich.console import Console
 from rich.table import Table
-from throughput import TASKS, bare, compose_task, ours
+from throughput import TASKS, bare, compose_task, composing, ours
 
-from glimpse import launch
-from glimpse.config import config_folder
-from glimpse.console import console
 from glimpse.models.linear import Linear
 from glimpse.models.mlp import MLP
 from glimpse.models.small_convnet import SmallConvNet
@@ -66,16 +59,12 @@ def timed_parts(gap: float) -> Iterator[list[Step]]:
 
         return call
 
-    patches = [
-        patch.object(owner, name, timed(part, getattr(owner, name)))
-        for part, functions in PARTS.items()
-        for owner, name in functions
-    ]
-    for change in patches:
-        change.start()
-    yield steps
-    for change in patches:
-        change.stop()
+    with ExitStack() as patches:
+        for part, functions in PARTS.items():
+            for owner, name in functions:
+                replacement = timed(part, getattr(owner, name))
+                patches.enter_context(patch.object(owner, name, replacement))
+        yield steps
     del steps[-1]  # nothing followed it
 
 
@@ -95,15 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="epochs of each")
     repeats = parser.parse_args().repeats
-    warnings.filterwarnings("ignore")
-    console.quiet = True
-    launch.register_resolvers()
     table = Table("task", "loop", *PARTS, "rest", "step")
-    with (
-        TemporaryDirectory() as name,
-        initialize_config_dir(str(config_folder()), version_base="1.3"),
-    ):
-        folder = Path(name) / "run"
+    with composing() as folder:
         for task in TASKS:
             if not task.name.startswith("fashion_mnist"):
                 continue

@@ -20,6 +20,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,6 +69,19 @@ TASKS = (
 BATCH_SIZE = 128
 LOADER = "pets 224 px, presize, loader alone"
 NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+
+
+@contextmanager
+def composing() -> Iterator[Path]:
+    """Hydra's groups at hand and a folder for runs, which print nothing themselves."""
+    warnings.filterwarnings("ignore")
+    console.quiet = True
+    launch.register_resolvers()
+    with (
+        TemporaryDirectory() as folder,
+        initialize_config_dir(str(config_folder()), version_base="1.3"),
+    ):
+        yield Path(folder)
 
 
 def compose_task(task: Task, folder: Path) -> DictConfig:
@@ -334,15 +348,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="epochs of each, best counts")
     parser.add_argument("--only", default="", help="tasks whose name contains this")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    console.quiet = True
-    launch.register_resolvers()
     results = {}
-    with (
-        TemporaryDirectory() as name,
-        initialize_config_dir(str(config_folder()), version_base="1.3"),
-    ):
-        folder = Path(name)
+    with composing() as folder:
         for task in TASKS:
             if arguments.only in task.name:
                 results[task.name] = measure(contenders(task, folder), arguments.repeats)

@@ -36,7 +36,6 @@ class Progress(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
-        self._next_draw = self._began + LINE_SECONDS
         self._steps_before = self._steps_done(trainer)
         if console.is_terminal and not console.quiet:
             columns = (
@@ -48,7 +47,11 @@ class Progress(Checkpoint):
             self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.add_task("", total=None, left="?")
             self._bar.start()
-            self._next_draw = 0.0
+        self._wait()
+
+    def _wait(self) -> None:
+        interval = LINE_SECONDS if self._bar is None else REDRAW_SECONDS
+        self._next_draw = time.perf_counter() + interval
 
     def on_train_batch_end(
         self,
@@ -58,17 +61,14 @@ class Progress(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        now = time.perf_counter()
-        if now < self._next_draw:
+        if time.perf_counter() < self._next_draw:
             return
+        self._wait()
         if self._bar is not None:
-            self._next_draw = now + REDRAW_SECONDS
             self._draw(trainer, batch_idx + 1)
         elif not trainer.is_last_batch:  # which the epoch's line follows
-            self._next_draw = now + LINE_SECONDS
             console.print(
-                f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}  "
-                f"batch {batch_idx + 1}/{trainer.num_training_batches}  "
+                f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}  "
                 f"{self._time_left(trainer, batch_idx + 1)} left"
             )
 
@@ -76,7 +76,7 @@ class Progress(Checkpoint):
         assert self._bar is not None
         self._bar.update(
             self._bar.task_ids[0],
-            description=f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}",
+            description=_epoch(trainer),
             total=int(trainer.num_training_batches),
             completed=num_batches_done,
             left=self._time_left(trainer, num_batches_done),
@@ -98,7 +98,7 @@ class Progress(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line."""
         metrics = of_this_epoch(trainer, pl_module)
-        parts = [f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}"]
+        parts = [_epoch(trainer)]
         for split in ("train", "val"):
             if f"{split}/loss" in metrics:
                 parts.append(
@@ -110,8 +110,7 @@ class Progress(Checkpoint):
         parts.append(f"{self._time_left(trainer, int(trainer.num_training_batches))} left")
         best = " *" if self.checkpoints.best_epoch == trainer.current_epoch + 1 else ""
         console.print("  ".join(parts) + best)
-        if self._bar is None:
-            self._next_draw = time.perf_counter() + LINE_SECONDS
+        self._wait()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -127,8 +126,9 @@ class Progress(Checkpoint):
             self._bar = None
 
 
-def _epochs(trainer: pl.Trainer) -> str:
-    return str(trainer.max_epochs) if (trainer.max_epochs or 0) > 0 else "?"
+def _epoch(trainer: pl.Trainer) -> str:
+    total = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else "?"
+    return f"epoch {trainer.current_epoch + 1}/{total}"
 
 
 def duration(seconds: float) -> str:
