@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it had not been."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 
 from conftest import Execute, choices
 from glimpse.callbacks.stop import StopOnSignal
-from glimpse.errors import Interrupted
+from glimpse.classifier import ImageClassifier
+from glimpse.errors import Interrupted, UserError
+from glimpse.explain import CrashError
 from makers import MAKERS
 
 SMALL = (
@@ -152,3 +155,135 @@ def test_a_resumed_run_takes_another_weight_decay(execute: Execute) -> None:
     more = ("optimizer=adamw", "optimizer.weight_decay=0", "trainer.max_epochs=2")
     execute(*SMALL, *more, f"resume={folder}", folder=folder)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+
+
+# Refused ------------------------------------------------------------------------------------------
+
+
+def recorded(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+LINEAR = ("model=linear", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=mlp", "has another model"),
+        ("optimizer=sgd", "has another optimizer"),
+        ("data.normalize=none", r"data\.normalize=none.*type data\.normalize=dataset"),
+        ("data.size=16", r"data\.size=16.*type data\.size=null"),
+        ("data.classes=[1,2]", "has 10 classes, this data 2"),
+        ("data.classes=[1,0,2,3,4,5,6,7,8,9]", r"data\.classes=.*type data\.classes=null"),
+        ("data.split_seed=1", "other data, or another split"),
+        ("data=cifar10 data.url=file:///nowhere.tar.gz", "no such file"),
+        ("callbacks=[finetune]", "finetune"),
+    ],
+)
+def test_a_refused_resume_changes_nothing(execute: Execute, override: str, message: str) -> None:
+    folder = execute(*LINEAR)
+    before = recorded(folder)
+    with pytest.raises(UserError, match=message):
+        execute(*LINEAR, *override.split(), f"resume={folder}", folder=folder)
+    assert recorded(folder) == before
+
+
+def test_a_resume_without_an_intact_checkpoint_changes_nothing(execute: Execute) -> None:
+    folder = execute(*LINEAR)
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(b"damaged")
+    before = recorded(folder)
+    with pytest.raises(UserError, match="damaged"):
+        execute(*LINEAR, f"resume={folder}", folder=folder)
+    assert recorded(folder) == before
+
+
+def test_an_attempt_that_fails_later_keeps_the_results_and_adds_its_error(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = execute(*LINEAR)
+    before = json.loads((folder / "summary.json").read_text())
+
+    def fail(self: StopOnSignal, *_: Any) -> None:
+        raise RuntimeError("the third epoch fails")
+
+    monkeypatch.setattr(StopOnSignal, "on_train_epoch_start", fail)
+    with pytest.raises(CrashError):
+        execute(*LINEAR, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["status"] == "failed"
+    assert "the third epoch fails" in after["error"]
+    for name in ("metrics", "best_epoch", "epochs", "majority_acc", "model", "images_per_second"):
+        assert after[name] == before[name], name
+
+
+def test_measurements_of_a_former_best_do_not_stand_beside_a_new_one(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = execute(*LINEAR, "trainer.max_epochs=1", "optimizer.lr=0.01")
+
+    def stop(self: StopOnSignal, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 4:
+            raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(StopOnSignal, "on_train_epoch_start", stop)
+    with pytest.raises(Interrupted):
+        execute(*LINEAR, "trainer.max_epochs=9", f"resume={folder}", folder=folder)
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["best_epoch"] > 1
+    assert "test/acc" not in after["metrics"]
+    assert after["majority_acc"] is None
+
+
+def test_a_damaged_summary_does_not_stop_a_resume(execute: Execute) -> None:
+    folder = execute(*LINEAR)
+    (folder / "summary.json").write_text("{")
+    execute(*LINEAR, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == 3
+
+
+# How much of the training set is measured ---------------------------------------------------------
+
+
+def num_scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many images each split's final measurement scores."""
+    found: dict[str, int] = {}
+    finish = ImageClassifier._finish_counting
+
+    def noted(self: ImageClassifier, split: str, suffix: str = "") -> dict[str, float]:
+        found[split] = self._num_images[split]
+        return finish(self, split, suffix)
+
+    monkeypatch.setattr(ImageClassifier, "_finish_counting", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), 1077),
+        (("trainer.limit_train_batches=3",), 192),
+        (("trainer.limit_train_batches=0.25",), 256),
+        (("trainer.max_steps=2",), 128),
+        (("trainer.overfit_batches=1",), 64),
+    ],
+)
+def test_no_more_is_measured_than_was_trained_on(
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    expected: int,
+) -> None:
+    found = num_scored(monkeypatch)
+    execute(*LINEAR, *options)
+    assert found["train"] == expected
+    assert (f"on {expected:,} of 1,077 images" in capsys.readouterr().out) == (expected < 1077)
+
+
+def test_the_training_set_can_be_left_out(execute: Execute) -> None:
+    folder = execute(*LINEAR, "test=val")
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    assert "train/acc" not in metrics
+    assert {"val/acc", "test/acc"} <= set(metrics)

@@ -247,48 +247,8 @@ class ImageClassifier(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other classes or other data; keep the rest for the first step."""
-        saved = checkpoint["glimpse"]
-        if saved["spec"]["num_classes"] != self.spec.num_classes:
-            raise UserError(
-                f"the checkpoint has {saved['spec']['num_classes']} classes, "
-                f"this data {self.spec.num_classes}: resume with the same data and data.classes"
-            )
-        if saved["fingerprint"] != self.fingerprint:
-            raise UserError(
-                "the checkpoint was trained on other data, or another split of it: "
-                "resume with the same data, data.classes, fractions and data.split_seed"
-            )
-        before, now = saved["config"], self.config
-        for group, kept in (
-            ("model", before["model"] == now["model"]),
-            ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
-        ):
-            if not kept:
-                raise UserError(
-                    f"resume: the checkpoint has another {group}; start a new run with this one"
-                )
-        for name in ("finetune", "frozen_features"):  # they divide the optimizer's parameters
-            was, is_now = (bool((c["callbacks"] or {}).get(name)) for c in (before, now))
-            if was != is_now:
-                raise UserError(
-                    f"resume: the checkpoint was trained with{'' if was else 'out'} {name}; "
-                    f"{'leave it in' if was else 'leave it out of'} callbacks"
-                )
-        if "training_weights" in checkpoint and not (now["callbacks"] or {}).get("ema"):
-            raise UserError(
-                "resume: the checkpoint holds a moving average beside the training weights; "
-                "leave ema in callbacks"
-            )
-        if (
-            saved["next_batch"]["next_batch"]
-            and before["data"]["batch_size"] != now["data"]["batch_size"]
-        ):
-            raise UserError(
-                "resume: the checkpoint is in the middle of an epoch of batches of "
-                f"{before['data']['batch_size']}: change data.batch_size at the end of one"
-            )
-        self._resumed = saved
+        """Keep what Lightning does not restore for the first step; resume.py has checked that it fits."""
+        self._resumed = checkpoint["glimpse"]
 
     def on_train_start(self) -> None:
         """After a resume, go on counting and drawing where the checkpoint was written."""

@@ -236,7 +236,7 @@ def _print_files(files: "FileFacts") -> None:
 
 def _print_steps(walk: "Walk") -> bool:
     """Returns whether all of them could be taken."""
-    from glimpse.launch import explain
+    from glimpse.explain import explain
 
     for step in walk.steps():
         if step.error is not None:

@@ -25,9 +25,11 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        from glimpse.launch import explain  # Hydra, only when there is something to explain
+        # Hydra is imported only when there is something to explain.
+        from glimpse.explain import crash, explain, is_foreseen
 
-        print(f"error: {explain(error, typed)}", file=sys.stderr)
+        found = error if is_foreseen(error) else crash(error, None)
+        print(f"error: {explain(found, typed)}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 

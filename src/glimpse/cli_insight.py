@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glimpse.cli_errors import one_line_errors, require_png
+from glimpse.files import subfolder
 from glimpse.tables import print_table
 
 if TYPE_CHECKING:
@@ -264,7 +265,9 @@ def shift(
     max_shift: Annotated[int, typer.Option("--max", help="pixels", min=1, max=64)] = MAX_SHIFT,
     num: Annotated[int, typer.Option("--num", help="images of the split", min=1)] = 2000,
     split: Split = None,
-    out: Annotated[Path, typer.Option(help="the PNG")] = Path("shift.png"),
+    out: Annotated[
+        Path | None, typer.Option(help="the PNG [default: shift.png in the first run's figures/]")
+    ] = None,
     settings: Set = None,
 ) -> None:
     """Accuracy as images are moved by some pixels, of several runs in one plot.
@@ -275,15 +278,16 @@ def shift(
     Example: glimpse shift outputs/cifar2-mlp/* outputs/cifar2-convnet/* --out shift.png
     """
     with one_line_errors(settings or ()):
-        require_png(out)
+        if out:
+            require_png(out)
         from glimpse.insight.pictures import draw_curves_over
         from glimpse.runs.shift import accuracy_by_shift
         from glimpse.runs.trained import TrainedRun
 
         distances = list(range(max_shift + 1))
         curves: dict[str, list[float]] = {}
-        for path in runs:
-            trained = TrainedRun(path, overrides=settings or ())
+        tested = [TrainedRun(path, overrides=settings or ()) for path in runs]
+        for trained in tested:
             chosen = trained.require_split(split, default="val")
             curves[trained.name] = accuracy_by_shift(
                 trained, chosen, distances=distances, max_images=num
@@ -292,8 +296,9 @@ def shift(
             ("run", *(f"{d} px" for d in distances)),
             [(name, *(f"{a:.4f}" for a in found)) for name, found in curves.items()],
         )
-        draw_curves_over(distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=out)
-        print(f"written: {out}")
+        path = out or _folder(tested[0], None, "figures") / "shift.png"
+        draw_curves_over(distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=path)
+        print(f"written: {path}")
 
 
 @app.command()
@@ -315,7 +320,7 @@ def export(
     with _trained(run, settings) as trained:
         from glimpse.runs.export import ENDINGS, export_run
 
-        path = out or trained.folder / "export" / f"model{ENDINGS[target.value]}"
+        path = out or _folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
         path.parent.mkdir(parents=True, exist_ok=True)
         for line in export_run(trained, path, target=target.value):
             print(line)
@@ -334,9 +339,10 @@ def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun
 
 
 def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
-    folder = out or trained.folder / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if out is None:
+        return subfolder(trained.folder, name)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def _ending(split: str) -> str:

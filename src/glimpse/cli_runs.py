@@ -11,6 +11,7 @@ import typer
 
 from glimpse.cli_errors import one_line_errors, require_png
 from glimpse.errors import UserError
+from glimpse.files import subfolder, write_text
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report, single
 from glimpse.runs.folder import Run, find_runs, is_run, one_run
@@ -59,7 +60,7 @@ def report_(
         else:
             _print_runs(groups, root, format_)
         text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
         # What is piped into a file is the table alone.
         print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
 
@@ -68,9 +69,12 @@ def report_(
 def compare_(
     first: Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")],
     second: Annotated[Path, typer.Argument(help="another", metavar="RUN")],
-    out: Annotated[Path, typer.Option(help="the picture of both runs' curves")] = Path(
-        "compare.png"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="the picture of both runs' curves [default: in the first run's figures/]"
+        ),
+    ] = None,
     settings_of_runs: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="in place of both runs' own"),
@@ -84,7 +88,8 @@ def compare_(
     Example: glimpse compare outputs/digits-linear/RUN outputs/digits-mlp/RUN --out curves.png
     """
     with one_line_errors():
-        require_png(out)
+        if out:
+            require_png(out)
         runs = one_run(first.resolve()), one_run(second.resolve())
         print(f"first:  {first}\nsecond: {second}\n")
         settings = runs_compare.differing_settings(*runs)
@@ -97,8 +102,9 @@ def compare_(
         print()
         print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
         print()
-        runs_compare.draw(runs, out)
-        print(f"curves: {out}\n", flush=True)
+        path = out or subfolder(first, "figures") / f"compare-{runs[1].folder.name}.png"
+        runs_compare.draw(runs, path)
+        print(f"curves: {path}\n", flush=True)
         _print_agreement(first, second, settings_of_runs or ())
 
 

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from glimpse.errors import UserError
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
 
 # group: (packages a `_target_` may come from, base type of what it builds)
-TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
+TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
     "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
     "model": (("glimpse.models.",), "torch.nn.Module"),
     "optimizer": (("torch.optim.", "glimpse.muon."), "torch.optim.Optimizer"),
-    "scheduler": (("glimpse.optim.",), None),
+    "scheduler": (("glimpse.optim.",), "glimpse.optim.Schedule"),
     "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
     "augment": (("glimpse.data.augment.",), "glimpse.data.augment.base.Augmentation"),
     "callbacks": (
@@ -38,15 +38,17 @@ TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
 }
 
-# Keys of Lightning's Trainer that take more kinds of value than their default shows.
+LIBRARIES = ("torch.", "lightning.")  # whose refusals are about what was typed
+
+# Keys that take more kinds of value than their default shows, most of them of Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
+    "test": (bool, str),
     "trainer.devices": (int, str, list),
     "trainer.precision": (int, str),
     "trainer.fast_dev_run": (bool, int),
     "trainer.limit_train_batches": (int, float),
     "trainer.limit_val_batches": (int, float),
     "trainer.limit_test_batches": (int, float),
-    "trainer.limit_predict_batches": (int, float),
     "trainer.overfit_batches": (int, float),
     "trainer.val_check_interval": (int, float, str),
     "trainer.max_epochs": (int,),
@@ -119,9 +121,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.p_lighting": (0, 1),
 }
 
-CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, "flip"),
+    "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),
     "data.on_bad_file": ("error", "skip"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
@@ -290,13 +293,18 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
-        choices = ", ".join("null" if one is None else str(one) for one in CHOICES[key])
+        choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
     if key in RANGES and isinstance(value, int | float):
         lowest, highest = RANGES[key]
         if not lowest <= value <= highest:
             bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
             raise UserError(f"{key}={value}: expected {bound}")
+
+
+def _as_typed(value: Any) -> str:
+    """A plain value as one types it."""
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
 def _check_targets(config: DictConfig) -> None:
@@ -347,30 +355,51 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    _require_base(group, str(node["_target_"]))
+    values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    target = str(node["_target_"])
+    found = _require_base(group, target)
+    named = {key: value for key, value in values.items() if key != "_target_"}
+    _require_arguments(group, target, found, args, named | kwargs)
     try:
         return instantiate(values, *args, _convert_="all", _recursive_=False, **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from None
-        reason = str(cause).splitlines()[0]
-        raise UserError(f"{group} {node['_target_']} refused its arguments: {reason}") from error
+        if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
+            reason = (str(cause).splitlines() or ["no reason is given"])[0]
+            raise UserError(f"{group} {target} refused its arguments: {reason}") from error
+        if not isinstance(cause, UserError):
+            cause.add_note(f"while {group} {target} was built")
+        raise cause from None
 
 
-def _require_base(group: str, target: str) -> None:
-    """The target is a class of the group's base type, or a function of glimpse."""
+def _require_base(group: str, target: str) -> Any:
+    """What the target names: a class of the group's base type, or a function of glimpse that returns one.
+
+    Raises:
+        UserError: it names something else.
+    """
     packages, base_path = TARGETS[group]
     if not target.startswith(packages):
         raise UserError(f"{group}._target_={target}: not in {', '.join(packages)}")
-    found = _locate(target)
+    found, base = _locate(target), _locate(base_path)
+    built = found
     if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
+        built = inspect.signature(found, eval_str=True).return_annotation
+    if not (inspect.isclass(built) and issubclass(built, base)):
+        raise UserError(f"{group}._target_={target}: it is not a {base_path}")
+    return found
+
+
+def _require_arguments(
+    group: str, target: str, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raises UserError where the target does not take these arguments, before it is called."""
+    try:
+        inspect.signature(found).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UserError(f"{group} {target} does not take these arguments: {error}") from error
+    except ValueError:  # a class written in C tells no signature
         return
-    base = _locate(base_path) if base_path else None
-    if base is None or not (inspect.isclass(found) and issubclass(found, base)):
-        kind = base_path or "function of glimpse"
-        raise UserError(f"{group}._target_={target}: it is not a {kind}")
 
 
 def _locate(path: str) -> Any:

@@ -1,7 +1,8 @@
 """From the command line to a run and back to an exit code; imports nothing heavy.
 
-Here: `resume=` (recorded overrides first, then the new ones, in the same folder), the names of run
-folders, one-line errors, and the processes that DDP starts. What a run does is in run.py.
+Here: the order of flags, `resume=` (recorded overrides first, then the new ones, in the same folder),
+the names of run folders, and the processes that DDP starts. What a run does is in run.py; what an error
+says, in explain.py; what a folder's record may say, in trust.py.
 """
 
 import contextlib
@@ -23,24 +24,19 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from glimpse import config as configuration
+from glimpse import trust
 from glimpse.errors import Interrupted, UserError
+from glimpse.explain import crash, explain, is_foreseen
+from glimpse.files import require_no_links_out
+from glimpse.processes import DDP_CONFIG, RUN_FOLDER
 
 # Why a single run failed. Hydra prints a line of its own for an exception that reaches it, so the
 # error takes this way around; a sweep's jobs raise, as sweepers expect.
 _failure: list[Exception] = []
-
-RUN_FOLDER = "GLIMPSE_RUN_FOLDER"  # tells the processes that DDP starts which run they belong to
 
 
 def main(task: Callable[[], None]) -> int:
@@ -62,7 +58,9 @@ def main(task: Callable[[], None]) -> int:
         else:
             _refuse_other_launchers()
             register_resolvers()
-            sys.argv[1:] = _with_resumed_overrides(sys.argv[1:])
+            trust.guard_hydra()
+            flags, overrides = split_arguments(sys.argv[1:])
+            sys.argv[1:] = [*flags, *_with_recorded(overrides, is_sweep=is_sweep(flags))]
             task()
         if _failure:
             raise _failure.pop()
@@ -72,9 +70,51 @@ def main(task: Callable[[], None]) -> int:
     except Exception as error:
         if wants_traceback:
             raise
+        if not is_foreseen(error):
+            error = crash(error, None)
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+# Hydra's flags that take a value, and those whose value may be left out.
+FLAGS_WITH_VALUE = (
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
+    "-cd",
+)  # fmt: skip
+INFO = ("--info", "-i")
+INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and overrides, which argparse wants in one piece behind the flags.
+
+    Raises:
+        UserError: a flag that runs a pickle.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--experimental-rerun"):
+            raise UserError(
+                f"{word} is refused, since it runs what a pickle holds: type resume=<run folder>"
+            )
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in FLAGS_WITH_VALUE and rest:
+            flags.append(rest.pop(0))
+        elif word in INFO:
+            flags.append(rest.pop(0) if rest and rest[0] in INFO_VALUES else "all")
+    return flags, overrides
+
+
+def is_sweep(flags: Sequence[str]) -> bool:
+    """Whether the flags ask for a sweep."""
+    return bool({"-m", "--multirun"} & set(flags))
 
 
 def job(config: DictConfig) -> float | None:
@@ -127,81 +167,6 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
-    """One line for an error: what was found, what was expected, what to type.
-
-    Args:
-        error: what was raised.
-        typed: the overrides that led to it; None: the process's arguments.
-    """
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_missing_choice(error, typed)
-    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
-        key = re.search(r"Could not override '([^']+)'", str(error))
-        if key:
-            return configuration.unknown_key(key[1], _known_keys(typed))
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
-    if "Config group override must be" in str(error):  # of a ValueError
-        return _explain_no_choice(error, typed)
-    if "Ambiguous value" in str(error):
-        return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _one_line(str(error))
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return f"{type(error).__name__}: {_one_line(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
-
-
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
-
-
-def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
-    if not missing:
-        return _one_line(str(error))
-    group, choice = missing.groups()
-    files = (configuration.config_folder() / group).glob("[!_]*.yaml")
-    available = [file.stem for file in files]
-    if not available:
-        return configuration.unknown_key(group, _known_keys(typed))
-    return configuration.unknown_choice(group, choice, available)
-
-
-def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
-    for argument in sys.argv[1:] if typed is None else typed:
-        group, _, chosen = argument.lstrip("+").partition("=")
-        files = (configuration.config_folder() / group).glob("[!_]*.yaml")
-        available = [file.stem for file in files]
-        if available and chosen[:1] != "[" and chosen not in available:
-            return configuration.unknown_choice(group, chosen, available)
-    return _one_line(str(error))
-
-
-def _known_keys(typed: Sequence[str] | None) -> list[str]:
-    """The keys of the configuration that the overrides chose, without their values."""
-    groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
-    choices = []
-    for argument in sys.argv[1:] if typed is None else typed:
-        group, _, chosen = argument.partition("=")
-        folder = configuration.config_folder() / group
-        names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
-        if group in groups and names:  # of a sweep's choices, the first
-            listed = chosen.startswith("[")
-            choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
-    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
-        try:
-            composed = compose("train", overrides=choices)
-        except HydraException:  # choices that do not go together
-            composed = compose("train")
-    return [*groups, *(key for key, _ in configuration.leaves(composed))]
-
-
 def _discard_if_empty(folder: Path) -> None:
     """Remove a run folder that holds nothing but what Hydra has just written."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
@@ -250,33 +215,41 @@ def _parse(arguments: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(overrides)
 
 
-def _with_resumed_overrides(arguments: list[str]) -> list[str]:
+def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
     """For `resume=<run folder>`: the folder's overrides, then the new ones, into the same folder.
 
     Raises:
-        UserError: the folder is not there, or is not a run folder.
+        UserError: the folder is not there, or is not a run folder that can be trusted.
     """
-    resume = [a.partition("=")[2] for a in arguments if a.startswith("resume=")]
+    resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
-        return arguments
-    folder = Path(resume[-1].strip("'\""))
-    if not folder.is_dir():
-        siblings = [str(p) for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        near = difflib.get_close_matches(str(folder), siblings, n=1, cutoff=0.8)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"resume={folder}: there is no such folder{hint}")
-    record = folder / ".hydra" / "overrides.yaml"
-    if not record.is_file():
-        raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
-    if {"-m", "--multirun"} & set(arguments):
+        return overrides
+    folder = _run_folder(Path(resume[-1].strip("'\"")))
+    if is_sweep:
         raise UserError(f"resume={folder}: one run at a time; leave -m out")
-    listed = OmegaConf.to_container(OmegaConf.load(record), resolve=False)
-    assert isinstance(listed, list)
-    recorded = [o for o in map(str, listed) if not o.startswith("resume=")]
+    recorded = trust.recorded_overrides(folder)
+    require_no_links_out(folder)
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    kept = [a for a in arguments if not a.startswith("resume=")]
     here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
-    return [*recorded, *here, *kept]  # flags come last, as argparse wants them
+    return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
+
+
+def _run_folder(path: Path) -> Path:
+    """The run that a path means: its folder, or one of its checkpoints.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if path.suffix == ".ckpt" and path.parent.name == "checkpoints":
+        return path.parent.parent
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"resume={path}: expected a run folder, or a checkpoint in one")
+    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"resume={path}: there is no such folder{hint}")
 
 
 def _run_as_ddp_process(folder: Path) -> None:
@@ -286,7 +259,7 @@ def _run_as_ddp_process(folder: Path) -> None:
     """
     from glimpse.run import run
 
-    config = OmegaConf.load(folder / ".ddp_config.yaml")
+    config = OmegaConf.load(folder / DDP_CONFIG)
     assert isinstance(config, DictConfig)
     warnings.simplefilter("ignore")  # rank 0 has said it already
     with contextlib.suppress(Interrupted):  # the first process tells the shell

@@ -37,6 +37,7 @@ from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS, console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
+from glimpse.files import replacing, subfolder
 from glimpse.optim import Schedule
 
 SMOOTHING = 0.98  # of the loss; this and the next three are fastai's
@@ -135,7 +136,7 @@ def find(
     suggested = suggest(rates, test.smoothed)
     if IS_FIRST_PROCESS:
         _write_table(folder / "lr_find.csv", test)
-        picture = folder / "figures" / "lr_find.png"
+        picture = subfolder(folder, "figures") / "lr_find.png"
         _draw(picture, test, suggested)
         if isinstance(logger, TensorBoardLogger):
             _log(logger, test, picture)
@@ -223,7 +224,7 @@ def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
 
 
 def _write_table(path: Path, test: RangeTest) -> None:
-    with path.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("lr", "loss", "smoothed_loss"))
         writer.writerows(zip(test.rates, test.losses, test.smoothed, strict=False))
@@ -250,8 +251,8 @@ def _draw(path: Path, test: RangeTest, suggested: Mapping[str, float]) -> None:
     axis.set_ylabel("train loss")
     axis.grid(alpha=0.3)
     axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _log(logger: TensorBoardLogger, test: RangeTest, picture: Path) -> None:

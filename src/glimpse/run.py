@@ -1,14 +1,11 @@
 """The story of one run: data, network, training, measurement, record."""
 
-import json
 import os
 import shlex
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -26,20 +23,23 @@ from torch import nn
 
 from glimpse import lr_find, optim, precision
 from glimpse.callbacks import pictures, tensorboard
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, to_resume_from
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress, duration
-from glimpse.callbacks.record import EpochRecord, environment, logged, write_json
+from glimpse.callbacks.record import EpochRecord, environment, logged
 from glimpse.callbacks.stop import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.config import build, plain
 from glimpse.console import IS_FIRST_PROCESS, console, quiet_lightning
 from glimpse.data.module import ImageDataModule
-from glimpse.errors import Interrupted, UserError
-from glimpse.launch import RUN_FOLDER
+from glimpse.errors import UserError
+from glimpse.files import write_json, write_text
 from glimpse.layers import LooksAtImages, count_parameters, layer_table
 from glimpse.memory import keep_freed_memory
 from glimpse.models.pretrained import Pretrained
+from glimpse.processes import DDP_CONFIG, RUN_FOLDER
+from glimpse.resume import checkpoint_to_resume
+from glimpse.summary import Summary, shown, summarised
 
 HOOKS_OF_A_STEP = (
     "on_train_batch_start",
@@ -72,21 +72,21 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     # What the classifier logs at an epoch's end is summed over the processes already.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with _summary(config, folder, names) as summary:
+    with _processes_left(folder), summarised(config, folder, names) as summary:
         device = device_of(config)
         if device == "cpu":  # or each step of Adam looks for a GPU by loading NVML anew
             os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning sets it to 1
         keep_freed_memory()
         data = build_data(config)
-        console.print(f"{summary['data']}: {data.describe()}")
+        console.print(f"{names['data']}: {data.describe()}", markup=False)
+        resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         torch.manual_seed(config.seed)
-        resume_from = to_resume_from(folder / "checkpoints") if config.resume else None
         network: nn.Module = build("model", config.model, data.spec)
         if isinstance(network, Pretrained) and resume_from is None:
             network.load_weights()
         if isinstance(network, LooksAtImages) and resume_from is None:
             network.look_at(data.some_training_images())
-        summary["parameters"] = count_parameters(network)
+        summary.update(parameters=count_parameters(network))
         console.print(layer_table(network, data.spec))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
@@ -106,14 +106,16 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         trainer = _trainer(config, chosen.name, logger, folder, ours)
         if config.check:
             _push_one_batch(classifier, data)
-            summary["status"] = "checked"
             return None
+        summary.accept()
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
+            if trainer.world_size > 1:
+                _tell_other_processes(config, folder)
             if logger:
                 tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
         if config.task == "lr_find":
-            summary["metrics"] = lr_find.find(
+            found = lr_find.find(
                 config,
                 classifier,
                 data,
@@ -121,19 +123,23 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
                 logger=logger,
                 folder=folder,
             )
+            summary.update(metrics=found)
             return None
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
         finally:
-            summary |= {
-                "epochs": trainer.current_epoch,
-                "best_epoch": checkpoints.best_epoch,
-                "images_per_second": record.images_per_second(),
-                "metrics": dict(checkpoints.best_metrics),
-            }
-        summary["metrics"] |= _final_metrics(config, trainer, classifier, data, checkpoints)
-        reported = "test" if "test/acc" in summary["metrics"] else "val"
-        summary["majority_acc"] = data.majority_accuracy(reported)
+            summary.update(
+                epochs=trainer.current_epoch,
+                best_epoch=checkpoints.best_epoch,
+                images_per_second=record.images_per_second(),
+                metrics=dict(checkpoints.best_metrics),
+            )
+        if config.test:
+            num_trained = _num_trained_on(record, data)
+            found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
+            summary.update(metrics=summary.metrics | found)
+        reported = "test" if "test/acc" in summary.metrics else "val"
+        summary.update(majority_acc=data.majority_accuracy(reported))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test:
                 callback.draw_result(trainer, classifier)
@@ -141,10 +147,10 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
             pictures.draw_curves(trainer)
         if logger and IS_FIRST_PROCESS:
             chosen_values = tensorboard.hyperparameters(plain(config), names)
-            tensorboard.write_result(logger, chosen_values, summary["metrics"], trainer.global_step)
-        if IS_FIRST_PROCESS:
-            _print_result(config, folder, summary, data)
-        return checkpoints.best_metrics.get("val/acc")
+            tensorboard.write_result(logger, chosen_values, summary.metrics, trainer.global_step)
+    if IS_FIRST_PROCESS:
+        _print_result(config, summary, data, num_trained=_num_trained_on(record, data))
+    return checkpoints.best_metrics.get("val/acc")
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
@@ -226,10 +232,13 @@ def _trainer(
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
-    if trainer.world_size > 1 and IS_FIRST_PROCESS:
-        os.environ[RUN_FOLDER] = str(folder.resolve())
-        OmegaConf.save(OmegaConf.create(plain(config)), folder / ".ddp_config.yaml")
     return trainer
+
+
+def _tell_other_processes(config: DictConfig, folder: Path) -> None:
+    """What the processes that DDP starts take their configuration from."""
+    os.environ[RUN_FOLDER] = str(folder.resolve())
+    write_text(folder / DDP_CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
 
 
 def _pass_over_empty_hooks(of: object, base: type) -> None:
@@ -252,24 +261,35 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
 
 
+def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
+    """How many training images an epoch saw: all, unless trainer.limit_train_batches or the like ended
+    each epoch early."""
+    return min(record.most_images, len(data.splits["train"].rows))
+
+
 def _final_metrics(
     config: DictConfig,
     trainer: pl.Trainer,
     classifier: ImageClassifier,
     data: ImageDataModule,
     checkpoints: Checkpoints,
+    num_trained: int,
 ) -> dict[str, float]:
-    """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set."""
-    if not config.test:
-        return {}
+    """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
+
+    Of the training set, no more images are measured than an epoch trained on; `test=val` leaves it out.
+    """
     if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
         classifier.load_state_dict(best["state_dict"])
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]  # a profile is of training
+    splits = ["val", "test"] if config.tta else ["test"]
+    if config.test != "val" and num_trained:
+        splits.insert(0, "train")
     metrics: dict[str, float] = {}
-    for split in ("train", "val", "test") if config.tta else ("train", "test"):
+    for split in splits:
         if split in data.splits:
-            data.scored_split = split
+            data.score(split, num_images=num_trained if split == "train" else None)
             trainer.test(classifier, datamodule=data, verbose=False)
             found = logged(trainer)
             metrics |= {
@@ -279,86 +299,44 @@ def _final_metrics(
 
 
 def _print_result(
-    config: DictConfig, folder: Path, summary: dict[str, Any], data: ImageDataModule
+    config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
     for split in ("train", "val", "test"):
-        if f"{split}/acc" in summary["metrics"]:
-            accuracy = summary["metrics"][f"{split}/acc"]
+        if f"{split}/acc" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc"]
             majority = data.majority_accuracy(split)
+            num_images = len(data.splits[split].rows)
+            part = ""
+            if split == "train" and num_trained < num_images:
+                part = (
+                    f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
+                )
             console.print(
                 f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
+                f"{part}"
             )
-        if f"{split}/acc_flip" in summary["metrics"]:
-            accuracy = summary["metrics"][f"{split}/acc_flip"]
+        if f"{split}/acc_flip" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc_flip"]
             console.print(f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)")
     if "test" not in data.splits:
         console.print("no test set: the validation set chose the checkpoint and measures it")
-    if summary["best_epoch"]:
-        console.print(f"best epoch {summary['best_epoch']} by val/acc")
-    console.print(f"run folder {shown(folder)}")
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
-
-
-def shown(path: Path) -> Path:
-    """A path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    if summary.values["best_epoch"]:
+        console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
+    console.print(f"run folder {shown(summary.folder)}", markup=False)
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
+    console.print(f"took {duration(summary.values['seconds'])}")
 
 
 @contextmanager
-def _summary(
-    config: DictConfig, folder: Path, names: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    """`summary.json`, however the run ends."""
-    began = time.perf_counter()
-    variables = dict(os.environ)
-    folder.mkdir(parents=True, exist_ok=True)
-    before = _seconds_before(folder) if config.resume else 0.0
-    summary: dict[str, Any] = {
-        "status": "failed",
-        "data": names["data"],
-        "model": names["model"],
-        "seed": config.seed,
-        "epochs": 0,
-        "best_epoch": None,
-        "parameters": None,
-        "seconds": None,
-        "images_per_second": None,
-        "majority_acc": None,
-        "metrics": {},
-    }
-    try:
-        yield summary
-        if summary["status"] == "failed":
-            summary["status"] = "finished"
-    except Interrupted:
-        summary["status"] = "interrupted"
-        if config.task == "fit":
-            console.print(f"go on with: python train.py {shlex.quote(f'resume={shown(folder)}')}")
-        raise
-    except Exception as error:
-        from glimpse.launch import explain
-
-        summary["error"] = explain(error)
-        raise
-    finally:
-        if IS_FIRST_PROCESS and summary["status"] != "checked":
-            summary["seconds"] = round(before + time.perf_counter() - began, 2)
-            write_json(folder / "summary.json", summary)
-            (folder / ".ddp_config.yaml").unlink(missing_ok=True)
-            _leave_process_group(variables)
-            if summary["status"] == "finished":
-                console.print(f"took {duration(summary['seconds'])}")
-
-
-def _leave_process_group(variables: Mapping[str, str]) -> None:
+def _processes_left(folder: Path) -> Iterator[None]:
     """After DDP, let a sweep's next job start processes of its own."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        os.environ.clear()
-        os.environ.update(variables)
-
-
-def _seconds_before(folder: Path) -> float:
-    """What the run took before it was resumed, as far as its summary tells."""
-    path = folder / "summary.json"
-    return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
+    variables = dict(os.environ)
+    try:
+        yield
+    finally:
+        if IS_FIRST_PROCESS:
+            (folder / DDP_CONFIG).unlink(missing_ok=True)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+                os.environ.clear()
+                os.environ.update(variables)

@@ -1,12 +1,10 @@
 """Checkpoints: `best.ckpt` by val/acc (ties by val/loss) and `last.ckpt` after every epoch.
 
 Lightning's ModelCheckpoint with one best and `save_last` writes `last` only beside a new best, and
-its atomic save is not atomic across file systems; hence these few lines. A file is written beside
-its final name, flushed to the disk, and renamed. Checkpoints load with `weights_only=True`: they
-carry no code.
+its atomic save is not atomic across file systems; hence these few lines. Checkpoints load with
+`weights_only=True`: they carry no code.
 """
 
-import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -19,6 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.callbacks.record import logged
 from glimpse.errors import UserError
+from glimpse.files import is_own_file, replacing
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -29,20 +28,11 @@ class AtomicCheckpointIO(CheckpointIO):
     ) -> None:
         final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(f".{final.name}.partial")
         try:
-            with partial.open("wb") as file:
+            with replacing(final) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(final)
-        except OSError as error:
-            raise UserError(f"cannot write the checkpoint {final}: {error.strerror}") from error
         except RuntimeError as error:  # torch's writer, when the disk is full
-            raise UserError(f"cannot write the checkpoint {final}: {error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            raise UserError(f"cannot write {final}: {error}") from error
 
     def load_checkpoint(
         self,
@@ -122,7 +112,8 @@ def to_resume_from(folder: Path) -> Path | None:
     Raises:
         UserError: there are some, all damaged.
     """
-    paths = sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
+    paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != "last.ckpt")
     broken: list[str] = []
     for path in paths:

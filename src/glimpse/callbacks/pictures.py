@@ -21,6 +21,7 @@ from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
+from glimpse.files import replacing, subfolder
 from glimpse.insight import pictures
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.kernels import first_weights, kernel_grid
@@ -147,15 +148,14 @@ def _forward(trainer: pl.Trainer, classifier: ImageClassifier, images: Tensor) -
 
 
 def _path(trainer: pl.Trainer, name: str) -> Path:
-    folder = Path(trainer.default_root_dir) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.png"
+    return subfolder(Path(trainer.default_root_dir), "figures") / f"{name}.png"
 
 
 def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
     """(3, H, W) uint8 to a PNG."""
     path = _path(trainer, name)
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(partial)
     _show(trainer, path)
 
 
@@ -198,7 +198,8 @@ def draw_curves(trainer: pl.Trainer) -> None:
                 )
         _label(axis, title)
     path = _path(trainer, "curves")
-    figure.savefig(path, dpi=pictures.DPI)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=pictures.DPI)
     _show(trainer, path)
 
 

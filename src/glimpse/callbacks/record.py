@@ -1,7 +1,6 @@
-"""The record of a run: `metrics.csv`, `summary.json`, `environment.json`, and how fast it was."""
+"""The record of a run's epochs, `metrics.csv`, how fast they were, and of what the run ran on."""
 
 import csv
-import json
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
+from glimpse.files import replacing
 
 COLUMNS = (
     "epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5", "lr",
@@ -42,6 +42,7 @@ class EpochRecord(Checkpoint):
         self._validating = 0.0
         self._validation_began = 0.0
         self._images = 0
+        self.most_images = 0  # that an epoch trained on, in all processes
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """After a resume, the former rows."""
@@ -59,6 +60,7 @@ class EpochRecord(Checkpoint):
         if self._began is None:
             self._began = time.perf_counter()
         self._images += len(batch.labels)
+        self.most_images = max(self.most_images, self._images * trainer.world_size)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.is_last_batch and self._began is not None:
@@ -89,12 +91,16 @@ class EpochRecord(Checkpoint):
             self._write()
 
     def _write(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
-        partial.replace(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"most_images": self.most_images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.most_images = state_dict["most_images"]
 
     def images_per_second(self) -> float | None:
         """The median over the epochs."""
@@ -113,13 +119,6 @@ def of_this_epoch(trainer: pl.Trainer, classifier: pl.LightningModule) -> dict[s
     if classifier.validated:
         return metrics
     return {name: value for name, value in metrics.items() if not name.startswith("val/")}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def environment() -> dict[str, Any]:

@@ -112,7 +112,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.size = size
         self.augment = augment
         self.memory_format = torch.contiguous_format
-        self.scored_split = "test"  # what `test_dataloader` serves
+        self.scored_split = "test"  # what `test_dataloader` serves, and how many images of it
+        self._num_scored: int | None = None
         self.training_side: int | None = None  # of training images that are smaller than the rest
         self.splits: dict[str, Split] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
@@ -367,21 +368,49 @@ class ImageDataModule(pl.LightningDataModule):
         """Every validation image exactly once."""
         return self.loader("val")
 
-    def test_dataloader(self) -> BatchLoader:
-        """Every image of `scored_split` exactly once, without augmentation."""
-        return self.loader(self.scored_split)
+    def score(self, split: str, *, num_images: int | None = None) -> None:
+        """Choose what `test_dataloader` serves.
 
-    def loader(self, split: str, *, training: bool = False, shuffle: bool = False) -> BatchLoader:
-        """Batches of a split, of this process's share of it."""
+        Args:
+            split: one of `splits`.
+            num_images: the first so many that the first epoch trains on; None: all of the split.
+        """
+        self.scored_split = split
+        self._num_scored = num_images
+
+    def test_dataloader(self) -> BatchLoader:
+        """The images that `score` chose, each exactly once, without augmentation."""
+        return self.loader(self.scored_split, num_images=self._num_scored)
+
+    def loader(
+        self,
+        split: str,
+        *,
+        training: bool = False,
+        shuffle: bool = False,
+        num_images: int | None = None,
+    ) -> BatchLoader:
+        """Batches of a split, of this process's share of it.
+
+        Args:
+            split: one of `splits`.
+            training: divide images equally between processes; each epoch has its own draws.
+            shuffle: draw the order of an epoch.
+            num_images: the first so many that the first epoch trains on; None: all.
+        """
         trainer = self.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         chosen = self.splits[split]
+        rows = chosen.rows
+        if num_images is not None and num_images < len(rows):
+            first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self.seed)
+            rows = rows[np.sort(next(first.batches(0)).numpy())]
 
         def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # asked in every epoch anew
             return self._fetch(chosen.part, device)(rows)
 
         order = EpochOrder(
-            len(chosen.rows),
+            len(rows),
             batch_size=self.batch_size,
             shuffle=shuffle,
             training=training,
@@ -390,7 +419,7 @@ class ImageDataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         return BatchLoader(
-            torch.from_numpy(chosen.rows),
+            torch.from_numpy(rows),
             order,
             fetch,
             current_epoch=lambda: self._epoch if training else 0,

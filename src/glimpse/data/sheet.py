@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glimpse.data.module import ImageDataModule
+from glimpse.files import replacing
 
 COLUMNS = 8
 CELL = 1.1  # an image and the gap beside it
@@ -95,7 +96,8 @@ def draw_grids(
                 baseline = bottom + line_number * LINE
                 axes.text(middle, baseline, line, ha="center", size=FONT_SIZE, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def _lines(label: str) -> list[str]:

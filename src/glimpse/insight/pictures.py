@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glimpse.colours import COLOURS
 from glimpse.data.sheet import draw_grids
+from glimpse.files import replacing
 from glimpse.insight.confusion import Pair, most_confused_classes
 from glimpse.insight.predictions import Predictions
 
@@ -59,7 +60,8 @@ def draw_confusion(
     axes.set(xlabel="predicted", ylabel="actual")
     axes.set_title(title, size=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the actual class")
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def draw_most_confused(
@@ -89,7 +91,8 @@ def draw_most_confused(
             axes.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
     if not shown:
         figure.text(0.5, 0.3, "no mistakes", ha="center")
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def examples(predictions: Predictions, pair: Pair) -> NDArray[np.int64]:
@@ -141,7 +144,8 @@ def draw_curves_over(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def shortened(name: str) -> str:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
+from glimpse.files import replacing
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def names_of(data: ImageDataModule, split: str) -> list[str]:
 def write_predictions(predictions: Predictions, names: list[str], path: Path) -> None:
     """A CSV with a row for each image: image, actual and predicted class, their probabilities, the
     cross-entropy, and the place of the actual class among the answers."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             ("image", "actual", "predicted", "probability", "probability_of_actual", "loss", "rank")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glimpse.colours import COLOURS
+from glimpse.files import replacing
 from glimpse.runs.folder import PLACES, Run, epochs_of
 
 
@@ -66,4 +67,5 @@ def draw(runs: Sequence[Run], path: Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
         if axis.lines:
             axis.legend()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)

@@ -1,12 +1,12 @@
 """How good a trained network is on a split: scores with intervals, and the files that hold them."""
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from glimpse.files import replacing, write_json
 from glimpse.insight.confusion import confusion_matrix
 from glimpse.insight.pictures import draw_confusion
 from glimpse.insight.predictions import names_of, write_predictions
@@ -38,7 +38,7 @@ def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> tuple[Scores,
         "majority_acc": majority,
         "scores": {name: asdict(value) for name, value in scores.overall.items()},
     }
-    (folder / "scores.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_json(folder / "scores.json", about)
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
     _write(
         folder / "classes.csv", ("class", "images", "predicted", *bounds), map(_row, scores.classes)
@@ -57,7 +57,7 @@ def _row(of: ClassScores) -> Sequence[Any]:
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
 from glimpse.errors import UserError
+from glimpse.files import replacing
 from glimpse.runs.trained import TrainedRun
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
@@ -66,13 +67,9 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
     }
     example = torch.zeros(2, height, width, channels, dtype=torch.uint8)
     write = {"onnx": _write_onnx, "torch_export": _write_torch_export}[target]
-    partial = path.with_name(f".partial-{path.name}")
-    try:
+    with replacing(path) as partial:
         run = write(module, example, about, partial)
         yield from _checked(trained, module, run)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 

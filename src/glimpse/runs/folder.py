@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from glimpse.errors import UserError
+from glimpse.files import is_own_file
 
 # A run without a summary counts as running if its training wrote anything in the last ten
 # minutes, or in the time of its three longest epochs; else as killed, with a question mark, since
@@ -132,17 +133,28 @@ def read_run(folder: Path) -> Run:
     """A folder that is a run, whatever state it is in."""
     environment = environment_of(folder)
     settings = _settings(folder, environment)
-    path = folder / "summary.json"
-    if not path.exists() or _was_resumed_since(folder):
+    if not (folder / "summary.json").exists() or _was_resumed_since(folder):
         return _without_summary(folder, settings)
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(_read(folder, "summary.json"))
         status = str(summary["status"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         cause = str(error).splitlines()[0]
         problem = f"summary.json cannot be read ({type(error).__name__}: {cause})"
         return Run(folder, UNREADABLE, _choices(folder), settings, problem)
     return Run(folder, status, summary, settings, str(summary.get("error", "")))
+
+
+def _read(folder: Path, name: str) -> str:
+    """The text of a file of a run folder.
+
+    Raises:
+        OSError: it cannot be read, or is not a file of the folder itself.
+    """
+    path = folder / name
+    if path.exists() and not is_own_file(folder, path):
+        raise OSError(f"{name} is no file of this folder")
+    return path.read_text(encoding="utf-8")
 
 
 def _was_resumed_since(folder: Path) -> bool:
@@ -186,7 +198,7 @@ def _ago(seconds: float) -> str:
 def _choices(folder: Path) -> dict[str, Any]:
     """Which `data` and `model` were chosen, where no summary says it."""
     try:
-        recorded = _yaml((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
+        recorded = _yaml(_read(folder, ".hydra/hydra.yaml"))
         choices = recorded["hydra"]["runtime"]["choices"]
         return {group: choices[group] for group in ("data", "model")}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
@@ -196,7 +208,7 @@ def _choices(folder: Path) -> dict[str, Any]:
 def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
     """The recorded configuration, and over it what was typed when the run was resumed."""
     try:
-        text = (folder / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+        text = _read(folder, ".hydra/config.yaml")
         settings: dict[str, str] = {}
         for block in _blocks(text):
             settings |= _flat_block(block)
@@ -251,7 +263,7 @@ def _yaml(text: str) -> Any:
 def environment_of(folder: Path) -> dict[str, Any]:
     """environment.json; empty if there is none that can be read."""
     try:
-        found = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        found = json.loads(_read(folder, "environment.json"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -260,7 +272,7 @@ def environment_of(folder: Path) -> dict[str, Any]:
 def overrides_of(folder: Path) -> list[str]:
     """What was typed for the run: a sweep's job has its own part, a resumed run both times'."""
     try:
-        recorded = _yaml((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
+        recorded = _yaml(_read(folder, ".hydra/overrides.yaml")) or []
     except (OSError, ValueError, yaml.YAMLError):
         recorded = []
     typed = [*map(str, recorded), *_typed_at_resume(environment_of(folder))]
@@ -282,8 +294,8 @@ def was_resumed(environment: Mapping[str, Any]) -> bool:
 def epochs_of(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv, each with the numbers that it has; those that are broken left out."""
     try:
-        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            rows = [_numbers(row) for row in csv.DictReader(file)]
+        lines = _read(folder, "metrics.csv").splitlines()
+        rows = [_numbers(row) for row in csv.DictReader(lines)]
     except (OSError, ValueError, csv.Error):
         return []
     return [row for row in rows if "epoch" in row]
@@ -303,5 +315,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """figures/*.png, by name."""
-    return sorted((folder / "figures").glob("*.png"))
+    """figures/*.png, by name; links that lead out of the run folder are left out."""
+    found = (folder / "figures").glob("[!.]*.png")
+    return sorted(path for path in found if is_own_file(folder, path))

@@ -12,6 +12,7 @@ from torch import Tensor
 from glimpse.colours import COLOURS
 from glimpse.config import unknown_choice
 from glimpse.errors import UserError
+from glimpse.files import replacing
 from glimpse.insight.kernels import first_weights, kernel_grid
 from glimpse.insight.layers import LayerOutput, grad_cam, layer_outputs
 from glimpse.insight.pictures import DPI, shortened
@@ -56,7 +57,8 @@ def draw_look(
     weights = first_weights(trained.inner, trained.spec)
     if weights is not None:
         path = folder / "first_layer.png"
-        Image.fromarray(kernel_grid(weights).permute(1, 2, 0).numpy()).save(path)
+        with replacing(path) as partial:
+            Image.fromarray(kernel_grid(weights).permute(1, 2, 0).numpy()).save(partial)
         yield f"written: {path}"
     path = folder / "layers.png"
     _draw_layers(layer_outputs(trained.inner, seen), pixels, answer, path)
@@ -123,7 +125,8 @@ def _draw_layers(
             axes.tick_params(labelsize=6)
             axes.set_xticks([])
             axes.margins(x=0)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
 
 
 def _most_varied(maps: Tensor) -> Tensor:
@@ -146,4 +149,5 @@ def _draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Pat
         cam.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, 1, 1, 0)
     )
     figure.colorbar(image, ax=covered, shrink=0.8, label="speaks for the class")
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from glimpse import config as configuration
 from glimpse import precision
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
+from glimpse.config import plain
 from glimpse.console import quiet_lightning
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.files import require_inside
 from glimpse.insight.predictions import Predictions, predict
+from glimpse.resume import require_same_sight
 from glimpse.run import build_data, device_of
+from glimpse.trust import NOT_FROM_A_RECORD
 
 
 class TrainedRun:
@@ -43,7 +47,7 @@ class TrainedRun:
         self.checkpoint = find_checkpoint(path)
         saved = _load(self.checkpoint)
         extra = saved["glimpse"]
-        self.config = _overridden(OmegaConf.create(extra["config"]), overrides)
+        self.config = _overridden(_as_data(extra["config"], self.checkpoint), overrides)
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
         self.epoch = int(saved["epoch"]) + 1
@@ -90,6 +94,7 @@ class TrainedRun:
                 )
             if data.fingerprint != self.fingerprint:
                 print(f"note: the data is not, or not split as, what {self.name} was trained on")
+            data.see_as(self.spec)  # by the checkpoint's statistics, whatever this data's are
             data.memory_format = self.memory_format
             self._data = data
         return self._data
@@ -143,8 +148,10 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such run folder or checkpoint")
     for name in ("best.ckpt", "last.ckpt"):
-        if (path / "checkpoints" / name).is_file():
-            return path / "checkpoints" / name
+        checkpoint = path / "checkpoints" / name
+        require_inside(path, checkpoint)
+        if checkpoint.is_file():
+            return checkpoint
     hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
     if (path / ".hydra").is_dir():
         hint = "the run has saved none yet"
@@ -160,6 +167,21 @@ def _load(path: Path) -> dict[str, Any]:
     return saved
 
 
+def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
+    """A checkpoint's configuration, which was resolved when it was saved, without what would download.
+
+    Raises:
+        UserError: it holds an interpolation, which could read this machine's variables.
+    """
+    for name in NOT_FROM_A_RECORD:
+        group, _, key = name.partition(".")
+        config[group] |= {key: None} if key in config[group] else {}
+    created = OmegaConf.create(config)
+    if any(value == configuration.NOT_KNOWN_YET for _, value in configuration.leaves(created)):
+        raise UserError(f"{path}: its configuration holds an interpolation, which is refused")
+    return created
+
+
 def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     known = [key for key, _ in configuration.leaves(config)]
     for override in overrides:
@@ -171,6 +193,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(merged, DictConfig)
     configuration.check_values(merged)
+    require_same_sight(plain(config)["data"], plain(merged)["data"])
     return merged
 
 

@@ -1,0 +1,157 @@
+"""One line for every error: what was found, what was expected, what to type.
+
+An error that nobody foresaw keeps its traceback in a file, which its line names. Imports nothing heavy.
+"""
+
+import re
+import sys
+import sysconfig
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from glimpse import config as configuration
+from glimpse.errors import UserError
+from glimpse.files import write_text
+
+TRACEBACK = "traceback.txt"  # in a run folder
+
+
+class CrashError(Exception):
+    """An error that nobody foresaw, as one line that names the file of its traceback."""
+
+
+def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> CrashError:
+    """Keep the whole traceback of an error, and say in one line what and where it was.
+
+    Args:
+        error: what was raised.
+        folder: of the run; None, or one that cannot be written: the system's folder of temporary files.
+        name: of the file.
+    """
+    text = "".join(traceback.format_exception(error))
+    try:
+        if folder is None or not folder.is_dir():
+            raise UserError("there is no run folder")
+        path = folder / name
+        write_text(path, text)
+    except UserError:
+        path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
+        write_text(path, text)
+    return CrashError(f"{_named(error)}, at {_place(error)}; the whole traceback is in {path}")
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost frame that is not a library's; of the innermost if all are."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
+    own = [f for f in frames if not any(part in f.filename for part in libraries)]
+    frame = (own or list(frames))[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def is_foreseen(error: BaseException) -> bool:
+    """Whether an error is a mistake in what was typed, which a line alone explains."""
+    known = (UserError, CrashError, HydraException, OmegaConfBaseException)
+    composing = ("Config group override must be", "Ambiguous value")
+    return isinstance(error, known) or any(text in str(error) for text in composing)
+
+
+def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
+    """One line for an error: what was found, what was expected, what to type.
+
+    Args:
+        error: what was raised.
+        typed: the overrides that led to it; None: the process's arguments.
+    """
+    return printable(_explained(error, typed))
+
+
+def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
+    if isinstance(error, UserError | CrashError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_missing_choice(error, typed)
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        key = re.search(r"Could not override '([^']+)'", str(error))
+        if key:
+            return configuration.unknown_key(key[1], _known_keys(typed))
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
+    if "Config group override must be" in str(error):  # of a ValueError
+        return _explain_no_choice(error, typed)
+    if "Ambiguous value" in str(error):
+        return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return _named(error)
+
+
+def _named(error: BaseException) -> str:
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {_one_line(str(error))}{notes}"
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows as text: whatever would move the cursor or cannot be encoded is
+    escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
+
+
+def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
+    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    if not missing:
+        return _one_line(str(error))
+    group, choice = missing.groups()
+    files = (configuration.config_folder() / group).glob("[!_]*.yaml")
+    available = [file.stem for file in files]
+    if not available:
+        return configuration.unknown_key(group, _known_keys(typed))
+    return configuration.unknown_choice(group, choice, available)
+
+
+def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
+    for argument in sys.argv[1:] if typed is None else typed:
+        group, _, chosen = argument.lstrip("+").partition("=")
+        files = (configuration.config_folder() / group).glob("[!_]*.yaml")
+        available = [file.stem for file in files]
+        if available and chosen[:1] != "[" and chosen not in available:
+            return configuration.unknown_choice(group, chosen, available)
+    return _one_line(str(error))
+
+
+def _known_keys(typed: Sequence[str] | None) -> list[str]:
+    """The keys of the configuration that the overrides chose, without their values."""
+    groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
+    choices = []
+    for argument in sys.argv[1:] if typed is None else typed:
+        group, _, chosen = argument.partition("=")
+        folder = configuration.config_folder() / group
+        names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
+        if group in groups and names:  # of a sweep's choices, the first
+            listed = chosen.startswith("[")
+            choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
+    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
+        try:
+            composed = compose("train", overrides=choices)
+        except HydraException:  # choices that do not go together
+            composed = compose("train")
+    return [*groups, *(key for key, _ in configuration.leaves(composed))]

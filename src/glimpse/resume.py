@@ -1,0 +1,120 @@
+"""What a checkpoint must have in common with the run that goes on from it.
+
+Checked before anything in the run folder changes. What a network was trained to see must stay: the data
+and its splits, the classes, the sizes and the normalisation. So must what the saved state belongs to:
+the network, the kind of optimizer, and the callbacks that divide parameters.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO, to_resume_from
+from glimpse.config import plain
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+
+SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "size")  # keys of data
+DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # callbacks
+
+
+def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule) -> Path | None:
+    """The newest intact checkpoint of a run folder; None where it was stopped before its first.
+
+    Raises:
+        UserError: all are damaged, or the run that is typed is another one; the key is named.
+    """
+    path = to_resume_from(folder / "checkpoints")
+    if path is None:
+        return None
+    saved = AtomicCheckpointIO().load_checkpoint(path)
+    if "glimpse" not in saved:
+        raise UserError(f"{path} is not a checkpoint of `python train.py`")
+    extra, now = saved["glimpse"], plain(config)
+    _require_same_data(extra, now["data"], data)
+    _require_same_parameters(saved, now)
+    _require_same_batches(extra, now["data"]["batch_size"])
+    return path
+
+
+def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """The settings of `data` that decide what the network sees are the checkpoint's.
+
+    Args:
+        before: the checkpoint's `data` configuration.
+        now: the one that is typed.
+
+    Raises:
+        UserError: naming the first key that differs.
+    """
+    for key in SEEN_BY_THE_NETWORK:
+        was, value = before.get(key), now.get(key)
+        if was != value:
+            raise UserError(
+                f"data.{key}={_typed(value)}: the network was trained with data.{key}={_typed(was)} "
+                f"and sees nothing else; type data.{key}={_typed(was)}"
+            )
+
+
+def _typed(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _require_same_data(
+    saved: Mapping[str, Any], now: Mapping[str, Any], data: ImageDataModule
+) -> None:
+    spec = ImageSpec.from_dict(saved["spec"])
+    if spec.num_classes != data.spec.num_classes:
+        raise UserError(
+            f"the checkpoint has {spec.num_classes} classes, this data {data.spec.num_classes}: "
+            "resume with the same data and data.classes"
+        )
+    require_same_sight(saved["config"]["data"], now)
+    if saved["fingerprint"] != data.fingerprint:
+        raise UserError(
+            "the checkpoint was trained on other data, or another split of it: "
+            "resume with the same data, data.classes, fractions and data.split_seed"
+        )
+    if spec != data.spec:
+        raise UserError(
+            f"the checkpoint's network sees other images than this data gives it ({spec} became "
+            f"{data.spec}): start a new run"
+        )
+
+
+def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    before = saved["glimpse"]["config"]
+    for group, is_same in (
+        ("model", before["model"] == now["model"]),
+        ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
+    ):
+        if not is_same:
+            raise UserError(
+                f"resume: the checkpoint has another {group}; start a new run with this one"
+            )
+    had, has = (set(config["callbacks"] or {}) for config in (before, now))
+    for name in DIVIDES_PARAMETERS:
+        if (name in had) != (name in has):
+            without = "" if name in had else "out"
+            remedy = f"add it to callbacks=[{name}]" if name in had else "leave it out of callbacks"
+            raise UserError(f"resume: the checkpoint was trained with{without} {name}; {remedy}")
+    if "training_weights" in saved and "ema" not in has:
+        raise UserError(
+            "resume: the checkpoint holds a moving average beside the training weights; "
+            "leave ema in callbacks"
+        )
+
+
+def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:
+    was = saved["config"]["data"]["batch_size"]
+    if saved["next_batch"]["next_batch"] and was != batch_size:
+        raise UserError(
+            f"resume: the checkpoint is in the middle of an epoch of batches of {was}: "
+            "change data.batch_size at the end of one"
+        )

@@ -1,0 +1,152 @@
+"""`summary.json`: what a run is and how it ended, however it ends.
+
+A resume that is refused changes nothing. One that fails later keeps the results that there were, and
+adds its error.
+"""
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.errors import Interrupted, UserError
+from glimpse.explain import TRACEBACK, crash, explain
+from glimpse.files import is_own_file, write_json
+
+NAME = "summary.json"
+
+
+class Summary:
+    """What is known of a run so far.
+
+    Args:
+        folder: the run's.
+        config: composed and checked.
+        names: which `data` and `model` were chosen.
+    """
+
+    def __init__(self, folder: Path, config: DictConfig, names: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.is_resumed = bool(config.resume)
+        self.can_be_resumed = config.task == "fit"
+        self.is_written = not config.resume and not config.check
+        self.before = _read(folder) if self.is_resumed else {}
+        self.values: dict[str, Any] = {
+            "status": "failed",
+            "data": names["data"],
+            "model": names["model"],
+            "seed": config.seed,
+            "epochs": 0,
+            "best_epoch": None,
+            "parameters": None,
+            "seconds": None,
+            "images_per_second": None,
+            "majority_acc": None,
+            "metrics": {},
+        }
+        self._began = time.perf_counter()
+
+    def update(self, **values: Any) -> None:
+        """Take what has become known."""
+        self.values |= values
+
+    def accept(self) -> None:
+        """From here on the run writes into its folder: a resume is accepted."""
+        self.is_written = True
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the best checkpoint."""
+        found: dict[str, float] = self.values["metrics"]
+        return found
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """Write the file, if the run may."""
+        found = self.values | {"status": status}
+        if status != "finished" and self.before:
+            found = _with_former(found, self.before)
+        if error is not None:
+            found["error"] = error
+        seconds = time.perf_counter() - self._began
+        found["seconds"] = round(_seconds(self.before) + seconds, 2)
+        self.values = found
+        if self.is_written and IS_FIRST_PROCESS:
+            write_json(self.folder / NAME, found)
+
+
+@contextmanager
+def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> Iterator[Summary]:
+    """The summary of the run that the block is, written when the block ends.
+
+    Raises:
+        CrashError: in place of an error that nobody foresaw; its traceback is in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = Summary(folder, config, names)
+    try:
+        yield summary
+    except Interrupted:
+        summary.end("interrupted")
+        if summary.can_be_resumed:
+            typed = shlex.quote(f"resume={shown(folder)}")
+            console.print(f"go on with: python train.py {typed}", markup=False)
+        raise
+    except UserError as error:
+        summary.end("failed", explain(error))
+        raise
+    except Exception as error:
+        crashed = crash(error, folder, name=_name_of_traceback())
+        summary.end("failed", explain(crashed))
+        raise crashed from error
+    summary.end("finished")
+    if summary.is_written and IS_FIRST_PROCESS:
+        (folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt before this one
+
+
+def shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _name_of_traceback() -> str:
+    rank = os.environ.get("LOCAL_RANK", "0")
+    return TRACEBACK if rank == "0" else f"traceback-{rank}.txt"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """What the run's earlier attempts recorded; empty where nothing can be read."""
+    path = folder / NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
+    except (OSError, ValueError, RecursionError):
+        console.print(
+            f"{path} cannot be read; the run's earlier results are left out", markup=False
+        )
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _seconds(before: Mapping[str, Any]) -> float:
+    found = before.get("seconds")
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """An attempt that did not finish, with what it did not get to from the attempts before it.
+
+    The metrics are the best checkpoint's: while that is the same, those measured before hold.
+    """
+    former = before.get("metrics")
+    is_same = found["best_epoch"] in (None, before.get("best_epoch"))
+    if is_same and isinstance(former, dict):
+        found = found | {"metrics": former | found["metrics"]}
+    else:
+        before = {key: value for key, value in before.items() if key != "majority_acc"}
+    return {key: value or before.get(key, value) for key, value in found.items()}

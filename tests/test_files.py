@@ -1,0 +1,62 @@
+"""Files are written whole or not at all, and never through a link."""
+
+from pathlib import Path
+
+import pytest
+
+from glimpse.errors import UserError
+from glimpse.files import is_own_file, replacing, subfolder, write_text
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    for name in ("page.html", ".page.partial.html"):
+        (tmp_path / name).symlink_to(target)
+    write_text(tmp_path / "page.html", "new")
+    assert target.read_text() == "precious"
+    assert (tmp_path / "page.html").read_text() == "new"
+    assert not (tmp_path / "page.html").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["page.html", "precious"]
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text(f"half{1 / 0}")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named() -> None:
+    with (
+        pytest.raises(UserError, match=r"cannot write /dev/shm/none/x: No such file"),
+        replacing(Path("/dev/shm/none/x")),
+    ):
+        pass
+
+
+def test_a_folder_that_is_a_link_out_is_not_written_to(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    elsewhere.mkdir()
+    (run / "figures").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="figures is a link that leads out"):
+        subfolder(run, "figures")
+    with pytest.raises(UserError, match="is a link that leads out"):
+        subfolder(run, "figures/deeper")
+    assert subfolder(run, "evaluation/test").is_dir()
+
+
+def test_only_regular_files_of_the_folder_itself_are_its_own(tmp_path: Path) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    run.mkdir()
+    outside.write_text("secret")
+    (run / "own").write_text("own")
+    (run / "link").symlink_to(outside)
+    (run / "inner").symlink_to(run / "own")
+    assert is_own_file(run, run / "own")
+    assert is_own_file(run, run / "inner")
+    assert not is_own_file(run, run / "link")
+    assert not is_own_file(run, run)

@@ -1,0 +1,126 @@
+"""Nothing that a stranger made is executed: what Hydra builds, and what a run folder's record may say."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from glimpse.errors import UserError
+from glimpse.files import require_no_links_out
+from glimpse.trust import recorded_overrides
+
+HARMFUL = (
+    "+hydra.callbacks.x._target_=mark.mark",
+    "+hydra.callbacks.x={_target_:mark.mark}",
+    "+hydra.callbacks.x=${optimizer}",
+    "hydra.sweeper._target_=mark.mark",
+    "hydra.launcher._target_=mark.mark",
+    "hydra.launcher._target_=${oc.env:TARGET}",
+    "+hydra.job_logging.handlers.x.class=mark.mark",
+    "+hydra.hydra_logging.formatters.x={'()':mark.mark}",
+    "+hydra.job_logging.handlers.x={class:logging.StreamHandler,stream:ext://mark.mark}",
+)
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a folder with a module that leaves a file when it is imported."""
+    (folder / "mark.py").write_text("open('MARK', 'w')\ndef mark(**_): pass\n")
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "TARGET": "mark.mark"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("override", HARMFUL)
+def test_what_hydra_would_build_is_refused_before_it_is_imported(
+    tmp_path: Path, override: str
+) -> None:
+    result = train(tmp_path, override, "check=true")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "MARK").exists()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_pickle_is_not_run_again(tmp_path: Path) -> None:
+    result = train(tmp_path, "--experimental-rerun", "config.pickle")
+    assert result.returncode == 1
+    assert "--experimental-rerun is refused" in result.stderr
+
+
+def test_hydras_own_sweeper_and_launcher_still_work(tmp_path: Path) -> None:
+    result = train(tmp_path, "-m", "seed=1,2", "model=linear", "check=true")
+    assert result.returncode == 0, result.stderr
+
+
+def run_folder(tmp_path: Path, *overrides: str) -> Path:
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *HARMFUL, "hydra/launcher=joblib", "--config-dir=/elsewhere", "-m", "hydra.run.dir=/elsewhere",
+        "+optimizer@hydra.callbacks.x=adam", "seed=${oc.env:HOME}", "+mine=1", "no override",
+        "hydra.searchpath=[file:///elsewhere]", "seed=${hydra:runtime.cwd}",
+    ],
+)  # fmt: skip
+def test_a_record_may_hold_values_for_our_own_keys_alone(tmp_path: Path, override: str) -> None:
+    folder = run_folder(tmp_path, "model=linear", override)
+    with pytest.raises(UserError, match=r"overrides\.yaml holds"):
+        recorded_overrides(folder)
+
+
+def test_a_record_of_values_is_taken_without_what_downloads(tmp_path: Path) -> None:
+    kept = [
+        "model=linear",
+        "+data.classes=[a,b]",
+        "data.root=${data_dir}/a:b",
+        "~callbacks.pictures",
+    ]
+    dropped = ["data.url=file:///elsewhere.zip", "data.sha256=0", "resume=/elsewhere"]
+    assert recorded_overrides(run_folder(tmp_path, *kept, *dropped)) == kept
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "model: linear", "- [model=linear]", "- 3"])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    folder = run_folder(tmp_path)
+    (folder / ".hydra" / "overrides.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"overrides\.yaml"):
+        recorded_overrides(folder)
+
+
+def test_a_resumed_folder_from_a_stranger_executes_nothing(
+    tmp_path: Path, trained_run: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run, folder)
+    (folder / ".hydra").mkdir()
+    record = folder / ".hydra" / "overrides.yaml"
+    record.write_text(yaml.safe_dump(["model=small_convnet", HARMFUL[0]]))
+    result = train(tmp_path, f"resume={folder}", "trainer.max_epochs=3")
+    assert result.returncode == 1
+    assert "overrides.yaml holds" in result.stderr
+    assert not (tmp_path / "MARK").exists()
+
+
+def test_a_link_out_of_a_resumed_folder_is_named(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "model=linear")
+    (folder / "inside").symlink_to(folder / ".hydra")
+    require_no_links_out(folder)
+    (folder / "figures").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="figures is a link that leads out of"):
+        require_no_links_out(folder)
