@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -234,6 +235,73 @@ def test_shift_plots_every_run(trained_run: Path, tmp_path: Path) -> None:
     assert path.exists()
     _, err = glimpse("shift", trained_run, "--out", tmp_path / "shift.pdf", exit_code=1)
     assert "ends in .png" in err
+
+
+def test_shift_writes_into_the_first_runs_folder(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    out, _ = glimpse("shift", run, "--max", 1, "--num", 20)
+    assert f"written: {run / 'figures' / 'shift.png'}" in out
+    assert (run / "figures" / "shift.png").is_file()
+    assert not list(elsewhere.iterdir())
+
+
+def test_pictures_are_not_written_through_a_link(trained_run: Path, tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("figures"))
+    (run / "figures").symlink_to(elsewhere)
+    (run / "evaluation").symlink_to(elsewhere)
+    for command in ("losses", "evaluate"):
+        _, err = glimpse(command, run, exit_code=1)
+        assert "is a link that leads out of" in err
+    assert not list(elsewhere.iterdir())
+
+
+def test_the_checkpoints_statistics_are_used_whatever_data_is_given(
+    execute: Execute, tmp_path: Path
+) -> None:
+    """`predict` and `evaluate` see the same images alike, also of darker data."""
+    photos = tmp_path / "photos"
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("a", "b")):
+        for number in range(20):
+            pixels = random.integers(0, 100 + 100 * label, (8, 8, 3), np.uint8)
+            path = photos / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    run = execute(
+        "data=image_folder", f"data.root={photos}", "data.normalize=dataset", "model=linear",
+        "trainer=cpu", "trainer.max_epochs=3", "optimizer.lr=0.1",
+    )  # fmt: skip
+    dark = tmp_path / "dark"
+    for path in photos.rglob("*.png"):
+        darker = Image.open(path).point(lambda value: value // 3)
+        (dark / path.parent.name).mkdir(parents=True, exist_ok=True)
+        darker.save(dark / path.parent.name / path.name)
+    glimpse("evaluate", run, "--split", "val", "--set", f"data.root={dark}", "--out", tmp_path)
+    evaluated = rows_of(tmp_path / "predictions.csv")
+    files = [row["image"] for row in evaluated]
+    out, _ = glimpse("predict", run, *files, "--format", "csv", "--top", 1)
+    predicted = list(csv.DictReader(out.splitlines()))
+    for one, other in zip(evaluated, predicted, strict=True):
+        assert one["predicted"] == other["class"]
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
+    found, _ = glimpse("shift", run, "--max", 1, "--set", f"data.root={dark}")
+    accuracy = np.mean([row["actual"] == row["predicted"] for row in evaluated])
+    assert f"{accuracy:.4f}" in found
+
+
+@pytest.mark.parametrize("setting", ["data.normalize=none", "data.size=16", "data.presize=4"])
+def test_what_the_network_sees_cannot_be_changed(trained_run: Path, setting: str) -> None:
+    _, err = glimpse("evaluate", trained_run, "--set", setting, exit_code=1)
+    assert setting in err
+    assert "was trained with" in err
 
 
 def test_shifted_moves_pixels_and_repeats_the_edge() -> None:

@@ -138,17 +138,13 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
     """Check the configuration, then run; a folder in which nothing was done is not left behind."""
     try:
         configuration.check(config, hydra.runtime.choices)
-    except UserError:
-        _discard_if_empty(folder)
-        raise
-    from glimpse.run import run  # torch and lightning are imported from here on
+        from glimpse.run import run  # torch and lightning are imported from here on
 
-    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-    names = {group: str(hydra.runtime.choices[group]) for group in groups}
-    result = run(config, folder, names)
-    if config.check:
+        groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
+        names = {group: str(hydra.runtime.choices[group]) for group in groups}
+        return run(config, folder, names)
+    finally:
         _discard_if_empty(folder)
-    return result
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -171,6 +167,8 @@ def _discard_if_empty(folder: Path) -> None:
     """Remove a run folder that holds nothing but what Hydra has just written."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
         shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # others' runs are in it
+            folder.parent.rmdir()
 
 
 def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:

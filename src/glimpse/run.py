@@ -105,6 +105,11 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         ours = [StopOnSignal(checkpoints), record, Progress(checkpoints), checkpoints]
         trainer = _trainer(config, chosen.name, logger, folder, ours)
         if config.check:
+            trainer.datamodule = data  # type: ignore[attr-defined]  # as fit would, for callbacks
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                callback.setup(
+                    trainer, classifier, "fit"
+                )  # where they refuse what cannot be trained
             _push_one_batch(classifier, data)
             return None
         summary.accept()

@@ -68,3 +68,17 @@ def test_mistakes_are_one_line(tmp_path: Path, second: str, out: str, message: s
     assert result.output.startswith("error: ")
     assert message in result.output
     assert result.output.count("\n") == 1
+
+
+def test_the_picture_goes_into_the_first_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    result = compare(one, two)
+    assert result.exit_code == 0
+    assert str(one / "figures" / "compare-two.png") in result.output.replace("\n", "")
+    assert (one / "figures" / "compare-two.png").is_file()
+    assert not list(elsewhere.iterdir())

@@ -1,13 +1,16 @@
 """The HTML pages: whole in themselves, escaped, light, with curves and pictures."""
 
 import base64
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 from folders import HEADER, write_run, write_start
 from PIL import Image
+from typer.testing import CliRunner
 
+from glimpse.cli import app
 from glimpse.runs import page
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import find_runs, read_run
@@ -109,3 +112,40 @@ def test_many_runs_make_a_light_page(tmp_path: Path) -> None:
     assert "<code>59</code>" in text
     assert "<code>0</code>" not in text
     assert len(text) < 500_000
+
+
+def test_nothing_is_followed_out_of_a_run_folder(
+    tmp_path: Path,
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"status": "TOPSECRET", "metrics": {}}')
+    run = write_run(tmp_path / "runs" / "run")
+    (run / "figures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (run / "figures" / "own.png").write_bytes((tmp_path / "secret.png").read_bytes())
+    (run / "figures" / "link.png").symlink_to(tmp_path / "secret.png")
+    (run / "report.html").symlink_to(secret)
+    for name in ("environment.json", "metrics.csv", ".hydra/overrides.yaml"):
+        (run / name).unlink()
+        (run / name).symlink_to(secret)
+    assert CliRunner().invoke(app, ["report", str(run)]).exit_code == 0
+    page = (run / "report.html").read_text()
+    assert "TOPSECRET" in secret.read_text()
+    assert not (run / "report.html").is_symlink()
+    assert "own" in page
+    assert "alt='link'" not in page
+    (run / "summary.json").unlink()
+    (run / "summary.json").symlink_to(secret)
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "runs")])
+    assert result.exit_code == 0
+    assert "TOPSECRET" not in result.output
+    assert "summary.json is no file of this folder" in " ".join(result.output.split())
+
+
+def test_a_pipe_in_a_run_folder_is_not_waited_for(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "metrics.csv").unlink()
+    os.mkfifo(run / "metrics.csv")
+    (run / "figures").mkdir()
+    os.mkfifo(run / "figures" / "z.png")
+    assert CliRunner().invoke(app, ["report", str(run)]).exit_code == 0
