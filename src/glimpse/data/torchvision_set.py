@@ -21,6 +21,7 @@ import numpy as np
 from torchvision import datasets
 from tqdm import tqdm
 
+from glimpse.data.archives import only_files_and_folders
 from glimpse.data.decode import PixelFormat, fitted
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
@@ -266,11 +267,11 @@ def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
 
 @contextmanager
 def _careful() -> Iterator[None]:
-    """While torchvision downloads: no entry of a tar leaves its folder, no silent server is waited for."""
+    """While torchvision downloads: of a tar only files and folders, no silent server is waited for."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     before = vars(tarfile.TarFile)["extraction_filter"]
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    tarfile.TarFile.extraction_filter = staticmethod(only_files_and_folders)
     try:
         yield
     finally:
