@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
 from glimpse.data.pixel_statistics import histogram
+from glimpse.data.processes import decoding_context, ended_unexpectedly
 from glimpse.data.spec import Arrays, Files, Source
 from glimpse.errors import UserError
 
@@ -214,7 +215,7 @@ def each_chunk(
     processes, with a progress bar.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process ended unexpectedly.
     """
     workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
     alone = workers == 1  # starting a process would take longer than a few images
@@ -227,14 +228,14 @@ def each_chunk(
                 yield function(chunk, start)
                 progress.update(len(chunk))
         return
-    context = multiprocessing.get_context("spawn")
+    context = decoding_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
         try:
             for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):
                 yield result
                 progress.update(len(chunk))
         except BrokenProcessPool as error:
-            raise UserError("a decoding process was killed (out of memory?); run again") from error
+            raise ended_unexpectedly() from error
         finally:
             pool.shutdown(cancel_futures=True)
 
