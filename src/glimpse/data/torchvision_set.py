@@ -136,10 +136,6 @@ class TorchvisionSet(ImageDataModule):
         found = [_files(self.data_dir, place) for place in self.places]
         return [path for files in found for path in files] if all(found) else []
 
-    def reading_settings(self) -> tuple[object, ...]:
-        """Name and options decide too."""
-        return (*super().reading_settings(), self.set_name, sorted(self.options.items()))
-
     def download(self) -> None:
         """By torchvision, into a folder whose content moves to data_dir when it is whole."""
         with whole_or_nothing(self.data_dir, self.set_name) as partial, _careful():
