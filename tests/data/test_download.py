@@ -1,8 +1,10 @@
 """Archives come whole and unpack inside their folder, or one line says why not."""
 
 import gc
+import gzip
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 import warnings
@@ -10,9 +12,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from glimpse.data import archives
 from glimpse.data.download import Archive, fetch, unpack
 from glimpse.data.image_folder import ImageFolder
 from glimpse.errors import UserError
@@ -219,52 +223,192 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert not leftover.parent.exists()
 
 
-OUTSIDE: dict[str, Callable[[Path, Path], object]] = {
-    "parent.zip": lambda path, _: zip_of({"ok.txt": b"", "set/../../evil": b"!"}, path),
-    "absolute.zip": lambda path, outside: zip_of({f"{outside}/evil": b"!"}, path),
-    "parent.tar": lambda path, _: tar_of({"ok.txt": b"", "set/../../evil": b"!"}, path),
-    "absolute.tar.gz": lambda path, outside: tar_of({f"{outside}/evil": b"!"}, path),
+def refusal(archive: Path, folder: Path) -> str:
+    """What is said of an archive that is refused; of which nothing is left, not even its folder."""
+    before = sorted(folder.parent.rglob("*"))
+    with pytest.raises(UserError) as error:
+        unpack(archive, folder)
+    assert str(error.value).isprintable()
+    assert str(archive) in str(error.value)
+    assert sorted(folder.parent.rglob("*")) == before
+    return str(error.value)
+
+
+BAD_NAMES = {
+    "set/../../evil": "would leave its folder",
+    "/tmp/evil": "would leave its folder",
+    "C:evil": "would leave its folder",
+    "C:\\evil": "would leave its folder",
+    "\\\\server\\share\\evil": "would leave its folder",
+    "set\\..\\..\\evil": "would leave its folder",
+    "set/\x1b[2J\n../../evil\r": "would leave its folder",
+    "a" * 256: "too long a name",
+    "ab/" * 400 + "c": "too long a name",
 }
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
-def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
-    outside, data = tmp_path / "outside", tmp_path / "data"
-    outside.mkdir()
-    OUTSIDE[name](tmp_path / name, outside)
-    with pytest.raises(UserError, match="would leave its folder") as error:
-        unpack(tmp_path / name, data)
-    assert str(tmp_path / name) in str(error.value)
-    assert contents(tmp_path) == {name: (tmp_path / name).read_bytes()}
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-@pytest.mark.parametrize("absolute", [True, False])
-def test_links_that_leave_the_folder_are_refused(
-    tmp_path: Path, kind: bytes, absolute: bool
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_leave_the_folder_or_do_not_fit_are_refused(
+    tmp_path: Path, name: str, make: Callable[[dict[str, bytes], Path], Path]
 ) -> None:
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    (victim / "secret").write_bytes(b"mine")
-    target = str(victim) if absolute else "../../victim"
+    archive = make({"ok.txt": b"", name: b"!"}, tmp_path / ("a.zip" if make is zip_of else "a.tar"))
+    assert BAD_NAMES[name] in refusal(archive, tmp_path / "data")
+
+
+def test_the_folder_itself_may_be_an_entry(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tarred:
-        to_folder = kind == tarfile.SYMTYPE
-        add_link(tarred, "set", target if to_folder else f"{target}/secret", kind)
-        add_file(tarred, "set/evil" if to_folder else "set", b"!")
-    with pytest.raises(UserError, match=r"a\.tar") as error:
-        unpack(tmp_path / "a.tar", tmp_path / "data")
-    assert len(str(error.value).splitlines()) == 1
-    assert contents(victim) == {"secret": b"mine"}
-    assert contents(tmp_path / "data") == {}
+        member = tarfile.TarInfo("./")
+        member.type = tarfile.DIRTYPE
+        tarred.addfile(member)
+        add_file(tarred, "./set/one.txt", b"1")
+    unpack(tmp_path / "a.tar", tmp_path / "data")
+    assert contents(tmp_path / "data") == {"set/one.txt": b"1"}
 
 
-def test_a_zipped_link_is_no_link(tmp_path: Path) -> None:
-    link = zipfile.ZipInfo("set")
-    link.external_attr = 0o120777 << 16
+def test_a_nul_in_a_name_is_refused(tmp_path: Path) -> None:
+    archive = zip_of({"ok.txtXevil": b"!"}, tmp_path / "a.zip")
+    archive.write_bytes(archive.read_bytes().replace(b"txtXevil", b"txt\0evil"))
+    assert r"its entry ok.txt\x00evil has a NUL" in refusal(archive, tmp_path / "data")
+
+
+def test_backslashes_of_a_zip_from_windows_are_folders(tmp_path: Path) -> None:
+    unpack(zip_of({"set\\cat\\1.png": b"1"}, tmp_path / "a.zip"), tmp_path / "data")
+    assert contents(tmp_path / "data") == {"set/cat/1.png": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (tarfile.SYMTYPE, "a link"),
+        (tarfile.LNKTYPE, "a link"),
+        (tarfile.FIFOTYPE, "a device or a pipe"),
+        (tarfile.CHRTYPE, "a device or a pipe"),
+        (tarfile.BLKTYPE, "a device or a pipe"),
+        (tarfile.GNUTYPE_SPARSE, "a sparse file"),
+        (b"Z", "of an unknown type"),
+    ],
+)
+@pytest.mark.parametrize("target", ["ok.txt", "../../victim", "/etc/passwd"])
+def test_a_tar_holds_files_and_folders_only(
+    tmp_path: Path, kind: bytes, what: str, target: str
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        add_file(tarred, "ok.txt", b"fine")
+        add_link(tarred, "set/\x1b[31mred", target, kind)
+    message = refusal(tmp_path / "a.tar", tmp_path / "data")
+    assert rf"its entry set/\x1b[31mred is {what}" in message
+
+
+@pytest.mark.parametrize("mode", [0o120777, 0o010644, 0o020644, 0o060644, 0o140644])
+def test_a_zip_holds_files_and_folders_only(tmp_path: Path, mode: int) -> None:
+    entry = zipfile.ZipInfo("set")
+    entry.external_attr = mode << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
-        zipped.writestr(link, str(tmp_path / "victim"))
+        zipped.writestr(entry, str(tmp_path / "victim"))
+    what = "a link" if mode == 0o120777 else "a device or a pipe"
+    assert f"its entry set is {what}" in refusal(tmp_path / "a.zip", tmp_path / "data")
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    archive = zip_of({"secret.txt": b"!"}, tmp_path / "a.zip")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(content)
+    assert "its entry secret.txt is encrypted" in refusal(archive, tmp_path / "data")
+
+
+def test_a_chain_of_links_and_long_names_writes_nothing_outside(tmp_path: Path) -> None:
+    """CVE-2025-4517, which Python 3.11's own filter lets through."""
+    folder, letters = "d" * 247, "abcdefghijklmnop"
+    (tmp_path / "victim").write_bytes(b"precious")
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        path = ""
+        for letter in letters:
+            member = tarfile.TarInfo(f"{path}{folder}")
+            member.type = tarfile.DIRTYPE
+            tarred.addfile(member)
+            add_link(tarred, f"{path}{letter}", folder, tarfile.SYMTYPE)
+            path += f"{folder}/"
+        chain = f"{'/'.join(letters)}/{'l' * 254}"
+        add_link(tarred, chain, "../" * len(letters), tarfile.SYMTYPE)
+        add_link(tarred, "escape", f"{chain}/../..", tarfile.SYMTYPE)
+        add_link(tarred, "hard", "escape/victim", tarfile.LNKTYPE)
+        add_file(tarred, "hard", b"overwritten")
+    assert "its entry a is a link" in refusal(tmp_path / "a.tar", tmp_path / "data")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_a_bomb_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LARGE", 2**20)
+    monkeypatch.setattr(archives, "extract", None)
+    content = {f"{number}.csv": b"0" * 2**20 for number in range(4)}
+    archive = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for entry, data in content.items():
+                zipped.writestr(entry, data)
+    else:
+        tar_of(content, archive)
+    assert "decompression bomb" in refusal(archive, tmp_path / "data")
+
+
+def test_a_bomb_of_terabytes_is_refused_by_its_first_header(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("zeros.csv")
+    member.size = 2**40
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(member.tobuf() + bytes(2**20)))
+    assert "unpack to 1,099,511,629,312 or more" in refusal(archive, tmp_path / "data")
+
+
+def test_a_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 2**33 - 1
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(member.tobuf() + bytes(2**20)))
+    assert "a header of 8,589,934,592 bytes" in refusal(archive, tmp_path / "data")
+
+
+def test_entries_and_bytes_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make(tmp_path / "a.zip")
+    with monkeypatch.context() as limits:
+        limits.setattr(archives, "MOST_ENTRIES", 1)
+        assert "more than 1 entries" in refusal(archive, tmp_path / "data")
+    with monkeypatch.context() as limits:
+        limits.setattr(archives, "MOST_BYTES", 1000)
+        assert "unpacks to more than" in refusal(archive, tmp_path / "data")
+
+
+def test_a_disk_without_room_is_told_before_unpacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    assert "make room there" in refusal(make(tmp_path / "a.tar.gz"), tmp_path / "data")
+
+
+def test_text_that_packs_well_is_no_bomb(tmp_path: Path) -> None:
+    table = {"set.csv": b"label," + b"0," * 2**20}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("set.csv", table["set.csv"])
     unpack(tmp_path / "a.zip", tmp_path / "data")
-    assert not (tmp_path / "data" / "set").is_symlink()
+    assert contents(tmp_path / "data") == table
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    inner = {"inner.zip": make(tmp_path / "inner.zip").read_bytes()}
+    unpack(tar_of(inner, tmp_path / "a.tar"), tmp_path / "data")
+    assert contents(tmp_path / "data") == inner
+
+
+def test_of_two_entries_of_one_name_the_later_stays(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        add_file(tarred, "one.txt", b"earlier and longer")
+        add_file(tarred, "one.txt", b"later")
+    unpack(tmp_path / "a.tar", tmp_path / "data")
+    assert contents(tmp_path / "data") == {"one.txt": b"later"}
 
 
 def cut(content: bytes) -> bytes:

@@ -127,6 +127,17 @@ def test_idx_of_any_shape(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_idx(tmp_path / "a.gz", expected_ndim=3), array)
 
 
+def test_what_an_idx_file_holds_beyond_its_shape_is_not_unpacked(tmp_path: Path) -> None:
+    write_idx(np.zeros((2, 2, 5), np.uint8), tmp_path / "a.gz")
+    content = gzip.decompress((tmp_path / "a.gz").read_bytes())
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content + bytes(2**20)))
+    with pytest.raises(UserError, match=r"a\.gz: it holds more than the shape \[2, 2, 5\]"):
+        read_idx(tmp_path / "a.gz", expected_ndim=3)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content[:4] + b"\x7f\xff\xff\xff" * 3))
+    with pytest.raises(UserError, match="it states the shape"):
+        read_idx(tmp_path / "a.gz", expected_ndim=3)
+
+
 # Getting the files ------------------------------------------------------------------------------
 
 

@@ -297,7 +297,7 @@ def test_a_download_that_was_cut_off_is_repaired_by_the_next(
     assert sum(sizes(opened(tmp_path, "EuroSAT")).values()) == 30
 
 
-@pytest.mark.parametrize("kind", ["parent", "link"])
+@pytest.mark.parametrize("kind", ["parent", "link", "harmless link", "pipe"])
 def test_entries_of_a_tar_stay_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -310,6 +310,16 @@ def test_entries_of_a_tar_stay_in_its_folder(
                 link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
                 tarred.addfile(link)
                 evil = tarfile.TarInfo("dtd/evil.txt")
+            elif kind == "harmless link":
+                evil = tarfile.TarInfo("dtd/evil.txt")
+                link = tarfile.TarInfo("dtd/other.txt")
+                link.type, link.linkname = tarfile.SYMTYPE, "evil.txt"
+                tarred.addfile(link)
+            elif kind == "pipe":
+                evil = tarfile.TarInfo("dtd/evil.txt")
+                pipe = tarfile.TarInfo("dtd/pipe")
+                pipe.type = tarfile.FIFOTYPE
+                tarred.addfile(pipe)
             evil.size = 1
             tarred.addfile(evil, io.BytesIO(b"!"))
 

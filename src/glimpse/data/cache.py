@@ -1,7 +1,8 @@
 """Every image decoded once, into one uint8 array on disk that later runs map.
 
 The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<fingerprint>/`, beside
-its labels and the histogram of its pixels. A cache is written to a temporary name and renamed, under
+its labels and the histogram of its pixels; the fingerprint is a quick look at names, sizes and times,
+and what the content is says the identity stored within (identity.py). A cache is written to a temporary name and renamed, under
 a lock, so that an interrupted or a second process never leaves or sees half of one.
 
 Nothing here imports torch: the processes that decode start quickly.
@@ -29,14 +30,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
+from glimpse.data.identity import identity as identity_of
+from glimpse.data.identity import mark
 from glimpse.data.pixel_statistics import histogram
-from glimpse.data.spec import Arrays, Files, Source
+from glimpse.data.processes import decoding_context, ended_unexpectedly
+from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
-FORMAT = 2  # raise it when the meaning of a cache's files changes
+FORMAT = 3  # raise it when the meaning of a cache's files changes
 CHUNK = 512  # images a decoding process takes at a time
 SMALL_CHUNK = 32  # images between two steps of the progress bar where there is only one
 _Result = TypeVar("_Result")
+IDENTITY = "identity.txt"  # in a cache: of the content that it was made from
 UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
 _ELSEWHERE = "type data.cache=false, or data_dir=<a folder with room that you may write>"
 
@@ -54,7 +59,7 @@ class Stored:
     histogram: NDArray[np.int64]
 
 
-def fingerprint(root: Path, files: Iterable[Path | str], *settings: object) -> str:
+def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object) -> str:
     """A key for files (names below `root`, sizes, times of change) and settings; 16 hexadecimal
     digits. It stays the same where the whole folder moves.
 
@@ -133,6 +138,11 @@ def unreadable(folder: Path) -> list[str]:
     return listed.read_text().splitlines() if listed.exists() else []
 
 
+def identity(folder: Path) -> str:
+    """Of the content that the cache in `folder` was made from."""
+    return (folder / IDENTITY).read_text()
+
+
 def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
     """Which rows of a source's part the cache in `folder` holds; None for all."""
     file = folder / f"{part}-kept.npy"
@@ -159,21 +169,27 @@ def _build(
     partial.mkdir()
     try:
         reasons: list[str] = []
+        parts: dict[str, Part] = {}  # as they are stored
+        marks: dict[str, list[bytes]] = {}
         for name, part in source.parts().items():
             file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
             if isinstance(part, Arrays):
                 np.save(file, part.images)
                 counts = histogram(part.images)
+                parts[name] = part
             else:
                 wanted = pixel_format(source)
-                counts, bad = _store(file, part, wanted, num_workers, skip_unreadable)
+                counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
+                paths = [path for row, path in enumerate(part.paths) if row not in bad]
                 if bad:
                     kept = np.delete(np.arange(len(labels)), list(bad))
                     labels = _without(file, labels, bad, kept, source.class_names)
                     np.save(partial / f"{name}-kept.npy", kept)
                     reasons += [bad[row] for row in sorted(bad)]
+                parts[name] = Files(paths, labels)
             np.save(partial / f"{name}-labels.npy", labels)
             np.save(partial / f"{name}-histogram.npy", counts)
+        (partial / IDENTITY).write_text(identity_of(source.class_names, parts, marks))
         if reasons:
             (partial / UNREADABLE).write_text("\n".join(reasons) + "\n")
         (partial / "class_names.json").write_text(json.dumps(source.class_names))
@@ -188,8 +204,9 @@ def _build(
 
 def _store(
     file: Path, part: Files, wanted: PixelFormat, num_workers: int, skip_unreadable: bool
-) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Write a part's array; returns the histogram of its pixels, and why which rows are empty."""
+) -> tuple[NDArray[np.int64], list[bytes], dict[int, str]]:
+    """Write a part's array; returns the histogram of its pixels, the marks of the files that are in
+    it, and why which rows are empty."""
     shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
     if hasattr(os, "posix_fallocate"):  # a disk that is full is an error now, later a crash
@@ -198,13 +215,15 @@ def _store(
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
     decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)
+    marks: list[bytes] = []
     bad: dict[int, str] = {}
     with file.open("r+b") as opened:
-        for found, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
+        for found, seen, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
             counts += found
+            marks += seen
             bad |= empty
             os.fsync(opened.fileno())  # here, where the processes that decode need not wait for it
-    return counts, bad
+    return counts, marks, bad
 
 
 def each_chunk(
@@ -214,7 +233,7 @@ def each_chunk(
     processes, with a progress bar.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process ended unexpectedly.
     """
     workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
     alone = workers == 1  # starting a process would take longer than a few images
@@ -227,14 +246,14 @@ def each_chunk(
                 yield function(chunk, start)
                 progress.update(len(chunk))
         return
-    context = multiprocessing.get_context("spawn")
+    context = decoding_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
         try:
             for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):
                 yield result
                 progress.update(len(chunk))
         except BrokenProcessPool as error:
-            raise UserError("a decoding process was killed (out of memory?); run again") from error
+            raise ended_unexpectedly() from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -254,19 +273,21 @@ def _begin_decoding() -> None:
 
 def _decode_chunk(
     file: Path, wanted: PixelFormat, skip_unreadable: bool, paths: Sequence[Path], start: int
-) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Fill the rows from `start` on; returns their histogram, and why which stay empty."""
+) -> tuple[NDArray[np.int64], list[bytes], dict[int, str]]:
+    """Fill the rows from `start` on; returns their histogram, the marks of the files in them, and why
+    which stay empty."""
     array = np.lib.format.open_memmap(file, "r+")
-    filled, bad = [], {}
+    filled, marks, bad = [], [], {}
     for row, path in enumerate(paths, start):
         try:
             array[row] = decode(path, wanted)
+            marks.append(mark(path))
             filled.append(row)
         except UnreadableImageError as error:
             if not skip_unreadable:
                 raise
             bad[row] = str(error)
-    return histogram(array, np.array(filled, np.int64)), bad
+    return histogram(array, np.array(filled, np.int64)), marks, bad
 
 
 def _without(

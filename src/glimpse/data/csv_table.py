@@ -59,11 +59,6 @@ class CsvTable(ImageDataModule):
     @property
     def archive_folder(self) -> Path:
         """Of the training table, whether the archive is packed with its folder or without."""
-        return self.files_root
-
-    @property
-    def files_root(self) -> Path:
-        """The folder of the training table."""
         return self.tables[0].parent
 
     def source_files(self) -> Iterable[Path]:
@@ -79,11 +74,6 @@ class CsvTable(ImageDataModule):
                     if not row[column].strip():
                         raise UserError(f"{table}, line {line}: the column {self.path!r} is empty")
                     yield table.parent / row[column]
-
-    def reading_settings(self) -> tuple[object, ...]:
-        """Columns, shape and names decide too."""
-        chosen = (self.label, self.path, self.shape, self.class_names)
-        return (*super().reading_settings(), *map(str, chosen))
 
     def download(self) -> None:
         """Only where `data.url` names an archive that holds the tables."""

@@ -1,7 +1,8 @@
-"""Archives: downloaded once with progress and a checksum, unpacked without leaving their folder.
+"""Archives: downloaded once with progress and a checksum, unpacked whole or not at all.
 
 pooch downloads; this file adds `file://`, the words for what can go wrong, and unpacking to a
 temporary folder that is renamed, under a lock, so that an interrupted start is repaired by the next.
+What an archive may hold is in archives.py.
 """
 
 import lzma
@@ -19,8 +20,8 @@ from urllib.request import url2pathname
 
 import pooch
 from filelock import FileLock
-from tqdm import tqdm
 
+from glimpse.data import archives
 from glimpse.errors import UserError
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
@@ -103,14 +104,19 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive's top-level entries into `folder`; what is there already is kept.
 
     Raises:
-        UserError: it is no archive, is damaged, or holds an entry that would leave the folder.
+        UserError: it is no archive, is damaged, or holds what is refused; nothing is written then.
     """
-    with whole_or_nothing(folder, archive.name) as partial:
-        try:
-            _extract(archive, partial)
-        except (*_DAMAGED, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
-            raise UserError(f"cannot unpack {archive}: {reason}; is it damaged?") from error
+    try:
+        num_entries = archives.survey(archive, folder)
+        with whole_or_nothing(folder, archive.name) as partial:
+            archives.extract(archive, partial, num_entries=num_entries)
+    except (*_DAMAGED, OSError) as error:
+        if getattr(error, "errno", None):  # of the disk, not of the archive
+            raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
+        reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
+        raise UserError(
+            f"cannot unpack {archive}: {archives.shown(reason)}; is it damaged?"
+        ) from error
 
 
 @contextmanager
@@ -152,21 +158,3 @@ def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
                     entry.rename(folder / entry.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            for entry in tqdm(zipped.infolist(), "unpacking", unit="file", disable=None):
-                _check_name(archive, entry.filename)
-                zipped.extract(entry, folder)
-    else:
-        with tarfile.open(archive) as tarred:
-            for member in tqdm(tarred, "unpacking", unit="file", disable=None):
-                _check_name(archive, member.name)
-                tarred.extract(member, folder, filter="data")  # refuses links that leave it
-
-
-def _check_name(archive: Path, name: str) -> None:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{archive} is refused: {name} would leave its folder")

@@ -44,19 +44,9 @@ class ImageFolder(ImageDataModule):
             yield from image_names(self.root)
 
     @property
-    def files_root(self) -> Path:
-        """The folder itself."""
-        return self.root
-
-    @property
     def archive_folder(self) -> Path:
         """Beside the root, which should be the archive's folder."""
         return self.root.parent
-
-    def reading_settings(self) -> tuple[object, ...]:
-        """The pattern decides too."""
-        settings = super().reading_settings()
-        return settings if self.pattern is None else (*settings, self.pattern.pattern)
 
     def download(self) -> None:
         """Only where `data.url` names an archive; otherwise the folder must be there."""

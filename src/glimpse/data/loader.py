@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
+from glimpse.data.processes import decoding_context, ended_unexpectedly
 from glimpse.errors import UserError
 
 GPU_SHARE = 0.3  # of a GPU's free memory that all images may take; the network needs the rest
@@ -206,15 +207,21 @@ class DecodedRows:
             batch_sampler=batches,
             generator=torch.Generator(),  # or it draws from the run's own, dropout's
             num_workers=self.num_workers,
+            multiprocessing_context=decoding_context() if self.num_workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_interrupts_to_the_run,
             pin_memory=self.pin_memory,
             timeout=limit if self.num_workers else 0,
         )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        try:
+            for batch in loader:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):  # torch says its process number and no more
+                raise ended_unexpectedly() from error
+            raise
 
 
 class _DecodingDataset(Dataset[Batch | UserError]):

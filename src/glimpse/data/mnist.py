@@ -5,6 +5,7 @@ Fashion-MNIST (2017, MIT licence). Four idx files in `<data_dir>/<folder>/raw/`,
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+MOST_PIXELS = 2**31  # of one file; EMNIST, the largest in this format, has 0.6 billion
 
 
 class MNIST(ImageDataModule):
@@ -107,17 +110,21 @@ def read_idx(path: Path, *, expected_ndim: int) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is damaged or is not in this format, or of other dimensions.
     """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        zero, kind, ndim = content[0] + content[1], content[2], content[3]
-        shape = np.frombuffer(content, ">i4", ndim, offset=4)
-        if zero or kind != 8:
-            raise ValueError("not an idx file of bytes")
-        if ndim != expected_ndim:
-            raise ValueError(f"it has {ndim} dimensions, expected {expected_ndim}")
-        array = np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+        with opened(path, "rb") as file:
+            zero, _, kind, ndim = file.read(4)
+            if zero or kind != 8:
+                raise ValueError("not an idx file of bytes")
+            if ndim != expected_ndim:
+                raise ValueError(f"it has {ndim} dimensions, expected {expected_ndim}")
+            shape = np.frombuffer(file.read(4 * ndim), ">i4", ndim).tolist()
+            if not 0 <= math.prod(shape) <= MOST_PIXELS:
+                raise ValueError(f"it states the shape {shape}")
+            content = file.read(math.prod(shape))
+            if file.read(1):  # read no further: a few bytes of gzip may unpack to any number
+                raise ValueError(f"it holds more than the shape {shape} that it states")
+        array = np.frombuffer(content, np.uint8).reshape(shape)
         return array.copy()  # torch warns of arrays that cannot be written
-    except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; delete it to download it again") from error

@@ -10,8 +10,9 @@ import itertools
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from glimpse.data import cache as image_cache
 from glimpse.data import splits
+from glimpse.data.arguments import described, own_arguments, without_place
 from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
+from glimpse.data.identity import common_folder, identity, marks
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.preprocess import Preprocess
@@ -68,6 +71,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     archives: ClassVar[Sequence[Archive]] = ()  # what `download` fetches
     embedded: ClassVar[bool] = False  # made or bundled: needs neither download nor cache
+    _own_arguments: dict[str, Any]
+    version: ClassVar[int] = 1  # raise it when `read` returns something else for the same files
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Notes a subclass's own arguments, which are part of the key of its cache."""
+        self = super().__new__(cls)
+        self._own_arguments = own_arguments(cls, ImageDataModule, args, kwargs)
+        return self
 
     def __init__(
         self,
@@ -119,6 +130,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
         self.features: dict[str, Tensor] = {}  # by part, (N, F), to serve in place of its images
         self._remarks: list[str] = []  # for people, beside the splits
+        self._identity: str | None = None  # of the content, once known
 
     # What a dataset answers ---------------------------------------------------------------------
 
@@ -222,12 +234,9 @@ class ImageDataModule(pl.LightningDataModule):
             source = self.read()
             self._all_class_names, parts = source.class_names, image_cache.in_memory(source)
             self._parts = dict(parts)
-            self._fingerprint = _content_fingerprint(parts)
         elif self.cache:
-            key = self._files_fingerprint()
-            self._cache_folder = folder = (
-                self.data_dir / ".cache" / f"{type(self).__name__.lower()}-{key}"
-            )
+            name = f"{type(self).__name__.lower()}-{self._cache_key()}"
+            self._cache_folder = folder = self.data_dir / ".cache" / name
             self._all_class_names, parts = image_cache.load_or_build(
                 folder,
                 self._checked_read,
@@ -240,12 +249,11 @@ class ImageDataModule(pl.LightningDataModule):
                 listed = folder / image_cache.UNREADABLE
                 self._remarks.append(f"{len(left_out):,} unreadable files left out ({listed})")
             self._parts = dict(parts)
-            self._fingerprint = key
+            self._identity = image_cache.identity(folder)
         else:
             source = self._checked_read()
             self._all_class_names = source.class_names
             self._parts = {name: _stored(part) for name, part in source.parts().items()}
-            self._fingerprint = self._files_fingerprint()
             if isinstance(source.train, Files):
                 self._format = self.pixel_format(source)
         first = self._parts["train"]
@@ -267,19 +275,19 @@ class ImageDataModule(pl.LightningDataModule):
             check_labels(part, len(source.class_names), name)
         return source
 
-    def _files_fingerprint(self) -> str:
-        """Of what decides the pixels and labels that the cache holds."""
-        settings = (type(self).__qualname__, *self.reading_settings())
-        return image_cache.fingerprint(self.files_root, self.source_files(), *settings)
-
-    def reading_settings(self) -> tuple[object, ...]:
-        """The arguments that, beside the files, decide what `read` returns and how it is decoded."""
-        return (self.presize, "skip 2") if self.skip_unreadable else (self.presize,)
-
-    @property
-    def files_root(self) -> Path:
-        """The folder that holds the dataset's files, wherever it lies."""
-        return self.data_dir
+    def _cache_key(self) -> str:
+        """Of what decides the pixels and labels that the cache holds: files, by their names, sizes and
+        times, the class that reads them, and its arguments. The same where the folder has moved."""
+        files = [str(path) for path in self.source_files()]
+        folder = common_folder(files)
+        readers = [
+            (cls.__module__, cls.__qualname__, vars(cls).get("version"))
+            for cls in type(self).__mro__
+            if issubclass(cls, ImageDataModule)
+        ]
+        place = partial(without_place, folder=folder, data_dir=self.data_dir)
+        settings = described((self.presize, self.skip_unreadable, self._own_arguments), place)
+        return image_cache.fingerprint(folder, files, readers, settings)
 
     def pixel_format(self, source: Source) -> PixelFormat:
         """Size and channels of a dataset of files; one that knows them need not look."""
@@ -306,11 +314,28 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Tells this data, its classes and its splits from other data; 16 hexadecimal digits."""
-        digest = hashlib.sha256(f"{self._fingerprint}{self.spec.class_names}".encode())
+        """Tells the content of this data, its classes and its splits from other data, wherever and
+        whenever its files were written; 16 hexadecimal digits."""
+        stored = (*self.stored_size, self._format.channels)
+        digest = hashlib.sha256(f"{self._content()}{self.spec.class_names}{stored}".encode())
         for name in sorted(self.splits):
             digest.update(name.encode() + self.splits[name].rows.tobytes())
         return digest.hexdigest()[:16]
+
+    def _content(self) -> str:
+        """The identity of all images and labels; the cache knows it, else they are looked at once."""
+        if self._identity is None:
+            parts = {
+                name: Arrays(part.images, part.labels) if isinstance(part, Stored) else part
+                for name, part in self._parts.items()
+            }
+            found = {
+                name: marks(part.paths, num_workers=self.num_workers)
+                for name, part in parts.items()
+                if isinstance(part, Files)
+            }
+            self._identity = identity(self._all_class_names, parts, found)
+        return self._identity
 
     def part(self, split: str) -> Stored | Files:
         """What a split's images are taken from; `splits[split].rows` says which of them."""
@@ -533,10 +558,3 @@ def _stored(part: Part) -> Stored | Files:
     if isinstance(part, Arrays):
         return Stored(part.images, part.labels, histogram(part.images))
     return part
-
-
-def _content_fingerprint(parts: dict[str, Stored]) -> str:
-    digest = hashlib.sha256()
-    for part in parts.values():
-        digest.update(part.histogram.tobytes() + part.labels.tobytes())
-    return digest.hexdigest()[:16]

@@ -21,6 +21,7 @@ import numpy as np
 from torchvision import datasets
 from tqdm import tqdm
 
+from glimpse.data.archives import only_files_and_folders
 from glimpse.data.decode import PixelFormat, fitted
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
@@ -134,10 +135,6 @@ class TorchvisionSet(ImageDataModule):
         """Every file of the set, where all its places are there."""
         found = [_files(self.data_dir, place) for place in self.places]
         return [path for files in found for path in files] if all(found) else []
-
-    def reading_settings(self) -> tuple[object, ...]:
-        """Name and options decide too."""
-        return (*super().reading_settings(), self.set_name, sorted(self.options.items()))
 
     def download(self) -> None:
         """By torchvision, into a folder whose content moves to data_dir when it is whole."""
@@ -266,11 +263,11 @@ def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
 
 @contextmanager
 def _careful() -> Iterator[None]:
-    """While torchvision downloads: no entry of a tar leaves its folder, no silent server is waited for."""
+    """While torchvision downloads: of a tar only files and folders, no silent server is waited for."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     before = vars(tarfile.TarFile)["extraction_filter"]
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    tarfile.TarFile.extraction_filter = staticmethod(only_files_and_folders)
     try:
         yield
     finally:

@@ -1,0 +1,276 @@
+"""What an archive may hold, and writing it out: regular files and folders, by this file alone.
+
+An archive comes from a stranger. tarfile's own filter has been got around (CVE-2025-4517: a chain of
+links under names longer than PATH_MAX ends outside the folder), so nothing here makes a link or lets a
+library write: anything but regular files and folders is refused, and so are archives that are out of
+all proportion, before a byte is written. Left out: permissions, owners and times, which datasets do
+not need; archives with a password; archives within archives.
+"""
+
+import bz2
+import gzip
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any, cast
+
+from tqdm import tqdm
+
+from glimpse.errors import UserError
+
+MOST_ENTRIES = 20_000_000  # ImageNet-21k has 14 million files, iNaturalist 2021 2.7 million
+MOST_BYTES = 4 * 2**40  # ImageNet-21k unpacks to 1.3 TB, iNaturalist 2021 to 0.3 TB
+LARGE = 256 * 2**20  # bytes that do no harm, however little they were packed to
+MOST_RATIO = 100  # of a large archive; MNIST as CSV has 7, photographs 1, zeros 1,000 and more
+LONGEST_NAME = 255  # bytes in one part of a path, on every usual file system
+LONGEST_PATH = 1024  # bytes: PATH_MAX of macOS; Linux has 4096
+LARGEST_HEADER = 2**20  # bytes that a tar may say of one entry before its content
+BLOCK = 2**18  # bytes copied at a time
+
+_COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or a folder of an archive, whose name and kind have been checked.
+
+    `parts` are those of its path below the folder that it is unpacked to, `end` is how many bytes
+    of content (of a tar, with its headers) the archive unpacks to as far as this entry's end.
+    """
+
+    parts: tuple[str, ...]
+    is_folder: bool
+    size: int
+    end: int
+    open: Callable[[], IO[bytes]]
+
+
+def survey(archive: Path, folder: Path) -> int:
+    """Look through an archive without writing anything; returns its number of entries.
+
+    Raises:
+        UserError: it holds what is refused, is out of proportion, or does not fit on `folder`'s disk.
+    """
+    packed = archive.stat().st_size
+    free = shutil.disk_usage(
+        next(f for f in (folder, *folder.absolute().parents) if f.is_dir())
+    ).free
+    number = 0
+    with _entries(archive) as entries:
+        bar = tqdm(entries, "looking through", unit="file", disable=None, delay=1, leave=False)
+        for number, entry in enumerate(bar, 1):
+            _check_proportions(archive, number, entry.end, packed)
+            if entry.end > free:
+                raise UserError(
+                    f"{archive} unpacks to {_in_gb(entry.end)} or more, and {folder} has "
+                    f"{_in_gb(free)} free: make room there and run the same command again"
+                )
+    return number
+
+
+def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
+    """Write an archive's files into an empty folder of ours.
+
+    Args:
+        archive: one that `survey` has let through.
+        folder: a new one, in which nobody else writes.
+        num_entries: as `survey` counted them.
+
+    Raises:
+        UserError: an entry is refused after all.
+    """
+    with _entries(archive) as entries:
+        for entry in tqdm(entries, "unpacking", num_entries, unit="file", disable=None):
+            path = folder.joinpath(*entry.parts)
+            if entry.is_folder:
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with entry.open() as packed, open(path, "wb", opener=_without_following) as file:
+                shutil.copyfileobj(packed, file, BLOCK)
+                if file.tell() != entry.size:
+                    raise EOFError(f"{shown(path.name)} is cut off")
+
+
+def only_files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """A tarfile extraction filter for libraries that unpack by themselves: ours, then Python's.
+
+    Raises:
+        UserError: the member is something else, or its name would leave the folder.
+    """
+    _check_member("the archive", member)
+    return tarfile.data_filter(member, folder)
+
+
+def shown(name: str) -> str:
+    """An entry's name for a message: one line, whatever it holds, and not longer than a line."""
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[:LONGEST_NAME])
+    return plain if len(plain) <= 100 else f"{plain[:100]}…"
+
+
+def _without_following(path: str, flags: int) -> int:
+    """Of two entries of one name the later stays, as tar has it; a link in its place is an error."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def _check_proportions(archive: Path, num_entries: int, num_bytes: int, packed: int) -> None:
+    if num_entries > MOST_ENTRIES:
+        raise UserError(
+            f"{archive} is refused: it holds more than {MOST_ENTRIES:,} entries; unpack it yourself "
+            "if you trust it"
+        )
+    if num_bytes > MOST_BYTES:
+        raise UserError(
+            f"{archive} is refused: it unpacks to more than {_in_gb(MOST_BYTES)}; unpack it yourself "
+            "if you trust it"
+        )
+    if num_bytes > max(LARGE, MOST_RATIO * packed):
+        raise UserError(
+            f"{archive} is refused: its {packed:,} bytes unpack to {num_bytes:,} or more, over "
+            f"{MOST_RATIO} times as many, as a decompression bomb's do; unpack it yourself if you "
+            "trust it"
+        )
+
+
+def _in_gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB"
+
+
+@contextmanager
+def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
+    """The entries of a zip or a tar, by its content, in order; open while the block runs."""
+    with archive.open("rb") as file:
+        head = file.read(512)
+    is_tar = head[257:262] == b"ustar" or head.startswith(tuple(_COMPRESSED))
+    if not is_tar and zipfile.is_zipfile(archive):  # a tar may end with a zip, and so look like one
+        with zipfile.ZipFile(archive) as zipped:
+            yield _zip_entries(archive, zipped)
+        return
+    openers = (opener for magic, opener in _COMPRESSED.items() if head.startswith(magic))
+    opener = next(openers, _as_it_is)
+    with (
+        opener(archive) as stream,
+        tarfile.open(fileobj=cast(Any, _ShortReads(stream)), mode="r:") as tarred,
+    ):
+        yield _tar_entries(archive, tarred)
+
+
+def _as_it_is(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+class _ShortReads:
+    """A stream that tarfile cannot be talked into reading whole: a header states its own length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.tell = stream.tell
+        self.seek = stream.seek
+        self._read = stream.read
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._read(size)
+
+
+def _tar_entries(archive: Path, tarred: tarfile.TarFile) -> Iterator[Entry]:
+    try:
+        while (member := tarred.next()) is not None:
+            tarred.members.clear()  # type: ignore[attr-defined]  # or it keeps them all, a kB each
+            parts = _check_member(str(archive), member)
+            if parts or not member.isdir():
+                end = member.offset_data + member.size
+                yield Entry(parts, member.isdir(), member.size, end, _opener(tarred, member))
+    except RecursionError as error:  # thousands of headers for one entry
+        raise tarfile.ReadError("too many headers") from error
+
+
+def _opener(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        file = tarred.extractfile(member)
+        assert file is not None  # it is a regular file
+        return file
+
+    return opened
+
+
+def _check_member(archive: str, member: tarfile.TarInfo) -> tuple[str, ...]:
+    """The parts of a tar member's path."""
+    if member.issym() or member.islnk():
+        kind = "a link"
+    elif member.issparse():
+        kind = "a sparse file"
+    elif not (member.isreg() or member.isdir()):
+        kind = "a device or a pipe" if member.isdev() else f"of an unknown type, {member.type!r}"
+    elif member.size < 0:
+        kind = "of a negative size"
+    else:
+        return _checked_parts(archive, member.name, member.name, is_folder=member.isdir())
+    raise _refused(archive, member.name, f"is {kind}")
+
+
+def _zip_entries(archive: Path, zipped: zipfile.ZipFile) -> Iterator[Entry]:
+    end = 0
+    for entry in zipped.infolist():
+        kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where it was not packed on Unix
+        if entry.flag_bits & 0x1:
+            raise _refused(str(archive), entry.orig_filename, "is encrypted")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            what = "a link" if kind == stat.S_IFLNK else "a device or a pipe"
+            raise _refused(str(archive), entry.orig_filename, f"is {what}")
+        # zipfile cuts names at a NUL. Separators are slashes, but old .NET wrote backslashes.
+        whole = entry.orig_filename if "\0" in entry.orig_filename else entry.filename
+        name = whole.replace("\\", "/")
+        is_folder = name.endswith("/")
+        parts = _checked_parts(str(archive), name, whole, is_folder=is_folder)
+        end += entry.file_size
+        if parts:
+            yield Entry(parts, is_folder, entry.file_size, end, _zip_opener(archive, zipped, entry))
+
+
+def _zip_opener(
+    archive: Path, zipped: zipfile.ZipFile, entry: zipfile.ZipInfo
+) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
+        try:
+            return zipped.open(entry)
+        except (NotImplementedError, RuntimeError) as error:  # packed in a way that Python lacks
+            raise _refused(str(archive), entry.orig_filename, f"cannot be read: {error}") from error
+
+    return opened
+
+
+def _checked_parts(
+    archive: str, name: str, as_it_stands: str, *, is_folder: bool
+) -> tuple[str, ...]:
+    """The parts of an entry's path, none of which leads anywhere but down."""
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if "\0" in name:
+        raise _refused(archive, as_it_stands, "has a NUL in its name")
+    if name.startswith("/") or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+        raise _refused(archive, as_it_stands, "would leave its folder")
+    lengths = [len(os.fsencode(part)) for part in parts]
+    if max(lengths, default=0) > LONGEST_NAME or sum(lengths) + len(parts) > LONGEST_PATH:
+        raise _refused(archive, as_it_stands, "has too long a name")
+    if not parts and not is_folder:
+        raise _refused(archive, as_it_stands, "has no name")
+    return parts
+
+
+def _refused(archive: str, name: str, why: str) -> UserError:
+    return UserError(
+        f"{archive} is refused: its entry {shown(name)} {why}; expected files and folders only: "
+        "unpack it yourself if you trust it"
+    )

@@ -1,0 +1,99 @@
+"""What a dataset's own constructor was given, as text that is the same in every process.
+
+It goes into the key of the cache, so that no dataset has to say which of its arguments decide what it
+reads: all do that are not every dataset's. Two values that differ get different texts; the reverse,
+the same data under two texts, costs a second cache and no more.
+"""
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+DEEPEST = 30  # an object within an object; what refers to itself has no end
+
+
+def own_arguments(
+    cls: type, base: type, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of `cls(*args, **kwargs)` that the constructor of its `base` does not have, by
+    name, with the defaults of every class between them."""
+    derived = cls.__mro__[: cls.__mro__.index(base)]
+    found: dict[str, Any] = {}
+    for between in reversed(derived):
+        if "__init__" in vars(between):
+            parameters = inspect.signature(vars(between)["__init__"]).parameters.values()
+            found |= {p.name: p.default for p in parameters if p.default is not p.empty}
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        given = signature.bind_partial(None, *args, **kwargs).arguments
+    except TypeError:  # which the constructor says better
+        return {}
+    own_self = next(iter(signature.parameters))
+    for name, value in given.items():
+        if signature.parameters[name].kind == inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        elif name != own_self:
+            found[name] = value
+    common = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    return {name: value for name, value in found.items() if name not in common}
+
+
+def described(value: object, place: Callable[[str], str], depth: int = 0) -> str:
+    """A value as text, by its content.
+
+    Args:
+        value: anything; lists and tuples of the same are the same.
+        place: turns text that may be a path into what shall stand for it.
+        depth: how many values it is part of.
+    """
+    if isinstance(value, str | Path):
+        return repr(place(str(value)))
+    if value is None or isinstance(value, bool | int | float | complex | bytes | range):
+        return repr(value)
+    if depth > DEEPEST:
+        return type(value).__qualname__
+    inner = functools.partial(described, place=place, depth=depth + 1)
+    if isinstance(value, Mapping):
+        pairs = sorted(f"{inner(key)}: {inner(value[key])}" for key in value)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, AbstractSet):
+        return f"set({', '.join(sorted(map(inner, value)))})"
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(inner, value))}]"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, CodeType):
+        return f"{value.co_code.hex()} {inner(value.co_consts)} {inner(value.co_names)}"
+    if isinstance(value, FunctionType):
+        around = [cell.cell_contents for cell in value.__closure__ or ()]
+        says = (value.__code__, value.__defaults__, value.__kwdefaults__, around)
+        return f"{value.__module__}.{value.__qualname__} {inner(says)}"
+    try:
+        reduced = value.__reduce_ex__(4)  # what it would be pickled as
+    except Exception:  # what cannot be pickled says so in any way
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    if isinstance(reduced, str):
+        return f"{getattr(value, '__module__', '')}.{reduced}"
+    parts = [list(part) if hasattr(part, "__next__") else part for part in reduced]
+    return inner(parts)
+
+
+def without_place(text: str, folder: str, data_dir: Path) -> str:
+    """A path of the dataset by where it lies from `folder`, or in `data_dir`, so that it is the same
+    text where these have moved; any other text as it is."""
+    if not (os.path.isabs(text) or os.path.exists(text)):
+        return text
+    path, base, data = (os.path.abspath(p) for p in (text, folder or os.curdir, str(data_dir)))
+    if _is_within(path, base) or _is_within(base, path):
+        return os.path.relpath(path, base)
+    return os.path.relpath(path, data) if _is_within(path, data) else text
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
