@@ -250,11 +250,6 @@ class ImageClassifier(pl.LightningModule):
         """
         if not gradient_clip_val:
             return
-        if gradient_clip_val < 0:
-            raise UserError(
-                f"trainer.gradient_clip_val={gradient_clip_val}: expected a number above 0, "
-                "or null for no clipping"
-            )
         if not isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm

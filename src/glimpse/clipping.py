@@ -27,14 +27,18 @@ def clip_gradients(
     """
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
+    parameters = [
+        p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    if not parameters:
         return
-    if by_value:
-        torch.nn.utils.clip_grad_value_(parameters, limit)
-    else:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, _norm(gradients))
+    if not by_value:
+        norm = _norm([p.grad for p in parameters])
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return
+    for dtype in {p.grad.dtype for p in parameters}:
+        alike = [p for p in parameters if p.grad.dtype == dtype]
+        torch.nn.utils.clip_grad_value_(alike, min(limit, torch.finfo(dtype).max))
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:
