@@ -10,17 +10,22 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from glimpse.clipping import clip_gradients
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.losses import exact_loss
 from glimpse.optim import Schedule
+from glimpse.ranks import TOP_K, ranks
+from glimpse.seeding import restore, seed_all, state_of_generators
 
 CHECK_EVERY = 50  # steps between looks for a non-finite loss where looking stalls the device
-TOP_K = 5
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, float], Schedule]  # optimizer, total steps (or infinity)
@@ -41,7 +46,7 @@ class ImageClassifier(pl.LightningModule):
         loss: logits and labels to a mean over the batch.
         make_optimizer: from the network.
         make_schedule: from the optimizer and the run's total steps.
-        seed: of what a network draws in training, such as dropout.
+        seed: of what a network or an augmentation draws in training, such as dropout.
         config: the run's resolved configuration as plain data, for checkpoints.
         fingerprint: of the data, for checkpoints.
         tta: "flip": in the final measurement, score the mean of the logits of each image and its
@@ -96,8 +101,12 @@ class ImageClassifier(pl.LightningModule):
     def _step(self, batch: Batch, split: str) -> Tensor:
         return self._score(self(batch.images), batch.labels, split)
 
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a batch, in fp32 or better."""
+        return exact_loss(self.loss, logits, labels)
+
     def _score(self, logits: Tensor, labels: Tensor, split: str) -> Tensor:
-        loss: Tensor = self.loss(logits, labels)
+        loss = self.loss_of(logits, labels)
         self._count(split, loss.detach(), logits.detach(), labels)
         return loss
 
@@ -132,11 +141,12 @@ class ImageClassifier(pl.LightningModule):
         if labels.is_floating_point():
             labels = labels.argmax(1)
         size = len(labels)
-        correct = (logits.argmax(1) == labels).sum()
-        in_top = correct
         if split != "train" and self._has_top5:
-            in_top = (logits.topk(TOP_K, 1).indices == labels[:, None]).sum()
-        self._totals[split] += torch.stack((loss.float() * size, correct, in_top))
+            places = ranks(logits, labels)
+            correct, in_top = (places == 1).sum(), (places <= TOP_K).sum()
+        else:  # the same rule, in one pass
+            correct = in_top = (logits.float().argmax(1) == labels).sum()
+        self._totals[split] += torch.stack((loss * size, correct, in_top))
         self._num_images[split] += size
 
     def _start_counting(self, split: str) -> None:
@@ -183,7 +193,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # From here a resumed run draws what an unbroken one draws.
-        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        seed_all((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self._start_counting("train")
         self.validated = False
 
@@ -227,6 +237,32 @@ class ImageClassifier(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule.scheduler, "interval": schedule.interval},
         }
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip for every optimizer in every precision.
+
+        Lightning 2.6 refuses fused optimizers in mixed precision, also in bf16, where nothing is
+        scaled. Where a strategy divides the gradients among processes, it alone can clip them.
+        """
+        if not gradient_clip_val:
+            return
+        if not isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+            return
+        plugin = self.trainer.precision_plugin
+        clip_gradients(
+            optimizer,
+            gradient_clip_val,
+            by_value=gradient_clip_algorithm == "value",
+            scaler=plugin.scaler if isinstance(plugin, MixedPrecision) else None,
+        )
+
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,10 +276,7 @@ class ImageClassifier(pl.LightningModule):
             "train_images": self._num_images.get("train", 0),
             "next_batch": self._train_loader.state_dict(),
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
-            "random_state": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-            },
+            "random_state": state_of_generators(self.device),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -262,14 +295,12 @@ class ImageClassifier(pl.LightningModule):
             self._plateau.scheduler.load_state_dict(saved["plateau"])
         if self.global_rank > 0:  # the checkpoint holds the first process's counts and draws
             self._start_counting("train")
-            torch.manual_seed(self.seed * 1_009 + self.global_step * 1_000_003 + self.global_rank)
+            seed_all(self.seed * 1_009 + self.global_step * 1_000_003 + self.global_rank)
             return
         if saved["train_totals"] is not None:
             self._totals["train"] = saved["train_totals"].to(self.device)
             self._num_images["train"] = saved["train_images"]
-        torch.set_rng_state(saved["random_state"]["cpu"].cpu())
-        if saved["random_state"]["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu())
+        restore(saved["random_state"], self.device)
 
     def _take_new_settings(self, before: Mapping[str, Any]) -> None:
         """A resumed run's new optimizer and scheduler settings, in place of the checkpoint's."""

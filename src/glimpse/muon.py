@@ -19,7 +19,7 @@ processor does not multiply bf16 fast, the iteration runs in fp32 (6 times as fa
 Left out: fused AdamW, which would take over the scaling of fp16 gradients that Muon cannot.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,8 @@ class Muon(AdamW):
         betas: of AdamW.
         eps: of AdamW.
         weight_decay: of both, decoupled; of AdamW where `matrix_lr` is given.
+        no_matrices: parameters that are AdamW's whatever their shape, such as embeddings, tokens and
+            tables of relative positions.
     """
 
     def __init__(
@@ -58,9 +60,13 @@ class Muon(AdamW):
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        no_matrices: Collection[Tensor] = (),
     ) -> None:
         given = list(params)
-        hidden = {id(p) for p in _hidden([p for group in given for p in group["params"]])}
+        apart = {id(p) for p in no_matrices}
+        hidden = {
+            id(p) for p in _hidden([p for g in given for p in g["params"] if id(p) not in apart])
+        }
         groups = []
         for is_muon in (False, True):
             for group in given:
@@ -154,7 +160,7 @@ def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
 
 def _hidden(parameters: list[Tensor]) -> list[Tensor]:
     """The matrices and kernels between pixels and logits."""
-    # (out, in) or (out, in, height, width); a transformer's position embedding has three.
+    # (out, in) or (out, in, height, width)
     matrices = [p for p in parameters if p.ndim in (2, 4)]
     if not matrices:
         return []

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,35 @@ from tqdm import tqdm
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.files import replacing
+from glimpse.ranks import ranks
 
 
 @dataclass(frozen=True)
 class Predictions:
     """Answers on the N images of a split, in its order.
 
-    `log_probabilities` is (N, K) float32, the logarithm of the softmax; `labels` (N,) int64, the
-    right answers.
+    `logits` is (N, K) float32, as the network gave them, so that classes it does not tell apart are
+    equal here too; `labels` (N,) int64, the right answers.
     """
 
     split: str
     class_names: tuple[str, ...]
-    log_probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def log_probabilities(self) -> NDArray[np.float32]:
+        """(N, K) the logarithm of the softmax."""
+        found: NDArray[np.float32] = torch.from_numpy(self.logits).log_softmax(1).numpy()
+        return found
+
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) the class with the highest probability."""
-        found: NDArray[np.int64] = self.log_probabilities.argmax(1)
+        """(N,) the class with the highest probability; of equal ones the first."""
+        found: NDArray[np.int64] = self.logits.argmax(1)
         return found
 
     @property
@@ -47,25 +55,22 @@ class Predictions:
     @property
     def losses(self) -> NDArray[np.float32]:
         """(N,) cross-entropy in nats, whatever loss the network was trained with."""
-        return -self._of_label
+        of_label: NDArray[np.float32] = self.log_probabilities[np.arange(len(self)), self.labels]
+        return -of_label
 
     @property
     def ranks(self) -> NDArray[np.int64]:
         """(N,) the place of the right class among the answers; 1 is right."""
-        better = self.log_probabilities > self._of_label[:, None]
-        ranks: NDArray[np.int64] = better.sum(1) + 1
-        return ranks
+        found: NDArray[np.int64] = ranks(
+            torch.from_numpy(self.logits), torch.tensor(self.labels)
+        ).numpy()
+        return found
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(N,) whether the predicted class is the right one."""
         is_right: NDArray[np.bool_] = self.predicted == self.labels
         return is_right
-
-    @property
-    def _of_label(self) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self.log_probabilities[np.arange(len(self)), self.labels]
-        return found
 
 
 @torch.no_grad()
@@ -90,7 +95,7 @@ def predict(
     loader = data.loader(split)
     for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
         moved = data.to_network(data.transfer_batch_to_device(batch, device, 0))
-        found.append(torch.log_softmax(forward(moved.images).float(), 1).cpu())
+        found.append(forward(moved.images).float().cpu())
         rows.append(batch.indices.cpu())
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
     if data.trainer is not None and data.trainer.world_size > 1:

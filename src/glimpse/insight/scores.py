@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimpse.insight.predictions import Predictions
+from glimpse.ranks import TOP_K
 
 NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec. 4
-TOP_K = 5
 
 
 @dataclass(frozen=True)
