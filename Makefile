@@ -37,7 +37,7 @@ typecheck: $(STAMP)  ## check types
 	$(BIN)/mypy
 
 docs: $(STAMP)  ## build the documentation in site/; a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minutes
 	$(BIN)/python benchmarks/throughput.py

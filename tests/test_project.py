@@ -1,6 +1,8 @@
 """What the project says of itself holds: environments agree; what its pages name and link to exists."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -100,6 +102,19 @@ def test_relative_links_exist(page: Path) -> None:
         if section:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
             assert section in {slugify(heading, "-") for heading in headings}, link
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """`make docs`, into another folder."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    pages = list(tmp_path.glob("*.html"))
+    assert pages
+    for page in pages:
+        assert not re.search(
+            r"<(script|link|img|iframe)[^>]*(src|href)=.?https?:", page.read_text()
+        )
 
 
 def test_the_readme_is_short() -> None:
