@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format typecheck bench notebooks tensorboard report clean
+.PHONY: help setup train test lint format typecheck docs bench notebooks tensorboard report clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ format: $(STAMP)  ## mend style
 typecheck: $(STAMP)  ## check types
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## build the documentation in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minutes
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/step_parts.py
@@ -58,5 +61,5 @@ report: $(STAMP)  ## one table and one page over all runs
 	$(BIN)/glimpse report outputs
 
 clean:  ## remove the environment and what tools left; runs and data stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build site src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Draw docs/augmentations.png: what each `augment=` makes of the same photographs.
+"""Draw docs/images/augmentations.png: what each `augment=` makes of the same photographs.
 
     python docs/draw_augmentations.py
 
@@ -70,9 +70,10 @@ def main() -> None:
         row[0].set_ylabel(choice, rotation=0, ha="right", va="center", fontsize=12)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    coarse = pixels & 0b11111000 | pixels >> 5  # five bits a colour: half the file
-    Image.fromarray(coarse).save(Path(__file__).parent / "augmentations.png", optimize=True)
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    # 256 colours, chosen for their range, because the jittered ones are rare: half the file.
+    palette = pixels.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
+    palette.save(Path(__file__).parent / "images" / "augmentations.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
-"""What the project says of itself holds: environments agree, the README's commands exist."""
+"""What the project says of itself holds: environments agree; what its pages name and link to exists."""
 
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+from markdown.extensions.toc import slugify
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
 from conftest import REPOSITORY, choices
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+TOP_PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = TOP_PAGES[:2] + sorted((REPOSITORY / "docs").glob("*.md"))
 REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
 
 
@@ -54,6 +60,7 @@ def test_the_makefile_has_its_targets() -> None:
         "lint",
         "format",
         "typecheck",
+        "docs",
         "bench",
         "notebooks",
         "tensorboard",
@@ -62,23 +69,82 @@ def test_the_makefile_has_its_targets() -> None:
     }
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
-def test_documents_name_what_there_is(file: str) -> None:
-    text = (REPOSITORY / file).read_text()
+def test_hooks_and_checks_use_the_tools_of_the_environment() -> None:
+    hooks = OmegaConf.to_container(OmegaConf.load(REPOSITORY / ".pre-commit-config.yaml"))
+    assert isinstance(hooks, dict)
+    for repository in hooks["repos"]:
+        assert repository["repo"] == "local"  # another source would bring versions of its own
+        for hook in repository["hooks"]:
+            assert hook["language"] == "system"
+            assert hook["entry"].startswith(".venv/bin/")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_what_there_is(page: Path) -> None:
+    text = page.read_text()
     for group, choice in re.findall(
-        r"\b(data|model|optimizer|augment|experiment)=([a-z]\w+)", text
+        r"\b(data|model|optimizer|scheduler|loss|augment|trainer|experiment)=([a-z]\w+)", text
     ):
         assert choice in choices(group), f"{group}={choice}"
     for target in re.findall(r"`make ([a-z]+)`", text):
         assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text()
-    for link in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
-        assert (REPOSITORY / link).exists(), link
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {test}(" in (REPOSITORY / file).read_text(), f"{file}::{test}"
 
 
-def test_the_readme_names_every_choice() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    for group in ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer"):
-        for choice in choices(group):
-            assert re.search(rf"\b{choice}\b", text), f"{group}={choice}"
-    for experiment in choices("experiment"):
-        assert experiment in text
+@pytest.mark.parametrize("page", TOP_PAGES, ids=lambda page: page.name)
+def test_relative_links_exist(page: Path) -> None:
+    """`make docs` checks the links between the pages of docs/."""
+    for link in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", page.read_text()):
+        path, _, section = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if section:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            assert section in {slugify(heading, "-") for heading in headings}, link
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """`make docs`, into another folder."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    pages = list(tmp_path.glob("*.html"))
+    assert pages
+    for page in pages:
+        assert not re.search(
+            r"<(script|link|img|iframe)[^>]*(src|href)=.?https?:", page.read_text()
+        )
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize(
+    "picture", sorted((REPOSITORY / "docs" / "images").iterdir()), ids=lambda path: path.name
+)
+def test_pictures_are_light_and_shown(picture: Path) -> None:
+    assert picture.stat().st_size < 200_000
+    assert any(f"images/{picture.name})" in page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize(
+    ("group", "page"),
+    [
+        ("data", "data"),
+        ("model", "models"),
+        ("optimizer", "training"),
+        ("scheduler", "training"),
+        ("loss", "training"),
+        ("trainer", "training"),
+        ("callbacks", "training"),
+        ("logger", "training"),
+        ("augment", "augmentation"),
+        ("experiment", "results"),
+    ],
+)
+def test_every_choice_is_documented(group: str, page: str) -> None:
+    text = (REPOSITORY / "docs" / f"{page}.md").read_text()
+    for choice in choices(group):
+        assert re.search(rf"\b{choice}\b", text), f"{group}={choice}"
