@@ -8,6 +8,8 @@ from torch.optim import SGD
 from conftest import choices, composed
 from glimpse import optim
 from glimpse.config import build
+from glimpse.data.spec import ImageSpec
+from glimpse.muon import Muon
 
 
 @pytest.mark.parametrize("name", choices("optimizer"))
@@ -21,6 +23,103 @@ def test_weight_decay_is_kept_off_biases_and_norms(name: str) -> None:
     assert plain["weight_decay"] == 0
     assert [p.shape for p in decayed["params"]] == [(4, 3)]
     assert len(plain["params"]) == 3
+
+
+def spec(size: int) -> ImageSpec:
+    return ImageSpec(10, tuple("abcdefghij"), 3, size, size, (0.0,) * 3, (1.0,) * 3)
+
+
+def names_of(network: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
+    names = {id(p): name for name, p in network.named_parameters()}
+    return {names[id(p)] for p in parameters}
+
+
+def decayed(network: nn.Module) -> set[str]:
+    config, _ = composed("optimizer=adamw", "optimizer.decay_all=false")
+    groups = optim.build_optimizer(network, config.optimizer).param_groups
+    return names_of(network, [p for g in groups if g["weight_decay"] for p in g["params"]])
+
+
+def matrices_of_muon(network: nn.Module, *options: str) -> set[str]:
+    config, _ = composed("optimizer=muon", *options)
+    optimizer = optim.build_optimizer(network, config.optimizer)
+    assert isinstance(optimizer, Muon)
+    groups = optimizer.param_groups
+    return names_of(network, [p for g in groups if g["is_muon"] for p in g["params"]])
+
+
+@pytest.mark.parametrize("name", [n for n in choices("model") if n != "pretrained"])
+def test_our_models_decay_every_parameter_of_two_dimensions(name: str) -> None:
+    config, _ = composed(f"model={name}")
+    network = build("model", config.model, spec(32))
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    assert decayed(network) == {name for name, p in trained.items() if p.ndim >= 2}
+
+
+# Of each, what has two or more dimensions and is no weight of a layer.
+SPARED = {
+    "vit_b_16": {"class_token", "pos_embedding"},
+    "swin_t": {"relative_position_bias_table"},
+    "swin_v2_t": {"logit_scale"},
+    "convnext_tiny": {"layer_scale"},
+    "timm/vit_tiny_patch16_224": {"cls_token", "pos_embed"},
+    "timm/pit_ti_224": {"cls_token", "pos_embed"},
+    "timm/nf_resnet26": {"gain"},
+}
+
+
+@pytest.mark.parametrize("architecture", SPARED)
+def test_tokens_embeddings_and_tables_are_neither_decayed_nor_matrices(architecture: str) -> None:
+    if architecture.startswith("timm/"):
+        pytest.importorskip("timm")
+    config, _ = composed(
+        "model=pretrained", f"model.architecture={architecture}", "model.weights=none"
+    )
+    network = build("model", config.model, spec(224))
+    shaped = {name for name, p in network.named_parameters() if p.ndim >= 2}
+    tables = shaped - decayed(network)
+    assert {name.rpartition(".")[2] for name in tables} == SPARED[architecture]
+    assert all("weight" in name for name in decayed(network))
+    for decay_all in ("true", "false"):
+        matrices = matrices_of_muon(network, f"optimizer.decay_all={decay_all}")
+        assert matrices
+        assert matrices <= shaped - tables
+
+
+class Odd(nn.Module):
+    """Weights that are none, and weights under other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm([3, 4])
+        self.attention = nn.MultiheadAttention(4, 2, kdim=3, vdim=3)
+        self.bound = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        self.part = Part()
+        self.head = nn.Linear(4, 2)
+
+
+class Part(nn.Module):
+    """It names what should not be decayed, as timm's networks do: by name or pattern."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+        self.mix = nn.Linear(4, 4)
+        self.plain = nn.Linear(4, 4)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"positions.*", "mix.weight"}
+
+
+def test_weights_are_told_by_their_names_and_layers() -> None:
+    matrices = {
+        "attention.q_proj_weight", "attention.k_proj_weight", "attention.v_proj_weight",
+        "attention.out_proj.weight", "bound.parametrizations.weight.original",
+        "part.plain.weight", "head.weight",
+    }  # fmt: skip
+    assert decayed(Odd()) == matrices
+    assert matrices_of_muon(Odd()) < matrices
 
 
 def rates(name: str, *overrides: str, total_steps: int = 100, epochs: int = 10) -> list[float]:
