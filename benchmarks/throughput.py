@@ -40,11 +40,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import ToTensor
 
-from glimpse import launch, optim, precision
-from glimpse.config import build, config_folder
+from glimpse import precision
+from glimpse.config.build import build
+from glimpse.config.folder import config_folder
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.models.patch_conv import PatchConv2d
+from glimpse.layers.patch_conv import PatchConv2d
+from glimpse.optim.optimizer import build_optimizer
 from glimpse.run import build_data, run
 
 
@@ -76,7 +78,7 @@ def composing() -> Iterator[Path]:
     """Hydra's groups at hand and a folder for runs, which print nothing themselves."""
     warnings.filterwarnings("ignore")
     console.quiet = True
-    launch.register_resolvers()
+    register_resolvers()
     with (
         TemporaryDirectory() as folder,
         initialize_config_dir(str(config_folder()), version_base="1.3"),
@@ -144,7 +146,7 @@ class Bench:
         self.device = torch.device(device)
         self.precision = precision.choose(requested, self.network, data.spec, device)
         self.network.to(self.device, memory_format=self.precision.memory_format)
-        self.optimizer = optim.build_optimizer(self.network, config.optimizer)
+        self.optimizer = build_optimizer(self.network, config.optimizer)
         self.loss = nn.CrossEntropyLoss()
 
     def step(self, images: Tensor, labels: Tensor) -> None:

@@ -19,7 +19,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from glimpse.config import build, config_folder
+from glimpse.config.build import build
+from glimpse.config.folder import config_folder
 from glimpse.data.augment.base import Draws, resized
 from glimpse.data.augment.mixing import Mixing
 

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torchvision import datasets
 
-from glimpse import config as configuration
-from glimpse import launch
+from glimpse.config.check import check
+from glimpse.config.run_names import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
 
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in LIBRARY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     torch.set_num_threads(1)
-    launch.register_resolvers()
+    register_resolvers()
     initialize_config_dir(str(CONF), version_base="1.3")
 
 
@@ -111,5 +111,5 @@ def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
     whole = compose("train", overrides=list(overrides), return_hydra_config=True)
     chosen = dict(whole.hydra.runtime.choices)
     config = compose("train", overrides=list(overrides))
-    configuration.check(config, chosen)
+    check(config, chosen)
     return config, chosen

@@ -30,7 +30,7 @@ from makers import make_image_folder, save_image
 
 SERVER = """
 import json, os, runpy, sys, traceback
-import glimpse.run, glimpse.data.image_folder, glimpse.data.csv_table, sklearn.model_selection
+import glimpse.run, glimpse.data.sets.image_folder, glimpse.data.sets.csv_table, sklearn.model_selection
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:

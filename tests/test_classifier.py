@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import Execute, composed
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.errors import UserError
 from glimpse.run import build_data
 

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import choices
-from glimpse.cli import app
+from glimpse.cli.main import app
 from makers import make_image_folder, make_sign_mnist, make_tiny_imagenet
 
 
@@ -40,7 +40,7 @@ def without_torch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     """The command in a process in which importing torch is fatal."""
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
     return subprocess.run(
-        [sys.executable, "-c", "from glimpse.cli import app; app()", "data", *arguments],
+        [sys.executable, "-c", "from glimpse.cli.main import app; app()", "data", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
         capture_output=True,
         text=True,

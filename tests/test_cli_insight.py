@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from tests.conftest import Execute
 from typer.testing import CliRunner
 
-from glimpse.cli import app, main
+from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
@@ -45,7 +45,7 @@ def test_help_has_an_example(command: str) -> None:
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['glimpse', 'evaluate', '--help']; "
-        "from glimpse.cli import app; app()"
+        "from glimpse.cli.main import app; app()"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "bootstrap" in found.stdout

@@ -10,9 +10,9 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from conftest import Execute, choices, composed
-from glimpse import optim
 from glimpse.classifier import ImageClassifier
-from glimpse.clipping import clip_gradients
+from glimpse.optim.clipping import clip_gradients
+from glimpse.optim.optimizer import build_optimizer
 
 SMALL = (
     "data=synthetic", "data.shape=[3,8,8]", "data.num_train=64", "data.num_val=32",
@@ -106,7 +106,7 @@ def test_a_scaled_loss_is_clipped_as_if_it_were_not(name: str, by_value: bool) -
     for scale in (1.0, 1024.0):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3))
-        optimizer = optim.build_optimizer(network, config.optimizer)
+        optimizer = build_optimizer(network, config.optimizer)
         scaler = GradScaler("cpu", init_scale=scale)
         for _ in range(3):
             optimizer.zero_grad()
@@ -114,7 +114,9 @@ def test_a_scaled_loss_is_clipped_as_if_it_were_not(name: str, by_value: bool) -
             if not getattr(optimizer, "_step_supports_amp_scaling", False):
                 scaler.unscale_(optimizer)  # Lightning does
             clip_gradients(optimizer, 0.01, by_value=by_value, scaler=scaler)
-            found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+            found = torch.cat(
+                [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+            )
             size = found.abs().max() if by_value else found.norm()
             assert size.item() == pytest.approx(0.01, rel=1e-3)
             scaler.step(optimizer)

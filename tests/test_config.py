@@ -10,8 +10,9 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from conftest import CONF, choices, composed
-from glimpse import config as configuration
-from glimpse.config import TARGETS, build, leaves
+from glimpse.config.build import _locate, build
+from glimpse.config.check import leaves
+from glimpse.config.schema import TARGETS
 from glimpse.errors import UserError
 from makers import overrides
 
@@ -46,7 +47,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     node = compose("train", overrides=[f"{group}={chosen}"])[group]
     if group == "callbacks":
         node = node[path.stem]
-    target = configuration._locate(node._target_)
+    target = _locate(node._target_)
     classes = inspect.getmro(target) if inspect.isclass(target) else (target,)
     accepted: set[str] = set()
     for cls in classes:
@@ -95,7 +96,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("+trainer.num_nodes=2", "trainer.num_nodes is not a key"),
         ("tta=mirror", "one of null, flip"),
         ("lr_find.num_steps=5", "at least 20"),
-        ("optimizer._target_=glimpse.optim.cosine", "only targets in"),
+        ("optimizer._target_=glimpse.optim.schedules.cosine", "only targets in"),
         ("data=image_folder", "data.root is not set"),
         ("data=torchvision", "data.name is not set"),
         ("data.on_bad_file=ignore", "one of error, skip"),
@@ -160,7 +161,7 @@ def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:
         "torch.nn.functional.relu",  # a function, not of glimpse
         "torch.nn.Parameter",  # no module
         "glimpse.models.nothing.Net",
-        "glimpse.models.sizes.ImageTooSmallError",
+        "glimpse.layers.image_size.ImageTooSmallError",
     ],
 )
 def test_target_of_another_kind_is_refused(target: str) -> None:

@@ -10,10 +10,10 @@ import pytest
 from torch import Tensor
 
 from conftest import REPOSITORY, Execute
-from glimpse.callbacks.record import EpochRecord
-from glimpse.config import build
+from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.config.build import build
+from glimpse.config.explain import CrashError, crash, explain, printable
 from glimpse.errors import UserError
-from glimpse.explain import CrashError, crash, explain, printable
 from glimpse.models.linear import Linear
 
 FAST = ("model=linear", "trainer=cpu", "trainer.max_epochs=1", "logger=none")
@@ -70,7 +70,7 @@ def test_a_mistake_of_the_user_leaves_no_traceback(execute: Execute, tmp_path: P
 def test_the_command_ends_with_one_line(tmp_path: Path) -> None:
     script = (
         "import runpy, sys\n"
-        "import glimpse.data.digits as digits\n"
+        "import glimpse.data.sets.digits as digits\n"
         "digits.Digits.read = lambda self: [][1]\n"
         f"sys.argv[0] = {str(REPOSITORY / 'train.py')!r}\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"

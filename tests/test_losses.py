@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from conftest import Execute, choices, composed
 from glimpse.classifier import ImageClassifier
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.losses import LogSoftmaxNLL, SoftmaxMSE, exact_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], requires_grad=True)

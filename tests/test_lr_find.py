@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from conftest import Execute, choices, composed
-from glimpse import lr_find, optim
+from glimpse import lr_find
+from glimpse.config.build import build
 from glimpse.errors import Interrupted, UserError
 from glimpse.run import build_classifier, build_data
 
@@ -128,7 +129,7 @@ def test_with_what_training_composes(execute: Execute, options: tuple[str, ...])
 def test_everything_is_as_it_was_afterwards(tmp_path: Path) -> None:
     config, _ = composed(*TINY, *CONVNET, "lr_find.num_steps=20", f"data_dir={tmp_path}")
     data = build_data(config)
-    network = optim.build("model", config.model, data.spec)
+    network = build("model", config.model, data.spec)
     classifier = build_classifier(config, network, data)
     weights, random_state = copy.deepcopy(classifier.state_dict()), torch.get_rng_state()
 

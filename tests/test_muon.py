@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import composed
-from glimpse import optim
 from glimpse.data.spec import ImageSpec
 from glimpse.models.whitened_net import WhitenedNet
-from glimpse.muon import Muon, orthogonalised
+from glimpse.optim.muon import Muon, orthogonalised
+from glimpse.optim.optimizer import build_optimizer
 
 
 def build(network: nn.Module, *overrides: str) -> Muon:
     config, _ = composed("optimizer=muon", *overrides)
-    optimizer = optim.build_optimizer(network, config.optimizer)
+    optimizer = build_optimizer(network, config.optimizer)
     assert isinstance(optimizer, Muon)
     return optimizer
 
@@ -100,7 +100,7 @@ def test_a_kernel_behind_a_fixed_first_layer_counts_as_hidden() -> None:
     config, _ = composed("optimizer=muon")
     spec = ImageSpec(4, tuple("abcd"), 3, 16, 16, (0.0,) * 3, (1.0,) * 3)
     net = WhitenedNet(spec, widths=[8, 8])
-    optimizer = optim.build_optimizer(net, config.optimizer)
+    optimizer = build_optimizer(net, config.optimizer)
     [matrices] = [g["params"] for g in optimizer.param_groups if g["is_muon"]]
     assert len(matrices) == 4
     assert matrices[0] is net.get_parameter("blocks.0.0.weight")
@@ -120,7 +120,7 @@ def test_the_iteration_finds_the_orthogonal_factor(shape: tuple[int, int]) -> No
 def test_the_iteration_bends_each_singular_value_by_the_quintic(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], hardware: str | None, tolerance: float
 ) -> None:
-    monkeypatch.setattr("glimpse.muon.bf16_hardware", lambda device: hardware)
+    monkeypatch.setattr("glimpse.optim.muon.bf16_hardware", lambda device: hardware)
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)

@@ -6,10 +6,10 @@ from torch import nn
 from torch.optim import SGD
 
 from conftest import choices, composed
-from glimpse import optim
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
-from glimpse.muon import Muon
+from glimpse.optim.muon import Muon
+from glimpse.optim.optimizer import build_optimizer
 
 
 @pytest.mark.parametrize("name", choices("optimizer"))
@@ -18,7 +18,7 @@ def test_weight_decay_is_kept_off_biases_and_norms(name: str) -> None:
         f"optimizer={name}", "optimizer.decay_all=false", "optimizer.weight_decay=0.1"
     )
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    decayed, plain = optim.build_optimizer(network, config.optimizer).param_groups
+    decayed, plain = build_optimizer(network, config.optimizer).param_groups
     assert decayed["weight_decay"] == 0.1
     assert plain["weight_decay"] == 0
     assert [p.shape for p in decayed["params"]] == [(4, 3)]
@@ -36,13 +36,13 @@ def names_of(network: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
 
 def decayed(network: nn.Module) -> set[str]:
     config, _ = composed("optimizer=adamw", "optimizer.decay_all=false")
-    groups = optim.build_optimizer(network, config.optimizer).param_groups
+    groups = build_optimizer(network, config.optimizer).param_groups
     return names_of(network, [p for g in groups if g["weight_decay"] for p in g["params"]])
 
 
 def matrices_of_muon(network: nn.Module, *options: str) -> set[str]:
     config, _ = composed("optimizer=muon", *options)
-    optimizer = optim.build_optimizer(network, config.optimizer)
+    optimizer = build_optimizer(network, config.optimizer)
     assert isinstance(optimizer, Muon)
     groups = optimizer.param_groups
     return names_of(network, [p for g in groups if g["is_muon"] for p in g["params"]])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Execute, choices
-from glimpse.models.sizes import ImageTooSmallError
+from glimpse.layers.image_size import ImageTooSmallError
 from makers import MAKERS, overrides
 
 TOO_LARGE_FOR = {

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from conftest import Execute, choices
-from glimpse.callbacks.stop import StopOnSignal
+from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
+from glimpse.config.explain import CrashError
 from glimpse.errors import Interrupted, UserError
-from glimpse.explain import CrashError
 from makers import MAKERS
 
 SMALL = (

@@ -68,7 +68,7 @@ def test_reported_training_accuracy_is_the_best_weights_in_evaluation_mode(
     folder = execute(*options)
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     config, _ = composed(*options)
-    from glimpse.config import build
+    from glimpse.config.build import build
 
     data = build_data(config)
     network = build("model", config.model, data.spec).eval()

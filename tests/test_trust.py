@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
+from glimpse.config.trust import recorded_overrides
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
-from glimpse.trust import recorded_overrides
 
 HARMFUL = (
     "+hydra.callbacks.x._target_=mark.mark",

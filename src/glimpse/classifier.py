@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from glimpse.clipping import clip_gradients
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.losses import exact_loss
-from glimpse.optim import Schedule
+from glimpse.optim.clipping import clip_gradients
+from glimpse.optim.schedules import Schedule
 from glimpse.ranks import TOP_K, ranks
 from glimpse.seeding import restore, seed_all, state_of_generators
 

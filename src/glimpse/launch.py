@@ -8,31 +8,26 @@ says, in explain.py; what a folder's record may say, in trust.py.
 import contextlib
 import difflib
 import os
-import re
-import secrets
 import shutil
 import signal
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from glimpse import config as configuration
-from glimpse import trust
+from glimpse.config import trust
+from glimpse.config.check import check
+from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse.config.run_names import register_resolvers
+from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import Interrupted, UserError
-from glimpse.explain import crash, explain, is_foreseen
 from glimpse.files import require_no_links_out
-from glimpse.processes import DDP_CONFIG, RUN_FOLDER
 
 # Why a single run failed. Hydra prints a line of its own for an exception that reaches it, so the
 # error takes this way around; a sweep's jobs raise, as sweepers expect.
@@ -137,7 +132,7 @@ def job(config: DictConfig) -> float | None:
 def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
     """Check the configuration, then run; a folder in which nothing was done is not left behind."""
     try:
-        configuration.check(config, hydra.runtime.choices)
+        check(config, hydra.runtime.choices)
         from glimpse.run import run  # torch and lightning are imported from here on
 
         groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
@@ -145,22 +140,6 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
         return run(config, folder, names)
     finally:
         _discard_if_empty(folder)
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that `python train.py <overrides>` would run, checked.
-
-    Raises:
-        Exception: whatever `explain` has one line for.
-    """
-    register_resolvers()
-    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
-        choices = config.hydra.runtime.choices
-        with open_dict(config):
-            del config["hydra"]
-        configuration.check(config, choices)
-    return config
 
 
 def _discard_if_empty(folder: Path) -> None:
@@ -182,35 +161,6 @@ def _refuse_other_launchers() -> None:
             "started with several processes (WORLD_SIZE is set): start one python train.py, "
             "which starts the others: trainer=ddp trainer.devices=4"
         )
-
-
-def register_resolvers() -> None:
-    """The parts of folder names that conf/train.yaml asks for; once in a process."""
-    if OmegaConf.has_resolver("run_id"):
-        return
-    OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
-    OmegaConf.register_new_resolver("swept", _what_varies)
-
-
-def _what_varies(overrides: Sequence[str], job_number: int) -> str:
-    """The name of a sweep's job: those of its overrides that the sweep varies."""
-    swept = {
-        override.key_or_group for override in _parse(sys.argv[1:]) if override.is_sweep_override()
-    }
-    varying = [o for o in _parse(list(overrides)) if o.key_or_group in swept]
-    names = [f"{o.key_or_group}-{o.input_line.partition('=')[2]}" for o in varying]  # type: ignore[union-attr]
-    return "_".join(map(_as_folder_name, names)) or str(job_number)
-
-
-def _as_folder_name(text: str) -> str:
-    """Without = , / and the like; a path gets a checksum, as others may look the same without /."""
-    name = re.sub(r"[^\w.+-]+", "-", text).strip("-")
-    return f"{name}-{zlib.crc32(text.encode()):08x}" if "/" in text else name
-
-
-def _parse(arguments: Sequence[str]) -> list[Override]:
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    return OverridesParser.create().parse_overrides(overrides)
 
 
 def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:

@@ -33,12 +33,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from glimpse.classifier import DivergedError, ImageClassifier
-from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS, console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 from glimpse.files import replacing, subfolder
-from glimpse.optim import Schedule
+from glimpse.optim.schedules import Schedule
+from glimpse.plots.colours import COLOURS
 
 SMOOTHING = 0.98  # of the loss; this and the next three are fastai's
 BLOWN_UP = 4.0  # times the lowest smoothed loss

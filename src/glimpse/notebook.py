@@ -18,10 +18,10 @@ with warnings.catch_warnings():  # that widgets are missing; Lightning imports t
 from omegaconf import DictConfig
 from torch import nn
 
-from glimpse.config import config_folder
+from glimpse.config.compose import composed
+from glimpse.config.folder import config_folder
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.launch import composed
 from glimpse.run import build_data, run, unprepared_data
 from glimpse.runs.trained import TrainedRun
 

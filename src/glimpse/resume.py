@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, to_resume_from
-from glimpse.config import plain
+from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError

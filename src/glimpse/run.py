@@ -21,23 +21,24 @@ from lightning.pytorch.profilers import (
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from glimpse import lr_find, optim, precision
-from glimpse.callbacks import pictures, tensorboard
+from glimpse import lr_find, precision, tensorboard
+from glimpse.allocator import keep_freed_memory
+from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from glimpse.callbacks.epoch_record import EpochRecord, environment, logged
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress, duration
-from glimpse.callbacks.record import EpochRecord, environment, logged
-from glimpse.callbacks.stop import StopOnSignal
+from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config import build, plain
+from glimpse.config.build import build, plain
 from glimpse.console import IS_FIRST_PROCESS, console, quiet_lightning
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import UserError
 from glimpse.files import write_json, write_text
-from glimpse.layers import LooksAtImages, count_parameters, layer_table
-from glimpse.memory import keep_freed_memory
+from glimpse.model_summary import LooksAtImages, count_parameters, layer_table
 from glimpse.models.pretrained import Pretrained
-from glimpse.processes import DDP_CONFIG, RUN_FOLDER
+from glimpse.optim.optimizer import build_optimizer
 from glimpse.resume import checkpoint_to_resume
 from glimpse.summary import Summary, shown, summarised
 
@@ -182,7 +183,7 @@ def build_classifier(
         network,
         data.spec,
         loss=build("loss", config.loss),
-        make_optimizer=lambda net: optim.build_optimizer(net, config.optimizer),
+        make_optimizer=lambda net: build_optimizer(net, config.optimizer),
         make_schedule=lambda optimizer, total_steps: build(
             "scheduler", config.scheduler, optimizer, total_steps=total_steps
         ),

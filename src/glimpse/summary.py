@@ -15,9 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import IS_FIRST_PROCESS, console
 from glimpse.errors import Interrupted, UserError
-from glimpse.explain import TRACEBACK, crash, explain
 from glimpse.files import is_own_file, write_json
 
 NAME = "summary.json"

@@ -12,7 +12,7 @@ from torch import Tensor
 from conftest import Execute, composed
 from glimpse.callbacks.ema import WeightAverage
 from glimpse.classifier import ImageClassifier
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.errors import Interrupted, UserError
 from glimpse.run import build_classifier, build_data
 from test_resume import SMALL, stop_at

@@ -13,7 +13,7 @@ import torchvision
 
 from conftest import Execute, choices
 from glimpse.callbacks.finetune import GROUPS, Finetune
-from glimpse.callbacks.stop import StopOnSignal
+from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.errors import Interrupted, UserError
 
 ARCHITECTURE = "shufflenet_v2_x0_5"

@@ -9,7 +9,7 @@ import torchvision
 
 from conftest import Execute, composed
 from glimpse.callbacks.frozen_features import FrozenFeatures
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.errors import UserError
 from glimpse.run import build_data
 from makers import MAKERS

@@ -12,8 +12,9 @@ from tests.conftest import Execute, composed
 
 from glimpse.callbacks.pictures import Pictures
 from glimpse.errors import UserError
-from glimpse.insight import pictures, predictions
+from glimpse.insight import predictions
 from glimpse.insight.predictions import Predictions, predict
+from glimpse.plots import pictures
 from glimpse.runs.trained import TrainedRun
 
 DRAWN = {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conftest import REPOSITORY
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.stop import StopOnSignal
+from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.errors import Interrupted
 from test_launch import environment, train, wait_for
 
@@ -44,7 +44,7 @@ class TwoProcesses:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Its `now` is what the callback takes for the time, in seconds."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("glimpse.callbacks.stop.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("glimpse.callbacks.stop_on_signal.time.monotonic", lambda: clock.now)
     return clock
 
 

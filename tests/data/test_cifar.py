@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from glimpse.data.cifar import CIFAR10, CIFAR100
+from glimpse.data.sets.cifar import CIFAR10, CIFAR100
 from glimpse.errors import UserError
 from makers import (
     CIFAR10_CLASSES,

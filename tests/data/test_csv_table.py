@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glimpse.data.csv_table import CsvTable
+from glimpse.data.sets.csv_table import CsvTable
 from glimpse.errors import UserError
 from makers import make_sign_mnist, write_table
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from glimpse.data.digits import Digits
+from glimpse.data.sets.digits import Digits
 
 
 def digits(tmp_path: Path) -> Digits:

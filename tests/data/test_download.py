@@ -18,7 +18,7 @@ import pytest
 
 from glimpse.data import archives
 from glimpse.data.download import Archive, fetch, unpack
-from glimpse.data.image_folder import ImageFolder
+from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
 
 CONTENT = {

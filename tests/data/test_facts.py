@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glimpse.data.digits import Digits
-from glimpse.data.facts import gather_facts
-from glimpse.data.image_folder import ImageFolder
+from glimpse.data.inspect.info import gather_facts
 from glimpse.data.module import ImageDataModule
-from glimpse.data.tiny_imagenet import TinyImageNet
+from glimpse.data.sets.digits import Digits
+from glimpse.data.sets.image_folder import ImageFolder
+from glimpse.data.sets.tiny_imagenet import TinyImageNet
 from makers import make_image_folder, make_tiny_imagenet, save_image
 
 COMMON: dict[str, Any] = {

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from glimpse.data import cache
 from glimpse.data.decode import PixelFormat
-from glimpse.data.files import broken_files, file_facts
+from glimpse.data.inspect.headers import broken_files, file_facts
 from glimpse.errors import UserError
 from makers import save_image
 

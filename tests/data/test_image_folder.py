@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glimpse.data.image_folder import ImageFolder
+from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
 from makers import make_image_folder, save_image
 

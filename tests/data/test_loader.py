@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder
-from glimpse.data.synthetic import Synthetic
+from glimpse.data.sets.synthetic import Synthetic
 from glimpse.errors import UserError
 from makers import save_image
 

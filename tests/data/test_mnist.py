@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from glimpse.data.mnist import FILES, MNIST, FashionMNIST, read_idx
+from glimpse.data.sets.mnist import FILES, MNIST, FashionMNIST, read_idx
 from glimpse.errors import UserError
 from makers import make_fashion_mnist, make_mnist, shades, write_idx
 

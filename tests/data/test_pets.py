@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import composed
-from glimpse.data.image_folder import ImageFolder
+from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
 from glimpse.run import build_data
 from makers import BREEDS, make_pets

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from glimpse.data.augment.flips import Flip
-from glimpse.data.digits import Digits
-from glimpse.data.sheet import CELL, DPI, SIDE, TITLE, _name, draw_batch, draw_grids
+from glimpse.data.inspect.show import CELL, DPI, SIDE, TITLE, _name, draw_batch, draw_grids
+from glimpse.data.sets.digits import Digits
 
 COMMON: dict[str, Any] = {"data_dir": "", "seed": 0, "batch_size": 4, "val_fraction": 0.0}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glimpse.data.synthetic import Synthetic
+from glimpse.data.sets.synthetic import Synthetic
 from glimpse.errors import UserError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glimpse.data.tiny_imagenet import TinyImageNet
+from glimpse.data.sets.tiny_imagenet import TinyImageNet
 from glimpse.errors import UserError
 from makers import TINY_CLASSES, make_tiny_imagenet
 

@@ -17,7 +17,7 @@ import pytest
 from scipy.io import savemat
 from torchvision import datasets
 
-from glimpse.data.torchvision_set import SETS, TorchvisionSet
+from glimpse.data.sets.torchvision_set import SETS, TorchvisionSet
 from glimpse.errors import UserError
 from makers import make_eurosat, make_svhn, save_image, shades, write_idx
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from conftest import choices, composed
 from glimpse.data.augment.base import Augmentation
-from glimpse.data.digits import Digits
-from glimpse.data.image_folder import ImageFolder
+from glimpse.data.inspect.check import Step, Walk
+from glimpse.data.sets.digits import Digits
+from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.data.spec import Arrays
-from glimpse.data.walk import Step, Walk
 from glimpse.run import unprepared_data
 from makers import MAKERS, make_image_folder, overrides, save_image
 

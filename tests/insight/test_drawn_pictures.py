@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from glimpse.insight import pictures
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.predictions import Predictions
+from glimpse.plots import pictures
 
 
 @pytest.fixture

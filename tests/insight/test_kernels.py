@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.insight.kernels import first_weights, kernel_grid
-from glimpse.insight.layers import grad_cam, layer_outputs
+from glimpse.insight.activations import grad_cam, layer_outputs
+from glimpse.insight.first_layer import first_weights, kernel_grid
 
 
 def spec(channels: int, side: int) -> ImageSpec:

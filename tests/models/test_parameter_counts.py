@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from conftest import choices, composed
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
-from glimpse.layers import count_parameters, layer_table
-from glimpse.models.sizes import ImageTooSmallError
+from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.model_summary import count_parameters, layer_table
 
 
 def spec(channels: int, side: int, num_classes: int) -> ImageSpec:

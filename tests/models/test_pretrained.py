@@ -9,11 +9,11 @@ import torchvision
 
 from conftest import Execute, composed
 from glimpse import precision
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.pretrained import Pretrained
-from glimpse.models.sizes import ImageTooSmallError
 
 # One small member of each family of torchvision, at an image size that it takes.
 FAMILIES = {

@@ -12,7 +12,7 @@ CONFIG: dict[str, Any] = {
     "name": "${now:%Y}",
     "output_dir": "outputs",
     "callbacks": {},
-    "data": {"_target_": "glimpse.data.digits.Digits", "batch_size": 64, "split_seed": 0},
+    "data": {"_target_": "glimpse.data.sets.digits.Digits", "batch_size": 64, "split_seed": 0},
     "model": {"_target_": "glimpse.models.linear.Linear"},
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.001, "eps": 1e-8},
     "trainer": {"max_epochs": 2},

@@ -8,7 +8,7 @@ from folders import write_run, write_start
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from glimpse.cli import app
+from glimpse.cli.main import app
 
 
 def compare(*arguments: str | Path) -> Result:

@@ -10,7 +10,7 @@ from folders import HEADER, write_run, write_start
 from PIL import Image
 from typer.testing import CliRunner
 
-from glimpse.cli import app
+from glimpse.cli.main import app
 from glimpse.runs import page
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import find_runs, read_run

@@ -14,7 +14,7 @@ from folders import COMMIT, write_environment, write_run, write_start
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY
-from glimpse.cli import app
+from glimpse.cli.main import app
 from glimpse.runs.folder import find_runs
 from glimpse.runs.report import fitted, group, table
 
@@ -198,7 +198,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     for name in ("torch", "lightning", "hydra", "matplotlib"):
         (blocked / f"{name}.py").write_text("raise SystemExit('imported')")
     path = os.pathsep.join([str(blocked), str(REPOSITORY / "src")])
-    code = "from glimpse.cli import app; app()"
+    code = "from glimpse.cli.main import app; app()"
     result = subprocess.run(
         [sys.executable, "-c", code, "report", str(tmp_path / "run")],
         env=os.environ | {"PYTHONPATH": path},

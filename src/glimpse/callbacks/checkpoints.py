@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from glimpse.callbacks.record import logged
+from glimpse.callbacks.epoch_record import logged
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing
 

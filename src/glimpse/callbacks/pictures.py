@@ -17,15 +17,15 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from glimpse.classifier import ImageClassifier
-from glimpse.colours import COLOURS
 from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.files import replacing, subfolder
-from glimpse.insight import pictures
 from glimpse.insight.confusion import confusion_matrix, most_confused
-from glimpse.insight.kernels import first_weights, kernel_grid
+from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
+from glimpse.plots import pictures
+from glimpse.plots.colours import COLOURS
 
 NUM_TRAINING_IMAGES = 64
 NUM_ANSWERED = 16  # validation images, the same ones each time

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.record import of_this_epoch
+from glimpse.callbacks.epoch_record import of_this_epoch
 from glimpse.console import console
 
 REDRAW_SECONDS = 0.2

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.models.patch_conv import PatchConv2d
-from glimpse.models.sizes import require
+from glimpse.layers.image_size import require
+from glimpse.layers.patch_conv import PatchConv2d
 
 
 class ConvNet(nn.Module):

@@ -10,7 +10,7 @@ import itertools
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.models.sizes import halve, require, valid
+from glimpse.layers.image_size import halve, require, valid
 
 
 class ConvNetTemplate(nn.Module):

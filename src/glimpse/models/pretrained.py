@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.models.sizes import ImageTooSmallError
+from glimpse.layers.image_size import ImageTooSmallError
 
 # Their weights are TensorFlow's; where torchvision builds them with weights, the network itself goes
 # over to these statistics. We build without, and do it in the one place where we do it for all.

@@ -7,7 +7,7 @@ Source: P. Chodrow, Machine Learning Notes, ch. 13: 1 -> 100 (5×5) -> 50 (3×3)
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.models.sizes import halve, require, valid
+from glimpse.layers.image_size import halve, require, valid
 
 
 class SignConvNet(nn.Module):

@@ -7,7 +7,7 @@ images; 60,034 parameters.
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.models.sizes import require, valid
+from glimpse.layers.image_size import require, valid
 
 
 class SmallConvNet(nn.Module):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.models.patch_conv import PatchConv2d
-from glimpse.models.sizes import require
+from glimpse.layers.image_size import require
+from glimpse.layers.patch_conv import PatchConv2d
 
 LOGIT_SCALE = 1 / 9
 LOOKED_AT_TOGETHER = 64  # images, whose patches take patch² times their memory

@@ -6,8 +6,8 @@ Reads the run folders alone; what needs the networks' predictions is not here.
 from collections.abc import Sequence
 from pathlib import Path
 
-from glimpse.colours import COLOURS
 from glimpse.files import replacing
+from glimpse.plots.colours import COLOURS
 from glimpse.runs.folder import PLACES, Run, epochs_of
 
 

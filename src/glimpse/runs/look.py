@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from glimpse.colours import COLOURS
-from glimpse.config import unknown_choice
+from glimpse.config.check import unknown_choice
 from glimpse.errors import UserError
 from glimpse.files import replacing
-from glimpse.insight.kernels import first_weights, kernel_grid
-from glimpse.insight.layers import LayerOutput, grad_cam, layer_outputs
-from glimpse.insight.pictures import DPI, shortened
+from glimpse.insight.activations import LayerOutput, grad_cam, layer_outputs
+from glimpse.insight.first_layer import first_weights, kernel_grid
+from glimpse.plots.colours import COLOURS
+from glimpse.plots.pictures import DPI, shortened
 from glimpse.runs.trained import TrainedRun
 
 MAX_LAYERS = 12

@@ -15,7 +15,7 @@ from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
-from glimpse.runs.single import tell
+from glimpse.runs.story import tell
 
 NUM_CURVES = 40
 NUM_PICTURED = 5

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from glimpse import config as configuration
 from glimpse import precision
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
-from glimpse.config import plain
+from glimpse.config.build import build, plain
+from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.schema import NOT_KNOWN_YET
+from glimpse.config.trust import NOT_FROM_A_RECORD
 from glimpse.console import quiet_lightning
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.module import ImageDataModule
@@ -28,7 +30,6 @@ from glimpse.files import require_inside
 from glimpse.insight.predictions import Predictions, predict
 from glimpse.resume import require_same_sight
 from glimpse.run import build_data, device_of
-from glimpse.trust import NOT_FROM_A_RECORD
 
 
 class TrainedRun:
@@ -177,22 +178,22 @@ def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
         group, _, key = name.partition(".")
         config[group] |= {key: None} if key in config[group] else {}
     created = OmegaConf.create(config)
-    if any(value == configuration.NOT_KNOWN_YET for _, value in configuration.leaves(created)):
+    if any(value == NOT_KNOWN_YET for _, value in leaves(created)):
         raise UserError(f"{path}: its configuration holds an interpolation, which is refused")
     return created
 
 
 def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    known = [key for key, _ in configuration.leaves(config)]
+    known = [key for key, _ in leaves(config)]
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: expected KEY=VALUE")
         if key not in known:
-            raise UserError(configuration.unknown_key(key, known))
+            raise UserError(unknown_key(key, known))
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(merged, DictConfig)
-    configuration.check_values(merged)
+    check_values(merged)
     require_same_sight(plain(config)["data"], plain(merged)["data"])
     return merged
 
@@ -200,7 +201,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def _network(
     config: DictConfig, spec: ImageSpec, state: dict[str, Tensor], path: Path
 ) -> nn.Module:
-    network: nn.Module = configuration.build("model", config.model, spec)
+    network: nn.Module = build("model", config.model, spec)
     prefix = "network."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from conftest import CONF, choices
-from glimpse.config import build
+from glimpse.config.build import build
 from glimpse.data.augment.base import Augmentation, resized
 from glimpse.data.augment.mixing import Mixing
 from noise import draws_of, noise

@@ -1,4 +1,4 @@
-"""The configuration: what may stand in it, what its errors say, and the ONE place that instantiates.
+"""Refuse a composed configuration that cannot mean what its author wanted.
 
 Hydra composes; this file checks what came out before anything heavy is imported or any data is read:
 unknown keys (also those that came by `+key` or an experiment file), values of another kind than the
@@ -9,137 +9,25 @@ its value there is the kind it takes.
 """
 
 import difflib
-import importlib
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from glimpse.errors import UserError
-
-GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
-
-# group: (packages a `_target_` may come from, base type of what it builds)
-TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
-    "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
-    "model": (("glimpse.models.",), "torch.nn.Module"),
-    "optimizer": (("torch.optim.", "glimpse.muon."), "torch.optim.Optimizer"),
-    "scheduler": (("glimpse.optim.",), "glimpse.optim.Schedule"),
-    "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
-    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.base.Augmentation"),
-    "callbacks": (
-        ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
-        "lightning.pytorch.Callback",
-    ),
-    "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
-}
-
-LIBRARIES = ("torch.", "lightning.")  # whose refusals are about what was typed
-
-# Keys that take more kinds of value than their default shows, most of them of Lightning's Trainer.
-OTHER_KINDS: dict[str, tuple[type, ...]] = {
-    "test": (bool, str),
-    "trainer.devices": (int, str, list),
-    "trainer.precision": (int, str),
-    "trainer.fast_dev_run": (bool, int),
-    "trainer.limit_train_batches": (int, float),
-    "trainer.limit_val_batches": (int, float),
-    "trainer.limit_test_batches": (int, float),
-    "trainer.overfit_batches": (int, float),
-    "trainer.val_check_interval": (int, float, str),
-    "trainer.max_epochs": (int,),
-    "trainer.min_epochs": (int,),
-    "trainer.min_steps": (int,),
-    "trainer.num_sanity_val_steps": (int,),
-    "trainer.gradient_clip_val": (int, float),
-    "trainer.check_val_every_n_epoch": (int,),
-    "trainer.deterministic": (bool, str),
-    "data.classes": (list,),
-    "data.presize": (int,),
-    "data.size": (int,),
-    "data.pattern": (str,),
-    "data.options": (dict,),
-    "data.url": (str,),
-    "data.sha256": (str,),
-}
-
-# key: (lowest, highest) value allowed
-RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**32 - 1),
-    "data.batch_size": (1, float("inf")),
-    "data.val_fraction": (0, 0.9),
-    "data.test_fraction": (0, 0.9),
-    "data.presize": (1, 4096),
-    "data.size": (1, 4096),
-    "data.num_workers": (0, 1024),
-    "data.num_classes": (2, float("inf")),
-    "data.num_train": (2, float("inf")),
-    "data.num_val": (1, float("inf")),
-    "optimizer.lr": (0, float("inf")),
-    "optimizer.matrix_lr": (0, float("inf")),
-    "optimizer.num_iterations": (1, float("inf")),
-    "optimizer.weight_decay": (0, float("inf")),
-    "optimizer.momentum": (0, 1),
-    "callbacks.ema.decay": (0, 1),
-    "callbacks.pictures.every_n_epochs": (1, float("inf")),
-    "lr_find.start": (1e-30, float("inf")),
-    "lr_find.end": (1e-30, float("inf")),
-    "lr_find.num_steps": (20, float("inf")),
-    "trainer.max_epochs": (-1, float("inf")),
-    "trainer.overfit_batches": (0, float("inf")),
-    "trainer.accumulate_grad_batches": (1, float("inf")),
-    "trainer.check_val_every_n_epoch": (1, float("inf")),
-    "trainer.val_check_interval": (1e-9, float("inf")),
-    "trainer.gradient_clip_val": (0, float("inf")),
-    "trainer.log_every_n_steps": (0, float("inf")),
-    "model.hidden": (1, float("inf")),
-    "model.dropout": (0, 0.999),
-    "model.patch": (1, 64),
-    "model.stride": (1, 64),
-    "callbacks.finetune.frozen_epochs": (0, float("inf")),
-    "callbacks.finetune.backbone_factor": (1e-9, 1),
-    "callbacks.finetune.depth_factor": (1e-9, 1),
-    "augment.p": (0, 1),
-    "augment.padding_fraction": (0, 1),
-    "augment.side_fraction": (0, 1),
-    "augment.brightness": (0, 1),
-    "augment.contrast": (0, 1),
-    "augment.saturation": (0, 1),
-    "augment.hue": (0, 0.5),
-    "augment.alpha": (0.01, float("inf")),
-    "augment.mix_p": (0, 1),
-    "augment.min_scale": (0.01, 1),
-    "augment.max_rotate": (0, 180),
-    "augment.max_zoom": (1, 10),
-    "augment.max_warp": (0, 0.45),  # beyond a half the horizon is in the image
-    "augment.p_affine": (0, 1),
-    "augment.max_lighting": (0, 0.99),
-    "augment.p_lighting": (0, 1),
-}
-
-CHOICES: dict[str, tuple[str | bool | None, ...]] = {
-    "task": ("fit", "lr_find"),
-    "tta": (None, "flip"),
-    "test": (True, False, "val"),
-    "data.normalize": ("none", "dataset", "imagenet"),
-    "data.on_bad_file": ("error", "skip"),
-    "trainer.profiler": (None, "simple", "advanced", "pytorch"),
-}
-
-
-# Callbacks that undo each other, or what one of them watches; and why.
-APART: tuple[tuple[str, str, str], ...] = (
-    ("frozen_features", "finetune", "features computed once cannot be trained"),
-    ("frozen_features", "progressive_sizes", "features computed once have no size"),
-    ("early_stopping", "progressive_sizes", "small images make val/loss worse until the last size"),
+from glimpse.config.folder import config_folder
+from glimpse.config.schema import (
+    APART,
+    CHOICES,
+    GROUPS,
+    NOT_KNOWN_YET,
+    OTHER_KINDS,
+    RANGES,
+    TAKES_A_MAPPING,
+    TARGETS,
 )
-
-NOT_KNOWN_YET = "???"  # as OmegaConf writes it
-TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values that have keys of their own
+from glimpse.errors import UserError
 
 
 def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -333,103 +221,3 @@ def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:
             _refuse_nested_targets(key, value.values())
         elif isinstance(value, list):
             _refuse_nested_targets(key, value)
-
-
-def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """Build what a group's configuration names: the only call of `hydra.utils.instantiate`.
-
-    Args:
-        group: a key of `TARGETS`.
-        node: the group's configuration, with `_target_` and keyword arguments; empty for nothing.
-        *args: positional arguments that the configuration does not hold, such as the ImageSpec.
-        **kwargs: keyword arguments likewise.
-
-    Returns:
-        The object, or None where the node names no target (`augment=none`, `logger=none`).
-
-    Raises:
-        UserError: the target is not of the group's base type, or refuses its arguments.
-    """
-    if not node:
-        return None
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    target = str(node["_target_"])
-    found = _require_base(group, target)
-    named = {key: value for key, value in values.items() if key != "_target_"}
-    _require_arguments(group, target, found, args, named | kwargs)
-    try:
-        return instantiate(values, *args, _convert_="all", _recursive_=False, **kwargs)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
-            reason = (str(cause).splitlines() or ["no reason is given"])[0]
-            raise UserError(f"{group} {target} refused its arguments: {reason}") from error
-        if not isinstance(cause, UserError):
-            cause.add_note(f"while {group} {target} was built")
-        raise cause from None
-
-
-def _require_base(group: str, target: str) -> Any:
-    """What the target names: a class of the group's base type, or a function of glimpse that returns one.
-
-    Raises:
-        UserError: it names something else.
-    """
-    packages, base_path = TARGETS[group]
-    if not target.startswith(packages):
-        raise UserError(f"{group}._target_={target}: not in {', '.join(packages)}")
-    found, base = _locate(target), _locate(base_path)
-    built = found
-    if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
-        built = inspect.signature(found, eval_str=True).return_annotation
-    if not (inspect.isclass(built) and issubclass(built, base)):
-        raise UserError(f"{group}._target_={target}: it is not a {base_path}")
-    return found
-
-
-def _require_arguments(
-    group: str, target: str, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> None:
-    """Raises UserError where the target does not take these arguments, before it is called."""
-    try:
-        inspect.signature(found).bind(*args, **kwargs)
-    except TypeError as error:
-        raise UserError(f"{group} {target} does not take these arguments: {error}") from error
-    except ValueError:  # a class written in C tells no signature
-        return
-
-
-def _locate(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_={path}: nothing of that name can be imported") from error
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as dicts, lists, strings and numbers, as checkpoints carry it."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become text, as the HPARAMS tab wants them."""
-    rows: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows |= flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = (
-                value if isinstance(value, bool | int | float | str) else str(value)
-            )
-    return rows
-
-
-def config_folder() -> Path:
-    """The `conf/` of this checkout, for those who compose without `train.py`."""
-    return Path(__file__).parents[2] / "conf"

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimpse.cli_errors import one_line_errors, require_png
+from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.table import print_table
 from glimpse.errors import UserError
-from glimpse.tables import print_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from glimpse.data.facts import Facts
-    from glimpse.data.files import FileFacts
-    from glimpse.data.walk import Walk
+    from glimpse.data.inspect.check import Walk
+    from glimpse.data.inspect.headers import FileFacts
+    from glimpse.data.inspect.info import Facts
 
 FEW_CLASSES = 20  # all of them are listed
 NUM_ENDS = 5  # of more classes, so many of the most and of the least frequent
@@ -65,7 +65,7 @@ def info(
     with _one_line_errors(name, overrides) as config:
         # What is said on the way must not stand in the JSON.
         with contextlib.redirect_stdout(sys.stderr):
-            from glimpse.data.facts import gather_facts
+            from glimpse.data.inspect.info import gather_facts
             from glimpse.run import build_data
 
             if config.data.cache:  # the statistics are asked for, whatever a training would take
@@ -91,7 +91,7 @@ def show(
     with _one_line_errors(name, overrides) as config:
         path = out or Path(f"data-{name}.png")
         require_png(path)
-        from glimpse.data.sheet import draw_batch
+        from glimpse.data.inspect.show import draw_batch
         from glimpse.run import build_data
 
         draw_batch(build_data(config), path, num_images=num)
@@ -109,7 +109,7 @@ def check(name: Name, overrides: Overrides = None) -> None:
     with _one_line_errors(name, overrides) as config:
         import torch
 
-        from glimpse.data.walk import Walk
+        from glimpse.data.inspect.check import Walk
         from glimpse.run import device_of, unprepared_data
 
         walk = Walk(unprepared_data(config), device=torch.device(device_of(config)))
@@ -121,16 +121,16 @@ def check(name: Name, overrides: Overrides = None) -> None:
 @contextlib.contextmanager
 def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[DictConfig]":
     """The checked configuration; what goes wrong with it, and within, is one line and exit code 1."""
-    from glimpse import launch
+    from glimpse.config.compose import composed
 
     typed = [f"data={name}", *(overrides or ())]
     with one_line_errors(typed):
         _require_one_name(name, typed)
-        yield launch.composed(typed)
+        yield composed(typed)
 
 
 def _require_one_name(name: str, typed: Sequence[str]) -> None:
-    from glimpse.config import unknown_choice
+    from glimpse.config.check import unknown_choice
 
     if "=" in name:
         raise UserError(f"{name}: expected the name of a dataset before any KEY=VALUE")
@@ -143,7 +143,7 @@ def _require_one_name(name: str, typed: Sequence[str]) -> None:
 
 
 def _dataset_files() -> list[Path]:
-    from glimpse.config import config_folder
+    from glimpse.config.folder import config_folder
 
     return sorted((config_folder() / "data").glob("[!_]*.yaml"))
 
@@ -236,7 +236,7 @@ def _print_files(files: "FileFacts") -> None:
 
 def _print_steps(walk: "Walk") -> bool:
     """Returns whether all of them could be taken."""
-    from glimpse.explain import explain
+    from glimpse.config.explain import explain
 
     for step in walk.steps():
         if step.error is not None:

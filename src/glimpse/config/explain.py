@@ -20,7 +20,8 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse import config as configuration
+from glimpse.config.check import leaves, unknown_choice, unknown_key
+from glimpse.config.folder import config_folder
 from glimpse.errors import UserError
 from glimpse.files import write_text
 
@@ -85,7 +86,7 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
-            return configuration.unknown_key(key[1], _known_keys(typed))
+            return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
     if "Config group override must be" in str(error):  # of a ValueError
@@ -121,37 +122,37 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    files = (configuration.config_folder() / group).glob("[!_]*.yaml")
+    files = (config_folder() / group).glob("[!_]*.yaml")
     available = [file.stem for file in files]
     if not available:
-        return configuration.unknown_key(group, _known_keys(typed))
-    return configuration.unknown_choice(group, choice, available)
+        return unknown_key(group, _known_keys(typed))
+    return unknown_choice(group, choice, available)
 
 
 def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
     for argument in sys.argv[1:] if typed is None else typed:
         group, _, chosen = argument.lstrip("+").partition("=")
-        files = (configuration.config_folder() / group).glob("[!_]*.yaml")
+        files = (config_folder() / group).glob("[!_]*.yaml")
         available = [file.stem for file in files]
         if available and chosen[:1] != "[" and chosen not in available:
-            return configuration.unknown_choice(group, chosen, available)
+            return unknown_choice(group, chosen, available)
     return _one_line(str(error))
 
 
 def _known_keys(typed: Sequence[str] | None) -> list[str]:
     """The keys of the configuration that the overrides chose, without their values."""
-    groups = {path.name for path in configuration.config_folder().iterdir() if path.is_dir()}
+    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
     choices = []
     for argument in sys.argv[1:] if typed is None else typed:
         group, _, chosen = argument.partition("=")
-        folder = configuration.config_folder() / group
+        folder = config_folder() / group
         names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
         if group in groups and names:  # of a sweep's choices, the first
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
-    with initialize_config_dir(str(configuration.config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             composed = compose("train", overrides=choices)
         except HydraException:  # choices that do not go together
             composed = compose("train")
-    return [*groups, *(key for key, _ in configuration.leaves(composed))]
+    return [*groups, *(key for key, _ in leaves(composed))]

@@ -26,7 +26,7 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         # Hydra is imported only when there is something to explain.
-        from glimpse.explain import crash, explain, is_foreseen
+        from glimpse.config.explain import crash, explain, is_foreseen
 
         found = error if is_foreseen(error) else crash(error, None)
         print(f"error: {explain(found, typed)}", file=sys.stderr)

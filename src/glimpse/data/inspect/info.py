@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.files import FileFacts, file_facts
+from glimpse.data.inspect.headers import FileFacts, file_facts
 from glimpse.data.module import ImageDataModule
 
 NUM_EXAMPLES = 5

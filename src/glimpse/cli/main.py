@@ -5,7 +5,9 @@ import sys
 
 import typer
 
-from glimpse import cli_data, cli_insight, cli_runs
+from glimpse.cli import data as cli_data
+from glimpse.cli import insight as cli_insight
+from glimpse.cli import runs as cli_runs
 
 app = typer.Typer(
     help="Look at datasets, and at runs of `python train.py`.",

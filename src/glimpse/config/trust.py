@@ -20,7 +20,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config import config_folder
+from glimpse.config.folder import config_folder
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 

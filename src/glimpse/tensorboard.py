@@ -6,8 +6,6 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from glimpse.config import flat
-
 LAYOUT = {
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
@@ -37,7 +35,7 @@ def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict
     groups = ("model", "optimizer", "scheduler", "loss", "augment")
     chosen = {
         key: value
-        for key, value in flat(config).items()
+        for key, value in _flat(config).items()
         if key in SINGLE_KEYS or (key.startswith(groups) and not key.endswith("_target_"))
     }
     return {**names, **chosen}
@@ -56,3 +54,16 @@ def write_result(
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)
     writer.close()
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to dotted keys; lists become text, as the HPARAMS tab wants them."""
+    rows: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = (
+                value if isinstance(value, bool | int | float | str) else str(value)
+            )
+    return rows

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli_errors import one_line_errors, require_png
+from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.table import print_table, width
 from glimpse.errors import UserError
 from glimpse.files import subfolder, write_text
 from glimpse.runs import compare as runs_compare
-from glimpse.runs import page, report, single
+from glimpse.runs import page, report
+from glimpse.runs import story as single
 from glimpse.runs.folder import Run, find_runs, is_run, one_run
-from glimpse.tables import print_table, width
 
 NUM_PROBLEMS = 10  # of more, the page has the rest
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glimpse.colours import COLOURS
-from glimpse.data.sheet import draw_grids
+from glimpse.data.inspect.show import draw_grids
 from glimpse.files import replacing
 from glimpse.insight.confusion import Pair, most_confused_classes
 from glimpse.insight.predictions import Predictions
+from glimpse.plots.colours import COLOURS
 
 MAX_CLASSES = 30  # of a matrix that shows them all
 NUM_CHOSEN = 20  # of more, those in most mistakes

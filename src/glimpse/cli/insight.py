@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glimpse.cli_errors import one_line_errors, require_png
+from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.table import print_table
 from glimpse.files import subfolder
-from glimpse.tables import print_table
 
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
@@ -117,8 +117,8 @@ def confused(
     """
     with _trained(run, settings) as trained:
         from glimpse.insight.confusion import confusion_matrix, most_confused
-        from glimpse.insight.pictures import draw_most_confused
         from glimpse.insight.predictions import images_of
+        from glimpse.plots.pictures import draw_most_confused
 
         chosen = trained.require_split(split, default="val")
         found = trained.predict(chosen)
@@ -160,8 +160,8 @@ def losses(
     with _trained(run, settings) as trained:
         import numpy as np
 
-        from glimpse.insight.pictures import draw_answers
         from glimpse.insight.predictions import images_of, names_of
+        from glimpse.plots.pictures import draw_answers
 
         chosen = trained.require_split(split, default="val")
         found = trained.predict(chosen)
@@ -280,7 +280,7 @@ def shift(
     with one_line_errors(settings or ()):
         if out:
             require_png(out)
-        from glimpse.insight.pictures import draw_curves_over
+        from glimpse.plots.pictures import draw_curves_over
         from glimpse.runs.shift import accuracy_by_shift
         from glimpse.runs.trained import TrainedRun
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.files import broken_files, header
+from glimpse.data.inspect.headers import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source, check_labels

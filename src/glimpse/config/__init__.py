@@ -1,0 +1,1 @@
+"""The configuration: what may stand in it, how it is composed and built, and what its errors say."""

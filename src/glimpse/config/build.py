@@ -1,0 +1,96 @@
+"""From configuration to objects: the ONE place that instantiates.
+
+A target is looked at before it is called: its package, its base type, and the arguments it takes.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.config.schema import LIBRARIES, TARGETS
+from glimpse.errors import UserError
+
+
+def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Build what a group's configuration names: the only call of `hydra.utils.instantiate`.
+
+    Args:
+        group: a key of `TARGETS`.
+        node: the group's configuration, with `_target_` and keyword arguments; empty for nothing.
+        *args: positional arguments that the configuration does not hold, such as the ImageSpec.
+        **kwargs: keyword arguments likewise.
+
+    Returns:
+        The object, or None where the node names no target (`augment=none`, `logger=none`).
+
+    Raises:
+        UserError: the target is not of the group's base type, or refuses its arguments.
+    """
+    if not node:
+        return None
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    target = str(node["_target_"])
+    found = _require_base(group, target)
+    named = {key: value for key, value in values.items() if key != "_target_"}
+    _require_arguments(group, target, found, args, named | kwargs)
+    try:
+        return instantiate(values, *args, _convert_="all", _recursive_=False, **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
+            reason = (str(cause).splitlines() or ["no reason is given"])[0]
+            raise UserError(f"{group} {target} refused its arguments: {reason}") from error
+        if not isinstance(cause, UserError):
+            cause.add_note(f"while {group} {target} was built")
+        raise cause from None
+
+
+def _require_base(group: str, target: str) -> Any:
+    """What the target names: a class of the group's base type, or a function of glimpse that returns one.
+
+    Raises:
+        UserError: it names something else.
+    """
+    packages, base_path = TARGETS[group]
+    if not target.startswith(packages):
+        raise UserError(f"{group}._target_={target}: not in {', '.join(packages)}")
+    found, base = _locate(target), _locate(base_path)
+    built = found
+    if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
+        built = inspect.signature(found, eval_str=True).return_annotation
+    if not (inspect.isclass(built) and issubclass(built, base)):
+        raise UserError(f"{group}._target_={target}: it is not a {base_path}")
+    return found
+
+
+def _require_arguments(
+    group: str, target: str, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raises UserError where the target does not take these arguments, before it is called."""
+    try:
+        inspect.signature(found).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UserError(f"{group} {target} does not take these arguments: {error}") from error
+    except ValueError:  # a class written in C tells no signature
+        return
+
+
+def _locate(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"_target_={path}: nothing of that name can be imported") from error
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dicts, lists, strings and numbers, as checkpoints carry it."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

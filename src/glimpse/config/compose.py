@@ -1,0 +1,24 @@
+"""Where the configuration lies, and composing it without `train.py`."""
+
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from glimpse.config.run_names import register_resolvers
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that `python train.py <overrides>` would run, checked.
+
+    Raises:
+        Exception: whatever `explain` has one line for.
+    """
+    register_resolvers()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        choices = config.hydra.runtime.choices
+        with open_dict(config):
+            del config["hydra"]
+        check(config, choices)
+    return config

@@ -1,0 +1,1 @@
+"""The datasets: each states its facts and reads its own format."""
