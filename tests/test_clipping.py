@@ -114,7 +114,9 @@ def test_a_scaled_loss_is_clipped_as_if_it_were_not(name: str, by_value: bool) -
             if not getattr(optimizer, "_step_supports_amp_scaling", False):
                 scaler.unscale_(optimizer)  # Lightning does
             clip_gradients(optimizer, 0.01, by_value=by_value, scaler=scaler)
-            found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+            found = torch.cat(
+                [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+            )
             size = found.abs().max() if by_value else found.norm()
             assert size.item() == pytest.approx(0.01, rel=1e-3)
             scaler.step(optimizer)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -62,7 +62,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     return optimizer
 
 
-def weights_of(network: nn.Module) -> list[Tensor]:
+def weights_of(network: nn.Module) -> list[nn.Parameter]:
     """The weight matrices and kernels of a network, in its order.
 
     They have two or more dimensions and "weight" in their own name, as `weight` of a linear layer or
