@@ -43,6 +43,7 @@ from torchvision.transforms import ToTensor
 from glimpse import precision
 from glimpse.config.build import build
 from glimpse.config.folder import config_folder
+from glimpse.config.run_names import register_resolvers
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.layers.patch_conv import PatchConv2d

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 
+from glimpse.config.check import check
+from glimpse.config.folder import config_folder
 from glimpse.config.run_names import register_resolvers
 
 

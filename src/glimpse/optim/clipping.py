@@ -45,4 +45,5 @@ def _norm(gradients: list[Tensor]) -> Tensor:
     if all(gradient.dtype not in HALVES for gradient in gradients):
         return torch.nn.utils.get_total_norm(gradients)
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm

@@ -4,7 +4,7 @@ Source: K. Jordan et al. 2024, Muon: An optimizer for hidden layers in neural ne
 a matrix is its momentum with all singular values brought to about one. A convolution's kernel counts
 as a matrix (out, height × width × in), as in cifar10-airbench. A first matrix that reads pixels, the
 last matrix of a network, kernels that read one channel each (of depthwise convolutions, which mix
-nothing), biases, norms and embeddings are AdamW's.
+nothing), biases, norms, embeddings, tokens and tables of positions are AdamW's.
 
 There are two ways to size the update of a matrix. By default both share one rate and one weight
 decay: updates are scaled to the size of AdamW's (Liu et al. 2025, Muon is Scalable for LLM Training,

@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from glimpse.config.build import build
@@ -45,7 +45,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     return optimizer
 
 
-def weights_of(network: nn.Module) -> list[Tensor]:
+def weights_of(network: nn.Module) -> list[nn.Parameter]:
     """The weight matrices and kernels of a network, in its order.
 
     They have two or more dimensions and "weight" in their own name, as `weight` of a linear layer or
@@ -60,7 +60,7 @@ def weights_of(network: nn.Module) -> list[Tensor]:
         if callable(names := getattr(module, "no_weight_decay", None))
         for pattern in names()
     }
-    found: list[Tensor] = []
+    found = []
     for name, parameter in network.named_parameters():
         path, _, own = name.rpartition(".")
         layer = network.get_submodule(path)
