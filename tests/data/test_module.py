@@ -1,6 +1,9 @@
 """What every dataset does alike: parts, classes, normalisation, batches."""
 
+import ast
+import dataclasses
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
-from conftest import composed
-from glimpse.data.augment.base import Draws
+from conftest import CONF, composed
+from glimpse.data import module
+from glimpse.data.augment.base import Draws, resized
 from glimpse.data.augment.flips import CropFlip, Flip
 from glimpse.data.augment.mixing import MixUp
 from glimpse.data.augment.presize import Presize
@@ -195,6 +200,44 @@ def test_names_that_yaml_takes_for_numbers(tmp_path: Path) -> None:
     assert data.spec.class_names == ("8", "3")
 
 
+def test_a_part_without_an_image_of_the_classes_is_named() -> None:
+    bees_and_cows = {"classes": ["bee", "cow"]}
+    none: tuple[int, ...] = (9, 0, 0)
+    for counts, options, what in (
+        (TRAIN | {"train": none}, {}, "the training set has"),
+        (TRAIN | {"train": none}, {"val_fraction": 0.2}, "the training set has"),
+        (OFFICIAL | {"heldout": none}, {}, "the official held-out set, which validates, has"),
+        (
+            OFFICIAL | {"heldout": none},
+            {"val_fraction": 0.2},
+            "the official held-out set, which tests, has",
+        ),
+        (THREE | {"test": none}, {}, "the official test set, which tests, has"),
+    ):
+        with pytest.raises(UserError) as error:
+            toy(counts, **bees_and_cows, **options)
+        assert str(error.value) == (
+            f"{what} no image of data.classes=[bee,cow]: expected one or more; type data.classes=[…] "
+            "with classes that it has images of"
+        )
+
+
+def test_messages_name_keys_that_exist() -> None:
+    known = {key for path in (CONF / "data").glob("*.yaml") for key in OmegaConf.load(path)}
+    for path in Path(module.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        documented = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = set(re.findall(r"\bdata\.([a-z_0-9]+)", node.value))
+                assert id(node) in documented or found <= known, (path, node.value)
+
+
 # Normalisation ----------------------------------------------------------------------------------
 
 
@@ -272,6 +315,32 @@ def test_to_pixels_undoes_the_normalisation(normalize: str, channels: int) -> No
     pixels = data.to_pixels(torch.from_numpy(network_sees(data, "val"))).numpy()
     expected = images_of(data, "val").transpose(0, 3, 1, 2) / 255
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_can_be_seen_as_another_spec_says(channels: int) -> None:
+    own, data = (toy(normalize="dataset", channels=channels, val_fraction=0.2) for _ in range(2))
+    fingerprint, described = data.fingerprint, data.describe()
+    shape = {"height": 4, "width": 6, "mean": (0.5,) * channels, "std": (0.25,) * channels}
+    spec = dataclasses.replace(own.spec, **shape)  # type: ignore[arg-type]
+    network_sees(data, "val")
+    data.see_as(spec)
+    assert data.spec == spec
+    seen = network_sees(data, "val")
+    assert seen.shape[1:] == (channels, 4, 6)
+    stored = torch.from_numpy(images_of(data, "val")).permute(0, 3, 1, 2)
+    expected = (resized(stored, (4, 6)) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    pixels = data.to_pixels(torch.from_numpy(seen)).numpy()
+    np.testing.assert_allclose(pixels, resized(stored, (4, 6)) / 255, atol=1e-5)
+    assert (data.fingerprint, data.describe()) == (fingerprint, described)
+    assert data.stored_size == own.stored_size
+    np.testing.assert_array_equal(images_of(data, "train"), images_of(own, "train"))
+
+
+def test_grey_images_cannot_be_seen_as_coloured_ones() -> None:
+    with pytest.raises(UserError, match="of this data are grey, expected RGB ones"):
+        toy(channels=1).see_as(toy(channels=3).spec)
 
 
 # Batches ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ reads: all do that are not every dataset's. Two values that differ get different
 the same data under two texts, costs a second cache and no more.
 """
 
+import copyreg
 import functools
 import inspect
 import os
@@ -75,7 +76,8 @@ def described(value: object, place: Callable[[str], str], depth: int = 0) -> str
         says = (value.__code__, value.__defaults__, value.__kwdefaults__, around)
         return f"{value.__module__}.{value.__qualname__} {inner(says)}"
     try:
-        reduced = value.__reduce_ex__(4)  # what it would be pickled as
+        reduce = copyreg.dispatch_table.get(type(value))  # of a regular expression
+        reduced = reduce(value) if reduce else value.__reduce_ex__(4)  # as it would be pickled
     except Exception:  # what cannot be pickled says so in any way
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     if isinstance(reduced, str):

@@ -23,21 +23,29 @@ from glimpse.errors import UserError
 
 END = 32 * 1024  # bytes of a file that are read at either end
 CHUNK = 512  # images hashed at a time, files read by a thread at a time
+# Binary on Windows; nowhere a wait for who would write into a pipe.
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def mark(path: Path) -> bytes:
     """16 bytes that tell a file's content, as far as it is looked at, from another's."""
-    with open(path, "rb", opener=_without_waiting) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(2 * END if size <= 2 * END else END)
+    descriptor = os.open(path, _FLAGS)  # twice as fast as `open`, which counts for small files
+    try:
+        size = os.fstat(descriptor).st_size
+        content = _read(descriptor, size if size <= 2 * END else END)
         if size > 2 * END:
-            file.seek(-END, os.SEEK_END)
-            content += file.read(END)
+            os.lseek(descriptor, -END, os.SEEK_END)
+            content += _read(descriptor, END)
+    finally:
+        os.close(descriptor)
     return hashlib.sha256(size.to_bytes(8, "little") + content).digest()[:16]
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # for whom would write into a pipe
+def _read(descriptor: int, num_bytes: int) -> bytes:
+    content = os.read(descriptor, num_bytes)
+    while len(content) < num_bytes and (more := os.read(descriptor, num_bytes - len(content))):
+        content += more  # a network's file system may give less than was asked for
+    return content
 
 
 def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:

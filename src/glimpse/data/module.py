@@ -34,7 +34,7 @@ from glimpse.data.identity import common_folder, identity, marks
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.preprocess import Preprocess
-from glimpse.data.spec import Arrays, Files, ImageSpec, Part, Source, check_labels
+from glimpse.data.spec import COLOURS, Arrays, Files, ImageSpec, Part, Source, check_labels
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 
@@ -201,18 +201,21 @@ class ImageDataModule(pl.LightningDataModule):
         kept = splits.kept_labels(self._all_class_names, self.classes)
         self._relabel = np.full(len(self._all_class_names), -1, np.int64)
         self._relabel[kept] = np.arange(len(kept))
+        rows = {n: np.flatnonzero(self._relabel[p.labels] >= 0) for n, p in self._parts.items()}
+        self._require_images("the training set", rows["train"])
         drawn = splits.draw(
             self._parts["train"].labels,
-            {name: np.flatnonzero(self._relabel[p.labels] >= 0) for name, p in self._parts.items()},
+            rows,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             seed=self.split_seed,
         )
         self.splits = drawn.splits
         self._remarks += drawn.remarks
-        for name, split in self.splits.items():
-            if not len(split.rows):
-                raise UserError(f"the {name} set is empty: data.{name}_fraction takes more images")
+        for name, does in (("val", "validates"), ("test", "tests")):
+            if name in self.splits:
+                split = self.splits[name]
+                self._require_images(f"{split.origin}, which {does},", split.rows)
         mean, std = self._normalisation(drawn.not_held_out)
         self.spec = ImageSpec(
             num_classes=len(kept),
@@ -224,6 +227,33 @@ class ImageDataModule(pl.LightningDataModule):
             std=std,
         )
         self._preprocess = Preprocess(self.spec)
+
+    def _require_images(self, what: str, rows: NDArray[np.int64]) -> None:
+        if len(rows):
+            return
+        kept = (
+            f"data.classes=[{','.join(map(str, self.classes))}]" if self.classes else "its classes"
+        )
+        raise UserError(
+            f"{what} has no image of {kept}: expected one or more; type data.classes=[…] with classes "
+            "that it has images of"
+        )
+
+    def see_as(self, spec: ImageSpec) -> None:
+        """From now on size and normalise images as `spec` says, a checkpoint's for one, in place of
+        this data's own. Call it after `setup`, for the same classes in the same order.
+
+        Raises:
+            UserError: it is of images with another number of channels.
+        """
+        assert spec.class_names == self.spec.class_names
+        if spec.channels != self._format.channels:
+            raise UserError(
+                f"the images of this data are {COLOURS[self._format.channels]}, expected "
+                f"{COLOURS[spec.channels]} ones: type data_dir=<where the data it was trained on lies>"
+            )
+        self.spec = spec
+        self._preprocess = Preprocess(spec)
 
     def _load(self) -> None:
         """Parts and class names, from the cache, from memory, or as lists of files."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from glimpse.errors import UserError
 
+COLOURS = {1: "grey", 3: "RGB"}  # by number of channels
+
 
 @dataclass(frozen=True)
 class ImageSpec:

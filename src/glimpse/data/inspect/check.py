@@ -17,10 +17,8 @@ from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.inspect.headers import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Arrays, Files, Part, Source, check_labels
+from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_labels
 from glimpse.errors import UserError
-
-COLOURS = {1: "grey", 3: "RGB"}  # by number of channels
 
 
 @dataclass(frozen=True)
