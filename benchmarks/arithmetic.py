@@ -16,7 +16,7 @@ from rich.table import Table
 from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing
 from torch.utils.flop_counter import FlopCounterMode
 
-from glimpse.run import build_data
+from glimpse.assembly import build_data
 
 SIDE = 4096  # of the square matrices
 

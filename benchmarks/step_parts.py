@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from throughput import TASKS, bare, compose_task, composing, ours
 
+from glimpse.assembly import build_data
 from glimpse.models.linear import Linear
 from glimpse.models.mlp import MLP
 from glimpse.models.small_convnet import SmallConvNet
-from glimpse.run import build_data
 
 GAP = 0.0005  # seconds
 PARTS: dict[str, list[tuple[Any, str]]] = {

@@ -41,6 +41,7 @@ from torchvision import transforms
 from torchvision.transforms import ToTensor
 
 from glimpse import precision
+from glimpse.assembly import build_data
 from glimpse.config.build import build
 from glimpse.config.folder import config_folder
 from glimpse.config.run_names import register_resolvers
@@ -48,7 +49,7 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.layers.patch_conv import PatchConv2d
 from glimpse.optim.optimizer import build_optimizer
-from glimpse.run import build_data, run
+from glimpse.run import run
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def in_memory(data: ImageDataModule) -> tuple[Tensor, Tensor]:
 
 
 def _whole(data: ImageDataModule) -> Iterator[Any]:
-    loader = data.loader("train")
+    loader = data.batches.loader("train")
     loader.order.batch_size = len(loader.rows)
     return iter(loader)
 
@@ -313,8 +314,8 @@ def loader_alone(folder: Path, *, cache: bool) -> Epoch:
 
     def epoch() -> float:
         count, began = 0, time.perf_counter()
-        for batch in data.loader("train", training=True, shuffle=True):
-            count += len(data.to_network(batch, training=True).labels)
+        for batch in data.batches.loader("train", training=True, shuffle=True):
+            count += len(data.batches.to_network(batch, training=True).labels)
         return count / (time.perf_counter() - began)
 
     return epoch

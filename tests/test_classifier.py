@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from conftest import Execute, composed
+from glimpse.assembly import build_data
 from glimpse.config.build import build
 from glimpse.errors import UserError
-from glimpse.run import build_data
 
 TINY = (
     "data=synthetic", "data.shape=[3,8,8]", "data.num_train=120", "data.num_val=60",
@@ -39,7 +39,7 @@ def test_flip_is_measured_beside_the_plain_metrics(
     network.load_state_dict({n.removeprefix("network."): v for n, v in best.items()})
     printed = capsys.readouterr().out
     for split in ("val", "test"):
-        batches = [data.to_network(batch) for batch in data.loader(split)]
+        batches = [data.batches.to_network(batch) for batch in data.batches.loader(split)]
         images, labels = (torch.cat([b[i] for b in batches]) for i in (0, 1))
         with torch.no_grad():
             logits = (network(images) + network(images.flip(3))) / 2

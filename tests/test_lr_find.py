@@ -20,9 +20,9 @@ from torch import nn
 
 from conftest import Execute, choices, composed
 from glimpse import lr_find
+from glimpse.assembly import build_classifier, build_data
 from glimpse.config.build import build
 from glimpse.errors import Interrupted, UserError
-from glimpse.run import build_classifier, build_data
 
 TINY = (
     "task=lr_find", "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=30",

@@ -108,7 +108,9 @@ def test_a_notebook_trains_quietly_and_gets_network_and_curves(
     assert list(tmp_path.iterdir()) == []
     assert trained.curves["epoch"] == [1, 2, 3]
     # The network is the one that the last row of the curves measured.
-    batches = [trained.data.to_network(batch) for batch in trained.data.loader("val")]
+    batches = [
+        trained.data.batches.to_network(batch) for batch in trained.data.batches.loader("val")
+    ]
     num_right = sum(int((trained.network(b.images).argmax(1) == b.labels).sum()) for b in batches)
     accuracy = num_right / len(trained.data.labels("val"))
     assert accuracy == pytest.approx(trained.curves["val/acc"][-1], abs=1e-6)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from conftest import Execute, choices, composed
+from glimpse.assembly import build_data
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.run import build_data
 
 TINY = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=30",
@@ -74,7 +74,7 @@ def test_reported_training_accuracy_is_the_best_weights_in_evaluation_mode(
     network = build("model", config.model, data.spec).eval()
     weights = {n.removeprefix("network."): v for n, v in checkpoint["state_dict"].items()}
     network.load_state_dict(weights)
-    batches = [data.to_network(batch) for batch in data.loader("train")]
+    batches = [data.batches.to_network(batch) for batch in data.batches.loader("train")]
     with torch.no_grad():
         right = sum((network(b.images).argmax(1) == b.labels).sum().item() for b in batches)
     assert read_summary(folder)["metrics"]["train/acc"] == pytest.approx(right / 60)
@@ -166,7 +166,7 @@ def test_metrics_are_those_of_torchmetrics(execute: Execute) -> None:
     config, _ = composed(*TINY)
     data = build_data(config)
     weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    batches = [data.to_network(batch) for batch in data.loader("test")]
+    batches = [data.batches.to_network(batch) for batch in data.batches.loader("test")]
     logits = torch.cat(
         [torch.nn.functional.linear(b.images.flatten(1), *weights.values()) for b in batches]
     )

@@ -12,7 +12,6 @@ state it ends with, and looks for the steepest point over the rate itself, not i
 Left out: early stopping, validation and other callbacks of Lightning while the test runs.
 """
 
-import copy
 import csv
 import math
 import shlex
@@ -24,7 +23,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -33,10 +32,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from glimpse.classifier import DivergedError, ImageClassifier
-from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 from glimpse.files import replacing, subfolder
+from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.colours import COLOURS
 
@@ -47,10 +47,8 @@ LEFT_OUT_AFTER = 5  # steps: where it blows up
 FEWEST_POINTS = 5  # that suggest anything
 
 
-class RangeTest(Checkpoint):
+class RangeTest(LateCallback):
     """Records the loss of each optimizer step, and stops the fit when it has blown up.
-
-    A `Checkpoint` only in name: where there is none, Lightning adds one that saves.
 
     Args:
         rates: of each step, as someone would type them as `optimizer.lr`.
@@ -127,8 +125,7 @@ def find(
     rates = np.geomspace(settings.start, settings.end, settings.num_steps).tolist()
     console.print(f"trying rates from {rates[0]:g} to {rates[-1]:g} in {len(rates)} steps")
     test = RangeTest(rates)
-    trial = copy.deepcopy(classifier)
-    trial.make_schedule = test.schedule(lr)
+    trial = classifier.with_schedule(test.schedule(lr))
     trainer = make_trainer(_for_the_test(config), test)
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices), suppress(DivergedError):

@@ -1,20 +1,12 @@
-"""A network's layers with output shapes and parameters, as a table; and what some networks want."""
+"""A network's layers with their output shapes and parameters, as a table."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from rich.table import Table
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-
-
-@runtime_checkable
-class LooksAtImages(Protocol):
-    """A network that sets some of its weights from training images before it is trained."""
-
-    def look_at(self, images: Tensor) -> None:
-        """Take (N, C, H, W) float images, as the network will see them."""
 
 
 def layer_table(network: nn.Module, spec: ImageSpec) -> Table:

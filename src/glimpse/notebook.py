@@ -18,11 +18,12 @@ with warnings.catch_warnings():  # that widgets are missing; Lightning imports t
 from omegaconf import DictConfig
 from torch import nn
 
+from glimpse.assembly import build_data, unprepared_data
 from glimpse.config.compose import composed
 from glimpse.config.folder import config_folder
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.run import build_data, run, unprepared_data
+from glimpse.run import run
 from glimpse.runs.trained import TrainedRun
 
 

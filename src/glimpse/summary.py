@@ -16,9 +16,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from glimpse.config.explain import TRACEBACK, crash, explain
-from glimpse.console import IS_FIRST_PROCESS, console
+from glimpse.console import console
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import is_own_file, write_json
+from glimpse.lightning_compat import IS_FIRST_PROCESS
 
 NAME = "summary.json"
 

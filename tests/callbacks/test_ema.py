@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from conftest import Execute, composed
+from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks.ema import WeightAverage
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build
 from glimpse.errors import Interrupted, UserError
-from glimpse.run import build_classifier, build_data
 from test_resume import SMALL, stop_at
 
 EMA = (*SMALL, "callbacks=[ema]")
@@ -44,7 +44,7 @@ def measured(weights: dict[str, Tensor], split: str, *overrides: str) -> tuple[f
     data = build_data(config)
     classifier = build_classifier(config, build("model", config.model, data.spec), data).eval()
     classifier.load_state_dict(weights)
-    batches = [data.to_network(batch) for batch in data.loader(split)]
+    batches = [data.batches.to_network(batch) for batch in data.batches.loader(split)]
     with torch.no_grad():
         logits = torch.cat([classifier(batch.images) for batch in batches])
     labels = torch.cat([batch.labels for batch in batches])

@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from conftest import Execute, composed
+from glimpse.assembly import build_data
 from glimpse.callbacks.frozen_features import FrozenFeatures
 from glimpse.config.build import build
 from glimpse.errors import UserError
-from glimpse.run import build_data
 from makers import MAKERS
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -54,9 +54,9 @@ def test_the_checkpoint_classifies_images(
     for name, tensor in network.backbone.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     correct = 0
-    for batch in data.loader("val"):
+    for batch in data.batches.loader("val"):
         with torch.no_grad():
-            answers = network(data.to_network(batch).images).argmax(1)
+            answers = network(data.batches.to_network(batch).images).argmax(1)
         correct += int((answers == batch.labels).sum())
     assert correct / len(data.labels("val")) == pytest.approx(summary["metrics"]["val/acc"])
     assert summary["metrics"]["val/acc"] > 0.6

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from glimpse.data.csv_table import CsvTable
+from glimpse.data.image_folder import ImageFolder
 from omegaconf import OmegaConf
 
 from glimpse.data.arguments import described
-from glimpse.data.csv_table import CsvTable
-from glimpse.data.image_folder import ImageFolder
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from makers import make_image_folder
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 def shade_of(data: ImageDataModule) -> int:
     data.prepare_data()
     data.setup()
-    return int(next(iter(data.loader("train"))).images[0].max())
+    return int(next(iter(data.batches.loader("train"))).images[0].max())
 
 
 def num_caches(folder: Path) -> int:

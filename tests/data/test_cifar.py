@@ -40,7 +40,7 @@ def error_of(data_dir: Path, **options: Any) -> str:
 
 
 def pixels(data: CIFAR10, split: str) -> np.ndarray:
-    return torch.cat([batch.images for batch in data.loader(split)]).numpy()
+    return torch.cat([batch.images for batch in data.batches.loader(split)]).numpy()
 
 
 def test_pickles_hold_what_was_put_in(tmp_path: Path) -> None:

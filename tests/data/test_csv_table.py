@@ -28,7 +28,7 @@ def test_pixels_labels_and_names(tmp_path: Path) -> None:
     assert data.spec.class_names == ("0", "1", "2")
     cells = np.loadtxt(path, delimiter=",", skiprows=1)
     for split in data.splits:
-        for batch in data.loader(split):
+        for batch in data.batches.loader(split):
             rows = cells[batch.indices.numpy()]
             assert np.array_equal(batch.labels, rows[:, 0])
             assert np.array_equal(batch.images.reshape(len(rows), -1), rows[:, 1:])
@@ -54,7 +54,7 @@ def test_a_table_of_files(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join(lines))
     data = table(tmp_path / "table.csv", test_fraction=0.5)
     assert data.spec.class_names == ("cat", "owl")
-    [batch] = data.loader("train").fetch(iter([np_rows(data)]))
+    [batch] = data.batches.loader("train").fetch(iter([np_rows(data)]))
     assert [int(image[0, 0, 0]) % 2 for image in batch.images] == batch.labels.tolist()
 
 
@@ -69,7 +69,7 @@ def test_colour_pixels(tmp_path: Path) -> None:
     rows = [f"{i % 2}," + ",".join(str(j + i) for j in range(12)) for i in range(8)]
     (tmp_path / "table.csv").write_text("\n".join([header, *rows]))
     data = table(tmp_path / "table.csv", shape=[3, 2, 2], test_fraction=0.5)
-    batch = next(iter(data.loader("val")))
+    batch = next(iter(data.batches.loader("val")))
     assert batch.images.shape[1:] == (2, 2, 3)
     with pytest.raises(UserError, match=r"12 columns of pixels, which is not 1×3×3.*data\.shape"):
         table(tmp_path / "table.csv")
@@ -129,7 +129,7 @@ def test_words_among_numbers_are_names_not_positions(tmp_path: Path) -> None:
     data = table(path, test_fraction=0.25)
     assert data.spec.class_names == ("10", "2", "J")
     pixels = {0: 2, 1: 1, 2: 3}  # of the class, as written above
-    for batch in data.loader("train"):
+    for batch in data.batches.loader("train"):
         for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
             assert image.item() == pixels[label]
 

@@ -28,7 +28,7 @@ def test_spec_and_parts(tmp_path: Path) -> None:
 
 
 def test_ink_is_spread_over_all_of_a_byte(tmp_path: Path) -> None:
-    batches = list(digits(tmp_path).loader("test"))
+    batches = list(digits(tmp_path).batches.loader("test"))
     images = torch.cat([batch.images for batch in batches])
     assert images.dtype == torch.uint8
     assert (images.min(), images.max()) == (0, 255)

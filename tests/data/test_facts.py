@@ -59,7 +59,7 @@ def test_sizes_classes_and_majority(photos: Path) -> None:
 def test_mean_and_std_are_those_of_the_training_set(photos: Path) -> None:
     data = image_folder(photos)
     facts = gather_facts(data)
-    pixels = np.concatenate([batch.images.numpy() for batch in data.loader("train")]) / 255
+    pixels = np.concatenate([batch.images.numpy() for batch in data.batches.loader("train")]) / 255
     assert facts.mean == pytest.approx(pixels.mean((0, 1, 2)), abs=1e-4)
     assert facts.std == pytest.approx(pixels.std((0, 1, 2)), abs=1e-4)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from glimpse.data import cache
 from glimpse.data.csv_table import CsvTable
-from glimpse.data.identity import END, common_folder, identity, mark
 from glimpse.data.image_folder import ImageFolder
 from glimpse.data.mnist import MNIST
+
+from glimpse.data import cache
+from glimpse.data.identity import END, common_folder, identity, mark
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays
 from glimpse.errors import UserError

@@ -115,7 +115,7 @@ def test_classes_from_paths_of_any_depth(photos: Path, pattern: str) -> None:
     assert data.spec.class_names == ("cat", "dog", "owl")
     assert sizes(data) == {"train": 12, "val": 6}
     for split in ("train", "val"):
-        for batch in data.loader(split):
+        for batch in data.batches.loader(split):
             brightness = batch.images.float().mean((1, 2, 3))
             assert ((brightness - 40) / 175 * 3).round().tolist() == batch.labels.tolist()
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_no_image_is_named(photos: Path, part: str, cache: bool) 
     broken = photos / part / "dog" / "dog_1.png"
     broken.write_text("<html>gone</html>")
     with pytest.raises(UserError, match=re.escape(str(broken))):
-        list(image_folder(photos, cache=cache).loader(part))
+        list(image_folder(photos, cache=cache).batches.loader(part))
 
 
 def test_unlabelled_images_beside_the_training_folders_are_named(photos: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_photo_cut_off_anywhere_is_named(photos: Path, keep: int, cache: bool)
     path.write_bytes(path.read_bytes()[:keep])
 
     def read_all() -> None:
-        list(image_folder(photos, cache=cache).loader("train"))
+        list(image_folder(photos, cache=cache).batches.loader("train"))
 
     with pytest.raises(UserError) as error:
         read_all()

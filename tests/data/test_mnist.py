@@ -27,7 +27,7 @@ def mnist(data_dir: Path, *, of: type[MNIST] = MNIST, **options: Any) -> MNIST:
 
 
 def pixels(data: MNIST, split: str) -> np.ndarray:
-    return torch.cat([batch.images for batch in data.loader(split)]).numpy()
+    return torch.cat([batch.images for batch in data.batches.loader(split)]).numpy()
 
 
 def unzip(raw: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from conftest import CONF, composed
+from glimpse.assembly import build_data
 from glimpse.data import module
 from glimpse.data.augment.base import Draws, resized
 from glimpse.data.augment.flips import CropFlip, Flip
@@ -27,7 +28,6 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.pixel_statistics import IMAGENET_MEAN, IMAGENET_STD
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
-from glimpse.run import build_data
 from makers import MAKERS, make_cifar10, make_image_folder, make_mnist, make_tiny_imagenet
 
 
@@ -242,12 +242,12 @@ def test_messages_name_keys_that_exist() -> None:
 
 
 def images_of(data: ImageDataModule, split: str) -> NDArray[np.uint8]:
-    return np.concatenate([batch.images.numpy() for batch in data.loader(split)])
+    return np.concatenate([batch.images.numpy() for batch in data.batches.loader(split)])
 
 
 def network_sees(data: ImageDataModule, split: str) -> NDArray[np.float32]:
     """(N, C, H, W)"""
-    batches = [data.to_network(batch).images for batch in data.loader(split)]
+    batches = [data.batches.to_network(batch).images for batch in data.batches.loader(split)]
     return torch.cat(batches).numpy()
 
 
@@ -262,7 +262,7 @@ def test_none_scales_to_one() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_have_the_strides_of_the_layout_asked_for(channels: int) -> None:
     data = toy(channels=channels)  # by default the one that is not channels-last
-    images = data.to_network(first_batch(data)).images
+    images = data.batches.to_network(first_batch(data)).images
     assert images.stride() == (channels * 5 * 7, 5 * 7, 7, 1)
 
 
@@ -312,7 +312,7 @@ def test_cifar2_is_normalised_with_all_of_cifar10(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_to_pixels_undoes_the_normalisation(normalize: str, channels: int) -> None:
     data = toy(normalize=normalize, channels=channels)
-    pixels = data.to_pixels(torch.from_numpy(network_sees(data, "val"))).numpy()
+    pixels = data.batches.to_pixels(torch.from_numpy(network_sees(data, "val"))).numpy()
     expected = images_of(data, "val").transpose(0, 3, 1, 2) / 255
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
 
@@ -331,7 +331,7 @@ def test_images_can_be_seen_as_another_spec_says(channels: int) -> None:
     stored = torch.from_numpy(images_of(data, "val")).permute(0, 3, 1, 2)
     expected = (resized(stored, (4, 6)) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(seen, expected, atol=1e-5)
-    pixels = data.to_pixels(torch.from_numpy(seen)).numpy()
+    pixels = data.batches.to_pixels(torch.from_numpy(seen)).numpy()
     np.testing.assert_allclose(pixels, resized(stored, (4, 6)) / 255, atol=1e-5)
     assert (data.fingerprint, data.describe()) == (fingerprint, described)
     assert data.stored_size == own.stored_size
@@ -349,7 +349,7 @@ def test_grey_images_cannot_be_seen_as_coloured_ones() -> None:
 def test_labels_are_those_of_the_batches() -> None:
     data = toy(val_fraction=0.2, classes=["cow", "ant"])
     for name in ("train", "val", "test"):
-        served = torch.cat([batch.labels for batch in data.loader(name)])
+        served = torch.cat([batch.labels for batch in data.batches.loader(name)])
         np.testing.assert_array_equal(served, data.labels(name))
 
 
@@ -364,21 +364,21 @@ def test_training_batches_are_shuffled_by_seed_and_hold_every_image() -> None:
 def test_test_batches_are_of_the_scored_split() -> None:
     data = toy(val_fraction=0.2)
     for name in ("test", "train", "val"):
-        data.scored_split = name
+        data.batches.score(name)
         served = torch.cat([batch.indices for batch in data.test_dataloader()])
         np.testing.assert_array_equal(served, data.splits[name].rows)
 
 
 def first_batch(data: ImageDataModule) -> Batch:
-    return next(iter(data.loader("train")))
+    return next(iter(data.batches.loader("train")))
 
 
 def test_training_batches_are_augmented_and_no_others() -> None:
     plain, augmented = toy(), toy(augment=Flip(p=1.0))
-    before = plain.to_network(first_batch(plain)).images
+    before = plain.batches.to_network(first_batch(plain)).images
     batch = first_batch(augmented)
-    assert torch.equal(augmented.to_network(batch, training=True).images, before.flip(3))
-    assert torch.equal(augmented.to_network(batch).images, before)
+    assert torch.equal(augmented.batches.to_network(batch, training=True).images, before.flip(3))
+    assert torch.equal(augmented.batches.to_network(batch).images, before)
 
 
 def test_augmentation_draws_by_seed_epoch_and_index() -> None:
@@ -388,16 +388,18 @@ def test_augmentation_draws_by_seed_epoch_and_index() -> None:
     for epoch in range(3):
         draws = Draws(batch.indices, seed=3, epoch=epoch)
         expected = CropFlip()(images, draws) / 255
-        assert torch.equal(data.to_network(batch, training=True, epoch=epoch).images, expected)
+        assert torch.equal(
+            data.batches.to_network(batch, training=True, epoch=epoch).images, expected
+        )
 
 
 def test_mixed_labels_are_shares_of_the_classes_in_training_only() -> None:
     data = toy(augment=MixUp(alpha=1.0, mix_p=1.0))
     batch = first_batch(data)
-    mixed = data.to_network(batch, training=True).labels
+    mixed = data.batches.to_network(batch, training=True).labels
     assert mixed.shape == (8, 3)
     torch.testing.assert_close(mixed.sum(1), torch.ones(8))
-    assert torch.equal(data.to_network(batch).labels, batch.labels)
+    assert torch.equal(data.batches.to_network(batch).labels, batch.labels)
 
 
 def test_presize_goes_from_the_stored_images_to_the_size_that_the_network_sees() -> None:
@@ -405,16 +407,16 @@ def test_presize_goes_from_the_stored_images_to_the_size_that_the_network_sees()
     batch = first_batch(data)
     draws = Draws(batch.indices, seed=0, epoch=0)
     expected = Presize().sized(batch.images.permute(0, 3, 1, 2), (4, 4), draws) / 255
-    assert torch.equal(data.to_network(batch, training=True).images, expected)
+    assert torch.equal(data.batches.to_network(batch, training=True).images, expected)
 
 
 @pytest.mark.parametrize("normalize", ["none", "dataset"])
 def test_channels_last_batches_hold_the_same_values(normalize: str) -> None:
     data = toy(normalize=normalize)
     batch = first_batch(data)
-    before = data.to_network(batch).images
-    data.memory_format = torch.channels_last
-    after = data.to_network(batch).images
+    before = data.batches.to_network(batch).images
+    data.batches.lay_out(torch.channels_last)
+    after = data.batches.to_network(batch).images
     assert before.is_contiguous()
     assert after.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(before, after)
@@ -434,7 +436,7 @@ def test_without_the_cache_batches_are_the_same(name: str, tmp_path: Path) -> No
     for one, other in zip(cached.train_dataloader(), direct.train_dataloader(), strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
     for one, other in zip(cached.val_dataloader(), direct.val_dataloader(), strict=True):
-        first, second = cached.to_network(one), direct.to_network(other)
+        first, second = cached.batches.to_network(one), direct.batches.to_network(other)
         assert torch.equal(first.images, second.images)
 
 
@@ -446,7 +448,7 @@ def test_devices_share_the_processes_that_decode(
     options = ["data.cache=false", "data.normalize=imagenet", f"data.num_workers={num_workers}"]
     data = from_yaml("tiny_imagenet", tmp_path, *options)
     data.trainer = SimpleNamespace(num_devices=4)  # type: ignore[assignment]
-    assert data._fetch("train", torch.device("cpu")).num_workers == each  # type: ignore[union-attr]
+    assert data.batches._fetch("train", torch.device("cpu")).num_workers == each  # type: ignore[union-attr]
 
 
 def test_without_the_cache_files_have_no_statistics(tmp_path: Path) -> None:
@@ -550,13 +552,13 @@ def test_embedded_data_leaves_no_files(tmp_path: Path) -> None:
 def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = list(toy().loader("train", training=True, shuffle=True))
+    expected = list(toy().batches.loader("train", training=True, shuffle=True))
     monkeypatch.setattr("glimpse.data.module.fits_on_gpu", lambda num_bytes, device, taken: True)
     data = toy()
     cpu = torch.device("cpu")
-    assert data._fetch("train", cpu) is data._fetch("train", cpu)  # one copy, whoever asks
+    assert data.batches._fetch("train", cpu) is data._fetch("train", cpu)  # one copy, whoever asks
     for batch, other in zip(
-        data.loader("train", training=True, shuffle=True), expected, strict=True
+        data.batches.loader("train", training=True, shuffle=True), expected, strict=True
     ):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
@@ -568,7 +570,7 @@ def test_batches_reach_the_gpu_from_its_memory_or_from_pinned_memory(
 ) -> None:
     monkeypatch.setattr("glimpse.data.loader.GPU_SHARE", share)
     data, device = toy(), torch.device("cuda", 0)
-    rows = data._fetch(data.splits["train"].part, device)
+    rows = data.batches._fetch(data.splits["train"].part, device)
     [batch] = list(rows(iter([torch.tensor([2, 0])])))
     assert (batch.images.device.type == "cuda") == (share > 0)
     assert batch.images.is_pinned() == (share == 0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from conftest import composed
+from glimpse.assembly import build_data
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
-from glimpse.run import build_data
 from makers import BREEDS, make_pets
 
 
@@ -27,7 +27,7 @@ def test_breeds_are_all_before_the_last_underscore_and_number(tmp_path: Path) ->
     data = pets(tmp_path)
     assert data.spec.class_names == BREEDS
     assert (data.spec.height, data.spec.width, data.spec.channels) == (224, 224, 3)
-    batch = next(iter(data.loader("train")))
+    batch = next(iter(data.batches.loader("train")))
     assert batch.images.shape[1:] == (256, 256, 3)
     shades = [float(image.float().mean()) for image in batch.images]
     expected = [40 + 175 * int(label) / len(BREEDS) for label in batch.labels]

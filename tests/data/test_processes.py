@@ -29,7 +29,7 @@ settings = ["data=image_folder", "data.root=photos", "data.num_workers=2", "data
 run = train(*settings, "model=linear", "trainer=cpu", "trainer.max_epochs=1")
 print("trained", len(run.curves["val/acc"]))
 uncached = load(*settings, "data.cache=false")
-print("decoded", sum(len(batch.labels) for batch in uncached.loader("train")))
+print("decoded", sum(len(batch.labels) for batch in uncached.batches.loader("train")))
 """
 
 

@@ -19,7 +19,7 @@ def synthetic(**options: Any) -> Synthetic:
 
 
 def arrays(data: Synthetic, split: str) -> tuple[np.ndarray, np.ndarray]:
-    batches = list(data.loader(split))
+    batches = list(data.batches.loader(split))
     images = torch.cat([b.images for b in batches]).numpy()
     return images, torch.cat([b.labels for b in batches]).numpy()
 

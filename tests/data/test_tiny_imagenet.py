@@ -66,7 +66,7 @@ def test_grey_files_become_rgb(root: Path) -> None:
     with Image.open(path) as image:
         assert image.mode == "L"
         grey = np.asarray(image)
-    [batch] = tiny_imagenet(root.parent).loader("train")
+    [batch] = tiny_imagenet(root.parent).batches.loader("train")
     np.testing.assert_array_equal(batch.images[0], np.repeat(grey[..., None], 3, axis=2))
 
 
@@ -152,6 +152,7 @@ def test_real_images(samples: Path, tmp_path: Path) -> None:
     assert data.spec.mean == pytest.approx((0.480, 0.448, 0.398), abs=0.01)
     assert data.spec.std == pytest.approx((0.277, 0.269, 0.282), abs=0.01)
     grey = sum(
-        int((b.images[..., :1] == b.images).flatten(1).all(1).sum()) for b in data.loader("train")
+        int((b.images[..., :1] == b.images).flatten(1).all(1).sum())
+        for b in data.batches.loader("train")
     )
     assert 0 < grey < 1200

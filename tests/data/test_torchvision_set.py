@@ -36,7 +36,7 @@ def sizes(data: TorchvisionSet) -> dict[str, int]:
 
 def levels(data: TorchvisionSet, split: str) -> list[int]:
     """The label that each image's brightness was made for."""
-    [batch] = data.loader(split)
+    [batch] = data.batches.loader(split)
     brightness = batch.images.float().mean((1, 2, 3)).numpy()
     return np.rint((brightness - 40) / 175 * data.spec.num_classes).astype(int).tolist()
 
@@ -179,7 +179,7 @@ def test_an_undivided_set_is_divided(tmp_path: Path) -> None:
 def test_files_are_decoded_as_any_others(tmp_path: Path) -> None:
     make_eurosat(tmp_path, per_class=10)
     cached, direct = opened(tmp_path, "EuroSAT"), opened(tmp_path, "EuroSAT", cache=False)
-    [first], [second] = cached.loader("val"), direct.loader("val")
+    [first], [second] = cached.batches.loader("val"), direct.batches.loader("val")
     assert (first.images == second.images).all()
     broken = tmp_path / "eurosat" / "2750" / "Forest" / "Forest_3.jpg"
     broken.write_text("<html>")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from conftest import choices, composed
+from glimpse.assembly import unprepared_data
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.inspect.check import Step, Walk
 from glimpse.data.sets.digits import Digits
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.data.spec import Arrays
-from glimpse.run import unprepared_data
 from makers import MAKERS, make_image_folder, overrides, save_image
 
 SAMPLE = ["listed", "opened", "sized", "decoded", "labelled", "stored"]

@@ -43,7 +43,7 @@ def test_images_and_their_labels_stay_together(trained_run: Path) -> None:
     images = images_of(data, "val", positions)
     assert images.shape == (3, 1, 8, 8)
     assert images.max() <= 1
-    batch = next(iter(data.loader("val")))
+    batch = next(iter(data.batches.loader("val")))
     expected = batch.images[positions].permute(0, 3, 1, 2) / 255
     assert torch.allclose(images, expected, atol=1e-6)
     assert names_of(data, "val")[7] == f"train[{data.splits['val'].rows[7]}]"

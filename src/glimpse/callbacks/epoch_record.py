@@ -1,23 +1,18 @@
 """The record of a run's epochs, `metrics.csv`, how fast they were, and of what the run ran on."""
 
 import csv
-import os
-import platform
-import subprocess
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 
-from glimpse.console import IS_FIRST_PROCESS
+from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.files import replacing
+from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 
 COLUMNS = (
     "epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5", "lr",
@@ -25,10 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class EpochRecord(Checkpoint):
+class EpochRecord(LateCallback):
     """A row an epoch in `metrics.csv`, whatever the logger; measures `images_per_second`.
-
-    A `Checkpoint` only in name: Lightning calls those after the module has logged its epoch.
 
     Args:
         folder: the run's.
@@ -51,7 +44,7 @@ class EpochRecord(Checkpoint):
                 self.rows = list(csv.DictReader(file))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of them, keep those of the epochs that the checkpoint has behind it."""
+        """Keep the rows of the epochs that the checkpoint had finished."""
         self.rows = [row for row in self.rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_batch_start(
@@ -80,6 +73,7 @@ class EpochRecord(Checkpoint):
         if self._duration:
             speed = self._images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
+        assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: metrics[name] for name in COLUMNS[:-2] if name in metrics}
@@ -110,43 +104,15 @@ class EpochRecord(Checkpoint):
 
 def logged(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics logged last, to the seven digits that float32 holds."""
-    return {name: float(f"{v.item():.7g}") for name, v in trainer.callback_metrics.items()}
+    return {name: _seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
 
 
-def of_this_epoch(trainer: pl.Trainer, classifier: pl.LightningModule) -> dict[str, float]:
-    """The same, without a validation that was an epoch before."""
-    metrics = logged(trainer)
-    if classifier.validated:
-        return metrics
-    return {name: value for name, value in metrics.items() if not name.startswith("val/")}
+def of_this_epoch(trainer: pl.Trainer, classifier: ImageClassifier) -> dict[str, float]:
+    """The metrics of the current epoch, without those of an earlier epoch's validation."""
+    metrics = {n: v for n, v in logged(trainer).items() if not n.startswith("val/")}
+    found = classifier.validation or {}
+    return metrics | {name: _seven_digits(value) for name, value in found.items()}
 
 
-def environment() -> dict[str, Any]:
-    """What the run ran on and with."""
-    packages = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in packages},
-        "git": _git(),
-        "host": platform.node(),
-        "system": platform.platform(),
-        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and whether there are changes beside it; None outside a checkout."""
-    folder = Path(__file__).parent
-
-    def ask(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _seven_digits(value: float) -> float:
+    return float(f"{value:.7g}")

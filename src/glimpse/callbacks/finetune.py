@@ -62,8 +62,7 @@ class Finetune(Callback):
             return
         self.backbone = require_one_process(trainer, pl_module, "finetune").backbone
         assert isinstance(pl_module, ImageClassifier)
-        make = pl_module.make_optimizer
-        pl_module.make_optimizer = lambda network: self._by_depth(make(network))
+        pl_module.divide_optimizer(self._by_depth)
 
     def _by_depth(self, optimizer: Optimizer) -> Optimizer:
         """Divide the optimizer's groups by depth: the head first, whose rate is the one logged."""

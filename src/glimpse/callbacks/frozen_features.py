@@ -61,7 +61,8 @@ class FrozenFeatures(Callback):
             found = self._compute(trainer, pl_module.device)
             if self.data.cache and not self.data.embedded:
                 _save(file, found)
-        self.data.features = {part: torch.from_numpy(rows) for part, rows in found.items()}
+        features = {part: torch.from_numpy(rows) for part, rows in found.items()}
+        self.data.batches.replace_images(features)
 
     def _key(self, trainer: pl.Trainer) -> str:
         settings = (self.data.fingerprint, self.data.spec, trainer.precision)
@@ -82,9 +83,11 @@ class FrozenFeatures(Callback):
             found[split.part] = np.zeros((last + 1, width), np.float32)
         self.network.eval()
         for name, split in splits.items():
-            for batch in tqdm(self.data.loader(name), f"features, {name}", disable=None):
+            for batch in tqdm(self.data.batches.loader(name), f"features, {name}", disable=None):
                 moved = self.data.transfer_batch_to_device(batch, device, 0)
-                images = trainer.precision_plugin.convert_input(self.data.to_network(moved).images)
+                images = trainer.precision_plugin.convert_input(
+                    self.data.batches.to_network(moved).images
+                )
                 with trainer.precision_plugin.forward_context():
                     features = self.network.features(images)
                 found[split.part][batch.indices.cpu().numpy()] = features.float().cpu().numpy()

@@ -17,13 +17,13 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from glimpse.classifier import ImageClassifier
-from glimpse.console import IS_FIRST_PROCESS
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.files import replacing, subfolder
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
+from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.plots import pictures
 from glimpse.plots.colours import COLOURS
 
@@ -54,7 +54,7 @@ class Pictures(Callback):
             return
         if batch.images.ndim == 2:  # features have no picture
             return
-        images = _data(trainer).to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
+        images = _data(trainer).batches.to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
         factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         grid = make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255
@@ -72,7 +72,7 @@ class Pictures(Callback):
         if weights is not None:
             _save(trainer, "first_layer", kernel_grid(weights))
         data = _data(trainer)
-        if not data.features:
+        if not data.batches.are_features:
             self._draw_answers(trainer, pl_module, data, f"after epoch {epoch}")
 
     def _draw_answers(

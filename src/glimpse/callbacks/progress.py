@@ -8,20 +8,21 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Checkpoint
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import of_this_epoch
+from glimpse.classifier import ImageClassifier
 from glimpse.console import console
+from glimpse.lightning_compat import LateCallback
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 60.0  # between lines where no bar can be drawn
 
 
-class Progress(Checkpoint):
-    """Print how training goes. (A `Checkpoint` so as to come after the epoch's metrics.)
+class Progress(LateCallback):
+    """Print how training goes.
 
     Args:
         checkpoints: which know whether an epoch was the best.
@@ -97,6 +98,7 @@ class Progress(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's line."""
+        assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
         parts = [_epoch(trainer)]
         for split in ("train", "val"):

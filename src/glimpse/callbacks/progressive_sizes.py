@@ -21,7 +21,7 @@ MULTIPLE = 8  # pixels that a side is rounded to, so that halving by pooling los
 
 
 class ProgressiveSizes(Callback):
-    """Sets `training_side` of the data for each epoch.
+    """Tell the batches the size of each epoch's training images.
 
     Args:
         fractions: of the network's input side, one for each stage; the last is 1.
@@ -88,11 +88,11 @@ class ProgressiveSizes(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The stage is a function of the epoch, so that a resumed run is in the right one."""
-        self.data.training_side = self._side(trainer.current_epoch)
+        self.data.batches.train_at(self._side(trainer.current_epoch))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that is resumed inside an epoch does not start it again."""
-        self.data.training_side = self._side(trainer.current_epoch)
+        self.data.batches.train_at(self._side(trainer.current_epoch))
 
 
 def _require(network: nn.Module, image: torch.Tensor) -> None:

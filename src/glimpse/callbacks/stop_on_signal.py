@@ -19,6 +19,7 @@ from torch import Tensor
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
 from glimpse.errors import Interrupted
+from glimpse.lightning_compat import run_stopped_validation
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
@@ -79,12 +80,7 @@ class StopOnSignal(Callback):
             signal.signal(signal.SIGTERM, self._note)
         if self._in_validation:
             self._in_validation = False
-            validation = trainer.fit_loop.epoch_loop.val_loop
-            validation.restarting = False
-            trainer.validating = True
-            validation.run()
-            validation.reset()  # or Lightning would take this epoch's loop for done, and the next
-            trainer.training = True
+            run_stopped_validation(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_validation": self._in_validation}

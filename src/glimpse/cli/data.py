@@ -65,8 +65,8 @@ def info(
     with _one_line_errors(name, overrides) as config:
         # What is said on the way must not stand in the JSON.
         with contextlib.redirect_stdout(sys.stderr):
+            from glimpse.assembly import build_data
             from glimpse.data.inspect.info import gather_facts
-            from glimpse.run import build_data
 
             if config.data.cache:  # the statistics are asked for, whatever a training would take
                 config.data.normalize = "dataset"
@@ -91,8 +91,8 @@ def show(
     with _one_line_errors(name, overrides) as config:
         path = out or Path(f"data-{name}.png")
         require_png(path)
+        from glimpse.assembly import build_data
         from glimpse.data.inspect.show import draw_batch
-        from glimpse.run import build_data
 
         draw_batch(build_data(config), path, num_images=num)
         print(path)
@@ -109,8 +109,8 @@ def check(name: Name, overrides: Overrides = None) -> None:
     with _one_line_errors(name, overrides) as config:
         import torch
 
+        from glimpse.assembly import device_of, unprepared_data
         from glimpse.data.inspect.check import Walk
-        from glimpse.run import device_of, unprepared_data
 
         walk = Walk(unprepared_data(config), device=torch.device(device_of(config)))
         is_whole = _print_steps(walk)

@@ -1,15 +1,12 @@
-"""The base of every dataset: split, cache, batches, augmentation, statistics, on any device.
+"""The base of every dataset: files, cache, splits and statistics.
 
 A dataset is a subclass that says where its files are and reads its own format (`source_files`,
-`read`, `download`); all else is here. A batch goes: cache -> loader -> device -> augment -> [0, 1]
--> normalised, as (B, C, H, W) float32.
+`read`, `download`). What becomes of its splits is in batches.py.
 """
 
 import hashlib
-import itertools
-import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,29 +14,25 @@ from typing import Any, ClassVar, Self
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from numpy.typing import NDArray
-from torch import Tensor
 
 from glimpse.data import cache as image_cache
 from glimpse.data import splits
 from glimpse.data.arguments import described, own_arguments, without_place
-from glimpse.data.augment.base import Augmentation, Draws, resized
-from glimpse.data.augment.mixing import Mixing
+from glimpse.data.augment.base import Augmentation
+from glimpse.data.batches import Batches, num_cores
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
 from glimpse.data.identity import common_folder, identity, marks
-from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
+from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
-from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import COLOURS, Arrays, Files, ImageSpec, Part, Source, check_labels
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # weights and images: bf16-true, 16-true, 64-true
-NUM_LOOKED_AT = 5000  # images that say enough of what images here are like
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -118,17 +111,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.skip_unreadable = on_bad_file == "skip"
         self.url = url
         self.sha256 = sha256
-        self.num_workers = _cores() if num_workers is None else num_workers
+        self.num_workers = num_cores() if num_workers is None else num_workers
         self.presize = presize
         self.size = size
         self.augment = augment
-        self.memory_format = torch.contiguous_format
-        self.scored_split = "test"  # what `test_dataloader` serves, and how many images of it
-        self._num_scored: int | None = None
-        self.training_side: int | None = None  # of training images that are smaller than the rest
         self.splits: dict[str, Split] = {}
-        self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
-        self.features: dict[str, Tensor] = {}  # by part, (N, F), to serve in place of its images
         self._remarks: list[str] = []  # for people, beside the splits
         self._identity: str | None = None  # of the content, once known
 
@@ -194,9 +181,15 @@ class ImageDataModule(pl.LightningDataModule):
         return any(True for _ in self.source_files())
 
     def setup(self, stage: str | None = None) -> None:
-        """Draw the splits and state the `spec`; `prepare_data` comes first."""
-        if self.splits:
-            return
+        """Draw the splits and state the `spec`; `prepare_data` comes first.
+
+        A trainer calls it again when it takes the data: its batches are then for that trainer.
+        """
+        if not self.splits:
+            self._draw_splits()
+        self.batches.train_with(self.trainer)
+
+    def _draw_splits(self) -> None:
         self._load()
         kept = splits.kept_labels(self._all_class_names, self.classes)
         self._relabel = np.full(len(self._all_class_names), -1, np.int64)
@@ -226,7 +219,17 @@ class ImageDataModule(pl.LightningDataModule):
             mean=mean,
             std=std,
         )
-        self._preprocess = Preprocess(self.spec)
+        self.batches = Batches(
+            self._parts,
+            self._relabel,
+            self.splits,
+            stored=self._format,
+            spec=self.spec,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            augment=self.augment,
+            num_workers=self.num_workers,
+        )
 
     def _require_images(self, what: str, rows: NDArray[np.int64]) -> None:
         if len(rows):
@@ -253,7 +256,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{COLOURS[spec.channels]} ones: type data_dir=<where the data it was trained on lies>"
             )
         self.spec = spec
-        self._preprocess = Preprocess(spec)
+        self.batches.see_as(spec)
 
     def _load(self) -> None:
         """Parts and class names, from the cache, from memory, or as lists of files."""
@@ -417,94 +420,15 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Every training image once an epoch; `trainer.overfit_batches` repeats the same few."""
-        return self.loader("train", training=True, shuffle=True)
+        return self.batches.loader("train", training=True, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation image exactly once."""
-        return self.loader("val")
-
-    def score(self, split: str, *, num_images: int | None = None) -> None:
-        """Choose what `test_dataloader` serves.
-
-        Args:
-            split: one of `splits`.
-            num_images: the first so many that the first epoch trains on; None: all of the split.
-        """
-        self.scored_split = split
-        self._num_scored = num_images
+        return self.batches.loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """The images that `score` chose, each exactly once, without augmentation."""
-        return self.loader(self.scored_split, num_images=self._num_scored)
-
-    def loader(
-        self,
-        split: str,
-        *,
-        training: bool = False,
-        shuffle: bool = False,
-        num_images: int | None = None,
-    ) -> BatchLoader:
-        """Batches of a split, of this process's share of it.
-
-        Args:
-            split: one of `splits`.
-            training: divide images equally between processes; each epoch has its own draws.
-            shuffle: draw the order of an epoch.
-            num_images: the first so many that the first epoch trains on; None: all.
-        """
-        trainer = self.trainer
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        chosen = self.splits[split]
-        rows = chosen.rows
-        if num_images is not None and num_images < len(rows):
-            first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self.seed)
-            rows = rows[np.sort(next(first.batches(0)).numpy())]
-
-        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # asked in every epoch anew
-            return self._fetch(chosen.part, device)(rows)
-
-        order = EpochOrder(
-            len(rows),
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            training=training,
-            seed=self.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-        )
-        return BatchLoader(
-            torch.from_numpy(rows),
-            order,
-            fetch,
-            current_epoch=lambda: self._epoch if training else 0,
-        )
-
-    def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
-        """Where the batches of a part come from: the GPU's memory, an array, or files."""
-        part = self._parts[name]
-        labels = torch.from_numpy(self._relabel[part.labels])
-        pin_memory = device.type == "cuda"
-        if name in self.features:
-            return ArrayRows(self.features[name], labels, pin_memory=pin_memory)
-        if (name, device) in self._on_gpu:
-            return self._on_gpu[name, device]
-        if isinstance(part, Files):
-            num_devices = self.trainer.num_devices if self.trainer else 1
-            return DecodedRows(
-                part.paths,
-                labels,
-                self._format,
-                num_workers=min(self.num_workers, max(1, self.num_workers // num_devices)),
-                pin_memory=pin_memory,
-            )
-        images = torch.from_numpy(part.images)
-        taken = sum(rows.images.nbytes for (_, on), rows in self._on_gpu.items() if on == device)
-        if not fits_on_gpu(images.nbytes, device, taken=taken):
-            return ArrayRows(images, labels, pin_memory=pin_memory)
-        rows = ArrayRows(images.to(device), labels.to(device), pin_memory=False)
-        self._on_gpu[name, device] = rows
-        return rows
+        """The images that `batches.score` chose, each exactly once, without augmentation."""
+        return self.batches.scored()
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -518,70 +442,10 @@ class ImageDataModule(pl.LightningDataModule):
         """Augment in training, then scale and normalise, on the device."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        batch = self.to_network(batch, training=training, epoch=self._epoch)
+        batch = self.batches.to_network(batch, training=training, epoch=self.batches.epoch)
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
             batch = trainer.precision_plugin.convert_input(batch)  # Lightning has seen bytes only
         return batch
-
-    @property
-    def _epoch(self) -> int:
-        """What order and draws depend on: `trainer.overfit_batches` repeats the first epoch's."""
-        if self.trainer is None or self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
-            return 0
-        return self.trainer.current_epoch
-
-    def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
-        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32.
-
-        Labels stay (B,) int64, but for an augmentation that mixes them in training: (B, num_classes)
-        float32 probabilities.
-        """
-        if batch.images.ndim == 2:  # features
-            return batch
-        images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
-        size = (self.spec.height, self.spec.width)
-        if training and self.training_side is not None:
-            size = (self.training_side, self.training_side)
-        if training and self.augment is not None:
-            draws = Draws(batch.indices, seed=self.seed, epoch=epoch)
-            images = self.augment.sized(images, size, draws)
-            if isinstance(self.augment, Mixing):
-                certain = F.one_hot(labels, self.spec.num_classes).float()
-                images, labels = self.augment.mixed(images, certain, draws)
-        else:
-            images = resized(images, size)
-        return Batch(self._normalised(images), labels, batch.indices)
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in the layout the network wants."""
-        if self._preprocess.mean.device != images.device:
-            self._preprocess.to(images.device)
-        images = images.contiguous(memory_format=self.memory_format)
-        if images.shape[1] == 1 and self.memory_format == torch.contiguous_format:
-            # Of one channel the strides of both layouts count as contiguous, but convolutions go by
-            # them, and small ones are slower channels-last.
-            images = images.squeeze(1).unsqueeze(1)
-        return self._preprocess.normalised(images)
-
-    def some_training_images(self) -> Tensor:
-        """About 5,000 training images of all classes, not augmented, as the network sees them."""
-        loader = self.loader("train", training=True, shuffle=True)
-        num_batches = -(-NUM_LOOKED_AT // self.batch_size)
-        batches = itertools.islice(loader, num_batches)
-        return torch.cat([self.to_network(batch).images for batch in batches])
-
-    def to_pixels(self, images: Tensor) -> Tensor:
-        """The inverse of the normalisation, clipped to [0, 1], to look at: (B, C, H, W)."""
-        mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
-        return (images.float() * std + mean).clamp(0, 1)
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _stored(part: Part) -> Stored | Files:

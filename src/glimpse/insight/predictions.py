@@ -92,9 +92,9 @@ def predict(
         shows_progress: whether a bar shows how far it is, where there is a terminal.
     """
     found, rows = [], []
-    loader = data.loader(split)
+    loader = data.batches.loader(split)
     for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
-        moved = data.to_network(data.transfer_batch_to_device(batch, device, 0))
+        moved = data.batches.to_network(data.transfer_batch_to_device(batch, device, 0))
         found.append(forward(moved.images).float().cpu())
         rows.append(batch.indices.cpu())
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
@@ -129,12 +129,12 @@ def inputs_of(
     """
     numbers = torch.from_numpy(positions)
     stored = Batch(torch.from_numpy(data.stored_images(split, positions)), numbers, numbers)
-    return data.to_network(data.transfer_batch_to_device(stored, device, 0)).images
+    return data.batches.to_network(data.transfer_batch_to_device(stored, device, 0)).images
 
 
 def images_of(data: ImageDataModule, split: str, positions: NDArray[np.int64]) -> Tensor:
     """The same without the normalisation, to look at: (B, C, H, W) in [0, 1], on the CPU."""
-    return data.to_pixels(inputs_of(data, split, positions, device=torch.device("cpu")))
+    return data.batches.to_pixels(inputs_of(data, split, positions, device=torch.device("cpu")))
 
 
 def names_of(data: ImageDataModule, split: str) -> list[str]:

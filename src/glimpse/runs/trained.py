@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from glimpse import precision
+from glimpse.assembly import build_data, device_of
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
 from glimpse.config.build import build, plain
 from glimpse.config.check import check_values, leaves, unknown_key
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD
-from glimpse.console import quiet_lightning
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
@@ -28,8 +28,8 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.files import require_inside
 from glimpse.insight.predictions import Predictions, predict
+from glimpse.lightning_compat import settle
 from glimpse.resume import require_same_sight
-from glimpse.run import build_data, device_of
 
 
 class TrainedRun:
@@ -57,8 +57,8 @@ class TrainedRun:
         self._format = PixelFormat(height, width, self.spec.channels, presize=True)
         self._preprocess = Preprocess(self.spec)
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
-        quiet_lightning()
         device = device_of(self.config)
+        settle(device)
         chosen = precision.choose(self.config.trainer.precision, self.inner, self.spec, device)
         self.memory_format = chosen.memory_format
         fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class TrainedRun:
             if data.fingerprint != self.fingerprint:
                 print(f"note: the data is not, or not split as, what {self.name} was trained on")
             data.see_as(self.spec)  # by the checkpoint's statistics, whatever this data's are
-            data.memory_format = self.memory_format
+            data.batches.lay_out(self.memory_format)
             self._data = data
         return self._data
 

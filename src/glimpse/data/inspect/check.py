@@ -125,7 +125,7 @@ class Walk:
 
     def gathered(self) -> str:
         """The first batch of the first epoch."""
-        self.batch = next(iter(self.data.loader("train", training=True, shuffle=True)))
+        self.batch = next(iter(self.data.batches.loader("train", training=True, shuffle=True)))
         return f"images {_described(self.batch.images)}; labels {_described(self.batch.labels)}"
 
     def moved(self) -> str:
@@ -135,7 +135,7 @@ class Walk:
 
     def normalised(self) -> str:
         """What the network sees in evaluation."""
-        self.as_evaluated = self.data.to_network(self.batch)
+        self.as_evaluated = self.data.batches.to_network(self.batch)
         images = self.as_evaluated.images
         if not images.isfinite().all():
             raise UserError(
@@ -146,7 +146,7 @@ class Walk:
 
     def augmented(self) -> str:
         """What the network sees in training."""
-        self.as_trained = self.data.to_network(self.batch, training=True, epoch=0)
+        self.as_trained = self.data.batches.to_network(self.batch, training=True, epoch=0)
         if self.data.augment is None:
             return "nothing to do (augment=none)"
         images = self.as_trained.images

@@ -156,7 +156,7 @@ def _paths(data: ImageDataModule) -> dict[str, list[Path]]:
 
 def _look_at(data: ImageDataModule, split: str) -> _Look:
     digests, num_grey = [], 0
-    for batch in data.loader(split):
+    for batch in data.batches.loader(split):
         images = batch.images.numpy()  # (B, H, W, C) uint8
         digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
         num_grey += _num_grey(images)

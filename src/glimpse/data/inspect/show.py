@@ -32,14 +32,16 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
         num_images: how many; the training set may have fewer.
     """
     data.batch_size = num_images  # which images come first does not depend on it
-    batch = next(iter(data.loader("train", training=True, shuffle=True)))
-    grids = {"no augmentation": data.to_network(batch)}
+    batch = next(iter(data.batches.loader("train", training=True, shuffle=True)))
+    grids = {"no augmentation": data.batches.to_network(batch)}
     if data.augment is not None:
         grids = {
-            "before augmentation": data.to_network(batch),
-            f"after {type(data.augment).__name__}": data.to_network(batch, training=True, epoch=0),
+            "before augmentation": data.batches.to_network(batch),
+            f"after {type(data.augment).__name__}": data.batches.to_network(
+                batch, training=True, epoch=0
+            ),
         }
-    images = {title: data.to_pixels(seen.images) for title, seen in grids.items()}
+    images = {title: data.batches.to_pixels(seen.images) for title, seen in grids.items()}
     names = data.spec.class_names
     labels = {title: [_name(x, names) for x in seen.labels] for title, seen in grids.items()}
     draw_grids(images, labels, path)

@@ -1,0 +1,107 @@
+"""The parts of a run, built from its configuration: data, classifier, trainer."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from omegaconf import DictConfig
+from torch import nn
+
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.classifier import ImageClassifier
+from glimpse.config.build import build, plain
+from glimpse.data.module import ImageDataModule
+from glimpse.errors import UserError
+from glimpse.lightning_compat import skip_empty_hooks
+from glimpse.optim.optimizer import build_optimizer
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """The dataset, downloaded, cached and split, with its `spec`."""
+    data = unprepared_data(config)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def unprepared_data(config: DictConfig) -> ImageDataModule:
+    """The dataset before its files are looked for."""
+    augment = build("augment", config.augment)
+    data = build("data", config.data, data_dir=config.data_dir, seed=config.seed, augment=augment)
+    assert isinstance(data, ImageDataModule)
+    return data
+
+
+def build_classifier(
+    config: DictConfig, network: nn.Module, data: ImageDataModule
+) -> ImageClassifier:
+    """The network with its loss, optimizer and schedule."""
+    return ImageClassifier(
+        network,
+        data.spec,
+        loss=build("loss", config.loss),
+        make_optimizer=lambda net: build_optimizer(net, config.optimizer),
+        make_schedule=lambda optimizer, total_steps: build(
+            "scheduler", config.scheduler, optimizer, total_steps=total_steps
+        ),
+        seed=config.seed,
+        tta=config.tta,
+    )
+
+
+def device_of(config: DictConfig) -> str:
+    """What `trainer.accelerator` means here.
+
+    Raises:
+        UserError: a GPU is asked for where there is none.
+    """
+    asked = str(config.trainer.accelerator)
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (asked in ("gpu", "cuda") and not (has_cuda or (asked == "gpu" and has_mps))) or (
+        asked == "mps" and not has_mps
+    ):
+        raise UserError(f"trainer.accelerator={asked}: no such device here; type trainer=cpu")
+    if asked == "cpu":
+        return "cpu"
+    return "cuda" if has_cuda and asked != "mps" else "mps" if has_mps else "cpu"
+
+
+def build_trainer(
+    config: DictConfig,
+    precision_name: str,
+    logger: Logger | None,
+    folder: Path,
+    ours: list[Callback],
+) -> pl.Trainer:
+    """Lightning's Trainer with the configured callbacks, then ours.
+
+    Raises:
+        UserError: it refuses its arguments.
+    """
+    arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    if arguments["profiler"] in PROFILERS:  # into the folder, as fit-profile.txt
+        arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
+    callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values() if node]
+    callbacks += ours
+    for callback in callbacks:
+        skip_empty_hooks(callback)
+    try:
+        trainer = pl.Trainer(
+            **arguments,
+            logger=logger or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+    return trainer

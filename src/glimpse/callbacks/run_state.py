@@ -1,0 +1,90 @@
+"""What a checkpoint holds beside Lightning's and the classifier's state, and going on from there.
+
+In a checkpoint, `glimpse` is plain data: the resolved configuration, the ImageSpec, the identity of the
+data, and the place in the epoch's batches and random draws.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch.optim.lr_scheduler import LambdaLR
+
+from glimpse.classifier import ImageClassifier
+from glimpse.data.loader import BatchLoader
+from glimpse.data.module import ImageDataModule
+from glimpse.seeding import restore, seed_all, state_of_generators
+
+
+class RunState(Callback):
+    """Write a run's own state into every checkpoint, and restore it where training begins.
+
+    Args:
+        config: the run's resolved configuration as plain data.
+        data: what the run trains on, set up.
+    """
+
+    def __init__(self, config: Mapping[str, Any], data: ImageDataModule) -> None:
+        self.config = config
+        self.data = data
+        self._resumed: Mapping[str, Any] | None = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["glimpse"] = {
+            "config": dict(self.config),
+            "spec": self.data.spec.as_dict(),
+            "stored_size": list(self.data.stored_size),
+            "fingerprint": self.data.fingerprint,
+            "next_batch": _loader(trainer).state_dict(),
+            "random_state": state_of_generators(pl_module.device),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep it for `on_train_start`; resume.py has checked that it fits."""
+        self._resumed = checkpoint["glimpse"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a resume, take batches and random draws from where the checkpoint was written."""
+        saved, self._resumed = self._resumed, None
+        if saved is None:
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        # Lightning restores a loader's place only if nobody has asked it for the number of steps.
+        _loader(trainer).load_state_dict(saved["next_batch"])
+        self._take_new_settings(trainer, pl_module, saved["config"])
+        if trainer.global_rank == 0:
+            restore(saved["random_state"], pl_module.device)
+        else:  # a checkpoint holds the first process's draws
+            seed = self.config["seed"] * 1_009 + trainer.global_step * 1_000_003
+            seed_all(seed + trainer.global_rank)
+
+    def _take_new_settings(
+        self, trainer: pl.Trainer, classifier: ImageClassifier, before: Mapping[str, Any]
+    ) -> None:
+        """Put a resumed run's new optimizer and scheduler settings in place of the checkpoint's."""
+        groups = trainer.optimizers[0].param_groups
+        fresh = classifier.new_optimizer().param_groups
+        if before["optimizer"] != self.config["optimizer"]:
+            for group, new in zip(groups, fresh, strict=True):
+                group |= {k: v for k, v in new.items() if k != "params"} | {"initial_lr": new["lr"]}
+        for schedule in trainer.lr_scheduler_configs:
+            scheduler = schedule.scheduler
+            assert isinstance(scheduler, LambdaLR)
+            if before["scheduler"] != self.config["scheduler"]:
+                per_step = schedule.interval == "step"
+                scheduler.last_epoch = trainer.global_step if per_step else trainer.current_epoch
+            scheduler.base_lrs = [new["lr"] for new in fresh]
+            factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, rate, factor in factors:
+                group["lr"] = rate * factor(scheduler.last_epoch)
+
+
+def _loader(trainer: pl.Trainer) -> BatchLoader:
+    loader = trainer.train_dataloader
+    assert isinstance(loader, BatchLoader)
+    return loader

@@ -1,0 +1,248 @@
+"""A dataset's batches: from its splits to what the network sees, on any device.
+
+A batch goes: array or files -> loader -> device -> augmented -> [0, 1] -> normalised, as (B, C, H, W)
+float32.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glimpse.data.augment.base import Augmentation, Draws, resized
+from glimpse.data.augment.mixing import Mixing
+from glimpse.data.cache import Stored
+from glimpse.data.decode import PixelFormat
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
+from glimpse.data.preprocess import Preprocess
+from glimpse.data.spec import Files, ImageSpec
+from glimpse.data.splits import Split
+
+NUM_LOOKED_AT = 5000  # images that show what the images of a dataset are like
+
+
+class Batches:
+    """The batches of a dataset that is set up.
+
+    Args:
+        parts: the images and labels of each part.
+        relabel: (number of all classes,) the label of each class among those kept; -1 for the rest.
+        splits: which images of a part train, validate and test.
+        stored: the size and channels of an image as it is stored.
+        spec: the size and normalisation of an image as the network sees it.
+        batch_size: images in a batch, on each device.
+        seed: draws the order of batches and the augmentation.
+        augment: changes training images; None: nothing does.
+        num_workers: processes that decode files, shared by the devices of a machine.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Stored | Files],
+        relabel: NDArray[np.int64],
+        splits: Mapping[str, Split],
+        *,
+        stored: PixelFormat,
+        spec: ImageSpec,
+        batch_size: int,
+        seed: int,
+        augment: Augmentation | None,
+        num_workers: int,
+    ) -> None:
+        self.spec = spec
+        self.scored_split = "test"
+        self.training_side: int | None = None  # of training images that are smaller than the rest
+        self._parts = parts
+        self._relabel = relabel
+        self._splits = splits
+        self._stored = stored
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augment = augment
+        self._num_workers = num_workers
+        self._preprocess = Preprocess(spec)
+        self._memory_format = torch.contiguous_format
+        self._num_scored: int | None = None
+        self._features: dict[str, Tensor] = {}
+        self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
+        self._trainer: pl.Trainer | None = None
+
+    # What a run decides --------------------------------------------------------------------------
+
+    def train_with(self, trainer: pl.Trainer | None) -> None:
+        """Serve the processes, the device and the epoch of this trainer; None: one process on the CPU."""
+        self._trainer = trainer
+
+    def see_as(self, spec: ImageSpec) -> None:
+        """Size and normalise images as `spec` says from now on."""
+        self.spec = spec
+        self._preprocess = Preprocess(spec)
+
+    def lay_out(self, memory_format: torch.memory_format) -> None:
+        """Hand over images in this memory layout from now on."""
+        self._memory_format = memory_format
+
+    def train_at(self, side: int | None) -> None:
+        """Train on square images of this many pixels a side from now on; None: at the full size."""
+        self.training_side = side
+
+    def score(self, split: str, *, num_images: int | None = None) -> None:
+        """Choose what `scored` serves.
+
+        Args:
+            split: one of the splits.
+            num_images: the first so many that the first epoch trains on; None: all of the split.
+        """
+        self.scored_split = split
+        self._num_scored = num_images
+
+    def replace_images(self, features: Mapping[str, Tensor]) -> None:
+        """Serve features in place of images from now on: (N, F) for each part."""
+        self._features = dict(features)
+
+    @property
+    def are_features(self) -> bool:
+        """Whether batches hold features in place of images."""
+        return bool(self._features)
+
+    # Loaders -------------------------------------------------------------------------------------
+
+    def scored(self) -> BatchLoader:
+        """The images that `score` chose, each exactly once, without augmentation."""
+        return self.loader(self.scored_split, num_images=self._num_scored)
+
+    def loader(
+        self,
+        split: str,
+        *,
+        training: bool = False,
+        shuffle: bool = False,
+        num_images: int | None = None,
+    ) -> BatchLoader:
+        """The batches of a split that this process takes.
+
+        Args:
+            split: one of the splits.
+            training: divide images equally between processes, and draw anew in each epoch.
+            shuffle: draw the order of an epoch.
+            num_images: the first so many that the first epoch trains on; None: all.
+        """
+        trainer = self._trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        part, rows = self._splits[split].part, self._splits[split].rows
+        if num_images is not None and num_images < len(rows):
+            first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self._seed)
+            rows = rows[np.sort(next(first.batches(0)).numpy())]
+
+        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # decided anew in every epoch
+            return self._fetch(part, device)(rows)
+
+        order = EpochOrder(
+            len(rows),
+            batch_size=self._batch_size,
+            shuffle=shuffle,
+            training=training,
+            seed=self._seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return BatchLoader(
+            torch.from_numpy(rows),
+            order,
+            fetch,
+            current_epoch=lambda: self.epoch if training else 0,
+        )
+
+    def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
+        """Where the batches of a part come from: the GPU's memory, an array, or files."""
+        part = self._parts[name]
+        labels = torch.from_numpy(self._relabel[part.labels])
+        pin_memory = device.type == "cuda"
+        if name in self._features:
+            return ArrayRows(self._features[name], labels, pin_memory=pin_memory)
+        if (name, device) in self._on_gpu:
+            return self._on_gpu[name, device]
+        if isinstance(part, Files):
+            num_devices = self._trainer.num_devices if self._trainer else 1
+            return DecodedRows(
+                part.paths,
+                labels,
+                self._stored,
+                num_workers=min(self._num_workers, max(1, self._num_workers // num_devices)),
+                pin_memory=pin_memory,
+            )
+        images = torch.from_numpy(part.images)
+        taken = sum(rows.images.nbytes for (_, on), rows in self._on_gpu.items() if on == device)
+        if not fits_on_gpu(images.nbytes, device, taken=taken):
+            return ArrayRows(images, labels, pin_memory=pin_memory)
+        rows = ArrayRows(images.to(device), labels.to(device), pin_memory=False)
+        self._on_gpu[name, device] = rows
+        return rows
+
+    @property
+    def epoch(self) -> int:
+        """What order and draws depend on; `trainer.overfit_batches` repeats the first epoch's."""
+        if self._trainer is None or self._trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            return 0
+        return self._trainer.current_epoch
+
+    # From bytes to what the network sees ---------------------------------------------------------
+
+    def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
+        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32.
+
+        Labels stay (B,) int64, unless an augmentation mixes them in training: then they are
+        (B, num_classes) float32 probabilities. Features pass through.
+        """
+        if batch.images.ndim == 2:
+            return batch
+        images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
+        size = (self.spec.height, self.spec.width)
+        if training and self.training_side is not None:
+            size = (self.training_side, self.training_side)
+        if training and self._augment is not None:
+            draws = Draws(batch.indices, seed=self._seed, epoch=epoch)
+            images = self._augment.sized(images, size, draws)
+            if isinstance(self._augment, Mixing):
+                certain = F.one_hot(labels, self.spec.num_classes).float()
+                images, labels = self._augment.mixed(images, certain, draws)
+        else:
+            images = resized(images, size)
+        return Batch(self._normalised(images), labels, batch.indices)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to float32 in the layout that the network wants."""
+        if self._preprocess.mean.device != images.device:
+            self._preprocess.to(images.device)
+        images = images.contiguous(memory_format=self._memory_format)
+        if images.shape[1] == 1 and self._memory_format == torch.contiguous_format:
+            # The strides of a single channel count as contiguous in both layouts, but convolutions
+            # choose by them, and small ones are slower channels-last.
+            images = images.squeeze(1).unsqueeze(1)
+        return self._preprocess.normalised(images)
+
+    def some_training_images(self) -> Tensor:
+        """About 5,000 training images of all classes, not augmented, as the network sees them."""
+        loader = self.loader("train", training=True, shuffle=True)
+        num_batches = -(-NUM_LOOKED_AT // self._batch_size)
+        batches = itertools.islice(loader, num_batches)
+        return torch.cat([self.to_network(batch).images for batch in batches])
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Undo the normalisation, to look at images: (B, C, H, W), clipped to [0, 1]."""
+        mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
+        return (images.float() * std + mean).clamp(0, 1)
+
+
+def num_cores() -> int:
+    """How many cores this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

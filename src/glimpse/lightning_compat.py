@@ -1,0 +1,110 @@
+"""Every use of Lightning's insides, each with its reason; written for Lightning 2.6.
+
+Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it. Nothing
+outside this file touches a private attribute of Lightning, sets an attribute of a Trainer, or relies on
+the order of its callbacks.
+"""
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.profilers import PassThroughProfiler
+
+HOOKS_OF_A_STEP = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+class LateCallback(Checkpoint):
+    """A callback whose `on_train_epoch_end` sees the metrics that the module logs at an epoch's end.
+
+    Lightning calls checkpoint callbacks after the module and all others before it, so these pretend to
+    be checkpoints. It also means that Lightning adds no ModelCheckpoint of its own.
+    """
+
+
+class LeanModule(pl.LightningModule):
+    """A LightningModule that notes its hooks without torch's search.
+
+    Lightning sets `_current_fx_name` forty times a step. torch's `Module.__setattr__` would look
+    through parameters and submodules each time, which takes three times as long.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
+    """Save a tenth of a small network's step.
+
+    Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It skips
+    a hook that is None.
+    """
+    base = pl.LightningModule if isinstance(owner, pl.LightningModule) else Callback
+    for name in HOOKS_OF_A_STEP:
+        if getattr(type(owner), name) is getattr(base, name):
+            setattr(owner, name, None)
+
+
+def run_stopped_validation(trainer: pl.Trainer) -> None:
+    """Validate anew at the start of a resumed training that was stopped during a validation.
+
+    Lightning would leave that validation out: its loop has noted that the batches are done.
+    """
+    validation = trainer.fit_loop.epoch_loop.val_loop
+    validation.restarting = False
+    trainer.validating = True
+    validation.run()
+    validation.reset()  # or Lightning would skip the next epoch's validation as done
+    trainer.training = True
+
+
+def set_up_callbacks(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule
+) -> None:
+    """Let every callback refuse what it cannot train, without a fit.
+
+    `Trainer.fit` is what gives a trainer its data, and callbacks ask it for them.
+    """
+    trainer.datamodule = data  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        callback.setup(trainer, module, "fit")
+
+
+def stop_profiling(trainer: pl.Trainer) -> None:
+    """Keep the profile of the training: `Trainer.test` would write one of its own beside it."""
+    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
+
+
+def settle(device: str) -> None:
+    """Silence what a run says better itself, and undo what Lightning's import changes.
+
+    Args:
+        device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by loading
+            NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 calls what torch 2.14 has renamed.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    # The classifier logs numbers that are summed over the processes already.
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    if device == "cpu":
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+# Lightning reads the rank from the variables that it gives to the processes it starts.
+IS_FIRST_PROCESS = getattr(rank_zero_only, "rank", 0) == 0
