@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -139,8 +140,18 @@ def unreadable(folder: Path) -> list[str]:
 
 
 def identity(folder: Path) -> str:
-    """Of the content that the cache in `folder` was made from."""
-    return (folder / IDENTITY).read_text()
+    """Of the content that the cache in `folder` was made from.
+
+    Raises:
+        UserError: the cache does not say.
+    """
+    file = folder / IDENTITY
+    found = file.read_text(errors="replace") if file.is_file() else ""
+    if not re.fullmatch("[0-9a-f]{64}", found):
+        raise UserError(
+            f"{file} is missing or damaged: delete the folder {folder} to decode all images again"
+        )
+    return found
 
 
 def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
