@@ -98,13 +98,13 @@ def test_evaluation_finds_the_scores_of_the_run(
 ) -> None:
     monkeypatch.setattr("glimpse.models.linear.Linear", network)
     measured: dict[str, float] = {}
-    finish = ImageClassifier._finish_counting
+    finish = ImageClassifier._finish
 
     def note(self: ImageClassifier, split: str, suffix: str = "") -> dict[str, float]:
         measured.update(finish(self, split, suffix))
         return {n: v for n, v in measured.items() if n.startswith(f"{split}/")}
 
-    monkeypatch.setattr(ImageClassifier, "_finish_counting", note)
+    monkeypatch.setattr(ImageClassifier, "_finish", note)
     folder = execute(
         "data=synthetic", "data.shape=[1,6,6]", "data.num_classes=9", "data.num_train=100",
         "data.num_val=99", "data.batch_size=16", "model=linear", "trainer=cpu", "logger=none",

@@ -12,8 +12,8 @@ import torch
 
 from conftest import Execute, choices
 from glimpse.callbacks.stop_on_signal import StopOnSignal
-from glimpse.classifier import ImageClassifier
 from glimpse.config.explain import CrashError
+from glimpse.counting import Counts
 from glimpse.errors import Interrupted, UserError
 from makers import MAKERS
 
@@ -249,13 +249,14 @@ def test_a_damaged_summary_does_not_stop_a_resume(execute: Execute) -> None:
 def num_scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How many images each split's final measurement scores."""
     found: dict[str, int] = {}
-    finish = ImageClassifier._finish_counting
+    finish = Counts.finish
 
-    def noted(self: ImageClassifier, split: str, suffix: str = "") -> dict[str, float]:
-        found[split] = self._num_images[split]
-        return finish(self, split, suffix)
+    def noted(self: Counts, split: str) -> torch.Tensor:
+        totals = finish(self, split)
+        found[split] = int(totals[3])
+        return totals
 
-    monkeypatch.setattr(ImageClassifier, "_finish_counting", noted)
+    monkeypatch.setattr(Counts, "finish", noted)
     return found
 
 

@@ -15,7 +15,7 @@ Left out: early stopping, validation and other callbacks of Lightning while the 
 import csv
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from glimpse.errors import UserError
 from glimpse.files import replacing, subfolder
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.optim.schedules import Schedule
-from glimpse.plots.colours import COLOURS
+from glimpse.plots.range_test import draw_range_test
 
 SMOOTHING = 0.98  # of the loss; this and the next three are fastai's
 BLOWN_UP = 4.0  # times the lowest smoothed loss
@@ -134,7 +134,7 @@ def find(
     if IS_FIRST_PROCESS:
         _write_table(folder / "lr_find.csv", test)
         picture = subfolder(folder, "figures") / "lr_find.png"
-        _draw(picture, test, suggested)
+        draw_range_test(test.rates, test.losses, test.smoothed, suggested, picture)
         if isinstance(logger, TensorBoardLogger):
             _log(logger, test, picture)
         for name, rate in suggested.items():
@@ -225,31 +225,6 @@ def _write_table(path: Path, test: RangeTest) -> None:
         writer = csv.writer(file)
         writer.writerow(("lr", "loss", "smoothed_loss"))
         writer.writerows(zip(test.rates, test.losses, test.smoothed, strict=False))
-
-
-def _draw(path: Path, test: RangeTest, suggested: Mapping[str, float]) -> None:
-    """Loss over the rate, from below the lowest loss to a little above the first."""
-    from matplotlib.figure import Figure  # a second, only when drawing
-
-    rates = test.rates[: len(test.losses)]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.subplots()
-    axis.plot(rates, test.losses, ".", color="0.75", label="of each step")
-    axis.plot(rates, test.smoothed, color=COLOURS[0], label="smoothed")
-    for (name, rate), colour in zip(suggested.items(), COLOURS[1:4], strict=True):
-        loss = np.interp(math.log(rate), np.log(rates), test.smoothed)
-        axis.plot(rate, loss, "o", color=colour, label=f"{name}  {rate:.2g}")
-        axis.axvline(rate, color=colour, alpha=0.4, linewidth=1)
-    lowest, first = np.nanmin(test.losses), test.losses[0]
-    margin = 0.1 * max(first - lowest, 0.5 * abs(first))
-    axis.set_ylim(lowest - margin, first + 3 * margin)
-    axis.set_xscale("log")
-    axis.set_xlabel("learning rate (optimizer.lr)")
-    axis.set_ylabel("train loss")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
 
 
 def _log(logger: TensorBoardLogger, test: RangeTest, picture: Path) -> None:

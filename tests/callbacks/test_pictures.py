@@ -8,13 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.conftest import Execute, composed
 
+from conftest import Execute, composed
 from glimpse.callbacks.pictures import Pictures
 from glimpse.errors import UserError
 from glimpse.insight import predictions
 from glimpse.insight.predictions import Predictions, predict
-from glimpse.plots import pictures
 from glimpse.runs.trained import TrainedRun
 
 DRAWN = {
@@ -77,7 +76,9 @@ def test_the_result_is_of_the_kept_weights(
     execute: Execute, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     seen: list[Predictions] = []
-    monkeypatch.setattr(pictures, "draw_most_confused", lambda found, *_: seen.append(found))
+    monkeypatch.setattr(
+        "glimpse.callbacks.pictures.draw_most_confused", lambda found, *_: seen.append(found)
+    )
     monkeypatch.setattr("glimpse.callbacks.pictures._show", lambda *_: None)
     folder = execute(*SMALL, ON, *more)
     summary = json.loads((folder / "summary.json").read_text())

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from glimpse.data.csv_table import CsvTable
-from glimpse.data.image_folder import ImageFolder
 from omegaconf import OmegaConf
 
 from glimpse.data.arguments import described
 from glimpse.data.module import ImageDataModule
+from glimpse.data.sets.csv_table import CsvTable
+from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.data.spec import Arrays, Source
 from makers import make_image_folder
 

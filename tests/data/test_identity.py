@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from glimpse.data.csv_table import CsvTable
-from glimpse.data.image_folder import ImageFolder
-from glimpse.data.mnist import MNIST
 
 from glimpse.data import cache
 from glimpse.data.identity import END, common_folder, identity, mark
 from glimpse.data.module import ImageDataModule
+from glimpse.data.sets.csv_table import CsvTable
+from glimpse.data.sets.image_folder import ImageFolder
+from glimpse.data.sets.mnist import MNIST
 from glimpse.data.spec import Arrays
 from glimpse.errors import UserError
 from makers import make_cifar10_images, make_image_folder, make_mnist, save_image

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import Execute
-from tests.makers import MAKERS
 
+from conftest import Execute
 from glimpse.errors import UserError
 from glimpse.insight.predictions import images_of, names_of
 from glimpse.runs.trained import TrainedRun, find_checkpoint
+from makers import MAKERS
 
 
 def test_it_answers_as_it_was_measured(trained_run: Path) -> None:

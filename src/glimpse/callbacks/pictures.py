@@ -2,10 +2,8 @@
 epochs its first layer and its answers on some validation images, at the end what it confuses, what it
 gets most wrong, and the curves."""
 
-import csv
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,13 +17,15 @@ from torchvision.utils import make_grid
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.files import replacing, subfolder
+from glimpse.files import subfolder
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
 from glimpse.lightning_compat import IS_FIRST_PROCESS
-from glimpse.plots import pictures
-from glimpse.plots.colours import COLOURS
+from glimpse.plots.curves import draw_epochs
+from glimpse.plots.mistakes import draw_answers, draw_confusion, draw_most_confused
+from glimpse.plots.save import save_pixels
+from glimpse.runs.folder import epochs_of
 
 NUM_TRAINING_IMAGES = 64
 NUM_ANSWERED = 16  # validation images, the same ones each time
@@ -83,10 +83,10 @@ class Pictures(Callback):
         with torch.no_grad():
             seen = inputs_of(data, "val", positions, device=classifier.device)
             logits = _forward(trainer, classifier, seen)
-        answers = torch.log_softmax(logits.float(), 1).cpu().numpy()
+        answers = logits.float().cpu().numpy()
         some = Predictions("val", data.spec.class_names, answers, labels[positions])
         path = _path(trainer, "answers")
-        pictures.draw_answers(
+        draw_answers(
             some,
             np.arange(len(positions)),
             lambda chosen: images_of(data, "val", positions[chosen]),
@@ -119,14 +119,14 @@ class Pictures(Callback):
         accuracy = f"validation accuracy {found.correct.mean():.4f}"
         worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
         path = _path(trainer, "confusion")
-        pictures.draw_confusion(matrix, found.class_names, accuracy, path)
+        draw_confusion(matrix, found.class_names, accuracy, path)
         _show(trainer, path)
         path = _path(trainer, "most_confused")
         title = "most confused validation images"
-        pictures.draw_most_confused(found, most_confused(matrix), images, title, path)
+        draw_most_confused(found, most_confused(matrix), images, title, path)
         _show(trainer, path)
         path = _path(trainer, "top_losses")
-        pictures.draw_answers(found, worst, images, "validation images with the highest loss", path)
+        draw_answers(found, worst, images, "validation images with the highest loss", path)
         _show(trainer, path)
 
 
@@ -154,8 +154,7 @@ def _path(trainer: pl.Trainer, name: str) -> Path:
 def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
     """(3, H, W) uint8 to a PNG."""
     path = _path(trainer, name)
-    with replacing(path) as partial:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(partial)
+    save_pixels(grid, path)
     _show(trainer, path)
 
 
@@ -168,44 +167,9 @@ def _show(trainer: pl.Trainer, path: Path) -> None:
 
 
 def draw_curves(trainer: pl.Trainer) -> None:
-    """`curves.png` from metrics.csv: loss and accuracy of both splits; nothing where there is no epoch."""
-    from matplotlib.figure import Figure  # a second, only when drawing
-
-    source = Path(trainer.default_root_dir) / "metrics.csv"
-    if not source.exists():
-        return
-    with source.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        return
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axis, metric, title in zip(
-        figure.subplots(1, 2), ("loss", "acc"), ("loss", "accuracy"), strict=True
-    ):
-        for split, colour in zip(("train", "val"), COLOURS, strict=False):
-            points = [
-                (int(r["epoch"]), float(r[f"{split}/{metric}"]))
-                for r in rows
-                if r[f"{split}/{metric}"]
-            ]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    label=split,
-                    color=colour,
-                    linestyle="-" if split == "train" else "--",
-                    marker="." if len(points) < 30 else None,
-                )
-        _label(axis, title)
-    path = _path(trainer, "curves")
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=pictures.DPI)
-    _show(trainer, path)
-
-
-def _label(axis: Any, title: str) -> None:
-    axis.set_xlabel("epoch")
-    axis.set_ylabel(title)
-    axis.grid(alpha=0.3)
-    axis.legend()
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    """`curves.png` from metrics.csv; nothing where there is no epoch."""
+    rows = epochs_of(Path(trainer.default_root_dir))
+    if rows:
+        path = _path(trainer, "curves")
+        draw_epochs(rows, path)
+        _show(trainer, path)

@@ -118,7 +118,7 @@ def confused(
     with _trained(run, settings) as trained:
         from glimpse.insight.confusion import confusion_matrix, most_confused
         from glimpse.insight.predictions import images_of
-        from glimpse.plots.pictures import draw_most_confused
+        from glimpse.plots.mistakes import draw_most_confused
 
         chosen = trained.require_split(split, default="val")
         found = trained.predict(chosen)
@@ -161,7 +161,7 @@ def losses(
         import numpy as np
 
         from glimpse.insight.predictions import images_of, names_of
-        from glimpse.plots.pictures import draw_answers
+        from glimpse.plots.mistakes import draw_answers
 
         chosen = trained.require_split(split, default="val")
         found = trained.predict(chosen)
@@ -280,7 +280,7 @@ def shift(
     with one_line_errors(settings or ()):
         if out:
             require_png(out)
-        from glimpse.plots.pictures import draw_curves_over
+        from glimpse.plots.curves import draw_curves_over
         from glimpse.runs.shift import accuracy_by_shift
         from glimpse.runs.trained import TrainedRun
 

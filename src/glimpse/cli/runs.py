@@ -13,10 +13,11 @@ from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table, width
 from glimpse.errors import UserError
 from glimpse.files import subfolder, write_text
+from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
 from glimpse.runs import story as single
-from glimpse.runs.folder import Run, find_runs, is_run, one_run
+from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 
 NUM_PROBLEMS = 10  # of more, the page has the rest
 
@@ -104,7 +105,11 @@ def compare_(
         print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
         print()
         path = out or subfolder(first, "figures") / f"compare-{runs[1].folder.name}.png"
-        runs_compare.draw(runs, path)
+        names = (
+            f"{place} {run.model}" for place, run in zip(("first", "second"), runs, strict=True)
+        )
+        epochs = (epochs_of(run.folder) for run in runs)
+        draw_runs(dict(zip(names, epochs, strict=True)), path)
         print(f"curves: {path}\n", flush=True)
         _print_agreement(first, second, settings_of_runs or ())
 

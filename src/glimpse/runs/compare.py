@@ -1,14 +1,9 @@
-"""Two runs beside each other: settings that differ, results, and the curves of both in one picture.
+"""Two runs beside each other: the settings that differ, and the results.
 
 Reads the run folders alone; what needs the networks' predictions is not here.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from glimpse.files import replacing
-from glimpse.plots.colours import COLOURS
-from glimpse.runs.folder import PLACES, Run, epochs_of
+from glimpse.runs.folder import PLACES, Run
 
 
 def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
@@ -39,33 +34,3 @@ def _row(name: str, one: float | None, two: float | None, form: str) -> tuple[st
     difference = "" if one is None or two is None else format(two - one, f"+{form}")
     shown = ("" if value is None else format(value, form) for value in (one, two))
     return (name, *shown, difference)  # type: ignore[return-value]
-
-
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Loss and accuracy of both splits of each run: a colour for a run, dashes for val."""
-    from matplotlib.figure import Figure  # a second, only when drawing
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for axis, metric, title in zip(axes, ("loss", "acc"), ("loss", "accuracy"), strict=True):
-        for run, colour, place in zip(runs, COLOURS[:2], ("first", "second"), strict=True):
-            rows = epochs_of(run.folder)
-            for split, dashes in (("train", "-"), ("val", "--")):
-                name = f"{split}/{metric}"
-                points = [(row["epoch"], row[name]) for row in rows if name in row]
-                if points:
-                    axis.plot(
-                        *zip(*points, strict=True),
-                        dashes,
-                        color=colour,
-                        marker="." if len(points) < 30 else None,
-                        label=f"{place} {run.model}, {split}",
-                    )
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(title)
-        axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        if axis.lines:
-            axis.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)

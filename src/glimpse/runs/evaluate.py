@@ -10,7 +10,7 @@ from glimpse.files import replacing, write_json
 from glimpse.insight.confusion import confusion_matrix
 from glimpse.insight.predictions import names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
-from glimpse.plots.pictures import draw_confusion
+from glimpse.plots.mistakes import draw_confusion
 from glimpse.runs.trained import TrainedRun
 
 KINDS = ("precision", "recall", "f1")

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import binomtest
-from tests.conftest import Execute
 from typer.testing import CliRunner
 
+from conftest import Execute
 from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files
 from glimpse.runs.shift import shifted

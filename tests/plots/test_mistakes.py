@@ -10,7 +10,7 @@ from PIL import Image
 
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.predictions import Predictions
-from glimpse.plots import pictures
+from glimpse.plots import mistakes
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def some_predictions(num_classes: int, *, seed: int = 0) -> Predictions:
 
 def test_a_small_matrix_shows_every_count(drawn: list[Figure], tmp_path: Path) -> None:
     matrix = np.array([[17, 2], [0, 31]])
-    pictures.draw_confusion(matrix, ("cat", "dog"), "pets", tmp_path / "c.png")
+    mistakes.draw_confusion(matrix, ("cat", "dog"), "pets", tmp_path / "c.png")
     [figure] = drawn
     assert texts(figure) == ["17", "2", "31", "pets"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -59,10 +59,10 @@ def test_many_classes_are_cut_to_those_in_most_mistakes(
     matrix[150, 7] = 30
     matrix[3, 150] = 12
     names = [f"n{i}" for i in range(200)]
-    pictures.draw_confusion(matrix, names, "tiny", tmp_path / "c.png")
+    mistakes.draw_confusion(matrix, names, "tiny", tmp_path / "c.png")
     [figure] = drawn
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert len(labels) == pictures.NUM_CHOSEN
+    assert len(labels) == mistakes.NUM_CHOSEN
     assert {"n3", "n7", "n150"} <= set(labels)
     assert {"30", "12"} <= set(texts(figure))
     assert "20 of 200 classes" in figure.axes[0].get_title()
@@ -77,19 +77,19 @@ def test_examples_of_a_pair_are_its_surest_mistakes(tmp_path: Path, drawn: list[
         asked.append(positions)
         return torch.rand(len(positions), 3, 8, 8)
 
-    pictures.draw_most_confused(predictions, pairs, images, "title", tmp_path / "m.png")
+    mistakes.draw_most_confused(predictions, pairs, images, "title", tmp_path / "m.png")
     for pair, positions in zip(pairs, asked, strict=False):
         assert (predictions.labels[positions] == pair.actual).all()
         assert (predictions.predicted[positions] == pair.predicted).all()
         assert (np.diff(predictions.confidence[positions]) <= 0).all()
     rows = [text for text in texts(drawn[0]) if "called" in text]
     assert rows[0].endswith(f"{pairs[0].num_images} images")
-    assert len(rows) == min(len(pairs), pictures.NUM_PAIRS)
+    assert len(rows) == min(len(pairs), mistakes.NUM_PAIRS)
 
 
 def test_no_mistakes_are_said_to_be_none(tmp_path: Path, drawn: list[Figure]) -> None:
     predictions = some_predictions(2)
-    pictures.draw_most_confused(
+    mistakes.draw_most_confused(
         predictions, [], lambda _: torch.rand(0, 1, 8, 8), "t", tmp_path / "m.png"
     )
     assert "no mistakes" in [text.get_text() for text in drawn[0].texts]
@@ -98,7 +98,7 @@ def test_no_mistakes_are_said_to_be_none(tmp_path: Path, drawn: list[Figure]) ->
 def test_answers_name_both_classes_and_the_probability(tmp_path: Path, drawn: list[Figure]) -> None:
     answers = np.log(np.array([[0.9, 0.1], [0.25, 0.75]], np.float32))
     two = Predictions("val", ("cat", "a very long name of a dog"), answers, np.array([0, 0]))
-    pictures.draw_answers(
+    mistakes.draw_answers(
         two, np.array([1, 0]), lambda p: torch.rand(len(p), 3, 8, 8), "worst", tmp_path / "a.png"
     )
     assert texts(drawn[0])[-4:] == ["cat", "→ a very lo… 0.75", "cat", "→ cat 0.90"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from glimpse.layers import patch_conv
 from glimpse.layers.patch_conv import MAX_PIXELS, PatchConv2d
-from glimpse.model_summary import patch_conv
 
 
 def gradients(layer: nn.Conv2d, images: Tensor) -> list[Tensor]:

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from glimpse.data.augment.flips import Flip
-from glimpse.data.inspect.show import CELL, DPI, SIDE, TITLE, _name, draw_batch, draw_grids
+from glimpse.data.inspect.show import _name, draw_batch
 from glimpse.data.sets.digits import Digits
+from glimpse.plots.grids import CELL, DPI, SIDE, TITLE, draw_grids
 
 COMMON: dict[str, Any] = {"data_dir": "", "seed": 0, "batch_size": 4, "val_fraction": 0.0}
 

@@ -3,18 +3,17 @@
 matplotlib is imported when something is drawn: it takes a second.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glimpse.data.inspect.show import draw_grids
-from glimpse.files import replacing
 from glimpse.insight.confusion import Pair, most_confused_classes
 from glimpse.insight.predictions import Predictions
-from glimpse.plots.colours import COLOURS
+from glimpse.plots.grids import draw_grids
+from glimpse.plots.save import save_figure
 
 MAX_CLASSES = 30  # of a matrix that shows them all
 NUM_CHOSEN = 20  # of more, those in most mistakes
@@ -23,7 +22,6 @@ NUM_EXAMPLES = 8  # of a pair
 NAME_CHARACTERS = 18
 ANSWER_CHARACTERS = 10  # beside an arrow and a probability
 DPI = 110
-MARKERS = "os^Dv<>"
 
 Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C, H, W) in [0, 1]
 
@@ -60,8 +58,7 @@ def draw_confusion(
     axes.set(xlabel="predicted", ylabel="actual")
     axes.set_title(title, size=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the actual class")
-    with replacing(path) as partial:
-        figure.savefig(partial)
+    save_figure(figure, path)
 
 
 def draw_most_confused(
@@ -91,8 +88,7 @@ def draw_most_confused(
             axes.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
     if not shown:
         figure.text(0.5, 0.3, "no mistakes", ha="center")
-    with replacing(path) as partial:
-        figure.savefig(partial)
+    save_figure(figure, path)
 
 
 def examples(predictions: Predictions, pair: Pair) -> NDArray[np.int64]:
@@ -123,29 +119,6 @@ def draw_answers(
     ]
     title = f"{title}: actual class → predicted class, its probability"
     draw_grids({title: images(positions)}, {title: labels}, path)
-
-
-def draw_curves_over(
-    x: Sequence[float],
-    curves: Mapping[str, Sequence[float]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    path: Path,
-) -> None:
-    """A PNG of several curves over the same x, told apart by colour and marker."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=DPI)
-    axes = figure.add_subplot()
-    for number, (name, values) in enumerate(curves.items()):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot(x, values, label=name, color=colour, marker=marker, markersize=4)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    with replacing(path) as partial:
-        figure.savefig(partial)
 
 
 def shortened(name: str) -> str:

@@ -1,0 +1,81 @@
+"""What each layer of a network makes of an image, and where the image speaks for a class."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glimpse.insight.activations import LayerOutput
+from glimpse.plots.colours import COLOURS
+from glimpse.plots.mistakes import DPI, shortened
+from glimpse.plots.save import save_figure
+
+MAX_LAYERS = 12
+NUM_MAPS = 8  # of a layer, those that vary most over the image
+MAX_UNITS = 64  # of a linear layer
+
+
+def draw_layers(
+    outputs: list[LayerOutput], pixels: NDArray[np.uint8], title: str, path: Path
+) -> None:
+    """A row for each of up to twelve layers, below the image that they saw."""
+    from matplotlib.figure import Figure
+
+    chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
+    shown = [outputs[number] for number in chosen]
+    num_rows = len(shown) + 1
+    figure = Figure(figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows), dpi=DPI)
+    figure.set_layout_engine("none")  # whatever a notebook sets
+    height = figure.get_figheight()
+    grid = figure.add_gridspec(
+        num_rows, NUM_MAPS + 2, wspace=0.08, hspace=0.08,
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / height,
+    )  # fmt: skip
+    figure.suptitle(title, size=10, y=1 - 0.1 / height, va="top", parse_math=False)
+    axes = figure.add_subplot(grid[0, 2])
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+    axes.axis("off")
+    for row, layer in enumerate(shown, 1):
+        label = figure.add_subplot(grid[row, :2])
+        label.axis("off")
+        size = "×".join(map(str, layer.output.shape))
+        text = f"{shortened(layer.name)}\n{layer.kind}\n{size}"
+        label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
+        if layer.output.ndim == 3 and layer.output.shape[1:].numel() > 1:
+            for place, channel in enumerate(_most_varied(layer.output)):
+                axes = figure.add_subplot(grid[row, place + 2])
+                axes.imshow(channel.numpy(), cmap="viridis")
+                axes.axis("off")
+        else:
+            axes = figure.add_subplot(grid[row, 2:])
+            units = layer.output.flatten()[:MAX_UNITS].numpy()
+            axes.bar(range(len(units)), units, color=COLOURS[0])
+            axes.tick_params(labelsize=6)
+            axes.set_xticks([])
+            axes.margins(x=0)
+    save_figure(figure, path)
+
+
+def _most_varied(maps: Tensor) -> Tensor:
+    """Of (C, H, W) maps the eight whose values vary most, in their order."""
+    spread = maps.flatten(1).std(1)
+    chosen = spread.argsort(descending=True, stable=True)[:NUM_MAPS]
+    return maps[chosen.sort().values]
+
+
+def draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Path) -> None:
+    """The image, and the image below its Grad-CAM, (H, W) in [0, 1]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained", dpi=DPI)
+    figure.suptitle(title, size=10, parse_math=False)
+    plain, covered = figure.subplots(1, 2)
+    for axes in (plain, covered):
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
+        axes.axis("off")
+    image = covered.imshow(
+        cam.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, 1, 1, 0)
+    )
+    figure.colorbar(image, ax=covered, shrink=0.8, label="speaks for the class")
+    save_figure(figure, path)

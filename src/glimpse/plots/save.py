@@ -1,0 +1,32 @@
+"""Pictures to files: figures of matplotlib, and pixels as they are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from glimpse.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        figure.savefig(partial)
+
+
+def save_pixels(pixels: "Tensor", path: Path) -> None:
+    """Write (3, H, W) uint8 pixels as a PNG.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(partial)
