@@ -11,6 +11,7 @@ from conftest import Execute, composed
 from glimpse.assembly import build_data
 from glimpse.callbacks.frozen_features import FrozenFeatures
 from glimpse.config.build import build
+from glimpse.config.explain import CrashError
 from glimpse.errors import UserError
 from makers import MAKERS
 
@@ -74,7 +75,7 @@ def test_features_are_kept_on_disk_and_used_again(
     with monkeypatch.context() as patch:
         patch.setattr(FrozenFeatures, "_compute", refuse)
         again = execute(*options, folder=tmp_path / "again")
-        with pytest.raises(AssertionError):  # other images in each part
+        with pytest.raises(CrashError, match="computed again"):  # other images in each part
             execute(*options, "data.normalize=dataset", folder=tmp_path / "other")
     rows = [(f / "metrics.csv").read_text().splitlines()[-1].split(",")[:7] for f in (first, again)]
     assert rows[0] == rows[1]

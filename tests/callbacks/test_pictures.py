@@ -128,6 +128,7 @@ def test_answers_of_several_processes_come_back_in_order(
         return found[0]
 
     trained.data.trainer = Trainer()
+    trained.data.batches.train_with(trained.data.trainer)
     shares = [share(0), share(1)]
     assert len(shares[0][1]) == len(shares[1][1]) == len(whole) // 2
     both = tuple(np.concatenate(column) for column in zip(*shares, strict=True))

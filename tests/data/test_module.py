@@ -447,7 +447,7 @@ def test_devices_share_the_processes_that_decode(
     make_tiny_imagenet(tmp_path)
     options = ["data.cache=false", "data.normalize=imagenet", f"data.num_workers={num_workers}"]
     data = from_yaml("tiny_imagenet", tmp_path, *options)
-    data.trainer = SimpleNamespace(num_devices=4)  # type: ignore[assignment]
+    data.batches.train_with(SimpleNamespace(num_devices=4))  # type: ignore[arg-type]
     assert data.batches._fetch("train", torch.device("cpu")).num_workers == each  # type: ignore[union-attr]
 
 
@@ -553,10 +553,10 @@ def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = list(toy().batches.loader("train", training=True, shuffle=True))
-    monkeypatch.setattr("glimpse.data.module.fits_on_gpu", lambda num_bytes, device, taken: True)
+    monkeypatch.setattr("glimpse.data.batches.fits_on_gpu", lambda num_bytes, device, taken: True)
     data = toy()
     cpu = torch.device("cpu")
-    assert data.batches._fetch("train", cpu) is data._fetch("train", cpu)  # one copy, whoever asks
+    assert data.batches._fetch("train", cpu) is data.batches._fetch("train", cpu)  # one copy, whoever asks
     for batch, other in zip(
         data.batches.loader("train", training=True, shuffle=True), expected, strict=True
     ):
