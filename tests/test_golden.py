@@ -14,7 +14,7 @@ from glimpse.data.loader import Batch
 SHORT = ("trainer=cpu", "trainer.max_steps=10", "trainer.precision=32-true", "logger=none")
 RECIPES: dict[str, tuple[tuple[str, ...], list[float]]] = {
     "default": (
-        ("model.widths=[16,32,64]", "model.hidden=64"),
+        ("model=convnet_bn", "model.widths=[16,32,64]", "model.hidden=64", "data.batch_size=64"),
         [
             2.44489, 2.3543, 2.40834, 2.32085, 2.28709, 2.29735, 2.32788, 2.35991, 2.22442, 2.25425,
         ],

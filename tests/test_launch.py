@@ -52,7 +52,7 @@ def errors(result: subprocess.CompletedProcess[str]) -> list[str]:
 def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
     result = train(tmp_path)
     assert result.returncode == 0, result.stderr
-    [summary] = (tmp_path / "outputs").glob("digits-convnet_bn/*/summary.json")
+    [summary] = (tmp_path / "outputs").glob("digits-convnet_small/*/summary.json")
     found = json.loads(summary.read_text())
     # 0.969 to 0.989 by seed, processor and number of threads; one of the 360 test images is 0.003.
     assert found["metrics"]["test/acc"] >= 0.96

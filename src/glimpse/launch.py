@@ -28,6 +28,7 @@ from glimpse.config.run_names import register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import require_no_links_out
+from glimpse.threads import wait_passively
 
 # Why a single run failed. Hydra prints a line of its own for an exception that reaches it, so the
 # error takes this way around; a sweep's jobs raise, as sweepers expect.
@@ -41,6 +42,7 @@ def main(task: Callable[[], None]) -> int:
         0 finished, 1 failed (after one line of cause on stderr), 130 after Ctrl-C, 143 after
         SIGTERM. With HYDRA_FULL_ERROR=1 in the environment an error keeps its traceback.
     """
+    wait_passively()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets exceptions through to here
     signal.signal(signal.SIGTERM, _raise_interrupted)

@@ -1,6 +1,8 @@
 """A network's layers with their output shapes and parameters, as a table."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -8,20 +10,53 @@ from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
 
+MAX_ROWS = 18  # with the header and the total, 20 lines
 
-def layer_table(network: nn.Module, spec: ImageSpec) -> Table:
-    """One row for each layer in the order in which an image meets them.
+
+class Row(NamedTuple):
+    """A layer, or several that are shown as one."""
+
+    name: str
+    kind: str
+    shape: str
+    num_parameters: int
+
+
+def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = False) -> Table:
+    """The layers in the order in which an image meets them, in at most 20 lines.
+
+    A deeper network is folded: first norms, activations and dropout join the layer before them, then
+    layers are shown as the blocks that they belong to.
 
     Args:
-        network: is put through one black image, in evaluation mode, and left as it was.
-        spec: of the image.
+        network: Sees one black image, in evaluation mode, and is left as it was.
+        spec: The size and channels of that image.
+        every_layer: Show every layer, however many there are.
     """
-    rows: list[tuple[str, str, str, int]] = []
+    rows = list(_rows(network, spec))
+    if len(rows) > MAX_ROWS and not every_layer:
+        rows = _folded(rows, network)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("type")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    for row in rows:
+        number = f"{row.num_parameters:,}" if row.num_parameters else ""
+        table.add_row(row.name, row.kind, row.shape, number)
+    table.add_row("", "", "", f"{count_parameters(network):,}", style="bold")
+    return table
+
+
+def _rows(network: nn.Module, spec: ImageSpec) -> Iterator[Row]:
+    """Every layer that has no layers of its own."""
+    rows: list[Row] = []
     names = {module: name for name, module in network.named_modules()}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
         shape = "×".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "?"
-        rows.append((names[module], type(module).__name__, shape, count_parameters(module)))
+        row = Row(names[module], type(module).__name__, shape, count_parameters(module))
+        rows.append(row)
 
     leaves = [m for m in network.modules() if not list(m.children())]
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
@@ -34,17 +69,60 @@ def layer_table(network: nn.Module, spec: ImageSpec) -> Table:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("type")
-    table.add_column("output", justify="right")
-    table.add_column("parameters", justify="right")
-    for name, kind, shape, parameters in rows:
-        table.add_row(name, kind, shape, f"{parameters:,}" if parameters else "")
-    table.add_row("", "", "", f"{count_parameters(network):,}", style="bold")
-    return table
+    return iter(rows)
+
+
+def _folded(rows: Sequence[Row], network: nn.Module) -> list[Row]:
+    joined = _joined(rows)
+    depth = max(row.name.count(".") for row in rows)
+    shown = joined
+    while len(shown) > MAX_ROWS and depth > 0:
+        shown = _as_blocks(joined, network, depth)
+        depth -= 1
+    return (
+        shown[: MAX_ROWS - 1] + [_rest(shown[MAX_ROWS - 1 :])] if len(shown) > MAX_ROWS else shown
+    )
+
+
+def _joined(rows: Sequence[Row]) -> list[Row]:
+    """Norms, activations and dropout, which keep the shape, as part of the layer before them."""
+    found: list[Row] = []
+    for row in rows:
+        follows = found and found[-1].shape == row.shape and _is_small(row, found[-1])
+        if follows:
+            last = found[-1]
+            kind = f"{last.kind}, {row.kind}"
+            number = last.num_parameters + row.num_parameters
+            found[-1] = last._replace(kind=kind, num_parameters=number)
+        else:
+            found.append(row)
+    return found
+
+
+def _is_small(row: Row, before: Row) -> bool:
+    """Whether a layer has no weights, or few beside those of the layer before it."""
+    return row.num_parameters * 4 <= before.num_parameters or not row.num_parameters
+
+
+def _as_blocks(rows: Sequence[Row], network: nn.Module, depth: int) -> list[Row]:
+    """Neighbours whose names begin with the same `depth` parts, as one row."""
+    found = []
+    for name, group in groupby(rows, key=lambda row: ".".join(row.name.split(".")[:depth])):
+        members = list(group)
+        if len(members) == 1:
+            found.append(members[0])
+            continue
+        kind = f"{type(network.get_submodule(name)).__name__} of {len(members)}"
+        number = sum(member.num_parameters for member in members)
+        found.append(Row(name, kind, members[-1].shape, number))
+    return found
+
+
+def _rest(rows: Sequence[Row]) -> Row:
+    number = sum(row.num_parameters for row in rows)
+    return Row("…", f"{len(rows)} more", rows[-1].shape, number)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable or not, each once."""
+    """How many numbers a module has to learn or keep fixed; a shared one counts once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -70,7 +70,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         if resume_from is None:
             initialise(network, data.batches)
         summary.update(parameters=count_parameters(network))
-        console.print(layer_table(network, data.spec))
+        console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
         network.to(memory_format=chosen.memory_format)

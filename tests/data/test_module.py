@@ -556,7 +556,9 @@ def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
     monkeypatch.setattr("glimpse.data.batches.fits_on_gpu", lambda num_bytes, device, taken: True)
     data = toy()
     cpu = torch.device("cpu")
-    assert data.batches._fetch("train", cpu) is data.batches._fetch("train", cpu)  # one copy, whoever asks
+    assert data.batches._fetch("train", cpu) is data.batches._fetch(
+        "train", cpu
+    )  # one copy, whoever asks
     for batch, other in zip(
         data.batches.loader("train", training=True, shuffle=True), expected, strict=True
     ):

@@ -7,7 +7,7 @@ from conftest import choices, composed
 from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
 from glimpse.layers.image_size import ImageTooSmallError
-from glimpse.model_summary import count_parameters, layer_table
+from glimpse.model_summary import count_parameters
 
 
 def spec(channels: int, side: int, num_classes: int) -> ImageSpec:
@@ -62,13 +62,3 @@ def test_relu_after_pooling_is_the_same_function() -> None:
     values = torch.randn(2, 3, 8, 8)
     after = torch.nn.functional.max_pool2d(values, 2).relu()
     assert torch.equal(after, torch.nn.functional.max_pool2d(values.relu(), 2))
-
-
-def test_layer_table_leaves_the_network_as_it_was() -> None:
-    of = spec(1, 28, 10)
-    net = network("convnet_bn", of).train()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    table = layer_table(net, of)
-    assert net.training
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert f"{count_parameters(net):,}" in list(table.columns[3].cells)[-1]

@@ -8,6 +8,7 @@ import typer
 from glimpse.cli import data as cli_data
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
+from glimpse.threads import wait_passively
 
 app = typer.Typer(
     help="Look at datasets, and at runs of `python train.py`.",
@@ -25,6 +26,7 @@ def main() -> int:
     Returns:
         0; 1 after an error, 2 where the command itself was typed wrongly: one line each.
     """
+    wait_passively()
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
