@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
+from glimpse.launch import split_arguments
 
 SMALL = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
@@ -190,3 +191,61 @@ def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
     for name, count in (("val/acc", 33), ("test/acc", 33), ("train/acc", 65)):
         right = metrics[name] * count
         assert right == pytest.approx(round(right), abs=1e-4), name
+
+
+def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
+    arguments = ("output_dir=x", "-m", "model=linear,mlp", "name=two", *SMALL, "logger=none")
+    result = train(tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "x" / "sweeps" / "two").glob("*/summary.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "overrides"),
+    [
+        (["seed=1", "-m"], ["-m"], ["seed=1"]),
+        (["seed=1", "--cfg", "job", "model=mlp"], ["--cfg", "job"], ["seed=1", "model=mlp"]),
+        (["seed=1", "--config-dir", "a=b", "x=1"], ["--config-dir", "a=b"], ["seed=1", "x=1"]),
+        (["--info", "seed=1"], ["--info", "all"], ["seed=1"]),
+        (["x=1", "--info", "plugins"], ["--info", "plugins"], ["x=1"]),
+        (["--cfg=job", "~callbacks.pictures"], ["--cfg=job"], ["~callbacks.pictures"]),
+    ],
+)
+def test_flags_are_told_from_overrides(
+    arguments: list[str], flags: list[str], overrides: list[str]
+) -> None:
+    assert split_arguments(arguments) == (flags, overrides)
+
+
+def test_a_checkpoint_means_its_run(tmp_path: Path) -> None:
+    assert train(tmp_path, *SMALL, "model=linear").returncode == 0
+    [folder] = tmp_path.glob("outputs/*/*")
+    last = folder / "checkpoints" / "last.ckpt"
+    result = train(tmp_path, "trainer.max_epochs=3", f"resume={last}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == 3
+    (tmp_path / "alone.ckpt").write_bytes(last.read_bytes())
+    result = train(tmp_path, "resume=alone.ckpt")
+    assert result.stderr == (
+        "error: resume=alone.ckpt: expected a run folder, or a checkpoint in one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["callbacks=[progressive_sizes]", "data.shape=[1,16,16]", "trainer.max_epochs=1"],
+            "small images",
+        ),
+        (["model=convnet_template"], "22×22"),
+        (["+trainer.num_nodes=2"], "trainer.num_nodes is not a key"),
+    ],
+)
+def test_check_refuses_what_the_run_would(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = train(tmp_path, *SMALL, "check=true", *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert not list(tmp_path.glob("outputs/*"))

@@ -79,9 +79,9 @@ def _folded(rows: Sequence[Row], network: nn.Module) -> list[Row]:
     while len(shown) > MAX_ROWS and depth > 0:
         shown = _as_blocks(joined, network, depth)
         depth -= 1
-    return (
-        shown[: MAX_ROWS - 1] + [_rest(shown[MAX_ROWS - 1 :])] if len(shown) > MAX_ROWS else shown
-    )
+    if len(shown) <= MAX_ROWS:
+        return shown
+    return [*shown[: MAX_ROWS - 1], _rest(shown[MAX_ROWS - 1 :])]
 
 
 def _joined(rows: Sequence[Row]) -> list[Row]:

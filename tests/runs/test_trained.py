@@ -124,6 +124,32 @@ def test_weights_of_another_shape_are_named(trained_run: Path, tmp_path: Path) -
         TrainedRun(changed(trained_run, tmp_path / "odd.ckpt", change))
 
 
+def test_a_checkpoint_from_before_datasets_moved_is_still_read(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    def change(saved: Any) -> None:
+        saved["glimpse"]["config"]["data"]["_target_"] = "glimpse.data.digits.Digits"
+
+    trained = TrainedRun(changed(trained_run, tmp_path / "former.ckpt", change))
+    assert len(trained.data.labels("val")) == 360
+
+
+def test_a_checkpoints_configuration_is_data(trained_run: Path, tmp_path: Path) -> None:
+    def change(saved: Any) -> None:
+        saved["glimpse"]["config"]["data_dir"] = "${oc.env:HOME}"
+
+    with pytest.raises(UserError, match="holds an interpolation, which is refused"):
+        TrainedRun(changed(trained_run, tmp_path / "odd.ckpt", change))
+
+
+def test_a_checkpoint_downloads_nothing(trained_run: Path, tmp_path: Path) -> None:
+    def change(saved: Any) -> None:
+        saved["glimpse"]["config"]["data"]["url"] = "file:///elsewhere.zip"
+
+    trained = TrainedRun(changed(trained_run, tmp_path / "odd.ckpt", change))
+    assert trained.config.data.url is None
+
+
 def test_settings_in_place_of_the_runs_own(trained_run: Path) -> None:
     assert TrainedRun(trained_run, overrides=["data.batch_size=7"]).data.batch_size == 7
     with pytest.raises(UserError, match=r"did you mean data\.batch_size"):

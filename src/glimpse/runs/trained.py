@@ -31,6 +31,8 @@ from glimpse.insight.predictions import Predictions, predict
 from glimpse.lightning_compat import settle
 from glimpse.resume import require_same_sight
 
+FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # where datasets were, and where they are
+
 
 class TrainedRun:
     """A network in evaluation mode on the device of its run's configuration, or of `overrides`.
@@ -177,6 +179,9 @@ def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
     for name in NOT_FROM_A_RECORD:
         group, _, key = name.partition(".")
         config[group] |= {key: None} if key in config[group] else {}
+    target = str(config["data"]["_target_"])
+    if target.startswith(FORMER_SETS) and not target.startswith(SETS):  # a checkpoint of 0.1
+        config["data"]["_target_"] = target.replace(FORMER_SETS, SETS, 1)
     created = OmegaConf.create(config)
     if any(value == NOT_KNOWN_YET for _, value in leaves(created)):
         raise UserError(f"{path}: its configuration holds an interpolation, which is refused")
