@@ -1,4 +1,4 @@
-"""A network's layers with their output shapes and parameters, as a table."""
+"""A table of a network's layers with their output shapes and parameter counts."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from glimpse.data.spec import ImageSpec
 
 
 def layer_table(network: nn.Module, spec: ImageSpec) -> Table:
-    """One row for each layer in the order in which an image meets them.
+    """Build a table with one row per layer, in the order of execution.
 
     Args:
-        network: is put through one black image, in evaluation mode, and left as it was.
-        spec: of the image.
+        network: Processes one black image in evaluation mode; its state does not change.
+        spec: The shape of the image.
     """
     rows: list[tuple[str, str, str, int]] = []
     names = {module: name for name, module in network.named_modules()}
@@ -46,5 +46,5 @@ def layer_table(network: nn.Module, spec: ImageSpec) -> Table:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable or not, each once."""
+    """Count trainable and frozen parameters; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in module.parameters())
