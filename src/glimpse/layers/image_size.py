@@ -38,6 +38,7 @@ def require(spec: ImageSpec, steps: Sequence[Callable[[int], int]], model: str) 
         smallest = next(side for side in range(1, 10_000) if shrunk(side, steps) >= 1)
         raise ImageTooSmallError(
             f"the images are {spec.height}×{spec.width}, but {model} needs "
-            f"{smallest}×{smallest} or larger: type model=convnet (8×8 or larger) or model=linear (any size)"
+            f"{smallest}×{smallest} or larger: type model=convnet (8×8 or larger) or "
+            "model=linear (any size)"
         )
     return left

@@ -132,7 +132,9 @@ def test_another_folder_in_the_archive_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("tiny/wnids.txt", "")
     sha256 = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="should be the archive's folder tiny-imagenet-200"):
+    with pytest.raises(
+        UserError, match="is missing: put the archive's folder tiny-imagenet-200 there"
+    ):
         tiny_imagenet(tmp_path, url=(tmp_path / "a.zip").as_uri(), sha256=sha256)
 
 

@@ -226,15 +226,15 @@ def test_every_set_has_the_parts_it_is_listed_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "Flowers101"}, "there is no such set; did you mean Flowers102?"),
+        ({"name": "Flowers101"}, "no such dataset; did you mean Flowers102?"),
         ({"name": "svhn"}, "did you mean SVHN?"),
-        ({"name": "zzzz"}, "there is no such set; choose from CIFAR10"),
-        ({"name": "CocoDetection"}, "do not have one class each"),
+        ({"name": "zzzz"}, "no such dataset; choose from CIFAR10"),
+        ({"name": "CocoDetection"}, "do not have exactly one class"),
         ({"name": "ImageNet"}, "type data=image_folder"),
-        ({"name": "__file__"}, "there is no such set"),
+        ({"name": "__file__"}, "no such dataset"),
         ({"name": "EMNIST"}, "needs data.options={split: …}, one of byclass"),
-        ({"name": "DTD", "options": {"split": "val"}}, "no such option: it takes partition"),
-        ({"name": "SVHN", "options": {"root": "/"}}, "no such option: it takes none"),
+        ({"name": "DTD", "options": {"split": "val"}}, "no such option: it accepts partition"),
+        ({"name": "SVHN", "options": {"root": "/"}}, "no such option: it accepts none"),
         ({"name": "SVHN", "url": "file:///a.zip"}, "put a copy at"),
     ],
 )
