@@ -29,7 +29,7 @@ from glimpse.errors import UserError
 MOST_ENTRIES = 20_000_000  # ImageNet-21k has 14 million files, iNaturalist 2021 2.7 million
 MOST_BYTES = 4 * 2**40  # ImageNet-21k unpacks to 1.3 TB, iNaturalist 2021 to 0.3 TB
 LARGE = 256 * 2**20  # bytes; up to this unpacked size, any compression ratio is accepted
-MOST_RATIO = 100  # of a large archive; MNIST as CSV has 7, photographs 1, zeros 1,000 and more
+MOST_RATIO = 100  # for large archives; MNIST as CSV has 7, photographs 1, zeros 1,000 and more
 LONGEST_NAME = 255  # bytes in one part of a path, on every common file system
 LONGEST_PATH = 1024  # bytes: PATH_MAX of macOS; Linux has 4096
 LARGEST_HEADER = 2**20  # bytes of header that a tar may have for one entry

@@ -281,7 +281,7 @@ def each_chunk(
 
 def _begin_decoding() -> None:
     """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     run = multiprocessing.parent_process()
     assert run is not None
 

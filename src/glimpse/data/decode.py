@@ -104,7 +104,7 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
         UserError: The image does not have the wanted size; the message uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
+    if image.mode in _GREY_16_BIT:  # Pillow would clip values at 255
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     image = image.convert("L" if wanted.channels == 1 else "RGB")
     if wanted.presize:

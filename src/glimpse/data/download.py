@@ -74,8 +74,8 @@ def verify(path: Path, checksum: str) -> None:
     if found != expected.lower():
         sha256 = pooch.file_hash(str(path), alg="sha256")
         raise UserError(
-            f"{path} is not the expected file ({algorithm} {found}, expected {expected}): delete it "
-            f"to download it again, or type data.url=file://{path.resolve()} data.sha256={sha256} "
+            f"{path} is not the expected file ({algorithm} {found}, expected {expected}): delete "
+            f"it to download it again, or type data.url=file://{path.resolve()} data.sha256={sha256} "
             "to use it"
         )
 

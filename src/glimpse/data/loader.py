@@ -250,8 +250,8 @@ class _DecodingDataset(Dataset[Batch | UserError]):
 
 
 def _leave_interrupts_to_the_run(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run ends its workers with this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run sends this to end its workers
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:

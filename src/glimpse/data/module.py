@@ -120,9 +120,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment = augment
         self.splits: dict[str, Split] = {}
         self._remarks: list[str] = []  # text shown after the splits
-        self._identity: str | None = None  # of the content, once known
+        self._identity: str | None = None  # identity of the content, once known
 
-    # What a dataset answers ---------------------------------------------------------------------
+    # Interface of a dataset ---------------------------------------------------------------------
 
     @abstractmethod
     def source_files(self) -> Iterable[Path | str]:
@@ -393,7 +393,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """Height and width of the images as stored, which `data.size` may change."""
+        """Height and width of the stored images, before `data.size` resizes them."""
         return self._format.height, self._format.width
 
     def source_paths(self, part: str) -> Sequence[Path] | None:

@@ -119,7 +119,7 @@ def _stratified(
     rows: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, key: str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the remaining rows and a random fraction of the rows of each class."""
-    from sklearn.model_selection import train_test_split  # half a second, only where needed
+    from sklearn.model_selection import train_test_split  # takes half a second to import
 
     size = math.ceil(round(fraction * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
     try:

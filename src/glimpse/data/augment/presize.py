@@ -22,7 +22,7 @@ from torch import Tensor
 from glimpse.data.augment.base import Augmentation, Draws, looked_up, to_bytes
 
 SHAPES = (3 / 4, 4 / 3)  # aspect ratios of a crop, relative to that of the image
-PIXELS_FOR_A_CORE = 2 * 256**2  # of stored images, changed at a time
+PIXELS_FOR_A_CORE = 2 * 256**2  # pixels of stored images that a core processes at a time
 _EPSILON = 1e-6  # the logits of black and white are infinite
 
 

@@ -17,9 +17,9 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from glimpse.data.augment.base import Draws, looked_up, picked, to_bytes
 from glimpse.data.augment.flips import CropFlip
 
-NUM_LEVELS = 31  # of strength
+NUM_LEVELS = 31  # levels of strength
 MAX_SHEAR = 0.99
-MAX_SHIFT = 32  # pixels, whatever the image's size
+MAX_SHIFT = 32  # pixels, for any image size
 MAX_DEGREES = 135
 MAX_BLEND = 0.99
 MAX_BITS_LOST = 6
@@ -77,8 +77,10 @@ def applied(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Shear about the upper left corner, shift by whole pixels, rotate about the centre; black
-    where nothing was, the nearest pixel elsewhere."""
+    """Shear about the upper left corner, shift by whole pixels, or rotate about the centre.
+
+    Pixels without a source are black, and each other pixel takes the value of its nearest source.
+    """
 
     def of(chosen: Op, most: float) -> Tensor:
         return torch.where(op == chosen, strength * most, 0.0).view(-1, 1, 1)

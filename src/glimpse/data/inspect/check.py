@@ -59,7 +59,7 @@ class Walk:
         for method in (*sample, *batch):
             try:
                 yield Step(method.__name__, method())
-            except Exception as error:  # whatever a dataset's own code may raise
+            except Exception as error:  # a dataset's own code may raise any error
                 yield Step(method.__name__, error=error)
                 return
 

@@ -72,7 +72,7 @@ class ImageFolder(ImageDataModule):
         for folder in divided:
             if not class_folders(folder):
                 raise UserError(
-                    f"{folder}: no class folders found, expected one for each class, as in {train}: "
+                    f"{folder}: no class folders found, expected one for each class as in {train}: "
                     "move unlabelled images elsewhere"
                 )
         rest = [read_classes(folder, class_names) for folder in divided]

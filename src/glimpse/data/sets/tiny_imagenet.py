@@ -63,8 +63,8 @@ class TinyImageNet(ImageDataModule):
             name, wnid, *_ = [*line.split("\t"), "", ""]
             if wnid not in label_of:
                 raise UserError(
-                    f"{annotations}, line {number}: {wnid!r} is not in wnids.txt; delete the folder "
-                    f"{self._root} to unpack it again"
+                    f"{annotations}, line {number}: {wnid!r} is not in wnids.txt; delete the "
+                    f"folder {self._root} to unpack it again"
                 )
             val.append((self._root / "val" / "images" / name, label_of[wnid]))
         return Source(self._class_names(wnids), _files(train), _files(val))
@@ -94,8 +94,8 @@ class TinyImageNet(ImageDataModule):
         )
         if not images:
             raise UserError(
-                f"{folder}: the class {wnid} in wnids.txt has no training images; delete the folder "
-                f"{self._root} to unpack it again"
+                f"{folder}: the class {wnid} in wnids.txt has no training images; delete the "
+                f"folder {self._root} to unpack it again"
             )
         return images
 

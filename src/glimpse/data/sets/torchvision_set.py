@@ -110,8 +110,8 @@ class TorchvisionSet(ImageDataModule):
         self._check_options()
         if self.url is not None:
             raise UserError(
-                f"data.url={self.url}: not supported, because torchvision downloads {name} from its "
-                f"own servers; put an unpacked copy at {self._expected()} and remove data.url"
+                f"data.url={self.url}: not supported, because torchvision downloads {name} from "
+                f"its own servers; put an unpacked copy at {self._expected()} and remove data.url"
             )
 
     def _check_options(self) -> None:
