@@ -245,7 +245,7 @@ GOOD = [HEADER, *(f"{i % 3},{ROW}" for i in range(30))]
         (5, f",{ROW}", "line 5: the column 'label' is empty"),
         (5, f"1,seven,{ROW[2:]}", "line 5: pixel1 is 'seven'"),
         (5, f"1,256,{ROW[2:]}", "line 5: pixel1 is '256'"),
-        (5, f"1,{ROW[2:]}", "line 5: 64 cells, the header has 65"),
+        (5, f"1,{ROW[2:]}", "line 5: 64 cells, expected 65"),
         (1, HEADER.replace("pixel2,", "pixel1,"), "line 1: duplicate column 'pixel1'"),
     ],
 )

@@ -140,7 +140,7 @@ def open_image(path: Path) -> Image.Image:
             return Image.open(path)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"{path} is not a readable image: replace or delete it"
+            f"{path} is not an image that Pillow can read: replace or delete it"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{path} is rejected: {str(error).splitlines()[0]}") from error

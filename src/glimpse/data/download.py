@@ -75,8 +75,8 @@ def verify(path: Path, checksum: str) -> None:
         sha256 = pooch.file_hash(str(path), alg="sha256")
         raise UserError(
             f"{path} is not the expected file ({algorithm} {found}, expected {expected}): delete "
-            f"it to download it again, or type data.url=file://{path.resolve()} data.sha256={sha256} "
-            "to use it"
+            f"it to download it again, or type data.url=file://{path.resolve()} "
+            f"data.sha256={sha256} to use it"
         )
 
 

@@ -230,7 +230,7 @@ def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
     message = error_of(photos / part / "cat")
     assert "expected two or more class folders" in message
     assert "found cat_0.png" in message
-    [meant] = re.findall(r"is data\.root=(\S+) meant\?", message)
+    [meant] = re.findall(r"did you mean data\.root=(\S+)\?", message)
     assert (
         image_folder(Path(meant), test_fraction=0.5).spec.num_classes == 3
     )  # what it says to type works

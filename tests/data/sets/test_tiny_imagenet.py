@@ -105,8 +105,8 @@ def truncated(root: Path) -> None:
     [
         (unknown_wnid, ["val_annotations.txt, line 13", "'n99999999' is not in wnids.txt"]),
         (unreadable_line, ["val_annotations.txt, line 13", "'' is not in wnids.txt"]),
-        (empty_class, ["the class n04540053 of wnids.txt has no training images"]),
-        (missing_class, ["the class n04540053 of wnids.txt has no training images"]),
+        (empty_class, ["the class n04540053 in wnids.txt has no training images"]),
+        (missing_class, ["the class n04540053 in wnids.txt has no training images"]),
         (one_level_too_deep, ["expected wnids.txt", "found tiny-imagenet-200"]),
         (truncated, ["val_3.JPEG"]),
         (lambda root: (root / "wnids.txt").unlink(), ["expected wnids.txt", "found test, train"]),

@@ -111,7 +111,7 @@ class TorchvisionSet(ImageDataModule):
         if self.url is not None:
             raise UserError(
                 f"data.url={self.url}: not supported, because torchvision downloads {name} from "
-                f"its own servers; put an unpacked copy at {self._expected()} and remove data.url"
+                f"its own servers; put a copy, unpacked, at {self._expected()} and remove data.url"
             )
 
     def _check_options(self) -> None:
