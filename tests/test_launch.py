@@ -107,7 +107,7 @@ def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data=image_folder", "data.root=nowhere"], "there is no such folder"),
+        (["data=image_folder", "data.root=nowhere"], "no such folder; type data.root"),
         (["data=mnist", "data.url=file:///nowhere/at/all"], "no such file"),
         (["data.classes=[0,eleven]"], "no class eleven"),
         (["model=convnet_template"], "22×22 or larger"),

@@ -1,4 +1,4 @@
-"""What a split's batches add up to: loss and correct answers, counted on the device."""
+"""Sums of loss and correct predictions over the batches of a split, kept on the device."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from glimpse.ranks import TOP_K, ranks
 
 
 class Counts:
-    """Sums over the batches of each split that is being counted; read once an epoch.
+    """Running sums for each split, read once per epoch.
 
     Args:
-        num_classes: of the labels. With more than five, correct answers among the top five count too.
+        num_classes: Number of classes. With more than five, top-5 predictions are counted too.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -21,17 +21,17 @@ class Counts:
         self._num_images: dict[str, int] = {}
 
     def start(self, split: str, device: torch.device) -> None:
-        """Begin at zero."""
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # which MPS lacks
+        """Set the sums of a split to zero."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         self._totals[split] = torch.zeros(3, dtype=dtype, device=device)
         self._num_images[split] = 0
 
     def add(self, split: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch. A mixed image counts for the class that has the largest share of it.
+        """Add a batch. The label of a mixed image is the class with the largest share.
 
         Args:
-            split: a split that was started.
-            loss: (), the batch's mean.
+            split: A split that was started.
+            loss: (), the mean over the batch.
             logits: (B, K).
             labels: (B,) int64, or (B, K) probabilities.
         """
@@ -47,12 +47,12 @@ class Counts:
         self._num_images[split] += size
 
     def finish(self, split: str) -> Tensor:
-        """(4,) summed loss, correct answers, correct ones in the top five, images; of this process."""
+        """Return the sums of this process (4,): loss, top-1 correct, top-5 correct, images."""
         totals, num_images = self._totals.pop(split), self._num_images.pop(split)
         return torch.cat((totals, totals.new_tensor([num_images])))
 
     def state_dict(self) -> dict[str, Any]:
-        """The training split's sums so far, for a checkpoint inside an epoch."""
+        """Return the current sums of the training split, for a checkpoint within an epoch."""
         totals = self._totals.get("train")
         return {
             "train_totals": None if totals is None else totals.cpu(),
@@ -60,7 +60,7 @@ class Counts:
         }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on counting the training split where the checkpoint was written."""
+        """Continue the sums of the training split from a checkpoint."""
         if state["train_totals"] is not None:
             self._totals["train"] = state["train_totals"].to(device)
             self._num_images["train"] = state["train_images"]

@@ -1,4 +1,4 @@
-"""Initial weights that are not drawn at random: published ones, or ones computed from training images."""
+"""Initial weights that are not random: pretrained, or computed from training images."""
 
 from typing import Protocol, runtime_checkable
 
@@ -9,26 +9,26 @@ from glimpse.data.batches import Batches
 
 @runtime_checkable
 class LoadsWeights(Protocol):
-    """A network that starts from weights that were trained before."""
+    """A network that starts from pretrained weights."""
 
     def load_weights(self) -> None:
-        """Take them."""
+        """Load the pretrained weights."""
 
 
 @runtime_checkable
 class LooksAtImages(Protocol):
-    """A network that computes some of its weights from training images before it is trained."""
+    """A network that computes some of its weights from training images before training."""
 
     def look_at(self, images: Tensor) -> None:
-        """Take (N, C, H, W) float images, as the network will see them."""
+        """Compute these weights from (N, C, H, W) float images, preprocessed as in training."""
 
 
 def initialise(network: nn.Module, batches: Batches) -> None:
-    """Give a new network the weights that it does not draw at random.
+    """Set those weights of a new network that are not random.
 
     Args:
-        network: any; most draw all of their weights.
-        batches: where training images come from.
+        network: Any network. Most draw all of their weights at random and are left unchanged.
+        batches: The source of training images.
     """
     if isinstance(network, LoadsWeights):
         network.load_weights()

@@ -1,9 +1,11 @@
-"""Which precision and memory layout `trainer.precision=auto` picks: by rule, so that the same
-command gives the same bits on the same kind of machine, never by trying.
+"""The precision and memory layout that `trainer.precision=auto` chooses.
 
-bf16 autocast with channels-last where a network convolves at least 16 channels over images of at
-least 16 pixels, and the processor multiplies bf16 matrices: CUDA from Ampere on, or a CPU with AMX
-or AVX512-BF16. fp32 elsewhere. Convolutions run channels-last in fp32 as well on such images.
+The choice follows a fixed rule and never a trial run, so that the same command gives the same bits
+on the same kind of machine. The rule chooses bf16 autocast with channels-last if the network has a
+convolution that reads at least 16 channels, the images are at least 16 pixels high and wide, and
+the processor multiplies bf16 matrices in hardware (CUDA from Ampere on, or a CPU with AMX or
+AVX512-BF16). Otherwise it chooses fp32. In fp32, convolutions on such images also run
+channels-last.
 """
 
 from dataclasses import dataclass
@@ -15,12 +17,12 @@ from torch import nn
 from glimpse.data.spec import ImageSpec
 
 MIN_SIDE = 16  # pixels
-MIN_CHANNELS = 16  # that some convolution reads
+MIN_CHANNELS = 16  # input channels of the widest convolution
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Lightning's name of a precision, the layout of images and weights, and why."""
+    """Lightning's name of a precision, the layout of images and weights, and the reason."""
 
     name: str
     memory_format: torch.memory_format
@@ -28,12 +30,12 @@ class Precision:
 
 
 def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: str) -> Precision:
-    """The precision and layout to train in.
+    """Choose the precision and layout for training.
 
     Args:
-        requested: `trainer.precision`: "auto", or one of Lightning's, which is then taken.
-        network: whose convolutions decide.
-        spec: whose image size decides.
+        requested: `trainer.precision`: "auto", or one of Lightning's names, which is used as given.
+        network: The network, for the widths of its convolutions.
+        spec: The dataset's spec, for the image size.
         device: "cuda", "cpu" or "mps".
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -53,7 +55,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
 
 @cache
 def bf16_hardware(device: str) -> str | None:
-    """What multiplies bf16 matrices fast on "cuda" or "cpu", if anything here does."""
+    """Name the unit that multiplies bf16 matrices fast on "cuda" or "cpu"; None without one."""
     if device == "cuda":
         major, _ = torch.cuda.get_device_capability()
         return "tensor cores" if major >= 8 else None

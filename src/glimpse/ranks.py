@@ -1,6 +1,7 @@
-"""The one rule for whether an answer is right, and how far down it stands: also where logits are equal.
+"""The single definition of a correct prediction and of the rank of the correct class.
 
-Left out: which of two equal classes is meant. The one of lower index stands first, as for argmax.
+Ties are covered too: of two classes with equal logits, the one with the lower index ranks first, as
+in argmax. Left out: any other way of breaking ties.
 """
 
 import torch
@@ -10,15 +11,15 @@ TOP_K = 5
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B,) the place of the right class among the answers; 1 is right.
+    """Return the rank (B,) of the correct class of each image; 1 is a correct prediction.
 
-    It is 1 + the classes with a greater logit + those of lower index with an equal one, so that it is 1
-    exactly where argmax finds the label. NaN counts as infinity, as for argmax. Logits are compared
-    in fp32, which is how predictions are kept.
+    The rank is 1 + the number of classes with a greater logit + the number of classes with an equal
+    logit and a lower index, so it is 1 exactly where argmax returns the label. NaN counts as
+    infinity, as in argmax. Logits are compared in fp32, the type in which predictions are stored.
 
     Args:
         logits: (B, K).
-        labels: (B,) whole numbers.
+        labels: (B,) integers.
     """
     logits = logits.float().nan_to_num(torch.inf, torch.inf, -torch.inf)
     right = labels[:, None]

@@ -1,6 +1,6 @@
-"""The global random generators of torch, numpy and Python: seeded, kept and restored together.
+"""Seed, save and restore the global random generators of torch, NumPy and Python together.
 
-What draws from them are networks and augmentations, ours from torch, a user's own from any of them.
+Networks and augmentations draw from them: ours from torch, a user's own from any of the three.
 """
 
 import random
@@ -12,14 +12,18 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed all three; torch, on every device, with the number itself."""
+    """Seed all three generators. torch is seeded on every device with the number itself."""
     torch.manual_seed(seed)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # it takes 32 bits
+    np.random.seed(seed % 2**32)  # NumPy takes 32 bits
 
 
 def state_of_generators(device: torch.device) -> dict[str, Any]:
-    """Where they are, torch on the CPU and on `device`, as plain data that a checkpoint can hold."""
+    """Return the states of all generators as plain data that a checkpoint can hold.
+
+    Args:
+        device: The state of torch is saved for the CPU and for this device.
+    """
     kind, words, *rest = np.random.get_state(legacy=True)
     return {
         "cpu": torch.get_rng_state(),
@@ -31,7 +35,10 @@ def state_of_generators(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any], device: torch.device) -> None:
-    """Go on drawing where `state_of_generators` looked; what an older checkpoint lacks stays as it is."""
+    """Restore the states that `state_of_generators` returned.
+
+    A generator that an older checkpoint does not contain keeps its present state.
+    """
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

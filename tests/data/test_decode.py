@@ -157,7 +157,7 @@ def test_mixed_sizes_are_told_with_what_to_type(mixed: list[Path]) -> None:
     with pytest.raises(UserError, match=r"data\.presize=64") as error:
         probe(mixed, None)
     assert len(str(error.value).splitlines()) == 1
-    for found in ("30x20.png is 30×20", "20x40.png 20×40"):
+    for found in ("30x20.png is 30×20", "20x40.png is 20×40"):
         assert found in str(error.value)
 
 

@@ -80,7 +80,7 @@ def test_a_file_url_is_used_in_place(tmp_path: Path) -> None:
 
 def test_a_file_url_to_nothing_is_told(tmp_path: Path) -> None:
     url = (tmp_path / "none.zip").as_uri()
-    with pytest.raises(UserError, match=r"data\.url=file://.*none\.zip: there is no such file"):
+    with pytest.raises(UserError, match=r"data\.url=file://.*none\.zip: no such file"):
         fetch(Archive(url, "sha256:0"), tmp_path)
 
 
@@ -235,15 +235,15 @@ def refusal(archive: Path, folder: Path) -> str:
 
 
 BAD_NAMES = {
-    "set/../../evil": "would leave its folder",
-    "/tmp/evil": "would leave its folder",
-    "C:evil": "would leave its folder",
-    "C:\\evil": "would leave its folder",
-    "\\\\server\\share\\evil": "would leave its folder",
-    "set\\..\\..\\evil": "would leave its folder",
-    "set/\x1b[2J\n../../evil\r": "would leave its folder",
-    "a" * 256: "too long a name",
-    "ab/" * 400 + "c": "too long a name",
+    "set/../../evil": "leads outside its folder",
+    "/tmp/evil": "leads outside its folder",
+    "C:evil": "leads outside its folder",
+    "C:\\evil": "leads outside its folder",
+    "\\\\server\\share\\evil": "leads outside its folder",
+    "set\\..\\..\\evil": "leads outside its folder",
+    "set/\x1b[2J\n../../evil\r": "leads outside its folder",
+    "a" * 256: "a name that is too long",
+    "ab/" * 400 + "c": "a name that is too long",
 }
 
 
@@ -386,7 +386,7 @@ def test_a_disk_without_room_is_told_before_unpacking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    assert "make room there" in refusal(make(tmp_path / "a.tar.gz"), tmp_path / "data")
+    assert "free some space there" in refusal(make(tmp_path / "a.tar.gz"), tmp_path / "data")
 
 
 def test_text_that_packs_well_is_no_bomb(tmp_path: Path) -> None:

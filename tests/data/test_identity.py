@@ -168,7 +168,7 @@ def test_stored_sizes_are_part_of_the_fingerprint(photos: Path, tmp_path: Path) 
 def test_without_the_cache_a_missing_file_is_named(photos: Path, tmp_path: Path) -> None:
     data = opened(photos, tmp_path, cache=False)
     (photos / "val" / "dog" / "dog_0.png").unlink()
-    with pytest.raises(UserError, match=r"dog_0\.png is missing, though the dataset lists it"):
+    with pytest.raises(UserError, match=r"dog_0\.png is missing, but the dataset lists it"):
         _ = data.fingerprint
 
 

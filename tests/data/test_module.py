@@ -191,7 +191,7 @@ def test_an_unknown_class_far_from_all_gets_some_named() -> None:
 
 @pytest.mark.parametrize("classes", [["ant"], [], ["ant", "ant"]])
 def test_fewer_than_two_classes_or_one_twice_are_refused(classes: list[str]) -> None:
-    with pytest.raises(UserError, match="expected two or more, each once"):
+    with pytest.raises(UserError, match="expected two or more different classes"):
         toy(classes=classes)
 
 
@@ -206,19 +206,19 @@ def test_a_part_without_an_image_of_the_classes_is_named() -> None:
     for counts, options, what in (
         (TRAIN | {"train": none}, {}, "the training set has"),
         (TRAIN | {"train": none}, {"val_fraction": 0.2}, "the training set has"),
-        (OFFICIAL | {"heldout": none}, {}, "the official held-out set, which validates, has"),
+        (OFFICIAL | {"heldout": none}, {}, "the validation set (the official held-out set) has"),
         (
             OFFICIAL | {"heldout": none},
             {"val_fraction": 0.2},
-            "the official held-out set, which tests, has",
+            "the test set (the official held-out set) has",
         ),
-        (THREE | {"test": none}, {}, "the official test set, which tests, has"),
+        (THREE | {"test": none}, {}, "the test set (the official test set) has"),
     ):
         with pytest.raises(UserError) as error:
             toy(counts, **bees_and_cows, **options)
         assert str(error.value) == (
             f"{what} no image of data.classes=[bee,cow]: expected one or more; type data.classes=[…] "
-            "with classes that it has images of"
+            "with classes that have images in it"
         )
 
 
@@ -339,7 +339,7 @@ def test_images_can_be_seen_as_another_spec_says(channels: int) -> None:
 
 
 def test_grey_images_cannot_be_seen_as_coloured_ones() -> None:
-    with pytest.raises(UserError, match="of this data are grey, expected RGB ones"):
+    with pytest.raises(UserError, match="of this dataset are grey, expected RGB: type data_dir"):
         toy(channels=1).see_as(toy(channels=3).spec)
 
 

@@ -71,7 +71,7 @@ def test_a_decoding_process_that_ends_is_an_error_that_claims_no_more(
 ) -> None:
     monkeypatch.setattr(cache, "CHUNK", 2)
     paths = [Path(str(number)) for number in range(8)]
-    with pytest.raises(UserError, match="ended unexpectedly, killed perhaps"):
+    with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
         list(cache.each_chunk(end_at_once, paths, num_workers=2))
 
 
@@ -89,7 +89,7 @@ class EndsAtOnce(Sequence[Path]):
 def test_so_is_one_that_decodes_batches() -> None:
     wanted = PixelFormat(4, 4, 1, presize=False)
     decoded = DecodedRows(EndsAtOnce(), torch.zeros(8), wanted, num_workers=1, pin_memory=False)
-    with pytest.raises(UserError, match="ended unexpectedly, killed perhaps"):
+    with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
         list(decoded(iter([torch.arange(4), torch.arange(4, 8)])))
 
 

@@ -163,7 +163,7 @@ def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
             "conv2.weight is missing, expected 64×64×3×3",
         ),
         (lambda s: s | {"layer5.weight": torch.zeros(2, 2)}, "layer5.weight is 2×2, expected no"),
-        (lambda s: {"state_dict": s}, "expected a state dict of tensors, it holds state_dict"),
+        (lambda s: {"state_dict": s}, "contains state_dict, expected a state dict of tensors"),
         (lambda s: [1], "expected a state dict"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_file_that_is_missing_or_no_weights(tmp_path: Path) -> None:
         Pretrained(images_of(32), weights=str(tmp_path / "none.pth")).load_weights()
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("<html>")
-        with pytest.raises(UserError, match=r"no state dict can be read from it|pip install"):
+        with pytest.raises(UserError, match=r"does not contain a readable state dict|pip install"):
             Pretrained(images_of(32), weights=str(tmp_path / name)).load_weights()
 
 
@@ -204,7 +204,9 @@ def test_a_misspelt_architecture_is_told_the_nearest(written: str, meant: str) -
 
 
 def test_an_image_size_that_an_architecture_does_not_take() -> None:
-    with pytest.raises(ImageTooSmallError, match="takes images of 224×224, these are 8×8"):
+    with pytest.raises(
+        ImageTooSmallError, match="images are 8×8, but vit_b_32 expects images of 224×224"
+    ):
         Pretrained(images_of(8), architecture="vit_b_32", weights="none")
 
 

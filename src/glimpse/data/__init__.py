@@ -1,1 +1,1 @@
-"""Datasets: from files on disk to batches on the device."""
+"""Datasets, from files on disk to batches on the device."""

@@ -1,10 +1,10 @@
-"""What an archive may hold, and writing it out: regular files and folders, by this file alone.
+"""Safe extraction of untrusted archives: only regular files and folders, written by this module.
 
-An archive comes from a stranger. tarfile's own filter has been got around (CVE-2025-4517: a chain of
-links under names longer than PATH_MAX ends outside the folder), so nothing here makes a link or lets a
-library write: anything but regular files and folders is refused, and so are archives that are out of
-all proportion, before a byte is written. Left out: permissions, owners and times, which datasets do
-not need; archives with a password; archives within archives.
+tarfile's own filter has been bypassed (CVE-2025-4517: a chain of links under names longer than
+PATH_MAX ends outside the folder). This module therefore creates no links and lets no library write.
+Before it writes a byte, it rejects archives with anything other than regular files and folders, and
+archives that unpack to a suspicious size. Left out: permissions, owners and times, which datasets
+do not need; archives with a password; archives within archives.
 """
 
 import bz2
@@ -28,11 +28,11 @@ from glimpse.errors import UserError
 
 MOST_ENTRIES = 20_000_000  # ImageNet-21k has 14 million files, iNaturalist 2021 2.7 million
 MOST_BYTES = 4 * 2**40  # ImageNet-21k unpacks to 1.3 TB, iNaturalist 2021 to 0.3 TB
-LARGE = 256 * 2**20  # bytes that do no harm, however little they were packed to
-MOST_RATIO = 100  # of a large archive; MNIST as CSV has 7, photographs 1, zeros 1,000 and more
-LONGEST_NAME = 255  # bytes in one part of a path, on every usual file system
+LARGE = 256 * 2**20  # bytes; up to this unpacked size, any compression ratio is accepted
+MOST_RATIO = 100  # for large archives; MNIST as CSV has 7, photographs 1, zeros 1,000 and more
+LONGEST_NAME = 255  # bytes in one part of a path, on every common file system
 LONGEST_PATH = 1024  # bytes: PATH_MAX of macOS; Linux has 4096
-LARGEST_HEADER = 2**20  # bytes that a tar may say of one entry before its content
+LARGEST_HEADER = 2**20  # bytes of header that a tar may have for one entry
 BLOCK = 2**18  # bytes copied at a time
 
 _COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
@@ -44,10 +44,10 @@ _COMPRESSED: dict[bytes, Callable[[Path], Any]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or a folder of an archive, whose name and kind have been checked.
+    """A file or a folder in an archive, after the check of its name and kind.
 
-    `parts` are those of its path below the folder that it is unpacked to, `end` is how many bytes
-    of content (of a tar, with its headers) the archive unpacks to as far as this entry's end.
+    `parts` are the parts of its path below the target folder. `end` is the number of bytes that the
+    archive unpacks to up to the end of this entry (for a tar, including headers).
     """
 
     parts: tuple[str, ...]
@@ -58,10 +58,11 @@ class Entry:
 
 
 def survey(archive: Path, folder: Path) -> int:
-    """Look through an archive without writing anything; returns its number of entries.
+    """Check an archive without writing anything, and return its number of entries.
 
     Raises:
-        UserError: it holds what is refused, is out of proportion, or does not fit on `folder`'s disk.
+        UserError: An entry is not allowed, the unpacked size is suspicious, or the content does not
+            fit on the disk of `folder`.
     """
     packed = archive.stat().st_size
     free = shutil.disk_usage(
@@ -69,27 +70,27 @@ def survey(archive: Path, folder: Path) -> int:
     ).free
     number = 0
     with _entries(archive) as entries:
-        bar = tqdm(entries, "looking through", unit="file", disable=None, delay=1, leave=False)
+        bar = tqdm(entries, "checking", unit="file", disable=None, delay=1, leave=False)
         for number, entry in enumerate(bar, 1):
             _check_proportions(archive, number, entry.end, packed)
             if entry.end > free:
                 raise UserError(
-                    f"{archive} unpacks to {_in_gb(entry.end)} or more, and {folder} has "
-                    f"{_in_gb(free)} free: make room there and run the same command again"
+                    f"{archive} unpacks to {_in_gb(entry.end)} or more, but {folder} has only "
+                    f"{_in_gb(free)} free: free some space there and run the same command again"
                 )
     return number
 
 
 def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
-    """Write an archive's files into an empty folder of ours.
+    """Write an archive's files into an empty folder.
 
     Args:
-        archive: one that `survey` has let through.
-        folder: a new one, in which nobody else writes.
-        num_entries: as `survey` counted them.
+        archive: An archive that `survey` has accepted.
+        folder: A new folder that no other process writes to.
+        num_entries: The count that `survey` returned.
 
     Raises:
-        UserError: an entry is refused after all.
+        UserError: An entry is not allowed.
     """
     with _entries(archive) as entries:
         for entry in tqdm(entries, "unpacking", num_entries, unit="file", disable=None):
@@ -105,41 +106,45 @@ def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
 
 
 def only_files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """A tarfile extraction filter for libraries that unpack by themselves: ours, then Python's.
+    """Filter tarfile members for libraries that unpack archives themselves: our check, then
+    Python's.
 
     Raises:
-        UserError: the member is something else, or its name would leave the folder.
+        UserError: The member is not a file or folder, or its path leads outside the folder.
     """
     _check_member("the archive", member)
     return tarfile.data_filter(member, folder)
 
 
 def shown(name: str) -> str:
-    """An entry's name for a message: one line, whatever it holds, and not longer than a line."""
+    """Make an entry's name printable for a message: one escaped line, at most 100 characters."""
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[:LONGEST_NAME])
     return plain if len(plain) <= 100 else f"{plain[:100]}…"
 
 
 def _without_following(path: str, flags: int) -> int:
-    """Of two entries of one name the later stays, as tar has it; a link in its place is an error."""
+    """Open a file for writing, but fail on a link.
+
+    If two entries have the same name, the later one replaces the earlier one, as in tar.
+    """
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _check_proportions(archive: Path, num_entries: int, num_bytes: int, packed: int) -> None:
     if num_entries > MOST_ENTRIES:
         raise UserError(
-            f"{archive} is refused: it holds more than {MOST_ENTRIES:,} entries; unpack it yourself "
-            "if you trust it"
+            f"{archive} is rejected: it contains more than {MOST_ENTRIES:,} entries; unpack it "
+            "yourself if you trust it"
         )
     if num_bytes > MOST_BYTES:
         raise UserError(
-            f"{archive} is refused: it unpacks to more than {_in_gb(MOST_BYTES)}; unpack it yourself "
-            "if you trust it"
+            f"{archive} is rejected: it unpacks to more than {_in_gb(MOST_BYTES)}; unpack it "
+            "yourself if you trust it"
         )
     if num_bytes > max(LARGE, MOST_RATIO * packed):
         raise UserError(
-            f"{archive} is refused: its {packed:,} bytes unpack to {num_bytes:,} or more, over "
-            f"{MOST_RATIO} times as many, as a decompression bomb's do; unpack it yourself if you "
+            f"{archive} is rejected: its {packed:,} bytes unpack to {num_bytes:,} or more, over "
+            f"{MOST_RATIO} times as many, like a decompression bomb; unpack it yourself if you "
             "trust it"
         )
 
@@ -150,11 +155,11 @@ def _in_gb(num_bytes: int) -> str:
 
 @contextmanager
 def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
-    """The entries of a zip or a tar, by its content, in order; open while the block runs."""
+    """Open a zip or tar, recognised by its content, and yield its entries in order."""
     with archive.open("rb") as file:
         head = file.read(512)
     is_tar = head[257:262] == b"ustar" or head.startswith(tuple(_COMPRESSED))
-    if not is_tar and zipfile.is_zipfile(archive):  # a tar may end with a zip, and so look like one
+    if not is_tar and zipfile.is_zipfile(archive):  # a tar that ends with a zip looks like one
         with zipfile.ZipFile(archive) as zipped:
             yield _zip_entries(archive, zipped)
         return
@@ -172,7 +177,7 @@ def _as_it_is(path: Path) -> IO[bytes]:
 
 
 class _ShortReads:
-    """A stream that tarfile cannot be talked into reading whole: a header states its own length."""
+    """A stream with a limit on each read, because a tar header states its own length."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.tell = stream.tell
@@ -188,7 +193,7 @@ class _ShortReads:
 def _tar_entries(archive: Path, tarred: tarfile.TarFile) -> Iterator[Entry]:
     try:
         while (member := tarred.next()) is not None:
-            tarred.members.clear()  # type: ignore[attr-defined]  # or it keeps them all, a kB each
+            tarred.members.clear()  # type: ignore[attr-defined]  # it keeps 1 kB per entry
             parts = _check_member(str(archive), member)
             if parts or not member.isdir():
                 end = member.offset_data + member.size
@@ -207,7 +212,7 @@ def _opener(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO
 
 
 def _check_member(archive: str, member: tarfile.TarInfo) -> tuple[str, ...]:
-    """The parts of a tar member's path."""
+    """Check a tar member and return the parts of its path."""
     if member.issym() or member.islnk():
         kind = "a link"
     elif member.issparse():
@@ -224,13 +229,13 @@ def _check_member(archive: str, member: tarfile.TarInfo) -> tuple[str, ...]:
 def _zip_entries(archive: Path, zipped: zipfile.ZipFile) -> Iterator[Entry]:
     end = 0
     for entry in zipped.infolist():
-        kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where it was not packed on Unix
+        kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 if it was not packed on Unix
         if entry.flag_bits & 0x1:
             raise _refused(str(archive), entry.orig_filename, "is encrypted")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             what = "a link" if kind == stat.S_IFLNK else "a device or a pipe"
             raise _refused(str(archive), entry.orig_filename, f"is {what}")
-        # zipfile cuts names at a NUL. Separators are slashes, but old .NET wrote backslashes.
+        # zipfile truncates names at a NUL. Separators are slashes, but old .NET wrote backslashes.
         whole = entry.orig_filename if "\0" in entry.orig_filename else entry.filename
         name = whole.replace("\\", "/")
         is_folder = name.endswith("/")
@@ -246,7 +251,7 @@ def _zip_opener(
     def opened() -> IO[bytes]:
         try:
             return zipped.open(entry)
-        except (NotImplementedError, RuntimeError) as error:  # packed in a way that Python lacks
+        except (NotImplementedError, RuntimeError) as error:  # Python lacks this compression method
             raise _refused(str(archive), entry.orig_filename, f"cannot be read: {error}") from error
 
     return opened
@@ -255,15 +260,15 @@ def _zip_opener(
 def _checked_parts(
     archive: str, name: str, as_it_stands: str, *, is_folder: bool
 ) -> tuple[str, ...]:
-    """The parts of an entry's path, none of which leads anywhere but down."""
+    """Return the parts of an entry's path, after checking that it stays inside the folder."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if "\0" in name:
         raise _refused(archive, as_it_stands, "has a NUL in its name")
     if name.startswith("/") or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
-        raise _refused(archive, as_it_stands, "would leave its folder")
+        raise _refused(archive, as_it_stands, "leads outside its folder")
     lengths = [len(os.fsencode(part)) for part in parts]
     if max(lengths, default=0) > LONGEST_NAME or sum(lengths) + len(parts) > LONGEST_PATH:
-        raise _refused(archive, as_it_stands, "has too long a name")
+        raise _refused(archive, as_it_stands, "has a name that is too long")
     if not parts and not is_folder:
         raise _refused(archive, as_it_stands, "has no name")
     return parts
@@ -271,6 +276,6 @@ def _checked_parts(
 
 def _refused(archive: str, name: str, why: str) -> UserError:
     return UserError(
-        f"{archive} is refused: its entry {shown(name)} {why}; expected files and folders only: "
+        f"{archive} is rejected: its entry {shown(name)} {why}; expected only files and folders; "
         "unpack it yourself if you trust it"
     )

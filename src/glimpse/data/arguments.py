@@ -1,8 +1,8 @@
-"""What a dataset's own constructor was given, as text that is the same in every process.
+"""The arguments of a dataset's own constructor, as text that is the same in every process.
 
-It goes into the key of the cache, so that no dataset has to say which of its arguments decide what it
-reads: all do that are not every dataset's. Two values that differ get different texts; the reverse,
-the same data under two texts, costs a second cache and no more.
+The text is part of the cache key, so that a dataset need not declare which of its arguments affect
+what it reads: all arguments that are not common to every dataset count. Different values give
+different texts. If equal data gives two texts, the only cost is a second cache.
 """
 
 import copyreg
@@ -16,14 +16,16 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-DEEPEST = 30  # an object within an object; what refers to itself has no end
+DEEPEST = 30  # levels of nested objects; an object that refers to itself never ends
 
 
 def own_arguments(
     cls: type, base: type, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of `cls(*args, **kwargs)` that the constructor of its `base` does not have, by
-    name, with the defaults of every class between them."""
+    """Return the arguments of `cls(*args, **kwargs)` that the constructor of `base` does not have.
+
+    The result is by name and includes the defaults of every class between `cls` and `base`.
+    """
     derived = cls.__mro__[: cls.__mro__.index(base)]
     found: dict[str, Any] = {}
     for between in reversed(derived):
@@ -33,7 +35,7 @@ def own_arguments(
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     try:
         given = signature.bind_partial(None, *args, **kwargs).arguments
-    except TypeError:  # which the constructor says better
+    except TypeError:  # the constructor's own error is clearer
         return {}
     own_self = next(iter(signature.parameters))
     for name, value in given.items():
@@ -46,12 +48,12 @@ def own_arguments(
 
 
 def described(value: object, place: Callable[[str], str], depth: int = 0) -> str:
-    """A value as text, by its content.
+    """Describe a value as text, by its content.
 
     Args:
-        value: anything; lists and tuples of the same are the same.
-        place: turns text that may be a path into what shall stand for it.
-        depth: how many values it is part of.
+        value: Any value; a list and a tuple with the same items give the same text.
+        place: Maps text that may be a path to the text that represents it.
+        depth: Nesting level of the value.
     """
     if isinstance(value, str | Path):
         return repr(place(str(value)))
@@ -76,9 +78,9 @@ def described(value: object, place: Callable[[str], str], depth: int = 0) -> str
         says = (value.__code__, value.__defaults__, value.__kwdefaults__, around)
         return f"{value.__module__}.{value.__qualname__} {inner(says)}"
     try:
-        reduce = copyreg.dispatch_table.get(type(value))  # of a regular expression
+        reduce = copyreg.dispatch_table.get(type(value))  # for example of a regular expression
         reduced = reduce(value) if reduce else value.__reduce_ex__(4)  # as it would be pickled
-    except Exception:  # what cannot be pickled says so in any way
+    except Exception:  # objects that cannot be pickled raise errors of any type
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
     if isinstance(reduced, str):
         return f"{getattr(value, '__module__', '')}.{reduced}"
@@ -87,8 +89,11 @@ def described(value: object, place: Callable[[str], str], depth: int = 0) -> str
 
 
 def without_place(text: str, folder: str, data_dir: Path) -> str:
-    """A path of the dataset by where it lies from `folder`, or in `data_dir`, so that it is the same
-    text where these have moved; any other text as it is."""
+    """Make a path of the dataset relative to `folder` or `data_dir`; leave any other text
+    unchanged.
+
+    The text therefore stays the same if these folders move.
+    """
     if not (os.path.isabs(text) or os.path.exists(text)):
         return text
     path, base, data = (os.path.abspath(p) for p in (text, folder or os.curdir, str(data_dir)))

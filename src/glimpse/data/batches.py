@@ -1,7 +1,7 @@
-"""A dataset's batches: from its splits to what the network sees, on any device.
+"""The batches of a dataset, from its splits to the network's input, on any device.
 
-A batch goes: array or files -> loader -> device -> augmented -> [0, 1] -> normalised, as (B, C, H, W)
-float32.
+The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1] -> normalised, as
+(B, C, H, W) float32.
 """
 
 import itertools
@@ -24,22 +24,23 @@ from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import Files, ImageSpec
 from glimpse.data.splits import Split
 
-NUM_LOOKED_AT = 5000  # images that show what the images of a dataset are like
+NUM_LOOKED_AT = 5000  # images, enough to represent a dataset
 
 
 class Batches:
-    """The batches of a dataset that is set up.
+    """The batches of a dataset after its setup.
 
     Args:
-        parts: the images and labels of each part.
-        relabel: (number of all classes,) the label of each class among those kept; -1 for the rest.
-        splits: which images of a part train, validate and test.
-        stored: the size and channels of an image as it is stored.
-        spec: the size and normalisation of an image as the network sees it.
-        batch_size: images in a batch, on each device.
-        seed: draws the order of batches and the augmentation.
-        augment: changes training images; None: nothing does.
-        num_workers: processes that decode files, shared by the devices of a machine.
+        parts: Images and labels of each part.
+        relabel: (number of all classes,), the label of each class among those kept; -1 for the
+            rest.
+        splits: The images of a part that form the training, validation and test set.
+        stored: Size and channels of a stored image.
+        spec: Size and normalisation of the network's input.
+        batch_size: Images per batch, on each device.
+        seed: Seed for the order of batches and for the augmentation.
+        augment: Augmentation of training images, or None.
+        num_workers: Processes that decode files, shared by the devices of a machine.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Batches:
     ) -> None:
         self.spec = spec
         self.scored_split = "test"
-        self.training_side: int | None = None  # of training images that are smaller than the rest
+        self.training_side: int | None = None  # side of training images that are smaller than usual
         self._parts = parts
         self._relabel = relabel
         self._splits = splits
@@ -73,48 +74,50 @@ class Batches:
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
         self._trainer: pl.Trainer | None = None
 
-    # What a run decides --------------------------------------------------------------------------
+    # Settings of a run ---------------------------------------------------------------------------
 
     def train_with(self, trainer: pl.Trainer | None) -> None:
-        """Serve the processes, the device and the epoch of this trainer; None: one process on the CPU."""
+        """Use the processes, the device and the epoch of this trainer; None: one process on the
+        CPU."""
         self._trainer = trainer
 
     def see_as(self, spec: ImageSpec) -> None:
-        """Size and normalise images as `spec` says from now on."""
+        """From now on, resize and normalise images as `spec` states."""
         self.spec = spec
         self._preprocess = Preprocess(spec)
 
     def lay_out(self, memory_format: torch.memory_format) -> None:
-        """Hand over images in this memory layout from now on."""
+        """From now on, return images in this memory layout."""
         self._memory_format = memory_format
 
     def train_at(self, side: int | None) -> None:
-        """Train on square images of this many pixels a side from now on; None: at the full size."""
+        """From now on, train on square images with this side in pixels; None: at the full size."""
         self.training_side = side
 
     def score(self, split: str, *, num_images: int | None = None) -> None:
-        """Choose what `scored` serves.
+        """Choose the images that `scored` returns.
 
         Args:
-            split: one of the splits.
-            num_images: the first so many that the first epoch trains on; None: all of the split.
+            split: Name of a split.
+            num_images: Use only this many images, the first that the first epoch trains on; None:
+                all.
         """
         self.scored_split = split
         self._num_scored = num_images
 
     def replace_images(self, features: Mapping[str, Tensor]) -> None:
-        """Serve features in place of images from now on: (N, F) for each part."""
+        """From now on, return features (N, F) of each part instead of its images."""
         self._features = dict(features)
 
     @property
     def are_features(self) -> bool:
-        """Whether batches hold features in place of images."""
+        """Whether batches contain features instead of images."""
         return bool(self._features)
 
     # Loaders -------------------------------------------------------------------------------------
 
     def scored(self) -> BatchLoader:
-        """The images that `score` chose, each exactly once, without augmentation."""
+        """Return the images that `score` chose, each exactly once, without augmentation."""
         return self.loader(self.scored_split, num_images=self._num_scored)
 
     def loader(
@@ -125,13 +128,15 @@ class Batches:
         shuffle: bool = False,
         num_images: int | None = None,
     ) -> BatchLoader:
-        """The batches of a split that this process takes.
+        """Return this process's batches of a split.
 
         Args:
-            split: one of the splits.
-            training: divide images equally between processes, and draw anew in each epoch.
-            shuffle: draw the order of an epoch.
-            num_images: the first so many that the first epoch trains on; None: all.
+            split: Name of a split.
+            training: Whether to divide images equally between processes and draw anew in each
+                epoch.
+            shuffle: Whether the order is random.
+            num_images: Use only this many images, the first that the first epoch trains on; None:
+                all.
         """
         trainer = self._trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
@@ -140,7 +145,7 @@ class Batches:
             first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self._seed)
             rows = rows[np.sort(next(first.batches(0)).numpy())]
 
-        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # decided anew in every epoch
+        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # evaluated anew in every epoch
             return self._fetch(part, device)(rows)
 
         order = EpochOrder(
@@ -160,7 +165,7 @@ class Batches:
         )
 
     def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
-        """Where the batches of a part come from: the GPU's memory, an array, or files."""
+        """Return the source of a part's batches: the GPU's memory, an array, or files."""
         part = self._parts[name]
         labels = torch.from_numpy(self._relabel[part.labels])
         pin_memory = device.type == "cuda"
@@ -187,18 +192,18 @@ class Batches:
 
     @property
     def epoch(self) -> int:
-        """What order and draws depend on; `trainer.overfit_batches` repeats the first epoch's."""
+        """The epoch for order and draws; with `trainer.overfit_batches` always the first."""
         if self._trainer is None or self._trainer.overfit_batches > 0:  # type: ignore[attr-defined]
             return 0
         return self._trainer.current_epoch
 
-    # From bytes to what the network sees ---------------------------------------------------------
+    # From bytes to the network's input -----------------------------------------------------------
 
     def to_network(self, batch: Batch, *, training: bool = False, epoch: int = 0) -> Batch:
-        """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32.
+        """Convert a batch (B, H, W, C) uint8 to the network's input (B, C, H, W) float32.
 
-        Labels stay (B,) int64, unless an augmentation mixes them in training: then they are
-        (B, num_classes) float32 probabilities. Features pass through.
+        Labels stay (B,) int64. If an augmentation mixes them in training, they become
+        (B, num_classes) float32 probabilities. Features pass through unchanged.
         """
         if batch.images.ndim == 2:
             return batch
@@ -217,32 +222,32 @@ class Batches:
         return Batch(self._normalised(images), labels, batch.indices)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to float32 in the layout that the network wants."""
+        """Normalise (B, C, H, W) uint8 to float32, in the network's memory layout."""
         if self._preprocess.mean.device != images.device:
             self._preprocess.to(images.device)
         images = images.contiguous(memory_format=self._memory_format)
         if images.shape[1] == 1 and self._memory_format == torch.contiguous_format:
-            # The strides of a single channel count as contiguous in both layouts, but convolutions
-            # choose by them, and small ones are slower channels-last.
+            # With a single channel, the strides of either layout count as contiguous. Convolutions
+            # choose their algorithm by the strides, and small ones are slower in channels-last.
             images = images.squeeze(1).unsqueeze(1)
         return self._preprocess.normalised(images)
 
     def some_training_images(self) -> Tensor:
-        """About 5,000 training images of all classes, not augmented, as the network sees them."""
+        """Return about 5,000 training images of all classes, normalised but not augmented."""
         loader = self.loader("train", training=True, shuffle=True)
         num_batches = -(-NUM_LOOKED_AT // self._batch_size)
         batches = itertools.islice(loader, num_batches)
         return torch.cat([self.to_network(batch).images for batch in batches])
 
     def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo the normalisation, to look at images: (B, C, H, W), clipped to [0, 1]."""
+        """Undo the normalisation for display: (B, C, H, W), clipped to [0, 1]."""
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
 
 
 def num_cores() -> int:
-    """How many cores this process may use, where the system tells."""
+    """Return the number of cores that this process may use, or else of all cores."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,11 +1,12 @@
-"""Every image decoded once, into one uint8 array on disk that later runs map.
+"""The cache: each image is decoded once into a uint8 array on disk, which later runs memory-map.
 
-The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<fingerprint>/`, beside
-its labels and the histogram of its pixels; the fingerprint is a quick look at names, sizes and times,
-and what the content is says the identity stored within (identity.py). A cache is written to a temporary name and renamed, under
-a lock, so that an interrupted or a second process never leaves or sees half of one.
+The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<fingerprint>/`, next to
+its labels and the histogram of its pixels. The fingerprint is computed quickly from names, sizes
+and modification times; the identity stored in the cache describes the content itself (identity.py).
+A cache is written under a temporary name and then renamed, under a lock, so that an interrupted
+process never leaves a partial cache and a second process never sees one.
 
-Nothing here imports torch: the processes that decode start quickly.
+This module does not import torch, so that decoding processes start quickly.
 """
 
 import errno
@@ -38,21 +39,21 @@ from glimpse.data.processes import decoding_context, ended_unexpectedly
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
-FORMAT = 3  # raise it when the meaning of a cache's files changes
-CHUNK = 512  # images a decoding process takes at a time
-SMALL_CHUNK = 32  # images between two steps of the progress bar where there is only one
+FORMAT = 3  # increase it when the meaning of a cache's files changes
+CHUNK = 512  # images that a decoding process receives at a time
+SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
 _Result = TypeVar("_Result")
-IDENTITY = "identity.txt"  # in a cache: of the content that it was made from
-UNREADABLE = "unreadable.txt"  # in a cache: a line on each file that was left out
-_ELSEWHERE = "type data.cache=false, or data_dir=<a folder with room that you may write>"
+IDENTITY = "identity.txt"  # in a cache: the identity of its source content
+UNREADABLE = "unreadable.txt"  # in a cache: one line for each skipped file
+_ELSEWHERE = "type data.cache=false, or data_dir=<a writable folder with enough space>"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A part whose images are one array.
+    """A part whose images are stored in one array.
 
-    `images` is (N, H, W, C) uint8, mapped or in memory; `labels` is (N,) int64; `histogram` is
-    (C, 256), how often each value occurs in each channel.
+    `images` is (N, H, W, C) uint8, memory-mapped or in memory. `labels` is (N,) int64. `histogram`
+    is (C, 256), the number of times that each value occurs in each channel.
     """
 
     images: NDArray[np.uint8]
@@ -61,21 +62,23 @@ class Stored:
 
 
 def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object) -> str:
-    """A key for files (names below `root`, sizes, times of change) and settings; 16 hexadecimal
-    digits. It stays the same where the whole folder moves.
+    """Return a key of 16 hexadecimal digits for files and settings.
+
+    For each file, the name below `root`, the size and the modification time count. The key stays
+    the same if the whole folder moves.
 
     Raises:
-        UserError: a file is missing.
+        UserError: A file is missing.
     """
     digest = hashlib.sha256(repr((FORMAT, *settings)).encode())
     prefix = str(root)
     for path in files:
-        name = str(path)  # pathlib's own stat and relative_to take a second for 100,000 files
+        name = str(path)  # pathlib's stat and relative_to take a second for 100,000 files
         try:
             status = os.stat(name)
         except FileNotFoundError as error:
             raise UserError(
-                f"{path} is missing, though the dataset lists it: put it back, or remove the "
+                f"{path} is missing, but the dataset lists it: restore it, or delete the "
                 "dataset's folder to unpack it again"
             ) from error
         digest.update(
@@ -85,7 +88,7 @@ def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object
 
 
 def in_memory(source: Source) -> dict[str, Stored]:
-    """The parts of a source that holds pixels, without a file."""
+    """Return the parts of a source of pixels, without writing files."""
     stored = {}
     for name, part in source.parts().items():
         assert isinstance(part, Arrays)
@@ -101,20 +104,22 @@ def load_or_build(
     num_workers: int,
     skip_unreadable: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, Stored]]:
-    """Map the cache in `folder`, making it first where it is not there.
+    """Memory-map the cache in `folder`, building it first if it does not exist.
 
     Args:
-        folder: where this fingerprint's arrays lie.
-        read: the dataset's reader; called only when there is no cache.
-        pixel_format: what the arrays of files look like; called likewise.
-        num_workers: processes that decode.
-        skip_unreadable: leave out files that cannot be read; `unreadable` lists them.
+        folder: The cache folder for this fingerprint.
+        read: The dataset's reader; called only if there is no cache.
+        pixel_format: Returns the format of the arrays made from files; called only if there is no
+            cache.
+        num_workers: Number of decoding processes.
+        skip_unreadable: Whether to skip files that cannot be read; `unreadable` lists them.
 
     Returns:
         The class names, and each part of the dataset.
 
     Raises:
-        UserError: an image cannot be read (its path is named), or the folder cannot be written.
+        UserError: An image cannot be read (the message gives its path), or the folder is not
+            writable.
     """
     if not folder.is_dir():
         try:
@@ -134,16 +139,16 @@ def load_or_build(
 
 
 def unreadable(folder: Path) -> list[str]:
-    """A line on each file that the cache in `folder` left out."""
+    """Return one line for each file that the cache in `folder` skipped."""
     listed = folder / UNREADABLE
     return listed.read_text().splitlines() if listed.exists() else []
 
 
 def identity(folder: Path) -> str:
-    """Of the content that the cache in `folder` was made from.
+    """Return the identity of the content from which the cache in `folder` was made.
 
     Raises:
-        UserError: the cache does not say.
+        UserError: The cache does not contain a valid identity.
     """
     file = folder / IDENTITY
     found = file.read_text(errors="replace") if file.is_file() else ""
@@ -155,13 +160,13 @@ def identity(folder: Path) -> str:
 
 
 def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
-    """Which rows of a source's part the cache in `folder` holds; None for all."""
+    """Return the rows of a source's part that the cache in `folder` contains; None for all."""
     file = folder / f"{part}-kept.npy"
     return np.load(file) if file.exists() else None
 
 
 def _map(folder: Path, name: str) -> Stored:
-    # Copy-on-write: torch wants a writable array, and nobody writes, so no page is ever copied.
+    # Copy-on-write: torch requires a writable array, but nothing writes, so no page is ever copied.
     images = np.load(folder / f"{name}.npy", mmap_mode="c")
     labels = np.load(folder / f"{name}-labels.npy")
     return Stored(images, labels, np.load(folder / f"{name}-histogram.npy"))
@@ -180,7 +185,7 @@ def _build(
     partial.mkdir()
     try:
         reasons: list[str] = []
-        parts: dict[str, Part] = {}  # as they are stored
+        parts: dict[str, Part] = {}  # as stored
         marks: dict[str, list[bytes]] = {}
         for name, part in source.parts().items():
             file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
@@ -216,11 +221,15 @@ def _build(
 def _store(
     file: Path, part: Files, wanted: PixelFormat, num_workers: int, skip_unreadable: bool
 ) -> tuple[NDArray[np.int64], list[bytes], dict[int, str]]:
-    """Write a part's array; returns the histogram of its pixels, the marks of the files that are in
-    it, and why which rows are empty."""
+    """Write the array of a part.
+
+    Returns:
+        The histogram of its pixels, the marks of the decoded files, and the reason for each empty
+        row.
+    """
     shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
-    if hasattr(os, "posix_fallocate"):  # a disk that is full is an error now, later a crash
+    if hasattr(os, "posix_fallocate"):  # report a full disk now; a later write would crash
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
@@ -233,21 +242,22 @@ def _store(
             counts += found
             marks += seen
             bad |= empty
-            os.fsync(opened.fileno())  # here, where the processes that decode need not wait for it
+            os.fsync(opened.fileno())  # here, so that decoding processes need not wait for it
     return counts, marks, bad
 
 
 def each_chunk(
     function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
 ) -> Iterator[_Result]:
-    """`function(files, number of the first)` of each chunk of files, in order, in `num_workers`
-    processes, with a progress bar.
+    """Yield `function(files, index of the first)` for each chunk of files, in order.
+
+    The function runs in `num_workers` processes, with a progress bar.
 
     Raises:
-        UserError: a process ended unexpectedly.
+        UserError: A process ended unexpectedly.
     """
     workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
-    alone = workers == 1  # starting a process would take longer than a few images
+    alone = workers == 1  # a few images take less time than starting a process
     starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
     chunks = [paths[start : start + starts.step] for start in starts]
     progress = tqdm(total=len(paths), unit="image", disable=None)
@@ -270,14 +280,14 @@ def each_chunk(
 
 
 def _begin_decoding() -> None:
-    """In a decoding process: the run answers Ctrl-C, and when it is killed so is this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     run = multiprocessing.parent_process()
     assert run is not None
 
     def end_with_it() -> None:
         run.join()
-        os._exit(1)  # it waits for work that nobody will send
+        os._exit(1)  # the process is waiting for work that will never arrive
 
     threading.Thread(target=end_with_it, daemon=True).start()
 
@@ -285,8 +295,12 @@ def _begin_decoding() -> None:
 def _decode_chunk(
     file: Path, wanted: PixelFormat, skip_unreadable: bool, paths: Sequence[Path], start: int
 ) -> tuple[NDArray[np.int64], list[bytes], dict[int, str]]:
-    """Fill the rows from `start` on; returns their histogram, the marks of the files in them, and why
-    which stay empty."""
+    """Decode files into the rows from `start` on.
+
+    Returns:
+        The histogram of these rows, the marks of the decoded files, and the reason for each empty
+        row.
+    """
     array = np.lib.format.open_memmap(file, "r+")
     filled, marks, bad = [], [], {}
     for row, path in enumerate(paths, start):
@@ -308,16 +322,17 @@ def _without(
     kept: NDArray[np.int64],
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Write an array again without its empty rows; returns the labels of those that stay.
+    """Rewrite an array without its empty rows, and return the labels of the remaining rows.
 
     Raises:
-        UserError: no image of a class is left.
+        UserError: A class has no readable image.
     """
     lost = np.setdiff1d(labels, labels[kept])
     if len(lost):
         first = next(reason for row, reason in sorted(bad.items()) if labels[row] == lost[0])
         raise UserError(
-            f"no image of the class {class_names[lost[0]]} can be read; the first: {first}"
+            f"no image of the class {class_names[lost[0]]} can be read: replace its files, or "
+            f"omit the class from data.classes; the first error: {first}"
         )
     images = np.load(file, mmap_mode="r")
     shorter = file.with_suffix(".short")

@@ -1,7 +1,7 @@
-"""One file to pixels: by its content, whatever its mode and orientation, cut and resized if asked.
+"""Decoding of image files, by content, in any mode and orientation, with optional crop and resize.
 
-What cannot be read is an error that names the file. Nothing here imports torch: the processes that
-decode start quickly.
+If a file cannot be read, the error message gives its path. This module does not import torch, so
+that decoding processes start quickly.
 """
 
 import warnings
@@ -16,18 +16,18 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.errors import UserError
 
-DRAFT = 3  # a JPEG is decoded at a scale that leaves this many times the side it is resized to
+DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L")
 _GREY = ("1", "L", *_GREY_16_BIT)  # Pillow's modes
 
 
 class UnreadableImageError(UserError):
-    """A file is not an image, is cut off or refused: what `data.on_bad_file=skip` leaves out."""
+    """A file is not an image, is truncated or is rejected; `data.on_bad_file=skip` skips it."""
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How files become an array: side lengths, channels, and whether images are cut to a square."""
+    """The format of decoded files: size, channels, and whether images are cropped to the size."""
 
     height: int
     width: int
@@ -38,10 +38,12 @@ class PixelFormat:
 def probe(
     paths: Sequence[Path], presize: int | None, *, skip_unreadable: bool = False
 ) -> PixelFormat:
-    """The pixel format of files, from some of them spread over the list; grey only if all are.
+    """Determine the pixel format of files from a sample spread over the list.
+
+    The format is grey only if all files are grey.
 
     Raises:
-        UserError: they differ in size and no `presize` is given, or one cannot be read.
+        UserError: The files differ in size and there is no `presize`, or a file cannot be read.
     """
     step = max(1, len(paths) // 64)
     sizes: dict[tuple[int, int], Path] = {}
@@ -51,70 +53,73 @@ def probe(
         with (
             suppress(*passed_over),
             reading(path) as image,
-        ):  # a PNG is read whole in search of its orientation
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        ):  # Pillow reads a whole PNG to find its orientation
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # rotated by 90°
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
             grey = grey and image.mode in _GREY
     channels = 1 if grey and all(map(_is_grey, paths)) else 3
     if not sizes:
-        raise UserError(f"none of {len(paths[::step])} images can be read, such as {paths[0]}")
+        raise UserError(
+            f"none of {len(paths[::step])} sampled images can be read, for example {paths[0]}: "
+            "expected image files; replace them"
+        )
     if presize is not None:
         return PixelFormat(presize, presize, channels, presize=True)
     if len(sizes) > 1:
         (first, one), (second, other) = list(sizes.items())[:2]
         raise UserError(
-            f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} "
-            f"{second[0]}×{second[1]}) and make no batch: type data.presize=64 to cut and resize "
-            "them to 64×64"
+            f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} is "
+            f"{second[0]}×{second[1]}), expected one size: type data.presize=64 to crop and resize "
+            "all of them to 64×64"
         )
     [(width, height)] = sizes
     return PixelFormat(height, width, channels, presize=False)
 
 
 def _is_grey(path: Path) -> bool:
-    """By its header; so is a file without one, until it is decoded."""
+    """Check the header for a grey mode. A file without a readable header counts as grey."""
     with suppress(UnreadableImageError), open_image(path) as image:
         return image.mode in _GREY
     return True
 
 
 def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
-    """One file as (H, W, C) uint8, upright whatever its EXIF orientation.
+    """Decode a file to (H, W, C) uint8, upright according to its EXIF orientation.
 
     Raises:
-        UserError: the file is not a readable image, or not of the wanted size.
+        UserError: The file is not a readable image, or does not have the wanted size.
     """
     with reading(path) as image:
-        if wanted.presize:  # a JPEG many times larger is decoded at 1/2, 1/4 or 1/8 of its size
+        if wanted.presize:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
             image.draft(None, (DRAFT * wanted.width, DRAFT * wanted.height))
         return fitted(image, wanted, str(path))
 
 
 def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
-    """An image as (H, W, C) uint8; with `presize`, the square in its middle, resized.
+    """Convert an image to (H, W, C) uint8; with `presize`, crop the centre square and resize it.
 
-    The resizing is bilinear over all the pixels that a new one covers, so that nothing flickers.
+    The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
 
     Raises:
-        UserError: it is not of the wanted size; `name` is what the message calls it.
+        UserError: The image does not have the wanted size; the message uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode in _GREY_16_BIT:  # Pillow would clip it at 255
+    if image.mode in _GREY_16_BIT:  # Pillow would clip values at 255
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     image = image.convert("L" if wanted.channels == 1 else "RGB")
     if wanted.presize:
         image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
     if image.size != (wanted.width, wanted.height):
         raise UserError(
-            f"{name} is {image.width}×{image.height}, others are {wanted.width}×{wanted.height}: "
-            "type data.presize=64 to cut and resize all to 64×64"
+            f"{name} is {image.width}×{image.height}, expected {wanted.width}×{wanted.height} like "
+            "the other images: type data.presize=64 to crop and resize all of them to 64×64"
         )
     return np.asarray(image, np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Image.Image]:
-    """An open image; what goes wrong while its pixels are read is an error that names it."""
+    """Open an image, and convert errors while its pixels are read to errors that give its path."""
     with open_image(path) as image:
         try:
             yield image
@@ -126,7 +131,8 @@ def open_image(path: Path) -> Image.Image:
     """Open a file as an image by its content.
 
     Raises:
-        UnreadableImageError: it is not an image, or one so large that it may be a decompression bomb.
+        UnreadableImageError: The file is not an image, or is so large that it may be a
+            decompression bomb.
     """
     try:
         with warnings.catch_warnings():
@@ -134,10 +140,10 @@ def open_image(path: Path) -> Image.Image:
             return Image.open(path)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"{path} is not an image that can be read: replace or remove it"
+            f"{path} is not an image that Pillow can read: replace or delete it"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} is refused: {str(error).splitlines()[0]}") from error
-    except (OSError, ValueError, SyntaxError) as error:  # not there, or cut off in its header
+        raise UnreadableImageError(f"{path} is rejected: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, SyntaxError) as error:  # missing, or truncated in its header
         reason = getattr(error, "strerror", None) or error
         raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error

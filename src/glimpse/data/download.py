@@ -1,8 +1,8 @@
-"""Archives: downloaded once with progress and a checksum, unpacked whole or not at all.
+"""Download of archives with progress and a checksum, and unpacking of all files or none.
 
-pooch downloads; this file adds `file://`, the words for what can go wrong, and unpacking to a
-temporary folder that is renamed, under a lock, so that an interrupted start is repaired by the next.
-What an archive may hold is in archives.py.
+pooch downloads. This module adds `file://` URLs, error messages for users, and unpacking into a
+temporary folder that is then renamed, under a lock, so that the next run repairs an interrupted
+one. The checks of an archive's content are in archives.py.
 """
 
 import lzma
@@ -30,27 +30,29 @@ ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the network and its checksum, written `sha256:…` or `md5:…`; None takes any."""
+    """A file on the network and its checksum, `sha256:…` or `md5:…`; None accepts any file."""
 
     url: str
     checksum: str | None
 
     @property
     def filename(self) -> str:
-        """The last part of the URL."""
+        """Return the last part of the URL."""
         return Path(urlsplit(self.url).path).name
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """The archive's file: the one in `folder` or of a file:// URL, else downloaded to `folder`.
+    """Return the path of the archive, downloading it to `folder` if necessary.
+
+    It is not downloaded if it is already in `folder` or has a file:// URL.
 
     Raises:
-        UserError: it cannot be downloaded, or it is not the file that the checksum belongs to.
+        UserError: The archive cannot be downloaded, or does not match its checksum.
     """
     if archive.url.startswith("file://"):
         path = Path(url2pathname(urlsplit(archive.url).path))
         if not path.is_file():
-            raise UserError(f"data.url={archive.url}: there is no such file")
+            raise UserError(f"data.url={archive.url}: no such file; type the path of a file")
     else:
         path = folder / archive.filename
         if not path.is_file():
@@ -65,15 +67,16 @@ def verify(path: Path, checksum: str) -> None:
     """Check a file against `algorithm:hexdigest`.
 
     Raises:
-        UserError: it is another file; the message says how to accept it.
+        UserError: The checksum differs; the message says how to accept the file.
     """
     algorithm, _, expected = checksum.partition(":")
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected.lower():
         sha256 = pooch.file_hash(str(path), alg="sha256")
         raise UserError(
-            f"{path} is not the file expected ({algorithm} {found}, not {expected}): delete it to "
-            f"download it again, or type data.url=file://{path.resolve()} data.sha256={sha256} to use it"
+            f"{path} is not the expected file ({algorithm} {found}, expected {expected}): delete "
+            f"it to download it again, or type data.url=file://{path.resolve()} "
+            f"data.sha256={sha256} to use it"
         )
 
 
@@ -92,43 +95,46 @@ def _download(archive: Archive, path: Path) -> None:
         reason = type(error).__name__
         raise UserError(
             f"cannot download {archive.url} ({reason}): put the file at {path}, "
-            "or name a copy with data.url=file:///…"
+            "or type data.url=file:///<path of a copy>"
         ) from error
-    except ValueError as error:  # the checksum of what came
+    except ValueError as error:  # pooch's error for a wrong checksum
         raise UserError(
-            f"{archive.url} did not arrive whole (its checksum differs): run the same command again"
+            f"the download of {archive.url} is incomplete or damaged (its checksum differs): run "
+            "the same command again"
         ) from error
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive's top-level entries into `folder`; what is there already is kept.
+    """Unpack an archive's top-level entries into `folder`, keeping entries that already exist.
 
     Raises:
-        UserError: it is no archive, is damaged, or holds what is refused; nothing is written then.
+        UserError: The file is not an archive, is damaged, or contains entries that are not allowed.
+            In these cases, nothing is written.
     """
     try:
         num_entries = archives.survey(archive, folder)
         with whole_or_nothing(folder, archive.name) as partial:
             archives.extract(archive, partial, num_entries=num_entries)
     except (*_DAMAGED, OSError) as error:
-        if getattr(error, "errno", None):  # of the disk, not of the archive
+        if getattr(error, "errno", None):  # an error of the disk, not of the archive
             raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
         reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
         raise UserError(
-            f"cannot unpack {archive}: {archives.shown(reason)}; is it damaged?"
+            f"cannot unpack {archive}: {archives.shown(reason)}; it may be damaged: delete it to "
+            "download it again"
         ) from error
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """While a process fetches files into `folder`, others wait; they look again afterwards."""
+    """Hold a lock while this process downloads to `folder`; others wait and then check again."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".download.lock")
         lock.acquire()
     except OSError as error:
         raise UserError(
-            f"cannot write {folder}: {error.strerror}; type data_dir=<a folder you may write>"
+            f"cannot write {folder}: {error.strerror}; type data_dir=<a writable folder>"
         ) from error
     try:
         yield
@@ -138,9 +144,10 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
-    """A new folder whose entries move into `folder` at the end, unless there was an error.
+    """Create a temporary folder whose entries move into `folder` at the end unless there is an
+    error.
 
-    One process at a time makes `name`; what a killed one left is removed.
+    A lock on `name` admits one process at a time. Leftovers of killed processes are deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}.lock"):

@@ -1,4 +1,4 @@
-"""Images in folders named after their classes: what `image_folder` and others read."""
+"""Images in folders named after their classes, for `image_folder` and other datasets."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,23 +13,25 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is an image; what it holds is seen when it is read."""
+    """Return whether a file name has an image extension; the content is checked on decoding."""
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders in `root`, hidden ones left out, by name."""
+    """Return the folders in `root`, sorted by name, without hidden ones."""
     if not root.is_dir():
         return []
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def image_names(folder: Path) -> list[str]:
-    """The path of every image file anywhere below `folder`, in order; links are followed, hidden
-    folders not. Plain text: a million `Path` take seconds to make.
+    """Return the paths of all image files below `folder`, sorted.
+
+    Links are followed; hidden folders are skipped. The paths are strings because creating a million
+    `Path` objects takes seconds.
 
     Raises:
-        UserError: a folder may not be read, or links to itself.
+        UserError: A folder is not readable, or links to itself.
     """
     try:
         return sorted(_walk(str(folder))) if folder.is_dir() else []
@@ -38,7 +40,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The same, to be read."""
+    """Return the paths of all image files below `folder` as `Path` objects."""
     return [Path(name) for name in image_names(folder)]
 
 
@@ -54,10 +56,10 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def read_classes(root: Path, class_names: Sequence[str]) -> Files:
-    """The images below `root/<class>/`, labelled by the class's position in `class_names`.
+    """Return the images below `root/<class>/`, labelled by the class's index in `class_names`.
 
     Raises:
-        UserError: a folder that is no class, or, where the class is known, one without images.
+        UserError: A folder is not named after a class, or the folder of a class has no images.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
     paths: list[Path] = []
@@ -66,11 +68,15 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
         if folder.name not in label_of:
             raise UserError(
                 f"{folder}: {folder.name} is not a class of the training set "
-                f"({', '.join(class_names[:5])}{' …' if len(class_names) > 5 else ''})"
+                f"({', '.join(class_names[:5])}{' …' if len(class_names) > 5 else ''}): rename the "
+                "folder or move it elsewhere"
             )
         found = images_in(folder)
         if not found:
-            raise UserError(f"{folder}: the class {folder.name} has no images")
+            raise UserError(
+                f"{folder}: the class {folder.name} has no images, expected one or more: add "
+                "images or delete the folder"
+            )
         paths += found
         labels += [label_of[folder.name]] * len(found)
     return Files(paths, np.array(labels, np.int64))

@@ -1,12 +1,12 @@
-"""What tells a dataset's content from another's: names of classes and files, labels, bytes.
+"""The identity of a dataset's content: class names, file names, labels and bytes.
 
-A resumed run asks for the same data, and two runs are compared on the same. Times and places are none
-of it, so that a copy on another machine is the same data. Of a file count its first and last 32 KiB and its
-size: a header, and the end of what was appended or cut. Pixels are those of arrays only: libraries of
-two machines may decode a JPEG a little differently. Left out: an edit in the middle of a large file that
-keeps its size.
+A resumed run must use the same data, and two runs are compared on the same data. Modification times
+and locations do not count, so that a copy on another machine has the same identity. For a file, its
+size and its first and last 32 KiB count, which covers the header and any appended or truncated end.
+Pixels count for arrays only, because libraries on two machines may decode a JPEG slightly
+differently. Left out: an edit in the middle of a large file that keeps its size.
 
-Nothing here imports torch: the processes that decode start quickly.
+This module does not import torch, so that decoding processes start quickly.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from glimpse.data.spec import Arrays, Files, Part
 from glimpse.errors import UserError
 
-END = 32 * 1024  # bytes of a file that are read at either end
-CHUNK = 512  # images hashed at a time, files read by a thread at a time
-# Binary on Windows; nowhere a wait for who would write into a pipe.
+END = 32 * 1024  # bytes read at each end of a file
+CHUNK = 512  # images hashed at a time, and files that a thread reads at a time
+# Open in binary mode on Windows, and never wait for the writer of a pipe.
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def mark(path: Path) -> bytes:
-    """16 bytes that tell a file's content, as far as it is looked at, from another's."""
-    descriptor = os.open(path, _FLAGS)  # twice as fast as `open`, which counts for small files
+    """Return 16 bytes that identify a file's content, from its size and both ends."""
+    descriptor = os.open(path, _FLAGS)  # twice as fast as `open`, which matters for small files
     try:
         size = os.fstat(descriptor).st_size
         content = _read(descriptor, size if size <= 2 * END else END)
@@ -44,15 +44,17 @@ def mark(path: Path) -> bytes:
 def _read(descriptor: int, num_bytes: int) -> bytes:
     content = os.read(descriptor, num_bytes)
     while len(content) < num_bytes and (more := os.read(descriptor, num_bytes - len(content))):
-        content += more  # a network's file system may give less than was asked for
+        content += more  # a network file system may return fewer bytes than requested
     return content
 
 
 def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
-    """The mark of every file, in threads: most of their time goes by in the system and in the hash.
+    """Return the mark of every file, computed in threads.
+
+    Threads suffice because most of the time is spent in system calls and in the hash.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: A file cannot be read.
     """
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     try:
@@ -60,7 +62,7 @@ def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
             return [found for chunk in pool.map(_marks_of, chunks) for found in chunk]
     except FileNotFoundError as error:
         raise UserError(
-            f"{error.filename} is missing, though the dataset lists it: put it back, or remove the "
+            f"{error.filename} is missing, but the dataset lists it: restore it, or delete the "
             "dataset's folder to unpack it again"
         ) from error
     except OSError as error:
@@ -72,20 +74,21 @@ def _marks_of(paths: Sequence[Path]) -> list[bytes]:
 
 
 def common_folder(names: Sequence[str]) -> str:
-    """The deepest folder that all files lie in, with a separator at its end; empty if there is none."""
-    prefix = os.path.commonprefix(names)  # noqa: RUF071  # of characters, cut back to a folder
+    """Return the deepest common folder of all files, with a trailing separator; "" if there is
+    none."""
+    prefix = os.path.commonprefix(names)  # noqa: RUF071  # by character, then cut to a folder
     return prefix[: prefix.rfind(os.sep) + 1]
 
 
 def identity(
     class_names: Sequence[str], parts: Mapping[str, Part], marks: Mapping[str, Sequence[bytes]]
 ) -> str:
-    """Of a dataset, 64 hexadecimal digits.
+    """Return the identity of a dataset, 64 hexadecimal digits.
 
     Args:
-        class_names: of all classes.
-        parts: by name.
-        marks: for each part of files, those of its files, in their order.
+        class_names: Names of all classes.
+        parts: Parts by name.
+        marks: For each part that consists of files, the marks of these files, in the same order.
     """
     digest = hashlib.sha256(repr(tuple(class_names)).encode())
     names = {name: list(map(str, p.paths)) for name, p in parts.items() if isinstance(p, Files)}

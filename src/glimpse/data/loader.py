@@ -1,9 +1,9 @@
-"""Batches: one gather from an array, in an order that is a function of (seed, epoch).
+"""Loaders whose batch order is a function of (seed, epoch).
 
-No per-image Python and no worker processes where the images are one array, which lives on the GPU
-where it is small enough to. Images that are decoded
-on the fly (`data.cache=false`) go through worker processes in the same order. Either loader can
-start at any batch, which is how a run resumes in the middle of an epoch.
+If the images are one array, a batch is one gather, without per-image Python code or worker
+processes; a small enough array is kept on the GPU. Images that are decoded on demand
+(`data.cache=false`) pass through worker processes in the same order. Both loaders can start at any
+batch, so that a run can resume in the middle of an epoch.
 """
 
 import signal
@@ -20,12 +20,15 @@ from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.processes import decoding_context, ended_unexpectedly
 from glimpse.errors import UserError
 
-GPU_SHARE = 0.3  # of a GPU's free memory that all images may take; the network needs the rest
+GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
 
 
 class Batch(NamedTuple):
-    """A batch of B images. On its way to the device `images` is (B, H, W, C) uint8; as the network
-    sees it, (B, C, H, W) float32, normalised. `indices` (B,) number the images in their part."""
+    """A batch of B images.
+
+    `images` is (B, H, W, C) uint8 until the batch is on the device, and then (B, C, H, W) float32,
+    normalised, as the network's input. `indices` (B,) are the indices of the images in their part.
+    """
 
     images: Tensor
     labels: Tensor
@@ -33,11 +36,12 @@ class Batch(NamedTuple):
 
 
 class EpochOrder:
-    """Which of `num_images` images form which batch, sharded by rank.
+    """The assignment of `num_images` images to batches, sharded by rank.
 
-    Training (`shuffle`): a permutation drawn from (seed, epoch). Every rank gets equally many images,
-    the permutation going round where it does not divide; a last batch of one image joins the one
-    before it, because batch norm has no variance of one. Evaluation: in order, each image exactly once.
+    With `shuffle`, the order is a permutation drawn from (seed, epoch). In training, every rank
+    gets the same number of images; if they do not divide evenly, the permutation wraps around. A
+    last batch of a single image is merged with the previous one, because batch norm cannot compute
+    a variance from it. In evaluation, the images come in order, each exactly once.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class EpochOrder:
         self.world_size = world_size
 
     def __len__(self) -> int:
-        """Batches in an epoch of this rank."""
+        """Return the number of batches per epoch on this rank."""
         return len(self._sizes())
 
     @property
@@ -77,7 +81,7 @@ class EpochOrder:
         return sizes
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """The positions (B,) int64 of each batch of an epoch, from batch `start` on."""
+        """Yield the positions (B,) int64 of each batch in an epoch, from batch `start` on."""
         order = torch.arange(self.num_images)
         if self.shuffle:
             [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
@@ -91,19 +95,19 @@ class EpochOrder:
 
 
 class _Rows(Protocol):
-    """Where a loader's batches come from: all batches of these rows, in this order."""
+    """A source of batches: it yields the batches of these rows, in this order."""
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]: ...
 
 
 class BatchLoader:
-    """An epoch of batches of some rows of a part. It can start at any batch and says where it is.
+    """A loader for some rows of a part. It can start at any batch and saves its position.
 
     Args:
         rows: (M,) int64, the images of this split, as indices into the part.
-        order: which of them form which batch.
-        fetch: turns an iterator of index tensors into batches, in the same order.
-        current_epoch: asked when an epoch's first batch is.
+        order: Assignment of these images to batches.
+        fetch: Converts an iterator of index tensors to batches, in the same order.
+        current_epoch: Returns the epoch; called at the start of each iteration.
     """
 
     def __init__(
@@ -127,8 +131,8 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.current_epoch()
-        # Only after `load_state_dict`, and only in that epoch: an epoch that was left early
-        # (`trainer.limit_train_batches`) is followed by the beginning of the next.
+        # Start in the middle only after `load_state_dict`, and only in that epoch. After an epoch
+        # that ended early (`trainer.limit_train_batches`), the next one starts at its first batch.
         start = self._next_batch if self._resumed and self._epoch == epoch else 0
         self._epoch, self._next_batch, self._resumed = epoch, start, False
         num_batches = len(self)
@@ -139,11 +143,11 @@ class BatchLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The batch that comes next and its epoch, for a checkpoint."""
+        """Return the index of the next batch and its epoch, for a checkpoint."""
         return {"next_batch": self._next_batch, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where a checkpoint was written."""
+        """Continue from the position in a checkpoint."""
         self._epoch, self._next_batch = state["epoch"], state["next_batch"]
         self._resumed = True
 
@@ -152,14 +156,15 @@ class ArrayRows:
     """Batches gathered from one array: (N, H, W, C) uint8 images, (N,) int64 labels.
 
     Args:
-        images: in memory, mapped from a file, or on a GPU, where batches are then gathered.
-        labels: on the same device.
-        pin_memory: whether batches go on to a GPU from page-locked memory.
+        images: Images in memory, memory-mapped from a file, or on a GPU. Batches are gathered
+            there.
+        labels: Labels on the same device.
+        pin_memory: Whether to copy batches to page-locked memory, for the transfer to a GPU.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, *, pin_memory: bool) -> None:
         self.shape = images.shape[1:]
-        self.images = images.reshape(len(images), -1)  # a row is one run of bytes
+        self.images = images.reshape(len(images), -1)  # a row is contiguous
         self.labels = labels
         self.pin_memory = pin_memory
 
@@ -174,8 +179,11 @@ class ArrayRows:
 
 
 def fits_on_gpu(num_bytes: int, device: torch.device, *, taken: int = 0) -> bool:
-    """Whether an array may live on a GPU: with the arrays that do already, `taken` bytes, it takes
-    at most `GPU_SHARE` of what was free before them."""
+    """Return whether an array may be kept on a GPU.
+
+    Together with the arrays that are already there (`taken` bytes), it may use at most `GPU_SHARE`
+    of the memory that was free before them.
+    """
     if device.type != "cuda":
         return False
     free, _total = torch.cuda.mem_get_info(device)
@@ -183,7 +191,7 @@ def fits_on_gpu(num_bytes: int, device: torch.device, *, taken: int = 0) -> bool
 
 
 class DecodedRows:
-    """Batches decoded from files as they are needed, in worker processes."""
+    """Batches decoded from files on demand, in worker processes."""
 
     def __init__(
         self,
@@ -200,12 +208,12 @@ class DecodedRows:
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
         batches = [chosen.tolist() for chosen in rows]
-        # A worker that hangs is an error, not a wait; one that decodes a whole batch is at work.
+        # A worker that hangs raises an error. The limit allows for the decoding of a whole batch.
         limit = 60 + max(map(len, batches), default=0)
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=batches,
-            generator=torch.Generator(),  # or it draws from the run's own, dropout's
+            generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
             num_workers=self.num_workers,
             multiprocessing_context=decoding_context() if self.num_workers else None,
             collate_fn=_as_it_is,
@@ -219,13 +227,13 @@ class DecodedRows:
                     raise batch
                 yield batch
         except RuntimeError as error:
-            if "DataLoader worker" in str(error):  # torch says its process number and no more
+            if "DataLoader worker" in str(error):  # torch reports only its process number
                 raise ended_unexpectedly() from error
             raise
 
 
 class _DecodingDataset(Dataset[Batch | UserError]):
-    """Returns an error in place of raising it: torch would wrap its line in a worker's traceback."""
+    """A dataset that returns errors, because torch wraps a raised one in a worker's traceback."""
 
     def __init__(self, paths: Sequence[Path], labels: Tensor, wanted: PixelFormat) -> None:
         self.paths = paths
@@ -242,8 +250,8 @@ class _DecodingDataset(Dataset[Batch | UserError]):
 
 
 def _leave_interrupts_to_the_run(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run ends its workers with this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run sends this to end its workers
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:

@@ -1,7 +1,7 @@
-"""The base of every dataset: files, cache, splits and statistics.
+"""The base class of all datasets: files, cache, splits and statistics.
 
-A dataset is a subclass that says where its files are and reads its own format (`source_files`,
-`read`, `download`). What becomes of its splits is in batches.py.
+A dataset is a subclass that locates its files and reads its own format (`source_files`, `read`,
+`download`). batches.py turns the splits into batches.
 """
 
 import hashlib
@@ -32,43 +32,46 @@ from glimpse.data.spec import COLOURS, Arrays, Files, ImageSpec, Part, Source, c
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 
-OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # weights and images: bf16-true, 16-true, 64-true
+OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Any classification dataset, after `prepare_data` and `setup` with an `ImageSpec`.
+    """A classification dataset. After `prepare_data` and `setup`, it has an `ImageSpec`.
 
     Args:
-        data_dir: folder of downloads, archives and caches.
-        seed: of the order of batches and of augmentation.
-        batch_size: images in a batch, on each device.
-        val_fraction: part of the training set that validates; 0: the official held-out set does.
-        test_fraction: part held out where the dataset has no official held-out set.
-        split_seed: draws these parts; not `seed`, so that runs with other seeds see the same parts.
-        classes: names of the classes to keep, in the order of their new labels; None: all.
+        data_dir: Folder of downloads, archives and caches.
+        seed: Seed for the order of batches and for the augmentation.
+        batch_size: Images per batch, on each device.
+        val_fraction: Fraction of the training set used for validation; with 0, the official
+            held-out set is used.
+        test_fraction: Fraction held out if the dataset has no official held-out set.
+        split_seed: Seed for drawing these fractions. It is separate from `seed`, so that runs with
+            different seeds use the same splits.
+        classes: Names of the classes to keep, in the order of their new labels; None: all.
         normalize: "none" scales to [0, 1]; "dataset" also normalises each channel with the training
-            set's statistics; "imagenet" with ImageNet's.
-        cache: decode once into an array on disk; False: decode as needed, in worker processes.
-        on_bad_file: "error" stops at a file that cannot be read; "skip" leaves it out of the cache.
-        url: a mirror, a repacked archive or a file:// URL in place of the official archive.
-        sha256: of the file that `url` names, where it is not the official one.
-        num_workers: processes that decode, shared by the devices of a machine; None: one for each
-            core.
-        presize: cut and resize images of many sizes to this many pixels square; None: leave them.
-        size: side in pixels of what the network sees; None: as stored.
-        augment: changes training images; None: nothing does.
+            set's statistics, and "imagenet" with ImageNet's.
+        cache: Whether to decode once into an array on disk; False: decode on demand, in worker
+            processes.
+        on_bad_file: "error" stops at a file that cannot be read; "skip" omits it from the cache.
+        url: A mirror, a repacked archive or a file:// URL to use instead of the official archive.
+        sha256: Checksum of the file that `url` names, if it is not the official one.
+        num_workers: Decoding processes, shared by the devices of a machine; None: one per core.
+        presize: Side in pixels of the square to which images of different sizes are cropped and
+            resized; None: keep their size.
+        size: Side of the network's input, in pixels; None: as stored.
+        augment: Augmentation of training images, or None.
 
     Raises:
-        UserError: from `prepare_data` and `setup`, if the data is missing, broken or does not fit.
+        UserError: From `prepare_data` and `setup`, if the data is missing, damaged or does not fit.
     """
 
-    archives: ClassVar[Sequence[Archive]] = ()  # what `download` fetches
-    embedded: ClassVar[bool] = False  # made or bundled: needs neither download nor cache
+    archives: ClassVar[Sequence[Archive]] = ()  # the files that `download` fetches
+    embedded: ClassVar[bool] = False  # generated or bundled: needs neither download nor cache
     _own_arguments: dict[str, Any]
-    version: ClassVar[int] = 1  # raise it when `read` returns something else for the same files
+    version: ClassVar[int] = 1  # increase it when `read` changes its result for the same files
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Notes a subclass's own arguments, which are part of the key of its cache."""
+        """Record a subclass's own arguments, which are part of its cache key."""
         self = super().__new__(cls)
         self._own_arguments = own_arguments(cls, ImageDataModule, args, kwargs)
         return self
@@ -96,8 +99,8 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         if on_bad_file == "skip" and not cache:
             raise UserError(
-                "data.on_bad_file=skip finds bad files while it fills the cache: "
-                "leave data.cache=false out"
+                "data.on_bad_file=skip requires the cache, but data.cache=false disables it: "
+                "type data.cache=true"
             )
         self.data_dir = Path(data_dir)
         self.seed = seed
@@ -116,21 +119,21 @@ class ImageDataModule(pl.LightningDataModule):
         self.size = size
         self.augment = augment
         self.splits: dict[str, Split] = {}
-        self._remarks: list[str] = []  # for people, beside the splits
-        self._identity: str | None = None  # of the content, once known
+        self._remarks: list[str] = []  # text shown after the splits
+        self._identity: str | None = None  # identity of the content, once known
 
-    # What a dataset answers ---------------------------------------------------------------------
+    # Interface of a dataset ---------------------------------------------------------------------
 
     @abstractmethod
     def source_files(self) -> Iterable[Path | str]:
-        """The files that the dataset is read from; empty where they are not there yet."""
+        """Return the files from which the dataset is read; empty if they do not exist yet."""
 
     @abstractmethod
     def read(self) -> Source:
-        """Read the format; called only where the cache does not hold its result yet."""
+        """Read the dataset; called only if the result is not in the cache."""
 
     def download(self) -> None:
-        """Fetch and unpack the archives, or what `data.url` names, unless another process does."""
+        """Download and unpack the archives or the file at `data.url`, once across processes."""
         archives = self._archives()
         if not archives:
             return
@@ -153,24 +156,24 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def archive_folder(self) -> Path:
-        """Where archives are downloaded and unpacked to."""
+        """The folder for downloaded and unpacked archives."""
         return self.data_dir
 
     def missing(self) -> str:
-        """One line for when the files are not there even after the download."""
-        return f"data_dir={self.data_dir}: the dataset's files are not there"
+        """Return the error message for files that are missing even after the download."""
+        return f"data_dir={self.data_dir}: the dataset's files are missing; put them there"
 
     # From files to splits -----------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        """Download what is not there and fill the cache; safe in several processes at once."""
+        """Download missing files and fill the cache; safe in several processes at once."""
         if self.splits:
             return
         self.require_files()
         self._load()
 
     def require_files(self) -> None:
-        """Download what is not there."""
+        """Download missing files."""
         if self.embedded or self._has_files():
             return
         self.download()
@@ -181,9 +184,9 @@ class ImageDataModule(pl.LightningDataModule):
         return any(True for _ in self.source_files())
 
     def setup(self, stage: str | None = None) -> None:
-        """Draw the splits and state the `spec`; `prepare_data` comes first.
+        """Draw the splits and set `spec`. Call `prepare_data` first.
 
-        A trainer calls it again when it takes the data: its batches are then for that trainer.
+        A trainer calls this method again; the batches then follow that trainer.
         """
         if not self.splits:
             self._draw_splits()
@@ -205,10 +208,10 @@ class ImageDataModule(pl.LightningDataModule):
         )
         self.splits = drawn.splits
         self._remarks += drawn.remarks
-        for name, does in (("val", "validates"), ("test", "tests")):
+        for name, does in (("val", "validation"), ("test", "test")):
             if name in self.splits:
                 split = self.splits[name]
-                self._require_images(f"{split.origin}, which {does},", split.rows)
+                self._require_images(f"the {does} set ({split.origin})", split.rows)
         mean, std = self._normalisation(drawn.not_held_out)
         self.spec = ImageSpec(
             num_classes=len(kept),
@@ -238,28 +241,29 @@ class ImageDataModule(pl.LightningDataModule):
             f"data.classes=[{','.join(map(str, self.classes))}]" if self.classes else "its classes"
         )
         raise UserError(
-            f"{what} has no image of {kept}: expected one or more; type data.classes=[…] with classes "
-            "that it has images of"
+            f"{what} has no image of {kept}: expected one or more; type data.classes=[…] with "
+            "classes that have images in it"
         )
 
     def see_as(self, spec: ImageSpec) -> None:
-        """From now on size and normalise images as `spec` says, a checkpoint's for one, in place of
-        this data's own. Call it after `setup`, for the same classes in the same order.
+        """From now on, resize and normalise images by `spec`, for example that of a checkpoint.
+
+        Call this method after `setup`. The spec must have the same classes in the same order.
 
         Raises:
-            UserError: it is of images with another number of channels.
+            UserError: The spec has another number of channels.
         """
         assert spec.class_names == self.spec.class_names
         if spec.channels != self._format.channels:
             raise UserError(
-                f"the images of this data are {COLOURS[self._format.channels]}, expected "
-                f"{COLOURS[spec.channels]} ones: type data_dir=<where the data it was trained on lies>"
+                f"the images of this dataset are {COLOURS[self._format.channels]}, expected "
+                f"{COLOURS[spec.channels]}: type data_dir=<the folder of the training data>"
             )
         self.spec = spec
         self.batches.see_as(spec)
 
     def _load(self) -> None:
-        """Parts and class names, from the cache, from memory, or as lists of files."""
+        """Load parts and class names from the cache, from memory, or as lists of files."""
         if hasattr(self, "_parts"):
             return
         self._parts: dict[str, Stored | Files]
@@ -280,7 +284,7 @@ class ImageDataModule(pl.LightningDataModule):
             left_out = image_cache.unreadable(folder)
             if left_out:
                 listed = folder / image_cache.UNREADABLE
-                self._remarks.append(f"{len(left_out):,} unreadable files left out ({listed})")
+                self._remarks.append(f"{len(left_out):,} unreadable files skipped ({listed})")
             self._parts = dict(parts)
             self._identity = image_cache.identity(folder)
         else:
@@ -295,22 +299,25 @@ class ImageDataModule(pl.LightningDataModule):
             self._format = PixelFormat(height, width, channels, presize=False)
             if self.presize not in (None, height):
                 raise UserError(
-                    f"data.presize={self.presize}: this dataset holds pixels, not files, and keeps "
-                    f"its {width}×{height}: leave data.presize out"
+                    f"data.presize={self.presize}: this dataset contains {width}×{height} pixels, "
+                    "not image files; remove data.presize"
                 )
 
     def _checked_read(self) -> Source:
         source = self.read()
         splits.kept_labels(
             source.class_names, self.classes
-        )  # a class that is not there is said before decoding
+        )  # report an unknown class before decoding
         for name, part in source.parts().items():
             check_labels(part, len(source.class_names), name)
         return source
 
     def _cache_key(self) -> str:
-        """Of what decides the pixels and labels that the cache holds: files, by their names, sizes and
-        times, the class that reads them, and its arguments. The same where the folder has moved."""
+        """Return a key for everything that determines the cached pixels and labels.
+
+        This includes the files (by name, size and modification time), the class that reads them,
+        and its arguments. The key stays the same if the folder moves.
+        """
         files = [str(path) for path in self.source_files()]
         folder = common_folder(files)
         readers = [
@@ -323,32 +330,35 @@ class ImageDataModule(pl.LightningDataModule):
         return image_cache.fingerprint(folder, files, readers, settings)
 
     def pixel_format(self, source: Source) -> PixelFormat:
-        """Size and channels of a dataset of files; one that knows them need not look."""
+        """Determine size and channels of a dataset of files; a subclass may return known ones."""
         assert isinstance(source.train, Files)
         return probe(source.train.paths, self.presize, skip_unreadable=self.skip_unreadable)
 
     def _normalisation(
         self, rows: NDArray[np.int64]
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel: of these rows of the training part, or fixed."""
+        """Return mean and standard deviation per channel: fixed, or of these training rows."""
         if self.normalize != "dataset":
             return fixed_statistics(self.normalize, self._format.channels)
         part = self._parts["train"]
         if not isinstance(part, Stored):
             raise UserError(
-                "data.normalize=dataset needs the cache that data.cache=false leaves out: "
+                "data.normalize=dataset requires the cache, but data.cache=false disables it: "
                 "type data.normalize=imagenet"
             )
         if len(rows) == len(part.labels):
             return statistics(part.histogram)
         return statistics(histogram(part.images, rows))
 
-    # What a run asks ----------------------------------------------------------------------------
+    # Facts for a run ----------------------------------------------------------------------------
 
     @property
     def fingerprint(self) -> str:
-        """Tells the content of this data, its classes and its splits from other data, wherever and
-        whenever its files were written; 16 hexadecimal digits."""
+        """16 hexadecimal digits that identify the content, the classes and the splits of this
+        dataset.
+
+        They do not depend on the location or the modification times of the files.
+        """
         stored = (*self.stored_size, self._format.channels)
         digest = hashlib.sha256(f"{self._content()}{self.spec.class_names}{stored}".encode())
         for name in sorted(self.splits):
@@ -356,7 +366,7 @@ class ImageDataModule(pl.LightningDataModule):
         return digest.hexdigest()[:16]
 
     def _content(self) -> str:
-        """The identity of all images and labels; the cache knows it, else they are looked at once."""
+        """Return the identity of all images and labels, from the cache or else computed once."""
         if self._identity is None:
             parts = {
                 name: Arrays(part.images, part.labels) if isinstance(part, Stored) else part
@@ -371,11 +381,11 @@ class ImageDataModule(pl.LightningDataModule):
         return self._identity
 
     def part(self, split: str) -> Stored | Files:
-        """What a split's images are taken from; `splits[split].rows` says which of them."""
+        """Return the part that contains a split's images; `splits[split].rows` are their rows."""
         return self._parts[self.splits[split].part]
 
     def stored_images(self, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Some images of a split by their numbers in it, as stored: (B, H, W, C) uint8."""
+        """Return stored images of a split by their positions in it: (B, H, W, C) uint8."""
         part, rows = self.part(split), self.splits[split].rows[positions]
         if isinstance(part, Stored):
             return part.images[rows]
@@ -383,11 +393,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """Height and width of the images as stored, which `data.size` may change."""
+        """Height and width of the stored images, before `data.size` resizes them."""
         return self._format.height, self._format.width
 
     def source_paths(self, part: str) -> Sequence[Path] | None:
-        """The file of each row of a part; None where the dataset holds pixels."""
+        """Return the file of each row of a part; None if the dataset contains pixels."""
         found = self.read().parts()[part]
         if not isinstance(found, Files):
             return None
@@ -395,18 +405,18 @@ class ImageDataModule(pl.LightningDataModule):
         return found.paths if kept is None else [found.paths[row] for row in kept]
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """The labels (M,) of a split's images, in their order."""
+        """Return the labels (M,) of a split's images, in order."""
         chosen = self.splits[split]
         labels: NDArray[np.int64] = self._relabel[self._parts[chosen.part].labels[chosen.rows]]
         return labels
 
     def majority_accuracy(self, split: str) -> float:
-        """What always answering with a split's most frequent class scores on it."""
+        """Return the accuracy of the majority-class baseline on a split."""
         counts = np.bincount(self.labels(split), minlength=self.spec.num_classes)
         return float(counts.max() / counts.sum())
 
     def describe(self) -> str:
-        """One line on which images train, validate and test."""
+        """Describe the training, validation and test sets in one line."""
         parts = []
         for name in ("train", "val", "test"):
             if name in self.splits:
@@ -419,32 +429,32 @@ class ImageDataModule(pl.LightningDataModule):
     # Batches ------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
-        """Every training image once an epoch; `trainer.overfit_batches` repeats the same few."""
+        """Load every training image once per epoch, or a few with `trainer.overfit_batches`."""
         return self.batches.loader("train", training=True, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
-        """Every validation image exactly once."""
+        """Load every validation image exactly once."""
         return self.batches.loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """The images that `batches.score` chose, each exactly once, without augmentation."""
+        """Load the images that `batches.score` chose, each exactly once, without augmentation."""
         return self.batches.scored()
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Straight copies, asynchronous from pinned memory."""
+        """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment in training, then scale and normalise, on the device."""
+        """Augment in training, then scale and normalise on the device."""
         trainer = self.trainer
         training = trainer is not None and trainer.training
         batch = self.batches.to_network(batch, training=training, epoch=self.batches.epoch)
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
-            batch = trainer.precision_plugin.convert_input(batch)  # Lightning has seen bytes only
+            batch = trainer.precision_plugin.convert_input(batch)  # not done by Lightning for bytes
         return batch
 
 

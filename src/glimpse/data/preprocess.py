@@ -1,7 +1,7 @@
-"""From stored pixels to what a network sees: sized, scaled to [0, 1], normalised.
+"""Preprocessing of stored pixels for a network: resize, scale to [0, 1], normalise.
 
-Everything that is known of it stands in the `ImageSpec`, so that a checkpoint or an exported network
-needs no dataset to read an image as its training did.
+The `ImageSpec` contains all parameters, so that a checkpoint or an exported network needs no
+dataset to preprocess an image as in training.
 """
 
 import torch
@@ -15,7 +15,7 @@ class Preprocess(nn.Module):
     """(B, C, H, W) uint8 images of any size to (B, C, height, width) float32, normalised.
 
     Args:
-        spec: whose size and statistics to bring them to.
+        spec: The spec with the target size and the statistics.
     """
 
     mean: Tensor
@@ -32,7 +32,7 @@ class Preprocess(nn.Module):
         return self.normalised(resized(images, self.size))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """The same without the sizing. In place: a CPU is slower at fetching memory than at arithmetic."""
+        """Preprocess without resizing. In place, because memory access dominates on a CPU."""
         values = images.float()
         if self.is_plain:
             return values.div_(255)

@@ -1,12 +1,13 @@
-"""Processes that decode, started without running the user's script again.
+"""Start decoding processes without running the user's script again.
 
-Where a process does not begin as a copy of its parent (macOS, Windows, Python 3.14), multiprocessing
-imports the main module into it, so that a script without `if __name__ == "__main__":` would train again
-in each, and one from standard input could not be found. What decodes is this package's own and needs
-nothing of that script, so it is hidden while a process starts. joblib's loky can do without the main
-module as well, but is private to joblib, and torch's DataLoader cannot use it.
+On platforms where a process does not start as a copy of its parent (macOS, Windows, Python 3.14),
+multiprocessing imports the main module into it. A script without `if __name__ == "__main__":` would
+then train again in each process, and a script from standard input could not be found. The decoding
+code is part of this package and needs nothing from that script, so the script is hidden while a
+process starts. joblib's loky also works without the main module, but it is private to joblib, and
+torch's DataLoader cannot use it.
 
-Nothing here imports torch: the processes that decode start quickly.
+This module does not import torch, so that decoding processes start quickly.
 """
 
 import multiprocessing
@@ -27,8 +28,10 @@ _one_at_a_time = threading.RLock()
 
 @contextmanager
 def without_main_module() -> Iterator[None]:
-    """While a process is started: what multiprocessing sees of the main module says neither its file
-    nor its name. Its content stays, for what other threads may pickle meanwhile."""
+    """Hide the file and the name of the main module from multiprocessing while a process starts.
+
+    The content of the module remains, because other threads may pickle it in the meantime.
+    """
     with _one_at_a_time:
         main = sys.modules["__main__"]
         stand_in = types.ModuleType("__main__")
@@ -59,7 +62,7 @@ if sys.platform != "win32":
     class _ForkServed(context.ForkServerProcess):
         @staticmethod
         def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802
-            with without_main_module():  # the server too would import it
+            with without_main_module():  # the server would import it too
                 return context.ForkServerProcess._Popen(process_obj)
 
     class _ForkServerContext(context.ForkServerContext):
@@ -69,15 +72,18 @@ if sys.platform != "win32":
 
 
 def decoding_context(method: str | None = None) -> BaseContext:
-    """multiprocessing's context of a start method, None for its own choice, whose processes do not
-    run the script again."""
+    """Return a multiprocessing context whose processes do not run the user's script again.
+
+    Args:
+        method: A start method; None for multiprocessing's default.
+    """
     method = method or multiprocessing.get_start_method()
     return _CONTEXTS.get(method) or multiprocessing.get_context(method)
 
 
 def ended_unexpectedly() -> UserError:
-    """For when a decoding process is gone; why, it cannot say."""
+    """Return the error for a decoding process that ended for an unknown reason."""
     return UserError(
-        "a decoding process ended unexpectedly, killed perhaps for want of memory: run again; "
-        "data.num_workers=1 takes the least memory"
+        "a decoding process ended unexpectedly, possibly because memory ran out: run the same "
+        "command again, or type data.num_workers=1 to use less memory"
     )

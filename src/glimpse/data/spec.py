@@ -1,7 +1,8 @@
-"""What a network must know of a dataset, and what a dataset's file hands to the base module.
+"""The interfaces between datasets and networks, and between datasets and their base class.
 
-`ImageSpec` is the only owner of the class count, the image size and the input statistics; networks
-are built from it. `Source` is what `read()` of a dataset returns: pixels or files, with labels.
+`ImageSpec` is the only source of the number of classes, the image size and the input statistics;
+networks are built from it. `Source` is the return type of a dataset's `read()`: pixels or files,
+with labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,9 @@ COLOURS = {1: "grey", 3: "RGB"}  # by number of channels
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The shape and the meaning of a dataset's images.
+    """The shape, the classes and the statistics of a dataset's images.
 
-    `mean` and `std` are per channel, of pixels scaled to [0, 1]; 0 and 1 leave the scaling alone.
+    `mean` and `std` are per channel, for pixels scaled to [0, 1]; 0 and 1 apply no normalisation.
     """
 
     num_classes: int
@@ -33,12 +34,12 @@ class ImageSpec:
     std: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data, for checkpoints that load with `weights_only=True`."""
+        """Convert to plain data, for checkpoints that load with `weights_only=True`."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ImageSpec":
-        """The inverse of `as_dict`."""
+        """Invert `as_dict`."""
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
@@ -47,7 +48,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images that a format holds as pixels: (N, H, W, C) uint8, with labels (N,) int64."""
+    """Images stored as pixels: (N, H, W, C) uint8, with labels (N,) int64."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -55,7 +56,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Images that are files to decode, with labels (N,) int64."""
+    """Images stored as files to decode, with labels (N,) int64."""
 
     paths: Sequence[Path]
     labels: NDArray[np.int64]
@@ -66,10 +67,10 @@ Part = Arrays | Files
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as its authors divided it.
+    """A dataset with its official parts.
 
-    `heldout` is the official labelled set beside the training set, where there is one; `test` a
-    third labelled set, where there is one. Labels index `class_names`.
+    `heldout` is the official held-out set, if there is one, and `test` is a third labelled set, if
+    there is one. Labels index `class_names`.
     """
 
     class_names: tuple[str, ...]
@@ -78,16 +79,17 @@ class Source:
     test: Part | None = None
 
     def parts(self) -> dict[str, Part]:
-        """The parts that exist, by name."""
+        """Return the existing parts by name."""
         named = {"train": self.train, "heldout": self.heldout, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
 
 def check_labels(part: Part, num_classes: int, what: str) -> None:
-    """Every image has a label, and every label is the index of a class.
+    """Check that every image has a label and that every label is the index of a class.
 
     Raises:
-        UserError: giving both numbers, or naming the first label that is not.
+        UserError: The numbers differ (the message gives both), or a label is invalid (the message
+            gives the first one).
     """
     num_images = len(part.paths if isinstance(part, Files) else part.images)
     if len(part.labels) != num_images:

@@ -1,9 +1,9 @@
-"""Which classes are kept, and which of their images train, validate and test.
+"""The selection of classes, and the split into training, validation and test sets.
 
-The parts are drawn from `split_seed`, stratified by class. With `val_fraction` above 0, a part of
-the training set validates and the official held-out set tests; with 0, that set validates. A third
-labelled set tests in either case. A dataset without a held-out set gives up `test_fraction` of its
-images.
+Random splits are drawn with `split_seed` and stratified by class. If `val_fraction` is above 0, a
+fraction of the training set is the validation set, and the official held-out set is the test set.
+If it is 0, the official held-out set is the validation set. A third labelled set is the test set in
+either case. In a dataset without a held-out set, `test_fraction` of the images are held out.
 """
 
 import difflib
@@ -19,19 +19,19 @@ from glimpse.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a part form the training, validation or test set: rows (M,) int64."""
+    """The images of a part that form the training, validation or test set: rows (M,) int64."""
 
     part: str
     rows: NDArray[np.int64]
-    origin: str  # for people: where these images come from
+    origin: str  # the origin of these images, as text for users
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The splits by name, and what else follows from them.
+    """The splits by name, with the images that statistics may use and remarks for users.
 
-    `not_held_out` are the images, of all classes, that statistics may be taken of: (M,) rows of the
-    training part. `remarks` are for people.
+    `not_held_out` are the images of all classes that statistics may use, as (M,) rows of the
+    training part.
     """
 
     splits: dict[str, Split]
@@ -40,10 +40,10 @@ class Drawn:
 
 
 def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int]:
-    """The labels that `data.classes` keeps of a dataset with these class names, in its order.
+    """Return the labels of the classes in `data.classes`, in the same order.
 
     Raises:
-        UserError: a class is not there, is named twice, or is the only one.
+        UserError: A class does not exist, is listed twice, or is the only one.
     """
     if classes is None:
         return list(range(len(names)))
@@ -53,7 +53,7 @@ def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
             raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
     if len(set(map(str, classes))) < max(2, len(classes)):
-        raise UserError(f"data.classes={list(classes)}: expected two or more, each once")
+        raise UserError(f"data.classes={list(classes)}: expected two or more different classes")
     return [list(names).index(str(name)) for name in classes]
 
 
@@ -65,23 +65,27 @@ def draw(
     test_fraction: float,
     seed: int,
 ) -> Drawn:
-    """Divide a dataset.
+    """Split a dataset into training, validation and test sets.
 
     Args:
-        labels: (N,) of the training part.
-        kept: for each part that there is ("train", "heldout", "test"), the rows of the classes kept.
-        val_fraction: of the training images; of all images where a held-out set is drawn too.
-        test_fraction: of all images, where there is no held-out part.
-        seed: draws both.
+        labels: (N,), the labels of the training part.
+        kept: For each existing part ("train", "heldout", "test"), the rows of the selected classes.
+        val_fraction: Fraction of the training images, or of all images if a held-out set is drawn
+            too.
+        test_fraction: Fraction of all images, used if there is no held-out part.
+        seed: Seed for both random splits.
 
     Raises:
-        UserError: the fractions leave nothing, or too little for every class.
+        UserError: The fractions leave no training images, or too few images of a class.
     """
     train, whole = kept["train"], np.arange(len(labels))
     if "heldout" in kept:
         heldout = Split("heldout", kept["heldout"], "the official held-out set")
     elif test_fraction + val_fraction >= 1:
-        raise UserError("data.test_fraction and data.val_fraction leave nothing to train on")
+        raise UserError(
+            f"data.test_fraction={test_fraction:g} and data.val_fraction={val_fraction:g} leave no "
+            "training images: expected a sum below 1; type smaller fractions"
+        )
     elif test_fraction > 0:
         train, rows = _stratified(train, labels, test_fraction, "test_fraction", seed)
         heldout = Split("train", rows, f"{test_fraction:.0%} of all images, split_seed {seed}")
@@ -101,7 +105,7 @@ def draw(
     if third and not is_drawn:
         remarks.append(
             f"{len(heldout.rows):,} of the official validation set unused "
-            "(data.val_fraction=0 validates with them)"
+            "(data.val_fraction=0 uses them for validation)"
         )
     splits = {"val": val, "test": third or heldout, "train": _training(train, whole)}
     return Drawn(splits, whole, remarks)
@@ -114,8 +118,8 @@ def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
 def _stratified(
     rows: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, key: str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows without, and with, a drawn fraction of each class."""
-    from sklearn.model_selection import train_test_split  # half a second, only where needed
+    """Return the remaining rows and a random fraction of the rows of each class."""
+    from sklearn.model_selection import train_test_split  # takes half a second to import
 
     size = math.ceil(round(fraction * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
     try:

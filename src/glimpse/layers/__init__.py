@@ -1,1 +1,1 @@
-"""What several networks are built from."""
+"""Layers shared by several networks."""

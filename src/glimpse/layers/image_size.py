@@ -1,4 +1,4 @@
-"""What convolution and pooling leave of an image, and the error for an image they use up."""
+"""The image size after convolution and pooling, and the error for images that are too small."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,37 +7,38 @@ from glimpse.errors import UserError
 
 
 class ImageTooSmallError(UserError):
-    """The network's layers shrink the image to nothing."""
+    """The image is smaller than the network's minimum size."""
 
 
 def valid(kernel: int) -> Callable[[int], int]:
-    """The side left by a convolution without padding."""
+    """Return a function that maps a side to the side after a convolution without padding."""
     return lambda side: side - kernel + 1
 
 
 def halve(side: int) -> int:
-    """The side left by 2×2 max pooling."""
+    """Return the side after 2×2 max pooling."""
     return side // 2
 
 
 def shrunk(side: int, steps: Sequence[Callable[[int], int]]) -> int:
-    """The side left after all steps; 0 or less if nothing is left."""
+    """Return the side after all steps; 0 if nothing is left."""
     for step in steps:
         side = max(0, step(side))
     return side
 
 
 def require(spec: ImageSpec, steps: Sequence[Callable[[int], int]], model: str) -> tuple[int, int]:
-    """The height and width that the steps leave of the spec's images.
+    """Return the height and width of the spec's images after all steps.
 
     Raises:
-        ImageTooSmallError: nothing is left; the message names the smallest size that works.
+        ImageTooSmallError: Nothing is left of the image; the message states the minimum size.
     """
     left = shrunk(spec.height, steps), shrunk(spec.width, steps)
     if min(left) < 1:
         smallest = next(side for side in range(1, 10_000) if shrunk(side, steps) >= 1)
         raise ImageTooSmallError(
-            f"{model} takes images of {smallest}×{smallest} or larger, these are "
-            f"{spec.height}×{spec.width}: type model=convnet (from 8×8) or model=linear"
+            f"the images are {spec.height}×{spec.width}, but {model} needs "
+            f"{smallest}×{smallest} or larger: type model=convnet (8×8 or larger) or "
+            "model=linear (any size)"
         )
     return left

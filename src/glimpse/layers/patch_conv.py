@@ -1,12 +1,14 @@
-"""A 3×3 convolution by matrix products, where they are faster: on a CPU, for many channels on small maps.
+"""A 3×3 convolution that uses matrix products where they are faster: on a CPU, for many channels on
+small maps.
 
-oneDNN's weight gradient of 512 -> 1024 channels on 4×4 maps takes several times what its arithmetic
-needs. Nine shifted copies of the map beside each other and one matrix product are the same function
-(Chellapilla et al. 2006, High Performance Convolutional Neural Networks, section 3.1). In bf16 the
-whole layer is computed so on maps of at most 16 pixels. In fp32 it is the weight gradient alone, from
-512×512 kernels on (906 ms become 370 for the layer above and 250 images, on two cores of an AMD Zen 3):
-oneDNN's other two products are fast. Elsewhere, and on GPUs, it is PyTorch's convolution: on large maps
-the copies cost more than they save.
+oneDNN's weight gradient for 512 -> 1024 channels on 4×4 maps takes several times as long as its
+arithmetic requires. Concatenating nine shifted copies of the map and multiplying once computes the
+same function (Chellapilla et al. 2006, High Performance Convolutional Neural Networks, section
+3.1). In bf16, the whole layer is computed this way on maps of at most 16 pixels. In fp32, only the
+weight gradient is, from 512×512 kernels on, because oneDNN's other two products are fast. (For the
+layer above and 250 images, this reduces the time from 906 ms to 370 ms on two cores of an AMD Zen
+3.) In all other cases, and on GPUs, the layer uses PyTorch's convolution: on large maps the copies
+cost more than they save.
 """
 
 from typing import Any
@@ -17,14 +19,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-MAX_PIXELS = 16  # of a map in bf16; on 8×8 the product is slower already
+MAX_PIXELS = 16  # per map in bf16; on 8×8 maps the matrix product is already slower
 MAX_PIXELS_FP32 = 64
 MIN_KERNELS_FP32 = 512 * 512  # outputs times inputs
-PATCH_VALUES = 2**22  # gathered at a time in fp32: 16 MiB
+PATCH_VALUES = 2**22  # values gathered at a time in fp32: 16 MiB
 
 
 class PatchConv2d(nn.Conv2d):
-    """3×3, stride 1, padding 1, with the parameters and checkpoint keys of `nn.Conv2d`."""
+    """A 3×3 convolution, stride 1, padding 1, with the parameters and state keys of `nn.Conv2d`."""
 
     def __init__(self, num_inputs: int, num_outputs: int, *, bias: bool = True) -> None:
         super().__init__(num_inputs, num_outputs, 3, padding=1, bias=bias)
@@ -35,7 +37,7 @@ class PatchConv2d(nn.Conv2d):
         if images.device.type != "cpu":
             return super().forward(images)
         if images.dtype == torch.bfloat16 and num_pixels <= MAX_PIXELS:
-            # (num_outputs, 9·C), free channels-last
+            # (num_outputs, 9·C), a view if the weights are channels-last
             weight = self.weight.permute(0, 2, 3, 1).flatten(1)
             return F.linear(_patches(images), weight, self.bias).permute(0, 3, 1, 2)
         if (
@@ -52,7 +54,7 @@ class PatchConv2d(nn.Conv2d):
 
 
 class _Convolution(torch.autograd.Function):
-    """PyTorch's but for the gradient of the weight."""
+    """PyTorch's convolution with a different computation of the weight gradient."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _patches(images: Tensor) -> Tensor:
-    """(B, C, H, W) to what a 3×3 kernel sees at each pixel: (B, H, W, 9·C)."""
+    """Gather the 3×3 neighbourhood of each pixel: (B, C, H, W) to (B, H, W, 9·C)."""
     _, _, height, width = images.shape
     padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (B, H+2, W+2, C)
     shifted = [

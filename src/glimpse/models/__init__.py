@@ -1,1 +1,4 @@
-"""Networks: one architecture a file, plain nn.Module, sized by ImageSpec, logits out."""
+"""Networks. Each file defines one architecture as an nn.Module, built from an ImageSpec.
+
+All networks return logits.
+"""

@@ -2,13 +2,16 @@
 
 Source: S. Keydana, Deep Learning and Scientific Computing with R torch, ch. 15: five 3×3
 convolutions, 3 -> 64 -> 128 -> 256 -> 512 -> 1024, and a classifier of 1024 -> 1024 -> 1024 ->
-classes; 8,574,792 parameters on Tiny ImageNet. The later chapter's batch norm and dropout are
-options. Two things differ from the text and change no output: ReLU comes after max pooling, which is
-the same function on a quarter of the values, and a pooling that would leave nothing is left out, so
-that images down to 8×8 work. A third does: weights start as He et al. 2015 (Delving Deep into
-Rectifiers, equation 10) draw them. PyTorch's default shrinks the signal by three in every layer; eight
-layers on, images differ by a ten-thousandth, and with Adam at 1e-3 the units of a layer often die
-before anything is learnt (seeds 0 and 1 on Tiny ImageNet stayed at chance for the whole first epoch).
+classes; 8,574,792 parameters on Tiny ImageNet. The batch norm and dropout of the later chapter are
+options.
+
+Two differences from the text leave the output unchanged: ReLU follows max pooling, which computes
+the same function on a quarter of the values, and a pooling that would leave nothing is omitted, so
+that images down to 8×8 work. A third difference changes it: weights are initialised as in He et al.
+2015 (Delving Deep into Rectifiers, equation 10). With PyTorch's default, the signal shrinks by a
+factor of three in every layer. After eight layers, images differ by a ten-thousandth, and with Adam
+at 1e-3 the units of a layer often die before the network learns anything (with seeds 0 and 1 on
+Tiny ImageNet, accuracy stayed at chance for the whole first epoch).
 """
 
 import itertools
@@ -25,11 +28,11 @@ class ConvNet(nn.Module):
     """(B, C, H, W) to logits (B, num_classes), for images of 8×8 or larger.
 
     Args:
-        spec: of the images.
-        widths: channels of each convolution; 2×2 max pooling follows all but the last.
-        hidden: units of the classifier's two hidden layers.
-        batch_norm: normalise after each convolution and hidden layer.
-        dropout: probability of dropping a channel after each block, or a hidden unit.
+        spec: The spec of the images.
+        widths: Output channels of each convolution; 2×2 max pooling follows all but the last.
+        hidden: Units of the classifier's two hidden layers.
+        batch_norm: Whether batch norm follows each convolution and hidden layer.
+        dropout: Probability of dropping a channel after each block, or a hidden unit.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class ConvNet(nn.Module):
         channels = [spec.channels, *widths]
         blocks: list[nn.Module] = []
         for i, (num_inputs, num_outputs) in enumerate(itertools.pairwise(channels)):
-            # A convolution's bias does nothing in front of batch norm.
+            # A bias before batch norm has no effect.
             blocks.append(PatchConv2d(num_inputs, num_outputs, bias=not batch_norm))
             if i < len(widths) - 1 and side >= 2:
                 blocks.append(nn.MaxPool2d(2))

@@ -1,8 +1,8 @@
 """A first convnet without padding: three convolutions, one linear layer.
 
 Source: S. Keydana, Deep Learning and Scientific Computing with R torch, ch. 15: 1 -> 16 -> 32 -> 64
-channels on a 1×64×64 image, 2304 -> 3; 30,211 parameters. The width after flattening follows from
-the image's size.
+channels on a 1×64×64 image, 2304 -> 3; 30,211 parameters. The width of the linear layer depends on
+the image size.
 """
 
 import itertools
@@ -22,7 +22,7 @@ class ConvNetTemplate(nn.Module):
         channels = (spec.channels, 16, 32, 64)
         blocks: list[nn.Module] = []
         for num_inputs, num_outputs in itertools.pairwise(channels):
-            # ReLU after pooling is the same function on a quarter of the values.
+            # ReLU after pooling computes the same function on a quarter of the values.
             blocks += [
                 nn.Conv2d(num_inputs, num_outputs, 3),
                 nn.MaxPool2d(2),

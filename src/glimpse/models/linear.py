@@ -1,4 +1,4 @@
-"""The baseline: one linear layer on the pixels, which is multinomial logistic regression.
+"""The baseline: multinomial logistic regression, one linear layer on the pixels.
 
 Source: P. Chodrow, Machine Learning Notes, ch. 13 (784 -> 26: 20,410 parameters).
 """
@@ -9,7 +9,7 @@ from glimpse.data.spec import ImageSpec
 
 
 class Linear(nn.Module):
-    """Flatten, then one linear layer: (B, C, H, W) to logits (B, num_classes)."""
+    """Flatten the image and apply one linear layer: (B, C, H, W) to logits (B, num_classes)."""
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """Fully connected networks on the pixels.
 
-Source: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7: widths 512
-(1,574,402 parameters on two classes of CIFAR-10) and 1024, 512, 128 (3,737,474). The book ends in
-LogSoftmax with the negative log-likelihood; here logits come out, and the loss does the rest.
+Source: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7: widths 512 (1,574,402
+parameters on two classes of CIFAR-10) and 1024, 512, 128 (3,737,474). The book's network ends in
+LogSoftmax and trains with the negative log-likelihood; this one returns logits, and the loss
+includes the softmax.
 """
 
 import itertools
@@ -17,11 +18,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class MLP(nn.Module):
-    """Flatten, hidden layers of `widths` units, then a linear layer to the classes.
+    """Fully connected layers: (B, C, H, W) to logits (B, num_classes).
 
     Args:
-        spec: of the images, (B, C, H, W).
-        widths: units of each hidden layer.
+        spec: The spec of the images.
+        widths: Units of each hidden layer.
         activation: "tanh" or "relu", after each hidden layer.
     """
 

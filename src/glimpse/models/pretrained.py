@@ -1,12 +1,13 @@
-"""Architectures of torchvision and timm, with their published weights, a file's, or none.
+"""Architectures of torchvision and timm, with published weights, weights from a file, or random
+ones.
 
-Sources: torchvision.models (those that classify) and timm (Wightman 2019, PyTorch Image Models).
-A network is divided where it decides: `backbone` makes features of images, `head` is its last layer,
-sized from the data. Building it reads no weights; `load_weights` does, once, when a run starts, so
-that a run that is resumed or looked at later needs nothing but its checkpoint.
+Sources: the classification networks of torchvision.models, and timm (Wightman 2019, PyTorch Image
+Models). A network consists of two parts: `backbone` computes features of the images, and `head`,
+its last layer, is sized from the data. The constructor reads no weights; `load_weights` reads them
+once, at the start of a run, so that a resumed or inspected run needs only its checkpoint.
 
-Left out: auxiliary classifiers (googlenet, inception_v3), the ReLU that squeezenet has behind its
-last layer, and networks with several heads. Architectures made for one image size take that size.
+Left out: auxiliary classifiers (googlenet, inception_v3), the ReLU after squeezenet's last layer,
+and networks with several heads. Architectures for a fixed image size accept only that size.
 """
 
 import difflib
@@ -25,8 +26,9 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import ImageTooSmallError
 
-# Their weights are TensorFlow's; where torchvision builds them with weights, the network itself goes
-# over to these statistics. We build without, and do it in the one place where we do it for all.
+# The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
+# network converts its input to these statistics. We build them without weights and convert the
+# input in `Pretrained`, as for all architectures.
 TENSORFLOW_STATISTICS = {"googlenet": (0.5, 0.5, 0.5), "inception_v3": (0.5, 0.5, 0.5)}
 SIDES = (
     16,
@@ -44,16 +46,16 @@ SIDES = (
     448,
     512,
     518,
-)  # tried, for the error
+)  # candidate sizes for the error message
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as its library builds it, with random weights, and what its published ones are.
+    """A network as its library builds it, with random weights, and its published weights.
 
-    `head` names the layer that makes the logits. `mean` and `std` are per channel, of pixels in
-    [0, 1], as the published weights expect them. `fetch` returns these, from the library's cache or
-    from `origin`.
+    `head` names the layer that computes the logits. `mean` and `std` are the statistics per
+    channel, of pixels in [0, 1], that the published weights expect. `fetch` returns these weights
+    from the library's cache or from `origin`.
     """
 
     network: nn.Module
@@ -65,22 +67,24 @@ class Architecture:
 
 
 class Pretrained(nn.Module):
-    """(B, C, H, W) grey or RGB images, or features (B, F) of them, to logits (B, num_classes).
+    """(B, C, H, W) grey or RGB images, or their features (B, F), to logits (B, num_classes).
 
-    Images come normalised as the dataset has them; `scale` and `shift` make of that what the weights
-    expect. Grey images meet a first layer whose weights are summed over its three channels: this
-    equals feeding the image three times, normalised with the mean over channels of the weights'
-    statistics.
+    The input is normalised with the dataset's statistics; `scale` and `shift` convert it to the
+    statistics that the weights expect. For grey images, the weights of the first layer are summed
+    over its three input channels. This equals repeating the image three times, normalised with the
+    mean over channels of the weights' statistics.
 
     Args:
-        spec: of the images.
-        architecture: a name of torchvision's, else of timm's; `timm/<name>` where both have it.
-        weights: "default" are the ones its library recommends; "none" leaves random ones; else a
-            file (.pth or .safetensors) with a state dict, layers named as the library names them.
+        spec: The spec of the images.
+        architecture: A name in torchvision, else in timm; `timm/<name>` selects timm if both have
+            it.
+        weights: "default" for the weights that the library recommends, "none" for random weights,
+            or a file (.pth or .safetensors) with a state dict whose layers are named as in the
+            library.
 
     Raises:
-        UserError: there is no such architecture.
-        ImageTooSmallError: it does not take images of this size.
+        UserError: The architecture does not exist.
+        ImageTooSmallError: The architecture does not accept images of this size.
     """
 
     scale: Tensor
@@ -92,8 +96,8 @@ class Pretrained(nn.Module):
         super().__init__()
         if spec.channels not in (1, 3):
             raise UserError(
-                f"model=pretrained takes grey or RGB images, these have {spec.channels} channels: "
-                "type model=convnet"
+                f"the images have {spec.channels} channels, but model=pretrained expects grey or "
+                "RGB images: type model=convnet"
             )
         self.architecture = architecture
         self.weights = weights
@@ -111,7 +115,7 @@ class Pretrained(nn.Module):
         self.register_buffer("scale", scale.view(1, -1, 1, 1))
         self.register_buffer("shift", shift.view(1, -1, 1, 1))
         self.num_features = self._count_features(spec)
-        # Where the last layer is a 1×1 convolution before the pooling, a linear one after it.
+        # If the last layer is a 1×1 convolution before the pooling, use a linear layer after it.
         linear = isinstance(head, nn.Linear)
         self.head = head if linear else nn.Linear(self.num_features, spec.num_classes)
 
@@ -121,23 +125,23 @@ class Pretrained(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to what the head reads, (B, F)."""
+        """Compute the input of the head: (B, C, H, W) to (B, F)."""
         if self.weights != "none":
             images = torch.addcmul(self.shift, images, self.scale)
         features: Tensor = self.backbone(images)
         return features
 
     def _count_features(self, spec: ImageSpec) -> int:
-        """F, from one black image in evaluation mode."""
+        """Determine F from one black image in evaluation mode."""
         found = self._try(spec.channels, spec.height, spec.width)
         if isinstance(found, int):
             return found
         takes = [side for side in SIDES if isinstance(self._try(spec.channels, side, side), int)]
         which = f"of {takes[0]}×{takes[0]}" if takes else "of another size"
         raise ImageTooSmallError(
-            f"{self.architecture} takes images {which}, these are {spec.height}×{spec.width} "
-            f"({str(found).splitlines()[0]}): type data.size={takes[0] if takes else 224}, or "
-            "model.architecture=resnet18, which takes any"
+            f"the images are {spec.height}×{spec.width}, but {self.architecture} expects images "
+            f"{which} ({str(found).splitlines()[0]}): type data.size={takes[0] if takes else 224}, "
+            "or model.architecture=resnet18, which accepts any size"
         )
 
     def _try(self, channels: int, height: int, width: int) -> int | Exception:
@@ -145,17 +149,22 @@ class Pretrained(nn.Module):
         try:
             with torch.no_grad():
                 features = self.backbone(torch.zeros(1, channels, height, width))
-        except (RuntimeError, ValueError, AssertionError) as error:  # the libraries check so
+        except (
+            RuntimeError,
+            ValueError,
+            AssertionError,
+        ) as error:  # raised by the libraries' checks
             return error
         finally:
             self.backbone.train()
         return int(features.shape[1])
 
     def load_weights(self) -> None:
-        """Take the weights that `model.weights` names; nothing for none.
+        """Load the weights that `model.weights` names. "none" keeps the random weights.
 
         Raises:
-            UserError: they cannot be had, or do not fit; the first layer that does not is named.
+            UserError: The weights cannot be read or fetched, or do not fit the network; the message
+                names the first layer that does not fit.
         """
         if self.weights == "none":
             return
@@ -169,13 +178,13 @@ class Pretrained(nn.Module):
         head = {f"{self._library.head}.{k}": v for k, v in self.head.state_dict().items()}
         if all(k in found and found[k].shape == v.shape for k, v in head.items()):
             wanted |= head
-        else:  # a head for other classes: ours starts from zero, Kolesnikov et al. 2020, section 3.3
+        else:  # another set of classes: a zero head, as in Kolesnikov et al. 2020, section 3.3
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
             found = {k: v for k, v in found.items() if not k.startswith(f"{self._library.head}.")}
         for name, ours in wanted.items():
             if name not in found:
-                if name.endswith("num_batches_tracked"):  # which older files do not have
+                if name.endswith("num_batches_tracked"):  # missing from older files
                     continue
                 raise self._misfit(source, name, "missing", _shape(ours))
             theirs = found[name]
@@ -190,14 +199,14 @@ class Pretrained(nn.Module):
 
     def _misfit(self, source: str, name: str, found: str, expected: str) -> UserError:
         return UserError(
-            f"{source} do not fit {self.architecture}: {name} is {found}, expected {expected}; "
-            "type the model.architecture that they were made for"
+            f"the weights do not fit {self.architecture} ({source}): {name} is {found}, expected "
+            f"{expected}; type model.architecture=<the architecture of these weights>"
         )
 
     def _fetch(self) -> Mapping[str, Tensor]:
         try:
             return self._library.fetch()
-        except Exception as error:  # no network, a wrong checksum, half a file: each library's own
+        except Exception as error:  # no network, wrong checksum, partial file: errors of any type
             message = (str(error).splitlines() or ["no message"])[0]
             reason = f"{type(error).__name__}: {message}"
             raise UserError(
@@ -207,18 +216,18 @@ class Pretrained(nn.Module):
 
 
 def find(architecture: str, num_classes: int) -> Architecture:
-    """An architecture by name, with random weights and this many classes.
+    """Find an architecture by name and build it with random weights and this many classes.
 
     Raises:
-        UserError: neither library has it; the nearest name is told.
+        UserError: Neither library has the architecture; the message suggests the closest name.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if architecture in names:
         return _from_torchvision(architecture, num_classes)
     try:
-        import timm  # seconds, and optional
+        import timm  # optional, and slow to import
     except ImportError:
-        more = "timm, which has more, is not installed: pip install timm"
+        more = "timm has more but is not installed: pip install timm"
     else:
         if timm.is_model(architecture.removeprefix("timm/")):
             return _from_timm(architecture.removeprefix("timm/"), num_classes)
@@ -236,7 +245,7 @@ def _from_torchvision(name: str, num_classes: int) -> Architecture:
     if name in TENSORFLOW_STATISTICS:
         options = {"aux_logits": False, "init_weights": True}
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    if name.startswith("vit_"):  # their position embedding is of one size
+    if name.startswith("vit_"):  # their position embedding has a fixed size
         options = {"image_size": weights.meta["min_size"][0]}
     network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
     layers = dict(network.named_modules())
@@ -260,11 +269,15 @@ def _from_timm(name: str, num_classes: int) -> Architecture:
     head = network.get_classifier()
     names = [n for n, layer in network.named_modules() if layer is head]
     if not names:
-        raise UserError(f"model.architecture={name}: it has several heads, or none to replace")
+        raise UserError(
+            f"model.architecture={name}: it has no single head to replace; choose another one"
+        )
     published: Any = network.pretrained_cfg
 
     def fetch() -> Mapping[str, Tensor]:
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of each new attempt
+        logging.getLogger("huggingface_hub").setLevel(
+            logging.ERROR
+        )  # hide its warnings about retries
         state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
         return state
 
@@ -273,25 +286,26 @@ def _from_timm(name: str, num_classes: int) -> Architecture:
 
 
 def _sum_stem(backbone: nn.Module) -> str:
-    """Make the first convolution read one channel; returns its weight's name."""
+    """Make the first convolution read one channel; return the name of its weight."""
     for name, layer in backbone.named_modules():
         if isinstance(layer, nn.Conv2d):
             layer.weight = nn.Parameter(layer.weight.detach().sum(1, keepdim=True))
             layer.in_channels = 1
             return f"{name}.weight"
-    raise UserError("model=pretrained: this architecture takes no grey images")
+    raise UserError(
+        "model=pretrained: this architecture does not accept grey images; type "
+        "model.architecture=resnet18"
+    )
 
 
 def read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a .safetensors file, or of one that torch.save wrote; runs no code of it.
+    """Read the tensors of a .safetensors file or a torch.save file, without running code from it.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: The file does not exist or does not contain a state dict.
     """
     if not path.is_file():
-        raise UserError(
-            f"model.weights={path}: there is no such file; expected default, none or a file"
-        )
+        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # comes with timm
@@ -303,16 +317,21 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"model.weights={path}: pip install safetensors") from error
     except OSError as error:
         raise UserError(f"model.weights={path}: {error.strerror or error}") from error
-    except Exception as error:  # each format has errors of its own for a file that is not of it
-        raise UserError(f"model.weights={path}: no state dict can be read from it") from error
+    except Exception as error:  # each format has its own errors for a file in another format
+        raise UserError(
+            f"model.weights={path}: the file does not contain a readable state dict; expected a "
+            ".pth or .safetensors file"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         holds = ", ".join(map(str, list(state)[:3])) if isinstance(state, dict) else type(state)
-        raise UserError(f"model.weights={path}: expected a state dict of tensors, it holds {holds}")
+        raise UserError(
+            f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
+        )
     return state
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without auxiliary classifiers; densenet's layers, which files call norm.1, as norm1."""
+    """Drop auxiliary classifiers, and rename densenet's layers from norm.1 to norm1."""
     return {
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): tensor
         for name, tensor in state.items()

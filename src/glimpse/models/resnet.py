@@ -1,9 +1,10 @@
 """Residual networks of basic blocks: ResNet-18, and ResNet-20 to 110 for small images.
 
-Source: He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition, section 4; the order of
-norm, ReLU and convolution is the original one. `stem=small`, a 3×3 convolution without pooling, is that
-of the paper's CIFAR networks (section 4.2); `stem=large` is ImageNet's 7×7 with stride 2 and pooling.
-Left out: bottleneck blocks (`model=pretrained model.architecture=resnet50 model.weights=none`).
+Source: He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition, section 4, with the
+original order of convolution, norm and ReLU. `stem=small` is a 3×3 convolution without pooling, as
+in the paper's CIFAR networks (section 4.2). `stem=large` is the ImageNet stem, a 7×7 convolution
+with stride 2 followed by pooling. Left out: bottleneck blocks (`model=pretrained
+model.architecture=resnet50 model.weights=none`).
 """
 
 from collections.abc import Sequence
@@ -20,14 +21,14 @@ class ResNet(nn.Module):
     """(B, C, H, W) to logits (B, num_classes).
 
     Args:
-        spec: of the images.
-        widths: channels of each stage; every stage but the first halves the map.
-        depths: blocks of each stage.
+        spec: The spec of the images.
+        widths: Channels of each stage; every stage but the first halves the height and width.
+        depths: Number of blocks in each stage.
         stem: "small" or "large".
-        dropout: probability of dropping a pooled feature.
+        dropout: Probability of dropping a pooled feature.
 
     Raises:
-        UserError: `widths` and `depths` differ in length, or the stem is none of these.
+        UserError: `widths` and `depths` differ in length, or `stem` has another value.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class ResNet(nn.Module):
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise UserError(
-                f"model.widths has {len(widths)} stages, model.depths {len(depths)}: expected as many"
+                f"model.widths has {len(widths)} stages, but model.depths has {len(depths)}: "
+                "expected the same number, at least 1"
             )
         if stem not in STEMS:
             raise UserError(f"model.stem={stem}: expected one of {', '.join(STEMS)}")
@@ -73,7 +75,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, BasicBlock):
-                # A block starts as the identity (Goyal et al. 2017, section 5.1).
+                # Each block starts as the identity (Goyal et al. 2017, section 5.1).
                 nn.init.zeros_(module.norm2.weight)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut, which is a 1×1 convolution where the shape changes."""
+    """Two 3×3 convolutions with a shortcut, which is a 1×1 convolution if the shape changes."""
 
     def __init__(self, num_inputs: int, num_outputs: int, *, stride: int) -> None:
         super().__init__()

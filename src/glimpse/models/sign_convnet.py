@@ -1,4 +1,4 @@
-"""Three convolutions with pooling, made for the letters of Sign Language MNIST.
+"""A convnet of three convolutions with pooling, designed for Sign Language MNIST.
 
 Source: P. Chodrow, Machine Learning Notes, ch. 13: 1 -> 100 (5×5) -> 50 (3×3) -> 50 (3×3) channels,
 2×2 max pooling and ReLU after each, then 50 -> 26 on 28×28 images; 71,526 parameters.

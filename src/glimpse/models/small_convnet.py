@@ -1,4 +1,4 @@
-"""One convolution and one linear layer: the least that counts as a convnet.
+"""A minimal convnet of one convolution and one linear layer.
 
 Source: P. Chodrow, Machine Learning Notes, ch. 13: 1 -> 4 channels, 5×5, then 2304 -> 26 on 28×28
 images; 60,034 parameters.

@@ -1,13 +1,16 @@
-"""A small convnet that learns in few epochs: whitened patches, then blocks of convolutions.
+"""A small convnet that trains in few epochs: a whitening layer, then blocks of convolutions.
 
-Source: Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, sections 3.1 to 3.3; the whitening
-layer is Page's (2019, How to Train Your ResNet 8: Bag of Tricks). The first layer is not learnt: its
-filters are the eigenvectors of the training images' patches, scaled so that their answers have
-variance one, and the same with the other sign. Convolutions start as partial identities (Dirac);
-batch norms have no gain. How ours differs: one multiplication of the logits by 1/9 is kept inside, the last pooling
-is global, so that any image size will do, and patches may be larger and further apart, for images of
-more than 32 pixels, whose first layers would cost more than all others. Of such patches the finest
-directions, which hardly vary, are noise and what resizing removes: a larger `eps` leaves them small.
+Source: Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, sections 3.1 to 3.3; the
+whitening layer comes from Page (2019, How to Train Your ResNet 8: Bag of Tricks). The first layer
+is not trained: its filters are the eigenvectors of the covariance of the training images' patches,
+scaled so that their responses have variance one, and the same filters with opposite sign.
+Convolutions start as partial identities (Dirac), and batch norms have no gain.
+
+How ours differs: the multiplication of the logits by 1/9 is part of the network; the last pooling
+is global, so that any image size works; and patches may be larger and further apart. The last
+option is for images of more than 32 pixels, where the first layers would otherwise cost more than
+all others. In larger patches, the finest directions have little variance and consist of noise and
+of detail that resizing removes; a larger `eps` keeps their responses small.
 """
 
 from collections.abc import Sequence
@@ -22,25 +25,25 @@ from glimpse.layers.image_size import require
 from glimpse.layers.patch_conv import PatchConv2d
 
 LOGIT_SCALE = 1 / 9
-LOOKED_AT_TOGETHER = 64  # images, whose patches take patch² times their memory
+LOOKED_AT_TOGETHER = 64  # images; their patches need patch² times as much memory
 
 
 class WhitenedNet(nn.Module):
     """(B, C, H, W) to logits (B, num_classes), for images of 9×9 or larger.
 
     Args:
-        spec: of the images.
-        widths: channels of each block; a block pools by 2.
-        patch: pixels of a side of the whitened patches; images are padded so that those of 3 pixels
-            and more have one around every `stride`th pixel, to the border.
-        stride: pixels from one patch to the next.
-        eps: added to the patches' variances, of images normalised to variance one: fine detail of
-            less variance than this stays faint.
-        depth: convolutions of each block; where three or more, those after the first are added to
-            what they read, as in cifar10-airbench's slowest network, airbench96.
+        spec: The spec of the images.
+        widths: Channels of each block; each block pools by 2.
+        patch: Side of the whitened patches, in pixels. With 3 or more, images are padded so that
+            every `stride`th pixel up to the border has a patch around it.
+        stride: Distance between neighbouring patches, in pixels.
+        eps: Added to the variances of the patches, for images normalised to variance one. Detail
+            with less variance than this keeps a small response.
+        depth: Convolutions in each block. With 3 or more, a residual connection spans those after
+            the first, as in airbench96, the slowest network of cifar10-airbench.
 
     Raises:
-        UserError: depth is below one, or the images are too small.
+        UserError: `depth` is less than 1, or the images are too small.
     """
 
     def __init__(
@@ -73,19 +76,19 @@ class WhitenedNet(nn.Module):
 
     @torch.no_grad()
     def look_at(self, images: Tensor) -> None:
-        """Set the first layer from some training images (N, C, H, W), as the network sees them."""
+        """Set the first layer from training images (N, C, H, W), preprocessed as in training."""
         total = torch.zeros(())
         products = torch.zeros(())
         num_patches = 0
         for some in torch.split(images, LOOKED_AT_TOGETHER):
             patches = F.unfold(some.float(), self.whiten.kernel_size).double()  # (n, C·patch², M)
             total = total + patches.sum((0, 2))
-            # By image: one thin product over the patches of all takes ten times longer on a CPU.
+            # One product per image: a single product over all patches is ten times slower on a CPU.
             products = products + (patches @ patches.mT).sum(0)
             num_patches += len(patches) * patches.shape[2]
         mean = total / num_patches
         covariance = products / num_patches - torch.outer(mean, mean)
-        variances, vectors = torch.linalg.eigh(covariance.float())  # rising
+        variances, vectors = torch.linalg.eigh(covariance.float())  # ascending
         scaled = (vectors / (variances + self.eps).sqrt()).T.flip(0)  # (C·patch²)²
         filters = scaled.view(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.copy_(torch.cat((filters, -filters)))
@@ -119,21 +122,21 @@ class _Residual(nn.Sequential):
 
 
 class _Halved(nn.MaxPool2d):
-    """Max pooling, left out where it would leave nothing: of images shrunk by progressive_sizes."""
+    """Max pooling that skips maps of side 1, which occur with the progressive_sizes callback."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) if min(images.shape[2:]) >= 2 else images
 
 
 def _convolution(num_inputs: int, num_outputs: int) -> nn.Conv2d:
-    """PyTorch's weights, the first of them an identity."""
+    """Build a convolution with PyTorch's initial weights, the first filters set to the identity."""
     convolution = PatchConv2d(num_inputs, num_outputs, bias=False)
     nn.init.dirac_(convolution.weight.data[:num_inputs])
     return convolution
 
 
 def _norm(num_channels: int) -> nn.BatchNorm2d:
-    """Batch norm with a bias, without a gain; its averages follow within a few batches."""
+    """Build a batch norm with a bias and no gain; its averages adapt within a few batches."""
     norm = nn.BatchNorm2d(num_channels, eps=1e-5, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm

@@ -1,8 +1,8 @@
-"""`trainer.gradient_clip_val`: gradients are clipped by their norm, or each number by its size.
+"""Gradient clipping by norm or by value, for `trainer.gradient_clip_val`.
 
 Source: Pascanu, Mikolov and Bengio 2013, On the difficulty of training recurrent neural networks,
-section 3.2. How ours differs from Lightning's: it also clips for fused optimizers in mixed precision,
-and takes the norm of fp16 gradients in fp32, where it cannot overflow.
+section 3.2. How ours differs from Lightning's: it also clips for fused optimizers in mixed
+precision, and it computes the norm of fp16 gradients in fp32, where it cannot overflow.
 """
 
 import torch
@@ -16,14 +16,14 @@ from glimpse.losses import HALVES
 def clip_gradients(
     optimizer: Optimizer, limit: float, *, by_value: bool, scaler: GradScaler | None = None
 ) -> None:
-    """Clip the gradients of an optimizer's parameters in place; those without one are passed over.
+    """Clip the gradients of an optimizer's parameters in place. Parameters without one are skipped.
 
     Args:
-        optimizer: about to step.
-        limit: of the norm over all gradients together, or of each number's size.
-        by_value: whether it is each number's.
-        scaler: of the loss, if it is scaled. A fused optimizer would unscale its gradients in its
-            step: here they are unscaled before, of which the scaler takes note.
+        optimizer: The optimizer, before its step.
+        limit: Maximum norm over all gradients together, or maximum absolute value of each element.
+        by_value: Whether `limit` applies to each element.
+        scaler: The loss scaler, if the loss is scaled. A fused optimizer unscales its gradients in
+            its step; here they are unscaled before, and the scaler records it.
     """
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)

@@ -1,22 +1,24 @@
-"""Muon for the hidden weight matrices, AdamW for all else, as one optimizer.
+"""One optimizer that uses Muon for the hidden weight matrices and AdamW for all other parameters.
 
-Source: K. Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks. The update of
-a matrix is its momentum with all singular values brought to about one. A convolution's kernel counts
-as a matrix (out, height × width × in), as in cifar10-airbench. A first matrix that reads pixels, the
-last matrix of a network, kernels that read one channel each (of depthwise convolutions, which mix
-nothing), biases, norms, embeddings, tokens and tables of positions are AdamW's.
+Source: K. Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks. The update
+of a matrix is its momentum with all singular values set to about one. A convolution kernel is
+treated as a matrix (out, height × width × in), as in cifar10-airbench. AdamW updates the first
+matrix if it reads pixels, the last matrix, kernels that read one channel each (depthwise
+convolutions, which mix no channels), biases, norms, embeddings, tokens and tables of positions.
 
-There are two ways to size the update of a matrix. By default both share one rate and one weight
-decay: updates are scaled to the size of AdamW's (Liu et al. 2025, Muon is Scalable for LLM Training,
-section 2.2), so that a schedule, or a rate found, means the same to both. With a `matrix_lr` matrices
-are treated as cifar10-airbench does: held at the norm of as many unit rows, not decayed, and moved by
-`matrix_lr` times the orthogonal matrix. Then the rate alone says how far a kernel turns in a step,
-early and late, which suits networks that normalise after every convolution.
+There are two ways to scale the update of a matrix. By default, Muon and AdamW share one learning
+rate and one weight decay. Updates are scaled to the size of AdamW's (Liu et al. 2025, Muon is
+Scalable for LLM Training, section 2.2), so that a schedule or a suggested learning rate fits both.
+With a `matrix_lr`, matrices are treated as in cifar10-airbench: a matrix is rescaled to the norm of
+an equally tall matrix with unit rows, has no weight decay, and moves by `matrix_lr` times the
+orthogonal matrix. Throughout training, the learning rate alone then determines how far a kernel
+turns in a step, which suits networks that normalise after every convolution.
 
-How ours differs from torch.optim.Muon, which takes matrices only and always computes in bf16: where a
-processor does not multiply bf16 fast, the iteration runs in fp32 (6 times as fast on such a CPU).
+How ours differs from torch.optim.Muon, which takes matrices only and always computes in bf16: on a
+processor without fast bf16 products, the iteration runs in fp32 (6 times as fast on such a CPU).
 
-Left out: fused AdamW, which would take over the scaling of fp16 gradients that Muon cannot.
+Left out: fused AdamW, because it would unscale fp16 gradients inside its step, which Muon cannot
+do.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -28,25 +30,28 @@ from torch.optim import AdamW
 
 from glimpse.precision import bf16_hardware
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, for the steepest slope at zero (Jordan)
-MOST_PIXEL_CHANNELS = 4  # a kernel that reads no more reads pixels
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen for its slope at zero (Jordan)
+MOST_PIXEL_CHANNELS = 4  # a first kernel with at most this many input channels reads pixels
 
 
 class Muon(AdamW):
-    """Parameter groups are split: those of `AdamW`, then those of matrices, marked `is_muon`.
+    """Muon and AdamW in one optimizer.
+
+    Parameter groups are split: first those that AdamW updates, then those that Muon updates, which
+    are marked `is_muon`.
 
     Args:
-        params: groups in the order of the network's layers.
-        lr: of both, or of AdamW where `matrix_lr` is given.
-        matrix_lr: of the matrices. Each is then held at the norm of as many unit rows, so that a
-            step moves it by this part of its norm.
-        momentum: of the matrices, Nesterov's.
-        num_iterations: of Newton and Schulz's method.
-        betas: of AdamW.
-        eps: of AdamW.
-        weight_decay: of both, decoupled; of AdamW where `matrix_lr` is given.
-        no_matrices: parameters that are AdamW's whatever their shape, such as embeddings, tokens and
-            tables of relative positions.
+        params: Parameter groups in the order of the network's layers.
+        lr: Learning rate of both, or of AdamW alone if `matrix_lr` is given.
+        matrix_lr: Learning rate of the matrices. A matrix then keeps the norm of an equally tall
+            matrix with unit rows, so that a step moves it by this fraction of its norm.
+        momentum: Nesterov momentum of the matrices.
+        num_iterations: Iterations of Newton and Schulz's method.
+        betas: AdamW's betas.
+        eps: AdamW's epsilon.
+        weight_decay: Decoupled weight decay of both, or of AdamW alone if `matrix_lr` is given.
+        no_matrices: Parameters that AdamW updates whatever their shape, such as embeddings, tokens
+            and tables of relative positions.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class Muon(AdamW):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
-        if closure is not None:  # it clears the gradients of all groups
+        if closure is not None:  # clears the gradients of all groups
             with torch.enable_grad():
                 loss = closure()
         every = self.param_groups
@@ -105,7 +110,7 @@ class Muon(AdamW):
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                state["step"] = torch.zeros(())  # AdamW asks for it when it is loaded
+                state["step"] = torch.zeros(())  # AdamW requires it when it loads a state
             average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
             ahead = _matrix(parameter.grad.lerp(average, momentum))
             update = orthogonalised(ahead, group["num_iterations"])
@@ -120,9 +125,10 @@ class Muon(AdamW):
 
 
 def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
-    """(M, N) with its singular vectors, and singular values near one (0.7 to 1.2 after five).
+    """Return the matrix (M, N) with its singular values set near one (0.7 to 1.2 after five steps).
 
-    Newton and Schulz's iteration with Jordan's coefficients, which reach one fast and stay around it.
+    The singular vectors stay. This is Newton and Schulz's iteration with Jordan's coefficients,
+    which bring the singular values near one quickly and keep them there.
     """
     device = matrix.device.type
     found = matrix.to(torch.bfloat16 if bf16_hardware(device) else torch.float32)
@@ -138,15 +144,16 @@ def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
 
 
 def _bent(gram: Tensor) -> Tensor:
-    """The quadratic part of what one iteration multiplies a matrix by, from its product with itself."""
+    """Return b·G + c·G² for the Gram matrix G: the factor of one iteration without its constant."""
     _, b, c = COEFFICIENTS
     return torch.addmm(gram, gram, gram, beta=b, alpha=c)
 
 
 def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
-    """All that the iterations multiply a matrix by, as one, from its product with itself (M, M).
+    """Return the factors of all iterations, combined into one (M, M) matrix, from the Gram matrix.
 
-    For a wide matrix half of their multiplications. Only fp32 is exact enough: errors grow by every one.
+    For a wide matrix this halves the multiplications. Only fp32 is exact enough, because errors
+    grow with each iteration.
     """
     whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for i in range(num_iterations):
@@ -159,24 +166,24 @@ def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
 
 
 def _hidden(parameters: list[Tensor]) -> list[Tensor]:
-    """The matrices and kernels between pixels and logits."""
+    """Select the matrices and kernels of the hidden layers."""
     # (out, in) or (out, in, height, width)
     matrices = [p for p in parameters if p.ndim in (2, 4)]
     if not matrices:
         return []
-    first = matrices[0]  # reads features where the layers before it are not trained
+    first = matrices[0]  # reads features if the layers before it are frozen
     reads_pixels = first.ndim == 2 or first.shape[1] <= MOST_PIXEL_CHANNELS
     between = matrices[int(reads_pixels) : -1]
     return [p for p in between if p.ndim == 2 or p.shape[1] > 1]
 
 
 def _matrix(values: Tensor) -> Tensor:
-    """(out, in) as it is, (out, in, H, W) as (out, H·W·in), which copies no channels-last kernel."""
+    """Reshape (out, in, H, W) to (out, H·W·in), without a copy if channels-last; keep (out, in)."""
     return values if values.ndim == 2 else values.permute(0, 2, 3, 1).flatten(1)
 
 
 def _like(matrix: Tensor, values: Tensor) -> Tensor:
-    """What `_matrix` made of `values`, in the shape of `values` again."""
+    """Undo `_matrix`: reshape a matrix to the shape of `values`."""
     if values.ndim == 2:
         return matrix
     num_outputs, num_inputs, height, width = values.shape

@@ -1,4 +1,4 @@
-"""The optimizer over a network's parameters, and which of them are weights that decay."""
+"""The optimizer over a network's parameters, and the choice of the parameters that decay."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -11,34 +11,37 @@ from glimpse.config.build import build
 from glimpse.optim.muon import Muon
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
-# Their `weight` is a table of vectors or a gain, also where it has two or more dimensions.
+# The `weight` of these layers is a table of vectors or a gain, even with two or more dimensions.
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
 
 
 def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
-    """The configured optimizer over the network's trainable parameters.
+    """Build the configured optimizer over the network's trainable parameters.
 
     Args:
-        network: whose parameters it updates.
-        config: `_target_` and arguments; `decay_all` is ours: false decays the weight matrices and
-            kernels of `weights_of` alone, and keeps decay off biases, norms, embeddings and tables.
+        network: The network to train.
+        config: `_target_` and its arguments. `decay_all` is our own key: if false, weight decay
+            applies only to the matrices and kernels that `weights_of` returns, and not to biases,
+            norms, embeddings and tables.
 
     Raises:
-        UserError: the optimizer refuses its arguments.
+        UserError: The optimizer rejects its arguments.
     """
     arguments = dict(config)
     decay_all = arguments.pop("decay_all", True)
     parameters = [p for p in network.parameters() if p.requires_grad]
     weights = {id(p) for p in weights_of(network)}
     groups: list[dict[str, Any]] = [{"params": parameters}]
-    if not decay_all and "weight_decay" in arguments:  # 0 too: a resumed run may change it
+    if (
+        not decay_all and "weight_decay" in arguments
+    ):  # even if it is 0: a resumed run may change it
         groups = [
             {"params": [p for p in parameters if id(p) in weights]},
             {"params": [p for p in parameters if id(p) not in weights], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
     more: dict[str, Any] = {}
-    if arguments["_target_"] == MUON:  # it cannot tell a matrix from a table by its shape
+    if arguments["_target_"] == MUON:  # Muon cannot distinguish a matrix from a table by shape
         more["no_matrices"] = [p for p in parameters if id(p) not in weights]
     optimizer = build("optimizer", arguments, groups, **more)
     assert isinstance(optimizer, Optimizer)
@@ -46,13 +49,14 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
 
 
 def weights_of(network: nn.Module) -> list[nn.Parameter]:
-    """The weight matrices and kernels of a network, in its order.
+    """Return the weight matrices and kernels of a network, in the order of its parameters.
 
-    They have two or more dimensions and "weight" in their own name, as `weight` of a linear layer or
-    a convolution and `in_proj_weight` of attention have; what a parametrization makes them of counts
-    too. Position embeddings, class tokens, tables of relative positions and gains of residual branches
-    have other names. Embeddings and norms are left out, and what the network, or a part of it, names
-    in `no_weight_decay()`, as timm's networks do (names or patterns, relative to the part).
+    They have two or more dimensions and "weight" in their own name, such as `weight` of a linear
+    layer or a convolution and `in_proj_weight` of attention. The original tensors of a parametrized
+    weight count too. Position embeddings, class tokens, tables of relative positions and gains of
+    residual branches have other names. The weights of embeddings and norms are excluded, as are
+    parameters that the network or one of its modules lists in `no_weight_decay()`, as timm's
+    networks do (names or patterns, relative to the module).
     """
     spared = {
         pattern if not path else f"{path}.{pattern}"

@@ -1,8 +1,8 @@
-"""Learning-rate schedules, sized from the run.
+"""Learning-rate schedules that adapt to the length of the run.
 
-A schedule is a factor on the optimizer's `lr`, as a pure function of the step (or, for `step`, of
-the epoch), so that a resumed run takes the right value without any saved state, also when it is
-extended. `plateau` alone has a memory.
+A schedule multiplies the optimizer's `lr` by a factor that is a pure function of the step (or, for
+`step`, of the epoch). A resumed run therefore uses the right value without saved state, even if it
+is extended. Only `plateau` keeps state.
 """
 
 import math
@@ -17,7 +17,7 @@ from glimpse.errors import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and when it steps: after each batch ("step"), each epoch, or by val/loss ("validation")."""
+    """A scheduler and its interval: "step" (each batch), "epoch", or "validation" (by val/loss)."""
 
     scheduler: LRScheduler | ReduceLROnPlateau
     interval: str
@@ -28,7 +28,7 @@ def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
 
 
 def constant(optimizer: Optimizer, *, total_steps: float) -> Schedule:
-    """The optimizer's `lr` throughout."""
+    """Keep the optimizer's `lr` throughout."""
     return _by_step(optimizer, lambda step: 1.0)
 
 
@@ -39,7 +39,9 @@ def cosine(
     warmup_fraction: float,
     final_factor: float,
 ) -> Schedule:
-    """Linear warmup over `warmup_fraction` of all steps, then half a cosine to `final_factor`·lr.
+    """Warm up linearly over `warmup_fraction` of all steps, then decay to `final_factor`·lr.
+
+    The decay is half a cosine.
 
     Loshchilov and Hutter 2017, SGDR, equation 5, without restarts.
     """
@@ -63,10 +65,10 @@ def onecycle(
     start_factor: float,
     final_factor: float,
 ) -> Schedule:
-    """Half a cosine up from `start_factor`·lr to lr, then down to `final_factor`·lr.
+    """Increase from `start_factor`·lr to lr by half a cosine, then decrease to `final_factor`·lr.
 
-    Smith and Topin 2018, Super-Convergence, with fastai's cosine in place of straight lines;
-    momentum stays as it is.
+    Smith and Topin 2018, Super-Convergence, with fastai's cosine instead of straight lines.
+    Momentum stays constant.
     """
     _require_end(total_steps, warmup_fraction)
     peak = max(1.0, warmup_fraction * total_steps)
@@ -90,13 +92,13 @@ def step(optimizer: Optimizer, *, total_steps: float, every: int, factor: float)
 
 
 def plateau(optimizer: Optimizer, *, total_steps: float, patience: int, factor: float) -> Schedule:
-    """Multiply by `factor` after `patience` epochs in which val/loss did not fall."""
+    """Multiply by `factor` after `patience` epochs without a decrease of val/loss."""
     reduce = ReduceLROnPlateau(optimizer, patience=patience, factor=factor)
     return Schedule(reduce, "validation")
 
 
 def _require_end(total_steps: float, warmup_fraction: float) -> None:
-    """A schedule over the whole run needs to know its end, and warms up before it."""
+    """Check that the run has an end and that the warmup finishes before it."""
     if math.isinf(total_steps):
         raise UserError(
             "scheduler: the run has no end; set trainer.max_epochs or trainer.max_steps"

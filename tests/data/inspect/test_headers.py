@@ -37,9 +37,9 @@ def test_formats_modes_and_sizes_are_counted(paths: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("mode", "image_format", "kinds"),
     [
-        ("P", "GIF", {"GIF named .jpg", "of mode P"}),
-        ("RGBA", "PNG", {"PNG named .jpg", "of mode RGBA"}),
-        ("CMYK", "JPEG", {"of mode CMYK"}),
+        ("P", "GIF", {"GIF named .jpg", "with mode P"}),
+        ("RGBA", "PNG", {"PNG named .jpg", "with mode RGBA"}),
+        ("CMYK", "JPEG", {"with mode CMYK"}),
         ("RGB", "WEBP", {"WEBP named .jpg"}),
         ("RGB", "MPO", set()),  # telephones write them
     ],
@@ -61,7 +61,7 @@ def test_turned_photos_are_counted_and_some_named(paths: list[Path]) -> None:
     exif[ExifTags.Base.Orientation] = 6
     for path in paths[2:7]:
         Image.new("RGB", (8, 8)).save(path, exif=exif)
-    turned = file_facts(paths, num_workers=1).odd["turned by EXIF"]
+    turned = file_facts(paths, num_workers=1).odd["rotated or mirrored by EXIF"]
     assert turned.count == 5
     assert turned.examples == tuple(map(str, paths[2:5]))
 
@@ -98,6 +98,6 @@ def test_real_images(samples: Path, tmp_path: Path) -> None:
     paths = sorted(images.glob("*.jpg"))
     found = file_facts(paths, num_workers=1)
     assert found.odd["GIF named .jpg"].examples == (str(images / "Abyssinian_34.jpg"),)
-    assert found.odd["of mode RGBA"].examples == (str(images / "Abyssinian_5.jpg"),)
+    assert found.odd["with mode RGBA"].examples == (str(images / "Abyssinian_5.jpg"),)
     assert found.num_sizes > 50
     assert list(broken_files(paths, None, num_workers=2)) == []

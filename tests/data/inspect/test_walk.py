@@ -61,10 +61,10 @@ def test_steps_tell_what_they_found(photos: Path) -> None:
     first = photos / "train" / "cat" / "cat_0.png"
     assert found["listed"] == "train 12, heldout 6 files; 3 classes"
     assert found["opened"] == f"{first}: {first.stat().st_size:,} bytes, PNG, RGB, 24×20"
-    assert found["sized"] == "24×20 RGB, as the files are"
+    assert found["sized"] == "24×20 RGB, as in the files"
     assert found["decoded"].startswith("(20, 24, 3) uint8, ")
     assert found["labelled"] == "0, cat"
-    assert found["stored"].startswith("row 0 of 12×20×24×3, the same pixels; train 12")
+    assert found["stored"].startswith("row 0 of 12×20×24×3, identical pixels; train 12")
     assert found["gathered"].startswith("images (4, 20, 24, 3) uint8, ")
     assert found["normalised"].startswith("(4, 3, 20, 24) float32, 0 to 0.")
     assert f"loss {np.log(3):.4f}" in found["learned"]
@@ -97,7 +97,7 @@ def no_images(root: Path) -> None:
         (truncate_first, "opened", "cat_0.png", 1),
         (web_page, "opened", "not an image", 1),
         (truncate_another, "sized", "owl_3.png", 1),
-        (other_size, "sized", "make no batch: type data.presize=64", 0),
+        (other_size, "sized", "expected one size: type data.presize=64", 0),
         (no_images, "listed", "the class dog has no images", 0),
     ],
 )

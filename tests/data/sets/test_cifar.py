@@ -182,7 +182,9 @@ def test_labels_that_are_too_few_are_counted(tmp_path: Path) -> None:
 def test_files_without_a_part_are_told_which(tmp_path: Path, part: str) -> None:
     make_cifar10_images(tmp_path)
     shutil.rmtree(tmp_path / "cifar10" / part)
-    assert f"{tmp_path / 'cifar10' / part}: expected a folder" in error_of(tmp_path)
+    assert f"{tmp_path / 'cifar10' / part}: no class folders found; expected a folder" in error_of(
+        tmp_path
+    )
 
 
 def test_test_files_of_an_unknown_class(tmp_path: Path) -> None:

@@ -78,21 +78,24 @@ def test_colour_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("label,a,b,c,d\n0,1,2,3,4\n1,1,,3,4\n", "line 3: b is '', expected a whole number"),
+        ("label,a,b,c,d\n0,1,2,3,4\n1,1,,3,4\n", "line 3: b is '', expected an integer"),
         ("label,a,b,c,d\n0,1,two,3,4\n", "line 2: b is 'two', expected"),
         ("label,a,b,c,d\n0,1,2,3,256\n", "line 2: d is '256', expected"),
         ("label,a,b,c,d\n0,1,2,3,-1\n", "line 2: d is '-1', expected"),
         ("label,a,b,c,d\n0,1,2.5,3,1\n", "line 2: b is '2.5', expected"),
-        ("label,a,b,c,d\n0,1,2,3\n", "line 2: 4 cells, the header has 5"),
-        ("label,a,a,c,d\n0,1,2,3,4\n", "line 1: the column 'a' is there twice"),
+        ("label,a,b,c,d\n0,1,2,3\n", "line 2: 4 cells, expected 5"),
+        ("label,a,a,c,d\n0,1,2,3,4\n", "line 1: duplicate column 'a'"),
         ("name,a,b,c,d\n0,1,2,3,4\n", "no column 'label'"),
-        ("label,a,b,c,d\n0,1,2,3,4\n-1,1,2,3,4\n", "line 3: the label '-1' is none of"),
-        ("label,a,b,c,d\n0,1,2,3,4\n-100,1,2,3,4\n", "line 3: the label '-100' is none of"),
+        ("label,a,b,c,d\n0,1,2,3,4\n-1,1,2,3,4\n", "line 3: the label '-1' is not one of"),
+        ("label,a,b,c,d\n0,1,2,3,4\n-100,1,2,3,4\n", "line 3: the label '-100' is not one of"),
         ("label,a,b,c,d\n0,1,2,3,4\n,1,2,3,4\n", "line 3: the column 'label' is empty"),
-        ("label,a,b,c,d\n0,1,2,3,4\n10000000000,1,2,3,4\n", "line 3: the label 10000000000 would"),
+        (
+            "label,a,b,c,d\n0,1,2,3,4\n10000000000,1,2,3,4\n",
+            "line 3: the label 10000000000 is too large",
+        ),
         ("label,path\n0,\n", "line 2: the column 'path' is empty"),
         ("", "line 1: expected a header"),
-        ("label,a,b,c,d\n", "there are no images in it"),
+        ("label,a,b,c,d\n", "has a header but no rows"),
     ],
 )
 def test_a_fault_is_named_by_file_and_line(tmp_path: Path, content: str, message: str) -> None:
@@ -107,7 +110,7 @@ def test_a_fault_is_named_by_file_and_line(tmp_path: Path, content: str, message
 
 def test_a_label_beyond_the_names_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "table.csv", [0, 1, 7], 8, seed=0)
-    with pytest.raises(UserError, match="line 4: the label '7' is none of the 3 classes"):
+    with pytest.raises(UserError, match="line 4: the label '7' is not one of the 3 classes"):
         table(tmp_path / "table.csv", class_names=["a", "b", "c"])
 
 
@@ -119,7 +122,7 @@ def test_the_mark_that_excel_writes_is_no_part_of_the_header(tmp_path: Path) -> 
 
 
 def test_a_missing_table_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such table; get it from https://example\.org"):
+    with pytest.raises(UserError, match=r"no such table; download it from https://example\.org"):
         table(tmp_path / "none.csv", source="https://example.org")
 
 
@@ -137,5 +140,5 @@ def test_words_among_numbers_are_names_not_positions(tmp_path: Path) -> None:
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes("label,a\nGänse,1\nEnten,2\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"table\.csv, after line \d: it is not UTF-8"):
+    with pytest.raises(UserError, match=r"table\.csv, after line \d: the text is not UTF-8"):
         table(path)

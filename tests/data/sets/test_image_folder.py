@@ -125,14 +125,14 @@ def test_classes_from_paths_of_any_depth(photos: Path, pattern: str) -> None:
     [
         (
             r"cat_(\d)",
-            "finds no class in 12 of 18 images below {root}, such as train/dog/dog_0.png",
+            "finds no class in 12 of 18 images below {root}, for example train/dog/dog_0.png",
         ),
         (r"(.*)_\d\.jpg", "finds no class in 18 of 18 images"),
         (r"(\w)?_\d\d", "finds no class in 18 of 18"),
-        (r"(png)$", "finds one class only, png"),
+        (r"(png)$", "finds only one class, png"),
         (r"(.*", "missing )"),
-        (r".*", "expected one group in brackets"),
-        (r"(.)(.)", "expected one group in brackets"),
+        (r".*", "expected one group in parentheses"),
+        (r"(.)(.)", "expected one group in parentheses"),
     ],
 )
 def test_an_expression_that_does_not_fit(photos: Path, pattern: str, message: str) -> None:
@@ -195,7 +195,7 @@ def test_an_empty_class_folder_is_named(photos: Path) -> None:
 
 def test_no_such_folder(photos: Path) -> None:
     root = photos.parent / "fotos"
-    assert error_of(root) == f"data.root={root}: there is no such folder"
+    assert error_of(root) == f"data.root={root}: no such folder; type data.root=<your images>"
 
 
 def test_a_folder_without_images(photos: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_root_one_level_too_high(photos: Path, neighbours: list[str]) -> None:
     message = error_of(root)
     assert "expected two or more class folders" in message
     assert "found a_photos" in message
-    assert f"is data.root={photos} meant?" in message
+    assert f"did you mean data.root={photos}?" in message
 
 
 def test_an_undivided_root_one_level_too_high(photos: Path) -> None:
@@ -222,7 +222,7 @@ def test_an_undivided_root_one_level_too_high(photos: Path) -> None:
     (photos / "train").rename(photos / "all")
     message = error_of(photos)
     assert "found all" in message
-    assert f"is data.root={photos / 'all'} meant?" in message
+    assert f"did you mean data.root={photos / 'all'}?" in message
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
@@ -230,7 +230,7 @@ def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
     message = error_of(photos / part / "cat")
     assert "expected two or more class folders" in message
     assert "found cat_0.png" in message
-    [meant] = re.findall(r"is data\.root=(\S+) meant\?", message)
+    [meant] = re.findall(r"did you mean data\.root=(\S+)\?", message)
     assert (
         image_folder(Path(meant), test_fraction=0.5).spec.num_classes == 3
     )  # what it says to type works
@@ -262,7 +262,7 @@ def test_unlabelled_images_beside_the_training_folders_are_named(photos: Path) -
     save_image(np.zeros((20, 24, 3), np.uint8), photos / "test" / "unknown.png")
     message = error_of(photos)
     assert str(photos / "test") in message
-    assert "expected a folder for each class" in message
+    assert "no class folders found, expected one for each class" in message
 
 
 @pytest.mark.parametrize("keep", [20, 60, 200])

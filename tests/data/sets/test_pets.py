@@ -68,7 +68,7 @@ def test_the_archive_is_unpacked_into_its_folder(tmp_path: Path, top: str, endin
         with tarfile.open(archive, "w:gz") as tarred:
             tarred.add(images, top)
     url = f"data.url={archive.as_uri()}"
-    with pytest.raises(UserError, match="is not the file expected"):
+    with pytest.raises(UserError, match="is not the expected file"):
         pets(tmp_path / "data", url)
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     data = pets(tmp_path / "data", url, f"data.sha256={sha256}", "data.presize=32")

@@ -105,8 +105,8 @@ def truncated(root: Path) -> None:
     [
         (unknown_wnid, ["val_annotations.txt, line 13", "'n99999999' is not in wnids.txt"]),
         (unreadable_line, ["val_annotations.txt, line 13", "'' is not in wnids.txt"]),
-        (empty_class, ["the class n04540053 of wnids.txt has no training images"]),
-        (missing_class, ["the class n04540053 of wnids.txt has no training images"]),
+        (empty_class, ["the class n04540053 in wnids.txt has no training images"]),
+        (missing_class, ["the class n04540053 in wnids.txt has no training images"]),
         (one_level_too_deep, ["expected wnids.txt", "found tiny-imagenet-200"]),
         (truncated, ["val_3.JPEG"]),
         (lambda root: (root / "wnids.txt").unlink(), ["expected wnids.txt", "found test, train"]),
@@ -132,7 +132,9 @@ def test_another_folder_in_the_archive_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("tiny/wnids.txt", "")
     sha256 = hashlib.sha256((tmp_path / "a.zip").read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="should be the archive's folder tiny-imagenet-200"):
+    with pytest.raises(
+        UserError, match="is missing: put the archive's folder tiny-imagenet-200 there"
+    ):
         tiny_imagenet(tmp_path, url=(tmp_path / "a.zip").as_uri(), sha256=sha256)
 
 

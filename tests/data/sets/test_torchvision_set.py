@@ -226,16 +226,16 @@ def test_every_set_has_the_parts_it_is_listed_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "Flowers101"}, "there is no such set; did you mean Flowers102?"),
+        ({"name": "Flowers101"}, "no such dataset; did you mean Flowers102?"),
         ({"name": "svhn"}, "did you mean SVHN?"),
-        ({"name": "zzzz"}, "there is no such set; choose from CIFAR10"),
-        ({"name": "CocoDetection"}, "do not have one class each"),
+        ({"name": "zzzz"}, "no such dataset; choose from CIFAR10"),
+        ({"name": "CocoDetection"}, "do not have exactly one class"),
         ({"name": "ImageNet"}, "type data=image_folder"),
-        ({"name": "__file__"}, "there is no such set"),
+        ({"name": "__file__"}, "no such dataset"),
         ({"name": "EMNIST"}, "needs data.options={split: …}, one of byclass"),
-        ({"name": "DTD", "options": {"split": "val"}}, "no such option: it takes partition"),
-        ({"name": "SVHN", "options": {"root": "/"}}, "no such option: it takes none"),
-        ({"name": "SVHN", "url": "file:///a.zip"}, "put a copy at"),
+        ({"name": "DTD", "options": {"split": "val"}}, "no such option: it accepts partition"),
+        ({"name": "SVHN", "options": {"root": "/"}}, "no such option: it accepts none"),
+        ({"name": "SVHN", "url": "file:///a.zip"}, "put a copy, unpacked, at"),
     ],
 )
 def test_what_cannot_be_read_is_refused(
@@ -258,7 +258,9 @@ def test_values_of_options_that_torchvision_refuses(tmp_path: Path, options: Any
 
 def test_a_file_that_is_not_the_original(tmp_path: Path) -> None:
     make_svhn(tmp_path)
-    with pytest.raises(UserError, match=r"corrupted.*train_32x32\.mat .* whole\? delete it"):
+    with pytest.raises(
+        UserError, match=r"corrupted.*train_32x32\.mat .* may be incomplete; delete it"
+    ):
         opened(tmp_path, "SVHN")
 
 
@@ -270,7 +272,9 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
         raise URLError(OSError(-3, "Temporary failure in name resolution"))
 
     monkeypatch.setattr(datasets.eurosat, "download_and_extract_archive", no_network)
-    with pytest.raises(UserError, match=r"cannot download EuroSAT .*name resolution.*put it") as e:
+    with pytest.raises(
+        UserError, match=r"cannot download EuroSAT .*name resolution.*put a copy"
+    ) as e:
         opened(tmp_path, "EuroSAT")
     assert str(tmp_path / "eurosat") in str(e.value)
     with pytest.raises(UserError, match="kaggle"):

@@ -1,1 +1,1 @@
-"""Random changes of training images, one family a file."""
+"""Random augmentations of training images, one family per file."""

@@ -1,8 +1,8 @@
-"""What every augmentation is, what it draws from, and how it reads pixels.
+"""The base class of augmentations, their random draws, and pixel operations that they share.
 
-Each image of a batch draws its own change, on the device, in training only. The draws are a hash of
-(seed, epoch, index of the image): they do not depend on the batch an image falls into, on the
-number of processes, or on where a run was interrupted.
+Each image in a batch is augmented independently, on the device, in training only. The draws are a
+hash of (seed, epoch, index of the image). They do not depend on the batch that contains the image,
+on the number of processes, or on an interruption of the run.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ _MASK = 0xFFFFFFFF
 
 
 class Draws:
-    """Uniform numbers in [0, 1) for each image of a batch, new ones with each call.
+    """Uniform numbers in [0, 1) for each image in a batch. Each call returns new ones.
 
     Args:
-        indices: (B,) int64 numbers of the images.
-        seed: the run's seed.
-        epoch: counts from 0.
+        indices: (B,) int64, the indices of the images.
+        seed: The run's seed.
+        epoch: The epoch, counted from 0.
     """
 
     def __init__(self, indices: Tensor, *, seed: int, epoch: int) -> None:
@@ -31,16 +31,16 @@ class Draws:
         self._num_calls = 0
 
     def uniform(self, num: int) -> Tensor:
-        """(num, B) float32 on the device of the indices: others in every epoch."""
+        """Draw (num, B) float32 on the device of the indices, different in every epoch."""
         return self._next(num, self.epoch, 0)
 
     def fixed(self, num: int) -> Tensor:
-        """(num, B) float32 likewise: the same in every epoch."""
+        """Draw (num, B) float32 on the device of the indices, the same in every epoch."""
         return self._next(num, 0, 1)
 
     def _next(self, num: int, epoch: int, fixed: int) -> Tensor:
-        """24 bits of a twice-applied 32-bit finaliser of MurmurHash3 (Appleby 2011) over the index
-        and a key for each column."""
+        """Apply the 32-bit finaliser of MurmurHash3 (Appleby 2011) twice to the index and a key for
+        each column, and use 24 bits of the result."""
         key = np.random.SeedSequence([self.seed, epoch, self._num_calls, fixed])
         self._num_calls += 1
         words = key.generate_state(2 * num).astype(np.int64).reshape(2, num, 1)
@@ -50,7 +50,7 @@ class Draws:
 
 
 def _finalise(value: Tensor) -> Tensor:
-    """The finaliser of MurmurHash3 on 32-bit numbers held in int64; overflow wraps as it should."""
+    """Apply the finaliser of MurmurHash3 to 32-bit numbers stored as int64; overflow wraps."""
     value = value ^ (value >> 16)
     value = (value * 0x85EBCA6B) & _MASK
     value = value ^ (value >> 13)
@@ -59,49 +59,52 @@ def _finalise(value: Tensor) -> Tensor:
 
 
 class Augmentation(ABC):
-    """A random change of images that keeps their labels."""
+    """A random change of images that preserves their labels."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Change (B, C, H, W) uint8 images; shape and type stay."""
+        """Augment (B, C, H, W) uint8 images; shape and type stay the same."""
 
     def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
-        """Images as stored, changed, at (height, width) pixels."""
+        """Augment images of the stored size and return them at (height, width) pixels."""
         return self(resized(images, size), draws)
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) uint8 images at (height, width) pixels: bilinear, averaging where it shrinks."""
+    """Resize (B, C, H, W) uint8 images to (height, width) pixels, bilinearly with antialiasing."""
     if images.shape[-2:] == size:
         return images
-    if images.is_cuda:  # which does not average bytes
+    if images.is_cuda:  # CUDA has no antialiasing for uint8
         return to_bytes(F.interpolate(images.float(), size, mode="bilinear", antialias=True))
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """To the nearest of 0 … 255."""
+    """Round to the nearest integer and clip to 0 … 255."""
     return images.round().clamp_(0, 255).to(torch.uint8)
 
 
 def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Images made of their own pixels, in one gather.
+    """Rearrange the pixels of each image in one gather.
 
     Args:
         images: (B, C, H, W).
-        rows: which row each pixel comes from, int64, to broadcast to (B, H, W).
-        columns: which column.
+        rows: The source row of each pixel, int64, broadcastable to (B, H, W).
+        columns: The source column of each pixel, likewise.
     """
     size, channels, height, width = images.shape
     image = torch.arange(size, device=images.device).view(-1, 1, 1)
     pixels = (image * height + rows) * width + columns  # (B, H, W)
-    flat = images.permute(0, 2, 3, 1).reshape(-1, channels)  # free for channels-last batches
+    flat = images.permute(0, 2, 3, 1).reshape(-1, channels)  # a view for channels-last batches
     moved = flat.index_select(0, pixels.view(-1)).view(size, height, width, channels)
     return moved.permute(0, 3, 1, 2)
 
 
 def looked_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Replace each value of (B, C, H, W) images, whole numbers from 0 to 255 of any type, by its entry
-    in (B, C, 256) tables; (B, 1, 256) are for all channels."""
+    """Replace each value of (B, C, H, W) images by its entry in (B, C, 256) tables.
+
+    Values are integers from 0 to 255 of any type. Tables of shape (B, 1, 256) apply to all
+    channels.
+    """
     values = images.reshape(*tables.shape[:2], -1).long()
     return tables.gather(2, values).view(images.shape)

@@ -1,9 +1,9 @@
-"""Colour jitter: brightness, contrast, saturation and hue of each image in one linear map.
+"""Colour jitter: one linear map per image changes brightness, contrast, saturation and hue.
 
-The ranges are torchvision's ColorJitter's. Its steps are linear in the colour but for the hue, which
-here turns about the grey axis of YIQ (P. Haeberli 1993, Matrix Operations for Image Processing) in
-place of HSV's hexagon. So one matrix for each image does all four, in a fixed order, and cuts off at
-black and white once, at the end.
+The ranges are those of torchvision's ColorJitter. Its steps are linear in the colour except for the
+hue, which here rotates about the grey axis of YIQ (P. Haeberli 1993, Matrix Operations for Image
+Processing) instead of around HSV's hexagon. One matrix per image therefore combines all four steps,
+in a fixed order, and values are clipped to black and white only once, at the end.
 """
 
 import math
@@ -14,16 +14,17 @@ from torch import Tensor
 from glimpse.data.augment.base import Draws, to_bytes
 from glimpse.data.augment.flips import CropFlip
 
-LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
+LUMA = (0.299, 0.587, 0.114)  # perceived brightness of red, green and blue (ITU-R BT.601)
 # Rows: luma, I and Q of the NTSC standard.
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 class ColourJitter(CropFlip):
-    """CropFlip, then draw factors from [1 - x, 1 + x] for x = `brightness`, `contrast` and
-    `saturation`, and a turn of the hue from [-hue, hue] of a circle.
+    """CropFlip, then colour jitter.
 
-    Grey images take the first two only.
+    The factors are drawn from [1 - x, 1 + x] for x = `brightness`, `contrast` and `saturation`, and
+    the rotation of the hue from [-hue, hue] of a circle. Grey images use only brightness and
+    contrast.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ColourJitter(CropFlip):
 def jittered(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
 ) -> Tensor:
-    """(B, C, H, W) uint8 images by three factors (B,) and a turn of the hue (B,), in circles."""
+    """Jitter (B, C, H, W) uint8 images by (B,) factors and by hue rotations (B,) in circles."""
     channels, height, width = images.shape[1:]
     grey, turn = _grey_and_hue(channels, images.device)
     identity = torch.eye(channels, device=images.device)
@@ -59,14 +60,14 @@ def jittered(
     along, across = (saturation * part for part in (angle.cos(), angle.sin()))
     matrix = (
         grey
-        + along.view(-1, 1, 1) * (identity - grey)  # what is not grey, weaker or stronger …
-        + across.view(-1, 1, 1) * turn  # … and turned
+        + along.view(-1, 1, 1) * (identity - grey)  # scale the chroma …
+        + across.view(-1, 1, 1) * turn  # … and rotate it
     ) * (brightness * contrast).view(-1, 1, 1)  # (B, C, C)
-    # Contrast moves away from the mean grey. Of whole numbers, the sum is the same in any order.
+    # Contrast scales about the mean grey. The sum of integers does not depend on the order.
     mean = (images.sum((2, 3)) * grey[0]).sum(1) / (height * width)
     offset = ((1 - contrast) * brightness * mean).view(-1, 1, 1)
     planes = images.float().unbind(1)
-    # Not a matrix product: a GPU takes one in TF32, whose error shows in 8 bits.
+    # Not a matrix product: a GPU may compute it in TF32, whose error is visible in 8 bits.
     changed = [
         sum(
             (matrix[:, row, column].view(-1, 1, 1) * planes[column] for column in range(channels)),
@@ -78,7 +79,7 @@ def jittered(
 
 
 def _grey_and_hue(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Two (C, C) maps of colours: to their grey, and to their chroma turned by a quarter circle."""
+    """Return two (C, C) colour maps: to grey, and to the chroma rotated by a quarter circle."""
     if channels != 3:
         share = torch.full((channels, channels), 1 / channels, device=device)
         return share, torch.zeros_like(share)

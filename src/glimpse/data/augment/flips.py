@@ -1,4 +1,4 @@
-"""Mirrored and shifted images: what nearly every recipe for small images begins with."""
+"""Flips and shifts, the basis of nearly every recipe for small images."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from glimpse.data.augment.base import Augmentation, Draws, picked
 
 
 class Flip(Augmentation):
-    """Mirror left and right with probability `p`."""
+    """Mirror images horizontally with probability `p`."""
 
     def __init__(self, *, p: float = 0.5) -> None:
         self.p = p
@@ -18,10 +18,10 @@ class Flip(Augmentation):
 
 
 class CropFlip(Augmentation):
-    """Shift by up to `padding_fraction` of each side, the border mirrored, then flip.
+    """Shift by up to `padding_fraction` of each side, with a mirrored border, then flip.
 
-    The usual crop of CIFAR: 4 pixels of 32 (He et al. 2016, Deep Residual Learning, section 4.2),
-    with mirrored in place of black borders.
+    This is the usual crop for CIFAR, by up to 4 of 32 pixels (He et al. 2016, Deep Residual
+    Learning, section 4.2), with mirrored instead of black borders.
     """
 
     def __init__(self, *, padding_fraction: float = 0.125, p: float = 0.5) -> None:
@@ -34,11 +34,12 @@ class CropFlip(Augmentation):
 
 
 class AlternatingFlip(Augmentation):
-    """Shift as CropFlip does, and mirror each image in every second epoch.
+    """Shift like CropFlip, and mirror each image in every second epoch.
 
-    Which half is mirrored in the first epoch is drawn; two epochs then show each image both ways,
-    where random flips show a quarter of them the same way thrice in three epochs. Source: K. Jordan
-    2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, section 3.6.
+    The half that is mirrored in the first epoch is drawn at random. Two consecutive epochs then
+    show each image both ways, whereas random flips show a quarter of the images the same way in
+    three consecutive epochs. Source: K. Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single
+    GPU, section 3.6.
     """
 
     def __init__(self, *, padding_fraction: float = 0.125) -> None:
@@ -54,7 +55,7 @@ class AlternatingFlip(Augmentation):
 def _moved(
     images: Tensor, row: Tensor, column: Tensor, flipped: Tensor, padding_fraction: float
 ) -> Tensor:
-    """Shift by two draws (B,), then mirror where `flipped` (B,) says."""
+    """Shift by two draws (B,), then mirror the images where `flipped` (B,) is true."""
     rows = _shifted(images.shape[2], padding_fraction, row)  # (B, H)
     columns = _shifted(images.shape[3], padding_fraction, column)  # (B, W)
     columns = columns + flipped[:, None].to(columns.dtype) * (columns.flip(1) - columns)
@@ -62,8 +63,8 @@ def _moved(
 
 
 def _shifted(side: int, fraction: float, draw: Tensor) -> Tensor:
-    """For each draw, which pixel of a side of `side` pixels lands where: (B, side) int64."""
-    reach = min(round(side * fraction), side - 1)  # a mirror shows no more
+    """Return the source of each pixel along a side, for each draw: (B, side) int64."""
+    reach = min(round(side * fraction), side - 1)  # the limit of mirroring
     shift = (draw * (2 * reach + 1)).long() - reach  # uniform over -reach … reach
     position = torch.arange(side, device=draw.device) + shift[:, None]
     position = position.abs()  # mirror at the first pixel …

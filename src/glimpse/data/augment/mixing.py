@@ -1,9 +1,10 @@
-"""Mixup and CutMix: an image becomes a mixture of two, and its label one of two classes.
+"""Mixup and CutMix: an image becomes a mixture of two images, and its label a mixture of two
+classes.
 
 Sources: H. Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, section 2; S. Yun et al.
 2019, CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, section
-3. Both papers draw one share for a batch; here each image draws its own. Its partner is the image
-before it in the batch, which is shuffled.
+3. How ours differs: both papers draw one share per batch; here each image draws its own. An image
+is mixed with the previous image in the shuffled batch.
 """
 
 import math
@@ -18,14 +19,14 @@ from glimpse.data.augment.flips import CropFlip
 
 
 class Mixing(CropFlip):
-    """CropFlip, then a mixture.
+    """CropFlip, then a mixture of two images.
 
     Args:
-        alpha: the share of an image is drawn from Beta(alpha, alpha): 1 is uniform, less is more
-            often nearly all or nearly nothing.
-        mix_p: how many of the images are mixed.
-        padding_fraction: of the crop.
-        p: of the flip.
+        alpha: The share of an image is drawn from Beta(alpha, alpha). 1 is uniform; smaller values
+            give shares close to 0 or 1 more often.
+        mix_p: Probability that an image is mixed.
+        padding_fraction: Maximum shift, as a fraction of each side.
+        p: Probability of a flip.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Mixing(CropFlip):
         self.mix_p = mix_p
 
     def mixed(self, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) uint8 images and their labels as (B, num_classes) float32 probabilities."""
+        """Mix (B, C, H, W) uint8 images and (B, num_classes) float32 label probabilities."""
         share = beta(draws.uniform(4), self.alpha)
         [mix] = draws.uniform(1)
         share = torch.where(mix < self.mix_p, share, 1.0)
@@ -47,11 +48,11 @@ class Mixing(CropFlip):
     def blended(
         self, images: Tensor, partners: Tensor, share: Tensor, draws: Draws
     ) -> tuple[Tensor, Tensor]:
-        """About a `share` (B,) of each image with the rest of its partner, and the exact share."""
+        """Combine a `share` (B,) of each image with its partner; return images and exact shares."""
 
 
 class MixUp(Mixing):
-    """Every pixel is the weighted mean of both images'."""
+    """Each pixel is the weighted mean of the pixels of both images."""
 
     def blended(
         self, images: Tensor, partners: Tensor, share: Tensor, draws: Draws
@@ -61,7 +62,7 @@ class MixUp(Mixing):
 
 
 class CutMix(Mixing):
-    """A rectangle shows the partner; its size is drawn, and its part inside the image counts."""
+    """A rectangle of random size shows the partner; the share is computed from its visible part."""
 
     def blended(
         self, images: Tensor, partners: Tensor, share: Tensor, draws: Draws
@@ -71,12 +72,12 @@ class CutMix(Mixing):
 
 
 def beta(draws: Tensor, alpha: float) -> Tensor:
-    """Numbers from Beta(alpha, alpha), exactly, from four uniform ones each: (4, B) to (B,).
+    """Draw exactly from Beta(alpha, alpha), with four uniform numbers for each: (4, B) to (B,).
 
-    Ulrich's formula (L. Devroye 1996, Random Variate Generation in One Line of Code)
-    gives Beta(alpha + 1, alpha + 1). A gamma variable of alpha is one of alpha + 1 times
-    uniform^(1/alpha) (G. Marsaglia, W. W. Tsang 2000), and a beta variable the share of
-    one of two gammas in their sum; in logarithms nothing underflows.
+    Ulrich's formula (L. Devroye 1996, Random Variate Generation in One Line of Code) gives
+    Beta(alpha + 1, alpha + 1). A Gamma(alpha) variable is a Gamma(alpha + 1) variable times
+    uniform^(1/alpha) (G. Marsaglia, W. W. Tsang 2000), and a beta variable is the share of one of
+    two gamma variables in their sum. Computing with logarithms prevents underflow.
     """
     first, second, third, fourth = 1 - draws  # above 0, for the logarithms
     radius = (1 - first ** (2 / (2 * alpha + 1))).sqrt()

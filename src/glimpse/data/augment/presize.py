@@ -1,14 +1,16 @@
-"""fastai's augmentation of photos: crop, flip, rotation, zoom and warp in ONE interpolation, then
+"""fastai's augmentation of photos: crop, flip, rotation, zoom and warp in one interpolation, then
 lighting.
 
 Source: J. Howard, S. Gugger 2020, Deep Learning for Coders, ch. 5, "Presizing", and the defaults of
-fastai's `aug_transforms(min_scale=0.75)`. Images are stored somewhat larger than the
-network sees them (`data.presize=256 data.size=224`), so that the crop, the turn and the warp come
-from real pixels. All five are maps of the plane that keep straight lines: one 3×3 matrix.
+fastai's `aug_transforms(min_scale=0.75)`. Images are stored somewhat larger than the network's
+input (`data.presize=256 data.size=224`), so that the crop, the rotation and the warp use real
+pixels. All five transformations map straight lines to straight lines, so one 3×3 matrix combines
+them.
 
-Ours differs: the crop is part of the one interpolation (fastai makes two); its shape is drawn from
-those that fit, where fastai tries ten times; the vertical and the horizontal warp are composed,
-where fastai solves for the four corners of both: the same where either is zero.
+How ours differs: the crop is part of the one interpolation, whereas fastai interpolates twice. The
+shape of the crop is drawn from the shapes that fit, whereas fastai tries ten times. The vertical
+and the horizontal warp are composed, whereas fastai solves for the four corners of both; the
+results are equal if either warp is zero.
 """
 
 import math
@@ -19,23 +21,25 @@ from torch import Tensor
 
 from glimpse.data.augment.base import Augmentation, Draws, looked_up, to_bytes
 
-SHAPES = (3 / 4, 4 / 3)  # width : height of a crop, relative to the image's own
-PIXELS_FOR_A_CORE = 2 * 256**2  # of stored images, changed at a time
-_EPSILON = 1e-6  # black and white have no logit
+SHAPES = (3 / 4, 4 / 3)  # aspect ratios of a crop, relative to that of the image
+PIXELS_FOR_A_CORE = 2 * 256**2  # pixels of stored images that a core processes at a time
+_EPSILON = 1e-6  # the logits of black and white are infinite
 
 
 class Presize(Augmentation):
-    """One drawn homography and one drawn curve of brightness and contrast for each image.
+    """Apply a random homography and a random brightness and contrast curve to each image.
 
     Args:
-        p: of the flip.
-        min_scale: the smallest part of the image's area that a crop shows.
-        max_rotate: degrees.
-        max_zoom: magnification, about a drawn point.
-        max_warp: how far a side is stretched at one end and shrunk at the other, of its length.
-        p_affine: of rotation, of zoom and of the two directions of the warp, each.
-        max_lighting: brightness moves mid-grey by this share, contrast multiplies by 1 / (1 - this).
-        p_lighting: of brightness and of contrast, each.
+        p: Probability of a flip.
+        min_scale: Minimum fraction of the image's area that a crop shows.
+        max_rotate: Maximum rotation, in degrees.
+        max_zoom: Maximum magnification, about a random point.
+        max_warp: Maximum stretch of a side at one end, and shrinkage at the other, as a fraction of
+            its length.
+        p_affine: Probability of the rotation, of the zoom and of the warp in each direction.
+        max_lighting: Maximum change: brightness moves mid-grey by this fraction, and contrast
+            multiplies by 1 / (1 - this).
+        p_lighting: Probability of a change of brightness, and of a change of contrast.
     """
 
     def __init__(
@@ -63,26 +67,26 @@ class Presize(Augmentation):
         return self.sized(images, (images.shape[2], images.shape[3]), draws)
 
     def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
-        """From the stored images straight to (height, width) pixels."""
+        """Interpolate from the stored images directly to (height, width) pixels."""
         height, width = size
         whole = (images, self.homographies(draws, width / height), self.lighting(draws)[:, None])
         num_together = len(images)
-        if images.device.type == "cpu":  # three times as slow if its caches cannot hold the floats
+        if images.device.type == "cpu":  # three times as slow if the floats exceed its caches
             each = max(1, PIXELS_FOR_A_CORE // (images.shape[2] * images.shape[3]))
             num_together = each * torch.get_num_threads()
         parts = zip(*(torch.split(tensor, num_together) for tensor in whole), strict=True)
         return torch.cat([looked_up(warped(part, h, size), tables) for part, h, tables in parts])
 
     def homographies(self, draws: Draws, aspect: float) -> Tensor:
-        """(B, 3, 3): from places in the output to places in the image, each from -1 to 1.
+        """Draw matrices (B, 3, 3) that map output coordinates to image coordinates, from -1 to 1.
 
         Args:
-            draws: of the images.
-            aspect: width / height of the output, in which a rotation is one.
+            draws: Random draws for the images.
+            aspect: Width / height of the output, so that a rotation preserves angles in it.
         """
         area, shape, left, top, flip, turn, zoom, x, y, up, across = draws.uniform(11)
         one, zero = torch.ones_like(area), torch.zeros_like(area)
-        # the crop, of width √(area · shape) and height √(area / shape)
+        # The crop has width √(area · shape) and height √(area / shape).
         area = self.min_scale + (1 - self.min_scale) * area
         lowest, highest = (
             area.clamp(min=SHAPES[0]).log(),
@@ -95,7 +99,7 @@ class Presize(Augmentation):
             (zero, crop_height, (1 - crop_height) * (2 * top - 1)),
             (zero, zero, one),
         )
-        # a keystone: what lies at height y is stretched by 1 - up · y
+        # A keystone warp stretches each row at height y by 1 - up · y.
         up = _sometimes(up, self.p_affine, -self.max_warp, self.max_warp, 0.0)
         across = _sometimes(across, self.p_affine, -self.max_warp, self.max_warp, 0.0)
         vertical = _matrix((one, zero, zero), (zero, one, -up), (zero, -up, one))
@@ -113,12 +117,13 @@ class Presize(Augmentation):
         flipped = _matrix((mirror, zero, zero), (zero, one, zero), (zero, zero, one))
         whole = crop
         for part in (horizontal, vertical, zoomed, turned, flipped):
-            # Not a matrix product: a GPU takes one in TF32, whose error is a part of a pixel.
+            # Not a matrix product: a GPU may compute it in TF32, with an error of part of a pixel.
             whole = (whole[:, :, :, None] * part[:, None]).sum(2)
         return whole
 
     def lighting(self, draws: Draws) -> Tensor:
-        """Tables (B, 256) uint8: brightness and contrast act on the logit, which never overflows."""
+        """Return tables (B, 256) uint8. Brightness and contrast act on the logit, so none
+        overflows."""
         brightness, contrast = draws.uniform(2)
         reach = self.max_lighting
         middle = _sometimes(brightness, self.p_lighting, (1 - reach) / 2, (1 + reach) / 2, 0.5)
@@ -130,35 +135,38 @@ class Presize(Augmentation):
 
 
 def warped(images: Tensor, homographies: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) uint8 images through (B, 3, 3) matrices: (B, C, height, width) float32, rounded to
-    whole numbers from 0 to 255.
+    """Warp (B, C, H, W) uint8 images by (B, 3, 3) matrices to (B, C, height, width) float32.
 
-    Bilinear, mirrored outside. Where the image shrinks to less than two thirds, each pixel is the
-    mean of 2×2 or more places spread evenly over it.
+    Values are rounded to integers from 0 to 255. The interpolation is bilinear, with mirroring
+    outside the image. If the image shrinks to less than two thirds, each pixel is the mean of 2×2
+    or more samples spread evenly over it.
     """
     height, width = size
     num_places = max(1, round(images.shape[2] / height), round(images.shape[3] / width))
     x = _places(width * num_places, images.device)
     y = _places(height * num_places, images.device)[:, None]
     h = homographies[:, :, :, None, None]
-    # one pass over the pixels: what depends on the row alone is added up before
+    # Sum the terms that depend only on the row first, for a single pass over the pixels.
     places = h[:, :, 0] * x + (h[:, :, 1] * y + h[:, :, 2])
     grid = places[:, :2].div_(places[:, 2:]).permute(0, 2, 3, 1)  # (B, height, width, 2)
-    images = images.to(torch.float32, memory_format=torch.contiguous_format)  # read faster so
+    images = images.to(torch.float32, memory_format=torch.contiguous_format)  # faster to read
     seen = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return (F.avg_pool2d(seen, num_places) if num_places > 1 else seen).round_()
 
 
 def _places(num: int, device: torch.device) -> Tensor:
-    """The centres of `num` pixels between -1 and 1."""
+    """Return the centres of `num` pixels between -1 and 1."""
     return (torch.arange(num, device=device) * 2 + 1) / num - 1
 
 
 def _sometimes(draw: Tensor, p: float, low: float, high: float, otherwise: float) -> Tensor:
-    """Uniform from `low` to `high` with probability `p`, from one draw for both."""
+    """Return a uniform number from `low` to `high` with probability `p`, else `otherwise`.
+
+    One draw decides both.
+    """
     return torch.where(draw < p, low + (high - low) * draw / max(p, 1e-9), otherwise)
 
 
 def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """(B, 3, 3) from nine (B,)."""
+    """Stack nine (B,) into (B, 3, 3)."""
     return torch.stack([torch.stack(row, 1) for row in rows], 1)

@@ -1,9 +1,10 @@
-"""TrivialAugment: one operation for each image, of a strength drawn uniformly.
+"""TrivialAugment: one random operation per image, with a strength drawn uniformly.
 
 Source: S. G. Müller, F. Hutter 2021, TrivialAugment: Tuning-free Yet State-of-the-Art Data
-Augmentation, section 3, with the "wide" space of its Table 1 (torchvision's TrivialAugmentWide, but for
-rounding, which here is to the nearest). The 14 operations are four passes, each over the images that drew one of
-its: moving pixels, looking values up, and blending with grey or with a blurred copy.
+Augmentation, section 3, with the "wide" space of its Table 1 (as torchvision's TrivialAugmentWide,
+but rounded to the nearest integer). The 14 operations run in four passes: moving pixels, looking up
+values, blending with grey, and blending with a blurred copy. Each pass processes the images that
+drew one of its operations.
 """
 
 import math
@@ -16,16 +17,16 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from glimpse.data.augment.base import Draws, looked_up, picked, to_bytes
 from glimpse.data.augment.flips import CropFlip
 
-NUM_LEVELS = 31  # of strength
+NUM_LEVELS = 31  # levels of strength
 MAX_SHEAR = 0.99
-MAX_SHIFT = 32  # pixels, whatever the image's size
+MAX_SHIFT = 32  # pixels, for any image size
 MAX_DEGREES = 135
 MAX_BLEND = 0.99
 MAX_BITS_LOST = 6
 
 
 class Op(IntEnum):
-    """The operations, those of a pass side by side."""
+    """The operations, in an order that keeps those of a pass together."""
 
     IDENTITY = 0
     SHEAR_X = 1
@@ -44,7 +45,7 @@ class Op(IntEnum):
 
 
 class TrivialAugment(CropFlip):
-    """CropFlip, then one operation. The paper's cutout after it on CIFAR is left out."""
+    """CropFlip, then one operation. Left out: the cutout that the paper adds on CIFAR."""
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         images = super().__call__(images, draws)
@@ -55,8 +56,11 @@ class TrivialAugment(CropFlip):
 
 
 def applied(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """(B, C, H, W) uint8 images after an operation (B,) int64 each, of strength (B,) in [-1, 1]."""
-    images = images.contiguous()  # planes add up faster than pixels of three
+    """Apply one operation (B,) int64 to each of the (B, C, H, W) uint8 images.
+
+    The strength (B,) is in [-1, 1].
+    """
+    images = images.contiguous()  # sums over planes are faster than over interleaved channels
     passes = (
         ((op >= Op.SHEAR_X) & (op <= Op.ROTATE), _moved),
         (op == Op.COLOUR, _coloured),
@@ -65,7 +69,7 @@ def applied(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
     )
     changed = images.clone()
     for chosen, change in passes:
-        if images.is_cuda:  # to find the rows would wait for the device; all cost little there
+        if images.is_cuda:  # finding the rows would synchronise; processing all is cheap
             changed = torch.where(chosen.view(-1, 1, 1, 1), change(images, op, strength), changed)
         elif len(rows := chosen.nonzero().squeeze(1)):
             changed.index_copy_(0, rows, change(images[rows], op[rows], strength[rows]))
@@ -73,8 +77,10 @@ def applied(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Shear about the upper left corner, shift by whole pixels, rotate about the centre; black
-    where nothing was, the nearest pixel elsewhere."""
+    """Shear about the upper left corner, shift by whole pixels, or rotate about the centre.
+
+    Pixels without a source are black, and each other pixel takes the value of its nearest source.
+    """
 
     def of(chosen: Op, most: float) -> Tensor:
         return torch.where(op == chosen, strength * most, 0.0).view(-1, 1, 1)
@@ -95,12 +101,12 @@ def _moved(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
 
 
 def _coloured(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Towards grey, or away from it."""
+    """Blend towards grey or away from it."""
     return _blended(images, rgb_to_grayscale(images), strength)
 
 
 def _sharpened(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Towards a blurred copy, or away from it; the border stays."""
+    """Blend towards a blurred copy or away from it; the border stays unchanged."""
     if min(images.shape[2:]) < 3:
         return images
     values = images.float()
@@ -117,7 +123,7 @@ def _blended(images: Tensor, other: Tensor, strength: Tensor) -> Tensor:
 
 
 def _revalued(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Operations that depend on a pixel's value alone, given the whole image."""
+    """Apply the operations that map each value through a table computed from the whole image."""
     factor = (1 + MAX_BLEND * strength).view(-1, 1, 1)
     level = strength.abs().view(-1, 1, 1)
     counts = _histogram(images)  # (B, C, 256)
@@ -139,14 +145,14 @@ def _revalued(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
 
 
 def _stretching(counts: Tensor, value: Tensor) -> Tensor:
-    """Tables that stretch each channel from black to white."""
+    """Return tables that stretch each channel from black to white."""
     lowest, highest = _ends(counts)
     scale = 255 / (highest - lowest).clamp(min=1)
     return to_bytes(torch.where(highest > lowest, (value - lowest) * scale, value))
 
 
 def _equalizing(counts: Tensor, value: Tensor) -> Tensor:
-    """Tables that make all values of each channel about equally frequent, as PIL does."""
+    """Return tables that make all values of each channel about equally frequent, as in PIL."""
     _, highest = _ends(counts)
     step = (counts.sum(2, keepdim=True) - counts.gather(2, highest)) // 255
     below = counts.cumsum(2) - counts
@@ -154,13 +160,13 @@ def _equalizing(counts: Tensor, value: Tensor) -> Tensor:
 
 
 def _ends(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest value that occurs: (B, C, 1) each."""
+    """Return the lowest and the highest value that occurs: (B, C, 1) each."""
     occurs = (counts > 0).to(torch.uint8)
     return occurs.argmax(2, keepdim=True), 255 - occurs.flip(2).argmax(2, keepdim=True)
 
 
 def _histogram(images: Tensor) -> Tensor:
-    """How often each value occurs in each channel: (B, C, 256) int64."""
+    """Count how often each value occurs in each channel: (B, C, 256) int64."""
     size, channels, height, width = images.shape
     values = images.reshape(size, channels, height * width).long()
     counts = torch.zeros(size, channels, 256, dtype=torch.int64, device=images.device)

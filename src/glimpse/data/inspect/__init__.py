@@ -1,1 +1,1 @@
-"""Looking at a dataset before training: `glimpse data info`, `show` and `check`."""
+"""Inspection of a dataset before training: `glimpse data info`, `show` and `check`."""

@@ -1,8 +1,8 @@
-"""A dataset's way from its files to a loss, one step at a time, to see where it fails and why.
+"""Check a dataset step by step, from its files to a loss, to show which step fails and why.
 
-What fastai's `DataBlock.summary` does (docs.fast.ai, data.block), for `glimpse data check`: one
-sample, one batch, and then every image. Left out: the configured network, which `python train.py
-check=true` pushes a batch through.
+This corresponds to fastai's `DataBlock.summary` (docs.fast.ai, data.block). `glimpse data check`
+uses it to check one sample, one batch, and then every image. Left out: the configured network,
+which `python train.py check=true` tests with one batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from glimpse.errors import UserError
 
 @dataclass(frozen=True)
 class Step:
-    """What a step found, or why it failed."""
+    """The result of a step, or its error."""
 
     name: str
     found: str = ""
@@ -31,67 +31,70 @@ class Step:
 
 
 class Walk:
-    """Steps that are taken in order; each leaves what the next one takes.
+    """Steps that run in order; each step stores the input of the next one.
 
     Args:
-        data: neither prepared nor set up.
-        device: where a batch goes.
+        data: A data module, neither prepared nor set up.
+        device: The device to which a batch is moved.
     """
 
     def __init__(self, data: ImageDataModule, *, device: torch.device) -> None:
         self.data = data
         self.device = device
         self.source: Source | None = None
-        self.wanted: PixelFormat | None = None  # of files; None until known
+        self.wanted: PixelFormat | None = None  # the format of files; None until known
         self.pixels: NDArray[np.uint8]  # (H, W, C), the sample
         self.batch: Batch  # as stored, then on the device
         self.as_evaluated: Batch
         self.as_trained: Batch
 
     def steps(self) -> Iterator[Step]:
-        """The first training image from its file to the array, then a batch from there to a loss and
-        back. The first step that fails is the last."""
+        """Run the steps and stop after the first failure.
+
+        They follow the first training image from its file to the array, then a batch from there to
+        a loss and its gradient.
+        """
         sample = (self.listed, self.opened, self.sized, self.decoded, self.labelled, self.stored)
         batch = (self.gathered, self.moved, self.normalised, self.augmented, self.learned)
         for method in (*sample, *batch):
             try:
                 yield Step(method.__name__, method())
-            except Exception as error:  # whatever a dataset's own code may raise
+            except Exception as error:  # a dataset's own code may raise any error
                 yield Step(method.__name__, error=error)
                 return
 
     # One sample ---------------------------------------------------------------------------------
 
     def listed(self) -> str:
-        """The dataset's files are there, and its format can be read."""
+        """Check that the dataset's files exist and that their format can be read."""
         self.data.require_files()
         self.source = self.data.read()
         parts = [f"{name} {len(part.labels):,}" for name, part in self.parts.items()]
-        kind = "files" if isinstance(self._train, Files) else "images, as pixels"
+        kind = "files" if isinstance(self._train, Files) else "images stored as pixels"
         return f"{', '.join(parts)} {kind}; {len(self.source.class_names)} classes"
 
     def opened(self) -> str:
-        """What the first file says of itself."""
+        """Read the header of the first file."""
         if isinstance(self._train, Arrays):
-            return "nothing to open: the dataset holds pixels"
+            return "nothing to open: the dataset contains pixels"
         path = self._train.paths[0]
         found = header(path)
-        turned = ", turned by EXIF" if found.turned else ""
+        turned = ", rotated or mirrored by EXIF" if found.turned else ""
         size = f"{path.stat().st_size:,} bytes"
         return f"{path}: {size}, {found.format}, {found.mode}, {_by(found.size)}{turned}"
 
     def sized(self) -> str:
-        """All images get one size, without which no batch can be made of them."""
+        """Determine the common size of all images, which a batch requires."""
         if isinstance(self._train, Arrays):
             height, width, channels = self._train.images.shape[1:]
             return f"{_by((width, height))} {COLOURS[channels]}"
         assert self.source is not None
         wanted = self.wanted = self.data.pixel_format(self.source)
-        how = "cut and resized" if wanted.presize else "as the files are"
+        how = "cropped and resized" if wanted.presize else "as in the files"
         return f"{_by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
 
     def decoded(self) -> str:
-        """The sample's pixels."""
+        """Decode the sample's pixels."""
         if isinstance(self._train, Arrays):
             self.pixels = self._train.images[0]
         else:
@@ -100,7 +103,7 @@ class Walk:
         return _described(self.pixels)
 
     def labelled(self) -> str:
-        """Every image has the label of a class; the sample's."""
+        """Check that every image has a valid label, and return that of the sample."""
         assert self.source is not None
         for name, part in self.parts.items():
             check_labels(part, len(self.source.class_names), name)
@@ -108,44 +111,47 @@ class Walk:
         return f"{label}, {self.source.class_names[label]}"
 
     def stored(self) -> str:
-        """The cache, made now if it is not there, holds the sample's pixels; and the splits."""
+        """Check that the cache contains the sample's pixels, building it first if necessary.
+
+        The result also describes the splits.
+        """
         self.data.prepare_data()
         self.data.setup()
         part = self.data.part("train")
         if isinstance(part, Files):
-            return f"not stored, decoded as needed; {self.data.describe()}"
+            return f"not stored, decoded on demand; {self.data.describe()}"
         if not np.array_equal(part.images[0], self.pixels):
             raise UserError(
-                "the cache holds other pixels than the file: delete the folder "
+                "the cache does not contain the same pixels as the file: delete the folder "
                 f"{self.data.data_dir / '.cache'} to decode all images again"
             )
-        return f"row 0 of {_by(part.images.shape)}, the same pixels; {self.data.describe()}"
+        return f"row 0 of {_by(part.images.shape)}, identical pixels; {self.data.describe()}"
 
     # One batch ----------------------------------------------------------------------------------
 
     def gathered(self) -> str:
-        """The first batch of the first epoch."""
+        """Load the first batch of the first epoch."""
         self.batch = next(iter(self.data.batches.loader("train", training=True, shuffle=True)))
         return f"images {_described(self.batch.images)}; labels {_described(self.batch.labels)}"
 
     def moved(self) -> str:
-        """The batch on the device."""
+        """Move the batch to the device."""
         self.batch = self.data.transfer_batch_to_device(self.batch, self.device, 0)
         return str(self.batch.images.device)
 
     def normalised(self) -> str:
-        """What the network sees in evaluation."""
+        """Compute the network's input in evaluation."""
         self.as_evaluated = self.data.batches.to_network(self.batch)
         images = self.as_evaluated.images
         if not images.isfinite().all():
             raise UserError(
-                f"pixels are not numbers any more after data.normalize={self.data.normalize} (mean "
+                f"data.normalize={self.data.normalize} gives pixels that are not finite (mean "
                 f"{self.data.spec.mean}, std {self.data.spec.std}): type data.normalize=none"
             )
         return f"{_described(images)}, mean {images.mean():.3f}"
 
     def augmented(self) -> str:
-        """What the network sees in training."""
+        """Compute the network's input in training."""
         self.as_trained = self.data.batches.to_network(self.batch, training=True, epoch=0)
         if self.data.augment is None:
             return "nothing to do (augment=none)"
@@ -153,7 +159,7 @@ class Walk:
         return f"{type(self.data.augment).__name__}: {_described(images)}, mean {images.mean():.3f}"
 
     def learned(self) -> str:
-        """A linear model, forward and back; from weights of zero its loss is ln(classes)."""
+        """Run a linear model forward and backward; with zero weights, its loss is ln(classes)."""
         images = self.as_trained.images.flatten(1)
         linear = nn.Linear(images.shape[1], self.data.spec.num_classes, device=self.device)
         nn.init.zeros_(linear.weight)
@@ -162,17 +168,19 @@ class Walk:
         loss.backward()  # type: ignore[no-untyped-call]
         assert linear.weight.grad is not None
         gradient = linear.weight.grad.norm().item()
-        return f"a linear model, forward and back: loss {loss.item():.4f}, gradient {gradient:.3g}"
+        return (
+            f"linear model, forward and backward: loss {loss.item():.4f}, gradient {gradient:.3g}"
+        )
 
     # Every image --------------------------------------------------------------------------------
 
     @property
     def parts(self) -> dict[str, Part]:
-        """What was listed; empty where it could not be."""
+        """Return the parts that `listed` found; empty if it failed."""
         return self.source.parts() if self.source else {}
 
     def faults(self) -> Iterator[str]:
-        """Decode every file once, or look through the arrays and labels; a line for each fault."""
+        """Decode every file, or check the arrays and labels, and yield one line for each fault."""
         for name, part in self.parts.items():
             if isinstance(part, Files):
                 yield from broken_files(part.paths, self.wanted, num_workers=self.data.num_workers)
@@ -186,7 +194,7 @@ class Walk:
             yield f"{name}: {_by(images.shape)} {images.dtype}, expected N×H×W×1 or N×H×W×3 uint8"
         train = self._train
         if isinstance(train, Arrays) and images.shape[1:] != train.images.shape[1:]:
-            yield f"{name}: {_by(images.shape)}, the training images are {_by(train.images.shape)}"
+            yield f"{name}: {_by(images.shape)}, expected {_by(train.images.shape)}, as in training"
         if len(images) != len(part.labels):
             yield f"{name}: {len(images):,} images, but {len(part.labels):,} labels"
         for row in np.flatnonzero((part.labels < 0) | (part.labels >= num_classes)):
@@ -204,6 +212,6 @@ def _by(sizes: Iterable[int]) -> str:
 
 
 def _described(values: Tensor | NDArray[np.uint8]) -> str:
-    """Shape, dtype and range."""
+    """Describe shape, dtype and range."""
     dtype = str(values.dtype).removeprefix("torch.")
     return f"{tuple(values.shape)} {dtype}, {values.min().item():.4g} to {values.max().item():.4g}"

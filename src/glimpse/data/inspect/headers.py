@@ -1,8 +1,8 @@
-"""Every file of a dataset, opened in parallel: what it is beside what its name says, and whether
-it decodes.
+"""Parallel inspection of a dataset's files: their headers, and whether they decode.
 
-For `glimpse data info` and `glimpse data check`. Nothing here imports torch: the processes that open
-files start quickly.
+The headers show whether the content of a file matches its name. `glimpse data info` and `glimpse
+data check` use this module. It does not import torch, so that the processes that open files start
+quickly.
 """
 
 from collections import Counter
@@ -22,8 +22,11 @@ NUM_EXAMPLES = 3
 
 
 class Header(NamedTuple):
-    """What a file says of itself: format ("JPEG"), Pillow's mode ("RGB"), width and height in
-    pixels as stored, and whether EXIF asks to turn or mirror the image."""
+    """The header of a file.
+
+    It states the format ("JPEG"), Pillow's mode ("RGB"), the stored width and height in pixels, and
+    whether EXIF asks to rotate or mirror the image.
+    """
 
     format: str
     mode: str
@@ -33,7 +36,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Odd:
-    """Files that are odd in the same way: how many, and the first of them."""
+    """Files with the same irregularity: their number, and the first of them."""
 
     count: int
     examples: tuple[str, ...]
@@ -41,8 +44,12 @@ class Odd:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a dataset's files are: counts by format and by mode, sizes (width, height), and what is
-    odd: content that is not what the name says, modes other than grey and RGB, images turned by EXIF."""
+    """Facts about a dataset's files: counts by format and mode, sizes (width, height),
+    irregularities.
+
+    Irregularities are content that does not match the file extension, modes other than grey and
+    RGB, and images that EXIF rotates or mirrors.
+    """
 
     formats: dict[str, int]
     modes: dict[str, int]
@@ -53,21 +60,21 @@ class FileFacts:
 
 
 def header(path: Path) -> Header:
-    """Read what a file says of itself, without decoding its pixels where the format allows.
+    """Read the header of a file, without decoding its pixels if the format allows it.
 
     Raises:
-        UserError: the file is not an image.
+        UserError: The file is not an image.
     """
-    with reading(path) as image:  # the orientation may stand after the pixels
+    with reading(path) as image:  # the orientation may be stored after the pixels
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return Header(str(image.format), image.mode, image.size, turned)
 
 
 def file_facts(paths: Sequence[Path], *, num_workers: int) -> FileFacts:
-    """Open every file and count what is found.
+    """Open every file and count formats, modes, sizes and irregularities.
 
     Raises:
-        UserError: a file is not an image.
+        UserError: A file is not an image.
     """
     formats, modes, sizes = Counter[str](), Counter[str](), Counter[tuple[int, int]]()
     odd: dict[str, list[str]] = {}
@@ -98,25 +105,25 @@ def _headers(paths: Sequence[Path], _start: int) -> list[Header]:
 
 
 def _oddities(ending: str, found: Header, expected: str | None) -> Iterator[str]:
-    # Telephones write several pictures into one JPEG and name it .jpg, as they may.
+    # Phones write several pictures into one JPEG and name it .jpg, which is valid.
     actual = "JPEG" if found.format == "MPO" else found.format
     if expected is not None and actual != expected:
         yield f"{found.format} named {ending}"
     if found.mode not in ("L", "RGB"):
-        yield f"of mode {found.mode}"
+        yield f"with mode {found.mode}"
     if found.turned:
-        yield "turned by EXIF"
+        yield "rotated or mirrored by EXIF"
 
 
 def broken_files(
     paths: Sequence[Path], wanted: PixelFormat | None, *, num_workers: int
 ) -> Iterator[str]:
-    """Decode every file once; one line for each that fails, as a run would say it.
+    """Decode every file once, and yield the error message of each file that fails.
 
     Args:
-        paths: the files.
-        wanted: the size they must have; None: any.
-        num_workers: processes that decode.
+        paths: Paths of the files.
+        wanted: The required pixel format; None accepts any.
+        num_workers: Number of decoding processes.
     """
     check = partial(_failures, wanted or PixelFormat(1, 1, 3, presize=True))
     for lines in each_chunk(check, paths, num_workers=num_workers):

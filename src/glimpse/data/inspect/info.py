@@ -1,8 +1,9 @@
-"""What a dataset holds: sizes, classes, statistics, and images that are there twice, grey or odd.
+"""Facts about a dataset for `glimpse data info`: sizes, classes, statistics, duplicates, grey
+images.
 
-For `glimpse data info`. Images pass once, a batch at a time, and 16 bytes of each are kept, so memory
-stays flat. Duplicates are exact: the same decoded pixels. Left out: near duplicates, such as a photo
-that was compressed again.
+Images are read once, one batch at a time, and only 16 bytes of each are kept, so that memory use
+stays low. Duplicates are exact: their decoded pixels are identical. Left out: near duplicates, such
+as a recompressed photo.
 """
 
 import hashlib
@@ -21,8 +22,12 @@ NUM_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """A split: `class_counts` is how often each class occurs, `num_grey` how many images of a colour
-    set have three equal channels, `num_repeated` how many are equal to an earlier one of the split."""
+    """Facts about a split.
+
+    `class_counts` is the number of images of each class, `num_grey` the number of images in a
+    colour dataset with three equal channels, and `num_repeated` the number of images that are equal
+    to an earlier image of the split.
+    """
 
     num_images: int
     origin: str
@@ -34,7 +39,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many images of the split `second` are in the split `first` as well."""
+    """The number of images in the split `second` that are also in the split `first`."""
 
     first: str
     second: str
@@ -43,7 +48,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image is: its split, its file or its row of a part (`train[7]`), and its class."""
+    """The location of an image: split, file or row of a part (`train[7]`), and class."""
 
     split: str
     image: str
@@ -52,12 +57,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it.
+    """All facts about a dataset.
 
-    Sizes are those that the network sees. `mean` and `std` per channel, of pixels in [0, 1], are those
-    of data.normalize=dataset; None where the data is set up with another. `num_contradictions` is how
-    many different images occur with more than one label, `duplicates` some groups of equal images,
-    those across splits first; of a large group, some images.
+    Height, width and channels are those of the network's input. `mean` and `std` are per channel,
+    for pixels in [0, 1], as data.normalize=dataset uses them; they are None with any other
+    normalisation. `num_contradictions` is the number of distinct images that occur with more than
+    one label. `duplicates` lists some groups of equal images, those across splits first, and only
+    some images of a large group.
     """
 
     height: int
@@ -75,17 +81,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one pass over a split leaves: (M,) digests of 16 bytes, and a count."""
+    """The result of one pass over a split: (M,) digests of 16 bytes, and the grey count."""
 
     digests: NDArray[np.bytes_]
     num_grey: int
 
 
 def gather_facts(data: ImageDataModule) -> Facts:
-    """Look at every image of every split of a dataset that is set up.
+    """Inspect every image in every split of a dataset after its setup.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: An image cannot be read.
     """
     spec = data.spec
     names: list[str] = [name for name in ("train", "val", "test") if name in data.splits]
@@ -112,13 +118,13 @@ def gather_facts(data: ImageDataModule) -> Facts:
     labels = np.concatenate([data.labels(name) for name in names])
     split_of = np.repeat(np.arange(len(names)), [len(look.digests) for look in looks.values()])
     groups = _groups(numbers)
-    groups.sort(  # those across splits first, of them those with different labels
+    groups.sort(  # groups across splits first, and among them those with different labels
         key=lambda group: (len(np.unique(split_of[group])) == 1, len(np.unique(labels[group])) == 1)
     )
 
     def found_at(image: int) -> Place:
         name = names[split_of[image]]
-        position = image - bounds[split_of[image]]  # from the end of its split
+        position = image - bounds[split_of[image]]  # negative, from the end of its split
         split = data.splits[name]
         where = paths[name][position] if name in paths else f"{split.part}[{split.rows[position]}]"
         return Place(name, str(where), spec.class_names[labels[image]])
@@ -145,7 +151,7 @@ def gather_facts(data: ImageDataModule) -> Facts:
 
 
 def _paths(data: ImageDataModule) -> dict[str, list[Path]]:
-    """The files of each split's images; a split that holds pixels is left out."""
+    """Return the files of each split; a split of pixels is omitted."""
     of_parts = {split.part: data.source_paths(split.part) for split in data.splits.values()}
     return {
         name: [found[row] for row in split.rows]
@@ -160,21 +166,21 @@ def _look_at(data: ImageDataModule, split: str) -> _Look:
         images = batch.images.numpy()  # (B, H, W, C) uint8
         digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
         num_grey += _num_grey(images)
-    # NumPy drops zeros at the end of what it gives back, but compares all 16 bytes.
+    # NumPy strips trailing zeros when it returns an item, but compares all 16 bytes.
     return _Look(np.array(digests, "S16"), num_grey)
 
 
 def _num_grey(images: NDArray[np.uint8]) -> int:
-    """How many of some colour images have equal channels."""
+    """Count the colour images that have equal channels."""
     if images.shape[-1] == 1:
         return 0
-    rows = images[:, images.shape[1] // 2]  # one row of pixels tells most images of colour
+    rows = images[:, images.shape[1] // 2]  # one row of pixels suffices to exclude most images
     maybe = images[(rows == rows[..., :1]).all((1, 2))]
     return int((maybe == maybe[..., :1]).all((1, 2, 3)).sum())
 
 
 def _groups(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The positions of each number that occurs more than once."""
+    """Return the positions of each number that occurs more than once."""
     repeated = np.flatnonzero(np.bincount(numbers)[numbers] > 1)
     order = repeated[np.argsort(numbers[repeated], kind="stable")]
     ends = np.flatnonzero(np.diff(numbers[order])) + 1

@@ -1,6 +1,6 @@
-"""A picture of the first training images, as they are beside what the augmentation makes of them.
+"""A picture of the first training images before and after augmentation, for `glimpse data show`.
 
-For `glimpse data show`. The images are the first that a training with this seed sees.
+These are the first images of a training run with this seed.
 """
 
 import itertools
@@ -19,9 +19,9 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
     """Write a PNG of the first training images, before and after the augmentation if there is one.
 
     Args:
-        data: set up.
-        path: of the PNG.
-        num_images: how many; the training set may have fewer.
+        data: A data module after its setup.
+        path: Path of the PNG.
+        num_images: Maximum number of images; the training set may have fewer.
     """
     loader = data.batches.loader("train", training=True, shuffle=True)
     shown = list(itertools.islice(loader, -(-num_images // data.batch_size)))
@@ -41,7 +41,7 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
 
 
 def _name(label: Tensor, class_names: Sequence[str]) -> str:
-    """A class, or the two that mixup and cutmix made an image of, with their shares."""
+    """Return the class name, or for mixup and CutMix both class names with their shares."""
     if label.ndim == 0:
         return class_names[int(label)]
     share, found = label.topk(min(2, len(label)))

@@ -1,1 +1,1 @@
-"""The datasets: each states its facts and reads its own format."""
+"""The datasets. Each module states the facts of one dataset and reads its format."""

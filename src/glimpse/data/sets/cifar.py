@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100: 50,000 training and 10,000 test images, 32×32 RGB.
 
 Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009),
-https://www.cs.toronto.edu/~kriz/cifar.html, the Python archives; or, in their place, the images as
-files in `<data_dir>/cifar10/{train,test}/<class>/` (a JPEG copy is not the same pixels).
+https://www.cs.toronto.edu/~kriz/cifar.html, the Python archives. Image files in
+`<data_dir>/cifar10/{train,test}/<class>/` also work (a JPEG copy has different pixels).
 """
 
 import io
@@ -22,7 +22,7 @@ from glimpse.errors import UserError
 
 
 class CIFAR10(ImageDataModule):
-    """Ten classes. The statistics are those of all training images, also for a few classes."""
+    """Ten classes. The statistics cover all training images, even with a selection of classes."""
 
     archives: ClassVar[Sequence[Archive]] = (
         Archive(
@@ -39,7 +39,7 @@ class CIFAR10(ImageDataModule):
     labels_key: ClassVar[str] = "labels"
 
     def source_files(self) -> Iterable[Path | str]:
-        """The pickled batches, else the images as files."""
+        """Return the pickled batches, or else the image files."""
         folder = self.data_dir / self.folder
         if folder.is_dir():
             yield from (folder / n for n in (*self.train_files, self.test_file, self.names_file))
@@ -48,14 +48,14 @@ class CIFAR10(ImageDataModule):
                 yield from image_names(self.data_dir / self.image_folder / part)
 
     def missing(self) -> str:
-        """Both places that are looked at."""
+        """Return the error message, which names both supported layouts."""
         return (
             f"data_dir={self.data_dir}: expected {self.folder}/ or "
             f"{self.image_folder}/{{train,test}}/<class>/*.jpg"
         )
 
     def read(self) -> Source:
-        """(50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, or the files."""
+        """Read (50000, 32, 32, 3) and (10000, 32, 32, 3) uint8, or list the files."""
         folder = self.data_dir / self.folder
         if folder.is_dir():
             [names] = _unpickle(folder / self.names_file, self.names_key)
@@ -65,7 +65,10 @@ class CIFAR10(ImageDataModule):
         class_names = tuple(folder.name for folder in class_folders(root / "train"))
         for part in ("train", "test"):
             if not class_folders(root / part):
-                raise UserError(f"{root / part}: expected a folder of images for each class")
+                raise UserError(
+                    f"{root / part}: no class folders found; expected a folder of images for each "
+                    "class"
+                )
         return Source(
             class_names,
             read_classes(root / "train", class_names),
@@ -73,20 +76,20 @@ class CIFAR10(ImageDataModule):
         )
 
     def pixel_format(self, source: Source) -> PixelFormat:
-        """32×32 RGB, where `presize` asks for nothing else."""
+        """Return 32×32 RGB, or the size in `presize`."""
         side = self.presize or 32
         return PixelFormat(side, side, 3, presize=self.presize is not None)
 
     def _batches(self, files: Sequence[Path]) -> Arrays:
         batches = [_unpickle(file, "data", self.labels_key) for file in files]
-        pixels = np.concatenate([data for data, _ in batches])  # (N, 3072), planes R, G, B
+        pixels = np.concatenate([data for data, _ in batches])  # (N, 3072): R, G and B planes
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels = np.concatenate([labels for _, labels in batches]).astype(np.int64)
         return Arrays(images, labels)
 
 
 class CIFAR100(CIFAR10):
-    """A hundred classes, by their fine labels."""
+    """A hundred classes (the fine labels)."""
 
     archives: ClassVar[Sequence[Archive]] = (
         Archive(
@@ -104,7 +107,7 @@ class CIFAR100(CIFAR10):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler for dicts, lists, strings and NumPy arrays: a batch file cannot run code."""
+    """An unpickler for dicts, lists, strings and NumPy arrays, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
@@ -120,15 +123,16 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _unpickle(file: Path, *keys: str) -> list[Any]:
-    """What a batch file of CIFAR, written by Python 2, holds under some keys.
+    """Return the values of some keys in a CIFAR batch file, which Python 2 has written.
 
     Raises:
-        UserError: the file is missing, damaged, or holds something else.
+        UserError: The file is missing or damaged, or has other content.
     """
     try:
         content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
         return [content[key] for key in keys]
-    except Exception as error:  # a damaged pickle fails in any way; it cannot run code
+    except Exception as error:  # a damaged pickle raises errors of any type
         raise UserError(
-            f"cannot read {file}: {type(error).__name__}: {error}; delete its folder to unpack it again"
+            f"cannot read {file}: {type(error).__name__}: {error}; delete its folder to unpack the "
+            "archive again"
         ) from error

@@ -1,7 +1,8 @@
-"""Tables: a row an image, either its pixels or the path of its file, and its label.
+"""CSV tables with one image per row: its label, and either its pixels or the path of its file.
 
-Sign Language MNIST is `label,pixel1,…,pixel784`; a table of files is `path,label`, with paths relative
-to the table. A fault in a table is named by file and line, before anything is decoded.
+Sign Language MNIST has the columns `label,pixel1,…,pixel784`. A table of files has the columns
+`path,label`, with paths relative to the table. Errors in a table are reported with file and line
+before any image is decoded.
 """
 
 import csv
@@ -17,23 +18,24 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
-MOST_CLASSES = 1000  # of a table with fewer images: a larger number is a slip
+MOST_CLASSES = 1000  # in a table with fewer images; a larger label is taken for a mistake
 
 
 class CsvTable(ImageDataModule):
-    """One table, or one for training and one held out.
+    """One table, or a training table and a held-out table.
 
     Args:
-        train: the table of training images.
-        test: the official held-out table; None: a part of `train` is held out.
-        label: the column of labels. In a table of pixels a label is a number from 0; in a table of
-            files it is any text.
-        path: the column of paths; a table without it holds pixels, all other columns in order.
-        shape: (C, H, W) of an image of pixels; None: grey and square. Rows hold the channels of a
-            pixel side by side.
-        class_names: the name of each label; None: the labels themselves.
-        source: where the tables are to be had, for the message if they are missing.
-        **common: arguments of every dataset.
+        train: Table of training images.
+        test: The official held-out table; None: a fraction of `train` is held out.
+        label: Column of labels. In a table of pixels, a label is an integer from 0; in a table of
+            files, it can be any text.
+        path: Column of paths. A table without this column contains pixels: all other columns, in
+            order.
+        shape: (C, H, W) of an image stored as pixels; None: grey and square. The channels of a
+            pixel are adjacent.
+        class_names: Name of each label; None: the labels themselves.
+        source: Where to get the tables, for the error message if they are missing.
+        **common: Arguments of every dataset.
     """
 
     def __init__(
@@ -58,11 +60,11 @@ class CsvTable(ImageDataModule):
 
     @property
     def archive_folder(self) -> Path:
-        """Of the training table, whether the archive is packed with its folder or without."""
+        """The training table's folder, whether or not the archive contains this folder."""
         return self.tables[0].parent
 
     def source_files(self) -> Iterable[Path]:
-        """The tables, and the files that they name."""
+        """Return the tables and the files that they list."""
         if not all(table.is_file() for table in self.tables):
             return
         yield from self.tables
@@ -76,18 +78,18 @@ class CsvTable(ImageDataModule):
                     yield table.parent / row[column]
 
     def download(self) -> None:
-        """Only where `data.url` names an archive that holds the tables."""
+        """Download the tables only if `data.url` names an archive that contains them."""
         if self.url is not None:
             super().download()
 
     def missing(self) -> str:
-        """Which table is not there, and where it is to be had."""
+        """Return the error message, which names the missing table and its source."""
         table = next(table for table in self.tables if not table.is_file())
-        origin = f"; get it from {self.source} and put it there" if self.source else ""
-        return f"{table}: there is no such table{origin}"
+        origin = f"; download it from {self.source} and put it there" if self.source else ""
+        return f"{table}: no such table{origin}"
 
     def read(self) -> Source:
-        """Pixels (N, H, W, C) uint8 or paths, with labels."""
+        """Read pixels (N, H, W, C) uint8 or paths, with labels."""
         read = [self._labels_and_column(table) for table in self.tables]
         texts = [labels for labels, _ in read]
         names, numbers = self._numbered(texts)
@@ -98,11 +100,11 @@ class CsvTable(ImageDataModule):
         return Source(names, *parts)
 
     def _labels_and_column(self, table: Path) -> tuple[list[tuple[int, str]], int | None]:
-        """(line, label) of each row, and the column of paths if there is one."""
+        """Return (line, label) of each row, and the column of paths if there is one."""
         header, rows = _read(table)
         if self.label not in header:
             raise UserError(
-                f"{table}: there is no column {self.label!r}: it has {', '.join(header[:4])} …; "
+                f"{table} has no column {self.label!r}, its columns are {', '.join(header[:4])} …: "
                 "type data.label=<column>"
             )
         column = header.index(self.label)
@@ -111,27 +113,28 @@ class CsvTable(ImageDataModule):
             if not label.strip():
                 raise UserError(f"{table}, line {line}: the column {self.label!r} is empty")
         if not labels:
-            raise UserError(f"{table}: there are no images in it, only a header")
+            raise UserError(f"{table} has a header but no rows; expected one row per image")
         return labels, header.index(self.path) if self.path in header else None
 
     def _numbered(
         self, texts: Sequence[Sequence[tuple[int, str]]]
     ) -> tuple[tuple[str, ...], list[np.ndarray[Any, np.dtype[np.int64]]]]:
-        """Class names, and the labels as indices into them."""
+        """Return the class names, and the labels as indices into them."""
         if self.class_names is None and not all(t.lstrip("-").isdigit() for _, t in texts[0]):
             names = tuple(sorted({text for _, text in texts[0]}))
         elif self.class_names is None:
             line, highest = max(texts[0], key=lambda row: int(row[1]))
             if int(highest) >= max(MOST_CLASSES, len(texts[0])):
                 raise UserError(
-                    f"{self.tables[0]}, line {line}: the label {highest} would make as many classes; "
-                    f"expected at most {MOST_CLASSES}, or as many as there are images"
+                    f"{self.tables[0]}, line {line}: the label {highest} is too large, expected "
+                    f"less than {MOST_CLASSES} or less than the number of images; correct it, or "
+                    "type data.class_names=[…]"
                 )
             names = tuple(map(str, range(1 + int(highest))))
         else:
             names = tuple(self.class_names)
         index = {name: i for i, name in enumerate(names)}
-        # A number is a position where somebody has named the positions.
+        # With class names, a number is the index of a name.
         by_number = {str(i): i for i in range(len(names))} if self.class_names else {}
         numbers = []
         for table, rows in zip(self.tables, texts, strict=True):
@@ -140,7 +143,7 @@ class CsvTable(ImageDataModule):
                 number = index.get(text, by_number.get(text))
                 if number is None:
                     raise UserError(
-                        f"{table}, line {line}: the label {text!r} is none of the "
+                        f"{table}, line {line}: the label {text!r} is not one of the "
                         f"{len(names)} classes, 0 to {len(names) - 1}"
                     )
                 labels[row] = number
@@ -166,21 +169,21 @@ class CsvTable(ImageDataModule):
         if channels * height * width != num_columns:
             raise UserError(
                 f"{table} has {num_columns} columns of pixels, which is not {channels}×{height}×"
-                f"{width}: type data.shape=[C,H,W]"
+                f"{width}: type data.shape=[C,H,W] with the shape of an image"
             )
         return channels, height, width
 
 
 def _read(table: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
-    """The header, and (line, cells) of each row.
+    """Return the header, and (line, cells) of each row.
 
     Raises:
-        UserError: a column twice, or a row that is shorter or longer than the header.
+        UserError: Two columns have the same name, or a row has more or fewer cells than the header.
     """
     header = next(_lines(table), (1, []))[1]
     for name in header:
         if header.count(name) > 1:
-            raise UserError(f"{table}, line 1: the column {name!r} is there twice")
+            raise UserError(f"{table}, line 1: duplicate column {name!r}; rename one of them")
     if len(header) < 2:
         raise UserError(f"{table}, line 1: expected a header such as label,pixel1,pixel2 …")
     return header, _rows(table, len(header))
@@ -189,13 +192,13 @@ def _read(table: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
 def _rows(table: Path, num_columns: int) -> Iterable[tuple[int, list[str]]]:
     for line, row in itertools.islice(_lines(table), 1, None):
         if len(row) != num_columns:
-            raise UserError(f"{table}, line {line}: {len(row)} cells, the header has {num_columns}")
+            raise UserError(f"{table}, line {line}: {len(row)} cells, expected {num_columns}")
         yield line, row
 
 
 def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of each line that is not blank."""
-    with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark in front
+    """Yield (line, cells) of each line that is not blank."""
+    with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte-order mark
         reader = csv.reader(file)
         try:
             for row in reader:
@@ -203,7 +206,8 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
                     yield reader.line_num, row
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{table}, after line {reader.line_num}: it is not UTF-8; save it as CSV in UTF-8"
+                f"{table}, after line {reader.line_num}: the text is not UTF-8; save the table as "
+                "CSV in UTF-8"
             ) from error
         except csv.Error as error:
             raise UserError(f"{table}, line {reader.line_num}: {error}") from error
@@ -212,7 +216,7 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 def _pixels(
     row: Sequence[str], columns: Sequence[int], header: Sequence[str], where: str
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A row's pixels; names the first cell that is not a whole number from 0 to 255."""
+    """Return the pixels of a row; the error names the first cell that is not from 0 to 255."""
     cells = [row[i] for i in columns]
     try:
         values = np.array(cells, dtype=np.int64)
@@ -222,6 +226,6 @@ def _pixels(
         for i in columns:
             if not (row[i].strip().isdigit() and int(row[i]) <= 255):
                 raise UserError(
-                    f"{where}: {header[i]} is {row[i]!r}, expected a whole number from 0 to 255"
+                    f"{where}: {header[i]} is {row[i]!r}, expected an integer from 0 to 255"
                 )
     return values

@@ -1,7 +1,7 @@
-"""Handwritten digits that come with scikit-learn: 1,797 grey images of 8×8, no download.
+"""Handwritten digits from scikit-learn: 1,797 grey images, 8×8, without a download.
 
-Source: UCI's Optical Recognition of Handwritten Digits, its test set (Alpaydin and Kaynak 1998).
-There is no official division; `data.test_fraction` and `data.val_fraction` draw one.
+Source: the test set of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998).
+There is no official split; `data.test_fraction` and `data.val_fraction` control a random one.
 """
 
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ from glimpse.data.spec import Arrays, Source
 
 
 class Digits(ImageDataModule):
-    """Ten digits. Pixels 0 to 16 are spread over 0 to 255."""
+    """Ten digits. Pixel values from 0 to 16 are scaled to 0 to 255."""
 
     embedded: ClassVar[bool] = True
 
     def source_files(self) -> Iterable[Path]:
-        """None: the images are part of scikit-learn."""
+        """Return no files, because the images are part of scikit-learn."""
         return ()
 
     def read(self) -> Source:
-        """(1797, 8, 8, 1) uint8."""
+        """Read (1797, 8, 8, 1) uint8."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()

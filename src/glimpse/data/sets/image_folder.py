@@ -1,9 +1,10 @@
-"""Your own images: a folder for each class, divided into train/val/test or not, or names to read.
+"""A user's own images, with the class given by folders or by a pattern in the file path.
 
-`data.root` holds either train/<class>/… beside val/ (or valid/, validation/) and perhaps test/, or
-the class folders themselves, which `data.test_fraction` and `data.val_fraction` then divide. The
-training set's classes, by name, are the classes; a validation folder may lack some. With
-`data.pattern` the class is in each file's path, at any depth, and the fractions divide all files.
+`data.root` contains one of two layouts: train/<class>/… with val/ (or valid/, validation/) and
+optionally test/, or the class folders themselves, which `data.test_fraction` and
+`data.val_fraction` then split. The classes are those of the training set, sorted by name; a
+validation folder may lack some. With `data.pattern`, the class is part of each file's path, at any
+depth, and the fractions split all files.
 """
 
 import re
@@ -24,13 +25,13 @@ TEST_NAMES = ("test",)
 
 
 class ImageFolder(ImageDataModule):
-    """Any folder of images, of one size or cut to `data.presize`.
+    """A folder of images of one size, or of any size with `data.presize`.
 
     Args:
-        root: the folder.
-        pattern: a regular expression that finds the class in a file's path below `root`, as its one
-            group or the group named `label`; None: folders are classes.
-        **common: arguments of every dataset.
+        root: The folder.
+        pattern: A regular expression that matches the class in a file's path below `root`, as its
+            only group or as the group named `label`; None: folders are classes.
+        **common: Arguments of every dataset.
     """
 
     def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
@@ -39,28 +40,28 @@ class ImageFolder(ImageDataModule):
         self.pattern = pattern if pattern is None else _compiled(pattern)
 
     def source_files(self) -> Iterable[str]:
-        """Every image below the root."""
+        """Return all images below the root."""
         if self.root.is_dir():
             yield from image_names(self.root)
 
     @property
     def archive_folder(self) -> Path:
-        """Beside the root, which should be the archive's folder."""
+        """The parent of the root, because the archive should contain the root as its folder."""
         return self.root.parent
 
     def download(self) -> None:
-        """Only where `data.url` names an archive; otherwise the folder must be there."""
+        """Download only if `data.url` names an archive; otherwise the folder must exist."""
         if self.url is not None:
             super().download()
 
     def missing(self) -> str:
-        """The root is not there, or there is no image in it."""
+        """Return the error message for a missing root or a root without images."""
         if not self.root.exists():
-            return f"data.root={self.root}: there is no such folder"
+            return f"data.root={self.root}: no such folder; type data.root=<your images>"
         return f"data.root={self.root}: no images found; expected {self.root}/<class>/*.jpg"
 
     def read(self) -> Source:
-        """Paths and labels of the parts that are there."""
+        """Return paths and labels of the existing parts."""
         if self.pattern is not None:
             return self._read_names(self.pattern)
         parts = self._parts_by_name()
@@ -71,14 +72,14 @@ class ImageFolder(ImageDataModule):
         for folder in divided:
             if not class_folders(folder):
                 raise UserError(
-                    f"{folder}: expected a folder for each class, as in {train}, found none: "
+                    f"{folder}: no class folders found, expected one for each class as in {train}: "
                     "move unlabelled images elsewhere"
                 )
         rest = [read_classes(folder, class_names) for folder in divided]
         return Source(class_names, read_classes(train, class_names), *rest)
 
     def _parts_by_name(self) -> dict[str, Path]:
-        """The folders train, val and test; empty where the root holds the classes themselves."""
+        """Return the folders train, val and test; empty if the root contains the class folders."""
         folders = class_folders(self.root)
         parts = {
             name: folder
@@ -93,7 +94,7 @@ class ImageFolder(ImageDataModule):
             return parts
         if "train" in parts and class_folders(parts["train"]):
             return parts
-        return {}  # a folder `train` without folders, beside others, holds pictures of trains
+        return {}  # `train` without subfolders, next to other folders, is the class of trains
 
     def _read_names(self, pattern: re.Pattern[str]) -> Source:
         paths = images_in(self.root)
@@ -104,15 +105,15 @@ class ImageFolder(ImageDataModule):
         if without:
             raise UserError(
                 f"data.pattern={pattern.pattern} finds no class in {len(without):,} of "
-                f"{len(paths):,} images below {self.root}, such as "
-                f"{without[0].relative_to(self.root)}: change it, or move these elsewhere"
+                f"{len(paths):,} images below {self.root}, for example "
+                f"{without[0].relative_to(self.root)}: change the pattern, or move these images"
             )
         names = [name for name in found if name]
         class_names = tuple(sorted(set(names)))
         if len(class_names) < 2:
             raise UserError(
-                f"data.pattern={pattern.pattern} finds one class only, {class_names[0]}: "
-                "expected two or more"
+                f"data.pattern={pattern.pattern} finds only one class, {class_names[0]}: "
+                "expected two or more; change the pattern"
             )
         label_of = {name: label for label, name in enumerate(class_names)}
         return Source(class_names, Files(paths, np.array([label_of[name] for name in names])))
@@ -123,11 +124,13 @@ class ImageFolder(ImageDataModule):
             return
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
-        hint = f"is data.root={self.root.parent} meant?" if loose else "is it one level too high?"
+        hint = (
+            f"did you mean data.root={self.root.parent}?" if loose else "is it one level too high?"
+        )
         if divided:
-            hint = f"is data.root={divided[0]} meant?"
+            hint = f"did you mean data.root={divided[0]}?"
         elif len(class_names) == 1 and len(class_folders(train / class_names[0])) >= 2:
-            hint = f"is data.root={train / class_names[0]} meant?"
+            hint = f"did you mean data.root={train / class_names[0]}?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
@@ -141,8 +144,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise UserError(f"data.pattern={pattern}: {error}") from error
     if expression.groups != 1 and "label" not in expression.groupindex:
         raise UserError(
-            f"data.pattern={pattern}: expected one group in brackets for the class, or one that is "
-            "named, (?P<label>…)"
+            f"data.pattern={pattern}: expected one group in parentheses for the class, or a named "
+            "group (?P<label>…)"
         )
     return expression
 

@@ -1,7 +1,8 @@
-"""MNIST and the sets in its format: 60,000 training and 10,000 test images, 28×28 grey.
+"""MNIST and datasets in its format: 60,000 training and 10,000 test images, 28×28 grey.
 
 Sources: Y. LeCun, C. Cortes, C. Burges, The MNIST database; H. Xiao, K. Rasul, R. Vollgraf,
-Fashion-MNIST (2017, MIT licence). Four idx files in `<data_dir>/<folder>/raw/`, gzipped or not.
+Fashion-MNIST (2017, MIT licence). The data is four idx files in `<data_dir>/<folder>/raw/`, gzipped
+or not.
 """
 
 import gzip
@@ -26,7 +27,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-MOST_PIXELS = 2**31  # of one file; EMNIST, the largest in this format, has 0.6 billion
+MOST_PIXELS = 2**31  # in one file; EMNIST, the largest dataset in this format, has 0.6 billion
 
 
 class MNIST(ImageDataModule):
@@ -47,7 +48,7 @@ class MNIST(ImageDataModule):
         return self.data_dir / self.folder / "raw"
 
     def source_files(self) -> Iterable[Path]:
-        """The four files, if all are there."""
+        """Return the four files, if all of them exist."""
         found = [self._file(name) for name in FILES]
         return [path for path in found if path is not None] if None not in found else []
 
@@ -56,27 +57,29 @@ class MNIST(ImageDataModule):
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(self) -> str:
-        """The folder and the names expected in it."""
-        return f"{self._raw}: expected {FILES[0]}.gz and three more files"
+        """Return the error message, which names the folder and a file expected in it."""
+        return f"{self._raw}: expected {FILES[0]}.gz and three more files; put them there"
 
     def download(self) -> None:
-        """Four files from the mirror, or from the folder or archive that `data.url` names."""
+        """Download four files from the mirror, or from the folder or archive at `data.url`."""
         if self.url is not None and self.url.endswith(ARCHIVE_ENDINGS):
             super().download()
             return
         base = (self.url or self.mirror).rstrip("/")
-        local = base.startswith("file://")  # repacked (Debian's); gzip has a checksum of its own
+        local = base.startswith(
+            "file://"
+        )  # may be repacked, as Debian's; gzip has its own checksum
         with one_at_a_time(self._raw):
             for name, md5 in zip(FILES, self.md5s, strict=True):
                 archive = Archive(f"{base}/{name}.gz", None if local else f"md5:{md5}")
                 if self._file(name) is None:
                     fetched = fetch(archive, self._raw)
-                    if fetched.parent != self._raw:  # of a file:// URL
+                    if fetched.parent != self._raw:  # a file:// URL
                         with whole_or_nothing(self._raw, fetched.name) as partial:
                             (partial / fetched.name).write_bytes(fetched.read_bytes())
 
     def read(self) -> Source:
-        """(60000, 28, 28, 1) and (10000, 28, 28, 1) uint8."""
+        """Read (60000, 28, 28, 1) and (10000, 28, 28, 1) uint8."""
         images, labels, test_images, test_labels = (
             read_idx(file, expected_ndim=ndim)
             for file, ndim in zip(self.source_files(), (3, 1, 3, 1), strict=True)
@@ -105,26 +108,26 @@ class FashionMNIST(MNIST):
 
 
 def read_idx(path: Path, *, expected_ndim: int) -> NDArray[np.uint8]:
-    """An array in the idx format of MNIST: 0 0 8 ndim, ndim big-endian sizes, then bytes.
+    """Read an array in MNIST's idx format: 0 0 8 ndim, ndim big-endian sizes, then bytes.
 
     Raises:
-        UserError: the file is damaged or is not in this format, or of other dimensions.
+        UserError: The file is damaged, is not in this format, or has another number of dimensions.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
             zero, _, kind, ndim = file.read(4)
             if zero or kind != 8:
-                raise ValueError("not an idx file of bytes")
+                raise ValueError("it is not an idx file of bytes")
             if ndim != expected_ndim:
                 raise ValueError(f"it has {ndim} dimensions, expected {expected_ndim}")
             shape = np.frombuffer(file.read(4 * ndim), ">i4", ndim).tolist()
             if not 0 <= math.prod(shape) <= MOST_PIXELS:
-                raise ValueError(f"it states the shape {shape}")
+                raise ValueError(f"its header states an impossible shape, {shape}")
             content = file.read(math.prod(shape))
-            if file.read(1):  # read no further: a few bytes of gzip may unpack to any number
-                raise ValueError(f"it holds more than the shape {shape} that it states")
+            if file.read(1):  # read no further: a few bytes of gzip may unpack to any size
+                raise ValueError(f"it contains more than the shape {shape} in its header")
         array = np.frombuffer(content, np.uint8).reshape(shape)
-        return array.copy()  # torch warns of arrays that cannot be written
+        return array.copy()  # torch warns about read-only arrays
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; delete it to download it again") from error

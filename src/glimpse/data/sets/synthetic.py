@@ -1,7 +1,7 @@
-"""Generated images of any shape, learnable and without a file: to try a model, and for tests.
+"""Generated, learnable images of any shape, for tests and for trying a model without files.
 
-Each class is a smooth random pattern; an image is its class's pattern at a random brightness, plus
-noise. The patterns and images depend on `data.split_seed` alone.
+Each class has a smooth random pattern. An image is the pattern of its class at a random brightness,
+plus noise. The patterns and images depend only on `data.split_seed`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,14 +17,14 @@ from glimpse.errors import UserError
 
 
 class Synthetic(ImageDataModule):
-    """Training, validation and test images, the latter two of equal number.
+    """Generated training, validation and test images.
 
     Args:
         shape: (C, H, W) of an image; C is 1 or 3.
-        num_classes: patterns.
-        num_train: training images.
-        num_val: validation images, and as many test images.
-        **common: arguments of every dataset.
+        num_classes: Number of classes.
+        num_train: Number of training images.
+        num_val: Number of validation images, and also of test images.
+        **common: Arguments of every dataset.
     """
 
     embedded: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class Synthetic(ImageDataModule):
         self.num_val = num_val
 
     def source_files(self) -> Iterable[Path]:
-        """None: the images are made."""
+        """Return no files, because the images are generated."""
         return ()
 
     def read(self) -> Source:
@@ -70,7 +70,7 @@ class Synthetic(ImageDataModule):
 
 
 def _enlarged(coarse: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """Bilinear enlargement of (N, h, w, C) patterns to (N, height, width, C)."""
+    """Enlarge (N, h, w, C) patterns bilinearly to (N, height, width, C)."""
 
     def weights(small: int, large: int) -> NDArray[np.float64]:
         position = np.linspace(0, small - 1, large)

@@ -1,9 +1,10 @@
-"""Tiny ImageNet: 200 classes, 500 training and 50 validation images each, 64×64.
+"""Tiny ImageNet: 200 classes with 500 training and 50 validation images each, 64×64.
 
 Source: Stanford CS231N, http://cs231n.stanford.edu/tiny-imagenet-200.zip (images of ImageNet, for
-research). Layout as in the archive: train/<wnid>/images/*.JPEG, val/images with the labels in
-val/val_annotations.txt. Some files are grey and become RGB. The test images have no labels and are
-left out. Class names are the first synonym in words.txt, with the wnid where two classes share it.
+research). The layout is that of the archive: train/<wnid>/images/*.JPEG, and val/images with labels
+in val/val_annotations.txt. Some files are grey and are converted to RGB. A class name is the first
+synonym in words.txt, followed by the wnid if two classes share it. Left out: the test images, which
+have no labels.
 """
 
 import os
@@ -23,7 +24,7 @@ from glimpse.errors import UserError
 
 
 class TinyImageNet(ImageDataModule):
-    """The official validation set is the held-out set; there is no labelled third one."""
+    """The official validation set is the held-out set; there is no third labelled set."""
 
     archives: ClassVar[Sequence[Archive]] = (
         Archive(
@@ -37,10 +38,10 @@ class TinyImageNet(ImageDataModule):
         return self.data_dir / "tiny-imagenet-200"
 
     def source_files(self) -> Iterable[Path | str]:
-        """The lists of classes and labels, and every labelled image."""
+        """Return the lists of classes and labels, and all labelled images."""
         if not self._root.is_dir():
             return
-        wnids = self._wnids()  # first: it says best what is wrong with the folder
+        wnids = self._wnids()  # first: its error describes the folder best
         yield from (self._root / "wnids.txt", self._root / "words.txt")
         yield self._root / "val" / "val_annotations.txt"
         for wnid in wnids:
@@ -48,11 +49,11 @@ class TinyImageNet(ImageDataModule):
         yield from image_names(self._root / "val" / "images")
 
     def missing(self) -> str:
-        """Where the archive's folder is expected."""
-        return f"{self._root} is not there: it should be the archive's folder tiny-imagenet-200"
+        """Return the error message, which names the expected folder."""
+        return f"{self._root} is missing: put the archive's folder tiny-imagenet-200 there"
 
     def read(self) -> Source:
-        """Paths and labels; label i is line i of wnids.txt."""
+        """Return paths and labels; label i is line i of wnids.txt, counted from 0."""
         wnids = self._wnids()
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
         train = [(Path(name), label_of[w]) for w in wnids for name in self._training_images(w)]
@@ -61,12 +62,15 @@ class TinyImageNet(ImageDataModule):
         for number, line in enumerate(annotations.read_text().splitlines(), 1):
             name, wnid, *_ = [*line.split("\t"), "", ""]
             if wnid not in label_of:
-                raise UserError(f"{annotations}, line {number}: {wnid!r} is not in wnids.txt")
+                raise UserError(
+                    f"{annotations}, line {number}: {wnid!r} is not in wnids.txt; delete the "
+                    f"folder {self._root} to unpack it again"
+                )
             val.append((self._root / "val" / "images" / name, label_of[wnid]))
         return Source(self._class_names(wnids), _files(train), _files(val))
 
     def pixel_format(self, source: Source) -> PixelFormat:
-        """64×64 RGB, grey files included, where `presize` asks for nothing else."""
+        """Return 64×64 RGB, also for grey files, or the size in `presize`."""
         side = self.presize or 64
         return PixelFormat(side, side, 3, presize=self.presize is not None)
 
@@ -79,7 +83,8 @@ class TinyImageNet(ImageDataModule):
         except FileNotFoundError as error:
             found = ", ".join(sorted(p.name for p in self._root.iterdir())[:5]) or "nothing"
             raise UserError(
-                f"{self._root}: expected wnids.txt, words.txt, train/ and val/, found {found}"
+                f"{self._root}: found {found}, expected wnids.txt, words.txt, train/ and val/; "
+                "delete the folder to unpack it again"
             ) from error
 
     def _training_images(self, wnid: str) -> list[str]:
@@ -88,7 +93,10 @@ class TinyImageNet(ImageDataModule):
             [f"{folder}/{name}" for name in sorted(os.listdir(folder))] if folder.is_dir() else []
         )
         if not images:
-            raise UserError(f"{folder}: the class {wnid} of wnids.txt has no training images")
+            raise UserError(
+                f"{folder}: the class {wnid} in wnids.txt has no training images; delete the "
+                f"folder {self._root} to unpack it again"
+            )
         return images
 
     def _class_names(self, wnids: Sequence[str]) -> tuple[str, ...]:

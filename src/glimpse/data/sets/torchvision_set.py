@@ -1,9 +1,10 @@
-"""torchvision's classification sets by name: `data=torchvision data.name=Flowers102`.
+"""torchvision's classification datasets by name: `data=torchvision data.name=Flowers102`.
 
-torchvision (torchvision.datasets) downloads a set, checks it and reads its labels. A set of files hands
-over their paths, which the cache decodes as any others; one that holds or opens its images itself
-hands them over one by one. Left out: sets without one class an image (boxes, captions, attributes,
-pairs, video), parts without labels, and mirrors: `data.url` has no meaning here.
+torchvision (torchvision.datasets) downloads a dataset, verifies it and reads its labels. A dataset
+of files provides their paths, which the cache decodes as usual. A dataset that stores or opens its
+images itself provides them one by one. Left out: datasets without exactly one class per image
+(boxes, captions, attributes, pairs, video), parts without labels, and mirrors (`data.url` is not
+supported).
 """
 
 import difflib
@@ -36,8 +37,8 @@ def _splits(*names: str) -> tuple[dict[str, Any], ...]:
 _TRAIN_TEST: tuple[dict[str, Any], ...] = ({"train": True}, {"train": False})
 _UNDIVIDED: tuple[dict[str, Any], ...] = ({},)
 
-# name: what lies in data_dir, and the arguments that choose the training set, the official held-out
-# one and a third, as far as the set has them
+# Name: files in data_dir, and the arguments that select the training set, the official held-out set
+# and a third set, if the dataset has them.
 SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
     "CIFAR10": (("cifar-10-batches-py",), _TRAIN_TEST),
     "CIFAR100": (("cifar-100-python",), _TRAIN_TEST),
@@ -61,7 +62,7 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
     "Imagenette": (("imagenette2*",), _splits("train", "val")),
     "KMNIST": (("KMNIST",), _TRAIN_TEST),
     "MNIST": (("MNIST",), _TRAIN_TEST),
-    "Omniglot": (("omniglot-py",), _UNDIVIDED),  # the background set; the other's classes differ
+    "Omniglot": (("omniglot-py",), _UNDIVIDED),  # the background set; the other has other classes
     "OxfordIIITPet": (("oxford-iiit-pet",), _splits("trainval", "test")),
     "PCAM": (("pcam",), _splits("train", "val", "test")),
     "Places365": (("data_*_standard", "val_*"), _splits("train-standard", "val")),
@@ -75,25 +76,25 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
     "USPS": (("usps.bz2", "usps.t.bz2"), _TRAIN_TEST),
 }
 INSTEAD = {
-    "FakeData": "type data=synthetic for generated images",
+    "FakeData": "type data=synthetic to generate images",
     "ImageFolder": "type data=image_folder",
     "ImageNet": "type data=image_folder data.root=<the folder of its train/ and val/>",
-    "LFWPeople": "the people of its test set are not those of its training set",
+    "LFWPeople": "its training and test sets show different people; choose another dataset",
 }
 OURS = {"root", "download", "loader", "transform", "target_transform", "transforms"}
 
 
 class TorchvisionSet(ImageDataModule):
-    """A set of `SETS`: its own training, validation and test parts where it has them.
+    """A dataset in `SETS`, with its own training, validation and test parts if it has them.
 
     Args:
-        name: of the class in torchvision.datasets.
-        options: arguments of that class, such as `{split: letters}` for EMNIST; those that choose
-            training and test images are chosen here.
-        **common: arguments of every dataset.
+        name: Name of the class in torchvision.datasets.
+        options: Arguments of that class, such as `{split: letters}` for EMNIST, except those that
+            select training and test images, which this class sets.
+        **common: Arguments of every dataset.
 
     Raises:
-        UserError: there is no such set, or it takes no such options.
+        UserError: The dataset does not exist or does not accept these options.
     """
 
     def __init__(
@@ -109,8 +110,8 @@ class TorchvisionSet(ImageDataModule):
         self._check_options()
         if self.url is not None:
             raise UserError(
-                f"data.url={self.url}: torchvision downloads {name} from its own addresses; put a "
-                f"copy at {self._expected()}, unpacked, and leave data.url out"
+                f"data.url={self.url}: not supported, because torchvision downloads {name} from "
+                f"its own servers; put a copy, unpacked, at {self._expected()} and remove data.url"
             )
 
     def _check_options(self) -> None:
@@ -118,7 +119,7 @@ class TorchvisionSet(ImageDataModule):
         free = set(plain) - OURS - set(self.choices[0])
         for key in self.options:
             if key not in free:
-                has = f"it takes {', '.join(sorted(free))}" if free else "it takes none"
+                has = f"it accepts {', '.join(sorted(free))}" if free else "it accepts none"
                 raise UserError(f"data.options.{key}: {self.set_name} has no such option: {has}")
         for key in sorted(free - set(self.options)):
             if self.taken[key].default is inspect.Parameter.empty:
@@ -132,30 +133,28 @@ class TorchvisionSet(ImageDataModule):
         return " and ".join(str(self.data_dir / place) for place in self.places)
 
     def source_files(self) -> Iterable[Path]:
-        """Every file of the set, where all its places are there."""
+        """Return all files of the dataset, if all of its files and folders exist."""
         found = [_files(self.data_dir, place) for place in self.places]
         return [path for files in found for path in files] if all(found) else []
 
     def download(self) -> None:
-        """By torchvision, into a folder whose content moves to data_dir when it is whole."""
+        """Download with torchvision to a temporary folder, then move the content to data_dir."""
         with whole_or_nothing(self.data_dir, self.set_name) as partial, _careful():
-            if self.source_files():  # another process was faster
+            if self.source_files():  # another process has downloaded it
                 return
             print(f"torchvision downloads {self.set_name}", flush=True)
             try:
                 for choice in self.choices:
                     self._opened(partial, choice, download=True)
-            except Exception as error:  # of its network, archives and readers: of any kind
+            except Exception as error:  # network, archives and readers raise errors of any type
                 raise UserError(
                     f"torchvision cannot download {self.set_name} ({_reason(error)}): "
-                    f"put it at {self._expected()}"
+                    f"put a copy at {self._expected()}"
                 ) from error
 
     def missing(self) -> str:
-        """What is looked for."""
-        return (
-            f"{self.set_name} is not there: expected {self._expected()}, as torchvision lays it out"
-        )
+        """Return the error message, which names the expected files."""
+        return f"{self.set_name} is missing: put {self._expected()} there, in torchvision's layout"
 
     def _opened(self, root: Path, choice: Mapping[str, Any], *, download: bool = False) -> Any:
         takes_any = any(p.kind == p.VAR_KEYWORD for p in self.taken.values())
@@ -163,7 +162,7 @@ class TorchvisionSet(ImageDataModule):
         if "download" in self.taken or takes_any:
             more["download"] = download
         if self._is_files:
-            more["loader"] = Path  # in place of opening a file, hand over its path
+            more["loader"] = Path  # return the path of a file instead of opening it
         return getattr(datasets, self.set_name)(str(root), **choice, **self.options, **more)
 
     @property
@@ -171,15 +170,15 @@ class TorchvisionSet(ImageDataModule):
         return "loader" in self.taken
 
     def read(self) -> Source:
-        """Paths or pixels (N, H, W, C) uint8, with labels."""
+        """Return paths or pixels (N, H, W, C) uint8, with labels."""
         opened = []
         for choice in self.choices:
             try:
                 opened.append(self._opened(self.data_dir, choice))
-            except Exception as error:  # a reader of torchvision fails in any way
+            except Exception as error:  # torchvision's readers raise errors of any type
                 raise UserError(
-                    f"torchvision cannot read {self.set_name} ({_reason(error)}): is "
-                    f"{self._expected()} whole? delete it to download it again"
+                    f"torchvision cannot read {self.set_name} ({_reason(error)}): "
+                    f"{self._expected()} may be incomplete; delete it to download it again"
                 ) from error
         parts: list[Part]
         if self._is_files:
@@ -193,7 +192,7 @@ class TorchvisionSet(ImageDataModule):
         return Source(_class_names(opened[0], parts), *parts)
 
     def _format_of(self, dataset: Any) -> PixelFormat:
-        """Grey if all of some images spread over the set are; as large as the first."""
+        """Determine the format: the size of the first image, and grey if a sample is all grey."""
         step = max(1, len(dataset) // 64)
         grey = all(dataset[i][0].mode in ("1", "L") for i in range(0, len(dataset), step))
         width, height = dataset[0][0].size
@@ -218,13 +217,13 @@ class TorchvisionSet(ImageDataModule):
 
 def _why_not(name: str) -> str:
     if name in INSTEAD:
-        return f"not read from torchvision: {INSTEAD[name]}"
+        return f"not available from torchvision here; {INSTEAD[name]}"
     if name in datasets.__all__:
-        return "its images do not have one class each; choose from " + ", ".join(SETS)
+        return "its images do not have exactly one class; choose from " + ", ".join(SETS)
     by_lower_case = {known.lower(): known for known in SETS}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
     hint = f"did you mean {by_lower_case[near[0]]}?" if near else f"choose from {', '.join(SETS)}"
-    return f"there is no such set; {hint}"
+    return f"no such dataset; {hint}"
 
 
 def _reason(error: Exception) -> str:
@@ -232,7 +231,7 @@ def _reason(error: Exception) -> str:
 
 
 def _files(data_dir: Path, place: str) -> list[Path]:
-    """Every file of a file or folder, which may have a pattern for a name."""
+    """Return the file, or all files in the folder, that match a name or a glob pattern."""
     found = []
     for path in sorted(data_dir.glob(place)):
         if path.is_file():
@@ -244,13 +243,13 @@ def _files(data_dir: Path, place: str) -> list[Path]:
 
 
 def _paths(dataset: Any) -> Files:
-    """By path: torchvision lists some folders in the order of the disk."""
+    """Sort the files by path, because torchvision lists some folders in disk order."""
     items = sorted((dataset[i] for i in range(len(dataset))), key=lambda item: str(item[0]))
     return Files([path for path, _ in items], np.array([int(label) for _, label in items]))
 
 
 def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
-    """The set's own names, where it has several for a class the first; else the numbers."""
+    """Return the dataset's own names, the first one if a class has several, or else the numbers."""
     given = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if given is None:
         given = range(1 + max(int(part.labels.max()) for part in parts))
@@ -263,7 +262,7 @@ def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
 
 @contextmanager
 def _careful() -> Iterator[None]:
-    """While torchvision downloads: of a tar only files and folders, no silent server is waited for."""
+    """Restrict torchvision's downloads: only files and folders from a tar, and a 30 s timeout."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     before = vars(tarfile.TarFile)["extraction_filter"]
