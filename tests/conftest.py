@@ -47,6 +47,11 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
+def slow(*values: Any) -> Any:
+    """A case of a parametrisation that the others stand for: `make test` leaves it to `make test-slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder with parts of real datasets that GLIMPSE_SAMPLES names."""
