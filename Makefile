@@ -6,10 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format typecheck docs bench notebooks tensorboard report clean
+.PHONY: help setup train test test-slow test-all lint format typecheck docs bench notebooks tensorboard report clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## make the environment in .venv
 
@@ -22,8 +22,13 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP)  ## train the default convnet on the digits: seconds
 	$(BIN)/python train.py
 
-test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses=auto
+test: $(STAMP)  ## run the tests: minutes
+	$(BIN)/python -m pytest --numprocesses=auto -m 'not slow'
+
+test-slow: $(STAMP)  ## run the rest: every model on every dataset, every stop with every schedule, …
+	$(BIN)/python -m pytest --numprocesses=auto -m slow
+
+test-all: test test-slow  ## run all tests, none twice
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .

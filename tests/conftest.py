@@ -1,5 +1,7 @@
 """What the tests share: composing a configuration and running it in this process."""
 
+import copy
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
 from glimpse.config.check import check
@@ -47,6 +49,11 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
+def slow(*values: Any) -> Any:
+    """A case of a parametrisation that the others stand for: `make test` leaves it to `make test-slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder with parts of real datasets that GLIMPSE_SAMPLES names."""
@@ -80,16 +87,20 @@ Execute = Callable[..., Path]
 @pytest.fixture
 def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execute:
     """Compose, check and run in this process; returns the run folder. Pictures, which take longer than
-    most of these runs, are drawn where an override names them."""
+    most of these runs, are drawn where an override names them, the curves also where they are asked for.
+    """
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
-    def execute(*overrides: str, folder: Path | None = None) -> Path:
+    def execute(*overrides: str, folder: Path | None = None, curves: bool = False) -> Path:
         drawn = any(override.startswith("callbacks.pictures.") for override in overrides)
         pictures = () if drawn else ("callbacks.pictures=null",)
         config, chosen = composed(f"data_dir={tmp_path / 'data'}", *pictures, *overrides)
         folder = folder or tmp_path / "run"
         names = {group: str(chosen[group]) for group in ("data", "model")}
-        run(config, folder, names)
+        with monkeypatch.context() as patch:
+            if not (drawn or curves):
+                patch.setattr("glimpse.callbacks.pictures.draw_curves", lambda _trainer: None)
+            run(config, folder, names)
         return folder
 
     return execute
@@ -108,8 +119,28 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
     """A configuration that was checked, and which file of each group it comes from."""
-    whole = compose("train", overrides=list(overrides), return_hydra_config=True)
-    chosen = dict(whole.hydra.runtime.choices)
-    config = compose("train", overrides=list(overrides))
-    check(config, chosen)
+    config, chosen = _composed(overrides)
+    return copy.deepcopy(config), dict(chosen)
+
+
+# Hydra takes most of the time of a short run to compose it, and the tests compose the same things often.
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
+    config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    chosen = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glimpse.config.check.compose", _compose_again)
+        check(config, chosen)
     return config, chosen
+
+
+def _compose_again(name: str, *, overrides: list[str]) -> DictConfig:
+    """What `check` compares a configuration with: the choices without their values; only read."""
+    return _remembered(name, tuple(overrides))
+
+
+@functools.cache
+def _remembered(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return compose(name, overrides=list(overrides))
