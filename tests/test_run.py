@@ -213,7 +213,7 @@ def test_a_higher_max_epochs_extends_a_finished_run(execute: Execute) -> None:
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("data.classes=[class 0,class 1]", "6 classes"), ("data.split_seed=1", "other data")],
+    [("data.classes=[class 0,class 1]", "6 classes"), ("data.split_seed=1", "different data")],
 )
 def test_resume_on_other_data_is_refused(execute: Execute, override: str, message: str) -> None:
     folder = execute(*TINY)
@@ -267,7 +267,7 @@ def test_resume_takes_new_settings(execute: Execute, tmp_path: Path, scheduler: 
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("model=mlp", "another model"), ("optimizer=sgd", "another optimizer")],
+    [("model=mlp", "a different model"), ("optimizer=sgd", "a different optimizer")],
 )
 def test_resume_with_another_network_is_refused(
     execute: Execute, override: str, message: str

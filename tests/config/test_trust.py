@@ -55,7 +55,7 @@ def test_what_hydra_would_build_is_refused_before_it_is_imported(
 def test_a_pickle_is_not_run_again(tmp_path: Path) -> None:
     result = train(tmp_path, "--experimental-rerun", "config.pickle")
     assert result.returncode == 1
-    assert "--experimental-rerun is refused" in result.stderr
+    assert "--experimental-rerun is not allowed" in result.stderr
 
 
 def test_hydras_own_sweeper_and_launcher_still_work(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_the_page_goes_where_it_is_told(tmp_path: Path) -> None:
     assert not (folder.parent / "report.html").exists()
     result = report(folder.parent, "--html", str(tmp_path / "no" / "page.html"))
     assert result.exit_code == 1
-    assert "there is no folder" in result.output
+    assert "does not exist" in result.output
 
 
 @pytest.mark.parametrize("form", ["table", "markdown"])
