@@ -239,7 +239,7 @@ def test_resume_from_a_damaged_checkpoint(
     execute(*TINY, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
     assert read_rows(folder)[-1]["epoch"] == "3"
     if damage != "gone":
-        assert "damaged; going on from best.ckpt" in capsys.readouterr().out
+        assert "damaged; resuming from best.ckpt" in capsys.readouterr().out
 
 
 def test_resume_before_the_first_checkpoint_begins_and_says_so(
