@@ -179,7 +179,7 @@ def test_rates_that_leave_no_curve(execute: Execute, option: str, message: str) 
 
 
 def test_it_resumes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leave resume out"):
+    with pytest.raises(UserError, match="cannot be resumed: remove resume"):
         composed(*TINY, f"resume={tmp_path}")
 
 

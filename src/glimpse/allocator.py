@@ -1,7 +1,7 @@
 """Keep freed memory for the next step (glibc only; elsewhere nothing is done).
 
-A training step frees what it used. glibc hands large blocks back to the system, which clears them
-page by page when the next step asks for them: a tenth of a small convnet's step.
+A training step frees what it used. glibc hands large blocks back to the system, which clears them page
+by page when the next step asks for them: a tenth of a small convnet's step.
 """
 
 import ctypes

@@ -12,8 +12,7 @@ class Counts:
     """Sums over the batches of each split that is being counted; read once an epoch.
 
     Args:
-        num_classes: of the labels. With more than five, correct answers among the top five count
-            too.
+        num_classes: of the labels. With more than five, correct answers among the top five count too.
     """
 
     def __init__(self, num_classes: int) -> None:

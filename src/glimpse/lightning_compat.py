@@ -1,8 +1,8 @@
 """Every use of Lightning's insides, each with its reason; written for Lightning 2.6.
 
-Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it.
-Nothing outside this file touches a private attribute of Lightning, sets an attribute of a Trainer,
-or relies on the order of its callbacks.
+Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it. Nothing
+outside this file touches a private attribute of Lightning, sets an attribute of a Trainer, or relies on
+the order of its callbacks.
 """
 
 import logging
@@ -28,8 +28,8 @@ HOOKS_OF_A_STEP = (
 class LateCallback(Checkpoint):
     """A callback whose `on_train_epoch_end` sees the metrics that the module logs at an epoch's end.
 
-    Lightning calls checkpoint callbacks after the module and all others before it, so these pretend
-    to be checkpoints. It also means that Lightning adds no ModelCheckpoint of its own.
+    Lightning calls checkpoint callbacks after the module and all others before it, so these pretend to
+    be checkpoints. It also means that Lightning adds no ModelCheckpoint of its own.
     """
 
 
@@ -50,8 +50,8 @@ class LeanModule(pl.LightningModule):
 def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
     """Save a tenth of a small network's step.
 
-    Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It
-    skips a hook that is None.
+    Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It skips
+    a hook that is None.
     """
     base = pl.LightningModule if isinstance(owner, pl.LightningModule) else Callback
     for name in HOOKS_OF_A_STEP:
@@ -93,8 +93,8 @@ def settle(device: str) -> None:
     """Silence what a run says better itself, and undo what Lightning's import changes.
 
     Args:
-        device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by
-            loading NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
+        device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by loading
+            NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -12,9 +12,9 @@ TOP_K = 5
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """(B,) the place of the right class among the answers; 1 is right.
 
-    It is 1 + the classes with a greater logit + those of lower index with an equal one, so that it
-    is 1 exactly where argmax finds the label. NaN counts as infinity, as for argmax. Logits are
-    compared in fp32, which is how predictions are kept.
+    It is 1 + the classes with a greater logit + those of lower index with an equal one, so that it is 1
+    exactly where argmax finds the label. NaN counts as infinity, as for argmax. Logits are compared
+    in fp32, which is how predictions are kept.
 
     Args:
         logits: (B, K).

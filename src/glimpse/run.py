@@ -177,8 +177,7 @@ def _final_metrics(
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
-    Of the training set, no more images are measured than an epoch trained on; `test=val` leaves it
-    out.
+    Of the training set, no more images are measured than an epoch trained on; `test=val` leaves it out.
     """
     if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)

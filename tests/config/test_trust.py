@@ -80,7 +80,7 @@ def run_folder(tmp_path: Path, *overrides: str) -> Path:
 )  # fmt: skip
 def test_a_record_may_hold_values_for_our_own_keys_alone(tmp_path: Path, override: str) -> None:
     folder = run_folder(tmp_path, "model=linear", override)
-    with pytest.raises(UserError, match=r"overrides\.yaml holds"):
+    with pytest.raises(UserError, match=r"overrides\.yaml contains"):
         recorded_overrides(folder)
 
 
