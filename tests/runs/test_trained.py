@@ -89,7 +89,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained_run: Path) -> None:
     with pytest.raises(UserError, match="expected a run folder"):
         find_checkpoint(tmp_path)
     (tmp_path / ".hydra").mkdir()
-    with pytest.raises(UserError, match="has saved none yet"):
+    with pytest.raises(UserError, match="has not saved a checkpoint yet"):
         find_checkpoint(tmp_path)
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes((trained_run / "checkpoints" / "best.ckpt").read_bytes()[:2000])
@@ -139,7 +139,7 @@ def test_other_data_is_noticed(trained_run: Path, capsys: pytest.CaptureFixture[
     assert "not split as" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"trained on 10 classes \(0, 1, 2 …\)"):
         _ = TrainedRun(trained_run, overrides=["data.classes=['3','5']"]).data
-    with pytest.raises(UserError, match="--split test: this data has train, val"):
+    with pytest.raises(UserError, match="--split test: expected one of train, val"):
         TrainedRun(trained_run, overrides=["data.val_fraction=0"]).require_split(
             "test", default="val"
         )

@@ -58,7 +58,8 @@ def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
 def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
     """Compute the Grad-CAM of a class (Selvaraju et al. 2017, Grad-CAM, sec. 3).
 
-    It is the sum of the last convolution's feature maps, weighted by the gradient of the class.
+    It is the positive part of the sum of the last convolution's maps, weighted by the class's
+    gradient.
 
     Args:
         network: The network, in evaluation mode.

@@ -138,7 +138,7 @@ def inputs_of(
 
 
 def images_of(data: ImageDataModule, split: str, positions: NDArray[np.int64]) -> Tensor:
-    """Like `inputs_of`, but without normalisation, for display: (B, C, H, W) in [0, 1], on the CPU."""
+    """Like `inputs_of`, but for display: (B, C, H, W) in [0, 1], not normalised, on the CPU."""
     return data.batches.to_pixels(inputs_of(data, split, positions, device=torch.device("cpu")))
 
 

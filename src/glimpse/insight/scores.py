@@ -1,4 +1,4 @@
-"""Scores of a classifier with confidence intervals: accuracy, top 5, precision, recall, F1, calibration.
+"""Scores with confidence intervals: accuracy, top 5, precision, recall, F1 and calibration.
 
 Intervals are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the
 Bootstrap, ch. 13). The images of the split are resampled with replacement, so an interval shows how

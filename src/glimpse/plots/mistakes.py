@@ -80,7 +80,7 @@ def draw_most_confused(
         label.axis("off")
         names = (predictions.class_names[pair.actual], predictions.class_names[pair.predicted])
         actual, predicted = (shortened(name) for name in names)
-        text = f"{actual}\npredicted as {predicted}\n{pair.num_images} images"
+        text = f"{actual}\ncalled {predicted}\n{pair.num_images} images"
         label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
         for place, image in enumerate(images(examples(predictions, pair))):
             axes = figure.add_subplot(grid[row, place + 2])
