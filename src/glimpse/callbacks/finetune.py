@@ -1,12 +1,12 @@
 """Fine-tuning: train the head first, then all layers, with higher rates for deeper layers.
 
 Source: Howard and Ruder 2018, Universal Language Model Fine-tuning, sections 3.2 and 3.3
-(discriminative rates, gradual unfreezing), with the geometric rates of fastai's `slice(lr / 100,
-lr)`. The frozen backbone is in evaluation mode, so its batch norm statistics do not change. The
-optimizer holds all parameters from the start. Frozen parameters have no gradient, so the optimizer
-skips them entirely, including weight decay and momentum. The epoch alone determines what is frozen,
-so a resumed run continues like an uninterrupted one; Lightning's BackboneFinetuning would freeze
-again.
+(discriminative rates, gradual unfreezing). The rates are geometric, as in fastai's
+`slice(lr / 100, lr)`. The frozen backbone is in evaluation mode, so its batch norm statistics do
+not change. The optimizer holds all parameters from the start. Frozen parameters have no gradient,
+so the optimizer skips them entirely, including weight decay and momentum. The epoch alone
+determines what is frozen, so a resumed run continues like an uninterrupted one; Lightning's
+BackboneFinetuning would freeze again.
 
 Differences from fastai's fine_tune: one schedule spans both phases instead of one per phase, and
 batch norm keeps the statistics of the pretrained weights, which fastai updates from the first step.

@@ -26,8 +26,7 @@ class ProgressiveSizes(Callback):
     Args:
         fractions: The image side in each stage, as a fraction of the network's input side. The last
             one is 1.
-        until: The share of all epochs after which each stage except the last ends. It must
-        increase.
+        until: The shares of all epochs after which the stages except the last end; increasing.
 
     Raises:
         UserError: the stages are inconsistent. Also from `setup`, if the run has no end or ends

@@ -111,7 +111,7 @@ def _write_onnx(
         ) from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
         program = torch.onnx.export(
             module,
             (example,),
@@ -142,7 +142,7 @@ def _write_torch_export(
 ) -> Callable[[Tensor], Tensor]:
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
         program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
         text = json.dumps(about, ensure_ascii=False, indent=2)
         with path.open("wb") as file:
