@@ -136,7 +136,7 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         ),
         (
             ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
-            "undoes pretrained weights",
+            "destroys pretrained weights",
         ),
         (
             ["lr_find.start=1", "lr_find.end=0.1"],

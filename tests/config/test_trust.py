@@ -113,7 +113,7 @@ def test_a_resumed_folder_from_a_stranger_executes_nothing(
     record.write_text(yaml.safe_dump(["model=small_convnet", HARMFUL[0]]))
     result = train(tmp_path, f"resume={folder}", "trainer.max_epochs=3")
     assert result.returncode == 1
-    assert "overrides.yaml holds" in result.stderr
+    assert "overrides.yaml contains" in result.stderr
     assert not (tmp_path / "MARK").exists()
 
 

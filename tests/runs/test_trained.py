@@ -136,7 +136,7 @@ def test_settings_in_place_of_the_runs_own(trained_run: Path) -> None:
 
 def test_other_data_is_noticed(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _ = TrainedRun(trained_run, overrides=["data.split_seed=5"]).data
-    assert "not split as" in capsys.readouterr().out
+    assert "the data or its splits differ" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"trained on 10 classes \(0, 1, 2 …\)"):
         _ = TrainedRun(trained_run, overrides=["data.classes=['3','5']"]).data
     with pytest.raises(UserError, match="--split test: expected one of train, val"):

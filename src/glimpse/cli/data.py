@@ -83,7 +83,7 @@ def show(
     name: Name,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(help="the PNG to write [default: data-NAME.png]")
+        Path | None, typer.Option(help="the PNG to write (default: data-NAME.png)")
     ] = None,
     num: Annotated[int, typer.Option(help="number of images", min=1, max=400)] = 32,
 ) -> None:

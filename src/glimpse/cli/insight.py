@@ -236,7 +236,7 @@ def look(
     run: RunPath,
     image: Annotated[
         Path | None,
-        typer.Argument(help="an image file [default: the validation image at --position]"),
+        typer.Argument(help="an image file (default: the validation image at --position)"),
     ] = None,
     position: Annotated[int, typer.Option(help="index of the validation image", min=0)] = 0,
     class_name: Annotated[
@@ -275,7 +275,7 @@ def shift(
     split: Split = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="the PNG to write [default: shift.png in the first run's figures/]"),
+        typer.Option(help="the PNG to write (default: shift.png in the first run's figures/)"),
     ] = None,
     settings: Set = None,
 ) -> None:
@@ -316,7 +316,7 @@ def export(
     target: Annotated[Target, typer.Option("--to", help="the export format")],
     out: Annotated[
         Path | None,
-        typer.Option(help="the file to write [default: RUN/export/model.onnx or .pt2]"),
+        typer.Option(help="the file to write (default: RUN/export/model.onnx or .pt2)"),
     ] = None,
     settings: Set = None,
 ) -> None:

@@ -40,7 +40,7 @@ def report_(
         Path, typer.Argument(help="a folder of runs, or one run folder", metavar="FOLDER")
     ] = Path("outputs"),
     html: Annotated[
-        Path | None, typer.Option(help="the HTML page to write [default: FOLDER/report.html]")
+        Path | None, typer.Option(help="the HTML page to write (default: FOLDER/report.html)")
     ] = None,
     format_: Annotated[
         Format, typer.Option("--format", help="the output format; csv is not rounded")
@@ -75,7 +75,7 @@ def compare_(
     second: Annotated[Path, typer.Argument(help="another run folder", metavar="RUN")],
     out: Annotated[
         Path | None,
-        typer.Option(help="the PNG of both runs' curves [default: in the first run's figures/]"),
+        typer.Option(help="the PNG of both runs' curves (default: in the first run's figures/)"),
     ] = None,
     settings_of_runs: Annotated[
         list[str] | None,
