@@ -52,5 +52,5 @@ def test_flip_is_measured_beside_the_plain_metrics(
 
 
 def test_flip_without_the_final_measurement_is_refused() -> None:
-    with pytest.raises(UserError, match="test=false leaves out"):
+    with pytest.raises(UserError, match="test=false skips"):
         composed("tta=flip", "test=false")

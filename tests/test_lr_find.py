@@ -167,7 +167,7 @@ def test_groups_keep_their_ratio() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("optimizer.lr=0", "type any rate above 0"),
+        ("optimizer.lr=0", "type one above 0"),
         ("lr_find.start=1e37", "lower lr_find.start"),
         ("lr_find.start=1e38", "expected less than lr_find.end=1e+38"),
     ],
@@ -179,7 +179,7 @@ def test_rates_that_leave_no_curve(execute: Execute, option: str, message: str) 
 
 
 def test_it_resumes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leave resume out"):
+    with pytest.raises(UserError, match="cannot be resumed: remove resume"):
         composed(*TINY, f"resume={tmp_path}")
 
 

@@ -170,13 +170,13 @@ LINEAR = ("model=linear", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=mlp", "has another model"),
-        ("optimizer=sgd", "has another optimizer"),
+        ("model=mlp", "has a different model"),
+        ("optimizer=sgd", "has a different optimizer"),
         ("data.normalize=none", r"data\.normalize=none.*type data\.normalize=dataset"),
         ("data.size=16", r"data\.size=16.*type data\.size=null"),
-        ("data.classes=[1,2]", "has 10 classes, this data 2"),
+        ("data.classes=[1,2]", "has 10 classes, but this data has 2"),
         ("data.classes=[1,0,2,3,4,5,6,7,8,9]", r"data\.classes=.*type data\.classes=null"),
-        ("data.split_seed=1", "other data, or another split"),
+        ("data.split_seed=1", "different data, or on a different split"),
         ("data=cifar10 data.url=file:///nowhere.tar.gz", "no such file"),
         ("callbacks=[finetune]", "finetune"),
     ],

@@ -213,7 +213,7 @@ def test_a_higher_max_epochs_extends_a_finished_run(execute: Execute) -> None:
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("data.classes=[class 0,class 1]", "6 classes"), ("data.split_seed=1", "other data")],
+    [("data.classes=[class 0,class 1]", "6 classes"), ("data.split_seed=1", "different data")],
 )
 def test_resume_on_other_data_is_refused(execute: Execute, override: str, message: str) -> None:
     folder = execute(*TINY)
@@ -239,7 +239,7 @@ def test_resume_from_a_damaged_checkpoint(
     execute(*TINY, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
     assert read_rows(folder)[-1]["epoch"] == "3"
     if damage != "gone":
-        assert "damaged; going on from best.ckpt" in capsys.readouterr().out
+        assert "damaged; resuming from best.ckpt" in capsys.readouterr().out
 
 
 def test_resume_before_the_first_checkpoint_begins_and_says_so(
@@ -267,7 +267,7 @@ def test_resume_takes_new_settings(execute: Execute, tmp_path: Path, scheduler: 
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("model=mlp", "another model"), ("optimizer=sgd", "another optimizer")],
+    [("model=mlp", "a different model"), ("optimizer=sgd", "a different optimizer")],
 )
 def test_resume_with_another_network_is_refused(
     execute: Execute, override: str, message: str

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its configuration: data, classifier, trainer."""
+"""Build the parts of a run from its configuration: data, classifier and trainer."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
-    """The dataset, downloaded, cached and split, with its `spec`."""
+    """Build the dataset: downloaded, cached and split, with its `spec` set."""
     data = unprepared_data(config)
     data.prepare_data()
     data.setup()
@@ -31,7 +31,7 @@ def build_data(config: DictConfig) -> ImageDataModule:
 
 
 def unprepared_data(config: DictConfig) -> ImageDataModule:
-    """The dataset before its files are looked for."""
+    """Build the data module without looking for its files."""
     augment = build("augment", config.augment)
     data = build("data", config.data, data_dir=config.data_dir, seed=config.seed, augment=augment)
     assert isinstance(data, ImageDataModule)
@@ -41,7 +41,7 @@ def unprepared_data(config: DictConfig) -> ImageDataModule:
 def build_classifier(
     config: DictConfig, network: nn.Module, data: ImageDataModule
 ) -> ImageClassifier:
-    """The network with its loss, optimizer and schedule."""
+    """Combine the network with its loss, optimizer and schedule."""
     return ImageClassifier(
         network,
         data.spec,
@@ -56,17 +56,19 @@ def build_classifier(
 
 
 def device_of(config: DictConfig) -> str:
-    """What `trainer.accelerator` means here.
+    """The device ("cpu", "cuda" or "mps") that `trainer.accelerator` selects on this machine.
 
     Raises:
-        UserError: a GPU is asked for where there is none.
+        UserError: the configuration asks for a GPU that this machine does not have.
     """
     asked = str(config.trainer.accelerator)
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if (asked in ("gpu", "cuda") and not (has_cuda or (asked == "gpu" and has_mps))) or (
         asked == "mps" and not has_mps
     ):
-        raise UserError(f"trainer.accelerator={asked}: no such device here; type trainer=cpu")
+        raise UserError(
+            f"trainer.accelerator={asked}: this machine has no such device; type trainer=cpu"
+        )
     if asked == "cpu":
         return "cpu"
     return "cuda" if has_cuda and asked != "mps" else "mps" if has_mps else "cpu"
@@ -79,13 +81,13 @@ def build_trainer(
     folder: Path,
     ours: list[Callback],
 ) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks, then ours.
+    """Build Lightning's Trainer with the configured callbacks, followed by our own.
 
     Raises:
-        UserError: it refuses its arguments.
+        UserError: Lightning rejects the arguments.
     """
     arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
-    if arguments["profiler"] in PROFILERS:  # into the folder, as fit-profile.txt
+    if arguments["profiler"] in PROFILERS:  # writes fit-profile.txt to the run folder
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
     callbacks = [build("callbacks", node) for node in (config.callbacks or {}).values() if node]
     callbacks += ours

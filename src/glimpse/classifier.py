@@ -1,7 +1,7 @@
-"""ImageClassifier: the one LightningModule. A network, a loss, and one step for every split.
+"""ImageClassifier, the only LightningModule: a network, a loss, and one step for all splits.
 
-Loss and correct answers are counted on the device and read once an epoch; logging each step would
-cost more than the step of a small network.
+The loss and the number of correct predictions are accumulated on the device and read once per
+epoch. For a small network, logging every step would cost more than the step itself.
 """
 
 import copy
@@ -26,30 +26,30 @@ from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
 
-CHECK_EVERY = 50  # steps between looks for a non-finite loss where looking stalls the device
+CHECK_EVERY = 50  # steps between checks for a non-finite loss on devices that each check stalls
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
-MakeSchedule = Callable[[Optimizer, float], Schedule]  # optimizer, total steps (or infinity)
+MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total steps (or infinity)
 
 
 class DivergedError(UserError):
-    """The loss is not a finite number any more."""
+    """The loss is no longer a finite number."""
 
 
 class ImageClassifier(LeanModule):
-    """Train and measure a network on batches of (B, C, H, W) float images and (B,) int labels.
+    """Train and evaluate a network on batches of (B, C, H, W) float images and (B,) int labels.
 
-    In training, labels may be (B, num_classes) probabilities, as mixup and cutmix make them.
+    In training, labels may also be (B, num_classes) probabilities, as produced by mixup and cutmix.
 
     Args:
-        network: images to logits (B, num_classes).
-        spec: of the images.
-        loss: logits and labels to a mean over the batch.
-        make_optimizer: from the network.
-        make_schedule: from the optimizer and the run's total steps.
-        seed: of what a network or an augmentation draws in training, such as dropout.
-        tta: "flip": in the final measurement, score the mean of the logits of each image and its
-            mirror image as well, as metrics that end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
+        network: Maps images to logits (B, num_classes).
+        spec: The specification of the images.
+        loss: Maps logits and labels to a mean over the batch.
+        make_optimizer: Builds the optimizer for a network.
+        make_schedule: Builds the schedule from the optimizer and the run's total steps.
+        seed: The seed of random draws in training, by dropout or an augmentation.
+        tta: With "flip", the final evaluation also scores the mean of the logits of each image and
+            its mirror image. These metrics end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
             Seconds on a Single GPU).
     """
 
@@ -71,7 +71,7 @@ class ImageClassifier(LeanModule):
         self.seed = seed
         self.tta = tta
         self.counts = Counts(spec.num_classes)
-        self.validation: dict[str, float] | None = None  # val/… of this epoch, once validated
+        self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
         self._divide: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
@@ -81,7 +81,7 @@ class ImageClassifier(LeanModule):
     # One step for all splits --------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) normalised images to logits (B, num_classes)."""
+        """Map (B, C, H, W) normalised images to logits (B, num_classes)."""
         logits: Tensor = self.network(images)
         return logits
 
@@ -99,7 +99,7 @@ class ImageClassifier(LeanModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
-        # Under DDP every process must stop at once: there the epoch's totals tell.
+        # Under DDP all processes must stop together, so there only the epoch's totals are checked.
         if self.trainer.world_size == 1 and (
             loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
         ):
@@ -121,7 +121,7 @@ class ImageClassifier(LeanModule):
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
-        """The split's metrics over all processes; with the suffix "_flip", those of test-time flip."""
+        """The split's metrics over all processes; the suffix "_flip" selects those of flip TTA."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size = totals.tolist()
@@ -146,13 +146,13 @@ class ImageClassifier(LeanModule):
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
             raise DivergedError(
-                f"{what} is {loss}: the training has diverged (lr {rate:.3g}); "
+                f"{what} is {loss}: training diverged (lr {rate:.3g}); "
                 "type a lower optimizer.lr (task=lr_find suggests one), "
                 "or trainer.gradient_clip_val=1"
             )
 
     def on_train_epoch_start(self) -> None:
-        # From here a resumed run draws what an unbroken one draws.
+        # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
         seed_all((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self.counts.start("train", self.device)
         self.validation = None
@@ -171,7 +171,7 @@ class ImageClassifier(LeanModule):
     def on_validation_epoch_end(self) -> None:
         metrics = self._finish("val")
         self.log_dict(metrics)
-        # As Lightning keeps what is logged, in fp32.
+        # Round to fp32, as Lightning does with logged metrics.
         self.validation = {name: torch.tensor(value).item() for name, value in metrics.items()}
 
     def on_test_epoch_start(self) -> None:
@@ -187,22 +187,25 @@ class ImageClassifier(LeanModule):
     # Optimization -------------------------------------------------------------------------------
 
     def new_optimizer(self) -> Optimizer:
-        """An optimizer over the network as it is, with its parameters in the groups of the run."""
+        """Build an optimizer for the current network, with the run's parameter groups."""
         return self._divide(self._make_optimizer(self.network))
 
     def divide_optimizer(self, divide: Callable[[Optimizer], Optimizer]) -> None:
-        """Let every optimizer that is made from now on have its parameters divided into other groups."""
+        """Apply `divide` to the parameter groups of every optimizer built from now on."""
         self._divide = divide
 
     def with_schedule(self, make_schedule: MakeSchedule) -> "ImageClassifier":
-        """A copy, network and all, that trains by another schedule."""
+        """A deep copy, including the network, that trains with another schedule."""
         copied = copy.deepcopy(self)
         copied._make_schedule = make_schedule
         return copied
 
     def configure_optimizers(self) -> Any:
-        """Lightning steps the schedules of batches and epochs; a plateau waits for its metric here,
-        where the checkpoint that follows holds its state."""
+        """Build the optimizer and its schedule.
+
+        Lightning steps the schedules that advance per batch or per epoch. A plateau schedule is
+        stepped in `on_train_epoch_end`, so that the checkpoint saved after it includes its state.
+        """
         optimizer = self.new_optimizer()
         schedule = self._make_schedule(optimizer, self.trainer.estimated_stepping_batches)
         if schedule.interval == "validation":
@@ -219,10 +222,11 @@ class ImageClassifier(LeanModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip for every optimizer in every precision.
+        """Clip gradients for every optimizer in every precision.
 
-        Lightning 2.6 refuses fused optimizers in mixed precision, also in bf16, where nothing is
-        scaled. Where a strategy divides the gradients among processes, it alone can clip them.
+        Lightning 2.6 rejects fused optimizers in mixed precision, even in bf16, which needs no
+        gradient scaling. If a strategy shards the gradients across processes, only the strategy
+        can clip them.
         """
         if not gradient_clip_val:
             return
@@ -242,22 +246,22 @@ class ImageClassifier(LeanModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums of the epoch so far and what its schedule remembers."""
+        """Add the sums of the epoch so far and the state of a plateau schedule."""
         checkpoint["classifier"] = self.counts.state_dict() | {
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep them for `on_train_start`, when the device and the schedule are there."""
+        """Keep this state for `on_train_start`, when the device and the schedule exist."""
         self._resumed = checkpoint["classifier"]
 
     def on_train_start(self) -> None:
-        """After a resume, go on counting where the checkpoint was written."""
+        """After a resume, continue counting from the point where the checkpoint was written."""
         saved, self._resumed = self._resumed, None
         if saved is None:
             return
-        if self.validation is None:  # else a validation that was stopped has just been made up for
+        if self.validation is None:  # otherwise an interrupted validation has just been repeated
             self.validation = saved["validation"]
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])

@@ -1,4 +1,4 @@
-"""Where a run prints: one console, quiet in every process but the first."""
+"""The console that a run prints to. It is quiet in every process except the first."""
 
 import sys
 
@@ -6,7 +6,7 @@ from rich.console import Console
 
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 
-# Lines are never cut when the output goes to a file.
+# Lines are not truncated when the output goes to a file.
 console = Console(
     quiet=not IS_FIRST_PROCESS,
     highlight=False,

@@ -1,4 +1,4 @@
-"""What a run ran on and with: versions, commit, machine."""
+"""Record the environment of a run: package versions, git commit and machine."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def environment() -> dict[str, Any]:
-    """What the run ran on and with."""
+    """The command, versions, commit and machine of the current run."""
     packages = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and whether there are changes beside it; None outside a checkout."""
+    """The commit and whether there are uncommitted changes; None outside a git checkout."""
     folder = Path(__file__).parent
 
     def ask(*arguments: str) -> str:

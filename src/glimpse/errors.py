@@ -1,14 +1,14 @@
-"""The errors that people see: one line each, saying what was found, what was expected, what to type."""
+"""Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
 import signal
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend. Its message is one line."""
+    """A mistake that the user can fix. Its message is one line."""
 
 
 class Interrupted(BaseException):
-    """The run was told to stop. Not an `Exception`: it ends a whole sweep, as Ctrl-C should."""
+    """The run was told to stop. It is not an `Exception`, so that Ctrl-C ends a whole sweep."""
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number

@@ -1,8 +1,9 @@
-"""The one place that writes files: whole or not at all, and never through a link.
+"""All file writing: a file is written completely or not at all, and never through a link.
 
-A file is written under a temporary name beside its final one, flushed to the disk and renamed, so that
-a reader, a full disk or a killed process never leaves half of it. Renaming replaces a link in place of
-following it. A run folder may come from a stranger: nothing that it holds is followed out of it.
+A file is written under a temporary name in the same folder, flushed to disk and renamed. A full
+disk or a killed process therefore never leaves half a file, and a reader never sees one. Renaming
+replaces a link instead of following it. A run folder may come from a stranger, so no link is
+followed out of it.
 """
 
 import json
@@ -17,10 +18,12 @@ from glimpse.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path with the ending of `path`, which it replaces when the block ends without error.
+    """Yield a temporary path with the suffix of `path`, and rename it to `path` after the block.
+
+    If the block raises, `path` stays as it was.
 
     Raises:
-        UserError: the file cannot be written, such as on a full disk.
+        UserError: the file cannot be written, for example because the disk is full.
     """
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
@@ -38,13 +41,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _create(path: Path) -> None:
-    """An empty file of our own, in place of whatever bears its name."""
+    """Create a new empty file, replacing anything of the same name."""
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renamed file's name as durable as its content, where the system can."""
+    """Flush a rename to disk, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -64,7 +67,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, indented.
+    """Write an indented JSON file.
 
     Raises:
         UserError: the file cannot be written.
@@ -73,10 +76,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def subfolder(folder: Path, name: str) -> Path:
-    """The folder `name` inside `folder`, made where it does not exist.
+    """The folder `name` inside `folder`; it is created if it does not exist.
 
     Raises:
-        UserError: it cannot be made, or is a link that leads out of `folder`.
+        UserError: it cannot be created, or it is a link that leads out of `folder`.
     """
     path = folder / name
     require_inside(folder, path)
@@ -88,30 +91,30 @@ def subfolder(folder: Path, name: str) -> Path:
 
 
 def require_inside(folder: Path, path: Path) -> None:
-    """Refuse a path below `folder` that links lead out of it.
+    """Reject a path below `folder` if a link takes it outside `folder`.
 
     Raises:
-        UserError: naming the path.
+        UserError: the path leads outside. The message names it.
     """
     if not is_inside(folder, path):
         raise UserError(f"{path} is a link that leads out of {folder}: remove the link")
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Whether a path below `folder` is still below it once every link is followed."""
+    """Whether a path is below `folder` after every link in it has been resolved."""
     return path.resolve().is_relative_to(folder.resolve())
 
 
 def is_own_file(folder: Path, path: Path) -> bool:
-    """Whether `path` is a regular file that lies in `folder` itself: no link out of it, no pipe."""
+    """Whether `path` is a regular file inside `folder`, not a link out of it and not a pipe."""
     return is_inside(folder, path) and path.is_file()
 
 
 def require_no_links_out(folder: Path) -> None:
-    """Refuse a folder that holds a link out of it, at any depth.
+    """Reject a folder that contains, at any depth, a link that leads out of it.
 
     Raises:
-        UserError: naming the first such link.
+        UserError: there is such a link. The message names the first one.
     """
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):

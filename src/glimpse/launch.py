@@ -1,8 +1,8 @@
-"""From the command line to a run and back to an exit code; imports nothing heavy.
+"""Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-Here: the order of flags, `resume=` (recorded overrides first, then the new ones, in the same folder),
-the names of run folders, and the processes that DDP starts. What a run does is in run.py; what an error
-says, in explain.py; what a folder's record may say, in trust.py.
+This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
+same folder), and the processes that DDP starts. run.py holds the run itself, config/explain.py the
+error messages, and config/trust.py the checks of what a run folder has recorded.
 """
 
 import contextlib
@@ -30,21 +30,23 @@ from glimpse.errors import Interrupted, UserError
 from glimpse.files import require_no_links_out
 from glimpse.threads import wait_passively
 
-# Why a single run failed. Hydra prints a line of its own for an exception that reaches it, so the
-# error takes this way around; a sweep's jobs raise, as sweepers expect.
+# The error of a failed single run. Hydra prints its own line for every exception that reaches it,
+# so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
 _failure: list[Exception] = []
 
 
 def main(task: Callable[[], None]) -> int:
     """Run the Hydra task and turn its end into an exit code.
 
+    HYDRA_FULL_ERROR=1 in the environment shows the traceback of an error.
+
     Returns:
-        0 finished, 1 failed (after one line of cause on stderr), 130 after Ctrl-C, 143 after
-        SIGTERM. With HYDRA_FULL_ERROR=1 in the environment an error keeps its traceback.
+        0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     wait_passively()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets exceptions through to here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
     signal.signal(signal.SIGTERM, _raise_interrupted)
     signal.signal(
         signal.SIGINT, _raise_interrupted
@@ -74,7 +76,7 @@ def main(task: Callable[[], None]) -> int:
     return 0
 
 
-# Hydra's flags that take a value, and those whose value may be left out.
+# Hydra's flags that take a value, and those that take an optional value.
 FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",
@@ -84,10 +86,10 @@ INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and overrides, which argparse wants in one piece behind the flags.
+    """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: a flag that runs a pickle.
+        UserError: a flag would execute the contents of a pickle.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -96,7 +98,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         word = rest.pop(0)
         if word.startswith("--experimental-rerun"):
             raise UserError(
-                f"{word} is refused, since it runs what a pickle holds: type resume=<run folder>"
+                f"{word} is not allowed, because it executes a pickle: type resume=<run folder>"
             )
         if not word.startswith("-"):
             overrides.append(word)
@@ -115,7 +117,7 @@ def is_sweep(flags: Sequence[str]) -> bool:
 
 
 def job(config: DictConfig) -> float | None:
-    """One run, or one job of a sweep.
+    """Run once, alone or as one job of a sweep.
 
     Returns:
         The best val/acc, which sweepers maximise.
@@ -124,7 +126,7 @@ def job(config: DictConfig) -> float | None:
     try:
         return _checked_run(config, hydra, Path(hydra.runtime.output_dir))
     except Exception as error:
-        if hydra.mode == RunMode.MULTIRUN:  # the sweep goes on; say now what happened
+        if hydra.mode == RunMode.MULTIRUN:  # the sweep continues, so report the error now
             print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
@@ -132,7 +134,7 @@ def job(config: DictConfig) -> float | None:
 
 
 def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
-    """Check the configuration, then run; a folder in which nothing was done is not left behind."""
+    """Check the configuration, then run. Remove the folder if nothing was written to it."""
     try:
         check(config, hydra.runtime.choices)
         from glimpse.run import run  # torch and lightning are imported from here on
@@ -145,10 +147,10 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
 
 
 def _discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that holds nothing but what Hydra has just written."""
+    """Remove a run folder that contains only the files that Hydra has just written."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
         shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # others' runs are in it
+        with contextlib.suppress(OSError):  # the parent may contain other runs
             folder.parent.rmdir()
 
 
@@ -157,26 +159,28 @@ def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _refuse_other_launchers() -> None:
-    """Each process of torchrun would make a run folder of its own."""
+    """Reject launchers such as torchrun, whose processes would each create a run folder."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and RUN_FOLDER not in os.environ:
         raise UserError(
-            "started with several processes (WORLD_SIZE is set): start one python train.py, "
-            "which starts the others: trainer=ddp trainer.devices=4"
+            "several processes were started (WORLD_SIZE is set), but one is expected, which starts "
+            "the others: type python train.py trainer=ddp trainer.devices=4"
         )
 
 
 def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
-    """For `resume=<run folder>`: the folder's overrides, then the new ones, into the same folder.
+    """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
+
+    The run continues in the same folder.
 
     Raises:
-        UserError: the folder is not there, or is not a run folder that can be trusted.
+        UserError: the folder does not exist, or is not a run folder that can be trusted.
     """
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
     folder = _run_folder(Path(resume[-1].strip("'\"")))
     if is_sweep:
-        raise UserError(f"resume={folder}: one run at a time; leave -m out")
+        raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     recorded = trust.recorded_overrides(folder)
     require_no_links_out(folder)
     quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -185,7 +189,7 @@ def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
 
 
 def _run_folder(path: Path) -> Path:
-    """The run that a path means: its folder, or one of its checkpoints.
+    """The run folder for a path, which may be the folder itself or one of its checkpoints.
 
     Raises:
         UserError: there is no such folder.
@@ -195,7 +199,7 @@ def _run_folder(path: Path) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"resume={path}: expected a run folder, or a checkpoint in one")
+        raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
     siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -203,14 +207,14 @@ def _run_folder(path: Path) -> Path:
 
 
 def _run_as_ddp_process(folder: Path) -> None:
-    """A further process of a DDP run: it takes the first one's configuration as it stands.
+    """Run as an additional process of a DDP run, with the first process's configuration.
 
-    Going through Hydra again would compose anew and, under `-m`, start the sweep again.
+    Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.
     """
     from glimpse.run import run
 
     config = OmegaConf.load(folder / DDP_CONFIG)
     assert isinstance(config, DictConfig)
-    warnings.simplefilter("ignore")  # rank 0 has said it already
-    with contextlib.suppress(Interrupted):  # the first process tells the shell
+    warnings.simplefilter("ignore")  # rank 0 has already shown them
+    with contextlib.suppress(Interrupted):  # the first process sets the exit code
         run(config, folder, {"data": "", "model": ""})

@@ -1,15 +1,15 @@
-"""`task=lr_find`: raise the learning rate at every step until the loss blows up, and suggest one.
+"""`task=lr_find`: increase the learning rate at each step until the loss diverges; suggest one.
 
-Source: L. Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3, as fastai
-does it: the rate grows by a constant factor, the loss is smoothed, the test stops at four times its
-lowest value, and three points of the curve are suggested.
+Source: L. Smith 2017, Cyclical Learning Rates for Training Neural Networks, section 3.3, as
+implemented in fastai. The rate grows by a constant factor, the loss is smoothed, the test stops
+when the smoothed loss exceeds four times its minimum, and three points of the curve are suggested.
 
-A copy of the classifier is trained, in the run's own precision and with its augmentation, so that
-there is nothing to restore but the random state. Lightning's Tuner.lr_find is left aside: it gives
-every parameter group the same rate, saves and reloads a checkpoint around the test, keeps the random
-state it ends with, and looks for the steepest point over the rate itself, not its logarithm.
+The test trains a copy of the classifier with the run's precision and augmentation, so only the
+random state has to be restored. It does not use Lightning's Tuner.lr_find, which gives every
+parameter group the same rate, saves and reloads a checkpoint around the test, does not restore the
+random state, and finds the steepest point over the rate itself instead of its logarithm.
 
-Left out: early stopping, validation and other callbacks of Lightning while the test runs.
+Left out: early stopping, validation and other Lightning callbacks during the test.
 """
 
 import csv
@@ -40,18 +40,18 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.range_test import draw_range_test
 
-SMOOTHING = 0.98  # of the loss; this and the next three are fastai's
-BLOWN_UP = 4.0  # times the lowest smoothed loss
-LEFT_OUT_BEFORE = 0.1  # of the steps: the average of few losses
-LEFT_OUT_AFTER = 5  # steps: where it blows up
-FEWEST_POINTS = 5  # that suggest anything
+SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
+BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
+LEFT_OUT_BEFORE = 0.1  # share of the steps skipped at the start, which average too few losses
+LEFT_OUT_AFTER = 5  # steps skipped at the end, where the loss diverges
+FEWEST_POINTS = 5  # fewer points than this are not enough for a suggestion
 
 
 class RangeTest(LateCallback):
-    """Records the loss of each optimizer step, and stops the fit when it has blown up.
+    """Record the loss of each optimizer step, and stop the fit when the loss diverges.
 
     Args:
-        rates: of each step, as someone would type them as `optimizer.lr`.
+        rates: The learning rate of each step, as a value of `optimizer.lr`.
     """
 
     def __init__(self, rates: Sequence[float]) -> None:
@@ -59,13 +59,13 @@ class RangeTest(LateCallback):
         self.losses: list[float] = []
         self.smoothed: list[float] = []
         self._average = 0.0
-        self._batches: list[Tensor] = []  # losses since the last step
+        self._batches: list[Tensor] = []  # losses since the last optimizer step
 
     def schedule(self, lr: float) -> Callable[[Any, float], Schedule]:
-        """A factor on every group's own rate, so that their ratios stay.
+        """A schedule that scales the rates of all groups, so that their ratios stay the same.
 
         Args:
-            lr: the `optimizer.lr` that the groups were built with.
+            lr: The `optimizer.lr` that the groups were built with.
         """
         last = len(self.rates) - 1
         return lambda optimizer, _total_steps: Schedule(
@@ -81,7 +81,7 @@ class RangeTest(LateCallback):
         batch_idx: int,
     ) -> None:
         self._batches.append(outputs["loss"] * trainer.accumulate_grad_batches)
-        if trainer.global_step == len(self.losses):  # gradients are accumulated
+        if trainer.global_step == len(self.losses):  # no optimizer step: gradients accumulate
             return
         loss = trainer.strategy.reduce(torch.stack(self._batches).mean(), reduce_op="mean")
         assert isinstance(loss, Tensor)
@@ -103,27 +103,27 @@ def find(
     logger: Logger | None,
     folder: Path,
 ) -> dict[str, float]:
-    """Test rates on a copy of the classifier and leave the curve in the run folder.
+    """Test learning rates on a copy of the classifier and write the curve to the run folder.
 
     Args:
-        config: of the run.
-        classifier: stays as it is.
-        data: what to train on.
-        make_trainer: from a changed configuration and the callback to add.
-        logger: gets the curve as well.
-        folder: the run folder.
+        config: The configuration of the run.
+        classifier: The classifier to copy; it does not change.
+        data: The data to train on.
+        make_trainer: Builds a trainer from a changed configuration and an additional callback.
+        logger: The logger that also receives the curve.
+        folder: The run folder.
 
     Returns:
         The suggestions, as metrics of the run.
 
     Raises:
-        UserError: the rates tried leave no curve.
+        UserError: optimizer.lr is 0, or the loss diverges too early to give a curve.
     """
     settings, lr = config.lr_find, float(config.optimizer.lr)
     if not lr:
-        raise UserError("optimizer.lr=0: task=lr_find scales it; type any rate above 0")
+        raise UserError("optimizer.lr=0: task=lr_find expects a rate to scale; type one above 0")
     rates = np.geomspace(settings.start, settings.end, settings.num_steps).tolist()
-    console.print(f"trying rates from {rates[0]:g} to {rates[-1]:g} in {len(rates)} steps")
+    console.print(f"trying learning rates from {rates[0]:g} to {rates[-1]:g} in {len(rates)} steps")
     test = RangeTest(rates)
     trial = classifier.with_schedule(test.schedule(lr))
     trainer = make_trainer(_for_the_test(config), test)
@@ -146,7 +146,10 @@ def find(
 
 
 def _for_the_test(config: DictConfig) -> DictConfig:
-    """Steps in place of epochs, no validation, and of the callbacks those that change the training."""
+    """The configuration of the test: steps instead of epochs, no validation, few callbacks.
+
+    Only our callbacks that change the training stay.
+    """
     num_steps = config.lr_find.num_steps
     steps = {
         "max_epochs": num_steps, "max_steps": num_steps, "min_epochs": None,
@@ -155,32 +158,33 @@ def _for_the_test(config: DictConfig) -> DictConfig:
     }  # fmt: skip
     changed = OmegaConf.merge(config, {"trainer": steps})
     assert isinstance(changed, DictConfig)
-    # Nor progressive sizes: the rate is one for the full size, which comes at the end.
+    # Without progressive sizes, the rate is tested at the full size, which training ends with.
     apart = ("pictures", "progressive_sizes")
     chosen = {n: c for n, c in (config.callbacks or {}).items() if c and n not in apart}
     changed.callbacks = {n: c for n, c in chosen.items() if c._target_.startswith("glimpse.")}
     finetune = changed.callbacks.get("finetune")
-    if finetune and finetune.frozen_epochs:  # the rate is the head's, as it is when training begins
+    if finetune and finetune.frozen_epochs:  # test the head alone, as in the first epochs
         finetune.frozen_epochs = num_steps
     return changed
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
-    """A tenth of the rate of the lowest loss, the steepest point, and that of the valley.
+    """Suggest a tenth of the rate at the lowest loss, the steepest point, and the valley's point.
 
     Args:
-        rates: of each step, evenly spaced on a logarithmic scale; may be more than there are losses.
-        smoothed: the smoothed losses.
+        rates: The rate of each step, evenly spaced on a logarithmic scale. There may be more rates
+            than losses.
+        smoothed: The smoothed losses.
 
     Raises:
         UserError: there are too few finite losses.
     """
     first = int(LEFT_OUT_BEFORE * len(rates))
     losses = np.array(smoothed)[first:-LEFT_OUT_AFTER]
-    losses = losses[np.isfinite(losses)]  # only the last can be otherwise
+    losses = losses[np.isfinite(losses)]  # only the last one can be non-finite
     if len(losses) < FEWEST_POINTS:
         raise UserError(
-            f"task=lr_find: the loss blew up after {len(smoothed)} steps, at a rate of "
+            f"task=lr_find: the loss diverged after {len(smoothed)} steps, at a learning rate of "
             f"{rates[max(len(smoothed) - 1, 0)]:.2g}: type a lower lr_find.start"
         )
     return {
@@ -193,9 +197,9 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
 def valley(losses: NDArray[np.float64]) -> int:
     """Two thirds of the way down the longest valley, as an index into the losses.
 
-    The valley is the longest series of losses, not necessarily neighbours, each lower than the one
-    before. Two thirds is what fastai's documentation says; its code takes half, which lay too low on
-    digits and Fashion-MNIST.
+    The valley is the longest decreasing subsequence of the losses. Two thirds is the value in
+    fastai's documentation. Its code uses one half, which gave too low a rate on digits and
+    Fashion-MNIST.
     """
     lengths, starts = np.ones(len(losses), int), np.arange(len(losses))
     for i in range(len(losses)):
@@ -209,7 +213,7 @@ def valley(losses: NDArray[np.float64]) -> int:
 
 
 def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
-    """The training that was asked for, at this rate; other rates were scaled with it."""
+    """The command that trains at this rate. A `matrix_lr` is scaled by the same factor."""
     recorded = folder / ".hydra" / "overrides.yaml"
     listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
     own = ("task=", "lr_find.", "optimizer.lr=", "optimizer.matrix_lr=")
@@ -228,7 +232,7 @@ def _write_table(path: Path, test: RangeTest) -> None:
 
 
 def _log(logger: TensorBoardLogger, test: RangeTest, picture: Path) -> None:
-    """The curve as an image, and by step as scalars."""
+    """Log the curve as an image, and its values per step as scalars."""
     writer = logger.experiment
     for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):
         for name, value in zip(("lr", "loss", "smoothed_loss"), row, strict=True):

@@ -1,7 +1,7 @@
-"""Runs from a notebook: what `python train.py` would do, quietly, with the result at hand.
+"""Run `python train.py` from a notebook, without output, and return the result.
 
-For the stories in notebooks/. Runs are kept in a temporary folder and leave nothing behind; those that
-are to be kept are started with train.py.
+This module serves the stories in notebooks/. Runs use a temporary folder and leave nothing behind.
+To keep a run, start it with train.py.
 """
 
 import csv
@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-with warnings.catch_warnings():  # that widgets are missing; Lightning imports this in the end
+with warnings.catch_warnings():  # hides the warning about missing widgets when Lightning imports it
     warnings.filterwarnings("ignore", "IProgress not found")
     import tqdm.auto  # noqa: F401
 
@@ -29,12 +29,12 @@ from glimpse.runs.trained import TrainedRun
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
-        data: as it was trained on.
-        network: with the weights of the last epoch, in evaluation mode.
-        curves: the columns of metrics.csv, such as "val/acc", one value an epoch.
+        data: The data that the network was trained on.
+        network: The network with the weights of the last epoch, in evaluation mode.
+        curves: The columns of metrics.csv, such as "val/acc", with one value per epoch.
     """
 
     data: ImageDataModule
@@ -43,29 +43,29 @@ class Trained:
 
 
 def data_dir() -> Path:
-    """The folder of datasets: what GLIMPSE_DATA names, else `data` of the checkout."""
+    """The folder of datasets: the value of GLIMPSE_DATA, or else `data` in the checkout."""
     return Path(os.environ.get("GLIMPSE_DATA") or config_folder().parent / "data").resolve()
 
 
 def is_here(name: str) -> bool:
-    """Whether a dataset's files are in `data_dir()`; nothing is downloaded to find out."""
+    """Whether a dataset's files are in `data_dir()`. Downloads nothing."""
     data = unprepared_data(configuration(f"data={name}"))
     return data.embedded or any(True for _ in data.source_files())
 
 
 def configuration(*overrides: str) -> DictConfig:
-    """What `python train.py <overrides>` composes, with `data_dir()` for its data."""
+    """The configuration that `python train.py <overrides>` composes, reading from `data_dir()`."""
     quoted = "'" + str(data_dir()).replace("\\", "\\\\").replace("'", "\\'") + "'"
     return composed([f"data_dir={quoted}", *overrides])
 
 
 def load(*overrides: str) -> ImageDataModule:
-    """The dataset that `python train.py <overrides>` would train on, with its `spec`."""
+    """The dataset that `python train.py <overrides>` would train on, with its `spec` set."""
     return build_data(configuration(*overrides))
 
 
 def train(*overrides: str) -> Trained:
-    """Run `python train.py <overrides>` and say nothing of it."""
+    """Run `python train.py <overrides>` without printing anything."""
     config = configuration(*overrides, "logger=none", "callbacks.pictures=null", "test=false")
     names = {group: config[group]["_target_"].rpartition(".")[2] for group in ("data", "model")}
     was_quiet, console.quiet = console.quiet, True

@@ -1,8 +1,8 @@
-"""What a checkpoint must have in common with the run that goes on from it.
+"""Check that a checkpoint fits the run that resumes from it.
 
-Checked before anything in the run folder changes. What a network was trained to see must stay: the data
-and its splits, the classes, the sizes and the normalisation. So must what the saved state belongs to:
-the network, the kind of optimizer, and the callbacks that divide parameters.
+The checks run before anything in the run folder changes. The network's input must stay the same:
+the data and its splits, the classes, the sizes and the normalisation. The owners of the saved state
+must stay the same too: the network, the optimizer class, and the callbacks that divide parameters.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,16 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
-SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "size")  # keys of data
-DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # callbacks
+SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "size")  # keys of `data`
+DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
 def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule) -> Path | None:
-    """The newest intact checkpoint of a run folder; None where it was stopped before its first.
+    """The newest intact checkpoint of a run folder; None if the run stopped before its first.
 
     Raises:
-        UserError: all are damaged, or the run that is typed is another one; the key is named.
+        UserError: all checkpoints are damaged, or the new settings do not fit them. The message
+            names the key.
     """
     path = to_resume_from(folder / "checkpoints")
     if path is None:
@@ -41,26 +42,26 @@ def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule
 
 
 def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """The settings of `data` that decide what the network sees are the checkpoint's.
+    """Require the `data` settings that determine the network's input to match the checkpoint's.
 
     Args:
-        before: the checkpoint's `data` configuration.
-        now: the one that is typed.
+        before: The checkpoint's `data` configuration.
+        now: The new `data` configuration.
 
     Raises:
-        UserError: naming the first key that differs.
+        UserError: a key differs. The message names the first one.
     """
     for key in SEEN_BY_THE_NETWORK:
         was, value = before.get(key), now.get(key)
         if was != value:
             raise UserError(
-                f"data.{key}={_typed(value)}: the network was trained with data.{key}={_typed(was)} "
-                f"and sees nothing else; type data.{key}={_typed(was)}"
+                f"data.{key}={_typed(value)}: the network was trained with a different value; "
+                f"type data.{key}={_typed(was)}"
             )
 
 
 def _typed(value: Any) -> str:
-    """A value as one would type it."""
+    """Format a value as it is typed on the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return "null" if value is None else str(value)
@@ -72,19 +73,19 @@ def _require_same_data(
     spec = ImageSpec.from_dict(saved["spec"])
     if spec.num_classes != data.spec.num_classes:
         raise UserError(
-            f"the checkpoint has {spec.num_classes} classes, this data {data.spec.num_classes}: "
-            "resume with the same data and data.classes"
+            f"the checkpoint has {spec.num_classes} classes, but this data has "
+            f"{data.spec.num_classes}: resume with the same data and data.classes"
         )
     require_same_sight(saved["config"]["data"], now)
     if saved["fingerprint"] != data.fingerprint:
         raise UserError(
-            "the checkpoint was trained on other data, or another split of it: "
+            "the checkpoint was trained on different data, or on a different split of it: "
             "resume with the same data, data.classes, fractions and data.split_seed"
         )
     if spec != data.spec:
         raise UserError(
-            f"the checkpoint's network sees other images than this data gives it ({spec} became "
-            f"{data.spec}): start a new run"
+            f"the checkpoint's network expects {spec}, but this data provides {data.spec}: "
+            "start a new run"
         )
 
 
@@ -96,18 +97,17 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
     ):
         if not is_same:
             raise UserError(
-                f"resume: the checkpoint has another {group}; start a new run with this one"
+                f"resume: the checkpoint has a different {group}; start a new run with this one"
             )
     had, has = (set(config["callbacks"] or {}) for config in (before, now))
     for name in DIVIDES_PARAMETERS:
         if (name in had) != (name in has):
             without = "" if name in had else "out"
-            remedy = f"add it to callbacks=[{name}]" if name in had else "leave it out of callbacks"
+            remedy = f"add {name} to callbacks" if name in had else "remove it from callbacks"
             raise UserError(f"resume: the checkpoint was trained with{without} {name}; {remedy}")
     if "training_weights" in saved and "ema" not in has:
         raise UserError(
-            "resume: the checkpoint holds a moving average beside the training weights; "
-            "leave ema in callbacks"
+            "resume: the checkpoint holds a moving average of the weights; keep ema in callbacks"
         )
 
 
@@ -115,6 +115,6 @@ def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:
     was = saved["config"]["data"]["batch_size"]
     if saved["next_batch"]["next_batch"] and was != batch_size:
         raise UserError(
-            f"resume: the checkpoint is in the middle of an epoch of batches of {was}: "
-            "change data.batch_size at the end of one"
+            f"resume: the checkpoint was saved within an epoch with data.batch_size={was}; "
+            f"type data.batch_size={was} until that epoch ends"
         )

@@ -1,6 +1,6 @@
-"""`summary.json`: what a run is and how it ended, however it ends.
+"""`summary.json`: what a run is and how it ended. It is written however the run ends.
 
-A resume that is refused changes nothing. One that fails later keeps the results that there were, and
+A rejected resume leaves the file unchanged. A resume that fails later keeps the earlier results and
 adds its error.
 """
 
@@ -25,12 +25,12 @@ NAME = "summary.json"
 
 
 class Summary:
-    """What is known of a run so far.
+    """What is known about a run so far.
 
     Args:
-        folder: the run's.
-        config: composed and checked.
-        names: which `data` and `model` were chosen.
+        folder: The run folder.
+        config: The composed and checked configuration.
+        names: The chosen `data` and `model`.
     """
 
     def __init__(self, folder: Path, config: DictConfig, names: Mapping[str, str]) -> None:
@@ -55,21 +55,21 @@ class Summary:
         self._began = time.perf_counter()
 
     def update(self, **values: Any) -> None:
-        """Take what has become known."""
+        """Add values that have become known."""
         self.values |= values
 
     def accept(self) -> None:
-        """From here on the run writes into its folder: a resume is accepted."""
+        """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the best checkpoint."""
+        """The metrics of the best checkpoint."""
         found: dict[str, float] = self.values["metrics"]
         return found
 
     def end(self, status: str, error: str | None = None) -> None:
-        """Write the file, if the run may."""
+        """Write the file, if the run may write to its folder."""
         found = self.values | {"status": status}
         if status != "finished" and self.before:
             found = _with_former(found, self.before)
@@ -84,10 +84,10 @@ class Summary:
 
 @contextmanager
 def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> Iterator[Summary]:
-    """The summary of the run that the block is, written when the block ends.
+    """Yield the summary of the run in the enclosed block, and write it when the block ends.
 
     Raises:
-        CrashError: in place of an error that nobody foresaw; its traceback is in the folder.
+        CrashError: an unexpected error occurred. Its traceback is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = Summary(folder, config, names)
@@ -97,7 +97,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         summary.end("interrupted")
         if summary.can_be_resumed:
             typed = shlex.quote(f"resume={shown(folder)}")
-            console.print(f"go on with: python train.py {typed}", markup=False)
+            console.print(f"to resume, type: python train.py {typed}", markup=False)
         raise
     except UserError as error:
         summary.end("failed", explain(error))
@@ -108,11 +108,11 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         raise crashed from error
     summary.end("finished")
     if summary.is_written and IS_FIRST_PROCESS:
-        (folder / TRACEBACK).unlink(missing_ok=True)  # of an attempt before this one
+        (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
 
 def shown(path: Path) -> Path:
-    """A path as one would type it here."""
+    """A path as one would type it in the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -122,13 +122,14 @@ def _name_of_traceback() -> str:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What the run's earlier attempts recorded; empty where nothing can be read."""
+    """The summary of the run's earlier attempts; empty if it cannot be read."""
     path = folder / NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
     except (OSError, ValueError, RecursionError):
         console.print(
-            f"{path} cannot be read; the run's earlier results are left out", markup=False
+            f"{path} cannot be read; the new summary will not include the run's earlier results",
+            markup=False,
         )
         return {}
     return found if isinstance(found, dict) else {}
@@ -140,9 +141,9 @@ def _seconds(before: Mapping[str, Any]) -> float:
 
 
 def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """An attempt that did not finish, with what it did not get to from the attempts before it.
+    """Complete an unfinished attempt with the results of earlier attempts.
 
-    The metrics are the best checkpoint's: while that is the same, those measured before hold.
+    The metrics belong to the best checkpoint. They stay valid as long as it has not changed.
     """
     former = before.get("metrics")
     is_same = found["best_epoch"] in (None, before.get("best_epoch"))

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the curves: the config as text, both splits in one chart, HPARAMS."""
+"""TensorBoard content besides the curves: the config as text, charts of both splits, HPARAMS."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ SINGLE_KEYS = (
 
 
 def write_start(logger: Logger, config_yaml: str) -> None:
-    """The resolved configuration as text, and a chart that has both splits on the same axes."""
+    """Write the resolved configuration as text, and charts with both splits on the same axes."""
     if isinstance(logger, TensorBoardLogger):
         writer = logger.experiment
         writer.add_text("config", f"```yaml\n{config_yaml}\n```", 0)
@@ -31,7 +31,7 @@ def write_start(logger: Logger, config_yaml: str) -> None:
 
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """What a row of the HPARAMS tab shows: choices and numbers that people vary, not paths."""
+    """The contents of a row in the HPARAMS tab: choices and numbers that people vary, not paths."""
     groups = ("model", "optimizer", "scheduler", "loss", "augment")
     chosen = {
         key: value
@@ -44,12 +44,12 @@ def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict
 def write_result(
     logger: Logger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
-    """A row of the HPARAMS tab: what was chosen and what came out, under final/…"""
+    """Write a row of the HPARAMS tab: the choices, and the results under final/…"""
     if not isinstance(logger, TensorBoardLogger) or not metrics:
         return
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
-    for name, value in final.items():  # first: this opens the file anew after training closed it
+    for name, value in final.items():  # must come first: it reopens the file that training closed
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary)
@@ -57,7 +57,7 @@ def write_result(
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to dotted keys; lists become text, as the HPARAMS tab wants them."""
+    """Flatten a nested mapping to dotted keys. Lists become text, as the HPARAMS tab requires."""
     rows: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

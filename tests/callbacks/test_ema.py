@@ -161,7 +161,7 @@ def test_the_average_cannot_be_left_out_of_a_resumed_run_but_may_join_it(execute
     folder = execute(*SMALL)
     execute(*EMA, "trainer.max_epochs=4", f"resume={folder}", folder=folder)
     assert "training_weights" in load(folder)
-    with pytest.raises(UserError, match="leave ema in callbacks"):
+    with pytest.raises(UserError, match="keep ema in callbacks"):
         execute(*SMALL, "trainer.max_epochs=5", f"resume={folder}", folder=folder)
 
 

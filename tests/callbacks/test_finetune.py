@@ -158,7 +158,7 @@ def test_without_pretrained_weights_it_is_refused(
 
 def test_a_resumed_run_keeps_it(execute: Execute, weights: str) -> None:
     folder = execute(*FINETUNE, weights, "trainer.max_epochs=2")
-    with pytest.raises(UserError, match="trained with finetune; add it to callbacks"):
+    with pytest.raises(UserError, match="trained with finetune; add finetune to callbacks"):
         execute(
             *FINETUNE, weights, "trainer.max_epochs=4", f"resume={folder}", "callbacks=[]",
             folder=folder,

@@ -75,8 +75,8 @@ def test_the_choice_composes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("trainer.max_epochs=2",), "the last of 24×24: type trainer.max_epochs=3 or more"),
-        (("model=mlp",), "MLP does not take images of 16×16"),
+        (("trainer.max_epochs=2",), r"small images \(24×24\): type trainer.max_epochs=3 or more"),
+        (("model=mlp",), "MLP does not accept images of 16×16"),
     ],
 )
 def test_what_would_never_be_trained_is_refused_before_it(

@@ -75,14 +75,14 @@ def test_help_has_an_example(here: Path, command: str) -> None:
     [
         (["digitz"], "data=digitz: there is no such data (did you mean digits?)"),
         (["digits,mnist"], "data=digits,mnist: there is no such data"),
-        (["data=digits"], "expected the name of a dataset before any KEY=VALUE"),
-        (["digits", "data=mnist"], "data=mnist: the dataset is digits already"),
+        (["data=digits"], "expected a dataset name before any KEY=VALUE"),
+        (["digits", "data=mnist"], "data=mnist: the dataset is already digits"),
         (["image_folder"], "data.root is not set"),
         (["image_folder", "data.rot=x"], "did you mean data.root?"),
         (["synthetic", "data.num_tran=3"], "did you mean data.num_train?"),
         (["digits", "augment=flap"], "did you mean flip?"),
         (["digits", "data.batch_size=0"], "expected at least 1"),
-        (["digits", "data.x=["], "overrides look like key=value"),
+        (["digits", "data.x=["], "expected key=value"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -116,7 +116,7 @@ def test_info_prints_tables(here: Path) -> None:
     assert re.search(r"^train +96 +0\.0417 +all of it$", "\n".join(said), re.M)
     assert re.search(r"^J +0 +0$", "\n".join(said), re.M)  # of the least frequent
     assert "… 16 more (--all)" in said
-    assert "no image occurs twice" in said
+    assert "no duplicate images" in said
     assert not any(line.startswith("M ") for line in said)
     assert any(line.startswith("M ") for line in lines(data("info", "sign_mnist", "--all")))
 
@@ -141,8 +141,8 @@ def test_info_names_the_first_examples_of_what_is_odd_or_twice(here: Path) -> No
     result = data("info", "image_folder", "data.root=photos", "data.num_workers=1")
     assert result.exit_code == 0, result.output
     said = lines(result)
-    assert "images of val that train has too: 6" in said  # the copies are made alike
-    assert "equal images with different labels: 1" in said
+    assert "images of val also in train: 6" in said  # the copies are made alike
+    assert "identical images with different labels: 1" in said
     assert "  1  train  cat  photos/train/cat/cat_0.png" in said
     assert "  1  val    owl  photos/val/owl/owl_1.png" in said
     assert "odd: 1 GIF named .png: photos/train/dog/dog_3.png" in result.stdout
@@ -183,7 +183,7 @@ def test_check_of_whole_data_exits_with_0(here: Path) -> None:
     make_image_folder(here)
     result = data("check", "image_folder", "data.root=photos", "data.num_workers=1")
     assert result.exit_code == 0, result.output
-    assert lines(result)[-2:] == ["every image: 18", "none is broken"]
+    assert lines(result)[-2:] == ["every image: 18", "no broken files"]
     assert "FAILED" not in result.stdout
 
 

@@ -72,7 +72,7 @@ def test_a_command_typed_wrongly_is_one_line(
     err = capsys.readouterr().err
     assert said in err
     assert err.startswith("error: ")
-    assert err.endswith("--help has an example\n")
+    assert err.endswith("--help for an example\n")
     assert err.count("\n") == 1
 
 
@@ -164,7 +164,7 @@ def test_predict_answers_for_every_image_that_can_be_read(photos: Path, trained_
     answers = {Path(row["image"]).name: row["top"] for row in json.loads(out)}
     assert set(answers) == {"as_it_is.png", "large.jpg", "alpha.webp"}
     assert "broken.png is not an image" in err
-    assert "1 of 4 could not be read" in err
+    assert "1 of 4 images could not be read" in err
     expected = TrainedRun(trained_run).predict("val")
     [first, *_] = answers["as_it_is.png"]
     assert first["class"] == expected.class_names[expected.predicted[0]]
@@ -317,7 +317,7 @@ def test_shifted_moves_pixels_and_repeats_the_edge() -> None:
 def test_onnx_answers_as_the_network_does(trained_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "digits.onnx"
     out, _ = glimpse("export", trained_run, "--to", "onnx", "--out", path)
-    assert "256 validation images: largest difference" in out
+    assert "256 validation images: largest difference in a probability" in out
     session = onnxruntime.InferenceSession(path)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == [str(digit) for digit in range(10)]
@@ -347,17 +347,17 @@ def test_compare_tests_the_predictions(trained_run: Path, execute: Execute, tmp_
     out, _ = glimpse("compare", trained_run, other, "--out", tmp_path / "c.png")
     answers = [TrainedRun(folder).predict("test").correct for folder in (trained_run, other)]
     counts = {
-        "both are right": (answers[0] & answers[1]).sum(),
-        "only the first is": (answers[0] & ~answers[1]).sum(),
-        "only the second is": (~answers[0] & answers[1]).sum(),
-        "neither is": (~answers[0] & ~answers[1]).sum(),
+        "both correct": (answers[0] & answers[1]).sum(),
+        "only the first correct": (answers[0] & ~answers[1]).sum(),
+        "only the second correct": (~answers[0] & answers[1]).sum(),
+        "both wrong": (~answers[0] & ~answers[1]).sum(),
     }
     cells = [line.split() for line in out.splitlines() if line]
     lines = {" ".join(words[:-1]): words[-1] for words in cells}
     assert {name: int(lines[name]) for name in counts} == counts
     p_value = binomtest(
-        int(counts["only the first is"]),
-        int(counts["only the first is"] + counts["only the second is"]),
+        int(counts["only the first correct"]),
+        int(counts["only the first correct"] + counts["only the second correct"]),
     ).pvalue
     assert f"p = {p_value:.3g}" in out
     elsewhere = execute(

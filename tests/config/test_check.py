@@ -104,8 +104,8 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("+data.deeper.key=1", "data.deeper.key is not a key"),
         ("+data.url.x=1", "data.url.x is not a key"),
         ("+resume.x=1", "resume.x is not a key"),
-        ("~trainer.max_epochs", "was taken out"),
-        ("~model", "was taken out"),
+        ("~trainer.max_epochs", "was removed from the configuration"),
+        ("~model", "was removed from the configuration"),
         ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
         ("trainer.accumulate_grad_batches=0", "at least 1"),
         ("model._target_='${oc.decode:os.getcwd}'", "only targets in"),
@@ -127,9 +127,9 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
     [
         (
             ["callbacks=[finetune,frozen_features]"],
-            "frozen_features and finetune do not go together",
+            "frozen_features and finetune exclude each other",
         ),
-        (["callbacks=[early_stopping,progressive_sizes]"], "until the last size; leave one out"),
+        (["callbacks=[early_stopping,progressive_sizes]"], "until the last stage; remove one"),
         (["callbacks=[progressive_sizes]", "scheduler=plateau"], "type scheduler=onecycle"),
         (
             ["experiment=tiny_imagenet_fast", "callbacks=[]"],
@@ -137,7 +137,7 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         ),
         (
             ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
-            "undoes pretrained weights",
+            "destroys pretrained weights",
         ),
         (
             ["lr_find.start=1", "lr_find.end=0.1"],

@@ -49,7 +49,7 @@ def test_a_run_that_is_still_running_is_compared_as_far_as_it_is(tmp_path: Path)
 
 def test_equal_settings_are_said_to_be(tmp_path: Path) -> None:
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two")
-    assert "no setting differs" in compare(one, two, "--out", tmp_path / "x.png").output
+    assert "the settings do not differ" in compare(one, two, "--out", tmp_path / "x.png").output
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_equal_settings_are_said_to_be(tmp_path: Path) -> None:
         ("nowhere", "x.png", "there is no such folder"),
         (".", "x.png", "not a run folder"),
         ("one", "x.jpg", "ends in .png"),
-        ("one", "no/x.png", "there is no folder"),
+        ("one", "no/x.png", "no does not exist"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, second: str, out: str, message: str) -> None:

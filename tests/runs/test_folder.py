@@ -34,7 +34,7 @@ def test_without_a_summary_a_run_is_running_while_it_writes(tmp_path: Path) -> N
     age(folder, seconds=3 * 3600)
     run = read_run(folder)
     assert run.status == "killed?"
-    assert run.problem == "no summary, and nothing written for 3 hours"
+    assert run.problem == "no summary.json, and nothing written for 3 hours"
     (folder / "report.html").write_text("a look at it is no sign of life")
     assert read_run(folder).status == "killed?"
 
@@ -106,5 +106,5 @@ def test_numbers_that_are_none_are_left_out_of_epochs(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no runs in it"):
+    with pytest.raises(UserError, match="there are no runs in this folder"):
         find_runs(tmp_path)

@@ -89,7 +89,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained_run: Path) -> None:
     with pytest.raises(UserError, match="expected a run folder"):
         find_checkpoint(tmp_path)
     (tmp_path / ".hydra").mkdir()
-    with pytest.raises(UserError, match="has saved none yet"):
+    with pytest.raises(UserError, match="has not saved a checkpoint yet"):
         find_checkpoint(tmp_path)
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes((trained_run / "checkpoints" / "best.ckpt").read_bytes()[:2000])
@@ -162,10 +162,10 @@ def test_settings_in_place_of_the_runs_own(trained_run: Path) -> None:
 
 def test_other_data_is_noticed(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _ = TrainedRun(trained_run, overrides=["data.split_seed=5"]).data
-    assert "not split as" in capsys.readouterr().out
+    assert "the data or its splits differ" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"data\.classes=\[3,5\].*type data\.classes=null"):
         _ = TrainedRun(trained_run, overrides=["data.classes=['3','5']"]).data
-    with pytest.raises(UserError, match="--split test: this data has train, val"):
+    with pytest.raises(UserError, match="--split test: expected one of train, val"):
         TrainedRun(trained_run, overrides=["data.val_fraction=0"]).require_split(
             "test", default="val"
         )

@@ -1,1 +1,1 @@
-"""What happens beside training: checkpoints, progress, the record of the run, pictures."""
+"""Callbacks around training: checkpoints, progress, the record of the run, pictures."""

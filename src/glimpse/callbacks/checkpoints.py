@@ -1,8 +1,8 @@
-"""Checkpoints: `best.ckpt` by val/acc (ties by val/loss) and `last.ckpt` after every epoch.
+"""Checkpoints: `best.ckpt` by val/acc (ties by val/loss), and `last.ckpt` after every epoch.
 
-Lightning's ModelCheckpoint with one best and `save_last` writes `last` only beside a new best, and
-its atomic save is not atomic across file systems; hence these few lines. Checkpoints load with
-`weights_only=True`: they carry no code.
+Lightning's ModelCheckpoint with one best and `save_last` writes `last` only together with a new
+best, and its atomic save is not atomic across file systems. Therefore this file replaces it.
+Checkpoints contain no code and load with `weights_only=True`.
 """
 
 import os
@@ -21,7 +21,7 @@ from glimpse.files import is_own_file, replacing
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Write to a temporary name in the same folder and rename; read without running code."""
+    """Write to a temporary name in the same folder, then rename. Read without executing code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -31,7 +31,7 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with replacing(final) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch's writer, when the disk is full
+        except RuntimeError as error:  # torch raises it when the disk is full
             raise UserError(f"cannot write {final}: {error}") from error
 
     def load_checkpoint(
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(CheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Load plain data only, whatever is asked for."""
+        """Load plain data only, whatever `weights_only` says."""
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         assert isinstance(checkpoint, dict)
         return checkpoint
@@ -53,7 +53,7 @@ class Checkpoints(Checkpoint):
     """Keep the best and the last state of a run in its folder.
 
     Args:
-        folder: the run's `checkpoints/`.
+        folder: The run's `checkpoints/`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class Checkpoints(Checkpoint):
         """Save `best.ckpt` if this validation is the best so far."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or data.batches.training_side is not None:
-            return  # a network that has seen small images only is not asked for its best
+            return  # while training on small images, no checkpoint counts as the best
         found = {name: v for name, v in logged(trainer).items() if name.startswith("val/")}
         if self.best_metrics and _rank(found) <= _rank(self.best_metrics):
             return
@@ -76,16 +76,16 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.best)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save `last.ckpt`; Lightning calls this after all else of an epoch."""
+        """Save `last.ckpt`. Lightning calls this hook at the very end of an epoch."""
         self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
-        """Save `last.ckpt` as the state is now; collective over all processes."""
+        """Save the current state as `last.ckpt`. All processes must call this together."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
-        """What makes the next best comparable after a resume."""
+        """The best result so far, which a resumed run compares with."""
         return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def _rank(metrics: dict[str, float]) -> tuple[float, float]:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a checkpoint is whole: every record's checksum is right."""
+    """Whether a checkpoint is undamaged, that is, the checksum of every record is right."""
     try:
         with zipfile.ZipFile(path) as zipped:
             return zipped.testzip() is None
@@ -107,10 +107,10 @@ def is_intact(path: Path) -> bool:
 
 
 def to_resume_from(folder: Path) -> Path | None:
-    """The newest intact checkpoint of a run's `checkpoints/`; None where it was stopped before one.
+    """The newest intact checkpoint in a run's `checkpoints/`; None if there is no checkpoint yet.
 
     Raises:
-        UserError: there are some, all damaged.
+        UserError: every checkpoint is damaged.
     """
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
@@ -119,10 +119,12 @@ def to_resume_from(folder: Path) -> Path | None:
     for path in paths:
         if is_intact(path):
             if broken:
-                print(f"{broken[0]} is damaged; going on from {path.name}", flush=True)
+                print(f"{broken[0]} is damaged; resuming from {path.name}", flush=True)
             return path
         broken.append(path.name)
     if not broken:
-        print("no checkpoint yet: from the beginning", flush=True)
+        print("there is no checkpoint yet; starting from the beginning", flush=True)
         return None
-    raise UserError(f"resume: all of {folder} is damaged ({', '.join(broken)}); start a new run")
+    raise UserError(
+        f"resume: every checkpoint in {folder} is damaged ({', '.join(broken)}); start a new run"
+    )

@@ -1,15 +1,15 @@
-"""`callbacks=[ema]`: an exponential moving average of the weights, which is what is validated and kept.
+"""`callbacks=[ema]`: keep an exponential moving average of the weights for validation and testing.
 
-Source: Polyak and Juditsky 1992, averaged iterates; the growing decay is that of TensorFlow's
-ExponentialMovingAverage: min(decay, (1 + t) / (10 + t)) after t optimizer steps, so that a short run
-is not an average of its beginning. Batch norm's running statistics are averaged with the weights
-they belong to; whole numbers, such as its count of batches, are copied.
+Source: Polyak and Juditsky 1992, averaged iterates. The growing decay is that of TensorFlow's
+ExponentialMovingAverage: min(decay, (1 + t) / (10 + t)) after t optimizer steps. It keeps the
+initial weights from dominating the average of a short run. Batch norm's running statistics are
+averaged like the weights; integers, such as its count of batches, are copied.
 
-Lightning's EMAWeightAveraging validates the initial weights until its first update (its issue 21724);
-here the average exists from the first step. In every checkpoint `state_dict` is the average, and
-`training_weights` are what a resumed run trains on.
+Lightning's EMAWeightAveraging validates the initial weights until its first update (its issue
+21724). Here the average exists from the first step. In every checkpoint, `state_dict` holds the
+average, and `training_weights` holds the weights that a resumed run continues to train.
 
-Left out: an average that starts late or moves every n-th step.
+Left out: an average that starts late or is updated only every n-th step.
 """
 
 from typing import Any
@@ -21,22 +21,23 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage(Callback):
-    """Validate, keep and finally test the averaged weights; train on the others.
+    """Validate, save and test the averaged weights while training the current ones.
 
     Args:
-        decay: of the average at each optimizer step, from about 10 / (1 - decay) steps on.
+        decay: The decay of the average per optimizer step, reached after about 10 / (1 - decay)
+            steps.
     """
 
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
-        # The average, in the order of the module's state_dict; while it is validated, it is in the
-        # network and the training weights are here.
+        # The average, in the order of the module's state_dict. During validation it is swapped into
+        # the network, and this list holds the training weights.
         self._other: list[Tensor] = []
         self._average_in_network = False
         self._step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the initial weights, or move what a checkpoint held to the device."""
+        """Start from the initial weights, or move a checkpoint's tensors to the device."""
         current = _tensors(pl_module)
         loaded = self._other or [tensor.clone() for tensor in current]
         self._other = [o.to(c.device) for o, c in zip(loaded, current, strict=True)]
@@ -45,7 +46,7 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if trainer.global_step == self._step:  # gradients are accumulated
+        if trainer.global_step == self._step:  # no optimizer step: gradients accumulate
             return
         self._step = trainer.global_step
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
@@ -63,11 +64,11 @@ class WeightAverage(Callback):
         self._swap(pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where there is no best checkpoint to test, the average is tested."""
+        """Put the average into the network, so that it is tested if there is no best checkpoint."""
         self._swap(pl_module)
 
     def _swap(self, pl_module: pl.LightningModule) -> None:
-        """Exchange the values; the optimizer goes on knowing the parameters."""
+        """Exchange values in place, because the optimizer refers to the parameters."""
         for other, current in zip(self._other, _tensors(pl_module), strict=bool(self._other)):
             kept = current.clone()
             current.copy_(other)
@@ -85,12 +86,12 @@ class WeightAverage(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """The average has just been loaded; a run without one begins its average there."""
+        """Take the loaded weights as the average, then restore the training weights, if saved."""
         self._other = [tensor.clone() for tensor in _tensors(pl_module)]
         if "training_weights" in checkpoint:
             pl_module.load_state_dict(checkpoint["training_weights"])
 
 
 def _tensors(pl_module: pl.LightningModule) -> list[Tensor]:
-    """Parameters and buffers as a checkpoint holds them."""
+    """The parameters and buffers, in the order of a checkpoint."""
     return list(pl_module.state_dict().values())

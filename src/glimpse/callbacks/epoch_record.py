@@ -1,4 +1,4 @@
-"""The record of a run's epochs, `metrics.csv`, how fast they were, and of what the run ran on."""
+"""Record the metrics and the speed of each epoch in `metrics.csv`."""
 
 import csv
 import time
@@ -21,24 +21,24 @@ COLUMNS = (
 
 
 class EpochRecord(LateCallback):
-    """A row an epoch in `metrics.csv`, whatever the logger; measures `images_per_second`.
+    """Write one row per epoch to `metrics.csv`, whatever the logger; measure `images_per_second`.
 
     Args:
-        folder: the run's.
+        folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
-        self._began: float | None = None  # when the epoch's first batch began
-        self._duration = 0.0  # from there to the end of its last batch, validation left out
+        self._began: float | None = None  # time at which the epoch's first batch began
+        self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
         self._validation_began = 0.0
         self._images = 0
-        self.most_images = 0  # that an epoch trained on, in all processes
+        self.most_images = 0  # largest number of training images in an epoch, over all processes
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """After a resume, the former rows."""
+        """After a resume, read the earlier rows."""
         if stage == "fit" and self.path.exists():
             with self.path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))
@@ -97,18 +97,18 @@ class EpochRecord(LateCallback):
         self.most_images = state_dict["most_images"]
 
     def images_per_second(self) -> float | None:
-        """The median over the epochs."""
+        """The median speed over the epochs; None before the first."""
         speeds = [float(r["images_per_second"]) for r in self.rows if r.get("images_per_second")]
         return median(speeds) if speeds else None
 
 
 def logged(trainer: pl.Trainer) -> dict[str, float]:
-    """The metrics logged last, to the seven digits that float32 holds."""
+    """The metrics logged last, rounded to the seven digits of float32."""
     return {name: _seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
 
 
 def of_this_epoch(trainer: pl.Trainer, classifier: ImageClassifier) -> dict[str, float]:
-    """The metrics of the current epoch, without those of an earlier epoch's validation."""
+    """The metrics of the current epoch, without validation metrics left from an earlier epoch."""
     metrics = {n: v for n, v in logged(trainer).items() if not n.startswith("val/")}
     found = classifier.validation or {}
     return metrics | {name: _seven_digits(value) for name, value in found.items()}

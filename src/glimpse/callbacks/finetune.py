@@ -1,14 +1,15 @@
-"""Fine-tuning: first the head alone, then all layers, deeper ones faster than earlier ones.
+"""Fine-tuning: train the head first, then all layers, with higher rates for deeper layers.
 
-Source: Howard and Ruder 2018, Universal Language Model Fine-tuning, sections 3.2 and 3.3 (gradual
-unfreezing, discriminative rates), with the geometric rates of fastai's `slice(lr / 100, lr)`. While
-the backbone is frozen it is in evaluation mode: no batch norm statistics move. All parameters belong
-to the optimizer from the start, and those that are frozen have no gradient, which optimizers pass
-over, decay and momentum too. What is frozen follows from the epoch alone, so that a resumed run goes
-on as an unbroken one; Lightning's BackboneFinetuning would freeze again.
+Source: Howard and Ruder 2018, Universal Language Model Fine-tuning, sections 3.2 and 3.3
+(discriminative rates, gradual unfreezing). The rates are geometric, as in fastai's
+`slice(lr / 100, lr)`. The frozen backbone is in evaluation mode, so its batch norm statistics do
+not change. The optimizer holds all parameters from the start. Frozen parameters have no gradient,
+so the optimizer skips them entirely, including weight decay and momentum. The epoch alone
+determines what is frozen, so a resumed run continues like an uninterrupted one; Lightning's
+BackboneFinetuning would freeze again.
 
-Differs from fastai's fine_tune: one schedule spans both phases, in place of one for each, and batch
-norm keeps the statistics of the weights, which fastai moves from the first step.
+Differences from fastai's fine_tune: one schedule spans both phases instead of one per phase, and
+batch norm keeps the statistics of the pretrained weights, which fastai updates from the first step.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.errors import UserError
 from glimpse.models.pretrained import Pretrained
 
-GROUPS = 4  # of the backbone's parameters, by depth; each has a rate
+GROUPS = 4  # the backbone's parameters are divided by depth into this many groups
 HEAD = GROUPS
 
 
@@ -30,16 +31,17 @@ class Finetune(Callback):
     """Train the head for `frozen_epochs`, then everything.
 
     Args:
-        frozen_epochs: in which only the head trains.
-        backbone_factor: the rate of the backbone as a part of the head's, which has everything to
-            learn where the backbone has nearly nothing.
-        depth_factor: the rate of the first layers as a part of the backbone's; the groups between
-            have rates in geometric progression. 1: the same for all.
-        move_statistics: whether batch norm's statistics follow the data after the frozen epochs.
-            The head has learnt with those of the weights, and those of few images are worse.
+        frozen_epochs: The number of epochs in which only the head trains.
+        backbone_factor: The ratio of the backbone's rate to the head's. The backbone has much less
+            to learn than the head.
+        depth_factor: The ratio of the first layers' rate to the last backbone layers' rate. The
+            groups in between have rates in geometric progression. With 1, all rates are equal.
+        move_statistics: Whether batch norm's statistics are updated after the frozen epochs. The
+            head has been trained with the pretrained statistics, and statistics of few images are
+            worse.
 
     Raises:
-        UserError: from `setup`, where several processes train.
+        UserError: from `setup`, if several processes train.
     """
 
     def __init__(
@@ -54,10 +56,10 @@ class Finetune(Callback):
         self.backbone_factor = backbone_factor
         self.depth_factor = depth_factor
         self.move_statistics = move_statistics
-        self._frozen: bool | None = None  # as the last batch was; None before the first
+        self._frozen: bool | None = None  # whether the last batch was frozen; None before the first
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the optimizer is made: give it a rate for each depth."""
+        """Give the optimizer, which is built later, a rate for each depth."""
         if stage != "fit":
             return
         self.backbone = require_one_process(trainer, pl_module, "finetune").backbone
@@ -65,7 +67,7 @@ class Finetune(Callback):
         pl_module.divide_optimizer(self._by_depth)
 
     def _by_depth(self, optimizer: Optimizer) -> Optimizer:
-        """Divide the optimizer's groups by depth: the head first, whose rate is the one logged."""
+        """Divide the optimizer's groups by depth. The head comes first, as its rate is logged."""
         body = list(self.backbone.parameters())
         depth = {parameter: i * GROUPS // len(body) for i, parameter in enumerate(body)}
         factors = {HEAD: 1.0}
@@ -94,17 +96,18 @@ class Finetune(Callback):
 def require_one_process(
     trainer: pl.Trainer, classifier: pl.LightningModule, callback: str
 ) -> Pretrained:
-    """The network, where freezing it works; that it has pretrained weights is known from the
-    configuration.
+    """Return the network if one process trains it, as freezing requires.
+
+    The check of the configuration has already ensured that the network has pretrained weights.
 
     Raises:
         UserError: several processes train it.
     """
     network = classifier.network
     assert isinstance(network, Pretrained)
-    if trainer.world_size > 1:  # DDP never averages gradients of what was frozen when it began
+    if trainer.world_size > 1:  # DDP never averages gradients of parameters frozen at its start
         raise UserError(
-            f"callbacks=[{callback}] works in one process, not in {trainer.world_size}: "
+            f"callbacks=[{callback}] requires one process, but there are {trainer.world_size}: "
             "type trainer.devices=1"
         )
     return network

@@ -1,10 +1,10 @@
-"""A linear probe: the features of every image computed once, then a head trained on them.
+"""A linear probe: compute the features of every image once, then train a head on them.
 
 Source: Alain and Bengio 2016, Understanding intermediate layers using linear classifier probes. The
-backbone of `model=pretrained` is frozen in evaluation mode, so an image's features never change:
-they take the images' place in the data module, and an epoch costs what a linear layer costs. The
-network is whole in every checkpoint and classifies images. Features are kept on disk beside the
-dataset's cache, under a key of images, splits, weights and precision.
+backbone of `model=pretrained` is frozen in evaluation mode, so an image's features never change.
+They replace the images in the data module, and an epoch costs no more than training a linear layer.
+Every checkpoint holds the whole network, which classifies images. Features are stored on disk in
+the dataset's cache folder, under a key made from the images, splits, weights and precision.
 """
 
 import hashlib
@@ -24,26 +24,26 @@ from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 
-Features = dict[str, NDArray[np.float32]]  # by part
+Features = dict[str, NDArray[np.float32]]  # part of the dataset to (N, F) features
 
 
 class FrozenFeatures(Callback):
-    """Train the head of a pretrained network on features computed once.
+    """Train the head of a pretrained network on features that are computed once.
 
     Raises:
-        UserError: from `setup`, where several processes train, or images are augmented.
+        UserError: from `setup`, if several processes train, or images are augmented or flipped.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Before the optimizer is made, which then takes the head alone."""
+        """Freeze the backbone before the optimizer is built, so that it holds the head alone."""
         if stage != "fit":
             return
         self.network = require_one_process(trainer, pl_module, "frozen_features")
         self.data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
         if self.data.augment is not None:
             raise UserError(
-                "callbacks=[frozen_features] computes an image's features once, so it cannot be "
-                "augmented: type augment=none, or callbacks=[finetune]"
+                "callbacks=[frozen_features] computes features once, so images cannot be augmented: "
+                "type augment=none, or callbacks=[finetune]"
             )
         assert isinstance(pl_module, ImageClassifier)
         if pl_module.tta:
@@ -54,7 +54,7 @@ class FrozenFeatures(Callback):
         self.network.backbone.requires_grad_(False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Once the weights are there, also those of a checkpoint that is resumed."""
+        """Load or compute the features, once the weights are final, also after a resume."""
         file = self.data.data_dir / ".cache" / f"features-{self._key(trainer)}.npz"
         found = _load(file)
         if not found:
@@ -74,7 +74,7 @@ class FrozenFeatures(Callback):
 
     @torch.no_grad()
     def _compute(self, trainer: pl.Trainer, device: torch.device) -> Features:
-        """For each part (N, F) float32, with a row for every image that is in some split."""
+        """Compute (N, F) float32 features per part, with a row for every image in some split."""
         found: Features = {}
         splits = self.data.splits
         width = self.network.num_features
@@ -96,7 +96,7 @@ class FrozenFeatures(Callback):
 
 
 def _load(file: Path) -> Features:
-    """What an earlier run left; empty where there is nothing, or nothing that can be read."""
+    """The features stored by an earlier run; empty if there are none or they cannot be read."""
     try:
         with file.open("rb") as opened, np.load(opened) as stored:
             return dict(stored)
@@ -105,7 +105,7 @@ def _load(file: Path) -> Features:
 
 
 def _save(file: Path, features: Features) -> None:
-    """Whole or not at all."""
+    """Write the file completely or not at all."""
     partial = file.with_name(f".{file.stem}.partial-{os.getpid()}.npz")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def _save(file: Path, features: Features) -> None:
         partial.replace(file)
     except OSError as error:
         raise UserError(
-            f"cannot write the features {file}: {error.strerror}; type data.cache=false"
+            f"cannot write the features to {file}: {error.strerror}; type data.cache=false"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

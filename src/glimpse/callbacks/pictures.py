@@ -1,6 +1,9 @@
-"""Pictures of a run, in its figures/ and in TensorBoard: a batch as the network sees it, every few
-epochs its first layer and its answers on some validation images, at the end what it confuses, what it
-gets most wrong, and the curves."""
+"""Draw pictures of a run into its figures/ folder and into TensorBoard.
+
+At the start, this draws a training batch as the network sees it. Every few epochs, it draws the
+first layer and the predictions for some validation images. At the end, it draws the confusion
+matrix, the most confused classes, the highest losses, and the curves.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -28,16 +31,17 @@ from glimpse.plots.save import save_pixels
 from glimpse.runs.folder import epochs_of
 
 NUM_TRAINING_IMAGES = 64
-NUM_ANSWERED = 16  # validation images, the same ones each time
+NUM_ANSWERED = 16  # validation images whose predictions are drawn; the same ones each time
 NUM_LOSSES = 24
-SHOWN_SIDE = 64  # pixels; smaller images are enlarged to about this
+SHOWN_SIDE = 64  # pixels; smaller images are enlarged to about this size
 
 
 class Pictures(Callback):
-    """Draw what a person would look at; `callbacks.pictures=null` leaves all but the curves out.
+    """Draw the pictures of a run. `callbacks.pictures=null` turns off all except the curves.
 
     Args:
-        every_n_epochs: between pictures of the first layer and of answers; also after the first epoch.
+        every_n_epochs: The interval for the first layer and the predictions. They are also drawn
+            after the first epoch.
     """
 
     def __init__(self, *, every_n_epochs: int) -> None:
@@ -52,7 +56,7 @@ class Pictures(Callback):
         self._started = True
         if trainer.global_step or not _draws(trainer):
             return
-        if batch.images.ndim == 2:  # features have no picture
+        if batch.images.ndim == 2:  # precomputed features cannot be drawn
             return
         images = _data(trainer).batches.to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
         factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
@@ -61,7 +65,7 @@ class Pictures(Callback):
         _save(trainer, "train_batch", grid.to(torch.uint8))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the first epoch and every few, from what is validated: EMA's weights where there are."""
+        """Draw the first layer and predictions with the validated weights, such as EMA's."""
         epoch = trainer.current_epoch + 1
         if trainer.sanity_checking or not _draws(trainer):
             return
@@ -96,13 +100,14 @@ class Pictures(Callback):
         _show(trainer, path)
 
     def draw_result(self, trainer: pl.Trainer, classifier: ImageClassifier) -> None:
-        """Of the weights that the run keeps: confusion, examples of it, and the highest losses.
+        """Draw the confusion matrix, confused images and highest losses, with the final weights.
 
-        All on the validation set: what is looked at and mended should not be the test set. In a run of
-        several processes, all of them call this. Where validation is limited, nothing is drawn.
+        All pictures use the validation set, because people improve the run based on them, and the
+        test set must stay unseen. If the run has several processes, all of them must call this. If
+        validation uses only some batches, nothing is drawn.
         """
         if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches != 1.0:
-            return  # 1 is one batch, 1.0 is all
+            return  # the int 1 means one batch, the float 1.0 means all of them
         data = _data(trainer)
         classifier.eval()
         found = predict(
@@ -152,14 +157,14 @@ def _path(trainer: pl.Trainer, name: str) -> Path:
 
 
 def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
-    """(3, H, W) uint8 to a PNG."""
+    """Save (3, H, W) uint8 pixels as a PNG."""
     path = _path(trainer, name)
     save_pixels(grid, path)
     _show(trainer, path)
 
 
 def _show(trainer: pl.Trainer, path: Path) -> None:
-    """The picture in TensorBoard."""
+    """Add the picture to TensorBoard."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -167,7 +172,7 @@ def _show(trainer: pl.Trainer, path: Path) -> None:
 
 
 def draw_curves(trainer: pl.Trainer) -> None:
-    """`curves.png` from metrics.csv; nothing where there is no epoch."""
+    """Draw `curves.png` from metrics.csv, if there is at least one epoch."""
     rows = epochs_of(Path(trainer.default_root_dir))
     if rows:
         path = _path(trainer, "curves")

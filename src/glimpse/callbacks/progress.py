@@ -1,7 +1,7 @@
-"""Progress: a bar with time left while an epoch runs, and one line an epoch that stays.
+"""Progress: a bar with the time left during an epoch, and one permanent line per epoch.
 
-The bar is drawn at most five times a second, on a terminal only. A file gets the epochs' lines, and in
-an epoch of minutes one line a minute. Each batch costs one look at the clock.
+The bar appears only on a terminal and is redrawn at most five times per second. A file receives the
+epochs' lines, and one line per minute during longer epochs. Each batch costs one call to the clock.
 """
 
 import time
@@ -18,14 +18,14 @@ from glimpse.console import console
 from glimpse.lightning_compat import LateCallback
 
 REDRAW_SECONDS = 0.2
-LINE_SECONDS = 60.0  # between lines where no bar can be drawn
+LINE_SECONDS = 60.0  # between lines when no bar can be drawn
 
 
 class Progress(LateCallback):
-    """Print how training goes.
+    """Print the progress of training.
 
     Args:
-        checkpoints: which know whether an epoch was the best.
+        checkpoints: The callback that knows whether an epoch was the best.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -67,7 +67,7 @@ class Progress(LateCallback):
         self._wait()
         if self._bar is not None:
             self._draw(trainer, batch_idx + 1)
-        elif not trainer.is_last_batch:  # which the epoch's line follows
+        elif not trainer.is_last_batch:  # after the last batch, the epoch's own line follows
             console.print(
                 f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}  "
                 f"{self._time_left(trainer, batch_idx + 1)} left"
@@ -88,7 +88,7 @@ class Progress(LateCallback):
         return trainer.current_epoch * int(trainer.num_training_batches) + num_batches_done
 
     def _time_left(self, trainer: pl.Trainer, num_batches_done: int) -> str:
-        """From the steps done since the start, validation and all, to those still to do."""
+        """Estimate the time left from the mean time per step since the start, with validation."""
         done = self._steps_done(trainer, num_batches_done)
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         if total <= 0 or done <= self._steps_before:
@@ -97,7 +97,7 @@ class Progress(LateCallback):
         return duration(pace * (total - done))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch's line."""
+        """Print the epoch's line."""
         assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
         parts = [_epoch(trainer)]
@@ -134,7 +134,7 @@ def _epoch(trainer: pl.Trainer) -> str:
 
 
 def duration(seconds: float) -> str:
-    """h:mm:ss, or m:ss below an hour."""
+    """Format seconds as h:mm:ss, or as m:ss below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,7 +1,7 @@
-"""What a checkpoint holds beside Lightning's and the classifier's state, and going on from there.
+"""Save and restore the run's own state, in addition to Lightning's and the classifier's.
 
-In a checkpoint, `glimpse` is plain data: the resolved configuration, the ImageSpec, the identity of the
-data, and the place in the epoch's batches and random draws.
+The checkpoint's `glimpse` entry is plain data: the resolved configuration, the ImageSpec, the
+identity of the data, the next batch of the epoch, and the state of the random generators.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from glimpse.seeding import restore, seed_all, state_of_generators
 
 
 class RunState(Callback):
-    """Write a run's own state into every checkpoint, and restore it where training begins.
+    """Write the run's own state into every checkpoint, and restore it when training begins.
 
     Args:
-        config: the run's resolved configuration as plain data.
-        data: what the run trains on, set up.
+        config: The run's resolved configuration as plain data.
+        data: The data that the run trains on, after `setup`.
     """
 
     def __init__(self, config: Mapping[str, Any], data: ImageDataModule) -> None:
@@ -45,28 +45,28 @@ class RunState(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep it for `on_train_start`; resume.py has checked that it fits."""
+        """Keep the state for `on_train_start`; resume.py has checked that it fits."""
         self._resumed = checkpoint["glimpse"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a resume, take batches and random draws from where the checkpoint was written."""
+        """After a resume, restore the next batch and the random generators of the checkpoint."""
         saved, self._resumed = self._resumed, None
         if saved is None:
             return
         assert isinstance(pl_module, ImageClassifier)
-        # Lightning restores a loader's place only if nobody has asked it for the number of steps.
+        # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
         self._take_new_settings(trainer, pl_module, saved["config"])
         if trainer.global_rank == 0:
             restore(saved["random_state"], pl_module.device)
-        else:  # a checkpoint holds the first process's draws
+        else:  # the checkpoint holds only the first process's generators
             seed = self.config["seed"] * 1_009 + trainer.global_step * 1_000_003
             seed_all(seed + trainer.global_rank)
 
     def _take_new_settings(
         self, trainer: pl.Trainer, classifier: ImageClassifier, before: Mapping[str, Any]
     ) -> None:
-        """Put a resumed run's new optimizer and scheduler settings in place of the checkpoint's."""
+        """Replace the checkpoint's optimizer and scheduler settings with the resumed run's."""
         groups = trainer.optimizers[0].param_groups
         fresh = classifier.new_optimizer().param_groups
         if before["optimizer"] != self.config["optimizer"]:

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM in training: finish the batch, save `last.ckpt`, stop; nothing is lost.
+"""On Ctrl-C or SIGTERM in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
-Several processes must stop at the same batch, wherever the signal arrived. Asking all of them at each
-batch would cost as much as a small network's step: they ask each other at the start of every epoch
-and about once a second within it.
+Several processes must stop at the same batch, whichever of them received the signal. Synchronising
+them at every batch would cost as much as a step of a small network. Instead, they synchronise at
+the start of every epoch and about once per second within it.
 """
 
 import signal
@@ -23,23 +23,23 @@ from glimpse.lightning_compat import run_stopped_validation
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
-# An epoch's batches may take longer than the former one's: with progressive_sizes, or once unfrozen.
-MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # of an epoch
+# Batches may become slower from one epoch to the next, with progressive_sizes or after unfreezing.
+MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # in an epoch
 
 
 class StopOnSignal(Callback):
-    """Turn the first signal into a checkpoint and an `Interrupted`; later ones change nothing.
+    """Turn the first signal into a checkpoint and an `Interrupted`. Later signals have no effect.
 
     Args:
-        checkpoints: which saves.
+        checkpoints: The callback that saves the checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.received = 0
-        self._in_validation = False  # whether the checkpoint was saved in the middle of one
-        self._num_batches = 0  # since the last look
-        self._next_look = 1  # after so many batches; the same in all processes
+        self._in_validation = False  # whether the checkpoint was saved during a validation
+        self._num_batches = 0  # batches since the last look
+        self._next_look = 1  # batches until the next look; the same in all processes
         self._looked_at = time.monotonic()
 
     def _note(self, signal_number: int, _frame: FrameType | None) -> None:
@@ -54,8 +54,8 @@ class StopOnSignal(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # Not between the batches of one optimizer step, whose gradients no checkpoint holds; nor
-        # after the last batch of an epoch, to which its validation belongs.
+        # Do not stop between the batches of one optimizer step, because checkpoints do not hold
+        # accumulated gradients, or after the last batch of an epoch, before its validation.
         self._num_batches += 1
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         due = trainer.world_size == 1 or self._num_batches >= self._next_look
@@ -63,17 +63,17 @@ class StopOnSignal(Callback):
             self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.world_size > 1:  # processes may have different numbers of these batches
+        if trainer.world_size > 1:  # processes may have different numbers of validation batches
             return
         self._in_validation = True
         self._stop_if_asked(trainer)
         self._in_validation = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, and make up for a validation that was stopped: Lightning would leave it out.
+        """Install the signal handlers, and repeat an interrupted validation, which Lightning skips.
 
-        Lightning has set its own handlers just before; under DDP its SIGTERM handler waits for the
-        other processes and never returns. It restores the former handlers at the end of the fit.
+        Lightning has just installed its own handlers. Under DDP, its SIGTERM handler waits for the
+        other processes and never returns. Lightning restores the earlier handlers after the fit.
         """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._note)
@@ -89,7 +89,7 @@ class StopOnSignal(Callback):
         self._in_validation = state_dict["in_validation"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The former epoch is saved already."""
+        """Stop before the epoch if asked to; the previous epoch is already saved."""
         if self._asked(trainer):
             raise Interrupted(self.received or signal.SIGTERM)
         self._next_look = min(self._next_look, MOST_BATCHES_BEFORE_FIRST_LOOK)
@@ -101,11 +101,11 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received or signal.SIGTERM)
 
     def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was asked to stop; in a run of several, all agree when to look again."""
+        """Whether any process was asked to stop. Several processes also agree on the next look."""
         if trainer.world_size == 1:
             return bool(self.received)
         device = trainer.strategy.root_device
-        if device.type == "cuda":  # or the time would be that of launching kernels
+        if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)
         per_batch = (time.monotonic() - self._looked_at) / max(1, self._num_batches)
         mine = torch.tensor((float(bool(self.received)), per_batch), device=device)
@@ -120,7 +120,7 @@ class StopOnSignal(Callback):
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:
-    """How many to train until the next look."""
+    """The number of batches to train until the next look."""
     most = MOST_BATCHES_BETWEEN_LOOKS
     if seconds_per_batch * most <= SECONDS_BETWEEN_LOOKS:
         return most

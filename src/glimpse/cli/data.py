@@ -1,7 +1,8 @@
-"""`glimpse data …`: what a dataset is, holds and looks like, and whether all of it can be read.
+"""`glimpse data …`: describe a dataset, show its images, and check that every file can be read.
 
-A dataset is named as in `data=NAME`, followed by any overrides of `python train.py`. Nothing heavy is
-imported before the configuration is composed and checked.
+Each command takes the dataset's name, as in `data=NAME`, and then any overrides that
+`python train.py` accepts. Heavy modules are imported only after the configuration has been composed
+and checked.
 """
 
 import contextlib
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
     from glimpse.data.inspect.headers import FileFacts
     from glimpse.data.inspect.info import Facts
 
-FEW_CLASSES = 20  # all of them are listed
-NUM_ENDS = 5  # of more classes, so many of the most and of the least frequent
+FEW_CLASSES = 20  # up to this many classes are all listed
+NUM_ENDS = 5  # with more classes, list this many of the most and of the least frequent ones
 
 app = typer.Typer(help="Look at datasets before training on them.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="as `glimpse data list` has it", metavar="NAME")]
+Name = Annotated[str, typer.Argument(help="a name from `glimpse data list`", metavar="NAME")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="overrides as `python train.py` takes them", metavar="KEY=VALUE"),
+    typer.Argument(help="overrides, as for `python train.py`", metavar="KEY=VALUE"),
 ]
 
 
 @app.command("list")
 def list_() -> None:
-    """The datasets and what they are.
+    """List the datasets with a short description of each.
 
     Example: glimpse data list
     """
@@ -56,19 +57,19 @@ def info(
     every_class: Annotated[bool, typer.Option("--all", help="list every class")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Sizes, classes, channel statistics, duplicates, grey and odd images.
+    """Print sizes, classes, channel statistics, duplicates, and grey or odd images.
 
-    Downloads the dataset where it is not there, and decodes it into the cache, as a training would.
+    Downloads the dataset if it is missing and decodes it into the cache, as a training run does.
 
     Example: glimpse data info image_folder data.root=photos data.presize=64 data_dir=data
     """
     with _one_line_errors(name, overrides) as config:
-        # What is said on the way must not stand in the JSON.
+        # Progress messages must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr):
             from glimpse.assembly import build_data
             from glimpse.data.inspect.info import gather_facts
 
-            if config.data.cache:  # the statistics are asked for, whatever a training would take
+            if config.data.cache:  # compute the statistics, whatever normalisation is configured
                 config.data.normalize = "dataset"
             facts = gather_facts(build_data(config))
         if as_json:
@@ -81,10 +82,12 @@ def info(
 def show(
     name: Name,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="the PNG [default: data-NAME.png]")] = None,
-    num: Annotated[int, typer.Option(help="how many images", min=1, max=400)] = 32,
+    out: Annotated[
+        Path | None, typer.Option(help="the PNG to write (default: data-NAME.png)")
+    ] = None,
+    num: Annotated[int, typer.Option(help="number of images", min=1, max=400)] = 32,
 ) -> None:
-    """A picture of the first training batch, before and after augmentation.
+    """Draw the first training batch before and after augmentation.
 
     Example: glimpse data show cifar10 augment=crop_flip --out cifar10.png
     """
@@ -100,9 +103,9 @@ def show(
 
 @app.command()
 def check(name: Name, overrides: Overrides = None) -> None:
-    """Go through one sample and one batch step by step, then open every file; name what is broken.
+    """Process one sample and one batch step by step, then open every file and list the broken ones.
 
-    Exits with 1 where a step fails or a file is broken.
+    Exits with 1 if a step fails or a file is broken.
 
     Example: glimpse data check image_folder data.root=photos
     """
@@ -120,7 +123,7 @@ def check(name: Name, overrides: Overrides = None) -> None:
 
 @contextlib.contextmanager
 def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[DictConfig]":
-    """The checked configuration; what goes wrong with it, and within, is one line and exit code 1."""
+    """Yield the checked configuration; report any error in one line and exit with code 1."""
     from glimpse.config.compose import composed
 
     typed = [f"data={name}", *(overrides or ())]
@@ -133,13 +136,13 @@ def _require_one_name(name: str, typed: Sequence[str]) -> None:
     from glimpse.config.check import unknown_choice
 
     if "=" in name:
-        raise UserError(f"{name}: expected the name of a dataset before any KEY=VALUE")
+        raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
     names = [file.stem for file in _dataset_files()]
     if name not in names:
         raise UserError(unknown_choice("data", name, names))
     for override in typed[1:]:
         if override.startswith("data="):
-            raise UserError(f"{override}: the dataset is {name} already; leave one of them out")
+            raise UserError(f"{override}: the dataset is already {name}; remove one of the two")
 
 
 def _dataset_files() -> list[Path]:
@@ -149,7 +152,7 @@ def _dataset_files() -> list[Path]:
 
 
 def _first_sentence(file: Path) -> str:
-    """Of the comment at the top of a YAML file."""
+    """The first sentence of the comment at the top of a YAML file."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -184,7 +187,7 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
 
 def _print_statistics(facts: "Facts") -> None:
     if facts.mean is None or facts.std is None:
-        print("mean and std: data.cache=true computes them")
+        print("mean and std: not computed without the cache; type data.cache=true")
         return
     print("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)
@@ -213,12 +216,12 @@ def _print_classes(facts: "Facts", every_class: bool) -> None:
 
 def _print_duplicates(facts: "Facts") -> None:
     counts = {
-        **{f"images that repeat another of {n}": s.num_repeated for n, s in facts.splits.items()},
-        **{f"images of {o.second} that {o.first} has too": o.num_images for o in facts.overlaps},
-        "equal images with different labels": facts.num_contradictions,
+        **{f"duplicate images within {n}": s.num_repeated for n, s in facts.splits.items()},
+        **{f"images of {o.second} also in {o.first}": o.num_images for o in facts.overlaps},
+        "identical images with different labels": facts.num_contradictions,
     }
     lines = [f"{what}: {number:,}" for what, number in counts.items() if number]
-    print("\n".join(lines) or "no image occurs twice")
+    print("\n".join(lines) or "no duplicate images")
     for number, group in enumerate(facts.duplicates):
         for place in group:
             print(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
@@ -235,7 +238,7 @@ def _print_files(files: "FileFacts") -> None:
 
 
 def _print_steps(walk: "Walk") -> bool:
-    """Returns whether all of them could be taken."""
+    """Print each step and return whether all of them succeeded."""
     from glimpse.config.explain import explain
 
     for step in walk.steps():
@@ -247,7 +250,7 @@ def _print_steps(walk: "Walk") -> bool:
 
 
 def _print_faults(walk: "Walk") -> bool:
-    """Returns whether there are none."""
+    """Print each broken file and return whether there were none."""
     if not walk.parts:
         return True
     print(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
@@ -255,5 +258,5 @@ def _print_faults(walk: "Walk") -> bool:
     for line in walk.faults():
         num_faults += 1
         print(line)
-    print(f"{num_faults:,} broken" if num_faults else "none is broken")
+    print(f"{num_faults:,} broken" if num_faults else "no broken files")
     return num_faults == 0

@@ -1,4 +1,4 @@
-"""What goes wrong in a command of `glimpse` is one line on stderr and exit code 1."""
+"""Report an error in a `glimpse` command as one line on stderr and exit with code 1."""
 
 import contextlib
 import os
@@ -13,10 +13,12 @@ from glimpse.errors import UserError
 
 @contextlib.contextmanager
 def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
-    """Around the work of a command; HYDRA_FULL_ERROR=1 in the environment keeps the traceback.
+    """Report any exception of the enclosed block in one line and exit with code 1.
+
+    HYDRA_FULL_ERROR=1 in the environment shows the traceback instead.
 
     Args:
-        typed: the overrides that the command was given, in which a mistake is looked for.
+        typed: the overrides given to the command, used to find the mistake.
     """
     try:
         yield
@@ -25,7 +27,7 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        # Hydra is imported only when there is something to explain.
+        # Hydra is slow to import and only needed to explain an error.
         from glimpse.config.explain import crash, explain, is_foreseen
 
         found = error if is_foreseen(error) else crash(error, None)
@@ -34,12 +36,12 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
 
 
 def require_png(path: Path) -> None:
-    """What `--out` names can be written as a PNG.
+    """Check that `--out` names a PNG in an existing folder.
 
     Raises:
-        UserError: it cannot.
+        UserError: the name does not end in .png, or the folder does not exist.
     """
     if path.suffix.lower() != ".png":
-        raise UserError(f"--out {path}: expected a name that ends in .png")
+        raise UserError(f"--out {path}: expected a file name that ends in .png")
     if not path.parent.is_dir():
-        raise UserError(f"--out {path}: there is no folder {path.parent}")
+        raise UserError(f"--out {path}: the folder {path.parent} does not exist")

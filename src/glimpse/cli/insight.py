@@ -1,7 +1,7 @@
-"""`glimpse evaluate`, `confused`, `losses`, `predict`, `look`, `shift`, `export`: what a trained
-network learned, and where it fails; from a run folder or a checkpoint alone.
+"""`glimpse evaluate`, `confused`, `losses`, `predict`, `look`, `shift` and `export`.
 
-Nothing heavy is imported before the command line has been read.
+These commands show what a trained network has learned and where it fails. They need only a run
+folder or a checkpoint. Heavy modules are imported only after the command line has been parsed.
 """
 
 import csv
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
     from glimpse.runs.trained import TrainedRun
 
-FEW_CLASSES = 20  # all of them are printed
-NUM_WORST = 10  # of more classes, so many with the lowest F1
+FEW_CLASSES = 20  # up to this many classes are all printed
+NUM_WORST = 10  # with more classes, print this many with the lowest F1
 MAX_SHIFT = 8  # pixels
 
 app = typer.Typer()
 
 
 class Format(StrEnum):
-    """How a command prints its result."""
+    """The output formats of a command."""
 
     table = "table"
     csv = "csv"
@@ -40,7 +40,7 @@ class Format(StrEnum):
 
 
 class Target(StrEnum):
-    """What a network is exported to."""
+    """The formats a network can be exported to."""
 
     onnx = "onnx"
     torch_export = "torch_export"
@@ -55,16 +55,17 @@ class SplitName(StrEnum):
 
 
 RunPath = Annotated[
-    Path, typer.Argument(help="a run folder (its best checkpoint), or a checkpoint", metavar="RUN")
+    Path,
+    typer.Argument(help="a run folder (uses its best checkpoint) or a checkpoint", metavar="RUN"),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="in place of the run's own, such as data_dir=/data"
+        "--set", metavar="KEY=VALUE", help="override a setting of the run, such as data_dir=/data"
     ),
 ]
-Split = Annotated[SplitName | None, typer.Option(help="which images")]
-Out = Annotated[Path | None, typer.Option(help="folder to write to", show_default=False)]
+Split = Annotated[SplitName | None, typer.Option(help="the split to use")]
+Out = Annotated[Path | None, typer.Option(help="the folder to write to", show_default=False)]
 
 
 @app.command()
@@ -75,10 +76,10 @@ def evaluate(
     every_class: Annotated[bool, typer.Option("--all", help="print every class")] = False,
     settings: Set = None,
 ) -> None:
-    """Accuracy, top 5, calibration, precision, recall and F1, with 95 % bootstrap intervals.
+    """Compute accuracy, top 5, calibration, precision, recall, F1, and 95 % bootstrap intervals.
 
-    Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv, a row for each
-    image, into RUN/evaluation/SPLIT. The split is the test set where there is one, else the
+    Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv (one row per
+    image) to RUN/evaluation/SPLIT. The default split is the test set if there is one, otherwise the
     validation set.
 
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
@@ -102,16 +103,16 @@ def evaluate(
 def confused(
     run: RunPath,
     min_count: Annotated[
-        int, typer.Option("--min", help="list pairs with so many mistakes or more", min=1)
+        int, typer.Option("--min", help="list pairs with at least this many mistakes", min=1)
     ] = 5,
     split: Split = None,
     out: Out = None,
     settings: Set = None,
 ) -> None:
-    """The pairs of classes that are most often confused, and a picture of the worst.
+    """List the pairs of classes that are confused most often, and draw examples of the worst pairs.
 
-    The split is the validation set unless said otherwise. The picture is RUN/figures/most_confused.png
-    (most_confused-test.png of the test set).
+    The default split is the validation set. The picture is written to RUN/figures/most_confused.png
+    (most_confused-test.png for the test set).
 
     Example: glimpse confused outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 --min 10
     """
@@ -130,7 +131,7 @@ def confused(
             [(names[a], names[p], str(n), f"{matrix[a].sum():,}") for a, p, n in pairs],
         )
         if not pairs:
-            print(f"no pair has {min_count} mistakes or more: type --min 1")
+            print(f"no pair has at least {min_count} mistakes: type --min 1 to list every pair")
         path = _folder(trained, out, "figures") / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,
@@ -145,15 +146,15 @@ def confused(
 @app.command()
 def losses(
     run: RunPath,
-    num: Annotated[int, typer.Option("--num", help="how many images", min=1, max=400)] = 24,
+    num: Annotated[int, typer.Option("--num", help="number of images", min=1, max=400)] = 24,
     split: Split = None,
     out: Out = None,
     settings: Set = None,
 ) -> None:
-    """The images with the highest loss: mistakes that the network is surest of, and wrong labels.
+    """Show the images with the highest loss: the most confident mistakes, and often wrong labels.
 
-    The split is the validation set unless said otherwise. The picture is RUN/figures/top_losses.png
-    (top_losses-test.png of the test set).
+    The default split is the validation set. The picture is written to RUN/figures/top_losses.png
+    (top_losses-test.png for the test set).
 
     Example: glimpse losses outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --num 40
     """
@@ -196,18 +197,19 @@ def losses(
 def predict(
     run: RunPath,
     images: Annotated[
-        list[Path], typer.Argument(help="image files, or folders of them", metavar="IMAGE…|FOLDER")
+        list[Path],
+        typer.Argument(help="image files, or folders of images", metavar="IMAGE…|FOLDER"),
     ],
-    output_format: Annotated[Format, typer.Option("--format", help="of what is printed")] = (
+    output_format: Annotated[Format, typer.Option("--format", help="the output format")] = (
         Format.table
     ),
-    top: Annotated[int, typer.Option(help="how many classes", min=1)] = 5,
+    top: Annotated[int, typer.Option(help="number of classes", min=1)] = 5,
     settings: Set = None,
 ) -> None:
-    """Class and probability of the five likeliest classes for each image.
+    """Predict the five most likely classes of each image, with their probabilities.
 
-    Images are read as the run read its own. A file that cannot be read is named on stderr, the rest
-    are predicted, and the exit code is 1.
+    Images are preprocessed as in the run. If a file cannot be read, the command names it on stderr,
+    predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
@@ -225,7 +227,7 @@ def predict(
                 rows.append({"image": str(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
-            print(f"{failed} of {len(files)} could not be read", file=sys.stderr)
+            print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)
             raise typer.Exit(1)
 
 
@@ -234,18 +236,20 @@ def look(
     run: RunPath,
     image: Annotated[
         Path | None,
-        typer.Argument(help="an image file; without one, the validation image --position"),
+        typer.Argument(help="an image file (default: the validation image at --position)"),
     ] = None,
-    position: Annotated[int, typer.Option(help="number of the validation image", min=0)] = 0,
+    position: Annotated[int, typer.Option(help="index of the validation image", min=0)] = 0,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="explain this class, not the predicted one")
+        str | None,
+        typer.Option("--class", help="explain this class instead of the predicted one"),
     ] = None,
     out: Out = None,
     settings: Set = None,
 ) -> None:
-    """The first layer's kernels, what each layer makes of an image, and Grad-CAM over it.
+    """Draw the first layer's kernels, each layer's output for one image, and its Grad-CAM.
 
-    Writes first_layer.png, layers.png and, of a network with convolutions, grad_cam.png into RUN/look.
+    Writes first_layer.png, layers.png and, if the network has convolutions, grad_cam.png to
+    RUN/look.
 
     Example: glimpse look outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 cat.jpg
     """
@@ -262,18 +266,23 @@ def look(
 @app.command()
 def shift(
     runs: Annotated[list[Path], typer.Argument(help="run folders or checkpoints", metavar="RUN…")],
-    max_shift: Annotated[int, typer.Option("--max", help="pixels", min=1, max=64)] = MAX_SHIFT,
-    num: Annotated[int, typer.Option("--num", help="images of the split", min=1)] = 2000,
+    max_shift: Annotated[
+        int, typer.Option("--max", help="largest shift in pixels", min=1, max=64)
+    ] = MAX_SHIFT,
+    num: Annotated[
+        int, typer.Option("--num", help="number of images to draw from the split", min=1)
+    ] = 2000,
     split: Split = None,
     out: Annotated[
-        Path | None, typer.Option(help="the PNG [default: shift.png in the first run's figures/]")
+        Path | None,
+        typer.Option(help="the PNG to write (default: shift.png in the first run's figures/)"),
     ] = None,
     settings: Set = None,
 ) -> None:
-    """Accuracy as images are moved by some pixels, of several runs in one plot.
+    """Plot accuracy against the number of pixels by which images are shifted, for one or more runs.
 
-    The mean over moves to the left, right, up and down. The split is the validation set unless said
-    otherwise.
+    Each value is the mean over shifts to the left, right, up and down. The default split is the
+    validation set.
 
     Example: glimpse shift outputs/cifar2-mlp/* outputs/cifar2-convnet/* --out shift.png
     """
@@ -304,16 +313,17 @@ def shift(
 @app.command()
 def export(
     run: RunPath,
-    target: Annotated[Target, typer.Option("--to", help="what to make")],
+    target: Annotated[Target, typer.Option("--to", help="the export format")],
     out: Annotated[
-        Path | None, typer.Option(help="the file [default: RUN/export/model.onnx or .pt2]")
+        Path | None,
+        typer.Option(help="the file to write (default: RUN/export/model.onnx or .pt2)"),
     ] = None,
     settings: Set = None,
 ) -> None:
-    """One file that takes bytes and gives probabilities, with preprocessing and class names inside.
+    """Export one file that maps uint8 images to probabilities, with preprocessing and class names.
 
-    It is run beside the original on validation images, and the largest difference is printed; another
-    class than the original's for any of them is an error.
+    The exported network is compared with the original on validation images, and the largest
+    difference in probability is printed. If it exceeds 0.001, the command fails and writes nothing.
 
     Example: glimpse export outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --to onnx
     """
@@ -326,12 +336,12 @@ def export(
             print(line)
 
 
-# What they share ----------------------------------------------------------------------------------
+# Shared helpers -----------------------------------------------------------------------------------
 
 
 @contextmanager
 def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun]":
-    """The run to look at; what goes wrong with it, and within, is one line and exit code 1."""
+    """Yield the trained run; report any error in one line and exit with code 1."""
     with one_line_errors(settings or ()):
         from glimpse.runs.trained import TrainedRun
 
@@ -346,7 +356,10 @@ def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
 
 
 def _ending(split: str) -> str:
-    """Of a picture's name: those of the validation set are the run's own."""
+    """The suffix of a picture's file name.
+
+    It is empty for the validation set, whose pictures replace those drawn by the run.
+    """
     return "" if split == "val" else f"-{split}"
 
 
@@ -358,7 +371,10 @@ def _print_classes(scores: "Scores", every_class: bool) -> None:
     shown = list(scores.classes)
     if len(shown) > FEW_CLASSES and not every_class:
         shown = sorted(shown, key=lambda c: c.f1.value)[:NUM_WORST]
-        print(f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 (--all: all)")
+        print(
+            f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 "
+            "(--all prints every class)"
+        )
     print_table(
         ("class", "images", "precision", "recall", "F1", "95 % of F1"),
         [

@@ -1,5 +1,8 @@
-"""The `glimpse` command: look at datasets before training (cli_data.py), at what a network learned
-(cli_insight.py), and at runs beside each other (cli_runs.py)."""
+"""The `glimpse` command.
+
+Its subcommands inspect datasets before training (cli/data.py), show what a network has learned
+(cli/insight.py), and compare runs (cli/runs.py).
+"""
 
 import sys
 
@@ -11,7 +14,7 @@ from glimpse.cli import runs as cli_runs
 from glimpse.threads import wait_passively
 
 app = typer.Typer(
-    help="Look at datasets, and at runs of `python train.py`.",
+    help="Inspect datasets and the runs of `python train.py`.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -21,18 +24,21 @@ app.add_typer(cli_runs.app)
 
 
 def main() -> int:
-    """Run the command that was typed.
+    """Run the command given on the command line.
 
     Returns:
-        0; 1 after an error, 2 where the command itself was typed wrongly: one line each.
+        0 on success, 1 after an error, 2 if the command line is invalid. Errors print one line.
     """
     wait_passively()
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
         message = " ".join(error.format_message().split())
-        if message:  # no command at all has printed the help
+        if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
-            print(f"error: {message.rstrip('.')}: {command} --help has an example", file=sys.stderr)
+            print(
+                f"error: {message.rstrip('.')}: type {command} --help for an example",
+                file=sys.stderr,
+            )
         return error.exit_code

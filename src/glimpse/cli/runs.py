@@ -1,5 +1,7 @@
-"""`glimpse report` and `glimpse compare`: what runs left behind. Neither torch nor Hydra is imported
-but for the test at the end of `compare`."""
+"""`glimpse report` and `glimpse compare`: summarise and compare run folders.
+
+Only McNemar's test at the end of `compare` imports torch and Hydra.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -19,13 +21,13 @@ from glimpse.runs import page, report
 from glimpse.runs import story as single
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 
-NUM_PROBLEMS = 10  # of more, the page has the rest
+NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
 app = typer.Typer()
 
 
 class Format(StrEnum):
-    """How a table is printed."""
+    """The output formats of a table."""
 
     table = "table"
     markdown = "markdown"
@@ -35,25 +37,25 @@ class Format(StrEnum):
 @app.command("report")
 def report_(
     folder: Annotated[
-        Path, typer.Argument(help="where run folders are, or a run folder", metavar="FOLDER")
+        Path, typer.Argument(help="a folder of runs, or one run folder", metavar="FOLDER")
     ] = Path("outputs"),
     html: Annotated[
-        Path | None, typer.Option(help="the page (default: FOLDER/report.html)")
+        Path | None, typer.Option(help="the HTML page to write (default: FOLDER/report.html)")
     ] = None,
     format_: Annotated[
-        Format, typer.Option("--format", help="of what is printed; csv is unrounded")
+        Format, typer.Option("--format", help="the output format; csv is not rounded")
     ] = Format.table,
 ) -> None:
-    """One table and one page over all runs: grouped by what differs, mean ± std over seeds.
+    """Report all runs in a table and an HTML page, grouped by setting, with mean ± std over seeds.
 
-    Of a single run: what was run, the result, the overfitting gap, the command to repeat it.
+    For a single run, report its settings, its result, the overfitting gap and how to repeat it.
 
     Example: glimpse report outputs --format markdown
     """
     with one_line_errors():
         path = html or folder / "report.html"
         if html and not path.parent.is_dir():
-            raise UserError(f"--html {html}: there is no folder {html.parent}")
+            raise UserError(f"--html {html}: the folder {html.parent} does not exist")
         root = folder.resolve()
         runs = find_runs(root)
         groups = report.group(runs)
@@ -63,29 +65,27 @@ def report_(
             _print_runs(groups, root, format_)
         text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
         write_text(path, text)
-        # What is piped into a file is the table alone.
+        # Keep the piped output free of everything but the table.
         print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
 
 
 @app.command("compare")
 def compare_(
     first: Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")],
-    second: Annotated[Path, typer.Argument(help="another", metavar="RUN")],
+    second: Annotated[Path, typer.Argument(help="another run folder", metavar="RUN")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="the picture of both runs' curves [default: in the first run's figures/]"
-        ),
+        typer.Option(help="the PNG of both runs' curves (default: in the first run's figures/)"),
     ] = None,
     settings_of_runs: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="in place of both runs' own"),
+        typer.Option("--set", metavar="KEY=VALUE", help="override a setting of both runs"),
     ] = None,
 ) -> None:
-    """What differs in two runs' settings, their results, their curves in one picture, and McNemar's test.
+    """Compare two runs: differing settings, results, both runs' curves, and McNemar's test.
 
-    The test asks both networks about the same images: those of the test set where there is one, else
-    of the validation set.
+    The test compares both networks on the same images: the test set if there is one, otherwise the
+    validation set.
 
     Example: glimpse compare outputs/digits-linear/RUN outputs/digits-mlp/RUN --out curves.png
     """
@@ -98,9 +98,9 @@ def compare_(
         if settings:
             print_table(("setting", "first", "second"), settings)
         elif all(run.settings for run in runs):
-            print("no setting differs")
+            print("the settings do not differ")
         if not all(run.settings for run in runs):
-            print("the settings of a run are not recorded (.hydra/config.yaml)")
+            print("the settings of at least one run are not recorded (.hydra/config.yaml)")
         print()
         print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
         print()
@@ -127,12 +127,12 @@ def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None
     print()
     print(*report.heading(groups), sep="\n")
     if left_out:
-        print(f"too wide for this terminal: {', '.join(left_out)} (they are in the page)")
+        print(f"columns hidden in this narrow terminal (see the page): {', '.join(left_out)}")
     wrong = report.problems(groups)
     for run, text in wrong[:NUM_PROBLEMS]:
         print(f"{run.folder.relative_to(root)} {text}")
     if len(wrong) > NUM_PROBLEMS:
-        print(f"… and {len(wrong) - NUM_PROBLEMS:,} more such runs (they are in the page)")
+        print(f"… and {len(wrong) - NUM_PROBLEMS:,} more runs with problems (see the page)")
 
 
 def _print_run(run: Run, format_: Format) -> None:
@@ -164,7 +164,7 @@ def _print_agreement(first: Path, second: Path, overrides: Sequence[str]) -> Non
     try:
         runs = TrainedRun(first, overrides=overrides), TrainedRun(second, overrides=overrides)
         split = common_split(*runs)
-    except UserError as error:  # what is printed above holds all the same
+    except UserError as error:  # the comparison printed so far is still valid
         print(f"no McNemar's test: {error}")
         return
     both, num_images, test = agreement(*runs, split)
@@ -172,10 +172,10 @@ def _print_agreement(first: Path, second: Path, overrides: Sequence[str]) -> Non
     print_table(
         (f"of {num_images:,} {split} images", "count"),
         [
-            ("both are right", f"{both:,}"),
-            ("only the first is", f"{test.only_first:,}"),
-            ("only the second is", f"{test.only_second:,}"),
-            ("neither is", f"{neither:,}"),
+            ("both correct", f"{both:,}"),
+            ("only the first correct", f"{test.only_first:,}"),
+            ("only the second correct", f"{test.only_second:,}"),
+            ("both wrong", f"{neither:,}"),
         ],
     )
-    print(f"McNemar's exact test: p = {test.p_value:.3g}, if both were equally good")
+    print(f"McNemar's exact test: p = {test.p_value:.3g} (null hypothesis: equal accuracy)")

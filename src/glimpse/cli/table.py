@@ -1,4 +1,4 @@
-"""A table in the terminal: plain columns, and nothing cut where the output goes to a file."""
+"""Plain tables for the terminal. Nothing is truncated when the output goes to a file."""
 
 import shutil
 import sys
@@ -10,15 +10,15 @@ from rich.text import Text
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows below the names of their columns."""
+    """Print a header of column names, then the rows."""
     table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # brackets are no markup
+        table.add_row(*map(Text, row))  # as Text, brackets are not parsed as markup
     Console(width=width()).print(table)
 
 
 def width() -> int:
-    """Of the terminal, in letters."""
+    """The width of the output in characters: the terminal's, or 200 for a file."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200

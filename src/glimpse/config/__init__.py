@@ -1,1 +1,1 @@
-"""The configuration: what may stand in it, how it is composed and built, and what its errors say."""
+"""The configuration: what it may contain, how it is composed and built, and its error messages."""

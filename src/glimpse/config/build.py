@@ -1,6 +1,6 @@
-"""From configuration to objects: the ONE place that instantiates.
+"""Build objects from the configuration. Nothing else in glimpse instantiates a `_target_`.
 
-A target is looked at before it is called: its package, its base type, and the arguments it takes.
+Before a target is called, its package, its base type and its arguments are checked.
 """
 
 import importlib
@@ -15,19 +15,21 @@ from glimpse.errors import UserError
 
 
 def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """Build what a group's configuration names: the only call of `hydra.utils.instantiate`.
+    """Build the object that a group's configuration names.
+
+    This is the only call of `hydra.utils.instantiate`.
 
     Args:
-        group: a key of `TARGETS`.
-        node: the group's configuration, with `_target_` and keyword arguments; empty for nothing.
-        *args: positional arguments that the configuration does not hold, such as the ImageSpec.
-        **kwargs: keyword arguments likewise.
+        group: A key of `TARGETS`.
+        node: The group's configuration, with `_target_` and keyword arguments; empty for no object.
+        *args: Positional arguments that are not in the configuration, such as the ImageSpec.
+        **kwargs: Keyword arguments that are not in the configuration.
 
     Returns:
-        The object, or None where the node names no target (`augment=none`, `logger=none`).
+        The object, or None if the node is empty (`augment=none`, `logger=none`).
 
     Raises:
-        UserError: the target is not of the group's base type, or refuses its arguments.
+        UserError: the target is not of the group's base type, or rejects its arguments.
     """
     if not node:
         return None
@@ -44,40 +46,40 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
-            reason = (str(cause).splitlines() or ["no reason is given"])[0]
-            raise UserError(f"{group} {target} refused its arguments: {reason}") from error
+            reason = (str(cause).splitlines() or ["no reason given"])[0]
+            raise UserError(f"{group} {target} rejected its arguments: {reason}") from error
         if not isinstance(cause, UserError):
-            cause.add_note(f"while {group} {target} was built")
+            cause.add_note(f"while building {group} {target}")
         raise cause from None
 
 
 def _require_base(group: str, target: str) -> Any:
-    """What the target names: a class of the group's base type, or a function of glimpse that returns one.
+    """Import a target: a class of the group's base type, or a glimpse function that returns one.
 
     Raises:
-        UserError: it names something else.
+        UserError: the target is something else.
     """
     packages, base_path = TARGETS[group]
     if not target.startswith(packages):
-        raise UserError(f"{group}._target_={target}: not in {', '.join(packages)}")
+        raise UserError(f"{group}._target_={target}: expected a target in {', '.join(packages)}")
     found, base = _locate(target), _locate(base_path)
     built = found
     if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
         built = inspect.signature(found, eval_str=True).return_annotation
     if not (inspect.isclass(built) and issubclass(built, base)):
-        raise UserError(f"{group}._target_={target}: it is not a {base_path}")
+        raise UserError(f"{group}._target_={target}: expected a {base_path}")
     return found
 
 
 def _require_arguments(
     group: str, target: str, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> None:
-    """Raises UserError where the target does not take these arguments, before it is called."""
+    """Raise a UserError, before the call, if the target does not accept these arguments."""
     try:
         inspect.signature(found).bind(*args, **kwargs)
     except TypeError as error:
-        raise UserError(f"{group} {target} does not take these arguments: {error}") from error
-    except ValueError:  # a class written in C tells no signature
+        raise UserError(f"{group} {target} does not accept these arguments: {error}") from error
+    except ValueError:  # a class written in C has no signature
         return
 
 
@@ -86,11 +88,11 @@ def _locate(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_={path}: nothing of that name can be imported") from error
+        raise UserError(f"_target_={path}: this name cannot be imported") from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as dicts, lists, strings and numbers, as checkpoints carry it."""
+    """The resolved configuration as plain dicts, lists, strings and numbers, as in checkpoints."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

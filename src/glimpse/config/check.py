@@ -1,11 +1,12 @@
-"""Refuse a composed configuration that cannot mean what its author wanted.
+"""Reject a composed configuration that contains a mistake.
 
-Hydra composes; this file checks what came out before anything heavy is imported or any data is read:
-unknown keys (also those that came by `+key` or an experiment file), values of another kind than the
-default, numbers out of range, missing values, and `_target_`s outside their group's packages.
+Hydra composes the configuration. This file checks the result before anything heavy is imported or
+any data is read. It reports unknown keys (including those added by `+key` or an experiment file),
+values of a different type than the default, numbers out of range, missing values, settings that
+contradict each other, and `_target_`s outside their group's packages.
 
-The YAML files are the schema: a key is known if the chosen files of `conf/` hold it, and the kind of
-its value there is the kind it takes.
+The YAML files are the schema: a key is known if it appears in the chosen files of `conf/`, and the
+type of its value there is the type that it accepts.
 """
 
 import difflib
@@ -31,14 +32,15 @@ from glimpse.errors import UserError
 
 
 def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Refuse a composed configuration that cannot mean what its author wanted.
+    """Reject a composed configuration that contains a mistake.
 
     Args:
-        config: the composed configuration.
-        choices: which file of each group was chosen (`hydra.runtime.choices`).
+        config: The composed configuration.
+        choices: The chosen file of each group (`hydra.runtime.choices`).
 
     Raises:
-        UserError: naming the first key at fault and what to type instead.
+        UserError: there is a mistake. The message names the first wrong key and what to type
+            instead.
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
@@ -47,7 +49,7 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_targets(resolved)
     for name, node in (config.callbacks or {}).items():
         if node is None and any(key.startswith(f"callbacks.{name}.") for key in known):
-            del found[f"callbacks.{name}"]  # null leaves a callback out
+            del found[f"callbacks.{name}"]  # null turns a callback off
             known = {k: v for k, v in known.items() if not k.startswith(f"callbacks.{name}.")}
     for key in found:
         if key not in known and not key.startswith(TAKES_A_MAPPING):
@@ -55,19 +57,19 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in known:
         if key not in found and not any(name.startswith(f"{key}.") for name in found):
             callback = re.fullmatch(r"callbacks\.(\w+)\._target_", key)
-            if callback:  # callbacks=[] where an experiment sets what it chose
+            if callback:  # callbacks=[] removed a callback whose keys an experiment sets
                 raise UserError(
-                    f"callbacks without {callback[1]}, whose keys the experiment sets: type "
-                    f"callbacks.{callback[1]}=null to leave it out"
+                    f"callbacks without {callback[1]}, but the experiment sets its keys: type "
+                    f"callbacks.{callback[1]}=null to turn it off"
                 )
-            raise UserError(f"{key} was taken out of the configuration: leave ~{key} away")
+            raise UserError(f"{key} was removed from the configuration: do not type ~{key}")
     for key in sorted(OmegaConf.missing_keys(config)):
-        raise UserError(f"{key} is not set, and it has no default: type {key}=<value>")
+        raise UserError(f"{key} is not set and has no default: type {key}=<value>")
     for key, value in found.items():
         _check_kind(key, value, known.get(key))
         _check_range(key, value)
     if resolved.task != "fit" and resolved.resume:
-        raise UserError(f"task={resolved.task} has nothing to go on with: leave resume out")
+        raise UserError(f"task={resolved.task} cannot be resumed: remove resume")
     if resolved.lr_find.start >= resolved.lr_find.end:
         raise UserError(
             f"lr_find.start={resolved.lr_find.start:g}: expected less than "
@@ -76,11 +78,11 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     chosen = {name for name, node in (resolved.callbacks or {}).items() if node}
     for one, other, why in APART:
         if {one, other} <= chosen:
-            raise UserError(f"callbacks={one} and {other} do not go together: {why}; leave one out")
+            raise UserError(f"callbacks={one} and {other} exclude each other: {why}; remove one")
     if "progressive_sizes" in chosen and choices.get("scheduler") == "plateau":
         raise UserError(
-            "scheduler=plateau watches val/loss, which progressive_sizes makes worse until the last "
-            "size: type scheduler=onecycle"
+            "scheduler=plateau monitors val/loss, which progressive_sizes raises until its last "
+            "stage: type scheduler=onecycle"
         )
     pretrained = resolved.model._target_ == "glimpse.models.pretrained.Pretrained"
     published = pretrained and resolved.model.weights != "none"
@@ -93,18 +95,20 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
             )
     if published and resolved.optimizer.get("matrix_lr") is not None:
         raise UserError(
-            "optimizer.matrix_lr brings every matrix to a norm of its own, which undoes pretrained "
+            "optimizer.matrix_lr makes Muon normalise every weight matrix, which destroys pretrained "
             "weights: type optimizer.matrix_lr=null"
         )
     if resolved.tta and not resolved.test:
-        raise UserError("tta=flip is measured at the end, which test=false leaves out")
+        raise UserError(
+            "tta=flip needs the final evaluation, which test=false skips: type test=true or tta=null"
+        )
 
 
 def check_values(config: DictConfig) -> None:
-    """Of a configuration that was checked once and changed since: its targets and numbers.
+    """Check the targets and numbers of a configuration that has changed since its full check.
 
     Raises:
-        UserError: naming the first key at fault.
+        UserError: a value is not allowed. The message names the first such key.
     """
     _check_targets(config)
     for key, value in leaves(config):
@@ -112,7 +116,7 @@ def check_values(config: DictConfig) -> None:
 
 
 def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """The same choice of files with nobody's values in it: what keys there are."""
+    """Compose the same files without overrides, to find the known keys and their defaults."""
     overrides = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group) is not None]
     files = config_folder() / "callbacks"
     named = [str(name) for name in config.get("callbacks") or {}]
@@ -122,9 +126,9 @@ def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, plain value) of a configuration; lists count as values.
+    """Yield every (dotted key, plain value) of a configuration. Lists count as values.
 
-    A value that is missing, or an interpolation, is `NOT_KNOWN_YET`.
+    Missing values and interpolations are yielded as `NOT_KNOWN_YET`.
     """
     for key in node:
         name = f"{prefix}{key}"
@@ -143,20 +147,18 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """One line for a key that is not in the configuration, with the nearest one that is."""
+    """An error message for an unknown key, with the most similar known key."""
     known = list(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not near:  # the group may be wrong where the last part is right
+    if not near:  # perhaps only the group is wrong
         last = key.rpartition(".")[2]
         near = [name for name in known if name.rpartition(".")[2] == last][:1]
-    hint = (
-        f"did you mean {near[0]}?" if near else "`python train.py --cfg job` prints those there are"
-    )
+    hint = f"did you mean {near[0]}?" if near else "type python train.py --cfg job to list the keys"
     return f"{key} is not a key of this configuration: {hint}"
 
 
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
-    """One line for a choice that a group does not have, with the nearest one that it has."""
+    """An error message for an unknown choice of a group, with the most similar known choice."""
     available = sorted(available)
     near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -191,12 +193,12 @@ def _check_range(key: str, value: Any) -> None:
 
 
 def _as_typed(value: Any) -> str:
-    """A plain value as one types it."""
+    """Format a plain value as it is typed on the command line."""
     return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
 def _check_targets(config: DictConfig) -> None:
-    """Every `_target_` stands where we build something, and names one of that group's packages."""
+    """Require every `_target_` to be in a group that we build, and in one of its packages."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
             if isinstance(target, list):

@@ -1,4 +1,4 @@
-"""Where the configuration lies, and composing it without `train.py`."""
+"""Compose and check the configuration without `train.py`."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from glimpse.config.run_names import register_resolvers
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that `python train.py <overrides>` would run, checked.
+    """Compose and check the configuration that `python train.py <overrides>` would run.
 
     Raises:
-        Exception: whatever `explain` has one line for.
+        Exception: the overrides contain a mistake. `explain` turns any such error into one line.
     """
     register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -1,6 +1,7 @@
-"""One line for every error: what was found, what was expected, what to type.
+"""Turn every error into one line: what was found, what was expected, and what to type.
 
-An error that nobody foresaw keeps its traceback in a file, which its line names. Imports nothing heavy.
+The traceback of an unexpected error is saved to a file, which the line names. Nothing heavy is
+imported.
 """
 
 import re
@@ -25,20 +26,21 @@ from glimpse.config.folder import config_folder
 from glimpse.errors import UserError
 from glimpse.files import write_text
 
-TRACEBACK = "traceback.txt"  # in a run folder
+TRACEBACK = "traceback.txt"  # file name in a run folder
 
 
 class CrashError(Exception):
-    """An error that nobody foresaw, as one line that names the file of its traceback."""
+    """An unexpected error, as one line that names the file with its traceback."""
 
 
 def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> CrashError:
-    """Keep the whole traceback of an error, and say in one line what and where it was.
+    """Save the full traceback of an error and describe the error and its location in one line.
 
     Args:
-        error: what was raised.
-        folder: of the run; None, or one that cannot be written: the system's folder of temporary files.
-        name: of the file.
+        error: The error that was raised.
+        folder: The run folder. If it is None or cannot be written, the traceback goes to the
+            system's temporary folder.
+        name: The name of the traceback file.
     """
     text = "".join(traceback.format_exception(error))
     try:
@@ -49,11 +51,11 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
     except UserError:
         path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
         write_text(path, text)
-    return CrashError(f"{_named(error)}, at {_place(error)}; the whole traceback is in {path}")
+    return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
 
 
 def _place(error: Exception) -> str:
-    """File and line of the innermost frame that is not a library's; of the innermost if all are."""
+    """File and line of the innermost frame outside libraries, or of the innermost frame."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
     own = [f for f in frames if not any(part in f.filename for part in libraries)]
@@ -62,18 +64,18 @@ def _place(error: Exception) -> str:
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether an error is a mistake in what was typed, which a line alone explains."""
+    """Whether an error is a mistake of the user, so that one line explains it."""
     known = (UserError, CrashError, HydraException, OmegaConfBaseException)
     composing = ("Config group override must be", "Ambiguous value")
     return isinstance(error, known) or any(text in str(error) for text in composing)
 
 
 def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
-    """One line for an error: what was found, what was expected, what to type.
+    """Describe an error in one line: what was found, what was expected, and what to type.
 
     Args:
-        error: what was raised.
-        typed: the overrides that led to it; None: the process's arguments.
+        error: The error that was raised.
+        typed: The overrides that led to it; None means the process's arguments.
     """
     return printable(_explained(error, typed))
 
@@ -88,8 +90,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         if key:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}; overrides look like key=value"
-    if "Config group override must be" in str(error):  # of a ValueError
+        return f"{error.override}: {str(error).splitlines()[0]}; expected key=value"
+    if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
         return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
@@ -107,8 +109,7 @@ def _named(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """One line that a terminal shows as text: whatever would move the cursor or cannot be encoded is
-    escaped."""
+    """Escape the characters that would move a terminal's cursor or cannot be encoded."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -140,19 +141,19 @@ def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str
 
 
 def _known_keys(typed: Sequence[str] | None) -> list[str]:
-    """The keys of the configuration that the overrides chose, without their values."""
+    """The keys of the configuration files chosen by the overrides, without their values."""
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
     choices = []
     for argument in sys.argv[1:] if typed is None else typed:
         group, _, chosen = argument.partition("=")
         folder = config_folder() / group
         names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
-        if group in groups and names:  # of a sweep's choices, the first
+        if group in groups and names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             composed = compose("train", overrides=choices)
-        except HydraException:  # choices that do not go together
+        except HydraException:  # the choices cannot be combined
             composed = compose("train")
     return [*groups, *(key for key, _ in leaves(composed))]

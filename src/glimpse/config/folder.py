@@ -1,8 +1,8 @@
-"""Where the configuration files lie."""
+"""The location of the configuration files."""
 
 from pathlib import Path
 
 
 def config_folder() -> Path:
-    """The `conf/` of this checkout, for those who compose without `train.py`."""
+    """The `conf/` folder of this checkout, for composing without `train.py`."""
     return Path(__file__).parents[3] / "conf"

@@ -1,4 +1,4 @@
-"""The names of run folders: an id for a single run, what varies for a job of a sweep."""
+"""Name run folders: a random id for a single run, the varying overrides for a job of a sweep."""
 
 import re
 import secrets
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 
 def register_resolvers() -> None:
-    """The parts of folder names that conf/train.yaml asks for; once in a process."""
+    """Register the resolvers that conf/train.yaml uses in folder names, once per process."""
     if OmegaConf.has_resolver("run_id"):
         return
     OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
@@ -20,7 +20,7 @@ def register_resolvers() -> None:
 
 
 def _what_varies(overrides: Sequence[str], job_number: int) -> str:
-    """The name of a sweep's job: those of its overrides that the sweep varies."""
+    """The name of a sweep's job, made from the overrides that the sweep varies."""
     swept = {
         override.key_or_group for override in _parse(sys.argv[1:]) if override.is_sweep_override()
     }
@@ -30,7 +30,7 @@ def _what_varies(overrides: Sequence[str], job_number: int) -> str:
 
 
 def _as_folder_name(text: str) -> str:
-    """Without = , / and the like; a path gets a checksum, as others may look the same without /."""
+    """Replace = , / and similar characters. Paths get a checksum, so that they stay distinct."""
     name = re.sub(r"[^\w.+-]+", "-", text).strip("-")
     return f"{name}-{zlib.crc32(text.encode()):08x}" if "/" in text else name
 

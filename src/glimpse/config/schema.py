@@ -1,8 +1,8 @@
-"""What the configuration may hold beyond what its YAML files show: packages, kinds, ranges, choices."""
+"""The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
 
-# group: (packages a `_target_` may come from, base type of what it builds)
+# group: (packages that a `_target_` may come from, base type of the object it builds)
 TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
     "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
     "model": (("glimpse.models.",), "torch.nn.Module"),
@@ -17,9 +17,9 @@ TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
     "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
 }
 
-LIBRARIES = ("torch.", "lightning.")  # whose refusals are about what was typed
+LIBRARIES = ("torch.", "lightning.")  # a ValueError or TypeError from these is a user's mistake
 
-# Keys that take more kinds of value than their default shows, most of them of Lightning's Trainer.
+# Keys that accept more types than that of their default, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "test": (bool, str),
     "trainer.devices": (int, str, list),
@@ -46,7 +46,7 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "data.sha256": (str,),
 }
 
-# key: (lowest, highest) value allowed
+# key: (lowest, highest) allowed value
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
@@ -94,7 +94,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.min_scale": (0.01, 1),
     "augment.max_rotate": (0, 180),
     "augment.max_zoom": (1, 10),
-    "augment.max_warp": (0, 0.45),  # beyond a half the horizon is in the image
+    "augment.max_warp": (0, 0.45),  # above one half, the horizon would be in the image
     "augment.p_affine": (0, 1),
     "augment.max_lighting": (0, 0.99),
     "augment.p_lighting": (0, 1),
@@ -110,12 +110,12 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 }
 
 
-# Callbacks that undo each other, or what one of them watches; and why.
+# Pairs of callbacks that cannot be combined, with the reason.
 APART: tuple[tuple[str, str, str], ...] = (
     ("frozen_features", "finetune", "features computed once cannot be trained"),
     ("frozen_features", "progressive_sizes", "features computed once have no size"),
-    ("early_stopping", "progressive_sizes", "small images make val/loss worse until the last size"),
+    ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
 )
 
-NOT_KNOWN_YET = "???"  # as OmegaConf writes it
-TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values that have keys of their own
+NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value
+TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values with keys of their own

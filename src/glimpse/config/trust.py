@@ -1,9 +1,10 @@
-"""What may be executed, and what a stranger's run folder may say.
+"""Restrict what a configuration may execute and what a stranger's run folder may set.
 
-Hydra builds whatever `hydra.callbacks`, `hydra.sweeper`, `hydra.launcher` and its logging name, before
-any program of ours sees the configuration. `guard_hydra` puts a check between its composition and that
-moment: only Hydra's own plugins and the published ones in `PLUGINS` are built. `recorded_overrides`
-reads what a run folder recorded as data: values for our own keys, nothing of Hydra's.
+Hydra builds the objects named in `hydra.callbacks`, `hydra.sweeper`, `hydra.launcher` and its
+logging before our code sees the configuration. `guard_hydra` adds a check right after Hydra's
+composition. It allows only Hydra's own plugins and the published ones in `PLUGINS`.
+`recorded_overrides` reads a run folder's record as data and accepts only values for our own keys,
+not for Hydra's.
 """
 
 import re
@@ -24,7 +25,7 @@ from glimpse.config.folder import config_folder
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 
-# Modules whose sweepers and launchers may run.
+# Modules that sweepers and launchers may come from.
 PLUGINS = (
     "hydra._internal.core_plugins.basic_launcher.",
     "hydra._internal.core_plugins.basic_sweeper.",
@@ -34,7 +35,7 @@ PLUGINS = (
     "hydra_plugins.hydra_ray_launcher.",
     "hydra_plugins.hydra_submitit_launcher.",
 )
-# key: what its value starts with
+# key: allowed prefixes of its value
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "hydra.sweeper._target_": PLUGINS,
     "hydra.launcher._target_": PLUGINS,
@@ -49,14 +50,14 @@ HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler
 FORMATTERS = ("colorlog.ColoredFormatter",)
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
-# What decides where data comes from is typed, never taken from a folder: it downloads and unpacks.
+# These keys download and unpack files, so they must be typed and are never read from a folder.
 NOT_FROM_A_RECORD = ("data.url", "data.sha256")
 
-RESOLVER = re.compile(r"\$\{[^}]*:")  # ${oc.env:HOME}; ${data_dir} is a value of ours
+RESOLVER = re.compile(r"\$\{[^}]*:")  # matches ${oc.env:HOME}, but not our own ${data_dir}
 
 
 def guard_hydra() -> None:
-    """From here on, every configuration that Hydra composes is checked before Hydra acts on it."""
+    """Make Hydra check every configuration that it composes from now on, before it acts on it."""
     compose = ConfigLoaderImpl.load_configuration
     if getattr(compose, "is_guarded", False):
         return
@@ -71,20 +72,20 @@ def guard_hydra() -> None:
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Hold everything that Hydra would build to its known plugins.
+    """Require everything that Hydra would build to be a known plugin.
 
     Raises:
-        UserError: naming the first key that asks for something else.
+        UserError: it is something else. The message names the first such key.
     """
     for key, value in _entries(config.hydra, "hydra"):
         allowed = _allowed(key, value)
         if allowed is not None and not str(value).startswith(allowed):
             expected = ", ".join(name.removesuffix(".") for name in allowed) or "nothing"
-            raise UserError(f"{key}={value!s} is refused: expected {expected}")
+            raise UserError(f"{key}={value!s} is not allowed: expected {expected}")
 
 
 def _allowed(key: str, value: Any) -> tuple[str, ...] | None:
-    """What a value may start with; None where Hydra builds nothing from it."""
+    """The allowed prefixes of a value; None if Hydra builds nothing from it."""
     last = key.rpartition(".")[2]
     if last == "_target_":
         return CALLBACKS if key.startswith("hydra.callbacks.") else TARGETS.get(key, ())
@@ -100,10 +101,10 @@ def _allowed(key: str, value: Any) -> tuple[str, ...] | None:
 
 
 def _entries(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) below a node, in lists too; an interpolation as it is written.
+    """Yield every (dotted key, value) below a node, including lists; interpolations unresolved.
 
     Raises:
-        UserError: an interpolation stands for more than one value, which could be anything.
+        UserError: an interpolation refers to a mapping or list, which could contain anything.
     """
     for key in node if isinstance(node, DictConfig) else range(len(node)):
         name = f"{prefix}.{key!s}"
@@ -111,10 +112,10 @@ def _entries(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             continue
         raw = node._get_node(key)
         if raw is not None and raw._is_interpolation():
-            with suppress(OmegaConfBaseException):  # some are known only once a job runs
+            with suppress(OmegaConfBaseException):  # some can be resolved only when a job runs
                 if isinstance(node[key], Container):
                     raise UserError(
-                        f"{name}={raw._value()!s} is refused: type the values themselves"
+                        f"{name}={raw._value()!s} is not allowed: type the values themselves"
                     )
             yield name, raw._value()
         elif isinstance(node[key], Container):
@@ -124,10 +125,10 @@ def _entries(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def recorded_overrides(folder: Path) -> list[str]:
-    """The overrides that a run folder recorded, without those that decide where data comes from.
+    """The overrides recorded in a run folder, without those that determine the source of data.
 
     Raises:
-        UserError: the record is missing or damaged, or holds anything but values for our own keys.
+        UserError: the record is missing or damaged, or contains anything but values for our keys.
     """
     record = folder / ".hydra" / "overrides.yaml"
     if not is_own_file(folder, record):
@@ -144,9 +145,13 @@ def recorded_overrides(folder: Path) -> list[str]:
         override = _parsed(line, record)
         key = override.key_or_group
         if override.package is not None or key.split(".")[0] not in own:
-            raise UserError(f"{record} holds {line}, which is no key of ours: remove the line")
+            raise UserError(
+                f"{record} contains {line}, which is not one of our keys: remove the line"
+            )
         if RESOLVER.search(line):
-            raise UserError(f"{record} holds {line}: a record may hold values only")
+            raise UserError(
+                f"{record} contains {line}, but only plain values are allowed: remove it"
+            )
         if key != "resume" and key not in NOT_FROM_A_RECORD:
             kept.append(line)
     return kept
@@ -156,12 +161,14 @@ def _parsed(line: str, record: Path) -> Override:
     try:
         [override] = OverridesParser.create().parse_overrides([line])
     except (OverrideParseException, ValueError) as error:
-        raise UserError(f"{record} holds {line}, which is no override: remove the line") from error
+        raise UserError(
+            f"{record} contains {line}, which is not an override: remove the line"
+        ) from error
     return override
 
 
 def own_keys() -> set[str]:
-    """Our groups, and the keys at the root of conf/train.yaml."""
+    """Our groups, and the top-level keys of conf/train.yaml."""
     root = yaml.safe_load((config_folder() / "train.yaml").read_text(encoding="utf-8"))
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
     return (groups | set(root)) - {"defaults", "hydra"}

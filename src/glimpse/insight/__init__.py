@@ -1,1 +1,1 @@
-"""Functions on predictions and networks: what a model learned, and where it fails."""
+"""Functions on predictions and networks that show what a model has learned and where it fails."""

@@ -1,4 +1,4 @@
-"""What each layer of a network makes of one image, and which pixels speak for a class."""
+"""The output of each layer for one image, and the pixels that support a class (Grad-CAM)."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ SHOWN_LAYERS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvg
 
 
 class LayerOutput(NamedTuple):
-    """A layer's name and type, and what it answers to one image: (C, H, W), or (N,) of a linear one."""
+    """A layer's name and type, and its output for one image: (C, H, W), or (N,) if it is linear."""
 
     name: str
     kind: str
@@ -20,12 +20,11 @@ class LayerOutput(NamedTuple):
 
 @torch.no_grad()
 def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
-    """The outputs of convolutions, poolings and linear layers, in the order in which the image meets
-    them.
+    """The outputs of convolutions, poolings and linear layers, in the order of the forward pass.
 
     Args:
-        network: in evaluation mode.
-        image: (1, C, H, W), as the network sees it.
+        network: The network, in evaluation mode.
+        image: (1, C, H, W), preprocessed for the network.
     """
     found: list[LayerOutput] = []
     hooks = []
@@ -49,7 +48,7 @@ def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
 
 
 def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """The convolution that an image meets last; None in a network without one."""
+    """The last convolution in the forward pass; None if the network has no convolution."""
     names = [
         o.name for o in layer_outputs(network, image) if o.output.ndim == 3 and "Conv" in o.kind
     ]
@@ -57,16 +56,18 @@ def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
 
 
 def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
-    """Where the image speaks for a class: (H, W) in [0, 1], of the last convolution's maps, weighted
-    by the class's gradient (Selvaraju et al. 2017, Grad-CAM, sec. 3), at the image's size.
+    """Compute the Grad-CAM of a class (Selvaraju et al. 2017, Grad-CAM, sec. 3).
+
+    It is the positive part of the sum of the last convolution's maps, weighted by the class's
+    gradient.
 
     Args:
-        network: in evaluation mode.
-        image: (1, C, H, W), as the network sees it.
-        label: of the class.
+        network: The network, in evaluation mode.
+        image: (1, C, H, W), preprocessed for the network.
+        label: The label of the class.
 
     Returns:
-        None where the network has no convolution.
+        (H, W) in [0, 1], at the image's size; None if the network has no convolution.
     """
     layer = last_convolution(network, image)
     if layer is None:

@@ -1,5 +1,7 @@
-"""The first layer of a network as a picture: the kernels of a convolution, or the weights that each
-unit of a linear layer gives to the pixels."""
+"""The first layer of a network as a picture.
+
+It shows the kernels of a convolution, or the pixel weights of each unit of a linear layer.
+"""
 
 from collections.abc import Iterator
 
@@ -10,12 +12,12 @@ from torchvision.utils import make_grid
 from glimpse.data.spec import ImageSpec
 
 MAX_KERNELS = 64
-SHOWN_SIDE = 40  # pixels; smaller kernels are enlarged to about this
-NEGATIVE, POSITIVE = (0.13, 0.40, 0.67), (0.70, 0.09, 0.17)  # blue and red around white
+SHOWN_SIDE = 40  # pixels; smaller kernels are enlarged to about this size
+NEGATIVE, POSITIVE = (0.13, 0.40, 0.67), (0.70, 0.09, 0.17)  # blue and red; zero is white
 
 
 def first_weights(network: nn.Module, spec: ImageSpec) -> Tensor | None:
-    """(N, C, h, w) weights of the first layer that sees pixels; None where there is no such layer."""
+    """(N, C, h, w) weights of the first layer that sees pixels; None if there is no such layer."""
     for weight in _weights(network):
         if weight.ndim == 4:
             return weight
@@ -33,8 +35,8 @@ def _weights(network: nn.Module) -> Iterator[Tensor]:
 def kernel_grid(weights: Tensor) -> Tensor:
     """(3, H, W) uint8 picture of the first 64 kernels, each scaled by its largest weight.
 
-    Kernels over RGB are in colour, 0 being grey. Of others the mean over channels is shown, red above
-    and blue below 0.
+    RGB kernels are shown in colour, with 0 as grey. For other kernels, the picture shows the mean
+    over the channels, with positive values in red and negative values in blue.
     """
     kernels = weights[:MAX_KERNELS]
     if kernels.shape[1] == 3:

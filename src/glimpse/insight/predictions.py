@@ -1,4 +1,4 @@
-"""What a network answers on every image of a split: the one thing that all scores are computed from."""
+"""A network's predictions for every image of a split. All scores are computed from them."""
 
 import csv
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from glimpse.ranks import ranks
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers on the N images of a split, in its order.
+    """Predictions for the N images of a split, in the split's order.
 
-    `logits` is (N, K) float32, as the network gave them, so that classes it does not tell apart are
-    equal here too; `labels` (N,) int64, the right answers.
+    `logits` is (N, K) float32 and holds the raw outputs of the network, so that ties between
+    classes are preserved. `labels` is (N,) int64 and holds the actual classes.
     """
 
     split: str
@@ -36,31 +36,31 @@ class Predictions:
 
     @cached_property
     def log_probabilities(self) -> NDArray[np.float32]:
-        """(N, K) the logarithm of the softmax."""
+        """(N, K) logarithms of the softmax."""
         found: NDArray[np.float32] = torch.from_numpy(self.logits).log_softmax(1).numpy()
         return found
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) the class with the highest probability; of equal ones the first."""
+        """(N,) classes with the highest probability. If there is a tie, the first class wins."""
         found: NDArray[np.int64] = self.logits.argmax(1)
         return found
 
     @property
     def confidence(self) -> NDArray[np.float32]:
-        """(N,) the probability of the predicted class, in [0, 1]."""
+        """(N,) probabilities of the predicted class, in [0, 1]."""
         highest: NDArray[np.float32] = self.log_probabilities.max(1)
         return np.exp(highest)
 
     @property
     def losses(self) -> NDArray[np.float32]:
-        """(N,) cross-entropy in nats, whatever loss the network was trained with."""
+        """(N,) cross-entropies in nats, whatever loss the network was trained with."""
         of_label: NDArray[np.float32] = self.log_probabilities[np.arange(len(self)), self.labels]
         return -of_label
 
     @property
     def ranks(self) -> NDArray[np.int64]:
-        """(N,) the place of the right class among the answers; 1 is right."""
+        """(N,) ranks of the actual class among the predictions; rank 1 is a correct prediction."""
         found: NDArray[np.int64] = ranks(
             torch.from_numpy(self.logits), torch.tensor(self.labels)
         ).numpy()
@@ -68,7 +68,7 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,) whether the predicted class is the right one."""
+        """(N,) booleans: whether the predicted class is the actual one."""
         is_right: NDArray[np.bool_] = self.predicted == self.labels
         return is_right
 
@@ -82,14 +82,16 @@ def predict(
     device: torch.device,
     shows_progress: bool = False,
 ) -> Predictions:
-    """Put every image of a split through a network once, without augmentation.
+    """Run a network on every image of a split once, without augmentation.
 
     Args:
-        forward: (B, C, H, W) normalised images on the device to logits (B, K); in evaluation mode.
-        data: set up. Of a run in several processes each predicts its share; all get the whole.
-        split: one of `data.splits`.
-        device: of the network.
-        shows_progress: whether a bar shows how far it is, where there is a terminal.
+        forward: Maps (B, C, H, W) normalised images on the device to logits (B, K), in evaluation
+            mode.
+        data: The data after `setup`. In a run with several processes, each process predicts its
+            share, and all of them receive the complete result.
+        split: One of `data.splits`.
+        device: The device of the network.
+        shows_progress: Whether to show a progress bar on a terminal.
     """
     found, rows = [], []
     loader = data.batches.loader(split)
@@ -100,7 +102,7 @@ def predict(
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
     if data.trainer is not None and data.trainer.world_size > 1:
         answers, places = _of_all_processes(answers, places)
-    # Processes take images in turn: back into the split's order.
+    # Processes take images in turn, so restore the split's order.
     wanted = data.splits[split].rows
     order = np.empty(len(wanted), np.int64)
     order[np.argsort(wanted)] = np.argsort(places)
@@ -119,13 +121,16 @@ def _of_all_processes(
 def inputs_of(
     data: ImageDataModule, split: str, positions: NDArray[np.int64], *, device: torch.device
 ) -> Tensor:
-    """Images of a split as the network sees them, not augmented: (B, C, H, W), normalised, on the device.
+    """Images of a split preprocessed for the network, without augmentation.
 
     Args:
-        data: set up.
-        split: one of `data.splits`.
-        positions: (B,) their numbers in the split.
-        device: of the network.
+        data: The data after `setup`.
+        split: One of `data.splits`.
+        positions: (B,) positions of the images in the split.
+        device: The device of the network.
+
+    Returns:
+        (B, C, H, W) normalised images on the device.
     """
     numbers = torch.from_numpy(positions)
     stored = Batch(torch.from_numpy(data.stored_images(split, positions)), numbers, numbers)
@@ -133,12 +138,12 @@ def inputs_of(
 
 
 def images_of(data: ImageDataModule, split: str, positions: NDArray[np.int64]) -> Tensor:
-    """The same without the normalisation, to look at: (B, C, H, W) in [0, 1], on the CPU."""
+    """Like `inputs_of`, but for display: (B, C, H, W) in [0, 1], not normalised, on the CPU."""
     return data.batches.to_pixels(inputs_of(data, split, positions, device=torch.device("cpu")))
 
 
 def names_of(data: ImageDataModule, split: str) -> list[str]:
-    """What to call each image of a split: its file's path, or part and row where there is no file."""
+    """The name of each image of a split: its file path, or part and row if there is no file."""
     chosen = data.splits[split]
     paths = data.source_paths(chosen.part)
     if paths is not None:
@@ -147,8 +152,11 @@ def names_of(data: ImageDataModule, split: str) -> list[str]:
 
 
 def write_predictions(predictions: Predictions, names: list[str], path: Path) -> None:
-    """A CSV with a row for each image: image, actual and predicted class, their probabilities, the
-    cross-entropy, and the place of the actual class among the answers."""
+    """Write a CSV with one row per image.
+
+    The columns are the image, the actual and the predicted class, the probabilities of the
+    predicted and the actual class, the cross-entropy, and the rank of the actual class.
+    """
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(

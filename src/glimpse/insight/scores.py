@@ -1,8 +1,9 @@
-"""Scores of a classifier with their uncertainty: accuracy, top 5, precision, recall, F1, calibration.
+"""Scores with confidence intervals: accuracy, top 5, precision, recall, F1 and calibration.
 
-Intervals are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-ch. 13): the split's images are drawn anew with replacement, so the interval says how much the score
-depends on which images happen to be in the split, not on the training's seed.
+Intervals are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the
+Bootstrap, ch. 13). The images of the split are resampled with replacement, so an interval shows how
+much the score depends on the choice of images in the split. It does not cover the seed of the
+training.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec.
 
 @dataclass(frozen=True)
 class Score:
-    """A value, and the bounds that hold it in 95 of 100 resamples."""
+    """A value and the bounds of its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -27,7 +28,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of one class: how many images it has, how many are called so, and three scores in [0, 1]."""
+    """The scores of one class: its images, its predictions, and three scores in [0, 1]."""
 
     name: str
     num_images: int
@@ -39,7 +40,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of all images: `overall` by name, in the order to print; `classes` in label order."""
+    """The scores of a split: `overall` by name, in printing order; `classes` in label order."""
 
     overall: dict[str, Score]
     classes: tuple[ClassScores, ...]
@@ -52,17 +53,21 @@ def score(
     seed: int = 0,
     confidence_level: float = 0.95,
 ) -> Scores:
-    """Accuracy, top-5 accuracy (where there are more than five classes), cross-entropy, expected
-    calibration error, and precision, recall and F1 as means over classes and for each class.
+    """Score the predictions, overall and for each class, with bootstrap intervals.
 
-    A class that is never predicted has precision 0. The calibration error is the mean distance of
-    accuracy and confidence over 15 bins of confidence, weighted by the images in them.
+    The overall scores are accuracy, top-5 accuracy (if there are more than five classes),
+    cross-entropy, expected calibration error, and the means over classes of precision, recall and
+    F1.
+
+    A class that is never predicted has precision 0. The calibration error is the mean absolute
+    difference between accuracy and confidence over 15 confidence bins, weighted by the number of
+    images in each bin.
 
     Args:
-        predictions: of a split.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
-        confidence_level: of the intervals.
+        predictions: The predictions for a split.
+        num_resamples: The number of bootstrap resamples.
+        seed: The seed of the bootstrap.
+        confidence_level: The confidence level of the intervals.
     """
     random = np.random.default_rng(seed)
     everything = np.arange(len(predictions))
@@ -97,7 +102,7 @@ def score(
 
 
 class _Columns:
-    """What each image contributes, so that a resample is a few counts."""
+    """Precomputed values per image, so that scoring a resample takes only a few counts."""
 
     def __init__(self, predictions: Predictions) -> None:
         self.num_classes = len(predictions.class_names)
@@ -115,9 +120,9 @@ class _Columns:
         ]  # fmt: skip
 
     def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of some images the overall scores, and (3, K) precision, recall and F1.
+        """The overall scores of the chosen images, and their (3, K) precision, recall and F1.
 
-        The means are over the classes that have images here.
+        The means are over the classes that occur among these images.
         """
         correct, labels, predicted = (
             self.correct[chosen],

@@ -1,4 +1,4 @@
-"""Whether two networks that answered the same images differ by more than chance."""
+"""Test whether the accuracies of two networks on the same images differ significantly."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,12 @@ from scipy.stats import binomtest
 
 
 class McNemar(NamedTuple):
-    """Images that only the first, or only the second, got right, and how probable a difference as
-    large or larger is where both are equally good."""
+    """The result of McNemar's test.
+
+    `only_first` and `only_second` count the images that only one of the networks classified
+    correctly. `p_value` is the probability of a difference at least this large if both are equally
+    accurate.
+    """
 
     only_first: int
     only_second: int
@@ -17,12 +21,14 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """McNemar's test (McNemar 1947, Psychometrika 12), exact and two-sided: images that both got right
-    or both wrong say nothing; of the others each falls to either side with probability 1/2.
+    """McNemar's exact two-sided test (McNemar 1947, Psychometrika 12).
+
+    Images that both networks got right or both got wrong carry no information. Under the null
+    hypothesis, each of the other images is equally likely to be correct for either network.
 
     Args:
-        first: (N,) whether the first network was right about each image.
-        second: likewise, of the same images in the same order.
+        first: (N,) whether the first network was correct on each image.
+        second: The same for the second network, with the same images in the same order.
     """
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())

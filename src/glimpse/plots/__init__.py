@@ -1,1 +1,1 @@
-"""Every picture that is drawn; the only package that uses matplotlib."""
+"""All drawing of pictures. This is the only package that uses matplotlib."""

@@ -1,6 +1,6 @@
-"""Curves over epochs, or over anything else, as PNG.
+"""Draw curves over epochs or over any other x as PNGs.
 
-matplotlib is imported when something is drawn: it takes a second.
+matplotlib takes a second to import, so each function imports it only when it draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 DPI = 110
 MARKERS = "os^Dv<>"
-DOTTED = 30  # curves of fewer points show them
-METRICS = (("loss", "loss"), ("acc", "accuracy"))  # of a split, and what to call it
+DOTTED = 30  # curves with fewer points than this mark each point
+METRICS = (("loss", "loss"), ("acc", "accuracy"))  # metric of a split and its axis label
 
-Rows = Sequence[Mapping[str, Any]]  # of metrics.csv, by column
+Rows = Sequence[Mapping[str, Any]]  # rows of metrics.csv, by column
 
 
 def draw_epochs(rows: Rows, path: Path) -> None:
-    """Loss and accuracy of a run over its epochs: a colour and a dash for each split."""
+    """Draw loss and accuracy of a run over its epochs, with a colour and a dash per split."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained", dpi=DPI)
@@ -34,7 +34,7 @@ def draw_epochs(rows: Rows, path: Path) -> None:
 
 
 def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
-    """Loss and accuracy of several runs, by name: a colour for a run, dashes for val."""
+    """Draw loss and accuracy of several runs, by name: one colour per run, dashes for val."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=DPI)
@@ -77,7 +77,7 @@ def draw_curves_over(
     ylabel: str,
     path: Path,
 ) -> None:
-    """A PNG of several curves over the same x, told apart by colour and marker."""
+    """Draw several curves over the same x, distinguished by colour and marker."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=DPI)

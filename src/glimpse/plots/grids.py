@@ -1,4 +1,4 @@
-"""Grids of labelled images. Lengths are in inches."""
+"""Draw grids of labelled images. Lengths are in inches."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from torch import Tensor
 from glimpse.plots.save import save_figure
 
 COLUMNS = 8
-CELL = 1.1  # an image and the gap beside it
-SIDE = 1.0  # the longer side of an image
-LINE = 0.125  # of a label, which has two at most
+CELL = 1.1  # width of an image and the gap beside it
+SIDE = 1.0  # longer side of an image
+LINE = 0.125  # height of a line of a label
 TITLE = 0.35
-LABEL_CHARACTERS = 17  # as wide as a cell, in FONT_SIZE
+LABEL_CHARACTERS = 17  # as many as fit the width of a cell in FONT_SIZE
 FONT_SIZE = 7.5  # points
 DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number
 
@@ -24,12 +24,13 @@ def draw_grids(
     """Write a PNG of grids side by side, with a title above each and a label below each image.
 
     Args:
-        grids: by title, images (B, C, H, W) in [0, 1]; C is 1 or 3.
-        labels: by title, B of them; what is longer than two lines is cut. One with a line break has its lines
-            as they are, each cut to the image's width.
-        path: of the PNG.
+        grids: Title to images (B, C, H, W) in [0, 1]; C is 1 or 3.
+        labels: Title to B labels. A label is wrapped to at most two lines and then truncated. If it
+            contains line breaks, it keeps its lines, and each is truncated to the width of the
+            image.
+        path: The PNG to write.
     """
-    from matplotlib.figure import Figure  # a second, only when drawing
+    from matplotlib.figure import Figure  # takes a second to import
 
     lines = {title: [_lines(label) for label in texts] for title, texts in labels.items()}
     num_lines = max(len(label) for texts in lines.values() for label in texts)
@@ -41,7 +42,7 @@ def draw_grids(
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
     height = TITLE + rows * row_height
     figure = Figure(figsize=(width, height), dpi=DPI)
-    figure.set_layout_engine("none")  # whatever a notebook sets
+    figure.set_layout_engine("none")  # overrides the settings of a notebook
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     for number, (title, images) in enumerate(grids.items()):
@@ -55,7 +56,7 @@ def draw_grids(
             bottom = top + image_height
             box = (middle - image_width / 2, middle + image_width / 2, bottom, top)
             axes.imshow(image.permute(1, 2, 0).numpy(), extent=box, cmap="gray", vmin=0, vmax=1)
-            for line_number, line in enumerate(label, 1):  # on baselines: letters hang below them
+            for line_number, line in enumerate(label, 1):  # aligned at the baseline of the text
                 baseline = bottom + line_number * LINE
                 axes.text(middle, baseline, line, ha="center", size=FONT_SIZE, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")

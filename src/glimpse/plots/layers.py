@@ -1,4 +1,4 @@
-"""What each layer of a network makes of an image, and where the image speaks for a class."""
+"""Draw the output of each layer for one image, and the Grad-CAM of a class over the image."""
 
 from pathlib import Path
 
@@ -12,21 +12,21 @@ from glimpse.plots.mistakes import DPI, shortened
 from glimpse.plots.save import save_figure
 
 MAX_LAYERS = 12
-NUM_MAPS = 8  # of a layer, those that vary most over the image
-MAX_UNITS = 64  # of a linear layer
+NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
+MAX_UNITS = 64  # units drawn for a linear layer
 
 
 def draw_layers(
     outputs: list[LayerOutput], pixels: NDArray[np.uint8], title: str, path: Path
 ) -> None:
-    """A row for each of up to twelve layers, below the image that they saw."""
+    """Draw a row for each of up to twelve layers, below their input image."""
     from matplotlib.figure import Figure
 
     chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
     shown = [outputs[number] for number in chosen]
     num_rows = len(shown) + 1
     figure = Figure(figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows), dpi=DPI)
-    figure.set_layout_engine("none")  # whatever a notebook sets
+    figure.set_layout_engine("none")  # overrides the settings of a notebook
     height = figure.get_figheight()
     grid = figure.add_gridspec(
         num_rows, NUM_MAPS + 2, wspace=0.08, hspace=0.08,
@@ -58,14 +58,14 @@ def draw_layers(
 
 
 def _most_varied(maps: Tensor) -> Tensor:
-    """Of (C, H, W) maps the eight whose values vary most, in their order."""
+    """The eight of the (C, H, W) maps whose values vary most, in their original order."""
     spread = maps.flatten(1).std(1)
     chosen = spread.argsort(descending=True, stable=True)[:NUM_MAPS]
     return maps[chosen.sort().values]
 
 
 def draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Path) -> None:
-    """The image, and the image below its Grad-CAM, (H, W) in [0, 1]."""
+    """Draw the image, and the image overlaid with its Grad-CAM, which is (H, W) in [0, 1]."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained", dpi=DPI)
@@ -77,5 +77,5 @@ def draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Path
     image = covered.imshow(
         cam.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, 1, 1, 0)
     )
-    figure.colorbar(image, ax=covered, shrink=0.8, label="speaks for the class")
+    figure.colorbar(image, ax=covered, shrink=0.8, label="support for the class")
     save_figure(figure, path)

@@ -1,6 +1,6 @@
-"""Pictures of what a network confuses and gets most wrong. Lengths are in inches.
+"""Draw the confusions of a network and its worst mistakes. Lengths are in inches.
 
-matplotlib is imported when something is drawn: it takes a second.
+matplotlib takes a second to import, so each function imports it only when it draws.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from glimpse.insight.predictions import Predictions
 from glimpse.plots.grids import draw_grids
 from glimpse.plots.save import save_figure
 
-MAX_CLASSES = 30  # of a matrix that shows them all
-NUM_CHOSEN = 20  # of more, those in most mistakes
-NUM_PAIRS = 6  # with examples
-NUM_EXAMPLES = 8  # of a pair
+MAX_CLASSES = 30  # a confusion matrix shows all classes up to this number
+NUM_CHOSEN = 20  # with more classes, it shows this many: those with the most mistakes
+NUM_PAIRS = 6  # pairs shown with examples
+NUM_EXAMPLES = 8  # examples per pair
 NAME_CHARACTERS = 18
-ANSWER_CHARACTERS = 10  # beside an arrow and a probability
+ANSWER_CHARACTERS = 10  # of a class name beside an arrow and a probability
 DPI = 110
 
 Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C, H, W) in [0, 1]
@@ -29,16 +29,16 @@ Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C
 def draw_confusion(
     matrix: NDArray[np.int64], class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """A PNG of a confusion matrix: colours are shares of the actual class, numbers are images.
+    """Draw a confusion matrix. Colours are shares of the actual class, numbers count images.
 
-    Of more than 30 classes, it shows the 20 that take part in most mistakes.
+    If there are more than 30 classes, it shows the 20 classes involved in the most mistakes.
     """
     from matplotlib.figure import Figure
 
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     if len(matrix) > MAX_CLASSES:
         chosen = most_confused_classes(matrix, NUM_CHOSEN)
-        title += f"\nthe {NUM_CHOSEN} of {len(matrix)} classes in most mistakes"
+        title += f"\nthe {NUM_CHOSEN} of {len(matrix)} classes with the most mistakes"
         matrix, shares = matrix[np.ix_(chosen, chosen)], shares[np.ix_(chosen, chosen)]
         class_names = [class_names[label] for label in chosen]
     names = [shortened(name) for name in class_names]
@@ -64,12 +64,12 @@ def draw_confusion(
 def draw_most_confused(
     predictions: Predictions, pairs: Sequence[Pair], images: Images, title: str, path: Path
 ) -> None:
-    """A PNG with a row of examples for each of the worst pairs, the most confident mistakes first."""
+    """Draw a row of examples for each of the worst pairs, the most confident mistakes first."""
     from matplotlib.figure import Figure
 
     shown = pairs[:NUM_PAIRS]
     figure = Figure(figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI)
-    figure.set_layout_engine("none")  # whatever a notebook sets
+    figure.set_layout_engine("none")  # overrides the settings of a notebook
     grid = figure.add_gridspec(
         max(1, len(shown)), NUM_EXAMPLES + 2, wspace=0.08, hspace=0.08,
         left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
@@ -105,7 +105,7 @@ def draw_answers(
     title: str,
     path: Path,
 ) -> None:
-    """A PNG of some images; below each its actual class, and the predicted one with its probability."""
+    """Draw images with the actual class, the predicted class and its probability below each."""
     names = predictions.class_names
     answers = zip(
         predictions.labels[positions],
@@ -122,7 +122,7 @@ def draw_answers(
 
 
 def shortened(name: str) -> str:
-    """A class name that fits beside a picture."""
+    """A class name truncated to fit beside a picture."""
     return _cut(name, NAME_CHARACTERS)
 
 

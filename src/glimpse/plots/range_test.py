@@ -1,4 +1,4 @@
-"""The curve of a learning-rate range test: loss over the rate, and the rates that it suggests."""
+"""Draw the curve of a learning-rate range test, with the suggested rates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ def draw_range_test(
     suggested: Mapping[str, float],
     path: Path,
 ) -> None:
-    """Loss over the rate, from below the lowest loss to a little above the first."""
+    """Draw the loss over the learning rate, from below the lowest loss to just above the first."""
     from matplotlib.figure import Figure
 
     rates = rates[: len(losses)]
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=110)
     axis = figure.subplots()
-    axis.plot(rates, losses, ".", color="0.75", label="of each step")
+    axis.plot(rates, losses, ".", color="0.75", label="each step")
     axis.plot(rates, smoothed, color=COLOURS[0], label="smoothed")
     for (name, rate), colour in zip(suggested.items(), COLOURS[1:4], strict=True):
         loss = np.interp(math.log(rate), np.log(rates), smoothed)

@@ -1,4 +1,4 @@
-"""Pictures to files: figures of matplotlib, and pixels as they are."""
+"""Save matplotlib figures and raw pixels as PNGs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,1 +1,1 @@
-"""Reading run folders: what the `glimpse` command shows of them."""
+"""Read run folders for the `glimpse` command."""

@@ -1,13 +1,13 @@
-"""Two runs beside each other: the settings that differ, and the results.
+"""Compare two runs: the settings that differ, and the results.
 
-Reads the run folders alone; what needs the networks' predictions is not here.
+This file reads only the run folders. Comparisons that need predictions are in agreement.py.
 """
 
 from glimpse.runs.folder import PLACES, Run
 
 
 def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
-    """(key, first's value, second's): the choices of data and model, then every setting."""
+    """(key, first value, second value) rows: data and model first, then the settings."""
     sides = []
     for run in (first, second):
         named = {"data": run.data, "model": run.model}
@@ -18,7 +18,7 @@ def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
 
 
 def results(first: Run, second: Run) -> list[tuple[str, str, str, str]]:
-    """(what, first's, second's, second less first) of every metric and number of the summaries."""
+    """(name, first value, second value, second - first) rows of all metrics and summary numbers."""
     rows = [("status", first.status, second.status, "")]
     for name in dict.fromkeys([*first.metrics, *second.metrics]):
         rows.append(_row(name, first.metrics.get(name), second.metrics.get(name), ".4f"))

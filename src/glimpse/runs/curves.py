@@ -1,6 +1,7 @@
-"""Loss and accuracy over the epochs as inline SVG, drawn from metrics.csv without matplotlib.
+"""Draw loss and accuracy over the epochs as inline SVG, from metrics.csv and without matplotlib.
 
-Colours are of Okabe & Ito, "Color Universal Design" (2008); the splits differ in their dashes too.
+The colours are from Okabe & Ito, "Color Universal Design" (2008). The splits also differ in their
+dashes.
 """
 
 import html
@@ -10,8 +11,8 @@ from collections.abc import Mapping, Sequence
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
 NUM_TICKS = 5
-MAX_POINTS = 200  # of a line; longer ones are thinned
-DOTTED = 30  # lines of fewer points show them
+MAX_POINTS = 200  # points per line; longer lines are thinned
+DOTTED = 30  # lines with fewer points than this mark each point
 
 STYLE = """
 .chart { max-width: 30rem; width: 100% } .chart text { font-size: 12px; fill: currentColor }
@@ -26,7 +27,7 @@ Points = list[tuple[float, float]]
 
 
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
-    """Two charts, loss and accuracy, of both splits; empty where there are no epochs."""
+    """Charts of loss and accuracy for both splits; empty if there are no epochs."""
     charts = []
     for metric, title in (("loss", "loss"), ("acc", "accuracy")):
         lines = {
@@ -80,13 +81,13 @@ def _chart(title: str, lines: Mapping[str, Points]) -> str:
 
 
 def _thinned(line: Points) -> Points:
-    """At most about MAX_POINTS of them, the last one always."""
+    """At most about MAX_POINTS points of the line, always including the last one."""
     step = math.ceil(len(line) / MAX_POINTS)
     return [*line[:-1:step], line[-1]]
 
 
 def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, about NUM_TICKS of them."""
+    """About NUM_TICKS round numbers, from at or below `low` to at or above `high`."""
     span = high - low or abs(high) or 1.0
     unit = 10.0 ** math.floor(math.log10(span / NUM_TICKS))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor * NUM_TICKS >= span)
@@ -97,7 +98,7 @@ def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
 
 
 def _number(tick: float, ticks: Sequence[float]) -> str:
-    """With as many digits as tell the ticks apart."""
+    """Format a tick with enough digits to distinguish it from the others."""
     step = ticks[1] - ticks[0]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{tick:.{digits}f}" if digits < 5 else f"{tick:.2g}"

@@ -1,4 +1,4 @@
-"""How good a trained network is on a split: scores with intervals, and the files that hold them."""
+"""Evaluate a trained network on a split and write the scores, with their intervals, to files."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -20,12 +20,12 @@ def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> tuple[Scores,
     """Write scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv.
 
     Args:
-        trained: the network and its data.
-        split: one of its data's.
-        folder: to write to.
+        trained: The network and its data.
+        split: A split of its data.
+        folder: The folder to write to.
 
     Returns:
-        The scores, the number of images, and the majority accuracy.
+        The scores, the number of images, and the accuracy of the majority-class baseline.
     """
     found = trained.predict(split)
     scores, majority = score(found), trained.data.majority_accuracy(split)

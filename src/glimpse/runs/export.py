@@ -1,7 +1,8 @@
-"""A trained network as one file for other programs: bytes in, probabilities out.
+"""Export a trained network as one file for other programs: uint8 images in, probabilities out.
 
-Inside: scaling and normalisation, the network in fp32, softmax, and as metadata the class names and
-what the input must look like. Left out: cutting and resizing an image file to the input's size.
+The file contains scaling and normalisation, the network in fp32, softmax, and metadata: the class
+names and the format of the input. Left out: cropping and resizing an image file to the input's
+size.
 """
 
 import copy
@@ -23,13 +24,13 @@ from glimpse.runs.trained import TrainedRun
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 18
-NUM_CHECKED = 256  # validation images
-MAX_DIFFERENCE = 1e-3  # of a probability
-ABOUT = "glimpse.json"  # the metadata in a .pt2 file
+NUM_CHECKED = 256  # validation images that the export is checked on
+MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
+ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
 
 
 class Exported(nn.Module):
-    """(N, H, W, C) uint8 images to (N, K) float32 probabilities."""
+    """Map (N, H, W, C) uint8 images to (N, K) float32 probabilities."""
 
     def __init__(self, preprocess: Preprocess, network: nn.Module) -> None:
         super().__init__()
@@ -42,15 +43,15 @@ class Exported(nn.Module):
 
 
 def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]:
-    """Write the file, run it beside the original, and yield lines on both.
+    """Write the file, compare its outputs with the original's, and yield lines to print.
 
     Args:
-        trained: the network, and the data whose validation images it is checked on.
-        path: of the file.
+        trained: The network, and the data with the validation images for the comparison.
+        path: The file to write.
         target: "onnx" or "torch_export".
 
     Raises:
-        UserError: a package is missing, the network cannot be exported, or the file answers otherwise.
+        UserError: a package is missing, the network cannot be exported, or the outputs differ.
     """
     height, width = trained.stored_size
     channels = trained.spec.channels
@@ -60,7 +61,7 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
         "class_names": list(trained.spec.class_names),
         "input": f"images: (N, {height}, {width}, {channels}) uint8, "
         + ("grey" if channels == 1 else "RGB")
-        + "; of an image file the square in its middle, resized (bilinear)",
+        + "; crop an image file to its central square and resize it (bilinear)",
         "output": "probabilities: (N, K) float32 in the order of class_names",
         "run": trained.name,
         "epoch": trained.epoch,
@@ -86,14 +87,14 @@ def _checked(
     same = int((found.argmax(1) == original.argmax(1)).sum())
     as_trained = int((found.argmax(1) == trained.probabilities(images).argmax(1)).sum())
     yield (
-        f"{num_images} validation images: largest difference of a probability from the original's "
-        f"in fp32 {difference:.1e}, same class {same}; the run's own precision says the same of "
-        f"{as_trained}"
+        f"{num_images} validation images: largest difference in a probability from the original "
+        f"network in fp32: {difference:.1e}; same class as in fp32: {same}, as in the run's "
+        f"precision: {as_trained}"
     )
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
-            f"the exported network answers otherwise (a probability differs by {difference:.1e}, "
-            f"expected at most {MAX_DIFFERENCE}): nothing was written; try the other --to"
+            f"the exported network differs from the original (a probability by {difference:.1e}, "
+            f"expected at most {MAX_DIFFERENCE}), so nothing was written; try the other --to"
         )
 
 
@@ -103,14 +104,14 @@ def _write_onnx(
     try:
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401  # what torch's exporter writes with
+        import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         raise UserError(
             f"--to onnx needs the package {error.name}: type pip install onnx onnxscript onnxruntime"
         ) from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
         program = torch.onnx.export(
             module,
             (example,),
@@ -141,7 +142,7 @@ def _write_torch_export(
 ) -> Callable[[Tensor], Tensor]:
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
         program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
         text = json.dumps(about, ensure_ascii=False, indent=2)
         with path.open("wb") as file:

@@ -1,8 +1,8 @@
-"""A run folder as plain facts: how the run ended, its settings, epochs and pictures.
+"""Read a run folder: how the run ended, its settings, epochs and pictures.
 
-The only reader of what a run leaves behind that needs neither torch nor lightning; checkpoints are
-not opened. A folder is a run if it holds `.hydra` or `summary.json`; the folder of a sweep, which
-holds `multirun.yaml` and its jobs, is not.
+This reader needs neither torch nor lightning, and it does not open checkpoints. A folder is a run
+folder if it contains `.hydra` or `summary.json`. The folder of a sweep, which contains
+`multirun.yaml` and the sweep's jobs, is not.
 """
 
 import csv
@@ -21,34 +21,36 @@ import yaml
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 
-# A run without a summary counts as running if its training wrote anything in the last ten
-# minutes, or in the time of its three longest epochs; else as killed, with a question mark, since
-# a first epoch may take longer than that.
+# A run without a summary counts as running if its training has written anything within the last ten
+# minutes, or within three times its longest epoch. Otherwise its status is "killed?", with a
+# question mark, because a first epoch may take longer than that.
 QUIET_SECONDS = 600
 NUM_QUIET_EPOCHS = 3
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
-FINISHED, FAILED = "finished", "failed"  # of what summary.json says
+FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
 
-# environment.json is written when a run starts or is resumed, summary.json when it ends; this far
-# apart in the wrong order is a run that was resumed, nearer is a copied folder.
+# environment.json is written when a run starts or resumes, and summary.json when it ends. If
+# environment.json is newer by more than this, the run has been resumed. A smaller difference can
+# come from copying the folder.
 RESUMED_SECONDS = 5
 
-# Where a run lies and how it was started, not what it is.
+# Settings that say where a run is stored and how it was started, not what it computes.
 PLACES = ("name", "data_dir", "output_dir", "resume", "check")
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if available
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what it says.
+    """A run folder and its contents.
 
     Attributes:
+        folder: The run folder.
         status: finished, interrupted, failed; or running, killed?, unreadable.
-        summary: summary.json; what else is known where there is none.
-        settings: the composed configuration as one would type it, `optimizer.lr` → `0.001`; empty if
-            not recorded.
-        problem: one line on what went wrong, if anything did.
+        summary: The content of summary.json, or what is known without it.
+        settings: The composed configuration as it would be typed, `optimizer.lr` → `0.001`; empty
+            if it was not recorded.
+        problem: One line on what went wrong, if anything did.
     """
 
     folder: Path
@@ -67,7 +69,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the best checkpoint, both splits in evaluation mode."""
+        """The metrics of the best checkpoint, with all splits in evaluation mode."""
         found = self.summary.get("metrics")
         if not isinstance(found, dict):
             return {}
@@ -75,35 +77,37 @@ class Run:
 
     @property
     def reported(self) -> str:
-        """The split that measures the run."""
+        """The held-out split that measures the run: "test" if it was measured, otherwise "val"."""
         return "test" if "test/acc" in self.metrics else "val"
 
     @property
     def accuracy(self) -> float | None:
-        """On that split."""
+        """The accuracy on the `reported` split."""
         return self.metrics.get(f"{self.reported}/acc")
 
     def number(self, name: str) -> float | None:
-        """A number of the summary: parameters, seconds, majority_acc …"""
+        """A number from the summary, such as parameters, seconds or majority_acc."""
         return _numbers({name: self.summary.get(name)}).get(name)
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Every run in and below `root`, by folder.
+    """Every run in and below `root`, in the order of the folders.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: there is no such folder, or it contains no run.
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder")
     runs = [read_run(folder) for folder in _run_folders(root)]
     if not runs:
-        raise UserError(f"{root}: no runs in it; `python train.py` makes one")
+        raise UserError(
+            f"{root}: there are no runs in this folder; type python train.py to make one"
+        )
     return runs
 
 
 def one_run(folder: Path) -> Run:
-    """The run of a folder.
+    """Read the run in a folder.
 
     Raises:
         UserError: it is not a run folder.
@@ -130,7 +134,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """A folder that is a run, whatever state it is in."""
+    """Read a run folder, whatever its state."""
     environment = environment_of(folder)
     settings = _settings(folder, environment)
     if not (folder / "summary.json").exists() or _was_resumed_since(folder):
@@ -146,14 +150,14 @@ def read_run(folder: Path) -> Run:
 
 
 def _read(folder: Path, name: str) -> str:
-    """The text of a file of a run folder.
+    """The text of a file in a run folder.
 
     Raises:
-        OSError: it cannot be read, or is not a file of the folder itself.
+        OSError: the file cannot be read, or it is outside the folder.
     """
     path = folder / name
     if path.exists() and not is_own_file(folder, path):
-        raise OSError(f"{name} is no file of this folder")
+        raise OSError(f"{name} is not a file in this folder")
     return path.read_text(encoding="utf-8")
 
 
@@ -174,15 +178,16 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
     summary = _choices(folder) | {
         "seed": settings.get("seed"),
         "epochs": int(rows[-1]["epoch"]) if rows else 0,
-        # Of the training split an epoch's row has the running average, which is another quantity.
+        # Leave out the training split: an epoch's row holds its running average while the weights
+        # change, not a measurement of the final weights.
         "metrics": {name: value for name, value in best.items() if name.startswith("val/")},
     }
-    problem = "" if is_running else f"no summary, and nothing written for {_ago(quiet)}"
+    problem = "" if is_running else f"no summary.json, and nothing written for {_ago(quiet)}"
     return Run(folder, RUNNING if is_running else KILLED, summary, settings, problem)
 
 
 def _last_written(folder: Path) -> float:
-    """By the training: reports and pictures are made of a dead run too."""
+    """When training last wrote a file. Reports and pictures do not count."""
     written = (".hydra/*", "environment.json", "metrics.csv", "checkpoints/*", "tensorboard/*")
     paths = [path for pattern in written for path in folder.glob(pattern)]
     return max((path.stat().st_mtime for path in paths), default=0.0)
@@ -196,7 +201,7 @@ def _ago(seconds: float) -> str:
 
 
 def _choices(folder: Path) -> dict[str, Any]:
-    """Which `data` and `model` were chosen, where no summary says it."""
+    """The chosen `data` and `model` of a run without a summary."""
     try:
         recorded = _yaml(_read(folder, ".hydra/hydra.yaml"))
         choices = recorded["hydra"]["runtime"]["choices"]
@@ -206,7 +211,7 @@ def _choices(folder: Path) -> dict[str, Any]:
 
 
 def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
-    """The recorded configuration, and over it what was typed when the run was resumed."""
+    """The recorded configuration, updated with what was typed when the run was resumed."""
     try:
         text = _read(folder, ".hydra/config.yaml")
         settings: dict[str, str] = {}
@@ -222,7 +227,7 @@ def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
 
 
 def _blocks(text: str) -> list[str]:
-    """A block for each top key: the blocks of many runs are equal, and are parsed once."""
+    """Split YAML into a block per top-level key. Many runs share blocks, which are parsed once."""
     blocks: list[str] = []
     for line in text.splitlines(keepends=True):
         if line[0] in " -#\n" and blocks:
@@ -238,9 +243,9 @@ def _flat_block(block: str) -> dict[str, str]:
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """`{"optimizer": {"lr": 1}}` as `{"optimizer.lr": "1"}`; empty mappings are nothing."""
+    """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
     if not isinstance(node, dict):
-        raise ValueError(f"{node}: expected keys and values")
+        raise ValueError(f"{node}: expected a mapping")
     flat: dict[str, str] = {}
     for key, value in node.items():
         if isinstance(value, dict):
@@ -261,7 +266,7 @@ def _yaml(text: str) -> Any:
 
 
 def environment_of(folder: Path) -> dict[str, Any]:
-    """environment.json; empty if there is none that can be read."""
+    """The content of environment.json; empty if it cannot be read."""
     try:
         found = json.loads(_read(folder, "environment.json"))
     except (OSError, ValueError):
@@ -270,7 +275,7 @@ def environment_of(folder: Path) -> dict[str, Any]:
 
 
 def overrides_of(folder: Path) -> list[str]:
-    """What was typed for the run: a sweep's job has its own part, a resumed run both times'."""
+    """The overrides of a run: those of its own job in a sweep, and those typed at a resume."""
     try:
         recorded = _yaml(_read(folder, ".hydra/overrides.yaml")) or []
     except (OSError, ValueError, yaml.YAMLError):
@@ -280,7 +285,11 @@ def overrides_of(folder: Path) -> list[str]:
 
 
 def _typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
-    """`train.py` starts a resumed run as: recorded overrides, resume=, hydra's own, new overrides."""
+    """The overrides typed when the run was resumed.
+
+    `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
+    new overrides.
+    """
     command = [str(word) for word in environment.get("command") or []]
     at = [i for i, word in enumerate(command) if word.startswith("resume=")]
     later = command[at[-1] + 1 :] if at else []
@@ -292,7 +301,7 @@ def was_resumed(environment: Mapping[str, Any]) -> bool:
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv, each with the numbers that it has; those that are broken left out."""
+    """The rows of metrics.csv with the numbers that they contain, without broken rows."""
     try:
         lines = _read(folder, "metrics.csv").splitlines()
         rows = [_numbers(row) for row in csv.DictReader(lines)]
@@ -302,7 +311,7 @@ def epochs_of(folder: Path) -> list[dict[str, float]]:
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """What of a row or of a summary is a finite number."""
+    """The entries of a row or a summary that are finite numbers."""
     numbers = {}
     for name, found in row.items():
         try:
@@ -315,6 +324,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """figures/*.png, by name; links that lead out of the run folder are left out."""
+    """The run's figures/*.png, by name, without links that lead out of the run folder."""
     found = (folder / "figures").glob("[!.]*.png")
     return sorted(path for path in found if is_own_file(folder, path))

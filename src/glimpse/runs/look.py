@@ -1,4 +1,4 @@
-"""Pictures of one network and one image: first-layer kernels, every layer's output, Grad-CAM."""
+"""Draw one network and one image: first-layer kernels, each layer's output, and Grad-CAM."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +24,14 @@ def draw_look(
     position: int,
     class_name: str | None,
 ) -> Iterator[str]:
-    """Write the pictures; yields a line for each as it is written.
+    """Write the pictures, and yield the prediction and then a line for each picture.
 
     Args:
-        trained: the network.
-        folder: to write to.
-        image: a file; None takes a validation image.
-        position: which one.
-        class_name: whose Grad-CAM to draw; None: the predicted class's.
+        trained: The network.
+        folder: The folder to write to.
+        image: An image file; None means a validation image.
+        position: The position of the validation image in its split.
+        class_name: The class whose Grad-CAM to draw; None means the predicted class.
 
     Raises:
         UserError: there is no such image or class.
@@ -73,7 +73,8 @@ def _pixels(
     labels = trained.data.labels("val")
     if position >= len(labels):
         raise UserError(
-            f"--position {position}: expected less than {len(labels)} (validation images)"
+            f"--position {position}: expected less than {len(labels)}, the number of validation "
+            "images"
         )
     [pixels] = trained.data.stored_images("val", np.array([position]))
     actual = trained.spec.class_names[labels[position]]

@@ -1,9 +1,10 @@
-"""Self-contained HTML pages: one over all runs, and one of a single run.
+"""Self-contained HTML pages: one for all runs, and one for a single run.
 
-So that a thousand runs make a light page, curves are drawn for the NUM_CURVES best groups (a group's
-best run stands for it; what is running comes first), pictures are embedded for the NUM_PICTURED best
-of them, none above MAX_PICTURE_BYTES. The page of a single run has all its pictures. The script sorts
-the table when a column's name is clicked; everything can be read without it.
+To keep the page small even with a thousand runs, it draws curves only for the NUM_CURVES best
+groups, with running groups first. The best run of a group represents it. The NUM_PICTURED best of
+these groups also show pictures of at most MAX_PICTURE_BYTES each. The page of a single run shows
+all its pictures. A script sorts the table when a column name is clicked; the page is readable
+without it.
 """
 
 import base64
@@ -20,7 +21,7 @@ from glimpse.runs.story import tell
 NUM_CURVES = 40
 NUM_PICTURED = 5
 MAX_PICTURE_BYTES = 500_000
-SHOWN_STATUS = (FAILED, RUNNING, UNREADABLE)  # by colour or weight
+SHOWN_STATUS = (FAILED, RUNNING, UNREADABLE)  # highlighted by colour or weight
 
 STYLE = """
 :root { color-scheme: light dark; --faint: #ddd; --soft: #f4f4f4 }
@@ -52,7 +53,7 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 
 
 def over_all(groups: Sequence[report.Group], root: Path) -> str:
-    """The page over all runs: the table, what went wrong, curves and pictures of the best."""
+    """The page for all runs: the table, the problems, and curves and pictures of the best ones."""
     columns, rows = report.table(groups)
     notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))
     wrong = "".join(
@@ -67,14 +68,15 @@ def over_all(groups: Sequence[report.Group], root: Path) -> str:
         _details(member, root, has_pictures=member in pictured, is_open=i < NUM_PICTURED)
         for i, member in enumerate(best)
     )
-    said = f"Of each group, its best run by val/acc; {_first(len(best), len(groups))}."
+    said = f"Each group is shown by its best run by val/acc. {_first(len(best), len(groups))}"
     return _page(
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
         f"<div class=wide>{_table(columns, rows, sorts=True)}</div>"
         + (f"<h2>What went wrong</h2><ul>{wrong}</ul>" if wrong else "")
-        + f"<h2>Curves and pictures</h2><p class=note>{said} train is the running average while the "
-        f"weights change, val is in evaluation mode.</p>{details}<script>{SORT}</script>",
+        + f"<h2>Curves and pictures</h2><p class=note>{said} The train curve is a running average "
+        "while the weights change, and the val curve is measured in evaluation mode.</p>"
+        f"{details}<script>{SORT}</script>",
     )
 
 
@@ -84,19 +86,21 @@ def of_one(run: Run) -> str:
     facts = [[name, value] for name, value in story.facts]
     results = _table(story.results[0], story.results[1:]) if story.results else ""
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
-    pictures = "".join(_picture(path) for path in _not_curves(run)) or "<p>There are none.</p>"
+    pictures = (
+        "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
+    )
     settings = [[name, value] for name, value in run.settings.items()]
     shown = f"<span class={_status_class(run)}>{_safe(run.status)}</span>"
     return _page(
         f"{run.data} {run.model} {run.folder.name}",
         f"<h1>{_safe(run.model)} on {_safe(run.data)}: {shown}</h1><div class=wide>{_table([], facts)}</div>"
         f"<h2>Result</h2>{results}<p>{_safe(story.gap)}</p>"
-        "<p class=note>majority acc: always the most frequent class.</p>"
-        f"<h2>Curves</h2><p class=note>train is the running average while the weights change, val is "
-        f"in evaluation mode.</p><div class=charts>{charts}</div>"
+        "<p class=note>majority acc is the accuracy of the majority-class baseline.</p>"
+        "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
+        f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
         f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(story.commands))}</pre>"
-        f"<details><summary>Every setting</summary>{_table([], settings)}</details>",
+        f"<details><summary>All settings</summary>{_table([], settings)}</details>",
     )
 
 
@@ -126,7 +130,7 @@ def _cell(text: str, kind: str, *, tag: str = "td") -> str:
 
 
 def _kind(text: str) -> str:
-    """How a cell of a column is set."""
+    """The CSS class of a cell."""
     if text[:1].isdigit() or text[:2] in ("+0", "-0"):
         return "number"
     if text in SHOWN_STATUS:
@@ -151,7 +155,7 @@ def _details(member: report.Group, root: Path, *, has_pictures: bool, is_open: b
 
 
 def _not_curves(run: Run) -> list[Path]:
-    """The run's pictures but for its curves, which the page draws itself."""
+    """The run's pictures without its curves, which the page draws itself."""
     return [path for path in pictures_of(run.folder) if path.name != "curves.png"]
 
 
@@ -166,10 +170,10 @@ def _picture(path: Path) -> str:
 
 def _first(num_shown: int, num_groups: int) -> str:
     if num_shown == num_groups:
-        return f"pictures of the {NUM_PICTURED} best"
+        return f"The {NUM_PICTURED} best groups also show pictures."
     return (
-        f"the best {num_shown} of {num_groups:,} groups (what is running first), and pictures of the "
-        f"{NUM_PICTURED} best. `glimpse report RUN` makes a page of any run"
+        f"These are the best {num_shown} of {num_groups:,} groups, with running ones first; the "
+        f"{NUM_PICTURED} best also show pictures. For a page of any run, type glimpse report RUN."
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers of a trained network on any image files."""
+"""Predict the classes of image files with a trained network."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """The likeliest classes of an image with their probabilities, or why it cannot be read."""
+    """The most likely classes of an image with their probabilities, or why it cannot be read."""
 
     path: Path
     top: tuple[tuple[str, float], ...] = ()
@@ -24,10 +24,10 @@ class Answer:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and all files in folders, at any depth, whose name ends as images do.
+    """The given files, and all files with an image suffix in the given folders, at any depth.
 
     Raises:
-        UserError: a path is not there, or a folder holds no image.
+        UserError: a path does not exist, or a folder contains no image.
     """
     endings = Image.registered_extensions()
     found: list[Path] = []
@@ -45,12 +45,12 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> Iterator[Answer]:
-    """An answer for each file, in order.
+    """Yield an answer for each file, in order.
 
     Args:
-        trained: the network.
-        files: images of any size.
-        top: how many classes.
+        trained: The network.
+        files: Image files of any size.
+        top: The number of classes.
     """
     for start in range(0, len(files), BATCH_SIZE):
         pixels, errors = {}, {}

@@ -1,8 +1,8 @@
-"""The table over runs: a row for each group of runs that differ in their seed alone.
+"""The table of runs, with a row for each group of runs that differ only in their seed.
 
-What runs differ in is taken from their composed configurations, so an experiment and the same keys
-typed by hand fall together. Beside each result stand two baselines: the majority class, and the
-simplest model on the same images. The page is page.py's.
+Differences are taken from the composed configurations, so an experiment and the same keys typed by
+hand form one group. Each result is compared with two baselines: the majority class, and the
+simplest model on the same images. page.py makes the HTML page.
 """
 
 import csv
@@ -19,7 +19,7 @@ from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
 
 NOT_SETTINGS = ("seed", *PLACES)
 
-# What of `data.` leaves the same images in each split.
+# Keys of `data` that do not change which images are in which split.
 NOT_SPLITS = {
     f"data.{key}"
     for key in (
@@ -33,7 +33,7 @@ TARGET = "_target_"
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (None for a single run) of one quantity."""
+    """The mean and the sample standard deviation (None for a single run) of one quantity."""
 
     mean: float
     std: float | None
@@ -46,11 +46,13 @@ class Statistic:
 
 @dataclass(eq=False)
 class Group:
-    """Runs that are equal in all but their seed, and ended alike.
+    """Runs with the same settings and status that differ only in their seed.
 
     Attributes:
-        differs: the settings in which other runs of the same data and model differ.
-        simplest: the group it is measured against; itself where it is the simplest.
+        runs: The runs of the group.
+        settings: The settings that the runs share.
+        differs: The settings that vary among the runs of the same data and model.
+        simplest: The group to compare with; the group itself if it is the simplest.
     """
 
     runs: list[Run]
@@ -72,20 +74,20 @@ class Group:
 
     @property
     def label(self) -> str:
-        """What differs, as one would type it."""
+        """The differing settings as they would be typed."""
         if not self.runs[0].settings:
             return "(settings not recorded)"
         return " ".join(f"{key}={value}" for key, value in self.differs.items())
 
     @cached_property
     def accuracy(self) -> float | None:
-        """The mean on the split that measures."""
+        """The mean accuracy on the reported split."""
         found = self.metric(f"{self.runs[0].reported}/acc")
         return found.mean if found else None
 
     @cached_property
     def rank(self) -> float:
-        """The mean of val/acc, by which groups are ordered, as checkpoints are chosen."""
+        """The mean of val/acc. It orders the groups, as it also selects the best checkpoint."""
         found = self.metric("val/acc")
         return found.mean if found else -1.0
 
@@ -103,7 +105,7 @@ class Group:
         return _statistic(run.metrics.get(name) for run in self.runs)
 
     def number(self, name: str) -> float | None:
-        """The mean of a number of the summaries."""
+        """The mean of a number in the summaries."""
         found = _statistic(run.number(name) for run in self.runs)
         return found.mean if found else None
 
@@ -113,17 +115,17 @@ def _statistic(found: Iterable[float | None]) -> Statistic | None:
     if not values:
         return None
     mean, num = fmean(values), len(values)
-    # statistics.stdev computes with fractions: exact, and too slow for a thousand runs.
+    # statistics.stdev is exact because it uses fractions, but too slow for a thousand runs.
     std = sqrt(sum((v - mean) ** 2 for v in values) / (num - 1)) if num > 1 else None
     return Statistic(mean, std, num)
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """By data, the best val/acc first."""
+    """Group the runs. Sort the groups by data, then with the best val/acc first."""
     found: dict[tuple[Any, ...], Group] = {}
     for run in runs:
         settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
-        # Runs whose settings nobody knows are not averaged.
+        # Runs with unknown settings are not averaged.
         same = tuple(sorted(settings.items())) or (str(run.folder),)
         key = (run.data, run.model, run.status, run.reported, same)
         found.setdefault(key, Group([], settings)).runs.append(run)
@@ -145,14 +147,14 @@ def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
 
 
 def _images(member: Group) -> tuple[Any, ...]:
-    """Equal for groups that train on and are measured on the same images."""
+    """A key that is equal for groups with the same training and evaluation images."""
     own = {k: v for k, v in member.settings.items() if k.startswith("data.")}
     kept = sorted((k, v) for k, v in own.items() if k not in NOT_SPLITS)
     return (member.data, member.runs[0].reported, *kept)
 
 
 def _set_simplest(rivals: Sequence[Group]) -> None:
-    """The finished group with the fewest parameters; of several, the best."""
+    """Set the rivals' `simplest`: the finished group with the fewest parameters, best first."""
     sized = [
         (parameters, -g.rank, i)
         for i, g in enumerate(rivals)
@@ -164,10 +166,10 @@ def _set_simplest(rivals: Sequence[Group]) -> None:
 
 
 def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys in which settings differ.
+    """The keys with differing values.
 
-    Below a `_target_` that differs, arguments are compared among equal targets only: what Adam
-    takes and SGD does not is said by `optimizer=Adam`.
+    If a `_target_` differs, its arguments are compared only among equal targets. For example,
+    `optimizer=Adam` already implies the arguments that Adam has and SGD does not.
     """
     keys = sorted({key for settings in all_settings for key in settings})
     differing = []
@@ -187,7 +189,7 @@ def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _named(settings: Mapping[str, str]) -> dict[str, str]:
-    """`optimizer._target_=torch.optim.Adam` as `optimizer=Adam`."""
+    """Shorten `optimizer._target_=torch.optim.Adam` to `optimizer=Adam`."""
     return {
         key.removesuffix(f".{TARGET}"): value.rpartition(".")[2] if key.endswith(TARGET) else value
         for key, value in settings.items()
@@ -195,9 +197,9 @@ def _named(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for people; a column that says nothing is left out."""
+    """The columns and rows to display, without columns that carry no information."""
     cells = [_cells(member) for member in groups]
-    silent = {"", FINISHED, "simplest"}  # the heading says these
+    silent = {"", FINISHED, "simplest"}  # the heading already gives this information
     columns = [name for name in cells[0] if not {row[name] for row in cells} <= silent]
     return columns, [[row[name] for name in columns] for row in cells]
 
@@ -229,16 +231,16 @@ def _cells(member: Group) -> dict[str, str]:
     }  # fmt: skip
 
 
-# The first to go where a terminal is too narrow.
+# The columns to drop, in this order, if a terminal is too narrow.
 LEAST_WANTED = ("img/s", "seconds", "epochs", "parameters", "majority", "train/acc")
-FOLDED = "what differs"  # may take several lines, of about so many letters
-FOLDED_WIDTH = 30
+FOLDED = "what differs"  # this column may wrap over several lines
+FOLDED_WIDTH = 30  # characters per wrapped line
 
 
 def fitted(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int
 ) -> tuple[list[str], list[list[str]], list[str]]:
-    """The columns that fit in a terminal of `width` letters, their rows, and what was left out."""
+    """The columns that fit a terminal of `width` characters, their rows, and the hidden columns."""
     widths = {
         name: max(len(name), *(len(row[i]) for row in rows)) for i, name in enumerate(columns)
     }
@@ -253,18 +255,18 @@ def fitted(
 
 
 def heading(groups: Sequence[Group]) -> list[str]:
-    """What the table says and how to read it, in sentences."""
+    """Sentences that summarise the table and explain how to read it."""
     runs = [run for member in groups for run in member.runs]
     ended = Counter(run.status for run in runs)
     counts = ", ".join(f"{num:,} {status}" for status, num in ended.most_common())
     lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(groups), 'group')}."]
     if any(len(member.runs) > 1 for member in groups):
         lines.append(
-            "Runs that differ in the seed alone are one row: mean ± sample standard deviation."
+            "Runs that differ only in the seed share a row: mean ± sample standard deviation."
         )
     lines.append(
-        "Accuracies are the best checkpoint's by val/acc, all splits in evaluation mode. "
-        "majority: always the most frequent class."
+        "Accuracies are those of the best checkpoint by val/acc, with all splits in evaluation mode. "
+        "majority is the accuracy of the majority-class baseline."
     )
     simplest = {
         member.simplest.data: member.simplest.model
@@ -274,11 +276,11 @@ def heading(groups: Sequence[Group]) -> list[str]:
     if simplest:
         named = ", ".join(f"{model} on {data}" for data, model in simplest.items())
         lines.append(
-            "vs simplest: accuracy on the test set (on val where there is none) less that of the "
-            f"model with the fewest parameters on the same images ({named})."
+            "vs simplest is the accuracy on the test set, or else on the validation set, minus that "
+            f"of the model with the fewest parameters on the same images ({named})."
         )
     if KILLED in ended:
-        lines.append(f"{KILLED} has no summary and has not written for a while.")
+        lines.append(f"A {KILLED} run has no summary.json and has not written for a while.")
     return lines
 
 
@@ -287,13 +289,13 @@ def _counted(num: int, what: str) -> str:
 
 
 def problems(groups: Sequence[Group]) -> list[tuple[Run, str]]:
-    """The runs in which something went wrong, and what."""
+    """The runs with a problem, each with a description of it."""
     runs = [run for member in groups for run in member.runs]
     return [(run, f"{run.status}: {run.problem}") for run in runs if run.problem]
 
 
 def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table as Markdown."""
 
     def line(cells: Iterable[str]) -> str:
         escaped = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
@@ -303,7 +305,7 @@ def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """A row for each group, unrounded; a column for each setting that differs somewhere."""
+    """CSV with an unrounded row per group, and a column for each setting that differs anywhere."""
     names = sorted({name for g in groups for run in g.runs for name in run.metrics})
     keys = sorted({key for member in groups for key in member.differs})
     rows = []

@@ -1,5 +1,8 @@
-"""How a network's accuracy falls as its images are moved: a fully connected one has learned places, a
-convnet shapes (Stevens, Antiga & Viehmann, Deep Learning with PyTorch, ch. 7)."""
+"""Measure how a network's accuracy falls when its images are shifted.
+
+A fully connected network learns positions, whereas a convnet learns shapes (Stevens, Antiga &
+Viehmann, Deep Learning with PyTorch, ch. 7).
+"""
 
 from collections.abc import Sequence
 
@@ -19,16 +22,19 @@ DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 def accuracy_by_shift(
     run: TrainedRun, split: str, *, distances: Sequence[int], max_images: int, seed: int = 0
 ) -> list[float]:
-    """Accuracy for each distance in pixels of the network's input, the mean over four directions.
+    """The accuracy for each shift distance, as the mean over four directions.
 
-    The edge's pixels fill what the image leaves behind, so that no new edge appears.
+    The pixels at the edge are repeated to fill the gap, so that no new edge appears.
 
     Args:
-        run: whose network and data.
-        split: of the data.
-        distances: in pixels; 0 leaves the images alone.
-        max_images: so many of the split are drawn, where it has more.
-        seed: of this draw.
+        run: The run with the network and its data.
+        split: A split of the data.
+        distances: The distances in pixels of the network's input; 0 leaves the images unchanged.
+        max_images: The number of images to draw from the split, if it has more.
+        seed: The seed of this draw.
+
+    Returns:
+        The accuracies in [0, 1], one per distance.
     """
     data = run.data
     labels = torch.from_numpy(data.labels(split))
@@ -47,7 +53,7 @@ def accuracy_by_shift(
 
 
 def shifted(images: Tensor, down: int, across: int) -> Tensor:
-    """(B, C, H, W) images moved by whole pixels, down and to the right; edges repeat."""
+    """Shift (B, C, H, W) images by whole pixels, down and to the right, with repeated edges."""
     height, width = images.shape[-2:]
     reach_down, reach_across = abs(down), abs(across)
     padded = F.pad(images, (reach_across, reach_across, reach_down, reach_down), mode="replicate")

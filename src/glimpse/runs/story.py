@@ -1,6 +1,6 @@
-"""One run in facts: what was run, what came out, whether it overfits, how to repeat it.
+"""Describe one run: what was run, the results, whether it overfits, and how to repeat it.
 
-The same facts stand in the terminal and on the run's page. What differs between runs is report.py's.
+The terminal and the run's page show the same facts. Comparisons between runs are in report.py.
 """
 
 import shlex
@@ -15,13 +15,13 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Story:
-    """What a run says, in the order in which one asks.
+    """The description of a run.
 
     Attributes:
-        facts: (what, value).
-        results: the metrics' columns, then a row for each split.
-        gap: a sentence on overfitting.
-        commands: shell lines that repeat the run, or go on with it.
+        facts: (what, value) pairs.
+        results: The column names, then a row for each split; empty if nothing was measured.
+        gap: A sentence on overfitting.
+        commands: Shell commands that repeat or resume the run.
     """
 
     facts: list[tuple[str, str]]
@@ -31,7 +31,7 @@ class Story:
 
 
 def tell(run: Run) -> Story:
-    """The story of a run, from its folder."""
+    """Describe a run from the contents of its folder."""
     environment = environment_of(run.folder)
     overrides = overrides_of(run.folder)
     facts = [
@@ -43,7 +43,7 @@ def tell(run: Run) -> Story:
         ("seed", str(run.summary.get("seed", ""))),
         ("epochs", _epochs(run)),
         ("took", _seconds(run)),
-        ("images a second", _counted(run, "images_per_second")),
+        ("images per second", _counted(run, "images_per_second")),
         *((name, f"{found:g}") for name, found in run.metrics.items() if not _is_of_a_split(name)),
         *_surroundings(environment),
         ("folder", str(run.folder)),
@@ -101,7 +101,7 @@ def _is_of_a_split(metric: str) -> bool:
 
 
 def _results(run: Run) -> list[list[str]]:
-    """A header and a row for each split that was measured."""
+    """A header, and a row for each split that was measured; empty if there is none."""
     kinds = list(dict.fromkeys(n.partition("/")[2] for n in run.metrics if _is_of_a_split(n)))
     majority = run.number("majority_acc")
     rows = []
@@ -117,9 +117,9 @@ def _gap(run: Run) -> str:
     train, held_out = run.metrics.get("train/acc"), run.accuracy
     if train is None or held_out is None:
         missing = "train/acc" if train is None else "val/acc or test/acc"
-        return f"overfitting gap: unknown, the summary has no {missing} (measured when a run ends)"
+        return f"overfitting gap: unknown without {missing}, which is measured when a run ends"
     return (
-        f"overfitting gap: {train - held_out:+.4f} (train/acc {train:.4f} less {run.reported}/acc "
+        f"overfitting gap: {train - held_out:+.4f} (train/acc {train:.4f} - {run.reported}/acc "
         f"{held_out:.4f}, both in evaluation mode with the best weights)"
     )
 
@@ -130,12 +130,12 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         note = "   # it had uncommitted changes, which are not recorded" if git["dirty"] else ""
         lines.append(f"git checkout {git['commit']}{note}")
     note = (
-        "   # was stopped and resumed; this goes through at once"
+        "   # the run was stopped and resumed; this repeats it in one go"
         if was_resumed(environment)
         else ""
     )
     lines.append(shlex.join(["python", "train.py", *overrides]) + note)
     if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
         goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
-        lines.append(f"{goes_on}   # goes on where it stopped")
+        lines.append(f"{goes_on}   # resumes the run where it stopped")
     return lines

@@ -1,7 +1,7 @@
-"""A trained network from a run folder or a checkpoint alone: its weights, its images, its data.
+"""Load a trained network, with its data and preprocessing, from a run folder or a checkpoint.
 
-The network answers as it did in its run: same precision, same memory layout, same preprocessing.
-Nothing in a checkpoint is executed.
+The network makes the same predictions as in its run, because it uses the same precision, memory
+layout and preprocessing. Nothing in a checkpoint is executed.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # where datasets were
 
 
 class TrainedRun:
-    """A network in evaluation mode on the device of its run's configuration, or of `overrides`.
+    """A network in evaluation mode, on the device that its configuration or `overrides` selects.
 
     Args:
-        path: a run folder, whose best checkpoint is taken (the last one where there is no best), or
-            a checkpoint.
-        overrides: `key=value` in place of the run's own, such as `data_dir=/data`.
+        path: A checkpoint, or a run folder. The folder's best checkpoint is loaded, or its last one
+            if there is no best.
+        overrides: `key=value` settings that replace the run's own, such as `data_dir=/data`.
 
     Raises:
         UserError: there is no checkpoint, it is damaged, or it does not fit.
@@ -70,14 +70,14 @@ class TrainedRun:
 
     @property
     def folder(self) -> Path:
-        """The run's; of a checkpoint that lies elsewhere, a folder named like it."""
+        """The run folder. For a checkpoint elsewhere, a folder named like the checkpoint."""
         if self.checkpoint.parent.name == "checkpoints":
             return self.checkpoint.parent.parent
         return self.checkpoint.with_suffix("")
 
     @property
     def name(self) -> str:
-        """What tells the run from others: the last two parts of its folder's path."""
+        """The name of the run: the last two parts of its folder's path."""
         return "/".join(self.folder.resolve().parts[-2:])
 
     @property
@@ -85,25 +85,26 @@ class TrainedRun:
         """The run's dataset, with the run's splits.
 
         Raises:
-            UserError: the dataset is not there, or is another one.
+            UserError: the dataset cannot be found, or has different classes.
         """
         if self._data is None:
             data = build_data(self.config)
             if data.spec.class_names != self.spec.class_names:
                 raise UserError(
                     f"{self.name} was trained on {self.spec.num_classes} classes "
-                    f"({_some(self.spec.class_names)}), the data here has {data.spec.num_classes} "
-                    f"({_some(data.spec.class_names)}): type --set data_dir=<where its data lies>"
+                    f"({_some(self.spec.class_names)}), but the data here has "
+                    f"{data.spec.num_classes} ({_some(data.spec.class_names)}): "
+                    "type --set data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
-                print(f"note: the data is not, or not split as, what {self.name} was trained on")
-            data.see_as(self.spec)  # by the checkpoint's statistics, whatever this data's are
+                print(f"note: the data or its splits differ from what {self.name} was trained on")
+            data.see_as(self.spec)  # normalises with the checkpoint's statistics, not this data's
             data.batches.lay_out(self.memory_format)
             self._data = data
         return self._data
 
     def require_split(self, split: str | None, *, default: str) -> str:
-        """The split to look at: as asked, or `default`, or where there is no test set "val".
+        """Return `split` if given, otherwise `default` if the data has it, otherwise "val".
 
         Raises:
             UserError: the data has no such split.
@@ -111,40 +112,43 @@ class TrainedRun:
         chosen = split or (default if default in self.data.splits else "val")
         if chosen not in self.data.splits:
             raise UserError(
-                f"--split {chosen}: this data has {', '.join(sorted(self.data.splits))}"
+                f"--split {chosen}: expected one of {', '.join(sorted(self.data.splits))}"
             )
         return chosen
 
     def predict(self, split: str) -> Predictions:
-        """Its answers on every image of a split."""
+        """Predict every image of a split."""
         return predict(self.network, self.data, split, device=self.device, shows_progress=True)
 
     def read_image(self, path: Path) -> NDArray[Any]:
-        """Any image file as the run's data holds its own: (H, W, C) uint8, the square in its middle.
+        """Read any image file in the format of the run's stored images.
+
+        Returns:
+            (H, W, C) uint8, the central square of the image, resized.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the file cannot be read.
         """
-        return decode(path, self._format).copy()  # of a PNG it may not be writable, as torch wants
+        return decode(path, self._format).copy()  # torch needs it writable; a PNG's may not be
 
     def to_network(self, images: Tensor) -> Tensor:
-        """(B, H, W, C) uint8 to what the network sees, on its device: (B, C, H, W) float32."""
+        """Preprocess (B, H, W, C) uint8 images to (B, C, H, W) float32 on the network's device."""
         channels_first = images.to(self.device).permute(0, 3, 1, 2)
         seen: Tensor = self._preprocess.to(self.device)(channels_first)
         return seen.contiguous(memory_format=self.memory_format)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """(B, H, W, C) uint8 to (B, K) probabilities on the CPU."""
+        """Map (B, H, W, C) uint8 images to (B, K) probabilities on the CPU."""
         logits: Tensor = self.network(self.to_network(images))
         return torch.softmax(logits.float(), 1).cpu()
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a run folder, or a path to one, means.
+    """The checkpoint for a path, which may be a run folder or the checkpoint itself.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no checkpoint.
     """
     if path.is_file():
         return path
@@ -157,13 +161,13 @@ def find_checkpoint(path: Path) -> Path:
             return checkpoint
     hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
     if (path / ".hydra").is_dir():
-        hint = "the run has saved none yet"
-    raise UserError(f"{path} holds no checkpoints/best.ckpt or last.ckpt: {hint}")
+        hint = "the run has not saved a checkpoint yet"
+    raise UserError(f"{path} contains no checkpoints/best.ckpt or last.ckpt: {hint}")
 
 
 def _load(path: Path) -> dict[str, Any]:
     if not is_intact(path):
-        raise UserError(f"{path} is not a checkpoint, or is damaged")
+        raise UserError(f"{path} is not a checkpoint, or it is damaged")
     saved = AtomicCheckpointIO().load_checkpoint(path)
     if "glimpse" not in saved:
         raise UserError(f"{path} is not a checkpoint of `python train.py`")
@@ -171,10 +175,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
-    """A checkpoint's configuration, which was resolved when it was saved, without what would download.
+    """A checkpoint's configuration, without the keys that download files.
+
+    The configuration was resolved when the checkpoint was saved.
 
     Raises:
-        UserError: it holds an interpolation, which could read this machine's variables.
+        UserError: it contains an interpolation, which could read this machine's environment.
     """
     for name in NOT_FROM_A_RECORD:
         group, _, key = name.partition(".")
@@ -184,7 +190,9 @@ def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
         config["data"]["_target_"] = target.replace(FORMER_SETS, SETS, 1)
     created = OmegaConf.create(config)
     if any(value == NOT_KNOWN_YET for _, value in leaves(created)):
-        raise UserError(f"{path}: its configuration holds an interpolation, which is refused")
+        raise UserError(
+            f"{path}: its configuration contains an interpolation, which is not allowed"
+        )
     return created
 
 
