@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, slow
 from makers import make_image_folder, save_image
 
 SERVER = """
@@ -166,7 +166,7 @@ def bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "part"), [(truncated, "train"), (web_page, "val"), (bomb, "train")]
+    ("damage", "part"), [(truncated, "train"), (web_page, "val"), slow(bomb, "train")]
 )
 def test_an_image_that_cannot_be_read(
     train: Command, photos: Path, damage: Callable[[Path], None], part: str

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from conftest import Execute, choices, composed
+from conftest import Execute, choices, composed, slow
 from glimpse import lr_find
 from glimpse.assembly import build_classifier, build_data
 from glimpse.config.build import build
@@ -100,7 +100,9 @@ def test_a_run_leaves_curve_picture_and_command(
     assert not (folder / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("optimizer", choices("optimizer"))
+@pytest.mark.parametrize(
+    "optimizer", [o if o in ("adam", "muon") else slow(o) for o in choices("optimizer")]
+)
 def test_the_suggested_rate_trains(execute: Execute, tmp_path: Path, optimizer: str) -> None:
     options = (*TINY, f"optimizer={optimizer}", "data.num_train=240", "data.normalize=dataset")
     rate = read_suggestions(execute(*options))["lr_find/valley"]

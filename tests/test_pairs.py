@@ -5,9 +5,9 @@ What a pair can break by itself is the shape of the images: a model meets a data
 shape, where the pairs with a refusal are; the rest of the product is slow.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,13 +26,14 @@ SMALL_MODEL = "small_convnet"
 SHAPES = ("digits", "cifar10", "tiny_imagenet")
 
 
-def pairs() -> Iterator[Any]:
-    for model in choices("model"):
-        for data in choices("data"):
-            is_one_of_its_kind = (
-                model == SMALL_MODEL or data in SHAPES or (data, model) in TOO_LARGE_FOR
-            )
-            yield (data, model) if is_one_of_its_kind else slow(data, model)
+def is_one_of_its_kind(data: str, model: str) -> bool:
+    return model == SMALL_MODEL or data in SHAPES or (data, model) in TOO_LARGE_FOR
+
+
+PAIRS = [
+    pair if is_one_of_its_kind(*pair) else slow(*pair)
+    for pair in itertools.product(choices("data"), choices("model"))
+]
 
 
 def test_every_dataset_is_made_here() -> None:
@@ -56,7 +57,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.mark.usefixtures("published_weights", "any_checksum")
 @pytest.mark.parametrize("trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize(("data", "model"), pairs())
+@pytest.mark.parametrize(("data", "model"), PAIRS)
 def test_a_step(
     execute: Execute, data_dir: Callable[[str], Path], data: str, model: str, trainer: str
 ) -> None:

@@ -50,23 +50,27 @@ def test_the_entry_point_is_short_and_light() -> None:
     assert not re.search(r"import (torch|lightning)", source)
 
 
-def test_the_makefile_has_its_targets() -> None:
-    targets = re.findall(r"^([a-z]+):.*## ", (REPOSITORY / "Makefile").read_text(), re.M)
-    assert set(targets) == {
-        "help",
-        "setup",
-        "train",
-        "test",
-        "lint",
-        "format",
-        "typecheck",
-        "docs",
-        "bench",
-        "notebooks",
-        "tensorboard",
-        "report",
-        "clean",
-    }
+def test_make_alone_lists_every_target() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.+)$", makefile, re.M)
+    assert set(phony.split()) == set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+    listed = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert re.findall(r"^  make (\S+) +\S", listed.stdout, re.M) == phony.split()
+
+
+def test_continuous_integration_runs_every_test_once() -> None:
+    """By the README's command and the rest of it."""
+    called = re.findall(r"^make ([a-z-]+)$", (REPOSITORY / ".ci" / "run").read_text(), re.M)
+    commands = [
+        subprocess.run(
+            ["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True
+        ).stdout
+        for target in called
+    ]
+    markers = [
+        found for text in commands for found in re.findall(r"-m pytest .*-m (.+)$", text, re.M)
+    ]
+    assert markers == ["'not slow'", "slow"]
 
 
 def test_hooks_and_checks_use_the_tools_of_the_environment() -> None:
@@ -86,7 +90,7 @@ def test_pages_name_what_there_is(page: Path) -> None:
         r"\b(data|model|optimizer|scheduler|loss|augment|trainer|experiment)=([a-z]\w+)", text
     ):
         assert choice in choices(group), f"{group}={choice}"
-    for target in re.findall(r"`make ([a-z]+)`", text):
+    for target in re.findall(r"`make ([a-z-]+)`", text):
         assert f"\n{target}:" in (REPOSITORY / "Makefile").read_text()
     for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         assert f"def {test}(" in (REPOSITORY / file).read_text(), f"{file}::{test}"

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from conftest import Execute
+from conftest import Execute, slow
 from glimpse.classifier import ImageClassifier
 from glimpse.insight.predictions import Predictions
 from glimpse.insight.scores import score
@@ -91,8 +91,15 @@ class Coarse(Linear):
         return (super().forward(images) * 2).round()
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
-@pytest.mark.parametrize("network", [Constant, Doubled, Coarse, Linear])
+@pytest.mark.parametrize(
+    ("network", "precision"),
+    [
+        case if network is Coarse or precision == "bf16-mixed" else slow(*case)
+        for network in (Constant, Doubled, Coarse, Linear)
+        for precision in ("32-true", "bf16-mixed", "bf16-true", "64-true")
+        for case in [(network, precision)]
+    ],
+)
 def test_evaluation_finds_the_scores_of_the_run(
     execute: Execute, monkeypatch: pytest.MonkeyPatch, network: type[Linear], precision: str
 ) -> None:

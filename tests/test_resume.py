@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from conftest import Execute, choices
+from conftest import Execute, choices, composed, slow
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.config.explain import CrashError
 from glimpse.counting import Counts
 from glimpse.errors import Interrupted, UserError
+from glimpse.run import run
 from makers import MAKERS
 
 SMALL = (
@@ -74,9 +76,9 @@ def check_stopped_equals_unbroken(
     [
         ("trainer.val_check_interval=0.5", ("on_validation_batch_end", 1, 0)),
         ("trainer.accumulate_grad_batches=2", ("on_train_batch_end", 1, 2)),
-        ("trainer.limit_train_batches=5", ("on_train_batch_end", 1, 2)),
+        slow("trainer.limit_train_batches=5", ("on_train_batch_end", 1, 2)),
         ("optimizer=muon", ("on_train_batch_end", 1, 2)),
-        ("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
+        slow("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
     ],
 )
@@ -90,16 +92,28 @@ def test_stopped_and_resumed_with_other_loops(
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, option), where)
 
 
-@pytest.mark.parametrize("scheduler", ["onecycle", "plateau", "step"])
+# A schedule that steps every batch is stopped everywhere; one that steps every epoch, where an epoch ends;
+# one that waits for the validation, in it.
+REPRESENTATIVES = {
+    ("step", "on_train_batch_end", 1, 6),
+    ("plateau", "on_validation_batch_end", 1, 1),
+}
+
+
 @pytest.mark.parametrize(
-    ("hook", "epoch", "batch"),
+    ("scheduler", "hook", "epoch", "batch"),
     [
-        ("on_train_batch_end", 1, 2),
-        ("on_train_batch_end", 0, 0),
-        ("on_train_batch_end", 1, 5),
-        ("on_train_batch_end", 1, 6),  # the last of the epoch
-        ("on_validation_batch_end", 1, 1),
-        ("on_validation_batch_end", 2, 2),  # the last of the run
+        case if scheduler == "onecycle" or case in REPRESENTATIVES else slow(*case)
+        for scheduler in ("onecycle", "plateau", "step")
+        for where in (
+            ("on_train_batch_end", 1, 2),
+            ("on_train_batch_end", 0, 0),
+            ("on_train_batch_end", 1, 5),
+            ("on_train_batch_end", 1, 6),  # the last of the epoch
+            ("on_validation_batch_end", 1, 1),
+            ("on_validation_batch_end", 2, 2),  # the last of the run
+        )
+        for case in [(scheduler, *where)]
     ],
 )
 def test_stopped_and_resumed_equals_unbroken(
@@ -115,8 +129,15 @@ def test_stopped_and_resumed_equals_unbroken(
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, (hook, epoch, batch))
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_end"])
-@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize(
+    ("hook", "epoch"),
+    [
+        ("on_train_batch_end", 1),
+        ("on_validation_batch_end", 0),
+        slow("on_train_batch_end", 0),
+        slow("on_validation_batch_end", 1),
+    ],
+)
 def test_stopped_and_resumed_at_a_smaller_size(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int
 ) -> None:
@@ -137,8 +158,15 @@ def test_stopped_and_resumed_without_the_cache(
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)
 
 
+# What the tests above do not have: a phase of frozen layers, features that are kept, test-time flip with
+# Muon, and a loss on probabilities.
+DISTINCT = ("pets_finetune", "pets_linear_probe", "cifar10_fast", "birds_from_airplanes_mse")
+
+
 @pytest.mark.usefixtures("published_weights")
-@pytest.mark.parametrize("experiment", choices("experiment"))
+@pytest.mark.parametrize(
+    "experiment", [name if name in DISTINCT else slow(name) for name in choices("experiment")]
+)
 def test_every_experiment_stopped_and_resumed_equals_unbroken(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str
 ) -> None:
@@ -164,7 +192,27 @@ def recorded(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-LINEAR = ("model=linear", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
+LINEAR = (
+    "model=linear",
+    "data.batch_size=64",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "logger=none",
+)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("linear") / "run"
+    config, chosen = composed(*LINEAR, "callbacks.pictures=null")
+    run(config, folder, {group: str(chosen[group]) for group in ("data", "model")})
+    return folder
+
+
+@pytest.fixture
+def finished(trained_once: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run of LINEAR, to resume or to damage."""
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -181,16 +229,19 @@ LINEAR = ("model=linear", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
         ("callbacks=[finetune]", "finetune"),
     ],
 )
-def test_a_refused_resume_changes_nothing(execute: Execute, override: str, message: str) -> None:
-    folder = execute(*LINEAR)
-    before = recorded(folder)
+def test_a_refused_resume_changes_nothing(
+    execute: Execute, finished: Path, override: str, message: str
+) -> None:
+    before = recorded(finished)
     with pytest.raises(UserError, match=message):
-        execute(*LINEAR, *override.split(), f"resume={folder}", folder=folder)
-    assert recorded(folder) == before
+        execute(*LINEAR, *override.split(), f"resume={finished}", folder=finished)
+    assert recorded(finished) == before
 
 
-def test_a_resume_without_an_intact_checkpoint_changes_nothing(execute: Execute) -> None:
-    folder = execute(*LINEAR)
+def test_a_resume_without_an_intact_checkpoint_changes_nothing(
+    execute: Execute, finished: Path
+) -> None:
+    folder = finished
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
     before = recorded(folder)
@@ -200,9 +251,9 @@ def test_a_resume_without_an_intact_checkpoint_changes_nothing(execute: Execute)
 
 
 def test_an_attempt_that_fails_later_keeps_the_results_and_adds_its_error(
-    execute: Execute, monkeypatch: pytest.MonkeyPatch
+    execute: Execute, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = execute(*LINEAR)
+    folder = finished
     before = json.loads((folder / "summary.json").read_text())
 
     def fail(self: StopOnSignal, *_: Any) -> None:
@@ -236,8 +287,8 @@ def test_measurements_of_a_former_best_do_not_stand_beside_a_new_one(
     assert after["majority_acc"] is None
 
 
-def test_a_damaged_summary_does_not_stop_a_resume(execute: Execute) -> None:
-    folder = execute(*LINEAR)
+def test_a_damaged_summary_does_not_stop_a_resume(execute: Execute, finished: Path) -> None:
+    folder = finished
     (folder / "summary.json").write_text("{")
     execute(*LINEAR, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Execute, composed
+from conftest import Execute, composed, slow
 from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks.ema import WeightAverage
 from glimpse.classifier import ImageClassifier
@@ -118,10 +118,10 @@ def test_without_validation_the_average_is_tested(execute: Execute) -> None:
 @pytest.mark.parametrize(
     ("hook", "epoch", "batch"),
     [
-        ("on_train_batch_end", 0, 0),
+        slow("on_train_batch_end", 0, 0),
         ("on_train_batch_end", 1, 2),
         ("on_validation_batch_end", 1, 1),
-        ("on_validation_batch_end", 2, 2),
+        slow("on_validation_batch_end", 2, 2),
     ],
 )
 def test_stopped_and_resumed_equals_unbroken(

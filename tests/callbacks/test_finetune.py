@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 
-from conftest import Execute, choices
+from conftest import Execute, choices, slow
 from glimpse.callbacks.finetune import GROUPS, Finetune
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.errors import Interrupted, UserError
@@ -44,7 +44,9 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize("optimizer", choices("optimizer"))
+@pytest.mark.parametrize(
+    "optimizer", [o if o in ("adamw", "muon") else slow(o) for o in choices("optimizer")]
+)
 def test_only_the_head_moves_and_then_all(
     execute: Execute, weights: str, tmp_path: Path, optimizer: str
 ) -> None:
@@ -87,7 +89,9 @@ def test_the_rate_finder_stays_in_the_first_phase(
     assert set(seen) == phases
 
 
-@pytest.mark.parametrize("scheduler", choices("scheduler"))
+@pytest.mark.parametrize(
+    "scheduler", [s if s in ("onecycle", "plateau") else slow(s) for s in choices("scheduler")]
+)
 def test_rates_rise_with_depth_and_follow_the_schedule(
     execute: Execute, weights: str, monkeypatch: pytest.MonkeyPatch, scheduler: str
 ) -> None:

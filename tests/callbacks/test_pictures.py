@@ -10,7 +10,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Execute, composed
-from glimpse.callbacks.pictures import Pictures
 from glimpse.errors import UserError
 from glimpse.insight import predictions
 from glimpse.insight.predictions import Predictions, predict
@@ -140,4 +139,3 @@ def test_answers_of_several_processes_come_back_in_order(
 def test_every_n_epochs_is_checked() -> None:
     with pytest.raises(UserError, match="expected at least 1"):
         composed("callbacks.pictures.every_n_epochs=0")
-    assert Pictures(every_n_epochs=1).every_n_epochs == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import Execute, composed
+from conftest import Execute
 from glimpse.callbacks.progressive_sizes import ProgressiveSizes
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
@@ -65,11 +65,6 @@ def test_a_resumed_run_goes_on_at_its_side(
 def test_stages_that_do_not_fit_are_refused(fractions: list[float], until: list[float]) -> None:
     with pytest.raises(UserError, match="expected fractions that end with 1"):
         ProgressiveSizes(fractions=fractions, until=until)
-
-
-def test_the_choice_composes() -> None:
-    config, _ = composed("callbacks=[progressive_sizes]")
-    assert config.callbacks.progressive_sizes.until == [0.25, 0.6]
 
 
 @pytest.mark.parametrize(

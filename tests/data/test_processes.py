@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import slow
 from glimpse.data import cache
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import DecodedRows
@@ -43,7 +44,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize(("method", "from_stdin"), [("spawn", False), ("forkserver", True)])
+@pytest.mark.parametrize(("method", "from_stdin"), [slow("spawn", False), ("forkserver", True)])
 def test_a_script_without_a_guard_trains_once(photos: Path, method: str, from_stdin: bool) -> None:
     script = photos.parent / "script.py"
     script.write_text(SCRIPT.format(method=method))

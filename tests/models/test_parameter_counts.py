@@ -56,9 +56,3 @@ def test_logits_for_images_that_are_not_square(
         7, tuple("abcdefg"), channels, height, width, (0.0,) * channels, (1.0,) * channels
     )
     assert network(model, of)(torch.rand(2, channels, height, width)).shape == (2, 7)
-
-
-def test_relu_after_pooling_is_the_same_function() -> None:
-    values = torch.randn(2, 3, 8, 8)
-    after = torch.nn.functional.max_pool2d(values, 2).relu()
-    assert torch.equal(after, torch.nn.functional.max_pool2d(values.relu(), 2))

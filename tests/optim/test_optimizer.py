@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from conftest import choices, composed
+from conftest import choices, composed, slow
 from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
 from glimpse.optim.muon import Muon
@@ -68,7 +68,11 @@ SPARED = {
 }
 
 
-@pytest.mark.parametrize("architecture", SPARED)
+# One of each library's tokens, of tables and of gains.
+REPRESENTATIVES = ("vit_b_16", "swin_t", "timm/vit_tiny_patch16_224", "timm/nf_resnet26")
+
+
+@pytest.mark.parametrize("architecture", [a if a in REPRESENTATIVES else slow(a) for a in SPARED])
 def test_tokens_embeddings_and_tables_are_neither_decayed_nor_matrices(architecture: str) -> None:
     if architecture.startswith("timm/"):
         pytest.importorskip("timm")

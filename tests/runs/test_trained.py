@@ -138,7 +138,7 @@ def test_a_checkpoints_configuration_is_data(trained_run: Path, tmp_path: Path) 
     def change(saved: Any) -> None:
         saved["glimpse"]["config"]["data_dir"] = "${oc.env:HOME}"
 
-    with pytest.raises(UserError, match="holds an interpolation, which is refused"):
+    with pytest.raises(UserError, match="contains an interpolation, which is not allowed"):
         TrainedRun(changed(trained_run, tmp_path / "odd.ckpt", change))
 
 
