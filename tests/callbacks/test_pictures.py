@@ -42,7 +42,7 @@ def test_every_picture_is_in_the_folder_and_in_tensorboard(execute: Execute) -> 
 
 
 def test_null_leaves_all_but_the_curves_out(execute: Execute) -> None:
-    assert figures(execute(*SMALL)) == {"curves"}
+    assert figures(execute(*SMALL, curves=True)) == {"curves"}
 
 
 def test_null_leaves_any_callback_out() -> None:
