@@ -28,7 +28,7 @@ from glimpse.config.run_names import register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import require_no_links_out
-from glimpse.threads import wait_passively
+from glimpse.threads import spin_briefly
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -44,7 +44,7 @@ def main(task: Callable[[], None]) -> int:
         0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
         after SIGTERM.
     """
-    wait_passively()
+    spin_briefly()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
     signal.signal(signal.SIGTERM, _raise_interrupted)
