@@ -59,7 +59,7 @@ def test_make_alone_lists_every_target() -> None:
 
 
 def test_continuous_integration_runs_the_default_tests_once() -> None:
-    """By the README's command and the rest of it."""
+    """By the README's command; the slow tests are left to `make test-slow`."""
     called = re.findall(r"^make ([a-z-]+)$", (REPOSITORY / ".ci" / "run").read_text(), re.M)
     commands = [
         subprocess.run(
