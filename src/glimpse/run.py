@@ -64,7 +64,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         settle(device)
         keep_freed_memory()
         data = build_data(config)
-        console.print(f"{names['data']}: {data.describe()}", markup=False)
+        console.print(f"{names['data']}: {data.describe()}")
         resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         seed_all(config.seed)
         network: nn.Module = build("model", config.model, data.spec)
@@ -227,8 +227,8 @@ def _print_result(
         )
     if summary.values["best_epoch"]:
         console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
-    console.print(f"run folder {shown(summary.folder)}", markup=False)
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
+    console.print(f"run folder {shown(summary.folder)}")
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 
