@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -24,11 +25,17 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config import trust
 from glimpse.config.check import check
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.run_names import quoted, register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import require_no_links_out
+from glimpse.folder_lock import NAME as LOCK
+from glimpse.folder_lock import FolderInUseError
+from glimpse.orphans import end_with_parent
 from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -123,10 +130,14 @@ def job(config: DictConfig) -> float | None:
         The best val/acc, which sweepers maximise.
     """
     hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    is_of_sweep = hydra.mode == RunMode.MULTIRUN  # run by another launcher than ours
+    if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
+        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
     try:
-        return _checked_run(config, hydra, Path(hydra.runtime.output_dir))
+        return _checked_run(config, hydra, folder)
     except Exception as error:
-        if hydra.mode == RunMode.MULTIRUN:  # the sweep continues, so report the error now
+        if is_of_sweep:
             print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
@@ -137,18 +148,60 @@ def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | 
     """Check the configuration, then run. Remove the folder if nothing was written to it."""
     try:
         check(config, hydra.runtime.choices)
+        if config.sweep.plan:
+            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
+    except BaseException:
+        _discard_if_empty(folder)
+        raise
+    return run_in(config, hydra, folder)
+
+
+def run_in(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
+    """Run a configuration that was checked. Remove the folder if nothing was written to it.
+
+    Args:
+        config: Without Hydra's own part.
+        hydra: Hydra's own part, for the names of the files that were chosen.
+        folder: The run folder.
+
+    Returns:
+        The best val/acc; None without validation.
+    """
+    is_ours = True
+    try:
         from glimpse.run import run  # torch and lightning are imported from here on
 
         groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
         names = {group: str(hydra.runtime.choices[group]) for group in groups}
-        return run(config, folder, names)
+        return run(config, folder, names, judge=_judge(config, hydra))
+    except FolderInUseError:
+        is_ours = False
+        raise
     finally:
-        _discard_if_empty(folder)
+        if is_ours:
+            _discard_if_empty(folder)
+
+
+def _judge(config: DictConfig, hydra: HydraConf) -> "Judge | None":
+    """What stops a trial of a search early; None if nothing does."""
+    search = hydra.sweeper
+    if "trial" not in search or search.trial is None:
+        return None
+    from glimpse.search.place import study_path
+    from glimpse.search.pruning import Judge
+
+    return Judge(
+        study_path(Path(hydra.sweep.dir), search.storage),
+        search.trial,
+        pruner=search.pruner,
+        num_epochs=config.trainer.max_epochs or 0,
+        until=search.until,
+    )
 
 
 def _discard_if_empty(folder: Path) -> None:
     """Remove a run folder that contains only the files that Hydra has just written."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # the parent may contain other runs
             folder.parent.rmdir()
@@ -183,8 +236,11 @@ def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     recorded = trust.recorded_overrides(folder)
     require_no_links_out(folder)
-    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    here = [
+        f"resume={quoted(str(folder))}",
+        f"hydra.run.dir={quoted(str(folder))}",
+        "hydra.output_subdir=null",
+    ]
     return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
 
 
@@ -211,6 +267,7 @@ def _run_as_ddp_process(folder: Path) -> None:
 
     Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.
     """
+    end_with_parent()
     from glimpse.run import run
 
     config = OmegaConf.load(folder / DDP_CONFIG)

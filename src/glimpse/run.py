@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -19,7 +19,7 @@ from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.callbacks.pictures import Pictures
-from glimpse.callbacks.progress import Progress, duration
+from glimpse.callbacks.progress import Progress
 from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
@@ -28,8 +28,10 @@ from glimpse.config.build import build, plain
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
+from glimpse.durations import duration
 from glimpse.environment import environment
 from glimpse.files import write_json, write_text
+from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -60,10 +62,14 @@ def run(
         The best val/acc, which sweepers maximise; None without validation.
 
     Raises:
-        UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
+        UserError: anything the user can mend, and another process in the folder. `Interrupted`: after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with _processes_left(folder), summarised(config, folder, names) as summary:
+    with (
+        _processes_left(folder),
+        held(folder) if IS_FIRST_PROCESS else nullcontext(),
+        summarised(config, folder, names) as summary,
+    ):
         device = device_of(config)
         settle(device)
         keep_freed_memory()

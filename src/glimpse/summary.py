@@ -45,6 +45,7 @@ class Summary:
             "model": names["model"],
             "seed": config.seed,
             "epochs": 0,
+            "max_epochs": config.trainer.max_epochs,
             "best_epoch": None,
             "parameters": None,
             "seconds": None,

@@ -35,7 +35,7 @@ from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
 from glimpse.data.identity import identity as identity_of
 from glimpse.data.identity import mark
 from glimpse.data.pixel_statistics import histogram
-from glimpse.data.processes import decoding_context, ended_unexpectedly
+from glimpse.data.processes import ended_unexpectedly, process_context
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
@@ -267,7 +267,7 @@ def each_chunk(
                 yield function(chunk, start)
                 progress.update(len(chunk))
         return
-    context = decoding_context("spawn")
+    context = process_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
         try:
             for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):

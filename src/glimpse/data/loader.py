@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.processes import decoding_context, ended_unexpectedly
+from glimpse.data.processes import ended_unexpectedly, process_context
 from glimpse.errors import UserError
 
 GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
@@ -215,7 +215,7 @@ class DecodedRows:
             batch_sampler=batches,
             generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
             num_workers=self.num_workers,
-            multiprocessing_context=decoding_context() if self.num_workers else None,
+            multiprocessing_context=process_context() if self.num_workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_interrupts_to_the_run,
             pin_memory=self.pin_memory,

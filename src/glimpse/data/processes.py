@@ -71,7 +71,7 @@ if sys.platform != "win32":
     _CONTEXTS["forkserver"] = _ForkServerContext()
 
 
-def decoding_context(method: str | None = None) -> BaseContext:
+def process_context(method: str | None = None) -> BaseContext:
     """Return a multiprocessing context whose processes do not run the user's script again.
 
     Args:

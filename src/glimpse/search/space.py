@@ -15,9 +15,7 @@ from glimpse.errors import UserError
 from glimpse.runs.folder import PLACES
 
 TAGS = ("log", "int")
-DIGITS = (
-    4  # a continuous axis has at least this many significant digits
-)
+DIGITS = 4  # a continuous axis has at least this many significant digits
 EXAMPLE = "'optimizer.lr=tag(log,interval(1e-4,1))'"
 
 

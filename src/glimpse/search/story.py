@@ -15,6 +15,7 @@ from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
 from glimpse.runs.folder import PLACES
+from glimpse.search.place import FILES, study_path
 from glimpse.search.space import Space, split
 from glimpse.sweeps.composing import Composer, require_folder_name
 from glimpse.sweeps.jobs import Job
@@ -23,7 +24,6 @@ from glimpse.sweeps.launching import num_at_once
 if TYPE_CHECKING:
     from glimpse.search.trials import Trials
 
-FILES = {"sqlite": "study.db", "journal": "study.journal"}  # by hydra.sweeper.storage
 PRUNERS = ("none", "median", "hyperband", "halving")
 
 
@@ -49,7 +49,7 @@ def run_search(
     num_at_once(launcher)
     composer = Composer(loader, config)
     _require_possible_values(composer, space, shared)
-    path = composer.folder / FILES[config.hydra.sweeper.storage]
+    path = study_path(composer.folder, config.hydra.sweeper.storage)
     if config.sweep.plan and not path.exists():
         print(f"0 trials, up to {config.hydra.sweeper.n_trials} to run: time not known yet")
         return
@@ -108,13 +108,13 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
     same |= {"hydra.sweeper.seeds": str(settings.seeds)}
     same |= {"monitor": f"{monitor.name} ({monitor.mode})"}
     for storage in set(FILES) - {settings.storage}:
-        if (composer.folder / FILES[storage]).exists():
+        if study_path(composer.folder, storage).exists():
             raise UserError(
                 f"hydra.sweeper.storage={settings.storage}: {composer.folder} holds a search in "
                 f"{FILES[storage]}; type hydra.sweeper.storage={storage}, or another name="
             )
     study = Study(
-        composer.folder / FILES[settings.storage],
+        study_path(composer.folder, settings.storage),
         space,
         mode=monitor.mode,
         seed=config.seed,
