@@ -219,7 +219,7 @@ def _print_result(
 ) -> None:
     if summary.is_pruned:
         console.print(
-            f"stopped early after epoch {summary.values['epochs']}: the trial lags behind the others"
+            f"the search stopped this run after epoch {summary.values['epochs']}"
         )
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:

@@ -76,7 +76,7 @@ def test_an_impossible_space_is_one_line(lines: list[str], message: str) -> None
         (Interval(1e-4, 1, is_log=True), 0.0123456789, "0.01235"),
         (Interval(1e-8, 1, is_log=True), 1.23456e-7, "1.235e-07"),
         (Interval(0.9, 0.9999), 0.99876543, "0.99877"),
-        (Interval(0.123456, 1), 0.1234561, "0.123456"),
+        (Interval(0.12354, 1), 0.123541, "0.12354"),
         (Interval(0, 0.98765432), 0.98765431, "0.98765432"),
         (Interval(1, 8, is_whole=True), 3, "3"),
         (Interval(0, 0.75, step=0.25), 0.30000000000000004, "0.3"),

@@ -57,6 +57,7 @@ class Search:
         self.num_trials = int(composer.config.hydra.sweeper.n_trials)
         self.metric = monitor_of(composer.config).name
         self.record = Record(composer.folder, sys.argv)
+        self._rows: dict[str, Job] = {}  # of the table, by the name of the job
         self._seconds: list[float] = []  # of the jobs that ended, for the time left
         self._note_earlier()
 
@@ -162,7 +163,7 @@ class Search:
             runner.submit(following)
         if found.state is State.RUNNING:  # begun by another process in the meantime
             return
-        self.record.note(job, found)
+        self.record.note(self._rows.setdefault(job.name, job), found)
         if found.seconds is not None:
             self._seconds.append(found.seconds)
         self._print_end(job, found, self._left(runner.num_at_once))
@@ -177,20 +178,21 @@ class Search:
         if runner.running:
             print("stopping: the running jobs save and end", flush=True)
         for outcome in runner.stop(signal_number):
-            self.record.found[outcome.job] = outcome.found
+            row = self._rows.setdefault(outcome.job.name, outcome.job)
+            self.record.found[row] = outcome.found
             self.trials.end(outcome)
         self.record.save()
         print(f"{self._counted()}; to go on, type: {how_to_continue(self.composer)}", flush=True)
 
     def _note_earlier(self) -> None:
         """Fill the table with the jobs of the trials that have ended."""
-        names: set[str] = set()
         for trial in self.study.trials():
-            for i, job in enumerate(self.trials.jobs(trial) if trial.state.is_finished() else ()):
+            has_ended = trial.state.is_finished() or waits(trial, self.study.levels)
+            for i, job in enumerate(self.trials.jobs(trial) if has_ended else ()):
                 summary = summary_of(self.composer.folder_of(job))
-                if job.name in names or (i and not summary):  # a repeated trial; a seed left out
-                    continue
-                names.add(job.name)
+                if job.name in self._rows or (i and not summary):
+                    continue  # a repeated trial, or a seed that was left out
+                self._rows[job.name] = job
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
                 found = Found(state, str(summary.get("error", "")), summary)
@@ -222,7 +224,8 @@ class Search:
 
     def _print_end(self, job: Job, found: Found, left: str) -> None:
         number = job.number // self.trials.num_seeds + 1
-        line = f"trial {number} of {self.num_trials} {found.state}"
+        is_waiting = self.study.levels and found.state is State.PRUNED
+        line = f"trial {number} of {self.num_trials} {'waits' if is_waiting else found.state}"
         if found.state in (State.FINISHED, State.PRUNED):
             metric = "" if found.metric is None else f", {self.metric} {found.metric:.4f}"
             took = "" if found.seconds is None else f" in {duration(found.seconds)}"
@@ -257,8 +260,8 @@ class Search:
 
     def _score(self, trial: FrozenTrial) -> str:
         """A trial's score; with several seeds, as mean ± standard deviation."""
-        names = {job.name for job in self.trials.jobs(trial)}
-        found = [found for job, found in self.record.found.items() if job.name in names]
+        jobs = [job for job in self.trials.jobs(trial) if job.name in self._rows]
+        found = [self.record.found[self._rows[job.name]] for job in jobs]
         metrics = [f.metric for f in found if f.metric is not None]
         spread = f" ± {stdev(metrics):.4f} over {len(metrics)} seeds" if len(metrics) > 1 else ""
         return f"{trial.value:.4f}{spread}"
