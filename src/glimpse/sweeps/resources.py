@@ -58,8 +58,9 @@ class Slot:
         num_processes = num_processes_of(config, torch.cuda.device_count())
         if self.num_slots > 1 and THREADS not in os.environ:
             threads = max(1, num_cores() // num_processes)
-            os.environ[THREADS] = str(threads)  # for the processes that the job starts
             torch.set_num_threads(threads)
+            if num_processes > 1:
+                os.environ[THREADS] = str(threads)  # the others take it from there
         yield num_processes > 1 or not str(config.trainer.strategy).startswith(("auto", "single"))
 
 
