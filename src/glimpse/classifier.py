@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
-from glimpse.errors import UserError
+from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule
 from glimpse.losses import exact_loss
 from glimpse.nonfinite import where_not_finite
@@ -147,7 +147,7 @@ class ImageClassifier(LeanModule):
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
             raise DivergedError(
-                f"{what} is {loss}: training diverged (lr {rate:.3g}){where}; "
+                f"{what} is {loss}: {DIVERGED} (lr {rate:.3g}){where}; "
                 "type a lower optimizer.lr (task=lr_find suggests one), "
                 "or trainer.gradient_clip_val=1"
             )

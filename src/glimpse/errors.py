@@ -2,6 +2,8 @@
 
 import signal
 
+DIVERGED = "training diverged"  # part of the message; a search expects it of some values
+
 
 class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -33,6 +34,9 @@ from glimpse.folder_lock import FolderInUseError
 from glimpse.orphans import end_with_parent
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -169,13 +173,30 @@ def run_in(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
 
         groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
         names = {group: str(hydra.runtime.choices[group]) for group in groups}
-        return run(config, folder, names)
+        return run(config, folder, names, judge=_judge(config, hydra))
     except FolderInUseError:
         is_ours = False
         raise
     finally:
         if is_ours:
             _discard_if_empty(folder)
+
+
+def _judge(config: DictConfig, hydra: HydraConf) -> "Judge | None":
+    """What stops a trial of a search early; None if nothing does."""
+    search = hydra.sweeper
+    if "trial" not in search or search.trial is None:
+        return None
+    from glimpse.search.place import study_path
+    from glimpse.search.pruning import Judge
+
+    return Judge(
+        study_path(Path(hydra.sweep.dir), search.storage),
+        search.trial,
+        pruner=search.pruner,
+        num_epochs=config.trainer.max_epochs or 0,
+        until=search.until,
+    )
 
 
 def _discard_if_empty(folder: Path) -> None:

@@ -53,6 +53,7 @@ class Summary:
             "majority_acc": None,
             "metrics": {},
         }
+        self.is_pruned = False
         self._began = time.perf_counter()
 
     def update(self, **values: Any) -> None:
@@ -62,6 +63,10 @@ class Summary:
     def accept(self) -> None:
         """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
+
+    def prune(self) -> None:
+        """Note that a search stopped the run early, because it lagged behind others."""
+        self.is_pruned = True
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -107,7 +112,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         crashed = crash(error, folder, name=_name_of_traceback())
         summary.end("failed", explain(crashed))
         raise crashed from error
-    summary.end("finished")
+    summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
