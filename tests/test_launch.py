@@ -61,7 +61,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+", folder.name)
     assert str(folder) in result.stdout
     assert "tensorboard --logdir outputs" in result.stdout
-    assert "always the most frequent class: 0.10" in result.stdout
+    assert "majority class: 0.10" in result.stdout
     assert result.stderr == ""
     assert len(re.findall(r"^epoch \d+/10  train loss", result.stdout, re.M)) == 10
     assert "\r" not in result.stdout
