@@ -191,6 +191,10 @@ class ImageClassifier(LeanModule):
         """Build an optimizer for the current network, with the run's parameter groups."""
         return self._divide(self._make_optimizer(self.network))
 
+    def new_schedule(self, optimizer: Optimizer) -> Schedule:
+        """Build the schedule of an optimizer for the length of the run."""
+        return self._make_schedule(optimizer, self.trainer.estimated_stepping_batches)
+
     def divide_optimizer(self, divide: Callable[[Optimizer], Optimizer]) -> None:
         """Apply `divide` to the parameter groups of every optimizer built from now on."""
         self._divide = divide
@@ -208,7 +212,7 @@ class ImageClassifier(LeanModule):
         stepped in `on_train_epoch_end`, so that the checkpoint saved after it includes its state.
         """
         optimizer = self.new_optimizer()
-        schedule = self._make_schedule(optimizer, self.trainer.estimated_stepping_batches)
+        schedule = self.new_schedule(optimizer)
         if schedule.interval == "validation":
             self._plateau = schedule
             return optimizer

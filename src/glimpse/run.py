@@ -10,11 +10,16 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from glimpse import lr_find, precision, tensorboard
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import build_classifier, build_data, build_trainer, device_of
+from glimpse.assembly import (
+    build_classifier,
+    build_data,
+    build_network,
+    build_trainer,
+    device_of,
+)
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
@@ -24,7 +29,7 @@ from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import build, plain
+from glimpse.config.build import build, plain, require_targets
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
@@ -76,13 +81,16 @@ def run(
         device = device_of(config)
         settle(device)
         keep_freed_memory()
+        require_targets(config)
         data = build_data(config)
         console.print(f"{names['data']}: {data.describe()}")
+        if data.augment is not None and data.augment.remark:
+            console.print(data.augment.remark)
         resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         seed_all(config.seed)
-        network: nn.Module = build("model", config.model, data.spec)
+        network = build_network(config.model, data.spec)
         if resume_from is None:
-            initialise(network, data.batches)
+            initialise(network, data, config.model.get("weights"))
         summary.update(parameters=count_parameters(network))
         console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
@@ -224,9 +232,7 @@ def _print_result(
     config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
     if summary.is_pruned:
-        console.print(
-            f"the search stopped this run after epoch {summary.values['epochs']}"
-        )
+        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc"]

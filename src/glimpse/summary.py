@@ -6,7 +6,6 @@ adds its error.
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
 from glimpse.errors import Interrupted, UserError
@@ -102,8 +102,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     except Interrupted:
         summary.end("interrupted")
         if summary.can_be_resumed:
-            typed = shlex.quote(f"resume={shown(folder)}")
-            console.print(f"to resume, type: python train.py {typed}")
+            typed = to_type(f"resume={shown(folder)}")
+            console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
         summary.end("failed", explain(error))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import write_run
 from PIL import Image
 from typer.testing import CliRunner
 
+from folders import write_run
 from glimpse.cli.main import app
 from glimpse.runs.importance import importance
 from glimpse.runs.sweep import Sweep, read_sweep

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from glimpse.sweeps.jobs import Job
-from glimpse.sweeps.runner import Outcome
-from glimpse.sweeps.state import Found, State
 from optuna.trial import FrozenTrial, TrialState
 
 from glimpse.search.space import Choice, Space
 from glimpse.search.study import Study
 from glimpse.search.trials import Trials
+from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.runner import Outcome
+from glimpse.sweeps.state import Found, State
 
 SPACE: Space = {"optimizer.lr": Choice(("0.1",))}  # every trial repeats the first
 
