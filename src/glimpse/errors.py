@@ -1,6 +1,7 @@
 """Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
 import signal
+from types import FrameType
 
 
 class UserError(Exception):
@@ -18,3 +19,8 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """128 + signal number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal_number
+
+
+def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
+    """Turn a signal into an `Interrupted`."""
+    raise Interrupted(signal_number)
