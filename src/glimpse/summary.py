@@ -95,7 +95,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     Raises:
         CrashError: an unexpected error occurred. Its traceback is in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if IS_FIRST_PROCESS:
+        folder.mkdir(parents=True, exist_ok=True)
     summary = Summary(folder, config, names)
     try:
         yield summary
@@ -123,7 +124,7 @@ def shown(path: Path) -> Path:
 
 
 def _name_of_traceback() -> str:
-    rank = os.environ.get("LOCAL_RANK", "0")
+    rank = os.environ.get("RANK", "0")
     return TRACEBACK if rank == "0" else f"traceback-{rank}.txt"
 
 

@@ -13,7 +13,6 @@ from glimpse.cli import data as cli_data
 from glimpse.cli import init as cli_init
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
-from glimpse.distributed import is_ddp_process
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -36,12 +35,10 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
-    is_train = sys.argv[1:2] == ["train"]
-    if is_train or is_ddp_process():  # its processes are started with these arguments again
+    if sys.argv[1:2] == ["train"]:
         from glimpse import launch
 
-        if is_train:
-            del sys.argv[1]
+        del sys.argv[1]
         return launch.main()
     try:
         return app(standalone_mode=False) or 0

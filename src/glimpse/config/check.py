@@ -116,6 +116,25 @@ def check(
         )
 
 
+def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
+    """Refuse `data.batch_size` beside `data.global_batch_size`, which takes its place.
+
+    Args:
+        config: The composed configuration.
+        typed: The overrides.
+
+    Raises:
+        UserError: both are given.
+    """
+    both = any(override.lstrip("+").startswith("data.batch_size=") for override in typed)
+    if both and config.data.get("global_batch_size") is not None:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} and data.global_batch_size="
+            f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
+            "process, the second that of all together"
+        )
+
+
 def check_values(config: DictConfig) -> None:
     """Check the targets and numbers of a configuration that has changed since its full check.
 

@@ -43,6 +43,8 @@ class ImageDataModule(pl.LightningDataModule):
         data_dir: Folder of downloads, archives and caches.
         seed: Seed for the order of batches and for the augmentation.
         batch_size: Images per batch, on each device.
+        global_batch_size: Images per batch, on all devices together, in place of `batch_size`; a
+            multiple of their number.
         val_fraction: Fraction of the training set used for validation; with 0, the official
             held-out set is used.
         test_fraction: Fraction held out if the dataset has no official held-out set.
@@ -95,6 +97,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         presize: int | None = None,
         size: int | None = None,
+        global_batch_size: int | None = None,
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
@@ -106,6 +109,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.seed = seed
         self.batch_size = batch_size
+        self.global_batch_size = global_batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -230,6 +234,7 @@ class ImageDataModule(pl.LightningDataModule):
             stored=self._format,
             spec=self.spec,
             batch_size=self.batch_size,
+            global_batch_size=self.global_batch_size,
             seed=self.seed,
             augment=self.augment,
             num_workers=self.num_workers,
@@ -447,7 +452,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        images, labels, indices = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (batch.images, batch.labels, batch.indices)
+        )
+        return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment in training, then scale and normalise on the device."""
