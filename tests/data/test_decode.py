@@ -60,13 +60,13 @@ def test_only_grey_files_have_one_channel(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
     save_image(grey, tmp_path / "a.png")
     wanted = probe([tmp_path / "a.png"], None)
-    assert wanted == PixelFormat(6, 8, 1, presize=False)
+    assert wanted == PixelFormat(6, 8, 1)
     np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), grey)
 
 
 def test_transparency_and_palettes_become_rgb(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    wanted = PixelFormat(6, 8, 3, presize=False)
+    wanted = PixelFormat(6, 8, 3)
     image = Image.fromarray(colour)
     image.putalpha(200)
     image.save(tmp_path / "alpha.jpg", format="PNG")  # not what its name says
@@ -127,7 +127,7 @@ def test_what_cannot_be_decoded_is_named(
     save_image(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), path)
     damage(path)
     with pytest.raises(UserError) as error:
-        decode(path, PixelFormat(40, 40, 3, presize=False))
+        decode(path, PixelFormat(40, 40, 3))
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_decoded_is_named(
 def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
     bomb(tmp_path / "bomb.png")
     with pytest.raises(UserError, match="200000000 pixels"):
-        probe([tmp_path / "bomb.png"], 64)
+        probe([tmp_path / "bomb.png"], (64, 64))
 
 
 # Sizes ------------------------------------------------------------------------------------------
@@ -163,19 +163,19 @@ def test_mixed_sizes_are_told_with_what_to_type(mixed: list[Path]) -> None:
 
 def test_a_stray_size_is_told_with_what_to_type(mixed: list[Path]) -> None:
     with pytest.raises(UserError, match=r"data\.presize=64") as error:
-        decode(mixed[1], PixelFormat(20, 30, 3, presize=False))
+        decode(mixed[1], PixelFormat(20, 30, 3))
     assert str(mixed[1]) in str(error.value)
     assert "20×40" in str(error.value)
 
 
 def test_presize_cuts_the_middle_and_resizes_it(mixed: list[Path]) -> None:
-    wanted = probe(mixed, 20)
-    assert wanted == PixelFormat(20, 20, 3, presize=True)
+    wanted = probe(mixed, (20, 20))
+    assert wanted == PixelFormat(20, 20, 3, fit="crop")
     expected = np.zeros((20, 20, 3), np.uint8)
     expected[5:15, 5:15] = 255
     for path in mixed:  # cut to 20×20; no pixel is stretched
         np.testing.assert_array_equal(decode(path, wanted), expected)
-    assert decode(mixed[0], probe(mixed, 10)).shape == (10, 10, 3)
+    assert decode(mixed[0], probe(mixed, (10, 10))).shape == (10, 10, 3)
 
 
 def photograph(path: Path, *, orientation: int = 1) -> None:
@@ -193,7 +193,7 @@ def test_a_large_photograph_decoded_at_a_fraction_looks_the_same(tmp_path: Path,
     photograph(path)
     with Image.open(path) as image:
         whole = image.crop((150, 0, 750, 600)).resize((side, side), Image.Resampling.BILINEAR)
-    decoded = decode(path, PixelFormat(side, side, 1, presize=True))[..., 0].astype(int)
+    decoded = decode(path, PixelFormat(side, side, 1, fit="crop"))[..., 0].astype(int)
     difference = np.abs(decoded - np.asarray(whole))
     assert difference.mean() < 2
     assert difference.max() < 12
@@ -203,6 +203,6 @@ def test_a_large_photograph_is_turned_before_its_middle_is_cut(tmp_path: Path) -
     upright, turned = tmp_path / "upright.jpg", tmp_path / "turned.jpg"
     photograph(upright)
     photograph(turned, orientation=6)  # by a quarter, clockwise
-    wanted = PixelFormat(64, 64, 1, presize=True)
+    wanted = PixelFormat(64, 64, 1, fit="crop")
     expected = np.rot90(decode(upright, wanted), -1).astype(int)
     assert np.abs(decode(turned, wanted) - expected).max() <= 2

@@ -37,6 +37,7 @@ class RunState(Callback):
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
             "stored_size": list(self.data.stored_size),
+            "white": self.data.white,
             "fingerprint": self.data.fingerprint,
             "next_batch": _loader(trainer).state_dict(),
             "random_state": state_of_generators(pl_module.device),

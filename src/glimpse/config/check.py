@@ -25,6 +25,7 @@ from glimpse.config.schema import (
     NOT_KNOWN_YET,
     OTHER_KINDS,
     RANGES,
+    SIZES,
     TAKES_A_MAPPING,
     TARGETS,
 )
@@ -185,10 +186,16 @@ def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
         choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
-    if key in RANGES and isinstance(value, int | float):
-        lowest, highest = RANGES[key]
-        if not lowest <= value <= highest:
-            bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
+    if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
+        raise UserError(
+            f"{key}={value}: expected pixels, as {key}=64 for a square or {key}=[32,64] for height and width"
+        )
+    if key not in RANGES:
+        return
+    lowest, highest = RANGES[key]
+    for number in value if isinstance(value, list) else (value,):
+        if isinstance(number, int | float) and not lowest <= number <= highest:
+            bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
             raise UserError(f"{key}={value}: expected {bound}")
 
 

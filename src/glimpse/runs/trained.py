@@ -56,7 +56,8 @@ class TrainedRun:
         self.epoch = int(saved["epoch"]) + 1
         height, width = extra.get("stored_size", (self.spec.height, self.spec.width))
         self.stored_size = (height, width)
-        self._format = PixelFormat(height, width, self.spec.channels, presize=True)
+        self.fit = self.config.data.get("fit", "crop")  # older runs have no such key
+        self._format = PixelFormat(height, width, self.spec.channels, self.fit, extra.get("white"))
         self._preprocess = Preprocess(self.spec)
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
         device = device_of(self.config)
@@ -124,7 +125,7 @@ class TrainedRun:
         """Read any image file in the format of the run's stored images.
 
         Returns:
-            (H, W, C) uint8, the central square of the image, resized.
+            (H, W, C) uint8, the image fitted as the run's `data.fit` says.
 
         Raises:
             UserError: the file cannot be read.
