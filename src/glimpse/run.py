@@ -41,6 +41,7 @@ from glimpse.model_summary import count_parameters, layer_table
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
+from glimpse.threads import threads_restored, use_one_thread_if_small
 
 
 def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
@@ -58,12 +59,12 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with _processes_left(folder), summarised(config, folder, names) as summary:
+    with threads_restored(), _processes_left(folder), summarised(config, folder, names) as summary:
         device = device_of(config)
         settle(device)
         keep_freed_memory()
         data = build_data(config)
-        console.print(f"{names['data']}: {data.describe()}", markup=False)
+        console.print(f"{names['data']}: {data.describe()}")
         resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         seed_all(config.seed)
         network: nn.Module = build("model", config.model, data.spec)
@@ -73,6 +74,9 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
+        pixels = data.batch_size * data.spec.height * data.spec.width
+        if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
+            console.print("one thread: so little work per batch gains nothing from more")
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
@@ -212,18 +216,19 @@ def _print_result(
                     f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
                 )
             console.print(
-                f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
-                f"{part}"
+                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
             )
         if f"{split}/acc_flip" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc_flip"]
-            console.print(f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)")
+            console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
     if "test" not in data.splits:
-        console.print("no test set: the validation set chose the checkpoint and measures it")
+        console.print(
+            "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
+        )
     if summary.values["best_epoch"]:
         console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
-    console.print(f"run folder {shown(summary.folder)}", markup=False)
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
+    console.print(f"run folder {shown(summary.folder)}")
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 

@@ -1,11 +1,8 @@
-"""Names from outside as text that any file and any terminal can hold.
+"""Names from outside as text that any file can hold; streams.py does the same for terminals.
 
 A file name on Linux is any sequence of bytes. Python keeps bytes that are not UTF-8 as lone surrogates,
-which no UTF-8 file and no terminal accepts.
+which no UTF-8 file accepts.
 """
-
-import io
-import sys
 
 
 def as_utf8(name: object) -> str:
@@ -15,10 +12,3 @@ def as_utf8(name: object) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate that no file name contains
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def print_any_name() -> None:
-    """Make standard output and error escape the characters that the terminal's encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

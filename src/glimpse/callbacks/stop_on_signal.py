@@ -1,4 +1,4 @@
-"""On Ctrl-C or SIGTERM in training, finish the batch, save `last.ckpt` and stop. No step is lost.
+"""On Ctrl-C, SIGTERM or SIGHUP in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
 Several processes must stop at the same batch, whichever of them received the signal. Synchronising
 them at every batch would cost as much as a step of a small network. Instead, they synchronise at
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
-from glimpse.errors import Interrupted
+from glimpse.errors import Interrupted, stop_signals
 from glimpse.lightning_compat import run_stopped_validation
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -76,8 +76,8 @@ class StopOnSignal(Callback):
         other processes and never returns. Lightning restores the earlier handlers after the fit.
         """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
-            signal.signal(signal.SIGTERM, self._note)
+            for number in stop_signals():
+                signal.signal(number, self._note)
         if self._in_validation:
             self._in_validation = False
             run_stopped_validation(trainer)

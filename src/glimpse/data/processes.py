@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from glimpse.errors import UserError
+from glimpse.errors import UserError, stop_signals
 
 CHUNK = 512  # images that a decoding process receives at a time
 SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
@@ -99,6 +99,12 @@ def ended_unexpectedly() -> UserError:
     )
 
 
+def leave_stops_to_the_run() -> None:
+    """In a decoding process, ignore Ctrl-C and a closed terminal, which reach all its processes."""
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+
 def each_chunk(
     function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
 ) -> Iterator[_Result]:
@@ -134,7 +140,7 @@ def each_chunk(
 
 def _begin_decoding() -> None:
     """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    leave_stops_to_the_run()
     run = multiprocessing.parent_process()
     assert run is not None
 
