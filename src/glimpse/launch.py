@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config import trust
 from glimpse.config.check import check
 from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
 from glimpse.errors import Interrupted, UserError, stop_signals
@@ -59,6 +60,7 @@ def main(task: Callable[[], None]) -> int:
             register_resolvers()
             trust.guard_hydra()
             flags, overrides = split_arguments(sys.argv[1:])
+            overrides = as_typed(overrides, is_sweep=is_sweep(flags))
             sys.argv[1:] = [*flags, *_with_recorded(overrides, is_sweep=is_sweep(flags))]
             task()
         if _failure:
@@ -178,13 +180,13 @@ def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")))
+    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
     if is_sweep:
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     recorded = trust.recorded_overrides(folder)
     require_no_links_out(folder)
-    quoted = "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    path = quoted(str(folder))
+    here = [f"resume={path}", f"hydra.run.dir={path}", "hydra.output_subdir=null"]
     return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
 
 

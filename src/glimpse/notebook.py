@@ -55,8 +55,7 @@ def is_here(name: str) -> bool:
 
 def configuration(*overrides: str) -> DictConfig:
     """The configuration that `python train.py <overrides>` composes, reading from `data_dir()`."""
-    quoted = "'" + str(data_dir()).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return composed([f"data_dir={quoted}", *overrides])
+    return composed([f"data_dir={data_dir()}", *overrides])
 
 
 def load(*overrides: str) -> ImageDataModule:

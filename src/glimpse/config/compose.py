@@ -7,6 +7,7 @@ from omegaconf import DictConfig, open_dict
 
 from glimpse.config.check import check
 from glimpse.config.folder import config_folder
+from glimpse.config.quoting import as_typed
 from glimpse.config.run_names import register_resolvers
 
 
@@ -18,7 +19,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """
     register_resolvers()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+        config = compose("train", overrides=as_typed(overrides), return_hydra_config=True)
         choices = config.hydra.runtime.choices
         with open_dict(config):
             del config["hydra"]

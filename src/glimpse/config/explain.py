@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.folder import config_folder
+from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.streams import printable
@@ -91,7 +92,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         if key:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}; expected key=value"
+        key, equals, value = str(error.override).partition("=")
+        remedy = f'; for text, type "{key}={quoted(value)}"' if equals else "; expected key=value"
+        return f"{error.override}: {str(error).splitlines()[0]}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):

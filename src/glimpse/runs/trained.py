@@ -4,6 +4,7 @@ The network makes the same predictions as in its run, because it uses the same p
 layout and preprocessing. Nothing in a checkpoint is executed.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from glimpse.assembly import build_data, device_of
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
 from glimpse.config.build import build, plain
 from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD
 from glimpse.data.decode import PixelFormat, decode
@@ -206,6 +208,10 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key not in known:
             raise UserError(unknown_key(key, known))
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    for override in overrides:  # a path is text, and no YAML
+        key, _, value = override.partition("=")
+        if key in PATHS and value not in ("", "null", "none", "default"):
+            OmegaConf.update(merged, key, os.path.expanduser(value))
     assert isinstance(merged, DictConfig)
     check_values(merged)
     require_same_sight(plain(config)["data"], plain(merged)["data"])
