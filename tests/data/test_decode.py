@@ -84,6 +84,74 @@ def test_16_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
     assert np.abs(decode(tmp_path / "a.png", wanted)[..., 0] - shades / 256).max() <= 1
 
 
+# More than 8 bits -------------------------------------------------------------------------------
+
+RAMP = np.linspace(0, 1, 48).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"),
+    [("<u2", 65535), (">u2", 65535), ("<u2", 4095), (">u2", 200), ("<i4", 2**31 - 1), ("<i4", 65535),
+     ("<i4", 255), ("<f4", 1.0), ("<f4", 255.0), ("<f4", 65535.0)],
+)  # fmt: skip
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_images_of_more_than_8_bits_reach_from_black_to_white(
+    tmp_path: Path, dtype: str, white: float, orientation: int
+) -> None:
+    values = (RAMP * white).astype(dtype)
+    mode = {">u2": "I;16B", "<u2": "I;16", "<i4": "I", "<f4": "F"}[dtype]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "a.tif"
+    Image.frombytes(mode, (8, 6), values.tobytes()).save(path, exif=exif)
+    wanted = probe([path], None)
+    decoded = decode(path, wanted)[..., 0].astype(float)
+    if orientation == 6:
+        decoded = np.rot90(decoded)
+    level = next(x for x in (1, 200, 255, 4095, 65535, 2**31 - 1) if white <= x)
+    brightest = 200 if level == 200 else 255
+    assert wanted.channels == 1
+    assert np.abs(decoded - RAMP * brightest).max() <= 1
+
+
+def test_equal_values_are_equal_in_every_image(tmp_path: Path) -> None:
+    paths = [tmp_path / "dark.tif", tmp_path / "bright.tif"]
+    for path, most in zip(paths, (1000, 60000), strict=True):
+        Image.fromarray(np.array([[0, 800], [900, most]], np.uint16)).save(path)
+    wanted = probe(paths, None)
+    dark, bright = (decode(path, wanted)[0, 1, 0] for path in paths)
+    assert dark == bright == 800 // 256
+    with pytest.raises(UserError, match=r"bright\.tif has values above 4095"):
+        decode(paths[1], probe(paths[:1], None))
+
+
+@pytest.mark.parametrize("values", [[-5.0, 1.0], [0.0, np.nan], [0.0, 1e30], [-3, 7]])
+def test_values_that_no_rule_covers_are_named(tmp_path: Path, values: list[float]) -> None:
+    dtype = np.int32 if isinstance(values[0], int) else np.float32
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "odd.tif")
+    with pytest.raises(UserError, match=r"odd\.tif has values from .* expected 0 to"):
+        probe([tmp_path / "odd.tif"], None)
+
+
+# Rectangles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_strip_fits_a_rectangle(tmp_path: Path, fit: str) -> None:
+    """Left third red, middle green, right blue; 10 high and 90 wide, to 30 high and 60 wide."""
+    strip = np.zeros((10, 90, 3), np.uint8)
+    for third in range(3):
+        strip[:, 30 * third : 30 * third + 30, third] = 255
+    save_image(strip, tmp_path / "a.png")
+    wanted = probe([tmp_path / "a.png"], (30, 60), fit=fit)
+    decoded = decode(tmp_path / "a.png", wanted)
+    assert decoded.shape == (30, 60, 3)
+    seen = [tuple(int(v > 127) for v in decoded[15, x]) for x in (2, 30, 57)]
+    whole = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert seen == ([(0, 1, 0)] * 3 if fit == "crop" else whole)
+    assert (decoded[2].max() == 0) == (fit == "pad")
+
+
 # What cannot be decoded -------------------------------------------------------------------------
 
 

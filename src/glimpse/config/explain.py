@@ -92,8 +92,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         if key:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
-        key, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{key}={quoted(value)}"' if equals else "; expected key=value"
+        name, equals, value = str(error.override).partition("=")
+        remedy = f'; for text, type "{name}={quoted(value)}"' if equals else "; expected key=value"
         return f"{error.override}: {str(error).splitlines()[0]}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)

@@ -4,6 +4,7 @@ If a file cannot be read, the error message gives its path. This module does not
 that decoding processes start quickly.
 """
 
+import io
 import os
 import struct
 import warnings
@@ -78,7 +79,7 @@ def probe(
         ):  # Pillow reads a whole PNG to find its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # rotated by 90°
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
-            grey = grey and _is_grey(image)
+            grey = grey and is_grey(image)
             if is_deep(image.mode):
                 levels.append(level_of(image, str(path)))
     if not sizes:
@@ -102,14 +103,15 @@ def probe(
     return PixelFormat(height, width, channels, white=white)
 
 
-def _is_grey(image: Image.Image) -> bool:
+def is_grey(image: Image.Image) -> bool:
+    """Return whether an image has one channel."""
     return image.mode in ("1", "L") or is_deep(image.mode)
 
 
 def _has_grey_header(path: Path) -> bool:
     """Check the header for a grey mode. A file without a readable header counts as grey."""
     with suppress(UnreadableImageError), open_image(path) as image:
-        return _is_grey(image)
+        return is_grey(image)
     return True
 
 
@@ -154,15 +156,32 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Image.Image]:
-    """Open an image, and convert errors while its pixels are read to errors that give its path."""
-    with open_image(path) as image:
+def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]:
+    """Open an image, and convert errors while its pixels are read to errors that name it.
+
+    Args:
+        file: The path of a file, or its content.
+        name: What the errors call it; by default its path.
+    """
+    name = name or str(file)
+    with open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image:
         try:
             yield image
         except _DECODING_ERRORS as error:
             raise UnreadableImageError(
-                f"cannot read the image {path}: {str(error) or type(error).__name__}"
+                f"cannot read the image {name}: {str(error) or type(error).__name__}"
             ) from error
+
+
+def _from_memory(content: io.BytesIO, name: str) -> Image.Image:
+    try:
+        return _identified(content)
+    except (
+        *_DECODING_ERRORS,
+        Image.DecompressionBombWarning,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UnreadableImageError(f"{name} is not an image that can be read") from error
 
 
 def open_image(path: Path) -> Image.Image:
@@ -200,7 +219,7 @@ def open_image(path: Path) -> Image.Image:
         raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
 
 
-def _identified(path: Path) -> Image.Image:
+def _identified(path: Path | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(path)
