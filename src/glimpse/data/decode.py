@@ -77,7 +77,10 @@ def probe(
             suppress(*passed_over),
             reading(path) as image,
         ):  # Pillow reads a whole PNG to find its orientation
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # rotated by 90°
+            # By 90°; Pillow turns a TIFF itself, and gives its size as turned.
+            turned = (
+                image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
+            )
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
             grey = grey and is_grey(image)
             if is_deep(image.mode):
