@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""
 
 
+class UnreadableImageError(UserError):
+    """A file is not an image, is truncated or is rejected; `data.on_bad_file=skip` skips it."""
+
+
 class Interrupted(BaseException):
     """The run was told to stop. It is not an `Exception`, so that Ctrl-C ends a whole sweep."""
 

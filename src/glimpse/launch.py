@@ -23,10 +23,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from glimpse.config import trust
-from glimpse.config.check import check, quoted, require_one_batch_size
+from glimpse.config.check import check, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
 from glimpse.config.lists import lists_by_name
+from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of, require_room
@@ -77,6 +78,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
                 f"{place.launcher}"
             )
+        overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
@@ -287,7 +289,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")))
+    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])

@@ -17,7 +17,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
-SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "size")  # keys of `data`
+SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
@@ -61,7 +61,7 @@ def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     """
     for key in SEEN_BY_THE_NETWORK:
         was, value = before.get(key), now.get(key)
-        if was != value:
+        if key in before and was != value:  # an older checkpoint lacks newer keys
             raise UserError(
                 f"data.{key}={_typed(value)}: the network was trained with a different value; "
                 f"type data.{key}={_typed(was)}"

@@ -239,7 +239,7 @@ def files(tmp_path: Path) -> list[Path]:
 def test_decoding_as_needed_gives_the_order_of_the_array(
     files: list[Path], num_workers: int
 ) -> None:
-    wanted, labels = PixelFormat(4, 6, 3, presize=False), torch.arange(9) % 3
+    wanted, labels = PixelFormat(4, 6, 3), torch.arange(9) % 3
     decoded = DecodedRows(files, labels, wanted, num_workers=num_workers, pin_memory=False)
     batches = list(BatchLoader(torch.arange(9), training(9, seed=5), decoded))
     assert indices(batches) == epoch_of(training(9, seed=5))
@@ -251,7 +251,7 @@ def test_decoding_as_needed_gives_the_order_of_the_array(
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_cannot_be_decoded_is_one_line(files: list[Path], num_workers: int) -> None:
     files[7].write_bytes(files[7].read_bytes()[:60])
-    wanted = PixelFormat(4, 6, 3, presize=False)
+    wanted = PixelFormat(4, 6, 3)
     decoded = DecodedRows(files, torch.zeros(9), wanted, num_workers=num_workers, pin_memory=False)
     with pytest.raises(UserError, match=r"7\.png") as error:
         list(BatchLoader(torch.arange(9), EpochOrder(9, batch_size=4), decoded))

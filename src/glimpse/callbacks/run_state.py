@@ -42,6 +42,7 @@ class RunState(Callback):
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
             "stored_size": list(self.data.stored_size),
+            "white": self.data.white,
             "fingerprint": self.data.fingerprint,
             "next_batch": _loader(trainer).state_dict(),
             "global_batch_size": self.data.batches.batch_size * trainer.world_size,

@@ -5,6 +5,7 @@ project (cli/init.py), inspect datasets before training (cli/data.py), show what
 (cli/insight.py), and compare runs (cli/runs.py).
 """
 
+import os
 import sys
 
 import typer
@@ -40,6 +41,7 @@ def main() -> int:
 
         del sys.argv[1]
         return launch.main()
+    sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
@@ -52,3 +54,11 @@ def main() -> int:
                 file=sys.stderr,
             )
         return error.exit_code
+
+
+def _expanded(argument: str) -> str:
+    """Expand the `~` of a path, also in `--out=~/a.png`, where a shell leaves it."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals:
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument)

@@ -19,6 +19,7 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from glimpse.config.folder import ROOT, config_folder
+from glimpse.config.quoting import quoted
 from glimpse.config.schema import (
     APART,
     CHOICES,
@@ -27,6 +28,7 @@ from glimpse.config.schema import (
     NOT_KNOWN_YET,
     OTHER_KINDS,
     RANGES,
+    SIZES,
     TAKES_A_MAPPING,
     TARGETS,
 )
@@ -162,11 +164,6 @@ def _reference(
     return compose(root, overrides=overrides)
 
 
-def quoted(value: object) -> str:
-    """A value as an override takes it, whatever characters it contains."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every (dotted key, plain value) of a configuration. Lists count as values.
 
@@ -229,10 +226,16 @@ def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
         choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
-    if key_of_range in RANGES and isinstance(value, int | float):
-        lowest, highest = RANGES[key_of_range]
-        if not lowest <= value <= highest:
-            bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
+    if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
+        raise UserError(
+            f"{key}={value}: expected pixels, as {key}=64 for a square or {key}=[32,64] for height and width"
+        )
+    if key_of_range not in RANGES:
+        return
+    lowest, highest = RANGES[key_of_range]
+    for number in value if isinstance(value, list) else (value,):
+        if isinstance(number, int | float) and not lowest <= number <= highest:
+            bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
             raise UserError(f"{key}={value}: expected {bound}")
 
 

@@ -39,9 +39,14 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "trainer.deterministic": (bool, str),
     "data.classes": (list,),
     "data.global_batch_size": (int,),
-    "data.presize": (int,),
-    "data.size": (int,),
+    "data.presize": (int, list),
+    "data.size": (int, list),
     "data.pattern": (str,),
+    "data.path": (str, int),
+    "data.label": (str, int, list),
+    "data.split": (str, int),
+    "data.folder": (str,),
+    "data.suffix": (str,),
     "data.options": (dict,),
     "data.url": (str,),
     "data.sha256": (str,),
@@ -108,6 +113,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "tta": (None, "flip"),
     "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),
+    "data.fit": ("crop", "pad", "squash"),
     "data.on_bad_file": ("error", "skip"),
     # Others either start processes that leave no run folder, or shard weights, which is not tested.
     "trainer.strategy": (
@@ -127,5 +133,6 @@ APART: tuple[tuple[str, str, str], ...] = (
     ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
 )
 
+SIZES = ("data.presize", "data.size")  # a side in pixels, or [height,width]
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value
 TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values with keys of their own

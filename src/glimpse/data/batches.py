@@ -57,7 +57,7 @@ class Batches:
     ) -> None:
         self.spec = spec
         self.scored_split = "test"
-        self.training_side: int | None = None  # side of training images that are smaller than usual
+        self.training_size: tuple[int, int] | None = None  # of training images smaller than usual
         self._parts = parts
         self._relabel = relabel
         self._splits = splits
@@ -90,9 +90,9 @@ class Batches:
         """From now on, return images in this memory layout."""
         self._memory_format = memory_format
 
-    def train_at(self, side: int | None) -> None:
-        """From now on, train on square images with this side in pixels; None: at the full size."""
-        self.training_side = side
+    def train_at(self, size: tuple[int, int] | None) -> None:
+        """From now on, train on images of this height and width; None: of the full size."""
+        self.training_size = size
 
     def score(self, split: str, *, num_images: int | None = None) -> None:
         """Choose the images that `scored` returns.
@@ -217,8 +217,8 @@ class Batches:
             return batch
         images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
         size = (self.spec.height, self.spec.width)
-        if training and self.training_side is not None:
-            size = (self.training_side, self.training_side)
+        if training and self.training_size is not None:
+            size = self.training_size
         if training and self._augment is not None:
             draws = Draws(batch.indices, seed=self._seed, epoch=epoch)
             classes = self.spec.num_classes

@@ -16,6 +16,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.files import replacing
 from glimpse.ranks import ranks
+from glimpse.text import as_utf8
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def names_of(data: ImageDataModule, split: str) -> list[str]:
     chosen = data.splits[split]
     paths = data.source_paths(chosen.part)
     if paths is not None:
-        return [str(paths[row]) for row in chosen.rows]
+        return [as_utf8(paths[row]) for row in chosen.rows]
     return [f"{chosen.part}[{row}]" for row in chosen.rows]
 
 
