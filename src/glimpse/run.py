@@ -224,9 +224,7 @@ def _print_result(
     config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
     if summary.is_pruned:
-        console.print(
-            f"the search stopped this run after epoch {summary.values['epochs']}"
-        )
+        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc"]

@@ -109,7 +109,13 @@ def test_a_search_that_was_stopped_goes_on(
 
 
 def test_trials_that_diverge_or_repeat_do_not_end_a_search(tmp_path: Path) -> None:
-    ended = search(tmp_path, "optimizer.lr=0.1,1e30", "model=mlp", "hydra.sweeper.n_trials=6", "optimizer=adamw")
+    ended = search(
+        tmp_path,
+        "optimizer.lr=0.1,1e30",
+        "model=mlp",
+        "hydra.sweeper.n_trials=6",
+        "optimizer=adamw",
+    )
     assert ended.returncode == 0, ended.stderr
     assert "training diverged" in ended.stderr
     assert ended.stdout.count("repeats an earlier one") == 4
