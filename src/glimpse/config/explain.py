@@ -88,6 +88,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         return str(error)
     if isinstance(error, MissingConfigException):
         return _explain_missing_choice(error, typed)
+    merging = re.match("Error merging override (.+)", str(error))
+    if merging and error.__cause__ is not None:
+        return f"{merging[1]}: {_one_line(str(error.__cause__))}"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
