@@ -157,7 +157,9 @@ def wait_for(path: Path, text: str) -> None:
     raise AssertionError(f"{text!r} did not appear in {path}: {path.read_text()}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143), slow(signal.SIGHUP, 129)]
+)
 def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL, "trainer.max_epochs=100000"]

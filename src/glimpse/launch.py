@@ -12,58 +12,73 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config import trust
-from glimpse.config.check import check
+from glimpse.config.check import check, quoted
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.run_names import quoted, register_resolvers
-from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
-from glimpse.errors import Interrupted, UserError
+from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
+from glimpse.config.lists import lists_by_name
+from glimpse.config.run_names import register_resolvers
+from glimpse.distributed import DDP_CONFIG, RUN_FOLDER, is_ddp_process
+from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import require_no_links_out
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
 from glimpse.orphans import end_with_parent
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
 _failure: list[Exception] = []
 
 
-def main(task: Callable[[], None]) -> int:
-    """Run the Hydra task and turn its end into an exit code.
+def main(*, config_dir: Path | None = None, config_name: str | None = None) -> int:
+    """Run the command that `sys.argv` holds and turn its end into an exit code.
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of an error.
 
+    Args:
+        config_dir: A folder of configuration files beside our own, if `--config-dir` is not typed.
+        config_name: The root configuration, if `--config-name` is not typed.
+
     Returns:
         0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
-        after SIGTERM.
+        after SIGTERM, 129 after SIGHUP.
     """
+    keep_printing()
     spin_briefly()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
-    signal.signal(signal.SIGTERM, _raise_interrupted)
-    signal.signal(
-        signal.SIGINT, _raise_interrupted
-    )  # Lightning would end a Ctrl-C with exit code 1
+    for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
+        signal.signal(number, _raise_interrupted)
     try:
-        if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
-            _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
+        if is_ddp_process():
+            run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
         else:
             _refuse_other_launchers()
             register_resolvers()
             trust.guard_hydra()
             flags, overrides = split_arguments(sys.argv[1:])
-            sys.argv[1:] = [*flags, *_with_recorded(overrides, is_sweep=is_sweep(flags))]
-            task()
+            flags = _with_default_flags(flags, config_dir, config_name)
+            sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
+            with lists_by_name():
+                hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
+                    job
+                )()
         if _failure:
             raise _failure.pop()
     except Interrupted as stop:
@@ -77,6 +92,18 @@ def main(task: Callable[[], None]) -> int:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _with_default_flags(
+    flags: list[str], config_dir: Path | None, config_name: str | None
+) -> list[str]:
+    """Add a project's own configuration folder and root, unless others were typed."""
+    names = {flag.partition("=")[0] for flag in flags}
+    if config_dir is not None and not names & set(CONFIG_DIR):
+        flags = [CONFIG_DIR[0], str(config_dir), *flags]
+    if config_name is not None and not names & set(CONFIG_NAME):
+        flags = [CONFIG_NAME[0], config_name, *flags]
+    return flags
 
 
 # Hydra's flags that take a value, and those that take an optional value.
@@ -125,39 +152,44 @@ def job(config: DictConfig) -> float | None:
     Returns:
         The best val/acc, which sweepers maximise.
     """
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    is_of_sweep = hydra.mode == RunMode.MULTIRUN  # run by another launcher than ours
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
     if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
         config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
     try:
-        return _checked_run(config, hydra, folder)
+        return _checked_run(config, settings, folder)
     except Exception as error:
         if is_of_sweep:
-            print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
+            print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
         return None
 
 
-def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
+def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
     """Check the configuration, then run. Remove the folder if nothing was written to it."""
     try:
-        check(config, hydra.runtime.choices)
+        check(
+            config,
+            settings.runtime.choices,
+            root=settings.job.config_name or ROOT,
+            searchpath=settings.searchpath,
+        )
         if config.sweep.plan:
             raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
     except BaseException:
-        _discard_if_empty(folder)
+        discard_if_empty(folder)
         raise
-    return run_in(config, hydra, folder)
+    return run_in(config, settings, folder)
 
 
-def run_in(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
+def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
     """Run a configuration that was checked. Remove the folder if nothing was written to it.
 
     Args:
         config: Without Hydra's own part.
-        hydra: Hydra's own part, for the names of the files that were chosen.
+        settings: Hydra's own part, for the names of the files that were chosen.
         folder: The run folder.
 
     Returns:
@@ -167,18 +199,40 @@ def run_in(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
     try:
         from glimpse.run import run  # torch and lightning are imported from here on
 
-        groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-        names = {group: str(hydra.runtime.choices[group]) for group in groups}
-        return run(config, folder, names)
+        names = choices_of_run(settings.runtime.choices)
+        return run(config, folder, names, judge=_judge(config, settings))
     except FolderInUseError:
         is_ours = False
         raise
     finally:
         if is_ours:
-            _discard_if_empty(folder)
+            discard_if_empty(folder)
 
 
-def _discard_if_empty(folder: Path) -> None:
+def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
+    """What stops a trial of a search early; None if nothing does."""
+    search = settings.sweeper
+    if "trial" not in search or search.trial is None:
+        return None
+    from glimpse.search.place import study_path
+    from glimpse.search.pruning import Judge
+
+    return Judge(
+        study_path(Path(settings.sweep.dir), search.storage),
+        search.trial,
+        pruner=search.pruner,
+        num_epochs=config.trainer.max_epochs or 0,
+        until=search.until,
+    )
+
+
+def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the chosen files of the groups that people compare."""
+    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
+    return {group: str(choices.get(group)) for group in groups}
+
+
+def discard_if_empty(folder: Path) -> None:
     """Remove a run folder that contains only the files that Hydra has just written."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
         shutil.rmtree(folder)
@@ -199,7 +253,7 @@ def _refuse_other_launchers() -> None:
         )
 
 
-def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
+def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
     The run continues in the same folder.
@@ -211,15 +265,13 @@ def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
     if not resume or resume[-1] in ("", "null"):
         return overrides
     folder = _run_folder(Path(resume[-1].strip("'\"")))
-    if is_sweep:
+    if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
-    recorded = trust.recorded_overrides(folder)
+    packages = trust.listed_packages([*flags, *overrides])
+    recorded = trust.recorded_overrides(folder, packages)
     require_no_links_out(folder)
-    here = [
-        f"resume={quoted(str(folder))}",
-        f"hydra.run.dir={quoted(str(folder))}",
-        "hydra.output_subdir=null",
-    ]
+    place = quoted(folder)
+    here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
 
 
@@ -241,7 +293,7 @@ def _run_folder(path: Path) -> Path:
     raise UserError(f"resume={path}: there is no such folder{hint}")
 
 
-def _run_as_ddp_process(folder: Path) -> None:
+def run_as_ddp_process(folder: Path) -> None:
     """Run as an additional process of a DDP run, with the first process's configuration.
 
     Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.

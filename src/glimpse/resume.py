@@ -92,7 +92,7 @@ def _require_same_data(
 def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     before = saved["glimpse"]["config"]
     for group, is_same in (
-        ("model", before["model"] == now["model"]),
+        ("model", _without_null_weights(before["model"]) == _without_null_weights(now["model"])),
         ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
     ):
         if not is_same:
@@ -109,6 +109,11 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
         raise UserError(
             "resume: the checkpoint holds a moving average of the weights; keep ema in callbacks"
         )
+
+
+def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration; `weights: null` is not in checkpoints of 0.1."""
+    return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
 
 
 def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:

@@ -6,7 +6,6 @@ adds its error.
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
 from glimpse.distributed import has_lost_a_process
@@ -54,6 +54,7 @@ class Summary:
             "majority_acc": None,
             "metrics": {},
         }
+        self.is_pruned = False
         self._began = time.perf_counter()
 
     def update(self, **values: Any) -> None:
@@ -63,6 +64,10 @@ class Summary:
     def accept(self) -> None:
         """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
+
+    def prune(self) -> None:
+        """Note that a search stopped the run early, because it lagged behind others."""
+        self.is_pruned = True
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -98,8 +103,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     except Interrupted:
         summary.end("interrupted")
         if summary.can_be_resumed:
-            typed = shlex.quote(f"resume={shown(folder)}")
-            console.print(f"to resume, type: python train.py {typed}", markup=False)
+            typed = to_type(f"resume={shown(folder)}")
+            console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
         summary.end("failed", explain(error))
@@ -109,7 +114,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         status = "interrupted" if has_lost_a_process(error) else "failed"
         summary.end(status, explain(crashed))
         raise crashed from error
-    summary.end("finished")
+    summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
@@ -132,7 +137,6 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         console.print(
             f"{path} cannot be read; the new summary will not include the run's earlier results",
-            markup=False,
         )
         return {}
     return found if isinstance(found, dict) else {}

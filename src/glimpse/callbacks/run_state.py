@@ -4,17 +4,20 @@ The checkpoint's `glimpse` entry is plain data: the resolved configuration, the 
 identity of the data, the next batch of the epoch, and the state of the random generators.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
 from glimpse.seeding import restore, seed_all, state_of_generators
+
+DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")  # of the configuration
 
 
 class RunState(Callback):
@@ -74,7 +77,10 @@ class RunState(Callback):
                 group |= {k: v for k, v in new.items() if k != "params"} | {"initial_lr": new["lr"]}
         for schedule in trainer.lr_scheduler_configs:
             scheduler = schedule.scheduler
-            assert isinstance(scheduler, LambdaLR)
+            if not isinstance(scheduler, LambdaLR):
+                if any(before[group] != self.config[group] for group in DECIDE_A_SCHEDULE):
+                    _replay(scheduler, classifier, groups)
+                continue
             if before["scheduler"] != self.config["scheduler"]:
                 per_step = schedule.interval == "step"
                 scheduler.last_epoch = trainer.global_step if per_step else trainer.current_epoch
@@ -82,6 +88,23 @@ class RunState(Callback):
             factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, rate, factor in factors:
                 group["lr"] = rate * factor(scheduler.last_epoch)
+
+
+def _replay(
+    scheduler: LRScheduler, classifier: ImageClassifier, groups: list[dict[str, Any]]
+) -> None:
+    """Give a scheduler of torch, and the optimizer's groups, the state after as many steps of the new
+    settings. Most of these schedulers compute a rate from the one before."""
+    optimizer = classifier.new_optimizer()
+    fresh = classifier.new_schedule(optimizer).scheduler
+    assert isinstance(fresh, LRScheduler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about steps of the optimizer, which is not stepped here
+        for _ in range(scheduler.last_epoch):
+            fresh.step()
+    scheduler.load_state_dict(fresh.state_dict())
+    for group, new in zip(groups, optimizer.param_groups, strict=True):
+        group |= {key: value for key, value in new.items() if key != "params"}
 
 
 def _loader(trainer: pl.Trainer) -> BatchLoader:

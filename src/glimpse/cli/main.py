@@ -1,6 +1,7 @@
 """The `glimpse` command.
 
-Its subcommands inspect datasets before training (cli/data.py), show what a network has learned
+`glimpse train` is `python train.py`, and its arguments are Hydra's. The other subcommands start a
+project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
 (cli/insight.py), and compare runs (cli/runs.py).
 """
 
@@ -9,16 +10,20 @@ import sys
 import typer
 
 from glimpse.cli import data as cli_data
+from glimpse.cli import init as cli_init
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
+from glimpse.distributed import is_ddp_process
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
 app = typer.Typer(
-    help="Inspect datasets and the runs of `python train.py`.",
+    help="Train with `glimpse train …` (see glimpse train --help), and inspect datasets and runs.",
     no_args_is_help=True,
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
+app.command("init")(cli_init.init)
 app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
 app.add_typer(cli_runs.app)
 
@@ -29,7 +34,15 @@ def main() -> int:
     Returns:
         0 on success, 1 after an error, 2 if the command line is invalid. Errors print one line.
     """
+    keep_printing()
     spin_briefly()
+    is_train = sys.argv[1:2] == ["train"]
+    if is_train or is_ddp_process():  # its processes are started with these arguments again
+        from glimpse import launch
+
+        if is_train:
+            del sys.argv[1]
+        return launch.main()
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:

@@ -1,4 +1,4 @@
-"""Names of run folders: the random id that makes a single run's unique, and how to type a name.
+"""Names of run folders: the random id that makes a single run's unique.
 
 sweeps/jobs.py names the folders of a sweep.
 """
@@ -12,8 +12,3 @@ def register_resolvers() -> None:
     """Register the resolver that conf/train.yaml uses in folder names, once per process."""
     if not OmegaConf.has_resolver("run_id"):
         OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
-
-
-def quoted(text: str) -> str:
-    """A text as the value of an override, whatever characters it contains."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,23 +1,22 @@
 """The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
+LISTS = ("callbacks",)  # groups of which several choices are taken, by name
 
-# group: (packages that a `_target_` may come from, base type of the object it builds)
-TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
-    "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
-    "model": (("glimpse.models.",), "torch.nn.Module"),
-    "optimizer": (("torch.optim.", "glimpse.optim.muon."), "torch.optim.Optimizer"),
-    "scheduler": (("glimpse.optim.schedules.",), "glimpse.optim.schedules.Schedule"),
-    "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
-    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.base.Augmentation"),
-    "callbacks": (
-        ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
-        "lightning.pytorch.Callback",
-    ),
-    "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
+# group: base types of what a `_target_` builds; the first one is named in messages
+TARGETS: dict[str, tuple[str, ...]] = {
+    "data": ("glimpse.data.module.ImageDataModule",),
+    "model": ("torch.nn.Module",),
+    "optimizer": ("torch.optim.Optimizer",),
+    "scheduler": ("torch.optim.lr_scheduler.LRScheduler", "glimpse.optim.schedules.Schedule"),
+    "loss": ("torch.nn.Module",),
+    "augment": ("torch.nn.Module", "glimpse.data.augment.base.Augmentation"),
+    "callbacks": ("lightning.pytorch.Callback",),
+    "logger": ("lightning.pytorch.loggers.Logger",),
 }
 
-LIBRARIES = ("torch.", "lightning.")  # a ValueError or TypeError from these is a user's mistake
+# A ValueError or TypeError from these is a user's mistake.
+LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.")
 
 # Keys that accept more types than that of their default, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {

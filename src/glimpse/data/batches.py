@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.data.augment.base import Augmentation, Draws, resized
-from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
@@ -212,10 +210,8 @@ class Batches:
             size = (self.training_side, self.training_side)
         if training and self._augment is not None:
             draws = Draws(batch.indices, seed=self._seed, epoch=epoch)
-            images = self._augment.sized(images, size, draws)
-            if isinstance(self._augment, Mixing):
-                certain = F.one_hot(labels, self.spec.num_classes).float()
-                images, labels = self._augment.mixed(images, certain, draws)
+            classes = self.spec.num_classes
+            images, labels = self._augment.batch(images, labels, size, draws, classes)
         else:
             images = resized(images, size)
         return Batch(self._normalised(images), labels, batch.indices)

@@ -110,6 +110,20 @@ def _counted(record: Record) -> str:
     return f"{total} {'job' if total == 1 else 'jobs'}: {parts}"
 
 
+def print_start(composer: Composer) -> None:
+    """Say how a sweep is called, unless the user named it."""
+    if not any(word.startswith("name=") for word in sys.argv[1:]):
+        print(f"this sweep is {composer.name}; to continue it, type: {how_to_continue(composer)}")
+
+
+def how_to_continue(composer: Composer) -> str:
+    """The command that continues a sweep."""
+    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+    if not any(word.startswith("name=") for word in words):
+        words.append(f"name={composer.name}")
+    return f"python train.py -m {shlex.join(words)}"
+
+
 class _Sweep:
     """One command's run of a sweep."""
 
@@ -130,7 +144,7 @@ class _Sweep:
             UserError: a job failed or was refused.
             Interrupted: the sweep was told to stop.
         """
-        self._print_start()
+        print_start(self.composer)
         states = _states(self.composer, self.jobs)
         self.record.found |= states
         for job, found in states.items():
@@ -198,7 +212,7 @@ class _Sweep:
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
         """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         running = {job for job, _ in runner.running}
         if running:
@@ -207,20 +221,11 @@ class _Sweep:
             running.discard(outcome.job)
             self.record.found[outcome.job] = outcome.found
         self.record.save()
-        print(f"{_counted(self.record)}; to go on, type: {self._command()}", flush=True)
+        print(
+            f"{_counted(self.record)}; to go on, type: {how_to_continue(self.composer)}", flush=True
+        )
 
     # What it prints ---------------------------------------------------------------------------------
-
-    def _print_start(self) -> None:
-        if not any(word.startswith("name=") for word in sys.argv[1:]):
-            print(f"this sweep is {self.composer.name}; to continue it, type: {self._command()}")
-
-    def _command(self) -> str:
-        """What continues this sweep."""
-        words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
-        if not any(word.startswith("name=") for word in words):
-            words.append(f"name={self.composer.name}")
-        return f"python train.py -m {shlex.join(words)}"
 
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
         line = f"job {job.number + 1} of {len(self.jobs)} {found.state}"

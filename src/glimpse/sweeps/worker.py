@@ -119,7 +119,8 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
     try:
         with held(folder):
             found = look(folder, settings, is_ours=True)
-            if not found.is_to_run(retry_failed=request.retry_failed):
+            goes_on = found.state is State.PRUNED and _is_to_go_on(request.config, found)
+            if not (goes_on or found.is_to_run(retry_failed=request.retry_failed)):
                 return found, False
             with slot.shared(request.config) as leaves_processes, _output(request):
                 return _trained(request), leaves_processes
@@ -136,6 +137,13 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
         summary = summary_of(folder)
         is_lost = summary.get("status") == State.INTERRUPTED  # one of its processes was killed
         return Found(State.INTERRUPTED if is_lost else State.FAILED, line, summary), True
+
+
+def _is_to_go_on(config: DictConfig, found: Found) -> bool:
+    """Whether a search asks a trial that it had stopped for more epochs."""
+    sweeper = config.hydra.sweeper
+    until = sweeper.until if "until" in sweeper else None
+    return until is not None and until > found.summary.get("epochs", 0)
 
 
 def _trained(request: Request) -> Found:
