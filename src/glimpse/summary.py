@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
-from glimpse.distributed import has_lost_a_process
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import is_own_file, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
@@ -112,8 +111,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         raise
     except Exception as error:
         crashed = crash(error, folder, name=_name_of_traceback())
-        status = "interrupted" if has_lost_a_process(error) else "failed"
-        summary.end(status, explain(crashed))
+        summary.end("failed", explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:

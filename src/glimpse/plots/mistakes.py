@@ -19,6 +19,7 @@ MAX_CLASSES = 30  # a confusion matrix shows all classes up to this number
 NUM_CHOSEN = 20  # with more classes, it shows this many: those with the most mistakes
 NUM_PAIRS = 6  # pairs shown with examples
 NUM_EXAMPLES = 8  # examples per pair
+ROW = 1.05  # inches, for an image of 1 inch
 NAME_CHARACTERS = 18
 ANSWER_CHARACTERS = 10  # of a class name beside an arrow and a probability
 DPI = 110
@@ -68,24 +69,26 @@ def draw_most_confused(
     from matplotlib.figure import Figure
 
     shown = pairs[:NUM_PAIRS]
-    figure = Figure(figsize=(2.4 + NUM_EXAMPLES, 0.5 + 1.05 * max(1, len(shown))), dpi=DPI)
+    width, height = 2.4 + NUM_EXAMPLES, 0.5 + ROW * max(1, len(shown))
+    figure = Figure(figsize=(width, height), dpi=DPI)
     figure.set_layout_engine("none")  # overrides the settings of a notebook
-    grid = figure.add_gridspec(
-        max(1, len(shown)), NUM_EXAMPLES + 2, wspace=0.08, hspace=0.08,
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / figure.get_figheight(),
-    )  # fmt: skip
-    figure.suptitle(title, size=10, y=1 - 0.12 / figure.get_figheight(), va="top")
+    figure.suptitle(title, size=10, y=1 - 0.12 / height, va="top")
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all images, in inches: axes take time to draw
+    axes.axis("off")
     for row, pair in enumerate(shown):
-        label = figure.add_subplot(grid[row, :2])
-        label.axis("off")
+        middle = height - ROW * (len(shown) - row - 0.5)
         names = (predictions.class_names[pair.actual], predictions.class_names[pair.predicted])
         actual, predicted = (shortened(name) for name in names)
         text = f"{actual}\ncalled {predicted}\n{pair.num_images} images"
-        label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
+        axes.text(0.15, middle, text, va="center", size=9, parse_math=False)
         for place, image in enumerate(images(examples(predictions, pair))):
-            axes = figure.add_subplot(grid[row, place + 2])
-            axes.axis("off")
-            axes.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+            half_height, half_width = (n / max(image.shape[1:]) / 2 for n in image.shape[1:])
+            centre = width - ROW * (NUM_EXAMPLES - place - 0.5)
+            sides = (centre - half_width, centre + half_width)
+            box = (*sides, middle + half_height, middle - half_height)
+            pixels = image.permute(1, 2, 0).cpu().numpy()
+            axes.imshow(pixels, extent=box, cmap="gray", vmin=0, vmax=1)
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     if not shown:
         figure.text(0.5, 0.3, "no mistakes", ha="center")
     save_figure(figure, path)

@@ -213,7 +213,7 @@ class _Sweep:
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
         """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         running = {job for job, _ in runner.running}
         if running:
