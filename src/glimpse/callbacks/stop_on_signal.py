@@ -29,7 +29,7 @@ MOST_BATCHES_BETWEEN_LOOKS = 200
 MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # in an epoch
 
 # What a process was asked to do; of several processes, the highest counts.
-NOTHING, PRUNE, STOP = 0, 1, 2
+NOTHING, PRUNE, STOP = 0.0, 0.5, 1.0
 
 
 class PrunedError(Exception):
@@ -123,7 +123,7 @@ class StopOnSignal(Callback):
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.received or signal.SIGTERM)
 
-    def _asked(self, trainer: pl.Trainer) -> int:
+    def _asked(self, trainer: pl.Trainer) -> float:
         """What any process was asked to do. Several processes also agree on the next look."""
         mine = STOP if self.received else PRUNE if self._is_pruned else NOTHING
         if trainer.world_size == 1:
@@ -132,7 +132,7 @@ class StopOnSignal(Callback):
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)
         per_batch = (time.monotonic() - self._looked_at) / max(1, self._num_batches)
-        numbers = torch.tensor((float(mine), per_batch), device=device)
+        numbers = torch.tensor((mine, per_batch), device=device)
         found = trainer.strategy.reduce(numbers, reduce_op="max")
         assert isinstance(found, Tensor)
         asked, slowest = found.tolist()
@@ -140,7 +140,7 @@ class StopOnSignal(Callback):
             self._next_look = _batches_in_a_second(slowest)
         self._num_batches = 0
         self._looked_at = time.monotonic()
-        return int(asked)
+        return float(asked)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:
