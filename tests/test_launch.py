@@ -144,7 +144,7 @@ def test_sweep_has_one_folder_and_goes_on_after_a_failure(tmp_path: Path) -> Non
     assert set(jobs) == {f"model-{model}_seed-{seed}" for model in models for seed in (1, 2)}
     for name, summary in jobs.items():
         assert summary["status"] == ("failed" if "template" in name else "finished")
-    assert "job 2 failed" in result.stderr
+    assert "job 3 of 6 failed (model=convnet_template seed=1): " in result.stderr
     assert errors(result)
 
 
@@ -157,7 +157,9 @@ def wait_for(path: Path, text: str) -> None:
     raise AssertionError(f"{text!r} did not appear in {path}: {path.read_text()}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143), slow(signal.SIGHUP, 129)]
+)
 def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL, "trainer.max_epochs=100000"]

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.conf import HydraConf
@@ -30,9 +30,16 @@ from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.run_names import register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER, is_ddp_process
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import require_no_links_out
+from glimpse.folder_lock import NAME as LOCK
+from glimpse.folder_lock import FolderInUseError
+from glimpse.orphans import end_with_parent
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -49,16 +56,15 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         config_name: The root configuration, if `--config-name` is not typed.
 
     Returns:
-        0 if the run finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
-        after SIGTERM.
+        0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
+        after SIGTERM, 129 after SIGHUP.
     """
+    keep_printing()
     spin_briefly()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
-    signal.signal(signal.SIGTERM, _raise_interrupted)
-    signal.signal(
-        signal.SIGINT, _raise_interrupted
-    )  # Lightning would end a Ctrl-C with exit code 1
+    for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
+        signal.signal(number, _raise_interrupted)
     try:
         if is_ddp_process():
             run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
@@ -147,10 +153,14 @@ def job(config: DictConfig) -> float | None:
         The best val/acc, which sweepers maximise.
     """
     settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
+    if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
+        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
     try:
-        return _checked_run(config, settings, Path(settings.runtime.output_dir))
+        return _checked_run(config, settings, folder)
     except Exception as error:
-        if settings.mode == RunMode.MULTIRUN:  # the sweep continues, so report the error now
+        if is_of_sweep:
             print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
@@ -166,11 +176,54 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
             root=settings.job.config_name or ROOT,
             searchpath=settings.searchpath,
         )
+        if config.sweep.plan:
+            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
+    except BaseException:
+        discard_if_empty(folder)
+        raise
+    return run_in(config, settings, folder)
+
+
+def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
+    """Run a configuration that was checked. Remove the folder if nothing was written to it.
+
+    Args:
+        config: Without Hydra's own part.
+        settings: Hydra's own part, for the names of the files that were chosen.
+        folder: The run folder.
+
+    Returns:
+        The best val/acc; None without validation.
+    """
+    is_ours = True
+    try:
         from glimpse.run import run  # torch and lightning are imported from here on
 
-        return run(config, folder, choices_of_run(settings.runtime.choices))
+        names = choices_of_run(settings.runtime.choices)
+        return run(config, folder, names, judge=_judge(config, settings))
+    except FolderInUseError:
+        is_ours = False
+        raise
     finally:
-        discard_if_empty(folder)
+        if is_ours:
+            discard_if_empty(folder)
+
+
+def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
+    """What stops a trial of a search early; None if nothing does."""
+    search = settings.sweeper
+    if "trial" not in search or search.trial is None:
+        return None
+    from glimpse.search.place import study_path
+    from glimpse.search.pruning import Judge
+
+    return Judge(
+        study_path(Path(settings.sweep.dir), search.storage),
+        search.trial,
+        pruner=search.pruner,
+        num_epochs=config.trainer.max_epochs or 0,
+        until=search.until,
+    )
 
 
 def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
@@ -181,7 +234,7 @@ def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
 
 def discard_if_empty(folder: Path) -> None:
     """Remove a run folder that contains only the files that Hydra has just written."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # the parent may contain other runs
             folder.parent.rmdir()
@@ -245,6 +298,7 @@ def run_as_ddp_process(folder: Path) -> None:
 
     Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.
     """
+    end_with_parent()
     from glimpse.run import run
 
     config = OmegaConf.load(folder / DDP_CONFIG)

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -24,16 +24,19 @@ from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.callbacks.pictures import Pictures
-from glimpse.callbacks.progress import Progress, duration
+from glimpse.callbacks.progress import Progress
+from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
-from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build, plain, require_targets
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
+from glimpse.durations import duration
 from glimpse.environment import environment
 from glimpse.files import write_json, write_text
+from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -43,36 +46,46 @@ from glimpse.lightning_compat import (
     stop_profiling,
 )
 from glimpse.model_summary import count_parameters, layer_table
+from glimpse.monitor import monitor_of
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 
 
-def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
+def run(
+    config: DictConfig, folder: Path, names: Mapping[str, str], *, judge: Judge | None = None
+) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
 
     Args:
         config: composed and checked.
         folder: the run folder.
         names: which `data` and `model` were chosen, for people.
+        judge: decides after each epoch whether a trial of a search stops early.
 
     Returns:
         The best val/acc, which sweepers maximise; None without validation.
 
     Raises:
-        UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
+        UserError: anything the user can mend, or another process works in the folder. `Interrupted`:
+            after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with threads_restored(), _processes_left(folder), summarised(config, folder, names) as summary:
+    with (
+        threads_restored(),
+        _processes_left(folder),
+        held(folder) if IS_FIRST_PROCESS else nullcontext(),
+        summarised(config, folder, names) as summary,
+    ):
         device = device_of(config)
         settle(device)
         keep_freed_memory()
         require_targets(config)
         data = build_data(config)
-        console.print(f"{names['data']}: {data.describe()}", markup=False)
+        console.print(f"{names['data']}: {data.describe()}")
         if data.augment is not None and data.augment.remark:
-            console.print(data.augment.remark, markup=False)
+            console.print(data.augment.remark)
         resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         seed_all(config.seed)
         network = build_network(config.model, data.spec)
@@ -96,14 +109,17 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         logger: Logger | None = build(
             "logger", config.logger, save_dir=folder, name="", version="tensorboard"
         )
+        stop = StopOnSignal(checkpoints)
         # After the epoch's metrics, in order:
         ours = [
-            StopOnSignal(checkpoints),
+            stop,
             RunState(plain(config), data),
             record,
             Progress(checkpoints),
             checkpoints,
         ]
+        if judge:
+            ours.append(Pruning(judge, monitor_of(config).name, stop))
         trainer = build_trainer(config, chosen.name, logger, folder, ours)
         if config.check:
             set_up_callbacks(trainer, classifier, data)
@@ -129,6 +145,8 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
             return None
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except PrunedError:
+            summary.prune()
         finally:
             summary.update(
                 epochs=trainer.current_epoch,
@@ -136,14 +154,14 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
                 images_per_second=record.images_per_second(),
                 metrics=dict(checkpoints.best_metrics),
             )
-        if config.test:
+        if config.test and not summary.is_pruned:
             num_trained = _num_trained_on(record, data)
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
         summary.update(majority_acc=data.majority_accuracy(reported))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Pictures) and config.test:
+            if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(trainer)
@@ -213,6 +231,8 @@ def _final_metrics(
 def _print_result(
     config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
+    if summary.is_pruned:
+        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc"]
@@ -235,8 +255,8 @@ def _print_result(
         )
     if summary.values["best_epoch"]:
         console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
-    console.print(f"run folder {shown(summary.folder)}", markup=False)
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
+    console.print(f"run folder {shown(summary.folder)}")
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 

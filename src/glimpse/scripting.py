@@ -22,7 +22,7 @@ from glimpse import launch
 from glimpse.config.compose import composed_with_hydra, hydra_for
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.distributed import RUN_FOLDER, is_ddp_process
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import write_text
 from glimpse.threads import spin_briefly
 
@@ -148,7 +148,7 @@ def process_unchanged() -> Iterator[None]:
     from glimpse.seeding import restore, state_of_generators
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+    signals = stop_signals() if in_main_thread else ()
     handlers = {number: signal.getsignal(number) for number in signals}
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -45,6 +45,7 @@ class Summary:
             "model": names["model"],
             "seed": config.seed,
             "epochs": 0,
+            "max_epochs": config.trainer.max_epochs,
             "best_epoch": None,
             "parameters": None,
             "seconds": None,
@@ -52,6 +53,7 @@ class Summary:
             "majority_acc": None,
             "metrics": {},
         }
+        self.is_pruned = False
         self._began = time.perf_counter()
 
     def update(self, **values: Any) -> None:
@@ -61,6 +63,10 @@ class Summary:
     def accept(self) -> None:
         """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
+
+    def prune(self) -> None:
+        """Note that a search stopped the run early, because it lagged behind others."""
+        self.is_pruned = True
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,7 +103,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         summary.end("interrupted")
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
-            console.print(f"to resume, type: {typed}", markup=False)
+            console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
         summary.end("failed", explain(error))
@@ -106,7 +112,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         crashed = crash(error, folder, name=_name_of_traceback())
         summary.end("failed", explain(crashed))
         raise crashed from error
-    summary.end("finished")
+    summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
@@ -129,7 +135,6 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         console.print(
             f"{path} cannot be read; the new summary will not include the run's earlier results",
-            markup=False,
         )
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,6 +14,7 @@ from glimpse.cli import init as cli_init
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
 from glimpse.distributed import is_ddp_process
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def main() -> int:
     Returns:
         0 on success, 1 after an error, 2 if the command line is invalid. Errors print one line.
     """
+    keep_printing()
     spin_briefly()
     is_train = sys.argv[1:2] == ["train"]
     if is_train or is_ddp_process():  # its processes are started with these arguments again

@@ -21,6 +21,7 @@ from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
 from glimpse.runs import story as single
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
+from glimpse.runs.mattered import mattered
 
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
@@ -64,7 +65,10 @@ def report_(
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
+        sweep = None if is_run(root) else mattered(root)
+        if sweep and format_ is not Format.csv:
+            print("", *sweep.told, sep="\n")
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sweep)
         write_text(path, text)
         # Keep the piped output free of everything but the table.
         print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)

@@ -33,6 +33,8 @@ from glimpse.files import is_own_file
 PLUGINS = (
     "hydra._internal.core_plugins.basic_launcher.",
     "hydra._internal.core_plugins.basic_sweeper.",
+    "hydra_plugins.glimpse_search.",
+    "hydra_plugins.glimpse_sweeps.",
     "hydra_plugins.hydra_ax_sweeper.",
     "hydra_plugins.hydra_joblib_launcher.",
     "hydra_plugins.hydra_optuna_sweeper.",

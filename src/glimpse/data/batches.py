@@ -5,7 +5,6 @@ The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1]
 """
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 
 import lightning.pytorch as pl
@@ -240,10 +239,3 @@ class Batches:
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use, or else of all cores."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -21,7 +21,7 @@ from glimpse.data import cache as image_cache
 from glimpse.data import splits
 from glimpse.data.arguments import described, own_arguments, without_place
 from glimpse.data.augment.base import Augmentation
-from glimpse.data.batches import Batches, num_cores
+from glimpse.data.batches import Batches
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
@@ -31,6 +31,7 @@ from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistic
 from glimpse.data.spec import COLOURS, Arrays, Files, ImageSpec, Part, Source, check_labels
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
+from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
 

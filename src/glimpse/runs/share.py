@@ -17,7 +17,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from glimpse.config.explain import printable
 from glimpse.data.preprocess import Preprocess
 from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
@@ -25,6 +24,7 @@ from glimpse.models.pretrained import Pretrained, find
 from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED
 from glimpse.runs.folder import read_run
 from glimpse.runs.trained import TrainedRun
+from glimpse.streams import printable
 
 CARD = "README.md"
 MARK = "<!-- written by glimpse export -->"  # in a card that may be replaced
