@@ -85,8 +85,7 @@ def test_a_new_project_passes_its_own_tests(installed: Path, tmp_path: Path) -> 
         make, cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", str(project)]
-    subprocess.run(ruff, check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated"], cwd=project, check=True)
     train = ("train.py", "trainer=cpu", "trainer.max_epochs=1", "data.num_images=60", "test=false")
     assert run(*train, site=installed, folder=project).returncode == 0
     [folder] = project.glob("outputs/stripes-small_net/*")
