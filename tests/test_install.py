@@ -113,7 +113,7 @@ def test_a_project_is_written_into_a_new_folder_alone(tmp_path: Path) -> None:
 def test_glimpse_train_shows_hydras_help_and_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     code = (
-        "import sys; sys.argv[0] = 'glimpse'; from glimpse.cli.main import main; sys.exit(main())"
+        "import sys; sys.argv[0] = 'glimpse'; from glimpse.cli.entry import main; sys.exit(main())"
     )
     for words, expected in (
         (["--help"], "GROUPS"),

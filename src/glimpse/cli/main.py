@@ -1,6 +1,6 @@
 """The `glimpse` command.
 
-`glimpse train` is `python train.py`, and its arguments are Hydra's. The other subcommands start a
+`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a
 project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
 (cli/insight.py), and compare runs (cli/runs.py).
 """
@@ -13,7 +13,6 @@ from glimpse.cli import data as cli_data
 from glimpse.cli import init as cli_init
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
-from glimpse.distributed import is_ddp_process
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -36,13 +35,6 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
-    is_train = sys.argv[1:2] == ["train"]
-    if is_train or is_ddp_process():  # its processes are started with these arguments again
-        from glimpse import launch
-
-        if is_train:
-            del sys.argv[1]
-        return launch.main()
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
