@@ -52,6 +52,7 @@ bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minu
 	$(BIN)/python benchmarks/whole_run.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/ddp.py
 
 notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
 	@mkdir -p outputs/notebooks

@@ -10,7 +10,6 @@ Writes benchmarks/sweeps.json.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -83,12 +82,9 @@ def second_run(folder: Path, num_jobs: int) -> float:
     original = folder / "sweeps" / "many" / "seed-0"
     for seed in range(1, num_jobs):
         copy = original.with_name(f"seed-{seed}")
-        copy.mkdir()
-        for path in original.iterdir():
-            if path.is_dir() and path.name == ".hydra":
-                shutil.copytree(path, copy / path.name)
-            else:
-                os.symlink(path, copy / path.name) if path.is_dir() else shutil.copy(path, copy)
+        shutil.copytree(original / ".hydra", copy / ".hydra")
+        for file in ("summary.json", "environment.json", "metrics.csv"):
+            shutil.copy(original / file, copy)
         config = copy / ".hydra" / "config.yaml"
         config.write_text(config.read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n"))
     words = command(folder, "many", seeds=f"range({num_jobs})")

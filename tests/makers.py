@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
@@ -201,6 +203,19 @@ def make_csv(data_dir: Path, *, per_class: int = 4) -> None:
     write_table(data_dir / "table.csv", [0, 1, 2] * per_class, 3, seed=0)
 
 
+def make_huggingface(data_dir: Path, *, per_class: int = 4) -> None:
+    """`photos.parquet`: the bytes of small PNGs and labels of three classes, undivided."""
+    labels = [0, 1, 2] * per_class
+    content = []
+    for image in shades(labels, 3, size=24, channels=3, seed=0):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        content.append(file.getvalue())
+    data_dir.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table({"image": content, "label": labels})
+    pyarrow.parquet.write_table(table, data_dir / "photos.parquet")
+
+
 def make_sign_mnist(data_dir: Path, *, per_class: int = 4) -> None:
     """The two tables of Kaggle; labels 9 and 25 do not occur."""
     letters = [label for label in range(25) if label != 9]
@@ -221,6 +236,7 @@ MAKERS: dict[str, Callable[..., None]] = {
     "torchvision": make_eurosat,
     "svhn": make_svhn,
     "csv": make_csv,
+    "huggingface": make_huggingface,
     "sign_mnist": make_sign_mnist,
 }
 
@@ -230,6 +246,7 @@ def overrides(name: str, data_dir: Path) -> tuple[str, ...]:
     told = {
         "image_folder": (f"data.root={data_dir / 'photos'}", "data.presize=32"),
         "csv": (f"data.train={data_dir / 'table.csv'}",),
+        "huggingface": (f"data.name={data_dir / 'photos.parquet'}",),
         "pets": ("data.presize=48", "data.size=40"),
         "torchvision": ("data.name=EuroSAT",),
     }

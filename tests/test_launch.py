@@ -243,7 +243,7 @@ def test_a_checkpoint_means_its_run(tmp_path: Path) -> None:
             "small images",
         ),
         (["model=convnet_template"], "22×22"),
-        (["+trainer.num_nodes=2"], "trainer.num_nodes is not a key"),
+        (["trainer.num_nodes=2"], "type torchrun --nnodes=2"),
     ],
 )
 def test_check_refuses_what_the_run_would(

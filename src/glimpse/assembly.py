@@ -9,8 +9,13 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -23,12 +28,14 @@ from glimpse.data.augment.in_order import InOrder
 from glimpse.data.augment.per_image import PerImage
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
+from glimpse.distributed.place import Place
 from glimpse.errors import UserError
 from glimpse.lightning_compat import skip_empty_hooks
 from glimpse.losses import exact_loss
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
 
+ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
@@ -206,19 +213,67 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
     return callback
 
 
+def num_processes(config: DictConfig) -> int:
+    """How many processes train on this machine: one for each of `trainer.devices`.
+
+    Raises:
+        UserError: there are not that many devices.
+    """
+    accelerator, devices = ACCELERATORS[device_of(config)], plain(config)["trainer"]["devices"]
+    if str(devices) in ("auto", "-1"):
+        return accelerator.auto_device_count()
+    try:
+        found = accelerator.parse_devices(devices)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer.devices={devices}: {str(error).splitlines()[0]}") from error
+    return found if isinstance(found, int) else len(found or [])
+
+
+def global_batch_size(config: DictConfig, num_processes: int) -> int:
+    """Images per batch of all processes together.
+
+    Raises:
+        UserError: `data.global_batch_size` cannot be divided among them.
+    """
+    wanted = config.data.global_batch_size
+    if wanted is None:
+        return int(config.data.batch_size) * num_processes
+    if wanted % num_processes:
+        nearest = max(1, round(wanted / num_processes)) * num_processes
+        raise UserError(
+            f"data.global_batch_size={wanted} cannot be divided among {num_processes} processes: type "
+            f"data.global_batch_size={nearest}"
+        )
+    return int(wanted)
+
+
 def build_trainer(
     config: DictConfig,
     precision_name: str,
     logger: Logger | None,
     folder: Path,
     ours: list[Callback],
+    *,
+    place: Place,
 ) -> pl.Trainer:
     """Build Lightning's Trainer with the configured callbacks, followed by our own.
+
+    Args:
+        place: This process among those of the run, all of which have been started.
 
     Raises:
         UserError: Lightning rejects the arguments.
     """
     arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    arguments["num_nodes"] = place.num_nodes
+    several = place.world_size > 1
+    if several or place.launcher:
+        if isinstance(arguments["devices"], int | str):  # a list names the devices
+            arguments["devices"] = place.local_world_size
+        if several and arguments["strategy"] == "auto":
+            arguments["strategy"] = "ddp"
+    # Lightning must not look for launchers itself: it would start processes, or requeue SLURM's jobs.
+    environment = TorchElasticEnvironment() if several else LightningEnvironment()
     if arguments["profiler"] in PROFILERS:  # writes fit-profile.txt to the run folder
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
     callbacks = [build_callback(node, folder) for node in (config.callbacks or {}).values() if node]
@@ -231,7 +286,7 @@ def build_trainer(
             logger=logger or False,
             callbacks=callbacks,
             default_root_dir=folder,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), environment],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,

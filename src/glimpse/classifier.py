@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
+from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule
 from glimpse.losses import exact_loss
@@ -87,16 +88,17 @@ class ImageClassifier(LeanModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        return self._score(self(batch.images), batch.labels, split)
+        return self._score(self(batch.images), batch, split)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch, in fp32 or better."""
         return exact_loss(self.loss, logits, labels)
 
-    def _score(self, logits: Tensor, labels: Tensor, split: str) -> Tensor:
-        loss = self.loss_of(logits, labels)
-        self.counts.add(split, loss.detach(), logits.detach(), labels)
-        return loss
+    def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
+        loss = self.loss_of(logits, batch.labels)
+        if batch.share:
+            self.counts.add(split, loss.detach(), logits.detach(), batch.labels)
+        return loss if batch.share == 1 else loss * batch.share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
@@ -113,10 +115,10 @@ class ImageClassifier(LeanModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
-        self._score(logits, batch.labels, self._scored_split)
+        self._score(logits, batch, self._scored_split)
         if self._scores_flip:
             both = (logits + self(batch.images.flip(3))) / 2
-            self._score(both, batch.labels, f"{self._scored_split}_flip")
+            self._score(both, batch, f"{self._scored_split}_flip")
 
     # Metrics ------------------------------------------------------------------------------------
 
@@ -251,8 +253,10 @@ class ImageClassifier(LeanModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums of the epoch so far and the state of a plateau schedule."""
-        checkpoint["classifier"] = self.counts.state_dict() | {
+        """Add each process's sums of the epoch so far, and the state of a plateau schedule."""
+        first, *others = of_all_processes(self.counts.state_dict())
+        checkpoint["classifier"] = first | {
+            "others": others,
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
         }
@@ -270,7 +274,11 @@ class ImageClassifier(LeanModule):
             self.validation = saved["validation"]
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])
-        if self.global_rank == 0:
-            self.counts.load_state_dict(saved, self.device)
-        else:  # the checkpoint holds the first process's sums
+        all_sums = [saved, *saved.get("others", [])]
+        mine = all_sums[self.global_rank : self.global_rank + 1]
+        if len(all_sums) != self.trainer.world_size:  # resumed on another number of processes
+            mine = all_sums if self.global_rank == 0 else []
+        if mine and mine[0]["train_totals"] is not None:
+            self.counts.load_state_dict(mine, self.device)
+        else:
             self.counts.start("train", self.device)

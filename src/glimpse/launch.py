@@ -1,7 +1,7 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
 This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
-same folder), and the processes that DDP starts. run.py holds the run itself, config/explain.py the
+same folder). distributed/ holds the processes beside the first one, run.py holds the run itself, config/explain.py the
 error messages, and config/trust.py the checks of what a run folder has recorded.
 """
 
@@ -11,30 +11,30 @@ import os
 import shutil
 import signal
 import sys
-import warnings
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from glimpse.config import trust
-from glimpse.config.check import check, quoted
+from glimpse.config.check import check, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
 from glimpse.config.lists import lists_by_name
+from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
-from glimpse.distributed import DDP_CONFIG, RUN_FOLDER, is_ddp_process
-from glimpse.errors import Interrupted, UserError, stop_signals
+from glimpse.distributed.member import follow
+from glimpse.distributed.place import Place, place_of, require_room
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import require_no_links_out
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
-from glimpse.orphans import end_with_parent
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -64,34 +64,70 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
     for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
-        signal.signal(number, _raise_interrupted)
+        signal.signal(number, raise_interrupted)
+    place, code, line = Place(), 0, ""
     try:
-        if is_ddp_process():
-            run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
-        else:
-            _refuse_other_launchers()
-            register_resolvers()
-            trust.guard_hydra()
-            flags, overrides = split_arguments(sys.argv[1:])
-            flags = _with_default_flags(flags, config_dir, config_name)
-            sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-            with lists_by_name():
-                hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
-                    job
-                )()
+        place = place_of(os.environ)
+        if place.rank > 0:
+            return follow(place)
+        register_resolvers()
+        trust.guard_hydra()
+        flags, overrides = split_arguments(sys.argv[1:])
+        if is_sweep(flags) and place.world_size > 1:
+            raise UserError(
+                f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
+                f"{place.launcher}"
+            )
+        overrides = as_typed(overrides, is_sweep=is_sweep(flags))
+        overrides = [*overrides, *_after_a_restart(place)]
+        flags = _with_default_flags(flags, config_dir, config_name)
+        sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
+        with lists_by_name():
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
+                job
+            )()
         if _failure:
             raise _failure.pop()
     except Interrupted as stop:
         print(f"{stop}", file=sys.stderr)
-        return stop.exit_code
+        code = stop.exit_code
     except Exception as error:
-        if wants_traceback:
-            raise
-        if not is_foreseen(error):
+        code = 1
+        if not is_foreseen(error) and not wants_traceback:
             error = crash(error, None)
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return 1
-    return 0
+        line = explain(error)
+        if wants_traceback:
+            traceback.print_exc()
+        else:
+            print(f"error: {line}", file=sys.stderr, flush=True)
+    if place.world_size > 1:
+        _dismiss_others(place, code, line)
+    return code
+
+
+def _after_a_restart(place: Place) -> list[str]:
+    """The override that continues the run which torchrun has started anew (`--max-restarts`)."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return []
+    from glimpse.distributed.team import interrupted_folder
+
+    folder = interrupted_folder(place)
+    if folder is None or not (Path(folder) / "checkpoints").is_dir():
+        return []
+    print(f"torchrun has started the processes again: resuming {folder}", flush=True)
+    return [f"resume={folder}"]
+
+
+def _dismiss_others(place: Place, code: int, line: str) -> None:
+    """Let the other processes end if they have not been told of a run."""
+    from glimpse.distributed.team import connected
+
+    try:
+        team = connected(place)
+        if not team.has_told:
+            team.dismiss(code, line)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
 
 
 def _with_default_flags(
@@ -197,6 +233,8 @@ def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | Non
     """
     is_ours = True
     try:
+        require_one_batch_size(config, settings.overrides.task)
+        require_room(config.trainer, place_of(os.environ))
         from glimpse.run import run  # torch and lightning are imported from here on
 
         names = choices_of_run(settings.runtime.choices)
@@ -240,19 +278,6 @@ def discard_if_empty(folder: Path) -> None:
             folder.parent.rmdir()
 
 
-def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signal_number)
-
-
-def _refuse_other_launchers() -> None:
-    """Reject launchers such as torchrun, whose processes would each create a run folder."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and RUN_FOLDER not in os.environ:
-        raise UserError(
-            "several processes were started (WORLD_SIZE is set), but one is expected, which starts "
-            "the others: type python train.py trainer=ddp trainer.devices=4"
-        )
-
-
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
@@ -264,7 +289,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")))
+    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])
@@ -291,18 +316,3 @@ def _run_folder(path: Path) -> Path:
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"resume={path}: there is no such folder{hint}")
-
-
-def run_as_ddp_process(folder: Path) -> None:
-    """Run as an additional process of a DDP run, with the first process's configuration.
-
-    Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.
-    """
-    end_with_parent()
-    from glimpse.run import run
-
-    config = OmegaConf.load(folder / DDP_CONFIG)
-    assert isinstance(config, DictConfig)
-    warnings.simplefilter("ignore")  # rank 0 has already shown them
-    with contextlib.suppress(Interrupted):  # the first process sets the exit code
-        run(config, folder, {"data": "", "model": ""})

@@ -89,7 +89,8 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
     near = difflib.get_close_matches(name, logged, n=1, cutoff=0.6)
     near = near or [one for one in logged if one.rpartition("/")[2] == own][:1]
-    near = near or difflib.get_close_matches(f"val/{own}", logged, n=1, cutoff=0.6)
+    by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
+    near = near or [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
     if near:
         hint = f"did you mean {near[0]}?"
     else:

@@ -20,9 +20,9 @@ from torch import nn
 
 from glimpse import scripting
 from glimpse.assembly import build_data, unprepared_data
-from glimpse.config.check import quoted
 from glimpse.config.compose import composed
 from glimpse.config.folder import config_folder
+from glimpse.config.quoting import quoted
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.runs.trained import TrainedRun

@@ -17,12 +17,20 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
-SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "size")  # keys of `data`
+SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
-def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule) -> Path | None:
+def checkpoint_to_resume(
+    folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int
+) -> Path | None:
     """The newest intact checkpoint of a run folder; None if the run stopped before its first.
+
+    Args:
+        folder: The run folder.
+        config: The configuration to resume with.
+        data: Its data, after `setup`.
+        batch_size: Images per batch of all processes together.
 
     Raises:
         UserError: all checkpoints are damaged, or the new settings do not fit them. The message
@@ -37,7 +45,7 @@ def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule
     extra, now = saved["glimpse"], plain(config)
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)
-    _require_same_batches(extra, now["data"]["batch_size"])
+    _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
     return path
 
 
@@ -53,7 +61,7 @@ def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     """
     for key in SEEN_BY_THE_NETWORK:
         was, value = before.get(key), now.get(key)
-        if was != value:
+        if key in before and was != value:  # an older checkpoint lacks newer keys
             raise UserError(
                 f"data.{key}={_typed(value)}: the network was trained with a different value; "
                 f"type data.{key}={_typed(was)}"
@@ -116,10 +124,15 @@ def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
 
 
-def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:
-    was = saved["config"]["data"]["batch_size"]
+def _key_of_batches(data: Mapping[str, Any]) -> str:
+    return "batch_size" if data.get("global_batch_size") is None else "global_batch_size"
+
+
+def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str) -> None:
+    was = saved.get("global_batch_size") or saved["config"]["data"]["batch_size"]
     if saved["next_batch"]["next_batch"] and was != batch_size:
+        together = " of all processes together" if key != "batch_size" else ""
         raise UserError(
-            f"resume: the checkpoint was saved within an epoch with data.batch_size={was}; "
-            f"type data.batch_size={was} until that epoch ends"
+            f"resume: the checkpoint was saved within an epoch with batches of {was}, not {batch_size}"
+            f"{together}; type data.{key}={was} until that epoch ends"
         )

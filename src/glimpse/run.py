@@ -1,10 +1,10 @@
 """The story of one run: data, network, training, measurement, record."""
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -19,6 +19,8 @@ from glimpse.assembly import (
     build_network,
     build_trainer,
     device_of,
+    global_batch_size,
+    num_processes,
 )
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -32,10 +34,11 @@ from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build, plain, require_targets
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
+from glimpse.distributed.place import Place
+from glimpse.distributed.team import gathered
 from glimpse.durations import duration
 from glimpse.environment import environment
-from glimpse.files import write_json, write_text
+from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
@@ -74,19 +77,31 @@ def run(
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     with (
         threads_restored(),
-        _processes_left(folder),
         held(folder) if IS_FIRST_PROCESS else nullcontext(),
         summarised(config, folder, names) as summary,
+        gathered(
+            _for_the_others(config, folder, names),
+            1 if config.check else num_processes(config),
+            lambda error: summary.end("failed", error),
+        ) as team,
     ):
         device = device_of(config)
         settle(device)
         keep_freed_memory()
         require_targets(config)
-        data = build_data(config)
+        world_size = team.place.world_size
+        batch_size = global_batch_size(config, world_size)
+        with team.in_turn():
+            data = build_data(config)
         console.print(f"{names['data']}: {data.describe()}")
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
-        resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
+        resume_from: Path | None = None
+        if config.resume:
+            found_path = team.agreed(
+                "resume", lambda: _text(checkpoint_to_resume(folder, config, data, batch_size))
+            )
+            resume_from = Path(found_path) if found_path else None
         seed_all(config.seed)
         network = build_network(config.model, data.spec)
         if resume_from is None:
@@ -95,7 +110,7 @@ def run(
         console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
-        pixels = data.batch_size * data.spec.height * data.spec.width
+        pixels = batch_size // world_size * data.spec.height * data.spec.width
         if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
             console.print("one thread: so little work per batch gains nothing from more")
         network.to(memory_format=chosen.memory_format)
@@ -120,7 +135,7 @@ def run(
         ]
         if judge:
             ours.append(Pruning(judge, monitor_of(config).name, stop))
-        trainer = build_trainer(config, chosen.name, logger, folder, ours)
+        trainer = build_trainer(config, chosen.name, logger, folder, ours, place=team.place)
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
@@ -128,16 +143,21 @@ def run(
         summary.accept()
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
-            if trainer.world_size > 1:
-                _tell_other_processes(config, folder)
+            if world_size > 1:
+                _print_batch(config, team.place, batch_size)
             if logger:
                 tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+        team.wait_for_all(
+            "ready"
+        )  # here an error elsewhere ends the wait; in Lightning it would not
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
                 classifier,
                 data,
-                lambda changed, test: build_trainer(changed, chosen.name, None, folder, [test]),
+                lambda changed, test: build_trainer(
+                    changed, chosen.name, None, folder, [test], place=team.place
+                ),
                 logger=logger,
                 folder=folder,
             )
@@ -173,10 +193,23 @@ def run(
     return checkpoints.best_metrics.get("val/acc")
 
 
-def _tell_other_processes(config: DictConfig, folder: Path) -> None:
-    """What the processes that DDP starts take their configuration from."""
-    os.environ[RUN_FOLDER] = str(folder.resolve())
-    write_text(folder / DDP_CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """What the other processes are told; they build no network for `check=true`."""
+    if config.check:
+        return {"exit": 0, "error": ""}
+    return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
+    nodes = f" on {place.num_nodes} nodes" if place.num_nodes > 1 else ""
+    console.print(
+        f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
+        f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
+    )
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
@@ -258,18 +291,3 @@ def _print_result(
     console.print(f"run folder {shown(summary.folder)}")
     console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
-
-
-@contextmanager
-def _processes_left(folder: Path) -> Iterator[None]:
-    """After DDP, let a sweep's next job start processes of its own."""
-    variables = dict(os.environ)
-    try:
-        yield
-    finally:
-        if IS_FIRST_PROCESS:
-            (folder / DDP_CONFIG).unlink(missing_ok=True)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
-                os.environ.clear()
-                os.environ.update(variables)

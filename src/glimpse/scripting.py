@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse import launch
 from glimpse.config.compose import composed_with_hydra, hydra_for
 from glimpse.config.explain import explain, is_foreseen
-from glimpse.distributed import RUN_FOLDER, is_ddp_process
+from glimpse.distributed.member import follow
+from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import write_text
 from glimpse.threads import spin_briefly
@@ -50,9 +51,9 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         KeyboardInterrupt: After Ctrl-C. The run can be resumed.
     """
     with process_unchanged():
-        if is_ddp_process():  # the script runs again in each process that DDP starts
-            launch.run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
-            sys.exit(0)
+        place = place_of(os.environ)
+        if place.rank > 0:  # torchrun runs the script in every process
+            sys.exit(follow(place))
         config, folder = run(overrides, config_dir=config_dir)
         from glimpse.runs.trained import TrainedRun
 

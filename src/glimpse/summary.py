@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
+from glimpse.distributed import has_lost_a_process
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import is_own_file, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
@@ -95,7 +96,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     Raises:
         CrashError: an unexpected error occurred. Its traceback is in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if IS_FIRST_PROCESS:
+        folder.mkdir(parents=True, exist_ok=True)
     summary = Summary(folder, config, names)
     try:
         yield summary
@@ -110,7 +112,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         raise
     except Exception as error:
         crashed = crash(error, folder, name=_name_of_traceback())
-        summary.end("failed", explain(crashed))
+        status = "interrupted" if has_lost_a_process(error) else "failed"
+        summary.end(status, explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
@@ -123,7 +126,7 @@ def shown(path: Path) -> Path:
 
 
 def _name_of_traceback() -> str:
-    rank = os.environ.get("LOCAL_RANK", "0")
+    rank = os.environ.get("RANK", "0")
     return TRACEBACK if rank == "0" else f"traceback-{rank}.txt"
 
 

@@ -187,7 +187,7 @@ def test_predict_refuses_what_is_not_there(tmp_path: Path, trained_run: Path) ->
     assert "no such file or folder" in err
     _, err = glimpse("predict", trained_run, tmp_path, exit_code=1)
     assert "no image file in this folder" in err
-    assert image_files([trained_run / "summary.json"]) == [trained_run / "summary.json"]
+    assert image_files([trained_run / "summary.json"]) == ([trained_run / "summary.json"], [])
 
 
 def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: Path) -> None:

@@ -20,9 +20,7 @@ OWNED = {  # arguments of Lightning's Trainer that other groups or the run itsel
     "logger", "callbacks", "enable_checkpointing", "enable_progress_bar", "enable_model_summary",
     "use_distributed_sampler", "plugins", "default_root_dir", "barebones",
 }  # fmt: skip
-WITHOUT_EFFECT = {  # here; several machines do not train together yet
-    "enable_autolog_hparams", "limit_predict_batches", "model_registry", "num_nodes",
-}  # fmt: skip
+WITHOUT_EFFECT = {"enable_autolog_hparams", "limit_predict_batches", "model_registry"}  # here
 
 
 def test_every_trainer_argument_is_listed() -> None:
@@ -96,7 +94,8 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("seed=null", "a whole number"),
         ("test=2", "true or false"),
         ("test=train", "one of true, false, val"),
-        ("+trainer.num_nodes=2", "trainer.num_nodes is not a key"),
+        ("+trainer.model_registry=x", "trainer.model_registry is not a key"),
+        ("trainer.strategy=fsdp", "expected one of auto, ddp"),
         ("tta=mirror", "one of null, flip"),
         ("lr_find.num_steps=5", "at least 20"),
         ("optimizer._target_=cosine", "expected a torch.optim.Optimizer"),

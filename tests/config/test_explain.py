@@ -87,7 +87,7 @@ def test_the_command_ends_with_one_line(tmp_path: Path) -> None:
     assert "IndexError: list index out of range" in result.stderr
     [kept] = tmp_path.glob("outputs/*/*/traceback.txt")
     assert kept.name in result.stderr
-    assert "in _load" in kept.read_text()
+    assert "in contents_of" in kept.read_text()
 
 
 def test_without_a_folder_the_traceback_is_kept_elsewhere(tmp_path: Path) -> None:

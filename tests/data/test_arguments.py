@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from glimpse.data.arguments import described
 from glimpse.data.module import ImageDataModule
+from glimpse.data.reading import cache_key
 from glimpse.data.sets.csv_table import CsvTable
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.data.spec import Arrays, Source
@@ -185,7 +186,7 @@ def test_folders_one_above_the_other_are_not_the_same(tmp_path: Path) -> None:
         names.append(data.spec.class_names)
     assert names == [("x", "y"), ("x", "y")]
     same = [ImageFolder(root=str(tmp_path / r), pattern="(.)", **common) for r in ("set", "set/in")]
-    assert same[0]._cache_key() != same[1]._cache_key()
+    assert cache_key(same[0]) != cache_key(same[1])
 
 
 # Values -----------------------------------------------------------------------------------------

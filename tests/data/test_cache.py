@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -12,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glimpse.data import cache
-from glimpse.data.cache import Stored, load_or_build
+from glimpse.data import cache, cache_index
+from glimpse.data import processes as decoding
+from glimpse.data.cache import Contents, load_or_build
 from glimpse.data.decode import PixelFormat
 from glimpse.data.pixel_statistics import histogram
 from glimpse.data.spec import Arrays, Files, Source
 from glimpse.errors import UserError
 from makers import save_image
 
-SMALL = PixelFormat(6, 8, 3, presize=False)
+SMALL = PixelFormat(6, 8, 3)
 
 
 @pytest.fixture
@@ -33,9 +35,7 @@ def files(tmp_path: Path) -> Files:
     return Files(paths, np.arange(10) % 5)
 
 
-def build(
-    folder: Path, train: Files | Arrays, *, num_workers: int = 1
-) -> tuple[tuple[str, ...], dict[str, Stored]]:
+def build(folder: Path, train: Files | Arrays, *, num_workers: int = 1) -> Contents:
     def read() -> Source:
         return Source(tuple("abcde"), train)
 
@@ -113,9 +113,10 @@ def test_fingerprint_names_a_missing_file(files: Files, tmp_path: Path) -> None:
 def test_the_cache_holds_the_pixels_labels_and_names(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 4)
-    names, parts = build(tmp_path / "cache", files, num_workers=num_workers)
-    assert names == tuple("abcde")
+    monkeypatch.setattr(decoding, "CHUNK", 4)
+    contents = build(tmp_path / "cache", files, num_workers=num_workers)
+    assert (contents.class_names, contents.format) == (tuple("abcde"), SMALL)
+    parts = contents.parts
     assert list(parts) == ["train"]
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
     np.testing.assert_array_equal(parts["train"].labels, files.labels)
@@ -125,7 +126,7 @@ def test_the_cache_holds_the_pixels_labels_and_names(
 
 def test_arrays_are_stored_as_they_are(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 1), np.uint8)
-    _, parts = build(tmp_path / "cache", Arrays(images, np.arange(7) % 5))
+    parts = build(tmp_path / "cache", Arrays(images, np.arange(7) % 5)).parts
     np.testing.assert_array_equal(parts["train"].images, images)
 
 
@@ -134,8 +135,8 @@ def test_every_part_is_stored(files: Files, tmp_path: Path) -> None:
     test = Files(files.paths[4:6], files.labels[4:6])
     source = Source(tuple("abcde"), files, heldout, test)
     for read in (lambda: source, never):  # made, then mapped
-        _, parts = load_or_build(tmp_path / "cache", read, lambda _: SMALL, num_workers=1)
-        assert {n: len(p.images) for n, p in parts.items()} == {
+        found = load_or_build(tmp_path / "cache", read, lambda _: SMALL, num_workers=1)
+        assert {name: len(part.labels) for name, part in found.parts.items()} == {
             "train": 10,
             "heldout": 4,
             "test": 2,
@@ -143,20 +144,20 @@ def test_every_part_is_stored(files: Files, tmp_path: Path) -> None:
 
 
 def test_a_second_start_reads_and_decodes_nothing(files: Files, tmp_path: Path) -> None:
-    _, first = build(tmp_path / "cache", files)
+    first = build(tmp_path / "cache", files).parts
     for path in files.paths:
         path.unlink()
-    names, second = load_or_build(tmp_path / "cache", never, never, num_workers=1)  # type: ignore[arg-type]
-    assert names == tuple("abcde")
-    np.testing.assert_array_equal(first["train"].images, second["train"].images)
+    second = load_or_build(tmp_path / "cache", never, never, num_workers=1)  # type: ignore[arg-type]
+    assert second.class_names == tuple("abcde")
+    np.testing.assert_array_equal(first["train"].images, second.parts["train"].images)
 
 
 def test_images_are_mapped_and_cannot_be_spoilt(files: Files, tmp_path: Path) -> None:
-    _, parts = build(tmp_path / "cache", files)
+    parts = build(tmp_path / "cache", files).parts
     images = parts["train"].images
     assert isinstance(images, np.memmap)
     images[:] = 0
-    _, again = build(tmp_path / "cache", files)
+    again = build(tmp_path / "cache", files).parts
     np.testing.assert_array_equal(again["train"].images, pixels_of(files))
 
 
@@ -166,7 +167,7 @@ def test_what_a_killed_process_left_is_removed(files: Files, tmp_path: Path) -> 
     leftover.mkdir(parents=True)
     (leftover / "train.npy").write_bytes(b"half")
     folder.with_name("set-0123.lock").touch()
-    _, parts = build(folder, files)
+    parts = build(folder, files).parts
     assert len(parts["train"].images) == 10
     assert sorted(p.name for p in folder.parent.iterdir()) == ["set-0123", "set-0123.lock"]
 
@@ -179,7 +180,7 @@ def test_an_error_leaves_no_cache_behind(files: Files, tmp_path: Path) -> None:
         build(folder, files)
     assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == []
     files.paths[6].write_bytes(whole)
-    _, parts = build(folder, files)
+    parts = build(folder, files).parts
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
 
 
@@ -200,7 +201,7 @@ def test_a_full_disk_is_found_out_before_decoding(
 def test_an_error_in_a_decoding_process_names_the_file(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 4)
+    monkeypatch.setattr(decoding, "CHUNK", 4)
     files.paths[6].write_bytes(b"")
     with pytest.raises(UserError, match=r"6\.png") as error:
         build(tmp_path / "cache", files, num_workers=2)
@@ -211,23 +212,24 @@ def test_an_error_in_a_decoding_process_names_the_file(
 def test_unreadable_files_are_left_out_where_asked(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 3)
+    monkeypatch.setattr(decoding, "CHUNK", 3)
     pixels = np.delete(pixels_of(files), [3, 4, 5, 7], axis=0)
     for row in (3, 4, 5, 7):
         files.paths[row].write_text("<!DOCTYPE html>")
     source = Source(tuple("abcde"), files, heldout=Files(files.paths[:2], files.labels[:2]))
     folder = tmp_path / "cache"
     for read in (lambda: source, never):
-        _, parts = load_or_build(
+        found = load_or_build(
             folder, read, lambda _: SMALL, num_workers=num_workers, skip_unreadable=True
         )
+        parts = found.parts
         np.testing.assert_array_equal(parts["train"].images, pixels)
         assert parts["train"].labels.tolist() == [0, 1, 2, 1, 3, 4]
         np.testing.assert_array_equal(parts["train"].histogram, histogram(pixels))
         assert len(parts["heldout"].images) == 2
-    assert [line.split()[0] for line in cache.unreadable(folder)] == [
-        str(files.paths[row]) for row in (3, 4, 5, 7)
-    ]
+    assert found.num_skipped == 4
+    lines = (folder / cache.UNREADABLE).read_text().splitlines()
+    assert [line.split()[0] for line in lines] == [str(files.paths[row]) for row in (3, 4, 5, 7)]
 
 
 def test_a_class_with_no_image_left_is_named(files: Files, tmp_path: Path) -> None:
@@ -255,6 +257,145 @@ def test_an_image_of_another_size_is_an_error_even_where_bad_files_are_skipped(
             num_workers=1,
             skip_unreadable=True,
         )
+
+
+# Damage -----------------------------------------------------------------------------------------
+
+NAMES = ("train.npy", "train-labels.npy", "train-histogram.npy", "index.json")
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flipped(path: Path) -> None:
+    """One byte in the middle; the modification time is set back."""
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def begun(path: Path) -> None:
+    path.write_text('{"')
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", [halved, emptied, flipped, begun, deep, a_folder, Path.unlink])
+def test_a_damaged_cache_is_built_anew_and_that_is_said(
+    files: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    damage: Callable[[Path], None],
+) -> None:
+    monkeypatch.setattr(
+        cache_index, "SMALL", 500
+    )  # the images are read only if their stamp differs
+    before = build(tmp_path / "cache", files)
+    capsys.readouterr()
+    damage(tmp_path / "cache" / name)
+    after = build(tmp_path / "cache", files)
+    assert f"the cache {tmp_path / 'cache'} is damaged ({name}" in capsys.readouterr().out
+    np.testing.assert_array_equal(after.parts["train"].images, pixels_of(files))
+    np.testing.assert_array_equal(after.parts["train"].labels, files.labels)
+    assert after.identity == before.identity
+    load_or_build(tmp_path / "cache", never, never, num_workers=1)  # type: ignore[arg-type]
+
+
+def replaced_by_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def replaced_by_a_link(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.parent / "nowhere")
+
+
+def replaced_by_a_link_to_other_files(folder: Path) -> None:
+    shutil.rmtree(folder)
+    precious = folder.parent / "precious"
+    precious.mkdir()
+    (precious / "train.npy").write_text("precious")
+    folder.symlink_to(precious)
+
+
+@pytest.mark.parametrize(
+    "damage", [replaced_by_a_file, replaced_by_a_link, replaced_by_a_link_to_other_files]
+)
+def test_what_stands_in_a_caches_place_is_replaced_and_no_link_followed(
+    files: Files, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / ".cache" / "set"
+    build(folder, files)
+    damage(folder)
+    after = build(folder, files)
+    np.testing.assert_array_equal(after.parts["train"].images, pixels_of(files))
+    for file in tmp_path.glob(".cache/precious/*"):
+        assert file.read_text() == "precious"
+
+
+def test_a_copy_of_a_cache_is_read_once_and_then_trusted(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_index, "SMALL", 0)
+    build(tmp_path / "cache", files)
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    read: list[str] = []
+    crc32 = cache_index._crc32
+    monkeypatch.setattr(cache_index, "_crc32", lambda path: read.append(path.name) or crc32(path))
+    for expected in (NAMES[:3], ()):
+        read.clear()
+        load_or_build(tmp_path / "copy", never, never, num_workers=1)  # type: ignore[arg-type]
+        assert sorted(read) == sorted(expected)
+    cache.verify(tmp_path / "copy")
+    assert len(read) == 3
+
+
+def test_bits_that_flip_without_a_write_are_found_when_every_byte_is_read(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "cache", files)
+    flipped(tmp_path / "cache" / "train.npy")
+    monkeypatch.setattr(cache_index, "SMALL", 0)
+    stamps = {
+        name: entry["stamp"]
+        for name, entry in cache_index._load(tmp_path / "cache")["files"].items()
+    }
+    monkeypatch.setattr(cache_index, "_stamp", lambda path: stamps[path.name])
+    with pytest.raises(UserError, match=r"train\.npy does not match its checksum"):
+        cache.verify(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("place", [".cache", ".cache/set.lock"])
+def test_a_place_where_no_cache_can_be_written_is_named(
+    files: Files, tmp_path: Path, place: str
+) -> None:
+    if place == ".cache":
+        (tmp_path / place).write_text("")
+    else:
+        (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot write the cache .*\.cache/set: "):
+        build(tmp_path / ".cache" / "set", files)
+
+
+# Two processes ----------------------------------------------------------------------------------
 
 
 def slow_build(folder: Path, files: Files, log: Path, at_work: Path) -> None:
@@ -313,6 +454,6 @@ def test_what_a_process_killed_in_its_work_began_is_completed(
     processes[0].kill()
     processes[0].join()
     assert list((tmp_path / ".cache").glob("set.partial-*"))
-    _, parts = build(tmp_path / ".cache" / "set", files)
+    parts = build(tmp_path / ".cache" / "set", files).parts
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
     assert not list((tmp_path / ".cache").glob("set.partial-*"))

@@ -60,13 +60,13 @@ def test_only_grey_files_have_one_channel(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (6, 8, 1), np.uint8)
     save_image(grey, tmp_path / "a.png")
     wanted = probe([tmp_path / "a.png"], None)
-    assert wanted == PixelFormat(6, 8, 1, presize=False)
+    assert wanted == PixelFormat(6, 8, 1)
     np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), grey)
 
 
 def test_transparency_and_palettes_become_rgb(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    wanted = PixelFormat(6, 8, 3, presize=False)
+    wanted = PixelFormat(6, 8, 3)
     image = Image.fromarray(colour)
     image.putalpha(200)
     image.save(tmp_path / "alpha.jpg", format="PNG")  # not what its name says
@@ -82,6 +82,76 @@ def test_16_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
     wanted = probe([tmp_path / "a.png"], None)
     assert wanted.channels == 1
     assert np.abs(decode(tmp_path / "a.png", wanted)[..., 0] - shades / 256).max() <= 1
+
+
+# More than 8 bits -------------------------------------------------------------------------------
+
+RAMP = np.linspace(0, 1, 48).reshape(6, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"),
+    [("<u2", 65535), (">u2", 65535), ("<u2", 4095), (">u2", 200), ("<i4", 2**31 - 1), ("<i4", 65535),
+     ("<i4", 255), ("<f4", 1.0), ("<f4", 255.0), ("<f4", 65535.0)],
+)  # fmt: skip
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_images_of_more_than_8_bits_reach_from_black_to_white(
+    tmp_path: Path, dtype: str, white: float, orientation: int
+) -> None:
+    values = (RAMP * white).astype(dtype)
+    mode = {">u2": "I;16B", "<u2": "I;16", "<i4": "I", "<f4": "F"}[dtype]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "a.tif"
+    Image.frombytes(mode, (8, 6), values.tobytes()).save(path, exif=exif)
+    if orientation == 6 and mode.startswith("I;16"):
+        pytest.skip("Pillow maps such a file into memory and turns it twice")
+    wanted = probe([path], None)
+    decoded = decode(path, wanted)[..., 0].astype(float)
+    if orientation == 6:
+        decoded = np.rot90(decoded)
+    level = next(x for x in (1, 200, 255, 4095, 65535, 2**31 - 1) if white <= x)
+    brightest = 200 if level == 200 else 255
+    assert wanted.channels == 1
+    assert np.abs(decoded - RAMP * brightest).max() <= 1
+
+
+def test_equal_values_are_equal_in_every_image(tmp_path: Path) -> None:
+    paths = [tmp_path / "dark.tif", tmp_path / "bright.tif"]
+    for path, most in zip(paths, (1000, 60000), strict=True):
+        Image.fromarray(np.array([[0, 800], [900, most]], np.uint16)).save(path)
+    wanted = probe(paths, None)
+    dark, bright = (decode(path, wanted)[0, 1, 0] for path in paths)
+    assert dark == bright == 800 // 256
+    with pytest.raises(UserError, match=r"bright\.tif has values above 4095"):
+        decode(paths[1], probe(paths[:1], None))
+
+
+@pytest.mark.parametrize("values", [[-5.0, 1.0], [0.0, np.nan], [0.0, 1e30], [-3, 7]])
+def test_values_that_no_rule_covers_are_named(tmp_path: Path, values: list[float]) -> None:
+    dtype = np.int32 if isinstance(values[0], int) else np.float32
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "odd.tif")
+    with pytest.raises(UserError, match=r"odd\.tif has values from .* expected 0 to"):
+        probe([tmp_path / "odd.tif"], None)
+
+
+# Rectangles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_a_strip_fits_a_rectangle(tmp_path: Path, fit: str) -> None:
+    """Left third red, middle green, right blue; 10 high and 90 wide, to 30 high and 60 wide."""
+    strip = np.zeros((10, 90, 3), np.uint8)
+    for third in range(3):
+        strip[:, 30 * third : 30 * third + 30, third] = 255
+    save_image(strip, tmp_path / "a.png")
+    wanted = probe([tmp_path / "a.png"], (30, 60), fit=fit)
+    decoded = decode(tmp_path / "a.png", wanted)
+    assert decoded.shape == (30, 60, 3)
+    seen = [tuple(int(v > 127) for v in decoded[15, x]) for x in (2, 30, 57)]
+    whole = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert seen == ([(0, 1, 0)] * 3 if fit == "crop" else whole)
+    assert (decoded[2].max() == 0) == (fit == "pad")
 
 
 # What cannot be decoded -------------------------------------------------------------------------
@@ -127,7 +197,7 @@ def test_what_cannot_be_decoded_is_named(
     save_image(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), path)
     damage(path)
     with pytest.raises(UserError) as error:
-        decode(path, PixelFormat(40, 40, 3, presize=False))
+        decode(path, PixelFormat(40, 40, 3))
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -135,7 +205,7 @@ def test_what_cannot_be_decoded_is_named(
 def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:
     bomb(tmp_path / "bomb.png")
     with pytest.raises(UserError, match="200000000 pixels"):
-        probe([tmp_path / "bomb.png"], 64)
+        probe([tmp_path / "bomb.png"], (64, 64))
 
 
 # Sizes ------------------------------------------------------------------------------------------
@@ -163,19 +233,19 @@ def test_mixed_sizes_are_told_with_what_to_type(mixed: list[Path]) -> None:
 
 def test_a_stray_size_is_told_with_what_to_type(mixed: list[Path]) -> None:
     with pytest.raises(UserError, match=r"data\.presize=64") as error:
-        decode(mixed[1], PixelFormat(20, 30, 3, presize=False))
+        decode(mixed[1], PixelFormat(20, 30, 3))
     assert str(mixed[1]) in str(error.value)
     assert "20×40" in str(error.value)
 
 
 def test_presize_cuts_the_middle_and_resizes_it(mixed: list[Path]) -> None:
-    wanted = probe(mixed, 20)
-    assert wanted == PixelFormat(20, 20, 3, presize=True)
+    wanted = probe(mixed, (20, 20))
+    assert wanted == PixelFormat(20, 20, 3, fit="crop")
     expected = np.zeros((20, 20, 3), np.uint8)
     expected[5:15, 5:15] = 255
     for path in mixed:  # cut to 20×20; no pixel is stretched
         np.testing.assert_array_equal(decode(path, wanted), expected)
-    assert decode(mixed[0], probe(mixed, 10)).shape == (10, 10, 3)
+    assert decode(mixed[0], probe(mixed, (10, 10))).shape == (10, 10, 3)
 
 
 def photograph(path: Path, *, orientation: int = 1) -> None:
@@ -193,7 +263,7 @@ def test_a_large_photograph_decoded_at_a_fraction_looks_the_same(tmp_path: Path,
     photograph(path)
     with Image.open(path) as image:
         whole = image.crop((150, 0, 750, 600)).resize((side, side), Image.Resampling.BILINEAR)
-    decoded = decode(path, PixelFormat(side, side, 1, presize=True))[..., 0].astype(int)
+    decoded = decode(path, PixelFormat(side, side, 1, fit="crop"))[..., 0].astype(int)
     difference = np.abs(decoded - np.asarray(whole))
     assert difference.mean() < 2
     assert difference.max() < 12
@@ -203,6 +273,6 @@ def test_a_large_photograph_is_turned_before_its_middle_is_cut(tmp_path: Path) -
     upright, turned = tmp_path / "upright.jpg", tmp_path / "turned.jpg"
     photograph(upright)
     photograph(turned, orientation=6)  # by a quarter, clockwise
-    wanted = PixelFormat(64, 64, 1, presize=True)
+    wanted = PixelFormat(64, 64, 1, fit="crop")
     expected = np.rot90(decode(upright, wanted), -1).astype(int)
     assert np.abs(decode(turned, wanted) - expected).max() <= 2

@@ -172,17 +172,6 @@ def test_without_the_cache_a_missing_file_is_named(photos: Path, tmp_path: Path)
         _ = data.fingerprint
 
 
-@pytest.mark.parametrize("content", [None, "", "0123", "\udcff" * 64])
-def test_a_cache_that_does_not_say_what_it_was_made_from_is_named(
-    photos: Path, tmp_path: Path, content: str | None
-) -> None:
-    opened(photos, tmp_path)
-    [file] = (tmp_path / ".cache").glob("*/identity.txt")
-    file.unlink() if content is None else file.write_text(content, errors="surrogateescape")
-    with pytest.raises(UserError, match=r"identity\.txt is missing or damaged: delete the folder"):
-        opened(photos, tmp_path)
-
-
 # Marks of files ---------------------------------------------------------------------------------
 
 

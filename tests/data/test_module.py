@@ -159,7 +159,9 @@ def test_no_heldout_images_at_all_are_refused() -> None:
 
 
 def test_a_fraction_too_small_for_every_class_is_named() -> None:
-    with pytest.raises(UserError, match=r"data\.val_fraction=0\.01: ") as error:
+    with pytest.raises(
+        UserError, match=r"data\.val_fraction=0\.01 .* type data\.val_fraction=0\.0"
+    ) as error:
         toy(val_fraction=0.01)
     assert len(str(error.value).splitlines()) == 1
 
@@ -466,7 +468,7 @@ def test_presize_resizes_files_of_any_dataset(tmp_path: Path) -> None:
 
 def test_presize_is_refused_where_there_are_no_files(tmp_path: Path) -> None:
     make_mnist(tmp_path)
-    with pytest.raises(UserError, match=r"data\.presize=16: .* 28×28"):
+    with pytest.raises(UserError, match=r"data\.presize: .* 28×28"):
         from_yaml("mnist", tmp_path, "data.presize=16", "data.val_fraction=0")
 
 

@@ -88,7 +88,7 @@ class EndsAtOnce(Sequence[Path]):
 
 
 def test_so_is_one_that_decodes_batches() -> None:
-    wanted = PixelFormat(4, 4, 1, presize=False)
+    wanted = PixelFormat(4, 4, 1)
     decoded = DecodedRows(EndsAtOnce(), torch.zeros(8), wanted, num_workers=1, pin_memory=False)
     with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
         list(decoded(iter([torch.arange(4), torch.arange(4, 8)])))

@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save `best.ckpt` if this validation is the best so far."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.sanity_checking or data.batches.training_side is not None:
+        if trainer.sanity_checking or data.batches.training_size is not None:
             return  # while training on small images, no checkpoint counts as the best
         found = {name: v for name, v in logged(trainer).items() if name.startswith("val/")}
         if self.best_metrics and _rank(found) <= _rank(self.best_metrics):

@@ -24,13 +24,13 @@ class ProgressiveSizes(Callback):
     """Set the size of each epoch's training images.
 
     Args:
-        fractions: The image side in each stage, as a fraction of the network's input side. The last
-            one is 1.
+        fractions: Height and width of the images in each stage, as a fraction of those of the network's
+            input. The last one is 1.
         until: The shares of all epochs after which the stages except the last end; increasing.
 
     Raises:
         UserError: the stages are inconsistent. Also from `setup`, if the run has no end or ends
-            before the last stage, images are not square, or the network accepts only one size.
+            before the last stage, or the network accepts only one size.
     """
 
     def __init__(self, *, fractions: Sequence[float], until: Sequence[float]) -> None:
@@ -59,41 +59,41 @@ class ProgressiveSizes(Callback):
             raise UserError(
                 "callbacks=[progressive_sizes] needs the number of epochs; set trainer.max_epochs"
             )
-        spec = self.data.spec
-        if spec.height != spec.width:
-            raise UserError(
-                f"callbacks=[progressive_sizes]: images are {spec.width}×{spec.height}, but square "
-                "ones are expected: type data.size=64"
-            )
         self.max_epochs = trainer.max_epochs
-        side = self._side(self.max_epochs - 1)
-        if side is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        last = self._size(self.max_epochs - 1)
+        if last is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             last_stage = self.until[-1]
             raise UserError(
                 f"callbacks=[progressive_sizes]: with trainer.max_epochs={self.max_epochs}, even the "
-                f"last epoch trains on small images ({side}×{side}): type "
+                f"last epoch trains on small images ({last[0]}×{last[1]}): type "
                 f"trainer.max_epochs={math.ceil(1 / (1 - last_stage) - 1e-9)} or more"
             )
-        sides = {self._side(epoch) for epoch in range(self.max_epochs)} - {None}
+        sizes = {self._size(epoch) for epoch in range(self.max_epochs)} - {None}
         network = pl_module.network
         assert isinstance(network, nn.Module)
-        for side in sorted(side for side in sides if side is not None):
-            _require(network, torch.zeros(1, spec.channels, side, side))
+        for height, width in sorted(size for size in sizes if size is not None):
+            _require(network, torch.zeros(1, self.data.spec.channels, height, width))
 
-    def _side(self, epoch: int) -> int | None:
-        """The side of an epoch's training images in pixels; None for the full size."""
+    def _size(self, epoch: int) -> tuple[int, int] | None:
+        """The height and width of an epoch's training images in pixels; None for the full size."""
         stage = sum(epoch / self.max_epochs >= share - 1e-9 for share in self.until)
-        full = self.data.spec.height
-        side = round(full * self.fractions[stage] / MULTIPLE) * MULTIPLE
-        return None if stage == len(self.until) else min(max(side, MULTIPLE), full)
+        if stage == len(self.until):
+            return None
+        full = self.data.spec.height, self.data.spec.width
+        height, width = (_side(side, self.fractions[stage]) for side in full)
+        return height, width
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the size of the epoch. It depends on the epoch alone, so a resume needs no state."""
-        self.data.batches.train_at(self._side(trainer.current_epoch))
+        self.data.batches.train_at(self._size(trainer.current_epoch))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the size for a run resumed within an epoch, which skips `on_train_epoch_start`."""
-        self.data.batches.train_at(self._side(trainer.current_epoch))
+        self.data.batches.train_at(self._size(trainer.current_epoch))
+
+
+def _side(full: int, fraction: float) -> int:
+    return min(max(round(full * fraction / MULTIPLE) * MULTIPLE, MULTIPLE), full)
 
 
 def _require(network: nn.Module, image: torch.Tensor) -> None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
 from glimpse.seeding import restore, seed_all, state_of_generators
 
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")  # of the configuration
@@ -36,13 +37,17 @@ class RunState(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        first, *others = of_all_processes(state_of_generators(pl_module.device))
         checkpoint["glimpse"] = {
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
             "stored_size": list(self.data.stored_size),
+            "white": self.data.white,
             "fingerprint": self.data.fingerprint,
             "next_batch": _loader(trainer).state_dict(),
-            "random_state": state_of_generators(pl_module.device),
+            "global_batch_size": self.data.batches.batch_size * trainer.world_size,
+            "random_state": first,
+            "random_states_of_others": others,
         }
 
     def on_load_checkpoint(
@@ -60,9 +65,10 @@ class RunState(Callback):
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
         self._take_new_settings(trainer, pl_module, saved["config"])
-        if trainer.global_rank == 0:
-            restore(saved["random_state"], pl_module.device)
-        else:  # the checkpoint holds only the first process's generators
+        states = [saved["random_state"], *saved.get("random_states_of_others", [])]
+        if trainer.global_rank < len(states):
+            restore(states[trainer.global_rank], pl_module.device)
+        else:  # resumed on more processes
             seed = self.config["seed"] * 1_009 + trainer.global_step * 1_000_003
             seed_all(seed + trainer.global_rank)
 

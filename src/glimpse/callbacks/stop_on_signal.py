@@ -20,7 +20,7 @@ from torch import Tensor
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
-from glimpse.errors import Interrupted, stop_signals
+from glimpse.errors import Interrupted, raise_interrupted, stop_signals
 from glimpse.lightning_compat import run_stopped_validation
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -95,6 +95,12 @@ class StopOnSignal(Callback):
         if self._in_validation:
             self._in_validation = False
             run_stopped_validation(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once: there is nothing to save. Lightning's handler would wait for the others."""
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                signal.signal(number, raise_interrupted)
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_validation": self._in_validation}

@@ -19,6 +19,7 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
 from glimpse.files import subfolder
+from glimpse.text import as_utf8
 
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
@@ -229,7 +230,9 @@ def predict(
     with _trained(run, settings, trust) as trained:
         from glimpse.runs.predict import image_files, predict_files
 
-        files = image_files(images)
+        files, remarks = image_files(images)
+        for remark in remarks:
+            print(f"note: {remark}", file=sys.stderr)
         failed = 0
         rows: list[dict[str, Any]] = []
         for answer in predict_files(trained, files, top=top):
@@ -237,7 +240,7 @@ def predict(
                 print(f"error: {answer.error}", file=sys.stderr)
                 failed += 1
             else:
-                rows.append({"image": str(answer.path), "top": list(answer.top)})
+                rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
             print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)

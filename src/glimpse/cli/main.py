@@ -5,6 +5,7 @@ project (cli/init.py), inspect datasets before training (cli/data.py), show what
 (cli/insight.py), and compare runs (cli/runs.py).
 """
 
+import os
 import sys
 
 import typer
@@ -35,6 +36,7 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
+    sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
@@ -47,3 +49,11 @@ def main() -> int:
                 file=sys.stderr,
             )
         return error.exit_code
+
+
+def _expanded(argument: str) -> str:
+    """Expand the `~` of a path, also in `--out=~/a.png`, where a shell leaves it."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals:
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument)

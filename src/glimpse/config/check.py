@@ -19,6 +19,7 @@ from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from glimpse.config.folder import ROOT, config_folder
+from glimpse.config.quoting import quoted
 from glimpse.config.schema import (
     APART,
     CHOICES,
@@ -27,6 +28,7 @@ from glimpse.config.schema import (
     NOT_KNOWN_YET,
     OTHER_KINDS,
     RANGES,
+    SIZES,
     TAKES_A_MAPPING,
     TARGETS,
 )
@@ -116,6 +118,25 @@ def check(
         )
 
 
+def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
+    """Refuse `data.batch_size` beside `data.global_batch_size`, which takes its place.
+
+    Args:
+        config: The composed configuration.
+        typed: The overrides.
+
+    Raises:
+        UserError: both are given.
+    """
+    both = any(override.lstrip("+").startswith("data.batch_size=") for override in typed)
+    if both and config.data.get("global_batch_size") is not None:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} and data.global_batch_size="
+            f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
+            "process, the second that of all together"
+        )
+
+
 def check_values(config: DictConfig) -> None:
     """Check the targets and numbers of a configuration that has changed since its full check.
 
@@ -141,11 +162,6 @@ def _reference(
     if searchpath:
         overrides.append(f"hydra.searchpath=[{','.join(map(quoted, searchpath))}]")
     return compose(root, overrides=overrides)
-
-
-def quoted(value: object) -> str:
-    """A value as an override takes it, whatever characters it contains."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -210,10 +226,16 @@ def _check_range(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
         choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
-    if key_of_range in RANGES and isinstance(value, int | float):
-        lowest, highest = RANGES[key_of_range]
-        if not lowest <= value <= highest:
-            bound = f"at least {lowest}" if value < lowest else f"at most {highest}"
+    if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
+        raise UserError(
+            f"{key}={value}: expected pixels, as {key}=64 for a square or {key}=[32,64] for height and width"
+        )
+    if key_of_range not in RANGES:
+        return
+    lowest, highest = RANGES[key_of_range]
+    for number in value if isinstance(value, list) else (value,):
+        if isinstance(number, int | float) and not lowest <= number <= highest:
+            bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
             raise UserError(f"{key}={value}: expected {bound}")
 
 

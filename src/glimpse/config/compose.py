@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from glimpse.config.check import check
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
+from glimpse.config.quoting import as_typed
 from glimpse.config.run_names import register_resolvers
 from glimpse.errors import UserError
 
@@ -47,7 +48,7 @@ def composed_with_hydra(
         overrides: as on the command line.
         root: The name of the root configuration.
     """
-    whole = compose(root, overrides=list(overrides), return_hydra_config=True)
+    whole = compose(root, overrides=as_typed(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     config = whole.copy()
     with open_dict(config):

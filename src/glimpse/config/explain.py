@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.streams import printable
@@ -87,12 +88,17 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         return str(error)
     if isinstance(error, MissingConfigException):
         return _explain_missing_choice(error, typed)
+    merging = re.match("Error merging override (.+)", str(error))
+    if merging and error.__cause__ is not None:
+        return f"{merging[1]}: {_one_line(str(error.__cause__))}"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {str(error).splitlines()[0]}; expected key=value"
+        name, equals, value = str(error.override).partition("=")
+        remedy = f'; for text, type "{name}={quoted(value)}"' if equals else "; expected key=value"
+        return f"{error.override}: {str(error).splitlines()[0]}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):

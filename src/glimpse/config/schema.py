@@ -22,6 +22,7 @@ LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.")
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "test": (bool, str),
     "trainer.devices": (int, str, list),
+    "trainer.num_nodes": (int, str),
     "trainer.precision": (int, str),
     "trainer.fast_dev_run": (bool, int),
     "trainer.limit_train_batches": (int, float),
@@ -37,9 +38,15 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "trainer.check_val_every_n_epoch": (int,),
     "trainer.deterministic": (bool, str),
     "data.classes": (list,),
-    "data.presize": (int,),
-    "data.size": (int,),
+    "data.global_batch_size": (int,),
+    "data.presize": (int, list),
+    "data.size": (int, list),
     "data.pattern": (str,),
+    "data.path": (str, int),
+    "data.label": (str, int, list),
+    "data.split": (str, int),
+    "data.folder": (str,),
+    "data.suffix": (str,),
     "data.options": (dict,),
     "data.url": (str,),
     "data.sha256": (str,),
@@ -49,6 +56,8 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
+    "data.global_batch_size": (1, float("inf")),
+    "trainer.num_nodes": (1, float("inf")),
     "data.val_fraction": (0, 0.9),
     "data.test_fraction": (0, 0.9),
     "data.presize": (1, 4096),
@@ -104,7 +113,15 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "tta": (None, "flip"),
     "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),
+    "data.fit": ("crop", "pad", "squash"),
     "data.on_bad_file": ("error", "skip"),
+    # Others either start processes that leave no run folder, or shard weights, which is not tested.
+    "trainer.strategy": (
+        "auto",
+        "ddp",
+        "ddp_find_unused_parameters_true",
+        "ddp_find_unused_parameters_false",
+    ),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 
@@ -116,5 +133,6 @@ APART: tuple[tuple[str, str, str], ...] = (
     ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
 )
 
+SIZES = ("data.presize", "data.size")  # a side in pixels, or [height,width]
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value
 TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values with keys of their own

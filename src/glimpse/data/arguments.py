@@ -19,6 +19,12 @@ from typing import Any
 DEEPEST = 30  # levels of nested objects; an object that refers to itself never ends
 
 
+def readers(cls: type, base: type) -> list[tuple[str, str, int | None]]:
+    """Return module, name and declared `version` of `cls` and of the classes up to `base`."""
+    ours = [between for between in cls.__mro__ if issubclass(between, base)]
+    return [(c.__module__, c.__qualname__, vars(c).get("version")) for c in ours]
+
+
 def own_arguments(
     cls: type, base: type, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:

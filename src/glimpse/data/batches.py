@@ -35,6 +35,7 @@ class Batches:
         stored: Size and channels of a stored image.
         spec: Size and normalisation of the network's input.
         batch_size: Images per batch, on each device.
+        global_batch_size: Images per batch, on all devices together, in place of `batch_size`.
         seed: Seed for the order of batches and for the augmentation.
         augment: Augmentation of training images, or None.
         num_workers: Processes that decode files, shared by the devices of a machine.
@@ -49,18 +50,20 @@ class Batches:
         stored: PixelFormat,
         spec: ImageSpec,
         batch_size: int,
+        global_batch_size: int | None = None,
         seed: int,
         augment: Augmentation | None,
         num_workers: int,
     ) -> None:
         self.spec = spec
         self.scored_split = "test"
-        self.training_side: int | None = None  # side of training images that are smaller than usual
+        self.training_size: tuple[int, int] | None = None  # of training images smaller than usual
         self._parts = parts
         self._relabel = relabel
         self._splits = splits
         self._stored = stored
         self._batch_size = batch_size
+        self._global_batch_size = global_batch_size
         self._seed = seed
         self._augment = augment
         self._num_workers = num_workers
@@ -87,9 +90,9 @@ class Batches:
         """From now on, return images in this memory layout."""
         self._memory_format = memory_format
 
-    def train_at(self, side: int | None) -> None:
-        """From now on, train on square images with this side in pixels; None: at the full size."""
-        self.training_side = side
+    def train_at(self, size: tuple[int, int] | None) -> None:
+        """From now on, train on images of this height and width; None: of the full size."""
+        self.training_size = size
 
     def score(self, split: str, *, num_images: int | None = None) -> None:
         """Choose the images that `scored` returns.
@@ -147,7 +150,7 @@ class Batches:
 
         order = EpochOrder(
             len(rows),
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             training=training,
             seed=self._seed,
@@ -160,6 +163,14 @@ class Batches:
             fetch,
             current_epoch=lambda: self.epoch if training else 0,
         )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch of each process."""
+        if self._global_batch_size is None:
+            return self._batch_size
+        num_processes = self._trainer.world_size if self._trainer else 1
+        return self._global_batch_size // num_processes
 
     def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
         """Return the source of a part's batches: the GPU's memory, an array, or files."""
@@ -206,15 +217,15 @@ class Batches:
             return batch
         images, labels = batch.images.permute(0, 3, 1, 2), batch.labels
         size = (self.spec.height, self.spec.width)
-        if training and self.training_side is not None:
-            size = (self.training_side, self.training_side)
+        if training and self.training_size is not None:
+            size = self.training_size
         if training and self._augment is not None:
             draws = Draws(batch.indices, seed=self._seed, epoch=epoch)
             classes = self.spec.num_classes
             images, labels = self._augment.batch(images, labels, size, draws, classes)
         else:
             images = resized(images, size)
-        return Batch(self._normalised(images), labels, batch.indices)
+        return batch._replace(images=self._normalised(images), labels=labels)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """Normalise (B, C, H, W) uint8 to float32, in the network's memory layout."""
@@ -230,7 +241,7 @@ class Batches:
     def some_training_images(self) -> Tensor:
         """Return about 5,000 training images of all classes, normalised but not augmented."""
         loader = self.loader("train", training=True, shuffle=True)
-        num_batches = -(-NUM_LOOKED_AT // self._batch_size)
+        num_batches = -(-NUM_LOOKED_AT // self.batch_size)
         batches = itertools.islice(loader, num_batches)
         return torch.cat([self.to_network(batch).images for batch in batches])
 

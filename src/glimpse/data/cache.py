@@ -4,45 +4,36 @@ The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<finge
 its labels and the histogram of its pixels. The fingerprint is computed quickly from names, sizes
 and modification times; the identity stored in the cache describes the content itself (identity.py).
 A cache is written under a temporary name and then renamed, under a lock, so that an interrupted
-process never leaves a partial cache and a second process never sees one.
+process never leaves a partial cache and a second process never sees one. A cache that has been
+damaged since (cache_index.py) is built anew, and the run says so.
 
 This module does not import torch, so that decoding processes start quickly.
 """
 
-import errno
 import hashlib
-import json
-import multiprocessing
 import os
-import re
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
-from glimpse.data.identity import identity as identity_of
-from glimpse.data.identity import mark
+from glimpse.data import cache_index
+from glimpse.data.cache_index import DamagedError
+from glimpse.data.decode import PixelFormat, decode
+from glimpse.data.identity import identity, mark
 from glimpse.data.pixel_statistics import histogram
-from glimpse.data.processes import ended_unexpectedly, leave_stops_to_the_run, process_context
+from glimpse.data.processes import CHUNK, each_chunk
 from glimpse.data.spec import Arrays, Files, Part, Source
-from glimpse.errors import UserError
+from glimpse.errors import UnreadableImageError, UserError
+from glimpse.text import as_utf8
 
-FORMAT = 3  # increase it when the meaning of a cache's files changes
-CHUNK = 512  # images that a decoding process receives at a time
-SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
-_Result = TypeVar("_Result")
-IDENTITY = "identity.txt"  # in a cache: the identity of its source content
+FORMAT = 4  # increase it when the meaning of a cache's files changes
 UNREADABLE = "unreadable.txt"  # in a cache: one line for each skipped file
 _ELSEWHERE = "type data.cache=false, or data_dir=<a writable folder with enough space>"
 
@@ -58,6 +49,22 @@ class Stored:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     histogram: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a dataset holds once it has been read.
+
+    `format` is that of the images, stored or to be decoded. `folder` is the cache, `identity` describes
+    the content it was made from, and `num_skipped` counts the files left out, which its `UNREADABLE` lists.
+    """
+
+    class_names: tuple[str, ...]
+    parts: dict[str, Stored | Files]
+    format: PixelFormat
+    folder: Path | None = None
+    identity: str | None = None
+    num_skipped: int = 0
 
 
 def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object) -> str:
@@ -77,22 +84,28 @@ def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object
             status = os.stat(name)
         except FileNotFoundError as error:
             raise UserError(
-                f"{path} is missing, but the dataset lists it: restore it, or delete the "
-                "dataset's folder to unpack it again"
+                f"{path} is missing, but the dataset lists it: restore it from a copy or its archive"
             ) from error
         digest.update(
-            f"{name.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            f"{name.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
+                "utf-8", "surrogateescape"
+            )
         )
     return digest.hexdigest()[:16]
 
 
-def in_memory(source: Source) -> dict[str, Stored]:
-    """Return the parts of a source of pixels, without writing files."""
-    stored = {}
-    for name, part in source.parts().items():
-        assert isinstance(part, Arrays)
-        stored[name] = Stored(part.images, part.labels, histogram(part.images))
-    return stored
+def without_cache(
+    read: Callable[[], Source], pixel_format: Callable[[Source], PixelFormat]
+) -> Contents:
+    """Return the contents of a source, without writing files: pixels in memory, files to decode on demand."""
+    source = read()
+    parts = {
+        name: part
+        if isinstance(part, Files)
+        else Stored(part.images, part.labels, histogram(part.images))
+        for name, part in source.parts().items()
+    }
+    return Contents(source.class_names, parts, _format_of(source, pixel_format))
 
 
 def load_or_build(
@@ -102,60 +115,49 @@ def load_or_build(
     *,
     num_workers: int,
     skip_unreadable: bool = False,
-) -> tuple[tuple[str, ...], dict[str, Stored]]:
-    """Memory-map the cache in `folder`, building it first if it does not exist.
+) -> Contents:
+    """Memory-map the cache in `folder`, building it first if it does not exist or is damaged.
 
     Args:
         folder: The cache folder for this fingerprint.
-        read: The dataset's reader; called only if there is no cache.
-        pixel_format: Returns the format of the arrays made from files; called only if there is no
-            cache.
+        read: The dataset's reader; called only to build.
+        pixel_format: Returns the format of the arrays made from files; called only to build.
         num_workers: Number of decoding processes.
-        skip_unreadable: Whether to skip files that cannot be read; `unreadable` lists them.
-
-    Returns:
-        The class names, and each part of the dataset.
+        skip_unreadable: Whether to skip files that cannot be read; `UNREADABLE` lists them.
 
     Raises:
         UserError: An image cannot be read (the message gives its path), or the folder is not
             writable.
     """
-    if not folder.is_dir():
+    with suppress(DamagedError):
+        return _open(folder)
+    with _locked(folder):
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
-                if not folder.is_dir():
-                    _build(folder, read(), pixel_format, num_workers, skip_unreadable)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            raise UserError(
-                f"cannot write the cache {folder}: {error.strerror}; {_ELSEWHERE}"
-            ) from error
-    names = tuple(json.loads((folder / "class_names.json").read_text()))
-    parts = [p for p in ("train", "heldout", "test") if (folder / f"{p}.npy").exists()]
-    return names, {name: _map(folder, name) for name in parts}
+            return _open(folder)  # another process has built it meanwhile
+        except DamagedError as damage:
+            if os.path.lexists(folder):
+                print(f"the cache {folder} is damaged ({damage}): building it anew", flush=True)
+                _remove(folder)
+        _build(folder, read(), pixel_format, num_workers, skip_unreadable)
+    try:
+        return _open(folder)
+    except DamagedError as damage:
+        raise UserError(f"the cache {folder} cannot be read: {damage}; {_ELSEWHERE}") from damage
 
 
-def unreadable(folder: Path) -> list[str]:
-    """Return one line for each file that the cache in `folder` skipped."""
-    listed = folder / UNREADABLE
-    return listed.read_text().splitlines() if listed.exists() else []
-
-
-def identity(folder: Path) -> str:
-    """Return the identity of the content from which the cache in `folder` was made.
+def verify(folder: Path) -> None:
+    """Read every byte of the cache in `folder` and compare its checksums.
 
     Raises:
-        UserError: The cache does not contain a valid identity.
+        UserError: A file is damaged; the message names it.
     """
-    file = folder / IDENTITY
-    found = file.read_text(errors="replace") if file.is_file() else ""
-    if not re.fullmatch("[0-9a-f]{64}", found):
+    try:
+        cache_index.read(folder, every_byte=True)
+    except DamagedError as damage:
         raise UserError(
-            f"{file} is missing or damaged: delete the folder {folder} to decode all images again"
-        )
-    return found
+            f"the cache {folder} is damaged ({damage}), on a disk that may be failing: delete this "
+            "folder, which the next run builds anew"
+        ) from damage
 
 
 def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
@@ -164,11 +166,66 @@ def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
     return np.load(file) if file.exists() else None
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a cache, whose parent is created."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _not_written(folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f"cannot write the cache {folder}: {reason}; {_ELSEWHERE}")
+
+
+def _remove(folder: Path) -> None:
+    """Remove what stands in place of a cache: a folder, a file or a link, which is not followed."""
+    try:
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _open(folder: Path) -> Contents:
+    """Memory-map a cache.
+
+    Raises:
+        DamagedError: There is none, or it is damaged.
+    """
+    facts = cache_index.read(folder)
+    return Contents(
+        class_names=tuple(facts["class_names"]),
+        parts={name: _map(folder, name) for name in facts["parts"]},
+        format=PixelFormat(**facts["format"]),
+        folder=folder,
+        identity=facts["identity"],
+        num_skipped=facts["num_skipped"],
+    )
+
+
 def _map(folder: Path, name: str) -> Stored:
     # Copy-on-write: torch requires a writable array, but nothing writes, so no page is ever copied.
     images = np.load(folder / f"{name}.npy", mmap_mode="c")
     labels = np.load(folder / f"{name}-labels.npy")
     return Stored(images, labels, np.load(folder / f"{name}-histogram.npy"))
+
+
+def _format_of(source: Source, pixel_format: Callable[[Source], PixelFormat]) -> PixelFormat:
+    if isinstance(source.train, Files):
+        return pixel_format(source)
+    _, height, width, channels = source.train.images.shape
+    return PixelFormat(height, width, channels)
 
 
 def _build(
@@ -181,8 +238,9 @@ def _build(
     for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
         shutil.rmtree(leftover)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
     try:
+        partial.mkdir()
+        wanted = _format_of(source, pixel_format)
         reasons: list[str] = []
         parts: dict[str, Part] = {}  # as stored
         marks: dict[str, list[bytes]] = {}
@@ -193,7 +251,6 @@ def _build(
                 counts = histogram(part.images)
                 parts[name] = part
             else:
-                wanted = pixel_format(source)
                 counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
                 paths = [path for row, path in enumerate(part.paths) if row not in bad]
                 if bad:
@@ -204,15 +261,20 @@ def _build(
                 parts[name] = Files(paths, labels)
             np.save(partial / f"{name}-labels.npy", labels)
             np.save(partial / f"{name}-histogram.npy", counts)
-        (partial / IDENTITY).write_text(identity_of(source.class_names, parts, marks))
         if reasons:
-            (partial / UNREADABLE).write_text("\n".join(reasons) + "\n")
-        (partial / "class_names.json").write_text(json.dumps(source.class_names))
+            lines = "".join(f"{as_utf8(reason)}\n" for reason in reasons)
+            (partial / UNREADABLE).write_text(lines, encoding="utf-8")
+        facts = {
+            "class_names": source.class_names,
+            "parts": list(parts),
+            "format": asdict(wanted),
+            "identity": identity(source.class_names, parts, marks),
+            "num_skipped": len(reasons),
+        }
+        cache_index.write(partial, facts)
         partial.rename(folder)
     except OSError as error:
-        raise UserError(
-            f"cannot write the cache {folder}: {error.strerror}; {_ELSEWHERE}"
-        ) from error
+        raise _not_written(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -243,52 +305,6 @@ def _store(
             bad |= empty
             os.fsync(opened.fileno())  # here, so that decoding processes need not wait for it
     return counts, marks, bad
-
-
-def each_chunk(
-    function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
-) -> Iterator[_Result]:
-    """Yield `function(files, index of the first)` for each chunk of files, in order.
-
-    The function runs in `num_workers` processes, with a progress bar.
-
-    Raises:
-        UserError: A process ended unexpectedly.
-    """
-    workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
-    alone = workers == 1  # a few images take less time than starting a process
-    starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
-    chunks = [paths[start : start + starts.step] for start in starts]
-    progress = tqdm(total=len(paths), unit="image", disable=None)
-    if alone:
-        with progress:
-            for chunk, start in zip(chunks, starts, strict=True):
-                yield function(chunk, start)
-                progress.update(len(chunk))
-        return
-    context = process_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
-        try:
-            for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):
-                yield result
-                progress.update(len(chunk))
-        except BrokenProcessPool as error:
-            raise ended_unexpectedly() from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _begin_decoding() -> None:
-    """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
-    leave_stops_to_the_run()
-    run = multiprocessing.parent_process()
-    assert run is not None
-
-    def end_with_it() -> None:
-        run.join()
-        os._exit(1)  # the process is waiting for work that will never arrive
-
-    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def _decode_chunk(

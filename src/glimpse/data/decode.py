@@ -1,10 +1,14 @@
-"""Decoding of image files, by content, in any mode and orientation, with optional crop and resize.
+"""Decoding of image files, by content, in any mode and orientation, fitted to a size if wanted.
 
 If a file cannot be read, the error message gives its path. This module does not import torch, so
 that decoding processes start quickly.
 """
 
+import io
+import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,39 +18,58 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from glimpse.errors import UserError
+from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
+from glimpse.data.formats import can_read_heif, is_heif, kind_of, register_heif
+from glimpse.errors import UnreadableImageError, UserError
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
-_GREY_16_BIT = ("I;16", "I;16B", "I;16L")
-_GREY = ("1", "L", *_GREY_16_BIT)  # Pillow's modes
-
-
-class UnreadableImageError(UserError):
-    """A file is not an image, is truncated or is rejected; `data.on_bad_file=skip` skips it."""
+FITS = ("crop", "pad", "squash")
+# What Pillow's decoders raise on damaged files.
+_DECODING_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The format of decoded files: size, channels, and whether images are cropped to the size."""
+    """The format of decoded files.
+
+    `fit` says how an image of another size or shape is brought to height × width: "crop" cuts its middle,
+    "pad" adds black borders, "squash" distorts it; None refuses it. `white` is the value that is white in
+    images of more than 8 bits (depth.py); None: each file's own.
+    """
 
     height: int
     width: int
     channels: int
-    presize: bool
+    fit: str | None = None
+    white: float | None = None
 
 
 def probe(
-    paths: Sequence[Path], presize: int | None, *, skip_unreadable: bool = False
+    paths: Sequence[Path],
+    presize: tuple[int, int] | None,
+    *,
+    fit: str = "crop",
+    skip_unreadable: bool = False,
 ) -> PixelFormat:
     """Determine the pixel format of files from a sample spread over the list.
 
     The format is grey only if all files are grey.
+
+    Args:
+        paths: The files.
+        presize: Height and width to which images are fitted; None: their own.
+        fit: How they are fitted, one of `FITS`.
+        skip_unreadable: Whether files that cannot be read do not count.
 
     Raises:
         UserError: The files differ in size and there is no `presize`, or a file cannot be read.
     """
     step = max(1, len(paths) // 64)
     sizes: dict[tuple[int, int], Path] = {}
+    levels: list[float] = []
     grey = True
     passed_over = (UnreadableImageError,) if skip_unreadable else ()
     for path in paths[::step]:
@@ -54,17 +77,24 @@ def probe(
             suppress(*passed_over),
             reading(path) as image,
         ):  # Pillow reads a whole PNG to find its orientation
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # rotated by 90°
+            # By 90°; Pillow turns a TIFF itself, and gives its size as turned.
+            turned = (
+                image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
+            )
             sizes.setdefault(image.size[::-1] if turned else image.size, path)
-            grey = grey and image.mode in _GREY
-    channels = 1 if grey and all(map(_is_grey, paths)) else 3
+            grey = grey and is_grey(image)
+            if is_deep(image.mode):
+                levels.append(level_of(image, str(path)))
     if not sizes:
         raise UserError(
             f"none of {len(paths[::step])} sampled images can be read, for example {paths[0]}: "
             "expected image files; replace them"
         )
+    channels = 1 if grey and all(map(_has_grey_header, paths)) else 3
+    white = common_level(levels)
     if presize is not None:
-        return PixelFormat(presize, presize, channels, presize=True)
+        height, width = presize
+        return PixelFormat(height, width, channels, fit, white)
     if len(sizes) > 1:
         (first, one), (second, other) = list(sizes.items())[:2]
         raise UserError(
@@ -73,13 +103,18 @@ def probe(
             "all of them to 64×64"
         )
     [(width, height)] = sizes
-    return PixelFormat(height, width, channels, presize=False)
+    return PixelFormat(height, width, channels, white=white)
 
 
-def _is_grey(path: Path) -> bool:
+def is_grey(image: Image.Image) -> bool:
+    """Return whether an image has one channel."""
+    return image.mode in ("1", "L") or is_deep(image.mode)
+
+
+def _has_grey_header(path: Path) -> bool:
     """Check the header for a grey mode. A file without a readable header counts as grey."""
     with suppress(UnreadableImageError), open_image(path) as image:
-        return image.mode in _GREY
+        return is_grey(image)
     return True
 
 
@@ -90,26 +125,32 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
         UserError: The file is not a readable image, or does not have the wanted size.
     """
     with reading(path) as image:
-        if wanted.presize:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
-            image.draft(None, (DRAFT * wanted.width, DRAFT * wanted.height))
+        if wanted.fit:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
+            side = DRAFT * max(wanted.width, wanted.height)  # EXIF may turn it
+            image.draft(None, (side, side))
         return fitted(image, wanted, str(path))
 
 
 def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
-    """Convert an image to (H, W, C) uint8; with `presize`, crop the centre square and resize it.
+    """Convert an image to (H, W, C) uint8 of the wanted size, upright.
 
     The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
 
     Raises:
-        UserError: The image does not have the wanted size; the message uses `name`.
+        UserError: The image does not have the wanted size and is not to be fitted; the message uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode in _GREY_16_BIT:  # Pillow would clip values at 255
-        image = image.point(lambda value: value * (1 / 256)).convert("L")
+    if is_deep(image.mode):  # Pillow would clip values at 255
+        image = with_8_bits(image, wanted.white, name)
     image = image.convert("L" if wanted.channels == 1 else "RGB")
-    if wanted.presize:
-        image = ImageOps.fit(image, (wanted.width, wanted.height), Image.Resampling.BILINEAR)
-    if image.size != (wanted.width, wanted.height):
+    size = (wanted.width, wanted.height)
+    if wanted.fit == "crop":
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    elif wanted.fit == "pad":
+        image = ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
+    elif wanted.fit == "squash":
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    if image.size != size:
         raise UserError(
             f"{name} is {image.width}×{image.height}, expected {wanted.width}×{wanted.height} like "
             "the other images: type data.presize=64 to crop and resize all of them to 64×64"
@@ -118,32 +159,70 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Image.Image]:
-    """Open an image, and convert errors while its pixels are read to errors that give its path."""
-    with open_image(path) as image:
+def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]:
+    """Open an image, and convert errors while its pixels are read to errors that name it.
+
+    Args:
+        file: The path of a file, or its content.
+        name: What the errors call it; by default its path.
+    """
+    name = name or str(file)
+    with open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image:
         try:
             yield image
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UnreadableImageError(f"cannot read the image {path}: {error}") from error
+        except _DECODING_ERRORS as error:
+            raise UnreadableImageError(
+                f"cannot read the image {name}: {str(error) or type(error).__name__}"
+            ) from error
+
+
+def _from_memory(content: io.BytesIO, name: str) -> Image.Image:
+    try:
+        return _identified(content)
+    except (
+        *_DECODING_ERRORS,
+        Image.DecompressionBombWarning,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UnreadableImageError(f"{name} is not an image that can be read") from error
 
 
 def open_image(path: Path) -> Image.Image:
     """Open a file as an image by its content.
 
     Raises:
-        UnreadableImageError: The file is not an image, or is so large that it may be a
-            decompression bomb.
+        UnreadableImageError: The file is not an image, is not a file at all (a pipe would make its reader
+            wait for ever), or is so large that it may be a decompression bomb.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
+        kind = kind_of(os.stat(path).st_mode)
+        if kind is not None:
+            raise UnreadableImageError(
+                f"{path} is {kind}, expected an image file: move it elsewhere"
+            )
+        try:
+            return _identified(path)
+        except UnidentifiedImageError:
+            if not (is_heif(path) and can_read_heif()):
+                raise
+            register_heif()
+            return _identified(path)
     except UnidentifiedImageError as error:
+        if is_heif(path) and not can_read_heif():
+            raise UnreadableImageError(
+                f"{path} holds an HEIC picture: type pip install pillow-heif to read it"
+            ) from error
         raise UnreadableImageError(
-            f"{path} is not an image that Pillow can read: replace or delete it"
+            f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{path} is rejected: {str(error).splitlines()[0]}") from error
-    except (OSError, ValueError, SyntaxError) as error:  # missing, or truncated in its header
-        reason = getattr(error, "strerror", None) or error
+    except _DECODING_ERRORS as error:  # missing, or truncated in its header
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
+
+
+def _identified(path: Path | io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path)

@@ -1,58 +1,86 @@
 """Images in folders named after their classes, for `image_folder` and other datasets."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from glimpse.data.formats import is_hidden, is_image, readable_endings, unreadable_endings
 from glimpse.data.spec import Files
 from glimpse.errors import UserError
+from glimpse.text import as_utf8
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
+@dataclass(frozen=True)
+class Listing:
+    """The image files below a folder, sorted by path, and what was passed over, counted by ending.
 
-def is_image(path: Path) -> bool:
-    """Return whether a file name has an image extension; the content is checked on decoding."""
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+    The paths are strings because creating a million `Path` objects takes seconds.
+    """
+
+    names: list[str]
+    passed_over: Counter[str]
 
 
 def class_folders(root: Path) -> list[Path]:
     """Return the folders in `root`, sorted by name, without hidden ones."""
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
-def image_names(folder: Path) -> list[str]:
-    """Return the paths of all image files below `folder`, sorted.
+def listing(folder: Path) -> Listing:
+    """List the image files below `folder`.
 
-    Links are followed; hidden folders are skipped. The paths are strings because creating a million
-    `Path` objects takes seconds.
+    Links are followed; hidden files and folders are skipped.
 
     Raises:
         UserError: A folder is not readable, or links to itself.
     """
+    found = Listing([], Counter())
     try:
-        return sorted(_walk(str(folder))) if folder.is_dir() else []
+        if folder.is_dir():
+            _walk(str(folder), found)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
+    found.names.sort()
+    return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """Return the paths of all image files below `folder` as strings, sorted."""
+    return listing(folder).names
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the paths of all image files below `folder` as `Path` objects."""
+    """Return the paths of all image files below `folder` as `Path` objects, sorted."""
     return [Path(name) for name in image_names(folder)]
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, found: Listing) -> None:
+    readable, unreadable = readable_endings(), unreadable_endings()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 continue
+            name = entry.name.lower()
             if entry.is_dir():
-                yield from _walk(entry.path)
-            elif entry.name.lower().endswith(ENDINGS):
-                yield entry.path
+                _walk(entry.path, found)
+            elif name.endswith(readable):
+                found.names.append(entry.path)
+            elif name.endswith(unreadable):
+                found.passed_over[os.path.splitext(name)[1]] += 1
+
+
+def folders_with_images(folder: Path) -> Iterator[Path]:
+    """Yield the folders below `folder` that contain image files directly."""
+    for path in class_folders(folder):
+        if any(map(is_image, path.iterdir())):
+            yield path
+        yield from folders_with_images(path)
 
 
 def read_classes(root: Path, class_names: Sequence[str]) -> Files:
@@ -65,18 +93,19 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
     paths: list[Path] = []
     labels: list[int] = []
     for folder in class_folders(root):
-        if folder.name not in label_of:
+        name = as_utf8(folder.name)
+        if name not in label_of:
             raise UserError(
-                f"{folder}: {folder.name} is not a class of the training set "
+                f"{folder}: {name} is not a class of the training set "
                 f"({', '.join(class_names[:5])}{' …' if len(class_names) > 5 else ''}): rename the "
                 "folder or move it elsewhere"
             )
         found = images_in(folder)
         if not found:
             raise UserError(
-                f"{folder}: the class {folder.name} has no images, expected one or more: add "
-                "images or delete the folder"
+                f"{folder}: the class {name} has no images here, expected one or more: add images, or "
+                f"move the empty folder out of {root}"
             )
         paths += found
-        labels += [label_of[folder.name]] * len(found)
+        labels += [label_of[name]] * len(found)
     return Files(paths, np.array(labels, np.int64))

@@ -7,7 +7,7 @@ A dataset is a subclass that locates its files and reads its own format (`source
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,18 +17,17 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from numpy.typing import NDArray
 
-from glimpse.data import cache as image_cache
 from glimpse.data import splits
-from glimpse.data.arguments import described, own_arguments, without_place
+from glimpse.data.arguments import own_arguments, readers
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.batches import Batches
-from glimpse.data.cache import Stored
+from glimpse.data.cache import UNREADABLE, Contents, Stored, kept_rows, verify
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
-from glimpse.data.identity import common_folder, identity, marks
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
-from glimpse.data.spec import COLOURS, Arrays, Files, ImageSpec, Part, Source, check_labels
+from glimpse.data.reading import contents_of, identity_of
+from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 from glimpse.threads import num_cores
@@ -43,6 +42,8 @@ class ImageDataModule(pl.LightningDataModule):
         data_dir: Folder of downloads, archives and caches.
         seed: Seed for the order of batches and for the augmentation.
         batch_size: Images per batch, on each device.
+        global_batch_size: Images per batch, on all devices together, in place of `batch_size`; a
+            multiple of their number.
         val_fraction: Fraction of the training set used for validation; with 0, the official
             held-out set is used.
         test_fraction: Fraction held out if the dataset has no official held-out set.
@@ -57,9 +58,11 @@ class ImageDataModule(pl.LightningDataModule):
         url: A mirror, a repacked archive or a file:// URL to use instead of the official archive.
         sha256: Checksum of the file that `url` names, if it is not the official one.
         num_workers: Decoding processes, shared by the devices of a machine; None: one per core.
-        presize: Side in pixels of the square to which images of different sizes are cropped and
-            resized; None: keep their size.
-        size: Side of the network's input, in pixels; None: as stored.
+        presize: Height and width in pixels to which image files are fitted before they are stored, or
+            one number for a square; None: keep their size.
+        fit: How `presize` fits an image of another shape: "crop" cuts its middle, "pad" adds black
+            borders, "squash" distorts it.
+        size: Height and width of the network's input, or one number for a square; None: as stored.
         augment: Augmentation of training images, or None.
 
     Raises:
@@ -68,13 +71,15 @@ class ImageDataModule(pl.LightningDataModule):
 
     archives: ClassVar[Sequence[Archive]] = ()  # the files that `download` fetches
     embedded: ClassVar[bool] = False  # generated or bundled: needs neither download nor cache
-    _own_arguments: dict[str, Any]
+    own_arguments: dict[str, Any]
+    readers: Sequence[tuple[str, str, int | None]]
     version: ClassVar[int] = 1  # increase it when `read` changes its result for the same files
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Record a subclass's own arguments, which are part of its cache key."""
+        """Record a subclass's own arguments and its classes, which are part of its cache key."""
         self = super().__new__(cls)
-        self._own_arguments = own_arguments(cls, ImageDataModule, args, kwargs)
+        self.own_arguments = own_arguments(cls, ImageDataModule, args, kwargs)
+        self.readers = readers(cls, ImageDataModule)
         return self
 
     def __init__(
@@ -93,8 +98,10 @@ class ImageDataModule(pl.LightningDataModule):
         url: str | None = None,
         sha256: str | None = None,
         num_workers: int | None = None,
-        presize: int | None = None,
-        size: int | None = None,
+        presize: int | Sequence[int] | None = None,
+        fit: str = "crop",
+        size: int | Sequence[int] | None = None,
+        global_batch_size: int | None = None,
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
@@ -103,9 +110,10 @@ class ImageDataModule(pl.LightningDataModule):
                 "data.on_bad_file=skip requires the cache, but data.cache=false disables it: "
                 "type data.cache=true"
             )
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.seed = seed
         self.batch_size = batch_size
+        self.global_batch_size = global_batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -116,12 +124,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.url = url
         self.sha256 = sha256
         self.num_workers = num_cores() if num_workers is None else num_workers
-        self.presize = presize
-        self.size = size
+        self.presize = as_size(presize)
+        self.fit = fit
+        self.size = as_size(size)
         self.augment = augment
         self.splits: dict[str, Split] = {}
-        self._remarks: list[str] = []  # text shown after the splits
-        self._identity: str | None = None  # identity of the content, once known
+        self._remarks: list[str] = []  # on the splits; shown after them
 
     # Interface of a dataset ---------------------------------------------------------------------
 
@@ -164,6 +172,23 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the error message for files that are missing even after the download."""
         return f"data_dir={self.data_dir}: the dataset's files are missing; put them there"
 
+    def remarks(self) -> list[str]:
+        """Return what a run says about the files, such as those that it passed over."""
+        return []
+
+    def pixel_format(self, source: Source) -> PixelFormat:
+        """Determine the format of a dataset of files; a subclass may return a known one."""
+        assert isinstance(source.train, Files)
+        skip = self.skip_unreadable
+        return probe(source.train.paths, self.presize, fit=self.fit, skip_unreadable=skip)
+
+    def presized(self, own: PixelFormat) -> PixelFormat:
+        """Return a known format, or the one to which `presize` changes it."""
+        if self.presize is None:
+            return own
+        height, width = self.presize
+        return PixelFormat(height, width, own.channels, self.fit)
+
     # From files to splits -----------------------------------------------------------------------
 
     def prepare_data(self) -> None:
@@ -171,7 +196,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.splits:
             return
         self.require_files()
-        self._load()
+        _ = self.contents
 
     def require_files(self) -> None:
         """Download missing files."""
@@ -184,6 +209,11 @@ class ImageDataModule(pl.LightningDataModule):
     def _has_files(self) -> bool:
         return any(True for _ in self.source_files())
 
+    @cached_property
+    def contents(self) -> Contents:
+        """What the dataset holds, read once."""
+        return contents_of(self)
+
     def setup(self, stage: str | None = None) -> None:
         """Draw the splits and set `spec`. Call `prepare_data` first.
 
@@ -194,9 +224,13 @@ class ImageDataModule(pl.LightningDataModule):
         self.batches.train_with(self.trainer)
 
     def _draw_splits(self) -> None:
-        self._load()
-        kept = splits.kept_labels(self._all_class_names, self.classes)
-        self._relabel = np.full(len(self._all_class_names), -1, np.int64)
+        contents = self.contents
+        if contents.folder and contents.num_skipped:
+            listed = contents.folder / UNREADABLE
+            self._remarks.append(f"{contents.num_skipped:,} unreadable files skipped ({listed})")
+        self._parts, self._format = contents.parts, contents.format
+        kept = splits.kept_labels(contents.class_names, self.classes)
+        self._relabel = np.full(len(contents.class_names), -1, np.int64)
         self._relabel[kept] = np.arange(len(kept))
         rows = {n: np.flatnonzero(self._relabel[p.labels] >= 0) for n, p in self._parts.items()}
         self._require_images("the training set", rows["train"])
@@ -213,13 +247,17 @@ class ImageDataModule(pl.LightningDataModule):
             if name in self.splits:
                 split = self.splits[name]
                 self._require_images(f"the {does} set ({split.origin})", split.rows)
+        if len(drawn.only_trained):
+            names = [contents.class_names[label] for label in drawn.only_trained]
+            self._remarks.append(f"too few images to be held out, all in training: {some(names)}")
         mean, std = self._normalisation(drawn.not_held_out)
+        height, width = self.size or self.stored_size
         self.spec = ImageSpec(
             num_classes=len(kept),
-            class_names=tuple(self._all_class_names[i] for i in kept),
+            class_names=tuple(contents.class_names[i] for i in kept),
             channels=self._format.channels,
-            height=self.size or self._format.height,
-            width=self.size or self._format.width,
+            height=height,
+            width=width,
             mean=mean,
             std=std,
         )
@@ -230,6 +268,7 @@ class ImageDataModule(pl.LightningDataModule):
             stored=self._format,
             spec=self.spec,
             batch_size=self.batch_size,
+            global_batch_size=self.global_batch_size,
             seed=self.seed,
             augment=self.augment,
             num_workers=self.num_workers,
@@ -263,78 +302,6 @@ class ImageDataModule(pl.LightningDataModule):
         self.spec = spec
         self.batches.see_as(spec)
 
-    def _load(self) -> None:
-        """Load parts and class names from the cache, from memory, or as lists of files."""
-        if hasattr(self, "_parts"):
-            return
-        self._parts: dict[str, Stored | Files]
-        if self.embedded:
-            source = self.read()
-            self._all_class_names, parts = source.class_names, image_cache.in_memory(source)
-            self._parts = dict(parts)
-        elif self.cache:
-            name = f"{type(self).__name__.lower()}-{self._cache_key()}"
-            self._cache_folder = folder = self.data_dir / ".cache" / name
-            self._all_class_names, parts = image_cache.load_or_build(
-                folder,
-                self._checked_read,
-                self.pixel_format,
-                num_workers=self.num_workers,
-                skip_unreadable=self.skip_unreadable,
-            )
-            left_out = image_cache.unreadable(folder)
-            if left_out:
-                listed = folder / image_cache.UNREADABLE
-                self._remarks.append(f"{len(left_out):,} unreadable files skipped ({listed})")
-            self._parts = dict(parts)
-            self._identity = image_cache.identity(folder)
-        else:
-            source = self._checked_read()
-            self._all_class_names = source.class_names
-            self._parts = {name: _stored(part) for name, part in source.parts().items()}
-            if isinstance(source.train, Files):
-                self._format = self.pixel_format(source)
-        first = self._parts["train"]
-        if isinstance(first, Stored):
-            _, height, width, channels = first.images.shape
-            self._format = PixelFormat(height, width, channels, presize=False)
-            if self.presize not in (None, height):
-                raise UserError(
-                    f"data.presize={self.presize}: this dataset contains {width}×{height} pixels, "
-                    "not image files; remove data.presize"
-                )
-
-    def _checked_read(self) -> Source:
-        source = self.read()
-        splits.kept_labels(
-            source.class_names, self.classes
-        )  # report an unknown class before decoding
-        for name, part in source.parts().items():
-            check_labels(part, len(source.class_names), name)
-        return source
-
-    def _cache_key(self) -> str:
-        """Return a key for everything that determines the cached pixels and labels.
-
-        This includes the files (by name, size and modification time), the class that reads them,
-        and its arguments. The key stays the same if the folder moves.
-        """
-        files = [str(path) for path in self.source_files()]
-        folder = common_folder(files)
-        readers = [
-            (cls.__module__, cls.__qualname__, vars(cls).get("version"))
-            for cls in type(self).__mro__
-            if issubclass(cls, ImageDataModule)
-        ]
-        place = partial(without_place, folder=folder, data_dir=self.data_dir)
-        settings = described((self.presize, self.skip_unreadable, self._own_arguments), place)
-        return image_cache.fingerprint(folder, files, readers, settings)
-
-    def pixel_format(self, source: Source) -> PixelFormat:
-        """Determine size and channels of a dataset of files; a subclass may return known ones."""
-        assert isinstance(source.train, Files)
-        return probe(source.train.paths, self.presize, skip_unreadable=self.skip_unreadable)
-
     def _normalisation(
         self, rows: NDArray[np.int64]
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -360,26 +327,17 @@ class ImageDataModule(pl.LightningDataModule):
 
         They do not depend on the location or the modification times of the files.
         """
-        stored = (*self.stored_size, self._format.channels)
-        digest = hashlib.sha256(f"{self._content()}{self.spec.class_names}{stored}".encode())
+        stored: tuple[object, ...] = (*self.stored_size, self._format.channels)
+        if self._format.fit not in (None, "crop"):  # older runs have no fit
+            stored += (self._format.fit,)
+        digest = hashlib.sha256(f"{self._identity}{self.spec.class_names}{stored}".encode())
         for name in sorted(self.splits):
             digest.update(name.encode() + self.splits[name].rows.tobytes())
         return digest.hexdigest()[:16]
 
-    def _content(self) -> str:
-        """Return the identity of all images and labels, from the cache or else computed once."""
-        if self._identity is None:
-            parts = {
-                name: Arrays(part.images, part.labels) if isinstance(part, Stored) else part
-                for name, part in self._parts.items()
-            }
-            found = {
-                name: marks(part.paths, num_workers=self.num_workers)
-                for name, part in parts.items()
-                if isinstance(part, Files)
-            }
-            self._identity = identity(self._all_class_names, parts, found)
-        return self._identity
+    @cached_property
+    def _identity(self) -> str:
+        return identity_of(self.contents, num_workers=self.num_workers)
 
     def part(self, split: str) -> Stored | Files:
         """Return the part that contains a split's images; `splits[split].rows` are their rows."""
@@ -392,6 +350,20 @@ class ImageDataModule(pl.LightningDataModule):
             return part.images[rows]
         return np.stack([decode(part.paths[row], self._format) for row in rows])
 
+    def verify_cache(self) -> None:
+        """Read the whole cache, if there is one, and compare its checksums.
+
+        Raises:
+            UserError: The cache is damaged.
+        """
+        if folder := self.contents.folder:
+            verify(folder)
+
+    @property
+    def white(self) -> float | None:
+        """Return the value that is white in images of more than 8 bits; None if there are none."""
+        return self._format.white
+
     @property
     def stored_size(self) -> tuple[int, int]:
         """Height and width of the stored images, before `data.size` resizes them."""
@@ -402,7 +374,8 @@ class ImageDataModule(pl.LightningDataModule):
         found = self.read().parts()[part]
         if not isinstance(found, Files):
             return None
-        kept = image_cache.kept_rows(self._cache_folder, part) if self.cache else None
+        folder = self.contents.folder
+        kept = kept_rows(folder, part) if folder else None
         return found.paths if kept is None else [found.paths[row] for row in kept]
 
     def labels(self, split: str) -> NDArray[np.int64]:
@@ -425,7 +398,7 @@ class ImageDataModule(pl.LightningDataModule):
                 parts.append(f"{name} {len(split.rows):,} ({split.origin})")
         if "test" not in self.splits:
             parts.append("no test set")
-        return ", ".join(parts + self._remarks)
+        return ", ".join(parts + self._remarks + self.remarks())
 
     # Batches ------------------------------------------------------------------------------------
 
@@ -447,7 +420,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        images, labels, indices = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (batch.images, batch.labels, batch.indices)
+        )
+        return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment in training, then scale and normalise on the device."""
@@ -457,9 +434,3 @@ class ImageDataModule(pl.LightningDataModule):
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
             batch = trainer.precision_plugin.convert_input(batch)  # not done by Lightning for bytes
         return batch
-
-
-def _stored(part: Part) -> Stored | Files:
-    if isinstance(part, Arrays):
-        return Stored(part.images, part.labels, histogram(part.images))
-    return part

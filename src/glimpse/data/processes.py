@@ -1,4 +1,4 @@
-"""Start decoding processes without running the user's script again.
+"""Decode files in several processes, without running the user's script again.
 
 On platforms where a process does not start as a copy of its parent (macOS, Windows, Python 3.14),
 multiprocessing imports the main module into it. A script without `if __name__ == "__main__":` would
@@ -11,19 +11,28 @@ This module does not import torch, so that decoding processes start quickly.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from glimpse.errors import UserError, stop_signals
 
+CHUNK = 512  # images that a decoding process receives at a time
+SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
+_Result = TypeVar("_Result")
 _one_at_a_time = threading.RLock()
 
 
@@ -94,3 +103,49 @@ def leave_stops_to_the_run() -> None:
     """In a decoding process, ignore Ctrl-C and a closed terminal, which reach all its processes."""
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+
+
+def each_chunk(
+    function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
+) -> Iterator[_Result]:
+    """Yield `function(files, index of the first)` for each chunk of files, in order.
+
+    The function runs in `num_workers` processes, with a progress bar.
+
+    Raises:
+        UserError: A process ended unexpectedly.
+    """
+    workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
+    alone = workers == 1  # a few images take less time than starting a process
+    starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
+    chunks = [paths[start : start + starts.step] for start in starts]
+    progress = tqdm(total=len(paths), unit="image", disable=None)
+    if alone:
+        with progress:
+            for chunk, start in zip(chunks, starts, strict=True):
+                yield function(chunk, start)
+                progress.update(len(chunk))
+        return
+    context = process_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
+        try:
+            for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):
+                yield result
+                progress.update(len(chunk))
+        except BrokenProcessPool as error:
+            raise ended_unexpectedly() from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin_decoding() -> None:
+    """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
+    leave_stops_to_the_run()
+    run = multiprocessing.parent_process()
+    assert run is not None
+
+    def end_with_it() -> None:
+        run.join()
+        os._exit(1)  # the process is waiting for work that will never arrive
+
+    threading.Thread(target=end_with_it, daemon=True).start()

@@ -84,6 +84,34 @@ class Source:
         return {name: part for name, part in named.items() if part is not None}
 
 
+def as_size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return (height, width) of `data.presize` or `data.size`; one number is a square."""
+    if value is None or isinstance(value, int):
+        return value if value is None else (value, value)
+    height, width = value
+    return height, width
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names as text."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def check_source(source: Source) -> None:
+    """Check that there are two classes or more, and that every image has a valid label.
+
+    Raises:
+        UserError: There is one class, or a label is wrong.
+    """
+    if len(source.class_names) < 2:
+        found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
+        raise UserError(
+            f"found {found} where two are needed: add images of another class, as a folder or as a label"
+        )
+    for name, part in source.parts().items():
+        check_labels(part, len(source.class_names), name)
+
+
 def check_labels(part: Part, num_classes: int, what: str) -> None:
     """Check that every image has a label and that every label is the index of a class.
 

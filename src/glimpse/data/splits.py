@@ -3,7 +3,9 @@
 Random splits are drawn with `split_seed` and stratified by class. If `val_fraction` is above 0, a
 fraction of the training set is the validation set, and the official held-out set is the test set.
 If it is 0, the official held-out set is the validation set. A third labelled set is the test set in
-either case. In a dataset without a held-out set, `test_fraction` of the images are held out.
+either case. In a dataset without a held-out set, `test_fraction` of the images are held out; with a third
+labelled set, they are held out of the training images for validation. A class with a single image is in
+training only.
 """
 
 import difflib
@@ -31,12 +33,27 @@ class Drawn:
     """The splits by name, with the images that statistics may use and remarks for users.
 
     `not_held_out` are the images of all classes that statistics may use, as (M,) rows of the
-    training part.
+    training part. `only_trained` are the labels that have too few images to be held out.
     """
 
     splits: dict[str, Split]
     not_held_out: NDArray[np.int64]
+    only_trained: list[int]
     remarks: list[str] = field(default_factory=list)
+
+
+# How people write the names of the splits, in lower case.
+SPELLINGS = {
+    "train": ("train", "training", "trn", "tr", "train_set", "fit"),
+    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "tst", "te", "test_set", "holdout", "held-out", "heldout"),
+}
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name means, in any spelling: train, val or test; None if it is none."""
+    plain = name.strip().lower()
+    return next((split for split, names in SPELLINGS.items() if plain in names), None)
 
 
 def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int]:
@@ -79,36 +96,43 @@ def draw(
         UserError: The fractions leave no training images, or too few images of a class.
     """
     train, whole = kept["train"], np.arange(len(labels))
+    third = Split("test", kept["test"], "the official test set") if "test" in kept else None
+    few: list[int] = []
     if "heldout" in kept:
         heldout = Split("heldout", kept["heldout"], "the official held-out set")
-    elif test_fraction + val_fraction >= 1:
+    elif third and val_fraction > 0:
+        heldout = None
+    elif third is None and test_fraction + val_fraction >= 1:
         raise UserError(
             f"data.test_fraction={test_fraction:g} and data.val_fraction={val_fraction:g} leave no "
             "training images: expected a sum below 1; type smaller fractions"
         )
     elif test_fraction > 0:
-        train, rows = _stratified(train, labels, test_fraction, "test_fraction", seed)
-        heldout = Split("train", rows, f"{test_fraction:.0%} of all images, split_seed {seed}")
+        train, rows, few = _stratified(train, labels, test_fraction, "test_fraction", seed)
+        of = "training" if third else "all images"
+        heldout = Split("train", rows, f"{test_fraction:.0%} of {of}, split_seed {seed}")
         whole = np.setdiff1d(whole, rows)
     else:
         raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
-    third = Split("test", kept["test"], "the official test set") if "test" in kept else None
     if val_fraction == 0:
+        assert heldout is not None
         splits = {"val": heldout} | ({"test": third} if third else {})
-        return Drawn(splits | {"train": _training(train, whole)}, whole)
-    is_drawn = heldout.part == "train"
-    share = val_fraction / (1 - test_fraction) if is_drawn else val_fraction
-    train, rows = _stratified(train, labels, share, "val_fraction", seed)
+        return Drawn(splits | {"train": _training(train, whole)}, whole, few)
+    is_drawn = heldout is not None and heldout.part == "train"
+    part = 1 - test_fraction if is_drawn else 1
+    train, rows, fewer = _stratified(train, labels, val_fraction, "val_fraction", seed, part=part)
     of = "all images" if is_drawn else "training"
     val = Split("train", rows, f"{val_fraction:.0%} of {of}, split_seed {seed}")
     remarks = []
-    if third and not is_drawn:
+    if third and heldout:
         remarks.append(
             f"{len(heldout.rows):,} of the official validation set unused "
             "(data.val_fraction=0 uses them for validation)"
         )
-    splits = {"val": val, "test": third or heldout, "train": _training(train, whole)}
-    return Drawn(splits, whole, remarks)
+    test = third or heldout
+    assert test is not None
+    splits = {"val": val, "test": test, "train": _training(train, whole)}
+    return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
 
 
 def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
@@ -116,16 +140,50 @@ def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
 
 
 def _stratified(
-    rows: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, key: str, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the remaining rows and a random fraction of the rows of each class."""
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    fraction: float,
+    key: str,
+    seed: int,
+    *,
+    part: float = 1,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
+    """Draw a random fraction of the rows of each class.
+
+    Args:
+        rows: The rows to draw from.
+        labels: The labels of all rows.
+        fraction: The value of `data.<key>`, a fraction of all rows.
+        key: The key, for error messages.
+        seed: The seed.
+        part: The part of all rows that `rows` are, if some have been drawn already.
+
+    Returns:
+        The remaining rows, the drawn ones, and the labels of classes with a single image, which remain.
+    """
     from sklearn.model_selection import train_test_split  # takes half a second to import
 
-    size = math.ceil(round(fraction * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
-    try:
-        kept, drawn = train_test_split(
-            rows, test_size=size, stratify=labels[rows], random_state=seed
+    counts = np.bincount(labels[rows])
+    few = np.flatnonzero(counts == 1)
+    alone = np.isin(labels[rows], few)
+    rows, single = rows[~alone], rows[alone]
+    size = math.ceil(round(fraction / part * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
+    num_classes = int((counts > 1).sum())
+    if not num_classes:
+        raise UserError(
+            f"data.{key}={fraction:g}: no class has two images, of which one could be held out: add images"
         )
-    except ValueError as error:
-        raise UserError(f"data.{key}={fraction:g}: {error}") from error
-    return np.sort(kept), np.sort(drawn)
+    if not (num_classes <= size <= len(rows) - num_classes):
+        raise UserError(
+            f"data.{key}={fraction:g} holds out {size:,} of {len(rows):,} images, but each of "
+            f"{num_classes:,} classes needs one in either part: {_remedy(num_classes, len(rows), part, key)}"
+        )
+    kept, drawn = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=seed)
+    return np.sort(np.concatenate([kept, single])), np.sort(drawn), few.tolist()
+
+
+def _remedy(num_classes: int, num_images: int, part: float, key: str) -> str:
+    if 2 * num_classes > num_images:
+        return "add images to the classes that have one or two"
+    least = math.ceil(100 * part * num_classes / num_images) / 100
+    return f"type data.{key}={least:g}"

@@ -16,6 +16,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.files import replacing
 from glimpse.ranks import ranks
+from glimpse.text import as_utf8
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def predict(
     loader = data.batches.loader(split)
     for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
         moved = data.batches.to_network(data.transfer_batch_to_device(batch, device, 0))
-        found.append(forward(moved.images).float().cpu())
-        rows.append(batch.indices.cpu())
+        size = len(batch.indices) if batch.share else 0
+        found.append(forward(moved.images).float().cpu()[:size])
+        rows.append(batch.indices.cpu()[:size])
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
     if data.trainer is not None and data.trainer.world_size > 1:
         answers, places = _of_all_processes(answers, places)
@@ -147,7 +149,7 @@ def names_of(data: ImageDataModule, split: str) -> list[str]:
     chosen = data.splits[split]
     paths = data.source_paths(chosen.part)
     if paths is not None:
-        return [str(paths[row]) for row in chosen.rows]
+        return [as_utf8(paths[row]) for row in chosen.rows]
     return [f"{chosen.part}[{row}]" for row in chosen.rows]
 
 

@@ -1,5 +1,6 @@
 """Draw a sweep: what mattered, the metric over each axis and over pairs of axes, and the best so far."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +21,7 @@ COLUMNS = 3
 MAX_AXES = 9  # drawn in a figure, the most important first
 MAX_IN_PAIRS = 4  # axes of which all pairs are drawn
 JITTER = 0.15  # of the distance between two words on an axis
-MANY_WORDS = 6  # words on an axis are turned from here on
+WIDE_WORDS = 28  # characters of all words on an axis, from which on they are turned
 NAME_CHARACTERS = 18
 
 FINISHED, PRUNED = COLOURS[0], COLOURS[1]
@@ -39,6 +40,7 @@ def draw_importance(shares: Mapping[str, float], path: Path) -> None:
     axes.set_xlim(0, max(values) * 1.12 or 1)
     axes.set_xlabel("importance (shares add up to 1)")
     axes.grid(alpha=0.3, axis="x")
+    axes.set_axisbelow(True)
     save_figure(figure, path)
 
 
@@ -53,7 +55,7 @@ def draw_axes(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
     from matplotlib.figure import Figure
 
     drawn = _by_key(sweep, keys)[:MAX_AXES]
-    columns = min(COLUMNS, len(drawn))
+    columns = min(COLUMNS, math.ceil(math.sqrt(len(drawn))) if len(drawn) > COLUMNS else len(drawn))
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained", dpi=DPI)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -184,7 +186,5 @@ def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
             w if len(w) <= NAME_CHARACTERS else f"{w[: NAME_CHARACTERS - 1]}…" for w in axis.places
         ]
         one.set_ticks(list(axis.places.values()), words, parse_math=False)
-        if along == "x" and (
-            len(words) >= MANY_WORDS or max(map(len, words)) > NAME_CHARACTERS // 2
-        ):
+        if along == "x" and len("".join(words)) > WIDE_WORDS:
             axes.tick_params(axis="x", rotation=30)

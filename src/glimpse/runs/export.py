@@ -27,6 +27,11 @@ OPSET = 18
 NUM_CHECKED = 256  # validation images that the export is checked on
 MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
 ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
+FITS = {
+    "crop": "cut its middle of this shape, and resize it",
+    "pad": "resize it to the largest size inside, and centre it on black",
+    "squash": "resize it",
+}
 
 
 class Exported(nn.Module):
@@ -61,7 +66,7 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
         "class_names": list(trained.spec.class_names),
         "input": f"images: (N, {height}, {width}, {channels}) uint8, "
         + ("grey" if channels == 1 else "RGB")
-        + "; crop an image file to its central square and resize it (bilinear)",
+        + f"; fit an image file to {width}×{height} pixels (bilinear): {FITS[trained.fit]}",
         "output": "probabilities: (N, K) float32 in the order of class_names",
         "run": trained.name,
         "epoch": trained.epoch,

@@ -1,13 +1,15 @@
 """Predict the classes of image files with a trained network."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from glimpse.data.folders import listing
+from glimpse.data.formats import counted
 from glimpse.errors import UserError
 from glimpse.runs.trained import TrainedRun
 
@@ -23,25 +25,32 @@ class Answer:
     error: str | None = None
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and all files with an image suffix in the given folders, at any depth.
+def image_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The given files, and all image files in the given folders, at any depth.
+
+    Returns:
+        The files, and remarks on those in the folders that were passed over.
 
     Raises:
         UserError: a path does not exist, or a folder contains no image.
     """
-    endings = Image.registered_extensions()
     found: list[Path] = []
+    passed_over = Counter[str]()
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder")
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
-            if not inside:
-                raise UserError(f"{path}: there is no image file in this folder")
-            found += inside
+            inside = listing(path)
+            passed_over += inside.passed_over
+            if not inside.names:
+                remarks = "; ".join(
+                    ["there is no image file in this folder", *counted(passed_over)]
+                )
+                raise UserError(f"{path}: {remarks}")
+            found += map(Path, inside.names)
         else:
             found.append(path)
-    return found
+    return found, counted(passed_over)
 
 
 def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> Iterator[Answer]:

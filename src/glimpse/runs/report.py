@@ -24,7 +24,7 @@ NOT_SPLITS = {
     f"data.{key}"
     for key in (
         "batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
-        "presize", "size",
+        "presize", "fit", "size",
     )
 }  # fmt: skip
 

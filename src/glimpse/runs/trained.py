@@ -5,6 +5,7 @@ layout and preprocessing. Nothing in a checkpoint is executed, and what its conf
 built only from packages that are trusted.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from glimpse.assembly import build_data, build_network, device_of
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, find_checkpoint, is_intact
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages
 from glimpse.data.decode import PixelFormat, decode, fitted
@@ -69,7 +71,8 @@ class TrainedRun:
         self.epoch = int(saved["epoch"]) + 1
         height, width = extra.get("stored_size", (self.spec.height, self.spec.width))
         self.stored_size = (height, width)
-        self._format = PixelFormat(height, width, self.spec.channels, presize=True)
+        self.fit = self.config.data.get("fit", "crop")  # older runs have no such key
+        self._format = PixelFormat(height, width, self.spec.channels, self.fit, extra.get("white"))
         self._preprocess = Preprocess(self.spec)
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
         device = device_of(self.config)
@@ -183,7 +186,7 @@ class TrainedRun:
         """Read any image file in the format of the run's stored images.
 
         Returns:
-            (H, W, C) uint8, the central square of the image, resized.
+            (H, W, C) uint8, the image fitted as the run's `data.fit` says.
 
         Raises:
             UserError: the file cannot be read.
@@ -248,6 +251,10 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key not in known:
             raise UserError(unknown_key(key, known))
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    for override in overrides:  # a path is text, and no YAML
+        key, _, value = override.partition("=")
+        if key in PATHS and value not in ("", "null", "none", "default"):
+            OmegaConf.update(merged, key, os.path.expanduser(value))
     assert isinstance(merged, DictConfig)
     check_values(merged)
     require_same_sight(plain(config)["data"], plain(merged)["data"])

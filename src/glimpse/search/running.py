@@ -55,8 +55,9 @@ class Search:
         self.study = trials.study
         self.launcher = launcher
         self.num_trials = int(composer.config.hydra.sweeper.n_trials)
-        self.metric = monitor_of(composer.config).name
-        self.record = Record(composer.folder, sys.argv)
+        monitor = monitor_of(composer.config)
+        self.metric = monitor.name
+        self.record = Record(composer.folder, sys.argv, monitor, num_planned=self.num_trials)
         self._rows: dict[str, Job] = {}  # of the table, by the name of the job
         self._seconds: list[float] = []  # of the jobs that ended, for the time left
         self._note_earlier()

@@ -15,11 +15,12 @@ from glimpse.config.explain import explain
 from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import write_text
+from glimpse.monitor import monitor_of
 from glimpse.sweeps.composing import Composer, require_folder_name
 from glimpse.sweeps.estimate import Estimate
 from glimpse.sweeps.jobs import Grid, Job, grid
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner
-from glimpse.sweeps.record import METRIC, NAME, Record
+from glimpse.sweeps.record import NAME, Record
 from glimpse.sweeps.state import Found, State, look
 
 LINE_SECONDS = 60.0  # between lines about the time left while no job ends
@@ -87,7 +88,7 @@ def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
 
 def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     """`sweep.plan=true`: what the sweep would do."""
-    record, estimate = Record(composer.folder, sys.argv), Estimate()
+    record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
     record.found = _states(composer, made.jobs)
     for job, found in record.found.items():
         if found.state is State.FINISHED:
@@ -132,7 +133,7 @@ class _Sweep:
         self.jobs = made.jobs
         self.launcher = launcher
         self.settings = composer.config.sweep
-        self.record = Record(composer.folder, sys.argv)
+        self.record = Record(composer.folder, sys.argv, monitor_of(composer.config))
         self.estimate = Estimate()
         self.elsewhere: list[Job] = []  # jobs that another process runs
         self.num_ended = 0  # of those that this command runs
@@ -230,7 +231,9 @@ class _Sweep:
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
         line = f"job {job.number + 1} of {len(self.jobs)} {found.state}"
         if found.state in DONE:
-            metric = "" if found.metric is None else f", {METRIC} {found.metric:.4f}"
+            metric = (
+                "" if found.metric is None else f", {self.record.monitor.name} {found.metric:.4f}"
+            )
             took = "" if found.seconds is None else f" in {duration(found.seconds)}"
             print(f"{line}{took}{metric} ({job}); {left}", flush=True)
         else:
@@ -260,7 +263,9 @@ class _Sweep:
         best = self.record.best
         if best is not None:
             metric = self.record.found[best].metric
-            print(f"best: {best}  {METRIC} {metric:.4f}  {self.composer.folder_of(best)}")
+            print(
+                f"best: {best}  {self.record.monitor.name} {metric:.4f}  {self.composer.folder_of(best)}"
+            )
         counts = self.record.counts
         undone = {state: number for state, number in counts.items() if state not in DONE}
         if undone:

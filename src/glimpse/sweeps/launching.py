@@ -15,8 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from glimpse.config.check import quoted
 from glimpse.config.explain import explain
+from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of

@@ -15,13 +15,13 @@ from glimpse.cli.table import print_table
 from glimpse.durations import duration
 from glimpse.files import is_own_file, write_json
 from glimpse.folder_lock import held
+from glimpse.monitor import Monitor
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import Found, State
 
 NAME = "sweep.json"
 SAVE_SECONDS = 5.0  # between two saves
 MAX_ROWS = 100  # of the table
-METRIC = "val/acc"
 
 
 class Record:
@@ -30,11 +30,22 @@ class Record:
     Args:
         folder: The sweep's folder.
         command: The command that runs the sweep, as typed.
+        monitor: The metric that compares the jobs.
+        num_planned: The number of trials that a search wants; None if the jobs are all there are.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str],
+        monitor: Monitor,
+        *,
+        num_planned: int | None = None,
+    ) -> None:
         self.folder = folder
         self.command = list(command)
+        self.monitor = monitor
+        self.num_planned = num_planned
         self.found: dict[Job, Found] = {}
         self._saved = 0.0
 
@@ -51,9 +62,9 @@ class Record:
 
     @property
     def best(self) -> Job | None:
-        """The finished job with the highest metric; the first of several."""
+        """The finished job with the best metric; the first of several."""
         scored = [
-            (found.metric, job)
+            (self.monitor.sign * found.metric, job)
             for job, found in self.found.items()
             if found.state is State.FINISHED and found.metric is not None
         ]
@@ -69,10 +80,13 @@ class Record:
                 for name, entry in entries.items()
                 if entry.get("state") == State.FINISHED and entry.get("metric") is not None
             ]
-            best = max(finished, key=lambda name: entries[name]["metric"], default=None)
+            sign = self.monitor.sign
+            best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
             content = {
                 "command": self.command,
-                "metric": METRIC,
+                "metric": self.monitor.name,
+                "mode": self.monitor.mode,
+                "num_planned": self.num_planned,
                 "best": best,
                 "counts": dict(Counter(str(entry.get("state")) for entry in entries.values())),
                 "jobs": [{"folder": name} | dict(entry) for name, entry in entries.items()],
@@ -93,10 +107,10 @@ class Record:
         """Print a row for each job, in the order of the sweep; of many jobs, the best and the unfinished."""
         rows = list(self.found.items())
         if len(rows) > MAX_ROWS:
-            ranked = sorted(rows, key=_rank)[:MAX_ROWS]
+            ranked = sorted(rows, key=self._rank)[:MAX_ROWS]
             rows = [row for row in rows if row in ranked]
         print_table(
-            ("job", "state", METRIC, "time", "folder"),
+            ("job", "state", self.monitor.name, "time", "folder"),
             [
                 (
                     str(job),
@@ -111,10 +125,10 @@ class Record:
         if len(rows) < len(self.found):
             print(f"and {len(self.found) - len(rows)} more jobs, in {self.folder / NAME}")
 
-
-def _rank(row: tuple[Job, Found]) -> tuple[bool, float]:
-    found = row[1]
-    return found.state is State.FINISHED, -(found.metric or 0.0)
+    def _rank(self, row: tuple[Job, Found]) -> tuple[bool, float]:
+        """Unfinished jobs first, then the best."""
+        found = row[1]
+        return found.state is State.FINISHED, -self.monitor.sign * (found.metric or 0.0)
 
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glimpse.folder_lock import is_held
+from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import PLACES, settings_of, summary_of
 
 MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended
@@ -53,7 +54,7 @@ class Found:
 
     @property
     def metric(self) -> float | None:
-        """The best val/acc; None if it is not known."""
+        """The best value of the monitor; None if it is not known."""
         return score(self.summary)
 
     @property
@@ -64,9 +65,11 @@ class Found:
 
 
 def score(summary: Mapping[str, Any]) -> float | None:
-    """The measure by which the jobs of a sweep are compared, which sweepers maximise: val/acc."""
+    """The measure by which the jobs of a sweep are compared: the run's monitor, val/acc by default."""
     metrics = summary.get("metrics")
-    found = metrics.get("val/acc") if isinstance(metrics, dict) else None
+    found = (
+        metrics.get(str(summary.get("monitor") or DEFAULT)) if isinstance(metrics, dict) else None
+    )
     return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
 

@@ -134,7 +134,9 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
         return Found(State.FAILED, f"sys.exit({end.code!r}) was called", summary_of(folder)), True
     except Exception as error:
         line = explain(error if is_foreseen(error) else crash(error, folder))
-        return Found(State.FAILED, line, summary_of(folder)), True
+        summary = summary_of(folder)
+        is_lost = summary.get("status") == State.INTERRUPTED  # one of its processes was killed
+        return Found(State.INTERRUPTED if is_lost else State.FAILED, line, summary), True
 
 
 def _is_to_go_on(config: DictConfig, found: Found) -> bool:

@@ -85,7 +85,7 @@ def test_every_broken_file_is_named(
     assert [line for line in of_any_size if "\n" in line] == []
     assert [n for n in range(8) if any(str(paths[n]) in line for line in of_any_size)] == [1, 4, 7]
     assert len(of_any_size) == 3
-    wanted = PixelFormat(20, 24, 3, presize=False)
+    wanted = PixelFormat(20, 24, 3)
     of_one_size = list(broken_files(paths, wanted, num_workers=num_workers))
     assert len(of_one_size) == 4
     assert any(f"{paths[6]} is 30×30" in line for line in of_one_size)

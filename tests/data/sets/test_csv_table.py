@@ -9,12 +9,12 @@ from PIL import Image
 
 from glimpse.data.sets.csv_table import CsvTable
 from glimpse.errors import UserError
-from makers import make_sign_mnist, write_table
+from makers import make_sign_mnist, save_image, write_table
 
 
-def table(path: Path, **options: Any) -> CsvTable:
-    common = {"data_dir": str(path.parent), "seed": 0, "batch_size": 4, "val_fraction": 0.0}
-    data = CsvTable(train=str(path), **(common | options))
+def table(file: Path, **options: Any) -> CsvTable:
+    common = {"data_dir": str(file.parent), "seed": 0, "batch_size": 4, "val_fraction": 0.0}
+    data = CsvTable(train=str(file), **(common | options))
     data.prepare_data()
     data.setup()
     return data
@@ -86,12 +86,12 @@ def test_colour_pixels(tmp_path: Path) -> None:
         ("label,a,b,c,d\n0,1,2,3\n", "line 2: 4 cells, expected 5"),
         ("label,a,a,c,d\n0,1,2,3,4\n", "line 1: duplicate column 'a'"),
         ("name,a,b,c,d\n0,1,2,3,4\n", "no column 'label'"),
-        ("label,a,b,c,d\n0,1,2,3,4\n-1,1,2,3,4\n", "line 3: the label '-1' is not one of"),
-        ("label,a,b,c,d\n0,1,2,3,4\n-100,1,2,3,4\n", "line 3: the label '-100' is not one of"),
+        ("label,a,b,c,d\n0,1,2,3,4\n-1,1,2,3,4\n", "line 3: the label '-1' is negative"),
+        ("label,a,b,c,d\n0,1,2,3,4\n-100,1,2,3,4\n", "line 3: the label '-100' is negative"),
         ("label,a,b,c,d\n0,1,2,3,4\n,1,2,3,4\n", "line 3: the column 'label' is empty"),
         (
-            "label,a,b,c,d\n0,1,2,3,4\n10000000000,1,2,3,4\n",
-            "line 3: the label 10000000000 is too large",
+            "label,a,b,c,d\n0,1,2,3,4\n10000000000000000,1,2,3,4\n",
+            "line 3: the label '10000000000000000' is too large",
         ),
         ("label,path\n0,\n", "line 2: the column 'path' is empty"),
         ("", "line 1: expected a header"),
@@ -142,3 +142,258 @@ def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     path.write_bytes("label,a\nGänse,1\nEnten,2\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"table\.csv, after line \d: the text is not UTF-8"):
         table(path)
+
+
+# Tables as people have them ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[tuple[str, str]]:
+    """(file in images/, label) of 20 small pictures, cat and dog in turn; a dog is brighter."""
+    rows = []
+    for number in range(20):
+        save_image(
+            np.full((4, 4, 3), 60 + 120 * (number % 2), np.uint8),
+            tmp_path / f"images/{number:02}.png",
+        )
+        rows.append((f"{number:02}.png", ("cat", "dog")[number % 2]))
+    return rows
+
+
+def written(tmp_path: Path, header: str, rows: list[str], name: str = "labels.csv") -> Path:
+    path = tmp_path / name
+    path.write_text("\n".join([header, *rows] if header else rows) + "\n", encoding="utf-8")
+    return path
+
+
+def are_right(data: CsvTable, classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    assert data.spec.class_names == classes
+    assert sum(len(split.rows) for split in data.splits.values()) == 20
+    for split in data.splits:
+        for batch in data.batches.loader(split):
+            bright = (batch.images.float().mean((1, 2, 3)) > 120).long()
+            assert bright.tolist() == batch.labels.tolist()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_delimiter_is_found(
+    tmp_path: Path, pictures: list[tuple[str, str]], delimiter: str, quote: str
+) -> None:
+    lines = [
+        delimiter.join(f"{quote}{cell}{quote}" for cell in (f"images/{name}", label))
+        for name, label in [("path", "label"), *pictures]
+    ]
+    lines[0] = lines[0].replace("images/", "")
+    are_right(table(written(tmp_path, "", lines), test_fraction=0.2))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["", "sep=;\n"])
+def test_what_spreadsheets_write(
+    tmp_path: Path, pictures: list[tuple[str, str]], encoding: str, first: str
+) -> None:
+    lines = [f"images/{name};{label.replace('cat', 'Käse')};;" for name, label in pictures]
+    text = first + "\r\n".join(["path;label;;", *lines, ";;;", ""])
+    (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+    data = table(tmp_path / "labels.csv", test_fraction=0.2)
+    are_right(data, ("Käse", "dog"))
+    assert "2 columns without a name passed over" in data.describe()
+
+
+@pytest.mark.parametrize(
+    ("label_of", "classes"),
+    [
+        ({"cat": "1", "dog": "2"}, ("1", "2")),
+        ({"cat": "101", "dog": "250"}, ("101", "250")),
+        ({"cat": "9", "dog": "10"}, ("9", "10")),
+        ({"cat": "001", "dog": "002"}, ("001", "002")),
+        ({"cat": "0.0", "dog": "1.0"}, ("0.0", "1.0")),
+        ({"cat": "-1", "dog": "1"}, ("-1", "1")),
+        ({"cat": " cat ", "dog": "dog"}, ("cat", "dog")),
+        ({"cat": "Persian cat", "dog": "great dog, old"}, ("Persian cat", "great dog, old")),
+    ],
+)
+def test_labels_stand_as_they_are_and_only_those_that_occur(
+    tmp_path: Path,
+    pictures: list[tuple[str, str]],
+    label_of: dict[str, str],
+    classes: tuple[str, ...],
+) -> None:
+    lines = [f"images/{name};{label_of[label]}" for name, label in pictures]
+    lines[3] += "  "
+    are_right(table(written(tmp_path, "path; label", lines), test_fraction=0.2), classes)
+
+
+@pytest.mark.parametrize(
+    "options", [{"path": "id", "label": "breed"}, {"path": "id"}, {"label": "breed"}, {}]
+)
+@pytest.mark.parametrize("suffix", [".png", "png"])
+def test_ids_without_folder_and_ending(
+    tmp_path: Path, pictures: list[tuple[str, str]], options: dict[str, str], suffix: str
+) -> None:
+    lines = [f"{name.removesuffix('.png')},{label}" for name, label in pictures]
+    path = written(tmp_path, "id,breed", lines)
+    data = table(path, folder="images", suffix=suffix, test_fraction=0.2, **options)
+    are_right(data)
+    assert ("paths in the column id" in data.describe()) == ("path" not in options)
+    assert ("labels in the column breed" in data.describe()) == ("label" not in options)
+    with pytest.raises(
+        UserError, match=r"type data\.folder=images data\.suffix=\.png|data\.path=id"
+    ):
+        table(path, test_fraction=0.2, **options)
+
+
+def test_a_table_without_a_header(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    data = table(
+        written(tmp_path, "", [f"images/{name},{label}" for name, label in pictures]),
+        test_fraction=0.2,
+    )
+    are_right(data)
+    assert "no header: the columns are 1, 2" in data.describe()
+    pixels = written(tmp_path, "", [f"{i % 2},{i},2,3,4" for i in range(20)], "pixels.csv")
+    with pytest.raises(UserError, match=r"its columns are 1, 2, 3, 4, 5: type data\.label="):
+        table(pixels)
+    assert table(pixels, label=1, test_fraction=0.2).spec.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("spelling", [("train", "valid", "test"), ("Training ", "VAL", "Test")])
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_column_of_splits(
+    tmp_path: Path, pictures: list[tuple[str, str]], spelling: tuple[str, ...], pixels: bool
+) -> None:
+    parts = [spelling[(0, 0, 0, 1, 2)[number // 2 % 5]] for number in range(20)]
+    cells = [f"images/{name}" for name, _ in pictures]
+    if pixels:
+        cells = [str(60 + 120 * (number % 2)) for number in range(20)]
+    lines = [f"{c},{label},{p}" for c, (_, label), p in zip(cells, pictures, parts, strict=True)]
+    path = written(tmp_path, "a1,label,set" if pixels else "path,label,set", lines)
+    data = table(path, split="set")
+    are_right(data)
+    sizes = {name: len(split.rows) for name, split in data.splits.items()}
+    assert sizes == {"train": 12, "val": 4, "test": 4}
+    path.write_text(path.read_text().replace(f",{parts[8]}\n", ",later\n"))
+    with pytest.raises(UserError, match=r"line 10: the column set is 'later', expected train, val"):
+        table(path, split="set")
+
+
+def test_splits_without_validation_leave_the_test_set_alone(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images/{n},{x},{'test' if i < 4 else 'train'}" for i, (n, x) in enumerate(pictures)]
+    data = table(written(tmp_path, "path,label,split", lines), split="split", test_fraction=0.25)
+    assert data.splits["test"].part == "test"
+    assert {name: len(split.rows) for name, split in data.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+
+
+def test_backslashes_and_one_column_a_class(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images\\{name},{int(x == 'cat')}.0,{int(x == 'dog')}" for name, x in pictures]
+    path = written(tmp_path, "image,cat,dog", lines)
+    data = table(path, test_fraction=0.2)
+    are_right(data)
+    assert "labels in the columns, one a class, cat, dog" in data.describe()
+    are_right(table(path, label=["cat", "dog"], test_fraction=0.2))
+    lines[4] = "images/04.png,1,1"
+    with pytest.raises(UserError, match=r"line 6: 2 classes \(cat, dog\)"):
+        table(written(tmp_path, "image,cat,dog", lines), label=["cat", "dog"])
+
+
+def test_a_missing_file_is_named_with_its_line_and_skipped_where_asked(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    path = written(tmp_path, "path,label", [*lines, "images/gone.png,cat"])
+    with pytest.raises(
+        UserError, match=r"labels\.csv, line 22, column path: 'images/gone\.png'"
+    ) as error:
+        table(path)
+    assert "delete" not in str(error.value)
+    are_right(data := table(path, on_bad_file="skip", test_fraction=0.2))
+    assert "1 unreadable files skipped" in data.describe()
+
+
+def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    with pytest.raises(UserError, match=r"line 22: .*00\.png has another label than on line 2"):
+        table(written(tmp_path, "path,label", [*lines, "images/00.png,dog"]))
+
+
+def pixel_lines(labels: list[str]) -> list[str]:
+    return [f"{label},1,2,3,4" for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("-1", "is negative"),
+        ("nan", "stands for a missing value"),
+        ("NaN", "stands for a missing value"),
+        ("None", "stands for a missing value"),
+        ("1e38", "is too large"),
+        ("inf", "stands for a missing value"),
+        ("cat", "is no number"),
+        ("1_0", "is no number"),
+        ("٣", "is no number"),
+        ("50", "is far from the others"),
+        ("1.0", "is the same number as '1'"),
+        ("01", "is the same number as '1'"),
+        ("0.5", "is no whole number"),
+        ("0|1", "names several classes"),
+        ("0 1", "names several classes"),
+        ("\"['0', '1']\"", "names several classes"),
+        ("9" * 100_000, "… (100,000 characters) is too large"),
+        ('"0', "a cell begins with a quote"),
+        ('"0\n1"', "has a line break"),
+    ],
+)
+def test_a_label_out_of_place_is_named_by_its_line(tmp_path: Path, odd: str, message: str) -> None:
+    labels = [str(number % 3) for number in range(60)]
+    labels[17] = odd
+    path = written(tmp_path, "label,p1,p2,p3,p4", pixel_lines(labels))
+    with pytest.raises(UserError) as error:
+        table(path)
+    assert str(error.value).startswith(f"{path}, line 19")
+    assert message in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_read"),
+    [("7", True), (" 7", True), ("7.0", True), ("007", True), ("7.5", False), ("1_0", False),
+     ("٣", False), ("9" * 100_000, False), ("9" * 1_000_000, False), ("", False), ("-1", False)],
+)  # fmt: skip
+def test_a_pixel_is_a_number_from_0_to_255(tmp_path: Path, cell: str, is_read: bool) -> None:
+    lines = pixel_lines([str(number % 2) for number in range(20)])
+    lines[9] = f"1,1,{cell},3,4"
+    path = written(tmp_path, "label,p1,p2,p3,p4", lines)
+    if is_read:
+        images = table(path, test_fraction=0.2).part("train").images
+        assert images[9].reshape(-1).tolist() == [1, 10 if cell == "1_0" else 7, 3, 4]
+        return
+    with pytest.raises(UserError, match=r"line 11: p2 is ") as error:
+        table(path)
+    assert len(str(error.value)) < 400
+
+
+def test_row_numbers_and_other_columns_are_no_pixels(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 2},1,2,3,4,u" for i in range(20)]
+    for name in ("", "Unnamed: 0", "id"):
+        path = written(tmp_path, f"{name},label,p1,p2,p3,p4,usage", rows)
+        data = table(path, test_fraction=0.2)
+        assert (data.spec.height, data.spec.width) == (2, 2)
+        assert "usage" in data.describe()
+        assert "passed over" in data.describe()
+
+
+def test_num_classes_keeps_gaps_in_tables_of_pixels(tmp_path: Path) -> None:
+    path = written(tmp_path, "label,p1", [f"{(0, 3)[i % 2]},1" for i in range(20)])
+    assert table(path, test_fraction=0.2).spec.class_names == ("0", "3")
+    assert table(path, test_fraction=0.2, num_classes=5).spec.num_classes == 5
+    with pytest.raises(UserError, match=r"line 3: the label '3' is not one of the 2 classes"):
+        table(path, num_classes=2)

@@ -1,17 +1,26 @@
 """One's own images, in the layouts that people have, and a word on those they should not."""
 
 import hashlib
+import json
+import os
 import re
 import shutil
+import socket
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from glimpse.data import formats
+from glimpse.data.inspect.info import gather_facts
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
+from glimpse.insight.predictions import names_of
+from glimpse.runs.predict import image_files
 from makers import make_image_folder, save_image
 
 
@@ -166,6 +175,131 @@ def test_an_archive_is_unpacked_from_a_url(photos: Path, tmp_path: Path) -> None
         sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
     )
     assert sizes(data) == {"train": 12, "val": 6}
+
+
+# Folders as people have them --------------------------------------------------------------------
+
+
+def test_test_images_never_choose_and_validation_is_cut_from_training(photos: Path) -> None:
+    (photos / "val").rename(photos / "test")
+    data = image_folder(photos, test_fraction=0.25)
+    assert sizes(data) == {"train": 9, "val": 3, "test": 6}
+    assert (data.splits["val"].part, data.splits["test"].part) == ("train", "test")
+
+
+def test_what_programs_leave_is_passed_over_everywhere(photos: Path) -> None:
+    before = sizes(image_folder(photos))
+    for name in ("__MACOSX/cat/a.png", "train/@eaDir/a.png", "train/cat/.thumbs/a.png", "train/.x/a.png",
+                 "train/cat/._cat_0.png", "val/dog/lost+found/a.png", "$RECYCLE.BIN/a/b.png"):  # fmt: skip
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"\0\5\x16\7")
+    assert sizes(image_folder(photos)) == before
+    files, remarks = image_files([photos])
+    assert (len(files), remarks) == (18, [])
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".avif", ".JPEG", ".webp", ".tiff", ".pbm"])
+def test_other_endings_are_read(photos: Path, ending: str) -> None:
+    pixels = np.full((20, 24, 3), 40, np.uint8)
+    save_image(pixels, photos / "train" / "cat" / f"new{ending}")
+    assert sizes(image_folder(photos)) == {"train": 13, "val": 6}
+    assert len(image_files([photos])[0]) == 19
+
+
+def test_formats_that_cannot_be_read_are_counted(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train/cat/a.HEIC", "train/dog/b.heic", "val/cat/c.svg"):
+        (photos / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    with pytest.raises(UserError, match=r"a\.HEIC"):  # pillow-heif finds no picture in it
+        image_folder(photos)
+    monkeypatch.setattr(formats, "can_read_heif", lambda: False)
+    for cached in (formats.readable_endings, formats.unreadable_endings):
+        cached.cache_clear()
+    try:
+        told = image_folder(photos).describe()
+        assert "2 .heic files passed over (to read them, type pip install pillow-heif)" in told
+        assert "1 .svg file passed over" in told
+        assert len(image_files([photos])[1]) == 2
+    finally:
+        monkeypatch.undo()
+        for cached in (formats.readable_endings, formats.unreadable_endings):
+            cached.cache_clear()
+
+
+def test_heic_is_read_whatever_its_name(photos: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    picture = Image.fromarray(np.full((20, 24, 3), 40, np.uint8))
+    for name in ("a.heic", "b.jpg"):
+        heif.from_pillow(picture).save(photos / "train" / "cat" / name, format="HEIF")
+    data = image_folder(photos)
+    assert sizes(data)["train"] == 14
+    assert abs(int(data.part("train").images[0].mean()) - 40) < 6
+
+
+def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> None:
+    for number in (1, 2, 3):
+        (photos / "train" / "owl" / f"owl_{number}.png").unlink()
+    data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
+    assert "too few images to be held out, all in training: owl" in data.describe()
+    assert data.labels("train").tolist().count(2) == 1
+
+
+def test_one_class_is_named(photos: Path) -> None:
+    shutil.rmtree(photos / "train" / "cat")
+    shutil.rmtree(photos / "train" / "dog")
+    for root in (photos, photos / "train"):
+        assert "found one class, owl, where two are needed" in error_of(root)
+
+
+def test_an_empty_class_of_validation_is_named_and_nothing_is_to_be_deleted(photos: Path) -> None:
+    for path in (photos / "val" / "dog").iterdir():
+        path.unlink()
+    message = error_of(photos)
+    assert str(photos / "val" / "dog") in message
+    assert "delete" not in message
+
+
+def test_nested_folders_are_told(photos: Path) -> None:
+    for name in ("animals/cat", "animals/dog", "things/owl"):
+        shutil.copytree(photos / "train" / name[-3:], photos / "nested" / name)
+    told = image_folder(photos / "nested", test_fraction=0.25).describe()
+    assert "the classes are the folders animals, things" in told
+    pattern = re.findall(r"data\.pattern='(.*)'", told)[0]
+    inner = image_folder(photos / "nested", pattern=pattern, test_fraction=0.25)
+    assert inner.spec.class_names == ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to a device", "broken link", "folder"])
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_is_no_file_is_named_and_nothing_waits(photos: Path, kind: str, cache: bool) -> None:
+    odd = photos / "train" / "cat" / "aa.png"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(os.path.relpath(odd))
+    elif kind == "folder":
+        odd.mkdir()  # a folder may have any name
+        assert sizes(image_folder(photos, cache=cache))["train"] == 12
+        return
+    else:
+        odd.symlink_to("/dev/zero" if kind == "link to a device" else "nowhere")
+    with pytest.raises(UserError, match=r"aa\.png"):
+        _ = image_folder(photos, cache=cache).fingerprint
+
+
+def test_names_that_are_not_utf_8(photos: Path) -> None:
+    odd = os.fsencode(photos / "train" / "cat") + b"/caf\xe9.png"
+    shutil.copy(photos / "train" / "cat" / "cat_0.png", odd)
+    folder = os.fsencode(photos / "train") + b"/\xe9t\xe9"
+    shutil.copytree(os.fsencode(photos / "train" / "owl"), folder)
+    data = image_folder(photos, on_bad_file="skip")
+    assert data.spec.class_names == ("cat", "dog", "owl", r"\xe9t\xe9")
+    assert sizes(data)["train"] == 17
+    for name in names_of(data, "train"):
+        name.encode()
+    json.dumps(asdict(gather_facts(data)), ensure_ascii=False).encode()
 
 
 # Classes of the validation folder ---------------------------------------------------------------

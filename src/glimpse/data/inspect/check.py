@@ -17,7 +17,7 @@ from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.inspect.headers import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_labels
+from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_source
 from glimpse.errors import UserError
 
 
@@ -90,7 +90,7 @@ class Walk:
             return f"{_by((width, height))} {COLOURS[channels]}"
         assert self.source is not None
         wanted = self.wanted = self.data.pixel_format(self.source)
-        how = "cropped and resized" if wanted.presize else "as in the files"
+        how = f"fitted by data.fit={wanted.fit}" if wanted.fit else "as in the files"
         return f"{_by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
 
     def decoded(self) -> str:
@@ -105,18 +105,18 @@ class Walk:
     def labelled(self) -> str:
         """Check that every image has a valid label, and return that of the sample."""
         assert self.source is not None
-        for name, part in self.parts.items():
-            check_labels(part, len(self.source.class_names), name)
+        check_source(self.source)
         label = int(self._train.labels[0])
         return f"{label}, {self.source.class_names[label]}"
 
     def stored(self) -> str:
-        """Check that the cache contains the sample's pixels, building it first if necessary.
+        """Check that the cache is intact and contains the sample's pixels, building it if necessary.
 
         The result also describes the splits.
         """
         self.data.prepare_data()
         self.data.setup()
+        self.data.verify_cache()
         part = self.data.part("train")
         if isinstance(part, Files):
             return f"not stored, decoded on demand; {self.data.describe()}"

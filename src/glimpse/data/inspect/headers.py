@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from glimpse.data.cache import each_chunk
 from glimpse.data.decode import PixelFormat, decode, reading
+from glimpse.data.processes import each_chunk
 from glimpse.errors import UserError
+from glimpse.text import as_utf8
 
 NUM_EXAMPLES = 3
 
@@ -88,7 +89,7 @@ def file_facts(paths: Sequence[Path], *, num_workers: int) -> FileFacts:
         for what in _oddities(path.suffix, found, names.get(path.suffix.lower())):
             counts[what] += 1
             if counts[what] <= NUM_EXAMPLES:
-                odd.setdefault(what, []).append(str(path))
+                odd.setdefault(what, []).append(as_utf8(path))
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     return FileFacts(
         formats=dict(formats.most_common()),
@@ -125,7 +126,7 @@ def broken_files(
         wanted: The required pixel format; None accepts any.
         num_workers: Number of decoding processes.
     """
-    check = partial(_failures, wanted or PixelFormat(1, 1, 3, presize=True))
+    check = partial(_failures, wanted or PixelFormat(1, 1, 3, fit="crop"))
     for lines in each_chunk(check, paths, num_workers=num_workers):
         yield from lines
 
@@ -136,5 +137,5 @@ def _failures(wanted: PixelFormat, paths: Sequence[Path], _start: int) -> list[s
         try:
             decode(path, wanted)
         except UserError as error:
-            lines.append(str(error))
+            lines.append(as_utf8(error))
     return lines

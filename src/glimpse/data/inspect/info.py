@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glimpse.data.inspect.headers import FileFacts, file_facts
 from glimpse.data.module import ImageDataModule
+from glimpse.text import as_utf8
 
 NUM_EXAMPLES = 5
 
@@ -127,7 +128,7 @@ def gather_facts(data: ImageDataModule) -> Facts:
         position = image - bounds[split_of[image]]  # negative, from the end of its split
         split = data.splits[name]
         where = paths[name][position] if name in paths else f"{split.part}[{split.rows[position]}]"
-        return Place(name, str(where), spec.class_names[labels[image]])
+        return Place(name, as_utf8(where), spec.class_names[labels[image]])
 
     has_statistics = data.normalize == "dataset"
     return Facts(

@@ -77,8 +77,7 @@ class CIFAR10(ImageDataModule):
 
     def pixel_format(self, source: Source) -> PixelFormat:
         """Return 32×32 RGB, or the size in `presize`."""
-        side = self.presize or 32
-        return PixelFormat(side, side, 3, presize=self.presize is not None)
+        return self.presized(PixelFormat(32, 32, 3))
 
     def _batches(self, files: Sequence[Path]) -> Arrays:
         batches = [_unpickle(file, "data", self.labels_key) for file in files]

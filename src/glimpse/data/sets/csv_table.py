@@ -1,24 +1,35 @@
-"""CSV tables with one image per row: its label, and either its pixels or the path of its file.
+"""Tables with one image per row: its label, and either its pixels or the path of its file.
 
 Sign Language MNIST has the columns `label,pixel1,…,pixel784`. A table of files has the columns
-`path,label`, with paths relative to the table. Errors in a table are reported with file and line
-before any image is decoded.
+`path,label`, with paths relative to the table. Columns of other names are found where there is no
+doubt (columns.py). Errors in a table are reported with file and line before any image is decoded.
 """
 
-import csv
-import itertools
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from glimpse.data.columns import Columns, find_columns, one_hot_value
+from glimpse.data.formats import readable_endings
+from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.splits import split_of
+from glimpse.data.table import Table, one_of, shown
 from glimpse.errors import UserError
+from glimpse.text import as_utf8
 
-MOST_CLASSES = 1000  # in a table with fewer images; a larger label is taken for a mistake
+_VALUES = {
+    str(value): value for value in range(256)
+}  # of pixels, as they are nearly always written
+_VALUE = re.compile(r"0*(\d{1,3})(\.0*)?", re.ASCII)
 
 
 class CsvTable(ImageDataModule):
@@ -27,55 +38,74 @@ class CsvTable(ImageDataModule):
     Args:
         train: Table of training images.
         test: The official held-out table; None: a fraction of `train` is held out.
-        label: Column of labels. In a table of pixels, a label is an integer from 0; in a table of
-            files, it can be any text.
-        path: Column of paths. A table without this column contains pixels: all other columns, in
-            order.
+        label: Column of labels, or a list of columns that hold 1 for the class of an image and 0 for
+            the others; None: found.
+        path: Column of paths; None: found. A table without such a column contains pixels: all other
+            columns, in order.
+        folder: Folder of the files, relative to the folder of the table.
+        suffix: Ending that the cells of `path` lack.
+        split: Column that says of each row whether it is for training, validation or test.
         shape: (C, H, W) of an image stored as pixels; None: grey and square. The channels of a
             pixel are adjacent.
-        class_names: Name of each label; None: the labels themselves.
+        class_names: Name of each label; None: the labels that occur.
+        num_classes: Number of classes, of which some may not occur: the labels are 0 to this minus 1.
         source: Where to get the tables, for the error message if they are missing.
         **common: Arguments of every dataset.
     """
+
+    version: ClassVar[int] = 2
 
     def __init__(
         self,
         *,
         train: str,
         test: str | None = None,
-        label: str = "label",
-        path: str = "path",
+        label: str | int | Sequence[str] | None = None,
+        path: str | int | None = None,
+        folder: str | None = None,
+        suffix: str | None = None,
+        split: str | int | None = None,
         shape: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
         source: str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.tables = [Path(table) for table in (train, test) if table is not None]
-        self.label = label
-        self.path = path
+        self.tables = [Path(table).expanduser() for table in (train, test) if table is not None]
+        self.label = str(label) if isinstance(label, int) else label
+        self.path = _text(path)
+        self.folder = Path(folder or "").expanduser()
+        is_bare = suffix is not None and f".{suffix.lower()}" in readable_endings()
+        self.suffix = f".{suffix}" if is_bare else suffix or ""
+        self.split = _text(split)
         self.shape = shape
         self.class_names = class_names
+        self.num_classes = num_classes
         self.source = source
+        if split is not None and test is not None:
+            raise UserError("data.split and data.test both give the test set: remove one of them")
+        if class_names is not None and num_classes is not None:
+            raise UserError("data.num_classes and data.class_names exclude each other: remove one")
+
+    # Files --------------------------------------------------------------------------------------
 
     @property
     def archive_folder(self) -> Path:
         """The training table's folder, whether or not the archive contains this folder."""
         return self.tables[0].parent
 
-    def source_files(self) -> Iterable[Path]:
+    def source_files(self) -> Iterable[Path | str]:
         """Return the tables and the files that they list."""
-        if not all(table.is_file() for table in self.tables):
+        if not all(table.exists() for table in self.tables):
             return
         yield from self.tables
-        for table in self.tables:
-            header, rows = _read(table)
-            if self.path in header:
-                column = header.index(self.path)
-                for line, row in rows:
-                    if not row[column].strip():
-                        raise UserError(f"{table}, line {line}: the column {self.path!r} is empty")
-                    yield table.parent / row[column]
+        if self.columns.path is not None:
+            for table in self._tables:
+                for line, row in table.rows():
+                    path = self._location(table, line, row)
+                    if not self.skip_unreadable or os.path.exists(path):
+                        yield path
 
     def download(self) -> None:
         """Download the tables only if `data.url` names an archive that contains them."""
@@ -88,144 +118,237 @@ class CsvTable(ImageDataModule):
         origin = f"; download it from {self.source} and put it there" if self.source else ""
         return f"{table}: no such table{origin}"
 
+    def remarks(self) -> list[str]:
+        """Say which columns were found without being named."""
+        return list(self.columns.remarks)
+
+    @cached_property
+    def _tables(self) -> list[Table]:
+        return [Table(path) for path in self.tables]
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns of the training table; the held-out table has the same."""
+        train, *others = self._tables
+        found = find_columns(
+            train,
+            path=self.path,
+            label=self.label,
+            split=self.split,
+            is_file=lambda cell: bool(cell) and os.path.isfile(self._path(train, cell)),
+        )
+        for other in others:
+            for name in (found.path, *found.labels, *found.pixels):
+                if name is not None and name not in other.header:
+                    raise UserError(
+                        f"{other.path} has no column {shown(name)}, which {train.path} has: rename it"
+                    )
+        return found
+
+    def _path(self, table: Table, cell: str) -> str:
+        """Return the path that a cell names."""
+        ending = "" if cell.endswith(self.suffix) else self.suffix
+        cell = os.path.expanduser(cell) if cell.startswith("~") else cell
+        folder = table.path.parent / self.folder
+        path = os.path.join(folder, f"{cell}{ending}")
+        if "\\" in cell and not os.path.exists(path):  # as Windows writes it
+            path = os.path.join(folder, f"{cell}{ending}".replace("\\", "/"))
+        return path
+
+    def _location(self, table: Table, line: int, row: Sequence[str]) -> str:
+        """Return the path of a row's file.
+
+        Raises:
+            UserError: The cell is empty, or there is no such file.
+        """
+        column = self.columns.path
+        assert column is not None
+        cell = row[table.index(column)]
+        if not cell:
+            raise UserError(f"{table.place(line)}: the column {column!r} is empty")
+        path = self._path(table, cell)
+        if not (self.skip_unreadable or os.path.exists(path)):
+            raise UserError(
+                f"{table.place(line)}, column {column}: {shown(cell)} is missing, expected the file "
+                f"{path[-200:]}: {self._remedy(table, cell)}"
+            )
+        return path
+
+    def _remedy(self, table: Table, cell: str) -> str:
+        """Return what to type if a cell names no file."""
+        folders = [p for p in table.path.parent.iterdir() if p.is_dir()]
+        for folder in (table.path.parent / self.folder, *sorted(folders)):
+            for ending in ("", *readable_endings()):
+                if os.path.isfile(os.path.join(folder, os.path.basename(cell) + ending)):
+                    keys = [f"data.folder={os.path.relpath(folder, table.path.parent)}"]
+                    return f"type {' '.join(keys + [f'data.suffix={ending}'] * bool(ending))}"
+        return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+
+    # Labels and splits --------------------------------------------------------------------------
+
     def read(self) -> Source:
         """Read pixels (N, H, W, C) uint8 or paths, with labels."""
-        read = [self._labels_and_column(table) for table in self.tables]
-        texts = [labels for labels, _ in read]
-        names, numbers = self._numbered(texts)
-        parts = [
-            self._part(table, column, labels)
-            for table, (_, column), labels in zip(self.tables, read, numbers, strict=True)
+        labels = [list(self._labels(table)) for table in self._tables]
+        parts = [list(self._splits(table)) for table in self._tables]
+        trained = [row for row, part in zip(labels[0], parts[0], strict=True) if part == "train"]
+        names = self._names(trained)
+        numbers = [
+            self._numbered(table, found, names)
+            for table, found in zip(self._tables, labels, strict=True)
         ]
-        return Source(names, *parts)
+        read = [
+            self._part(table, found) for table, found in zip(self._tables, numbers, strict=True)
+        ]
+        if self.split is None:
+            return Source(names, *read)
+        of = {
+            name: np.array([part == name for part in parts[0]]) for name in ("train", "val", "test")
+        }
+        divided = {name: _some_of(read[0], rows) for name, rows in of.items() if rows.any()}
+        return Source(names, divided["train"], divided.get("val"), divided.get("test"))
 
-    def _labels_and_column(self, table: Path) -> tuple[list[tuple[int, str]], int | None]:
-        """Return (line, label) of each row, and the column of paths if there is one."""
-        header, rows = _read(table)
-        if self.label not in header:
+    def _labels(self, table: Table) -> Iterator[tuple[int, str]]:
+        """Yield (line, label) of each row."""
+        columns = [(name, table.index(name)) for name in self.columns.labels]
+        is_empty = True
+        for line, row in table.rows():
+            is_empty = False
+            if len(columns) == 1:
+                [(name, index)] = columns
+                if not row[index]:
+                    raise UserError(f"{table.place(line)}: the column {name!r} is empty")
+                if "\n" in row[index]:
+                    raise UserError(
+                        f"{table.place(line)}: the label {shown(row[index])} has a line break; a quote "
+                        'before it (") may be too many'
+                    )
+                yield line, row[index]
+                continue
+            says = {name: one_hot_value(row[index]) for name, index in columns}
+            for name, index in columns:
+                if says[name] is None:
+                    raise UserError(
+                        f"{table.place(line)}: the column {name} is {shown(row[index])}, expected 0 or 1"
+                    )
+            chosen = [name for name in says if says[name]]
+            if len(chosen) != 1:
+                raise UserError(
+                    f"{table.place(line)}: {len(chosen)} classes ({one_of(chosen) or 'none'}), expected "
+                    "one: correct the line"
+                )
+            yield line, chosen[0]
+        if is_empty:
+            raise UserError(f"{table.path} has a header but no rows; expected one row per image")
+
+    def _splits(self, table: Table) -> Iterator[str]:
+        """Yield the split of each row: train, val or test."""
+        if self.split is None:
+            yield from ("train" for _ in table.rows())
+            return
+        index, found = table.index(self.split), set()
+        for line, row in table.rows():
+            name = split_of(row[index])
+            if name is None:
+                raise UserError(
+                    f"{table.place(line)}: the column {self.split} is {shown(row[index])}, expected train, "
+                    "val or test"
+                )
+            found.add(name)
+            yield name
+        if "train" not in found:
             raise UserError(
-                f"{table} has no column {self.label!r}, its columns are {', '.join(header[:4])} …: "
-                "type data.label=<column>"
+                f"{table.path}: the column {self.split} never says train, only {one_of(sorted(found))}"
             )
-        column = header.index(self.label)
-        labels = [(line, row[column]) for line, row in rows]
-        for line, label in labels:
-            if not label.strip():
-                raise UserError(f"{table}, line {line}: the column {self.label!r} is empty")
-        if not labels:
-            raise UserError(f"{table} has a header but no rows; expected one row per image")
-        return labels, header.index(self.path) if self.path in header else None
+
+    def _names(self, labels: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+        if self.class_names is not None:
+            return tuple(map(str, self.class_names))
+        if self.num_classes is not None:
+            return tuple(map(str, range(self.num_classes)))
+        if len(self.columns.labels) > 1:
+            return self.columns.labels
+        texts = [text for _, text in labels]
+        return class_names_of(texts, lambda row: self._tables[0].place(labels[row][0]))
 
     def _numbered(
-        self, texts: Sequence[Sequence[tuple[int, str]]]
-    ) -> tuple[tuple[str, ...], list[np.ndarray[Any, np.dtype[np.int64]]]]:
-        """Return the class names, and the labels as indices into them."""
-        if self.class_names is None and not all(t.lstrip("-").isdigit() for _, t in texts[0]):
-            names = tuple(sorted({text for _, text in texts[0]}))
-        elif self.class_names is None:
-            line, highest = max(texts[0], key=lambda row: int(row[1]))
-            if int(highest) >= max(MOST_CLASSES, len(texts[0])):
+        self, table: Table, labels: Sequence[tuple[int, str]], names: Sequence[str]
+    ) -> NDArray[np.int64]:
+        """Return the labels as indices into the names."""
+        index = {name: number for number, name in enumerate(names)}
+        are_positions = self.class_names is not None or self.num_classes is not None
+        found = np.zeros(len(labels), np.int64)
+        for row, (line, text) in enumerate(labels):
+            number = index.get(text)
+            if number is None and are_positions:  # a number is the index of a name
+                whole = re.fullmatch(r"(\d{1,9})(\.0*)?", text, re.ASCII)
+                number = int(whole[1]) if whole and int(whole[1]) < len(names) else None
+            if number is None:
                 raise UserError(
-                    f"{self.tables[0]}, line {line}: the label {highest} is too large, expected "
-                    f"less than {MOST_CLASSES} or less than the number of images; correct it, or "
-                    "type data.class_names=[…]"
+                    f"{table.place(line)}: the label {shown(text)} is not one of the {len(names)} classes "
+                    f"of training, {one_of(names)}: correct it"
                 )
-            names = tuple(map(str, range(1 + int(highest))))
-        else:
-            names = tuple(self.class_names)
-        index = {name: i for i, name in enumerate(names)}
-        # With class names, a number is the index of a name.
-        by_number = {str(i): i for i in range(len(names))} if self.class_names else {}
-        numbers = []
-        for table, rows in zip(self.tables, texts, strict=True):
-            labels = np.zeros(len(rows), np.int64)
-            for row, (line, text) in enumerate(rows):
-                number = index.get(text, by_number.get(text))
-                if number is None:
-                    raise UserError(
-                        f"{table}, line {line}: the label {text!r} is not one of the "
-                        f"{len(names)} classes, 0 to {len(names) - 1}"
-                    )
-                labels[row] = number
-            numbers.append(labels)
-        return names, numbers
+            found[row] = number
+        return found
 
-    def _part(
-        self, table: Path, path_column: int | None, labels: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> Part:
-        header, rows = _read(table)
-        if path_column is not None:
-            return Files([table.parent / row[path_column] for _, row in rows], labels)
-        columns = [i for i, name in enumerate(header) if name != self.label]
-        channels, height, width = self._shape(len(columns), table)
+    # Images -------------------------------------------------------------------------------------
+
+    def _part(self, table: Table, labels: NDArray[np.int64]) -> Part:
+        if self.columns.path is None:
+            return self._pixels(table, labels)
+        paths: list[Path] = []
+        rows: dict[str, tuple[int, int]] = {}  # line and label of each file
+        for (line, row), label in zip(table.rows(), labels.tolist(), strict=True):
+            path = self._location(table, line, row)
+            before, other = rows.setdefault(path, (line, label))
+            if other != label:
+                raise UserError(
+                    f"{table.place(line)}: {as_utf8(path)} has another label than on line {before}: an "
+                    "image has one class; remove one of the lines"
+                )
+            paths.append(Path(path))
+        return Files(paths, labels)
+
+    def _pixels(self, table: Table, labels: NDArray[np.int64]) -> Arrays:
+        names = self.columns.pixels
+        columns = [table.index(name) for name in names]
+        channels, height, width = self._shape(table)
         pixels = np.empty((len(labels), len(columns)), np.uint8)
-        for number, (line, row) in enumerate(rows):
-            pixels[number] = _pixels(row, columns, header, f"{table}, line {line}")
+        for number, (line, row) in enumerate(table.rows()):
+            cells = [row[column] for column in columns]
+            try:
+                values = bytes(map(_VALUES.__getitem__, cells))
+            except KeyError:
+                where = table.place(line)
+                values = bytes(map(_value, cells, names, [where] * len(cells)))
+            pixels[number] = np.frombuffer(values, np.uint8)
         return Arrays(pixels.reshape(-1, height, width, channels), labels)
 
-    def _shape(self, num_columns: int, table: Path) -> tuple[int, int, int]:
-        side = math.isqrt(num_columns)
+    def _shape(self, table: Table) -> tuple[int, int, int]:
+        names = self.columns.pixels
+        side = math.isqrt(len(names))
         channels, height, width = self.shape or (1, side, side)
-        if channels * height * width != num_columns:
+        if channels * height * width != len(names) or not names:
             raise UserError(
-                f"{table} has {num_columns} columns of pixels, which is not {channels}×{height}×"
-                f"{width}: type data.shape=[C,H,W] with the shape of an image"
+                f"{table.path} has {len(names)} columns of pixels, which is not {channels}×{height}×"
+                f"{width} ({one_of(names, 3)}): type data.shape=[C,H,W] with the shape of an image"
             )
         return channels, height, width
 
 
-def _read(table: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
-    """Return the header, and (line, cells) of each row.
-
-    Raises:
-        UserError: Two columns have the same name, or a row has more or fewer cells than the header.
-    """
-    header = next(_lines(table), (1, []))[1]
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{table}, line 1: duplicate column {name!r}; rename one of them")
-    if len(header) < 2:
-        raise UserError(f"{table}, line 1: expected a header such as label,pixel1,pixel2 …")
-    return header, _rows(table, len(header))
+def _text(value: str | int | None) -> str | None:
+    return None if value is None else str(value)
 
 
-def _rows(table: Path, num_columns: int) -> Iterable[tuple[int, list[str]]]:
-    for line, row in itertools.islice(_lines(table), 1, None):
-        if len(row) != num_columns:
-            raise UserError(f"{table}, line {line}: {len(row)} cells, expected {num_columns}")
-        yield line, row
+def _value(cell: str, name: str, where: str) -> int:
+    """Return the value of a pixel that is not written as plainly as most."""
+    found = _VALUE.fullmatch(cell)
+    if found is None or int(found[1]) > 255:
+        raise UserError(f"{where}: {name} is {shown(cell)}, expected an integer from 0 to 255")
+    return int(found[1])
 
 
-def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of each line that is not blank."""
-    with table.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte-order mark
-        reader = csv.reader(file)
-        try:
-            for row in reader:
-                if row:
-                    yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{table}, after line {reader.line_num}: the text is not UTF-8; save the table as "
-                "CSV in UTF-8"
-            ) from error
-        except csv.Error as error:
-            raise UserError(f"{table}, line {reader.line_num}: {error}") from error
-
-
-def _pixels(
-    row: Sequence[str], columns: Sequence[int], header: Sequence[str], where: str
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the pixels of a row; the error names the first cell that is not from 0 to 255."""
-    cells = [row[i] for i in columns]
-    try:
-        values = np.array(cells, dtype=np.int64)
-    except (ValueError, OverflowError):
-        values = np.array([-1])
-    if values.min() < 0 or values.max() > 255:
-        for i in columns:
-            if not (row[i].strip().isdigit() and int(row[i]) <= 255):
-                raise UserError(
-                    f"{where}: {header[i]} is {row[i]!r}, expected an integer from 0 to 255"
-                )
-    return values
+def _some_of(part: Part, rows: NDArray[np.bool_]) -> Part:
+    if isinstance(part, Arrays):
+        return Arrays(part.images[rows], part.labels[rows])
+    paths = [path for path, is_in in zip(part.paths, rows, strict=True) if is_in]
+    return Files(paths, part.labels[rows])

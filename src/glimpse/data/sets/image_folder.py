@@ -1,23 +1,32 @@
 """A user's own images, with the class given by folders or by a pattern in the file path.
 
-`data.root` contains one of two layouts: train/<class>/… with val/ (or valid/, validation/) and
-optionally test/, or the class folders themselves, which `data.test_fraction` and
-`data.val_fraction` then split. The classes are those of the training set, sorted by name; a
-validation folder may lack some. With `data.pattern`, the class is part of each file's path, at any
-depth, and the fractions split all files.
+`data.root` contains one of two layouts: train/<class>/… with val/ (or valid/, validation/), test/ or
+both, or the class folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
+Without val/, validation is a part of the training images; test/ never chooses a checkpoint. The classes
+are those of the training set, sorted by name; a validation folder may lack some. With `data.pattern`, the
+class is part of each file's path, at any depth, and the fractions split all files.
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glimpse.data.folders import class_folders, image_names, images_in, is_image, read_classes
+from glimpse.data.folders import (
+    class_folders,
+    folders_with_images,
+    images_in,
+    listing,
+    read_classes,
+)
+from glimpse.data.formats import counted, is_image
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Files, Source
+from glimpse.data.spec import Files, Source, some
 from glimpse.errors import UserError
+from glimpse.text import as_utf8
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation")
@@ -36,13 +45,15 @@ class ImageFolder(ImageDataModule):
 
     def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
         super().__init__(**common)
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.pattern = pattern if pattern is None else _compiled(pattern)
+        self.passed_over = Counter[str]()
 
     def source_files(self) -> Iterable[str]:
         """Return all images below the root."""
-        if self.root.is_dir():
-            yield from image_names(self.root)
+        found = listing(self.root)
+        self.passed_over = found.passed_over
+        return found.names
 
     @property
     def archive_folder(self) -> Path:
@@ -58,7 +69,25 @@ class ImageFolder(ImageDataModule):
         """Return the error message for a missing root or a root without images."""
         if not self.root.exists():
             return f"data.root={self.root}: no such folder; type data.root=<your images>"
-        return f"data.root={self.root}: no images found; expected {self.root}/<class>/*.jpg"
+        if not self.root.is_dir():
+            return f"data.root={self.root}: expected a folder of images, found a file"
+        found = "; ".join(["no images found", *counted(self.passed_over)])
+        return f"data.root={self.root}: {found}; expected {self.root}/<class>/*.jpg"
+
+    def remarks(self) -> list[str]:
+        """Count the files in formats that cannot be read here, and say which of nested folders are classes."""
+        remarks = counted(self.passed_over)
+        if self.pattern is None:
+            parts = self._parts_by_name()
+            classes = class_folders(parts.get("train", self.root))
+            if any(_is_nested(folder) for folder in classes):
+                names = some([as_utf8(folder.name) for folder in classes])
+                remarks.append(f"the classes are the folders {names}, with all images below them")
+                if not parts:
+                    remarks[-1] += (
+                        "; for the innermost folders, type \"data.pattern='([^/]+)/[^/]+$'\""
+                    )
+        return remarks
 
     def read(self) -> Source:
         """Return paths and labels of the existing parts."""
@@ -66,17 +95,19 @@ class ImageFolder(ImageDataModule):
             return self._read_names(self.pattern)
         parts = self._parts_by_name()
         train = parts.get("train", self.root)
-        class_names = tuple(folder.name for folder in class_folders(train))
-        self._check_layout(train, class_names)
-        divided = [parts[name] for name in ("val", "test") if name in parts]
-        for folder in divided:
-            if not class_folders(folder):
-                raise UserError(
-                    f"{folder}: no class folders found, expected one for each class as in {train}: "
-                    "move unlabelled images elsewhere"
-                )
-        rest = [read_classes(folder, class_names) for folder in divided]
-        return Source(class_names, read_classes(train, class_names), *rest)
+        classes = class_folders(train)
+        self._check_layout(train, classes)
+        class_names = tuple(as_utf8(folder.name) for folder in classes)
+        read = {"train": read_classes(train, class_names)}
+        for name in ("val", "test"):
+            if name in parts:
+                if not class_folders(parts[name]):
+                    raise UserError(
+                        f"{parts[name]}: no class folders found, expected one for each class as in "
+                        f"{train}: move unlabelled images elsewhere"
+                    )
+                read[name] = read_classes(parts[name], class_names)
+        return Source(class_names, read["train"], read.get("val"), read.get("test"))
 
     def _parts_by_name(self) -> dict[str, Path]:
         """Return the folders train, val and test; empty if the root contains the class folders."""
@@ -116,12 +147,18 @@ class ImageFolder(ImageDataModule):
                 "expected two or more; change the pattern"
             )
         label_of = {name: label for label, name in enumerate(class_names)}
-        return Source(class_names, Files(paths, np.array([label_of[name] for name in names])))
+        files = Files(paths, np.array([label_of[name] for name in names]))
+        return Source(tuple(map(as_utf8, class_names)), files)
 
-    def _check_layout(self, train: Path, class_names: tuple[str, ...]) -> None:
-        divided = [f for f in class_folders(train) if _has_train(f)]
-        if len(class_names) >= 2 and not divided:
+    def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
+        divided = [folder for folder in classes if _has_train(folder)]
+        if len(classes) >= 2 and not divided:
             return
+        if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
+            raise UserError(
+                f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: add a "
+                f"folder of images for each other class beside {classes[0]}"
+            )
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
         hint = (
@@ -129,8 +166,8 @@ class ImageFolder(ImageDataModule):
         )
         if divided:
             hint = f"did you mean data.root={divided[0]}?"
-        elif len(class_names) == 1 and len(class_folders(train / class_names[0])) >= 2:
-            hint = f"did you mean data.root={train / class_names[0]}?"
+        elif len(classes) == 1 and len(class_folders(classes[0])) >= 2:
+            hint = f"did you mean data.root={classes[0]}?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
@@ -152,3 +189,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _has_train(folder: Path) -> bool:
     return any(inner.name.lower() in TRAIN_NAMES for inner in class_folders(folder))
+
+
+def _is_nested(folder: Path) -> bool:
+    """Return whether a class folder holds its images in two or more folders below it."""
+    return len(list(folders_with_images(folder))) >= 2

@@ -7,7 +7,6 @@ synonym in words.txt, followed by the wnid if two classes share it. Left out: th
 have no labels.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,8 +70,7 @@ class TinyImageNet(ImageDataModule):
 
     def pixel_format(self, source: Source) -> PixelFormat:
         """Return 64×64 RGB, also for grey files, or the size in `presize`."""
-        side = self.presize or 64
-        return PixelFormat(side, side, 3, presize=self.presize is not None)
+        return self.presized(PixelFormat(64, 64, 3))
 
     def _wnids(self) -> list[str]:
         return self._text("wnids.txt").split()
@@ -89,9 +87,7 @@ class TinyImageNet(ImageDataModule):
 
     def _training_images(self, wnid: str) -> list[str]:
         folder = self._root / "train" / wnid / "images"
-        images = (
-            [f"{folder}/{name}" for name in sorted(os.listdir(folder))] if folder.is_dir() else []
-        )
+        images = image_names(folder)
         if not images:
             raise UserError(
                 f"{folder}: the class {wnid} in wnids.txt has no training images; delete the "

@@ -196,10 +196,7 @@ class TorchvisionSet(ImageDataModule):
         step = max(1, len(dataset) // 64)
         grey = all(dataset[i][0].mode in ("1", "L") for i in range(0, len(dataset), step))
         width, height = dataset[0][0].size
-        channels = 1 if grey else 3
-        if self.presize is None:
-            return PixelFormat(height, width, channels, presize=False)
-        return PixelFormat(self.presize, self.presize, channels, presize=True)
+        return self.presized(PixelFormat(height, width, 1 if grey else 3))
 
     def _pixels(self, dataset: Any, wanted: PixelFormat, choice: Mapping[str, Any]) -> Arrays:
         shape = (len(dataset), wanted.height, wanted.width, wanted.channels)

@@ -1,0 +1,59 @@
+"""Paths on the command line mean what they say: `data.root=My Photos (2024)`, `data.root=~/photos`, `a=b`.
+
+Hydra reads a value as an expression, in which blanks, parentheses and `=` have a meaning, and a shell expands
+`~` only at the start of a word. The value of a key that is a path is therefore quoted, and its `~` expanded,
+before Hydra reads it. Values in quotes, interpolations, `null` and, in a sweep, lists of values stay.
+"""
+
+import os
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import OverrideParseException
+
+PATHS = (
+    "data_dir", "output_dir", "resume", "data.root", "data.train", "data.test", "data.folder",
+    "model.weights",
+)  # fmt: skip
+# Text of other kinds, which is quoted only if Hydra cannot read it.
+TEXTS = (
+    *PATHS,
+    "name",
+    "data.name",
+    "data.path",
+    "data.split",
+    "data.suffix",
+    "data.pattern",
+    "data.url",
+)
+
+
+def quoted(value: object) -> str:
+    """Return a path or other text as Hydra reads it literally."""
+    return QuotedString(str(value).replace("${", "\\${"), Quote.single).with_quotes()
+
+
+def as_typed(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str]:
+    """Quote the values that are paths or other text, where Hydra would read something else."""
+    return [_as_text(override, is_sweep) for override in overrides]
+
+
+def _as_text(override: str, is_sweep: bool) -> str:
+    key, equals, value = override.partition("=")
+    plain = key.lstrip("+")
+    if not equals or plain not in TEXTS or value in ("", "null", "none", "default"):
+        return override
+    if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):
+        return override
+    if plain in PATHS:
+        return f"{key}={quoted(os.path.expanduser(value))}"
+    return override if _is_read(override) else f"{key}={quoted(value)}"
+
+
+def _is_read(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except (OverrideParseException, ValueError):
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""Which column of a table is what: given by key, or found where there is no doubt, which a run then says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from glimpse.data.formats import readable_endings
+from glimpse.data.table import NUMBER, Table, one_of, shown
+from glimpse.errors import UserError
+
+PATHS = (
+    "path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path", "image", "images",
+    "image_path", "image_name", "image_id", "img", "img_path", "id", "name",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "classes", "class_name", "class_id", "category", "target", "y", "breed",
+    "species", "diagnosis", "emotion",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by their role.
+
+    `path` is None in a table of pixels, whose `pixels` are in order. `labels` is one column, or one for
+    each class. `remarks` say what was found and passed over.
+    """
+
+    path: str | None
+    labels: tuple[str, ...]
+    split: str | None
+    pixels: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def find_columns(
+    table: Table,
+    *,
+    path: str | None,
+    label: str | Sequence[str] | None,
+    split: str | None,
+    is_file: Callable[[str], bool],
+) -> Columns:
+    """Find the columns of a table.
+
+    Args:
+        table: The table.
+        path: The column of paths, if it is given.
+        label: The column of labels, or one column for each class, if given.
+        split: The column of splits, if there is one.
+        is_file: Whether a cell names an existing image.
+
+    Raises:
+        UserError: A given column does not exist, or a column cannot be found without doubt.
+    """
+    remarks = []
+    if table.num_unnamed:
+        columns = "column" if table.num_unnamed == 1 else "columns"
+        remarks.append(f"{table.num_unnamed} {columns} without a name passed over")
+    if not table.has_header:
+        remarks.append("no header: the columns are 1, 2, …")
+    _require(table, split, "split")
+    given = [label] if isinstance(label, str) else list(label or ())
+    for name in given:
+        _require(table, name, "label")
+    sample = table.sample()
+    found_path = _path_column(table, path, {*given, split}, sample, is_file)
+    if found_path != path and found_path != "path" and found_path is not None:
+        remarks.append(f"paths in the column {found_path}")
+    rest = [name for name in table.columns if name not in (found_path, split)]
+    labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
+    if not given and labels != ["label"]:
+        kind = "column" if len(labels) == 1 else "columns, one a class,"
+        remarks.append(f"labels in the {kind} {one_of(labels)}")
+    pixels = [name for name in rest if name not in labels] if found_path is None else []
+    numbered = [name for name in pixels if any(c.isdigit() for c in name)]
+    if len(pixels) > len(numbered) > len(pixels) / 2:
+        others = [name for name in pixels if name not in numbered]
+        remarks.append(f"passed over, because they have no number: {one_of(others)}")
+        pixels = numbered
+    return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(remarks))
+
+
+def _require(table: Table, column: str | None, key: str) -> None:
+    if column is not None and column not in table.columns:
+        raise UserError(
+            f"{table.path} has no column {shown(column)}, its columns are {one_of(table.columns)}: type "
+            f"data.{key}=<column>"
+        )
+
+
+def _path_column(
+    table: Table,
+    path: str | None,
+    taken: set[str | None],
+    sample: Sequence[Sequence[str]],
+    is_file: Callable[[str], bool],
+) -> str | None:
+    """Return the column of paths; None for a table of pixels."""
+    if path is not None and path != "path":  # `path` was the default once, also of tables of pixels
+        _require(table, path, "path")
+        return path
+    if "path" in table.columns:
+        return "path"
+    free = [name for name in table.columns if name not in taken]
+    cells = {name: [row[table.index(name)] for row in sample] for name in free}
+    for is_path in (is_file, _looks_like_a_file):
+        found = [name for name in free if sample and all(map(is_path, cells[name]))]
+        if len(found) > 1:
+            raise UserError(
+                f"{table.path}: the columns {one_of(found)} all name files: type data.path={found[0]}, or "
+                "another of them"
+            )
+        if found:
+            return found[0]
+    words = [name for name in free if not all(NUMBER.fullmatch(cell) for cell in cells[name])]
+    named = [name for name in free if name.lower() in PATHS]
+    are_words = len(words) > len(free) / 2 or (len(free) < 3 and named)
+    if are_words and sample and len(free) < 16:
+        guess = named[0] if named else "<column>"
+        raise UserError(
+            f"{table.path}: none of its columns {one_of(table.columns)} names image files: type "
+            f"data.path={guess}, with data.folder=<folder of the images> and data.suffix=.jpg if its cells "
+            "lack them"
+        )
+    return None
+
+
+def _looks_like_a_file(cell: str) -> bool:
+    return cell.lower().endswith(readable_endings())
+
+
+def _label_columns(
+    table: Table, rest: Sequence[str], sample: Sequence[Sequence[str]], *, has_paths: bool
+) -> list[str]:
+    named = [name for name in rest if name.lower() in LABELS]
+    if "label" in rest:
+        return ["label"]
+    if len(named) == 1:
+        return named
+    if has_paths and len(rest) == 1:
+        return list(rest)
+    values = {name: [row[table.index(name)] for row in sample] for name in rest}
+    if has_paths and len(rest) > 1 and sample and all(map(_is_one_hot, values.values())):
+        return list(rest)
+    wanted = f"data.label={named[0]}" if named else "data.label=<column>"
+    raise UserError(
+        f"{table.path} has no column 'label', its columns are {one_of(table.columns)}: type {wanted}"
+    )
+
+
+def _is_one_hot(cells: Sequence[str]) -> bool:
+    return all(one_hot_value(cell) is not None for cell in cells)
+
+
+def one_hot_value(cell: str) -> bool | None:
+    """Return whether a cell of a column for one class says yes or no; None if it says neither."""
+    if cell.lower() in ("true", "false"):
+        return cell.lower() == "true"
+    value = float(cell) if NUMBER.fullmatch(cell) else None
+    return bool(value) if value in (0, 1) else None

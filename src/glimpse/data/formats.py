@@ -1,0 +1,99 @@
+"""Which files are images, by their names: one answer for training, predict, data info and data check.
+
+A file counts by its ending, in upper or lower case. Files and folders that people do not see (names that
+begin with a dot, and those that Macs, Windows and network drives add) are passed over everywhere. A format
+that this installation cannot read is passed over as well, but counted, so that a run can say so.
+"""
+
+import functools
+import importlib.util
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import features
+
+ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k",
+)  # fmt: skip
+AVIF = (".avif", ".avifs")
+HEIF = (".heic", ".heif", ".hif")
+# Formats of pictures that are never read here.
+OTHERS = (
+    ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
+    ".nef", ".arw", ".raf", ".orf", ".rw2",
+)  # fmt: skip
+# In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
+HIDDEN_FOLDERS = (
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+)  # fmt: skip
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+@functools.cache
+def readable_endings() -> tuple[str, ...]:
+    """Return the endings of the image files that can be read in this installation."""
+    avif = AVIF if features.check("avif") else ()
+    return (*ENDINGS, *avif, *(HEIF if can_read_heif() else ()))
+
+
+@functools.cache
+def unreadable_endings() -> tuple[str, ...]:
+    """Return the endings of image files that cannot be read here."""
+    return tuple(e for e in (*AVIF, *HEIF, *OTHERS) if e not in readable_endings())
+
+
+def can_read_heif() -> bool:
+    """Return whether pillow-heif is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+@functools.cache
+def register_heif() -> None:
+    """Teach Pillow to open HEIC files in this process."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def is_heif(path: Path) -> bool:
+    """Return whether a file's first bytes are those of HEIC, whatever its name."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file name is that of an image; the content is checked on decoding."""
+    return path.name.lower().endswith(readable_endings()) and not is_hidden(path.name)
+
+
+def kind_of(mode: int) -> str | None:
+    """Return what a file that cannot be read like a file is, by its `st_mode`; None for a file."""
+    return next((what for holds, what in _KINDS if holds(mode)), None)
+
+
+def counted(passed_over: Mapping[str, int]) -> list[str]:
+    """Return one remark for each format of files that were passed over, given counts by ending."""
+    remarks = []
+    for ending, number in sorted(Counter(passed_over).items()):
+        files = f"{number:,} {ending} file{'s' if number > 1 else ''} passed over"
+        remedy = (
+            "to read them, type pip install pillow-heif" if ending in HEIF else "not readable here"
+        )
+        remarks.append(f"{files} ({remedy})")
+    return remarks

@@ -1,0 +1,111 @@
+"""Class names from labels as people write them.
+
+A label is text and stays as it stands: "001" is not "1". The classes are the labels that occur, in the order
+of numbers if all are numbers, else in the order of text. Labels that are out of place (a missing value among
+words, a word among numbers, -1, one far number among small ones, several labels in one) are refused with their
+place, because a class made from them would go unnoticed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from glimpse.data.table import NUMBER, shown
+from glimpse.errors import UserError
+
+MISSING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "inf", "-inf", "?", "-")
+LARGEST = 2**53  # floats hold whole numbers exactly up to here
+RARE = 0.05  # of all labels: the share below which labels of another kind are a mistake
+
+
+def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[str, ...]:
+    """Return the names of the classes that occur.
+
+    Args:
+        labels: The label of each image, without blanks around it.
+        where: Returns the words that name the place of a label, given its position.
+
+    Raises:
+        UserError: A label is out of place; the message names its place.
+    """
+    counts = Counter(labels)
+    numbers = {text: float(text) for text in counts if NUMBER.fullmatch(text)}
+    for text in counts:
+        reason = next(_reasons(text, counts, numbers), None)
+        if reason is not None:
+            place = where(labels.index(text))
+            raise UserError(f"{place}: the label {shown(text)} {reason}: correct it")
+    if len(numbers) == len(counts):
+        return tuple(sorted(counts, key=lambda text: (numbers[text], text)))
+    return tuple(sorted(counts))
+
+
+def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iterator[str]:
+    """Yield why a label is out of place among all labels, of which `numbers` look like numbers."""
+    parts = _parts(text, counts)
+    if parts:
+        yield f"names several classes ({', '.join(parts[:3])}), where one is expected"
+    total = counts.total()
+    num_numeric = sum(counts[number] for number in numbers)
+    are_numbers = 2 * num_numeric > total
+    if text.lower() == "nan" or (are_numbers and text.lower() in MISSING):
+        yield "stands for a missing value"
+    value = numbers.get(text)
+    if value is None:
+        num_words = total - num_numeric
+        if are_numbers and (num_words == 1 or num_words < RARE * total):
+            yield "is no number, as the other labels are"
+    else:
+        if not abs(value) < LARGEST:
+            yield "is too large for a label"
+        if value < 0 and set(numbers.values()) != {-1, 1}:
+            yield "is negative, which often stands for no label"
+        fractions = sum(counts[t] for t, number in numbers.items() if number % 1)
+        if value % 1 and (fractions == 1 or fractions < RARE * total):
+            yield "is no whole number, as the other labels are"
+        twins = [other for other, number in numbers.items() if number == value]  # the first first
+        same = [other for other in twins if counts[other] > counts[text]] or twins[:-1]
+        same = [other for other in same if other != text]
+        if same:
+            yield f"is the same number as {shown(same[0])}, so that one class would become two"
+        if are_numbers and _is_stray(text, counts, numbers):
+            yield (
+                "is far from the others and rare; if it is a class, type data.class_names=[…] with "
+                "every label"
+            )
+
+
+def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> bool:
+    others = [other for other in numbers if other != text]
+    if not others:
+        return False
+    usual = median(counts[other] for other in others)
+    values = [numbers[other] for other in others]
+    low, high = min(values) - len(others), max(values) + len(others)
+    is_rare = usual > 1 and counts[text] <= max(1, usual / 10)
+    return is_rare and not low <= numbers[text] <= high
+
+
+def _parts(text: str, counts: Counter[str]) -> list[str]:
+    """Return the labels of which a label consists, if it is several in one; else an empty list."""
+    if re.fullmatch(r"\[.*\]|\{.*\}", text):
+        return re.findall(r"[^\[\]{}'\",\s]+", text) or [text]
+    for separator in "|;,/+&":
+        if separator in text:
+            parts = _split(text, separator)
+            known = [p in counts or _occurs_in_others(p, text, separator, counts) for p in parts]
+            if len(parts) > 1 and (all(known) or (separator in "|;" and any(known))):
+                return parts
+    parts = text.split()
+    return parts if len(parts) > 1 and all(part in counts for part in parts) else []
+
+
+def _split(text: str, separator: str) -> list[str]:
+    return [part.strip() for part in text.split(separator) if part.strip()]
+
+
+def _occurs_in_others(part: str, text: str, separator: str, counts: Counter[str]) -> bool:
+    return any(
+        part in _split(other, separator) for other in counts if other != text and separator in other
+    )

@@ -1,0 +1,79 @@
+"""A dataset from its files to its contents: read, checked, and taken from or put into the cache."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from glimpse.data import cache
+from glimpse.data.arguments import described, without_place
+from glimpse.data.cache import Contents, Stored
+from glimpse.data.identity import common_folder, identity, marks
+from glimpse.data.spec import Arrays, Files, Source, check_source
+from glimpse.data.splits import kept_labels
+from glimpse.errors import UserError
+
+if TYPE_CHECKING:
+    from glimpse.data.module import ImageDataModule
+
+
+def contents_of(data: "ImageDataModule") -> Contents:
+    """Return what a dataset holds, from the cache if it uses one.
+
+    Raises:
+        UserError: The dataset cannot be read, or its cache cannot be written.
+    """
+    read = partial(_checked_source, data)
+    if data.embedded or not data.cache:
+        found = cache.without_cache(read, data.pixel_format)
+    else:
+        found = cache.load_or_build(
+            data.data_dir / ".cache" / f"{type(data).__name__.lower()}-{cache_key(data)}",
+            read,
+            data.pixel_format,
+            num_workers=data.num_workers,
+            skip_unreadable=data.skip_unreadable,
+        )
+    height, width = found.format.height, found.format.width
+    if data.presize not in (None, (height, width)):
+        raise UserError(
+            f"data.presize: this dataset contains {width}×{height} pixels, not image files; remove "
+            "data.presize"
+        )
+    return found
+
+
+def _checked_source(data: "ImageDataModule") -> Source:
+    """Read a dataset; wrong labels and unknown classes are reported before anything is decoded."""
+    source = data.read()
+    check_source(source)
+    kept_labels(source.class_names, data.classes)
+    return source
+
+
+def cache_key(data: "ImageDataModule") -> str:
+    """Return a key for everything that determines the cached pixels and labels.
+
+    This includes the files (by name, size and modification time), the class that reads them, and
+    its arguments. The key stays the same if the folder moves.
+    """
+    files = [str(path) for path in data.source_files()]
+    folder = common_folder(files)
+    place = partial(without_place, folder=folder, data_dir=data.data_dir)
+    common = (data.presize, data.fit, data.skip_unreadable)
+    settings = described((common, data.own_arguments), place)
+    return cache.fingerprint(folder, files, data.readers, settings)
+
+
+def identity_of(contents: Contents, *, num_workers: int) -> str:
+    """Return the identity of all images and labels: the cache's, or else computed."""
+    if contents.identity is not None:
+        return contents.identity
+    parts = {
+        name: Arrays(part.images, part.labels) if isinstance(part, Stored) else part
+        for name, part in contents.parts.items()
+    }
+    found = {
+        name: marks(part.paths, num_workers=num_workers)
+        for name, part in parts.items()
+        if isinstance(part, Files)
+    }
+    return identity(contents.class_names, parts, found)

@@ -1,0 +1,233 @@
+"""Data sets of the Hugging Face hub, and folders and parquet files in their formats.
+
+The `datasets` library (an extra) downloads and reads them: a name of the hub, a folder that `save_to_disk` wrote,
+a folder of parquet files or of images, or one .parquet file. Its splits become training, validation and test
+set by their names. Classes are those of a ClassLabel column, or the labels that occur. Images are decoded as
+everywhere else, one by one into memory, and then cached. Nothing that a data set contains is executed, and
+files that are local need no network.
+
+Left out: columns of several labels, images given by URL, and data sets that do not fit into memory.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from glimpse.data.decode import PixelFormat, fitted, is_grey, reading
+from glimpse.data.labels import class_names_of
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import Arrays, Source, some
+from glimpse.data.splits import split_of
+from glimpse.errors import UserError
+
+SAVED = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` wrote
+
+
+class HuggingFace(ImageDataModule):
+    """A data set with a column of images and a column of labels.
+
+    Args:
+        name: A name of the hub, a folder, or a .parquet file.
+        subset: The configuration of a data set that has several; None: its default.
+        image: The column of images; None: the only one.
+        label: The column of labels; None: the only column of classes, or `label`.
+        **common: Arguments of every dataset.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        subset: str | None = None,
+        image: str | None = None,
+        label: str | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.set_name = str(name)
+        self.path = Path(self.set_name).expanduser()
+        self.subset = subset
+        self.image = image
+        self.label = label
+        if self.url is not None:
+            raise UserError(
+                "data.url is not supported by data=huggingface: type data.name=<folder or .parquet file>"
+            )
+
+    @property
+    def _downloads(self) -> Path:
+        return self.data_dir / "huggingface" / self.set_name.replace("/", "___")
+
+    def source_files(self) -> Iterable[Path]:
+        """Return the local files, or those that were downloaded."""
+        place = self.path if self.path.exists() else self._downloads
+        if place.is_file():
+            return [place]
+        return sorted(
+            path for path in place.rglob("*") if path.is_file() and path.suffix != ".lock"
+        )
+
+    def download(self) -> None:
+        """Download a data set of the hub."""
+        if self.path.exists() or self.path.is_absolute() or self.path.suffix == ".parquet":
+            return
+        self._downloads.mkdir(parents=True, exist_ok=True)
+        self._opened()
+
+    def missing(self) -> str:
+        """Return the error message for a file or folder that does not exist."""
+        return (
+            f"data.name={self.set_name}: there is no such file or folder, and no such data set could be "
+            "downloaded"
+        )
+
+    def read(self) -> Source:
+        """Return pixels (N, H, W, C) uint8 with labels, by the names of the splits."""
+        found: dict[str, Any] = {}
+        opened = self._opened()
+        for name, rows in opened.items():
+            split = split_of(str(name)) or ("train" if len(opened) == 1 else None)
+            if split is not None and split not in found:
+                found[split] = rows
+        if "train" not in found:
+            raise UserError(
+                f"data.name={self.set_name}: expected a split named train, found {some(list(opened))}"
+            )
+        image, label = self._columns(found["train"])
+        texts = {split: self._labels(rows, label, split) for split, rows in found.items()}
+        names = self._class_names(found["train"], label, texts["train"])
+        index = {name: number for number, name in enumerate(names)}
+        wanted = self._format_of(found["train"], image)
+        parts: dict[str, Arrays] = {}
+        for split, rows in found.items():
+            images = self._images(rows, image, split)
+            pixels = np.stack([fitted(opened, wanted, what) for what, opened in images])
+            parts[split] = Arrays(pixels, self._numbers(texts[split], index, split))
+        return Source(names, parts["train"], parts.get("val"), parts.get("test"))
+
+    def _opened(self) -> Mapping[str, Any]:
+        """Return the rows of each split."""
+        try:
+            import datasets
+        except ImportError as error:
+            raise UserError(
+                "data=huggingface needs the package datasets: type pip install datasets"
+            ) from error
+        try:
+            if self.path.is_dir() and any((self.path / name).exists() for name in SAVED):
+                opened = datasets.load_from_disk(str(self.path))
+            elif self.path.is_file():
+                opened = datasets.load_dataset(
+                    "parquet", data_files=str(self.path), **self._place()
+                )
+            else:
+                source = str(self.path) if self.path.exists() else self.set_name
+                opened = datasets.load_dataset(source, self.subset, **self._place())
+        except Exception as error:  # the library and the network raise errors of any type
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
+        return opened if isinstance(opened, Mapping) else {"train": opened}
+
+    def _place(self) -> dict[str, str]:
+        local = self.data_dir / ".cache" / "huggingface"
+        return {"cache_dir": str(local if self.path.exists() else self._downloads)}
+
+    def _columns(self, rows: Any) -> tuple[str, str]:
+        """Return the columns of images and of labels."""
+        from datasets import ClassLabel
+        from datasets import Image as ImageColumn
+
+        columns = list(rows.features)
+
+        def chosen(key: str, given: str | None, found: list[str]) -> str:
+            if given is not None and given not in columns:
+                raise UserError(f"data.{key}={given}: the columns are {some(columns)}")
+            if given is None and len(found) != 1:
+                raise UserError(
+                    f"data.name={self.set_name}: the columns are {some(columns)}: type data.{key}=<column>"
+                )
+            return given if given is not None else found[0]
+
+        features = rows.features
+        pictures = [n for n in columns if isinstance(features[n], ImageColumn)] or [
+            n for n in columns if _is_encoded(features[n])
+        ]
+        image = chosen("image", self.image, pictures)
+        classes = [n for n in columns if isinstance(features[n], ClassLabel)] or [
+            n for n in columns if n.lower() in ("label", "labels")
+        ]
+        return image, chosen("label", self.label, classes)
+
+    def _labels(self, rows: Any, label: str, split: str) -> list[str]:
+        """Return the label of each row as text, or as the number of a class."""
+        if label not in rows.features:
+            raise UserError(f"{self.set_name}, {split}: there is no column {label}")
+        texts = []
+        for row, value in enumerate(rows[label]):
+            if not isinstance(value, str | int | float):
+                raise UserError(
+                    f"{self.set_name}, {split}[{row}]: the label is {str(value)[:40]!r}, expected one class"
+                )
+            texts.append(str(value).strip())
+        return texts
+
+    def _class_names(self, rows: Any, label: str, texts: list[str]) -> tuple[str, ...]:
+        from datasets import ClassLabel
+
+        feature = rows.features[label]
+        if isinstance(feature, ClassLabel):
+            return tuple(feature.names)
+        return class_names_of(texts, lambda row: f"{self.set_name}, train[{row}]")
+
+    def _numbers(self, texts: list[str], index: Mapping[str, int], split: str) -> NDArray[np.int64]:
+        by_number = {str(number): number for number in range(len(index))}
+        numbers = np.empty(len(texts), np.int64)
+        for row, text in enumerate(texts):
+            number = index.get(text, by_number.get(text))
+            if number is None:
+                raise UserError(
+                    f"{self.set_name}, {split}[{row}]: the label {text[:40]!r} is not one of the classes "
+                    f"of training, {some(list(index))}"
+                )
+            numbers[row] = number
+        return numbers
+
+    def _images(self, rows: Any, column: str, split: str) -> Iterator[tuple[str, Image.Image]]:
+        from datasets import Image as ImageColumn
+
+        rows = rows.select_columns([column])
+        if isinstance(rows.features[column], ImageColumn):  # decoded here, as all images are
+            rows = rows.cast_column(column, ImageColumn(decode=False))
+        for row, value in enumerate(rows):
+            what = f"{self.set_name}, {split}[{row}]"
+            cell = value[column]
+            content = cell.get("bytes") if isinstance(cell, Mapping) else cell
+            if isinstance(cell, Mapping) and content is None and cell.get("path"):
+                content = Path(cell["path"]).read_bytes()
+            if not isinstance(content, bytes):
+                raise UserError(
+                    f"{what}: the column {column} holds {str(cell)[:40]!r}, expected an image"
+                )
+            with reading(io.BytesIO(content), name=what) as image:
+                image.load()
+                yield what, image
+
+    def _format_of(self, rows: Any, column: str) -> PixelFormat:
+        """Return the size of the first image, and grey if all are."""
+        grey, size = True, (0, 0)
+        for _, image in self._images(rows, column, "train"):
+            grey = grey and is_grey(image)
+            size = size if size[0] else image.size
+        return self.presized(PixelFormat(size[1], size[0], 1 if grey else 3))
+
+
+def _is_encoded(feature: Any) -> bool:
+    """Return whether a column may hold the bytes of image files, as in parquet files of other programs."""
+    if isinstance(feature, Mapping):
+        return "bytes" in feature
+    return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")

@@ -1,0 +1,176 @@
+"""Tables of text as people have them, read strictly: every fault is named by file and line.
+
+The delimiter is a comma, a semicolon, a tab or a bar, found by itself; Excel's `sep=;` line counts. The text
+is UTF-8 or, with a byte-order mark, UTF-16. Blanks around cells are cut, blank lines are passed over, and so
+are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
+
+Left out: other encodings, quotes other than ", and compressed tables.
+"""
+
+import codecs
+import csv
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from glimpse.data.formats import kind_of, readable_endings
+from glimpse.errors import UserError
+
+DELIMITERS = ",;\t|"
+UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+LONGEST = 40  # characters of a cell that a message shows
+
+
+def shown(cell: str) -> str:
+    """Return a cell as a message shows it, shortened."""
+    if len(cell) <= LONGEST:
+        return repr(cell)
+    return f"{cell[:LONGEST]!r}… ({len(cell):,} characters)"
+
+
+class Table:
+    """A table in a file.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        header: The names of its columns. Those of `columns` count; the others have no name.
+
+    Raises:
+        UserError: The file is not a table with two columns or more, or two columns share a name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kind = kind_of(os.stat(path).st_mode)
+        if kind is not None:
+            raise UserError(f"{path} is {kind}, expected a table")
+        csv.field_size_limit(sys.maxsize)  # so that a long cell is named by its column
+        self._delimiter, self._num_skipped = self._find_delimiter()
+        first = next(self._lines(), (1, []))[1]
+        self.has_header = not any(_is_value(cell) for cell in first)
+        self.header = (
+            first if self.has_header else [str(number) for number in range(1, len(first) + 1)]
+        )
+        for name in self.columns:
+            if self.header.count(name) > 1:
+                raise UserError(
+                    f"{path}, line 1: duplicate column {shown(name)}; rename one of them"
+                )
+        if len(self.header) < 2:
+            raise UserError(
+                f"{path}, line 1: expected a header such as label,pixel1,pixel2 … or path,label, found "
+                f"{shown(first[0]) if first else 'nothing'}"
+            )
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that have a name."""
+        return [name for name in self.header if not UNNAMED.fullmatch(name)]
+
+    @property
+    def num_unnamed(self) -> int:
+        """The number of columns without a name."""
+        return len(self.header) - len(self.columns)
+
+    def place(self, line: int) -> str:
+        """Return the words that name a line."""
+        return f"{self.path}, line {line}"
+
+    def index(self, column: str) -> int:
+        """Return the position of a column."""
+        return self.header.index(column)
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line, cells) of each row.
+
+        Raises:
+            UserError: A row has more or fewer cells than the header, or cannot be read.
+        """
+        lines = self._lines()
+        if self.has_header:
+            next(lines, None)
+        width = len(self.header)
+        for line, row in lines:
+            if len(row) > width and not any(row[width:]):  # delimiters at the end
+                row = row[:width]
+            if len(row) != width:
+                raise UserError(f"{self.place(line)}: {len(row)} cells, expected {width}")
+            yield line, row
+
+    def sample(self, num: int = 50) -> list[list[str]]:
+        """Return the cells of the first rows."""
+        found = []
+        for _, row in self.rows():
+            found.append(row)
+            if len(found) == num:
+                break
+        return found
+
+    @cached_property
+    def _encoding(self) -> str:
+        with self.path.open("rb") as file:
+            start = file.read(2)
+        is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return "utf-16" if is_utf_16 else "utf-8-sig"  # Excel writes a byte-order mark
+
+    def _find_delimiter(self) -> tuple[str, int]:
+        """Return the delimiter, and the number of lines before the header."""
+        with self.path.open(newline="", encoding=self._encoding) as file:
+            try:
+                text = [line for _, line in zip(range(20), file, strict=False)]
+            except UnicodeDecodeError as error:
+                raise self._not_text(1) from error
+        if text and (said := re.fullmatch(r"sep=(.)\s*", text[0])):
+            return said[1], 1
+        lines = [line for line in text if line.strip()][:2]
+
+        def widths(delimiter: str) -> tuple[bool, int]:
+            found = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
+            return len(set(found)) == 1 and found[0] > 1, max(found, default=0)
+
+        return max(DELIMITERS, key=widths), 0  # the first of those with most columns
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line, cells) of each line that is not blank, the header included."""
+        with self.path.open(newline="", encoding=self._encoding) as file:
+            for _ in range(self._num_skipped):
+                next(file)
+            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            line = 1 + self._num_skipped  # where a row begins, which may have several lines
+            try:
+                for row in reader:
+                    cells = [cell.strip() for cell in row]
+                    if any(cells):
+                        yield line, cells
+                    line = reader.line_num + self._num_skipped + 1
+            except UnicodeDecodeError as error:
+                raise self._not_text(line) from error
+            except csv.Error as error:
+                reason = str(error)
+                if "unexpected end of data" in reason:
+                    reason = 'a cell begins with a quote (") that does not end'
+                raise UserError(f"{self.place(line)}: {reason}; correct the line") from error
+
+    def _not_text(self, line: int) -> UserError:
+        return UserError(
+            f"{self.path}, after line {line}: the text is not UTF-8; save the table as CSV in UTF-8"
+        )
+
+
+def _is_value(cell: str) -> bool:
+    """Return whether a cell of the first line is data and no name."""
+    is_name = UNNAMED.fullmatch(cell) is not None
+    return not is_name and (
+        NUMBER.fullmatch(cell) is not None or cell.lower().endswith(readable_endings())
+    )
+
+
+def one_of(names: Sequence[str], most: int = 6) -> str:
+    """Return the names of columns as text, at most a few."""
+    return ", ".join(name[:LONGEST] for name in names[:most]) + (" …" if len(names) > most else "")

@@ -1,0 +1,14 @@
+"""Names from outside as text that any file can hold; streams.py does the same for terminals.
+
+A file name on Linux is any sequence of bytes. Python keeps bytes that are not UTF-8 as lone surrogates,
+which no UTF-8 file accepts.
+"""
+
+
+def as_utf8(name: object) -> str:
+    """Return the text of a path or name, with each byte that is not UTF-8 written as \\xNN."""
+    text = str(name)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that no file name contains
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")

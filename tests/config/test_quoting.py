@@ -1,0 +1,55 @@
+"""Paths are taken as they are typed."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose
+from hydra.errors import OverrideParseException
+
+from glimpse.config.explain import explain
+from glimpse.config.quoting import as_typed, quoted
+
+NAMES = (
+    "My Photos (2024)", "a=b", "it's", 'say "x"', "[x]", "{x}", "2024", "1e3", "true", "a,b", "a:b", "back\\slash",
+    "ends\\", "100%", "x[/red]y", "Café & 猫", "~x", "#1", "a;b", "-x", "./a b", "$HOME", "a\\'b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["data.root", "data_dir"])
+def test_a_path_is_what_is_typed(name: str, key: str) -> None:
+    config = compose("train", overrides=["data=image_folder", *as_typed([f"{key}={name}"])])
+    assert (config.data.root if key == "data.root" else config.data_dir) == name
+
+
+def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert as_typed(["data.root=~/photos", "output_dir=~"]) == [
+        "data.root='/home/me/photos'",
+        "output_dir='/home/me'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.root='a b'", "data.root=${data_dir}/x", "resume=null", "seed=1,2", "data=csv", "-m"],
+)
+def test_what_is_more_than_text_stays(override: str) -> None:
+    assert as_typed([override]) == [override]
+
+
+def test_a_sweep_over_paths_stays_a_sweep() -> None:
+    assert as_typed(["data.root=a,b"], is_sweep=True) == ["data.root=a,b"]
+    assert as_typed(["data.root=a (1)"], is_sweep=True) == ["data.root='a (1)'"]
+
+
+def test_other_text_that_hydra_cannot_read_is_told_what_to_type() -> None:
+    override = "model.activation=My Net (2024)"
+    with pytest.raises(OverrideParseException) as error:
+        compose("train", overrides=[override])
+    said = explain(error.value, [override])
+    assert said.endswith("""type "model.activation='My Net (2024)'\"""")
+
+
+def test_quotes_hold_anything(tmp_path: Path) -> None:
+    assert quoted("a'b") == r"'a\'b'"

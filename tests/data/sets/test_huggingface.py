@@ -1,0 +1,93 @@
+"""Data sets in Hugging Face's formats, made here and read without a network."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glimpse.data.sets.huggingface import HuggingFace
+from glimpse.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+def opened(name: Path | str, tmp_path: Path, **options: Any) -> HuggingFace:
+    common: dict[str, Any] = {"seed": 0, "batch_size": 4, "val_fraction": 0.0, "num_workers": 1}
+    data = HuggingFace(name=str(name), data_dir=str(tmp_path / "data"), **(common | options))
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def png(shade: int, size: tuple[int, int] = (6, 4)) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((size[1], size[0], 3), shade, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def rows(num: int, names: tuple[str, str] | None = ("cat", "dog")) -> Any:
+    """Dark cats and bright dogs in turn, with the column types of the hub, or labels as text."""
+    cells = [{"bytes": png(60 + 120 * (i % 2)), "path": None} for i in range(num)]
+    columns: dict[str, Any] = {"image": cells, "label": [i % 2 for i in range(num)]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names or "ab"))}
+    )
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def are_right(data: HuggingFace, sizes: dict[str, int], classes: tuple[str, ...]) -> None:
+    assert data.spec.class_names == classes
+    assert (data.spec.channels, data.spec.height, data.spec.width) == (3, 4, 6)
+    assert {name: len(split.rows) for name, split in data.splits.items()} == sizes
+    for split in data.splits:
+        for batch in data.batches.loader(split):
+            bright = (batch.images.float().mean((1, 2, 3)) > 120).long()
+            assert bright.tolist() == batch.labels.tolist()
+
+
+def test_a_saved_folder_with_its_splits(tmp_path: Path) -> None:
+    splits = {"train": rows(12), "validation": rows(4), "test": rows(6)}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    sizes = {"train": 12, "val": 4, "test": 6}
+    are_right(opened(tmp_path / "saved", tmp_path), sizes, ("cat", "dog"))
+    are_right(opened(tmp_path / "saved", tmp_path), sizes, ("cat", "dog"))  # from the cache
+
+
+def test_parquet_files_of_the_hub_and_of_others(tmp_path: Path) -> None:
+    rows(20).to_parquet(str(tmp_path / "one.parquet"))
+    are_right(opened(tmp_path / "one.parquet", tmp_path), {"train": 16, "val": 4}, ("cat", "dog"))
+    table = {"image": [png(60 + 120 * (i % 2)) for i in range(20)], "kind": ["ant", "bee"] * 10}
+    plain = datasets.Dataset.from_dict(table)
+    plain.to_parquet(str(tmp_path / "plain.parquet"))
+    with pytest.raises(UserError, match=r"columns are image, kind: type data\.label=<column>"):
+        opened(tmp_path / "plain.parquet", tmp_path)
+    data = opened(tmp_path / "plain.parquet", tmp_path, label="kind")
+    are_right(data, {"train": 16, "val": 4}, ("ant", "bee"))
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    rows(12).to_parquet(str(folder / "train-00000-of-00001.parquet"))
+    rows(4).to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    data = opened(tmp_path / "set", tmp_path, test_fraction=0.5)
+    are_right(data, {"train": 6, "val": 6, "test": 4}, ("cat", "dog"))
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = datasets.Dataset.from_dict({"image": [png(9)] * 4, "label": [[0, 1]] * 4})
+    several.to_parquet(str(tmp_path / "several.parquet"))
+    with pytest.raises(UserError, match=r"train\[0\]: the label is '\[0, 1\]', expected one class"):
+        opened(tmp_path / "several.parquet", tmp_path)
+    broken = datasets.Dataset.from_dict({"image": [png(9), b"<html>"] * 4, "label": [0, 1] * 4})
+    broken.to_parquet(str(tmp_path / "broken.parquet"))
+    with pytest.raises(UserError, match=r"train\[1\] is not an image that can be read"):
+        opened(tmp_path / "broken.parquet", tmp_path)
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match=r"text\.parquet cannot be read: "):
+        opened(tmp_path / "text.parquet", tmp_path)
+    with pytest.raises(UserError, match=r"none\.parquet: there is no such file or folder"):
+        opened(tmp_path / "none.parquet", tmp_path)
