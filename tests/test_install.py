@@ -85,8 +85,7 @@ def test_a_new_project_passes_its_own_tests(installed: Path, tmp_path: Path) -> 
         make, cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", str(project)]
-    subprocess.run(ruff, check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated"], cwd=project, check=True)
     train = ("train.py", "trainer=cpu", "trainer.max_epochs=1", "data.num_images=60", "test=false")
     assert run(*train, site=installed, folder=project).returncode == 0
     [folder] = project.glob("outputs/stripes-small_net/*")
@@ -114,7 +113,7 @@ def test_a_project_is_written_into_a_new_folder_alone(tmp_path: Path) -> None:
 def test_glimpse_train_shows_hydras_help_and_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     code = (
-        "import sys; sys.argv[0] = 'glimpse'; from glimpse.cli.main import main; sys.exit(main())"
+        "import sys; sys.argv[0] = 'glimpse'; from glimpse.cli.entry import main; sys.exit(main())"
     )
     for words, expected in (
         (["--help"], "GROUPS"),

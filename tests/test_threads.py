@@ -10,7 +10,7 @@ import torch
 from glimpse.threads import threads_restored, use_one_thread_if_small
 
 CODE = (
-    "import os, sys; from glimpse import launch; launch.main(lambda: None); "
+    "import os, sys; from glimpse import launch; sys.argv[1:] = ['--cfg', 'job']; launch.main(); "
     "print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
 )
 
@@ -31,7 +31,7 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(
     result = subprocess.run(
         [sys.executable, "-c", CODE], env=variables, capture_output=True, text=True, check=True
     )
-    assert result.stdout.split() == ["False", expected]
+    assert result.stdout.split()[-2:] == ["False", expected]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,6 @@
 
 import sys
 
-from glimpse.cli.main import main
+from glimpse.cli.entry import main
 
 sys.exit(main())

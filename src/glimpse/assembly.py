@@ -35,7 +35,6 @@ from glimpse.losses import exact_loss
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
 
-PRETRAINED = "glimpse.models.pretrained.Pretrained"
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
@@ -74,7 +73,7 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     """Build a network for images of this spec.
 
     A network takes the spec as its first argument, or `num_classes` and perhaps `in_channels` (or
-    `in_chans`). `weights` is the run's own key, which only model=pretrained takes itself.
+    `in_chans`).
 
     Raises:
         UserError: the network takes neither, or does not return logits of (B, num_classes).
@@ -82,8 +81,6 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     target = str(node["_target_"])
     is_ours = target.startswith("glimpse.")
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    if target != PRETRAINED:
-        values.pop("weights", None)
     found = require_target("model", target)
     args, facts = _facts_for(found, target, values, spec)
     network: nn.Module = build("model", values, *args, **facts)

@@ -1,6 +1,7 @@
 """`model.weights=` for any network: every wrapping, a new head, and what is refused."""
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from conftest import Execute
+from conftest import REPOSITORY, Execute, composed
+from glimpse import load
+from glimpse.assembly import build_network
 from glimpse.errors import UserError
 from glimpse.models.weights import load_weights, read_weights
 
@@ -165,3 +168,18 @@ def test_a_run_starts_from_another_run_with_other_classes(
     same = [name for name in one if one[name].shape == other[name].shape]
     assert same
     assert all(torch.equal(one[name], other[name]) for name in same)
+
+
+def test_the_documents_three_lines_load_a_checkpoint(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (REPOSITORY / "docs" / "models.md").read_text()
+    [lines] = re.findall(r"```python\n(saved = .*?)```", page, re.S)
+    assert len(lines.splitlines()) == 3
+    run = load(trained_run)
+    expected = run.model.state_dict()
+    config, _ = composed("model=small_convnet")
+    plain = build_network(config.model, run.spec)
+    monkeypatch.chdir(trained_run / "checkpoints")
+    exec(lines, {"torch": torch, "network": plain})
+    assert all(torch.equal(plain.state_dict()[name], expected[name]) for name in expected)

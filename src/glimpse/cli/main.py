@@ -1,6 +1,6 @@
 """The `glimpse` command.
 
-`glimpse train` is `python train.py`, and its arguments are Hydra's. The other subcommands start a
+`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a
 project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
 (cli/insight.py), and compare runs (cli/runs.py).
 """
@@ -36,11 +36,6 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
-    if sys.argv[1:2] == ["train"]:
-        from glimpse import launch
-
-        del sys.argv[1]
-        return launch.main()
     sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0

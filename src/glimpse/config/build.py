@@ -20,6 +20,8 @@ from glimpse.config.schema import LIBRARIES, TARGETS
 from glimpse.config.trust import is_from
 from glimpse.errors import UserError
 
+# group: keys of the run itself, which only classes of ours may take
+OWN_KEYS = {"model": ("weights",)}
 NO_FUNCTIONS_OF = ("torch", "lightning")  # torch.hub.load, torch.jit.load and the like
 
 
@@ -48,6 +50,9 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
     target = str(values["_target_"])
     found = require_target(group, target)
+    for key in OWN_KEYS.get(group, ()):
+        if not (target.startswith("glimpse.") and key in parameters_of(found)):
+            values.pop(key, None)
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
     tensors = _tensors(found, named)

@@ -62,7 +62,12 @@ class Composer:
             UserError: the configuration contains a mistake.
         """
         config = self.compose(job)
-        check(without_hydra(config), config.hydra.runtime.choices)
+        check(
+            without_hydra(config),
+            config.hydra.runtime.choices,
+            root=config.hydra.job.config_name,
+            searchpath=config.hydra.searchpath,
+        )
         return config
 
     def settings(self, job: Job) -> Mapping[str, str]:

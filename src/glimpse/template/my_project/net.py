@@ -15,9 +15,11 @@ class SmallNet(nn.Module):
     def __init__(self, spec: ImageSpec, *, width: int = 16) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(spec.channels, width, 3, padding=1),
+            nn.Conv2d(spec.channels, width, 5, padding=2, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),

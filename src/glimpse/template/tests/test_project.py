@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from glimpse.data.spec import ImageSpec
+
 from my_project.net import SmallNet
 
 PROJECT = Path(__file__).parents[1]
