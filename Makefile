@@ -50,6 +50,9 @@ bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minu
 	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/whole_run.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/ddp.py
 
 notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
 	@mkdir -p outputs/notebooks

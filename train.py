@@ -1,15 +1,13 @@
 """Train any model on any dataset: `python train.py model=convnet data=tiny_imagenet`.
 
-The Hydra entry point and nothing more. It imports nothing heavy, so that `--help`, `--cfg job` and
-a misspelt key are answered at once; the story of a run is in src/glimpse/run.py.
+The entry point and nothing more. It imports nothing heavy, so that `--help`, `--cfg job` and a
+misspelt key are answered at once; the story of a run is in src/glimpse/run.py. `glimpse train` is the
+same command.
 """
 
 import sys
 
 try:
-    import hydra
-    from omegaconf import DictConfig
-
     from glimpse import launch
 except ModuleNotFoundError as error:
     sys.exit(
@@ -18,10 +16,5 @@ except ModuleNotFoundError as error:
     )
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> float | None:
-    return launch.job(config)
-
-
 if __name__ == "__main__":
-    sys.exit(launch.main(main))
+    sys.exit(launch.main())

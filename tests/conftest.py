@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
 from glimpse.config.check import check
+from glimpse.config.lists import lists_by_name
 from glimpse.config.run_names import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
 
 REPOSITORY = Path(__file__).parents[1]
 CONF = REPOSITORY / "conf"
+
+PATCHES = ExitStack()  # which last until the tests end
 
 # Of the libraries, not of this project; each is silenced by its text.
 LIBRARY_WARNINGS = (
@@ -34,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
     torch.set_num_threads(1)
     register_resolvers()
+    PATCHES.enter_context(lists_by_name())
     initialize_config_dir(str(CONF), version_base="1.3")
 
 

@@ -144,7 +144,7 @@ def test_sweep_has_one_folder_and_goes_on_after_a_failure(tmp_path: Path) -> Non
     assert set(jobs) == {f"model-{model}_seed-{seed}" for model in models for seed in (1, 2)}
     for name, summary in jobs.items():
         assert summary["status"] == ("failed" if "template" in name else "finished")
-    assert "job 2 failed" in result.stderr
+    assert "job 3 of 6 failed (model=convnet_template seed=1): " in result.stderr
     assert errors(result)
 
 
@@ -243,7 +243,7 @@ def test_a_checkpoint_means_its_run(tmp_path: Path) -> None:
             "small images",
         ),
         (["model=convnet_template"], "22×22"),
-        (["+trainer.num_nodes=2"], "trainer.num_nodes is not a key"),
+        (["trainer.num_nodes=2"], "type torchrun --nnodes=2"),
     ],
 )
 def test_check_refuses_what_the_run_would(

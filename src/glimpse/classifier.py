@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
-from glimpse.errors import UserError
+from glimpse.distributed.gather import of_all_processes
+from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule
 from glimpse.losses import exact_loss
 from glimpse.nonfinite import where_not_finite
@@ -87,16 +88,17 @@ class ImageClassifier(LeanModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        return self._score(self(batch.images), batch.labels, split)
+        return self._score(self(batch.images), batch, split)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch, in fp32 or better."""
         return exact_loss(self.loss, logits, labels)
 
-    def _score(self, logits: Tensor, labels: Tensor, split: str) -> Tensor:
-        loss = self.loss_of(logits, labels)
-        self.counts.add(split, loss.detach(), logits.detach(), labels)
-        return loss
+    def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
+        loss = self.loss_of(logits, batch.labels)
+        if batch.share:
+            self.counts.add(split, loss.detach(), logits.detach(), batch.labels)
+        return loss if batch.share == 1 else loss * batch.share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
@@ -113,10 +115,10 @@ class ImageClassifier(LeanModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
-        self._score(logits, batch.labels, self._scored_split)
+        self._score(logits, batch, self._scored_split)
         if self._scores_flip:
             both = (logits + self(batch.images.flip(3))) / 2
-            self._score(both, batch.labels, f"{self._scored_split}_flip")
+            self._score(both, batch, f"{self._scored_split}_flip")
 
     # Metrics ------------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class ImageClassifier(LeanModule):
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
             raise DivergedError(
-                f"{what} is {loss}: training diverged (lr {rate:.3g}){where}; "
+                f"{what} is {loss}: {DIVERGED} (lr {rate:.3g}){where}; "
                 "type a lower optimizer.lr (task=lr_find suggests one), "
                 "or trainer.gradient_clip_val=1"
             )
@@ -191,6 +193,10 @@ class ImageClassifier(LeanModule):
         """Build an optimizer for the current network, with the run's parameter groups."""
         return self._divide(self._make_optimizer(self.network))
 
+    def new_schedule(self, optimizer: Optimizer) -> Schedule:
+        """Build the schedule of an optimizer for the length of the run."""
+        return self._make_schedule(optimizer, self.trainer.estimated_stepping_batches)
+
     def divide_optimizer(self, divide: Callable[[Optimizer], Optimizer]) -> None:
         """Apply `divide` to the parameter groups of every optimizer built from now on."""
         self._divide = divide
@@ -208,7 +214,7 @@ class ImageClassifier(LeanModule):
         stepped in `on_train_epoch_end`, so that the checkpoint saved after it includes its state.
         """
         optimizer = self.new_optimizer()
-        schedule = self._make_schedule(optimizer, self.trainer.estimated_stepping_batches)
+        schedule = self.new_schedule(optimizer)
         if schedule.interval == "validation":
             self._plateau = schedule
             return optimizer
@@ -247,8 +253,10 @@ class ImageClassifier(LeanModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums of the epoch so far and the state of a plateau schedule."""
-        checkpoint["classifier"] = self.counts.state_dict() | {
+        """Add each process's sums of the epoch so far, and the state of a plateau schedule."""
+        first, *others = of_all_processes(self.counts.state_dict())
+        checkpoint["classifier"] = first | {
+            "others": others,
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
         }
@@ -266,7 +274,11 @@ class ImageClassifier(LeanModule):
             self.validation = saved["validation"]
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])
-        if self.global_rank == 0:
-            self.counts.load_state_dict(saved, self.device)
-        else:  # the checkpoint holds the first process's sums
+        all_sums = [saved, *saved.get("others", [])]
+        mine = all_sums[self.global_rank : self.global_rank + 1]
+        if len(all_sums) != self.trainer.world_size:  # resumed on another number of processes
+            mine = all_sums if self.global_rank == 0 else []
+        if mine and mine[0]["train_totals"] is not None:
+            self.counts.load_state_dict(mine, self.device)
+        else:
             self.counts.start("train", self.device)

@@ -1,5 +1,6 @@
 """Sums of loss and correct predictions over the batches of a split, kept on the device."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,8 +60,9 @@ class Counts:
             "train_images": self._num_images.get("train", 0),
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Continue the sums of the training split from a checkpoint."""
-        if state["train_totals"] is not None:
-            self._totals["train"] = state["train_totals"].to(device)
-            self._num_images["train"] = state["train_images"]
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]], device: torch.device) -> None:
+        """Continue the sums of the training split from those of one or more processes."""
+        self._totals["train"] = (
+            torch.stack([state["train_totals"] for state in states]).sum(0).to(device)
+        )
+        self._num_images["train"] = sum(state["train_images"] for state in states)

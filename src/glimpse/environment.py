@@ -3,19 +3,20 @@
 import os
 import platform
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from glimpse.command import command
+
 
 def environment() -> dict[str, Any]:
     """The command, versions, commit and machine of the current run."""
     packages = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in packages},
         "git": _git(),

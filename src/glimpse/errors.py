@@ -1,6 +1,9 @@
 """Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
 import signal
+from types import FrameType
+
+DIVERGED = "training diverged"  # part of the message; a search expects it of some values
 
 
 class UserError(Exception):
@@ -29,3 +32,8 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     both = (signal.SIGINT, signal.SIGTERM)
     hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return (*both, signal.SIGHUP) if hangs_up else both
+
+
+def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
+    """Turn a signal into an `Interrupted`."""
+    raise Interrupted(signal_number)

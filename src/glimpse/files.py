@@ -75,6 +75,24 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+@contextmanager
+def appending(path: Path) -> Iterator[int]:
+    """Yield a descriptor that adds to a file which processes print to; it is created, never through a link.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def subfolder(folder: Path, name: str) -> Path:
     """The folder `name` inside `folder`; it is created if it does not exist.
 

@@ -1,18 +1,21 @@
 """Initial weights that are not random: pretrained, or computed from training images."""
 
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from glimpse.data.batches import Batches
+from glimpse.console import console
+from glimpse.data.module import ImageDataModule
+from glimpse.models.weights import load_weights, read_weights
 
 
 @runtime_checkable
 class LoadsWeights(Protocol):
     """A network that starts from pretrained weights."""
 
-    def load_weights(self) -> None:
-        """Load the pretrained weights."""
+    def load_weights(self) -> str:
+        """Load the pretrained weights; returns a line that says which, or nothing."""
 
 
 @runtime_checkable
@@ -23,14 +26,28 @@ class LooksAtImages(Protocol):
         """Compute these weights from (N, C, H, W) float images, preprocessed as in training."""
 
 
-def initialise(network: nn.Module, batches: Batches) -> None:
-    """Set those weights of a new network that are not random.
+def initialise(network: nn.Module, data: ImageDataModule, weights: str | None) -> None:
+    """Set those weights of a new network that are not random, and print where they come from.
 
     Args:
         network: Any network. Most draw all of their weights at random and are left unchanged.
-        batches: The source of training images.
+        data: The source of training images, with its spec.
+        weights: `model.weights`: a file or a run folder, or None. A network that loads weights
+            itself knows them already.
+
+    Raises:
+        UserError: The weights cannot be read, or do not fit.
     """
+    is_given = weights not in (None, "none")
     if isinstance(network, LoadsWeights):
-        network.load_weights()
-    if isinstance(network, LooksAtImages):
-        network.look_at(batches.some_training_images())
+        line = network.load_weights()
+    elif is_given:
+        found = read_weights(Path(str(weights)))
+        source = f"model.weights={weights}"
+        line = load_weights(network, found, source, num_classes=data.spec.num_classes)
+    else:
+        line = ""
+    if line:
+        console.print(line, markup=False)
+    if isinstance(network, LooksAtImages) and not is_given:
+        network.look_at(data.batches.some_training_images())

@@ -1,7 +1,7 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
 This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
-same folder), and the processes that DDP starts. run.py holds the run itself, config/explain.py the
+same folder). distributed/ holds the processes beside the first one, run.py holds the run itself, config/explain.py the
 error messages, and config/trust.py the checks of what a run folder has recorded.
 """
 
@@ -11,36 +11,49 @@ import os
 import shutil
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from glimpse.config import trust
-from glimpse.config.check import check
+from glimpse.config.check import check, quoted, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.quoting import as_typed, quoted
+from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
+from glimpse.config.lists import lists_by_name
+from glimpse.config.quoting import as_typed
 from glimpse.config.run_names import register_resolvers
-from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
-from glimpse.errors import Interrupted, UserError, stop_signals
+from glimpse.distributed.member import follow
+from glimpse.distributed.place import Place, place_of, require_room
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import require_no_links_out
+from glimpse.folder_lock import NAME as LOCK
+from glimpse.folder_lock import FolderInUseError
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
 _failure: list[Exception] = []
 
 
-def main(task: Callable[[], None]) -> int:
-    """Run the Hydra task and turn its end into an exit code.
+def main(*, config_dir: Path | None = None, config_name: str | None = None) -> int:
+    """Run the command that `sys.argv` holds and turn its end into an exit code.
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of an error.
+
+    Args:
+        config_dir: A folder of configuration files beside our own, if `--config-dir` is not typed.
+        config_name: The root configuration, if `--config-name` is not typed.
 
     Returns:
         0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
@@ -51,31 +64,82 @@ def main(task: Callable[[], None]) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
     for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
-        signal.signal(number, _raise_interrupted)
+        signal.signal(number, raise_interrupted)
+    place, code, line = Place(), 0, ""
     try:
-        if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
-            _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))
-        else:
-            _refuse_other_launchers()
-            register_resolvers()
-            trust.guard_hydra()
-            flags, overrides = split_arguments(sys.argv[1:])
-            overrides = as_typed(overrides, is_sweep=is_sweep(flags))
-            sys.argv[1:] = [*flags, *_with_recorded(overrides, is_sweep=is_sweep(flags))]
-            task()
+        place = place_of(os.environ)
+        if place.rank > 0:
+            return follow(place)
+        register_resolvers()
+        trust.guard_hydra()
+        flags, overrides = split_arguments(sys.argv[1:])
+        if is_sweep(flags) and place.world_size > 1:
+            raise UserError(
+                f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
+                f"{place.launcher}"
+            )
+        overrides = as_typed(overrides, is_sweep=is_sweep(flags))
+        overrides = [*overrides, *_after_a_restart(place)]
+        flags = _with_default_flags(flags, config_dir, config_name)
+        sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
+        with lists_by_name():
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
+                job
+            )()
         if _failure:
             raise _failure.pop()
     except Interrupted as stop:
         print(f"{stop}", file=sys.stderr)
-        return stop.exit_code
+        code = stop.exit_code
     except Exception as error:
-        if wants_traceback:
-            raise
-        if not is_foreseen(error):
+        code = 1
+        if not is_foreseen(error) and not wants_traceback:
             error = crash(error, None)
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return 1
-    return 0
+        line = explain(error)
+        if wants_traceback:
+            traceback.print_exc()
+        else:
+            print(f"error: {line}", file=sys.stderr, flush=True)
+    if place.world_size > 1:
+        _dismiss_others(place, code, line)
+    return code
+
+
+def _after_a_restart(place: Place) -> list[str]:
+    """The override that continues the run which torchrun has started anew (`--max-restarts`)."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return []
+    from glimpse.distributed.team import interrupted_folder
+
+    folder = interrupted_folder(place)
+    if folder is None or not (Path(folder) / "checkpoints").is_dir():
+        return []
+    print(f"torchrun has started the processes again: resuming {folder}", flush=True)
+    return [f"resume={folder}"]
+
+
+def _dismiss_others(place: Place, code: int, line: str) -> None:
+    """Let the other processes end if they have not been told of a run."""
+    from glimpse.distributed.team import connected
+
+    try:
+        team = connected(place)
+        if not team.has_told:
+            team.dismiss(code, line)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def _with_default_flags(
+    flags: list[str], config_dir: Path | None, config_name: str | None
+) -> list[str]:
+    """Add a project's own configuration folder and root, unless others were typed."""
+    names = {flag.partition("=")[0] for flag in flags}
+    if config_dir is not None and not names & set(CONFIG_DIR):
+        flags = [CONFIG_DIR[0], str(config_dir), *flags]
+    if config_name is not None and not names & set(CONFIG_NAME):
+        flags = [CONFIG_NAME[0], config_name, *flags]
+    return flags
 
 
 # Hydra's flags that take a value, and those that take an optional value.
@@ -124,52 +188,97 @@ def job(config: DictConfig) -> float | None:
     Returns:
         The best val/acc, which sweepers maximise.
     """
-    hydra = HydraConfig.get()
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
+    if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
+        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
     try:
-        return _checked_run(config, hydra, Path(hydra.runtime.output_dir))
+        return _checked_run(config, settings, folder)
     except Exception as error:
-        if hydra.mode == RunMode.MULTIRUN:  # the sweep continues, so report the error now
-            print(f"job {hydra.job.num} failed: {explain(error)}", file=sys.stderr)
+        if is_of_sweep:
+            print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
         return None
 
 
-def _checked_run(config: DictConfig, hydra: HydraConf, folder: Path) -> float | None:
+def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
     """Check the configuration, then run. Remove the folder if nothing was written to it."""
     try:
-        check(config, hydra.runtime.choices)
+        check(
+            config,
+            settings.runtime.choices,
+            root=settings.job.config_name or ROOT,
+            searchpath=settings.searchpath,
+        )
+        if config.sweep.plan:
+            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
+    except BaseException:
+        discard_if_empty(folder)
+        raise
+    return run_in(config, settings, folder)
+
+
+def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
+    """Run a configuration that was checked. Remove the folder if nothing was written to it.
+
+    Args:
+        config: Without Hydra's own part.
+        settings: Hydra's own part, for the names of the files that were chosen.
+        folder: The run folder.
+
+    Returns:
+        The best val/acc; None without validation.
+    """
+    is_ours = True
+    try:
+        require_one_batch_size(config, settings.overrides.task)
+        require_room(config.trainer, place_of(os.environ))
         from glimpse.run import run  # torch and lightning are imported from here on
 
-        groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-        names = {group: str(hydra.runtime.choices[group]) for group in groups}
-        return run(config, folder, names)
+        names = choices_of_run(settings.runtime.choices)
+        return run(config, folder, names, judge=_judge(config, settings))
+    except FolderInUseError:
+        is_ours = False
+        raise
     finally:
-        _discard_if_empty(folder)
+        if is_ours:
+            discard_if_empty(folder)
 
 
-def _discard_if_empty(folder: Path) -> None:
+def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
+    """What stops a trial of a search early; None if nothing does."""
+    search = settings.sweeper
+    if "trial" not in search or search.trial is None:
+        return None
+    from glimpse.search.place import study_path
+    from glimpse.search.pruning import Judge
+
+    return Judge(
+        study_path(Path(settings.sweep.dir), search.storage),
+        search.trial,
+        pruner=search.pruner,
+        num_epochs=config.trainer.max_epochs or 0,
+        until=search.until,
+    )
+
+
+def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the chosen files of the groups that people compare."""
+    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
+    return {group: str(choices.get(group)) for group in groups}
+
+
+def discard_if_empty(folder: Path) -> None:
     """Remove a run folder that contains only the files that Hydra has just written."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # the parent may contain other runs
             folder.parent.rmdir()
 
 
-def _raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signal_number)
-
-
-def _refuse_other_launchers() -> None:
-    """Reject launchers such as torchrun, whose processes would each create a run folder."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and RUN_FOLDER not in os.environ:
-        raise UserError(
-            "several processes were started (WORLD_SIZE is set), but one is expected, which starts "
-            "the others: type python train.py trainer=ddp trainer.devices=4"
-        )
-
-
-def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
+def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
     The run continues in the same folder.
@@ -181,12 +290,13 @@ def _with_recorded(overrides: list[str], *, is_sweep: bool) -> list[str]:
     if not resume or resume[-1] in ("", "null"):
         return overrides
     folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
-    if is_sweep:
+    if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
-    recorded = trust.recorded_overrides(folder)
+    packages = trust.listed_packages([*flags, *overrides])
+    recorded = trust.recorded_overrides(folder, packages)
     require_no_links_out(folder)
-    path = quoted(str(folder))
-    here = [f"resume={path}", f"hydra.run.dir={path}", "hydra.output_subdir=null"]
+    place = quoted(folder)
+    here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
 
 
@@ -206,17 +316,3 @@ def _run_folder(path: Path) -> Path:
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"resume={path}: there is no such folder{hint}")
-
-
-def _run_as_ddp_process(folder: Path) -> None:
-    """Run as an additional process of a DDP run, with the first process's configuration.
-
-    Going through Hydra again would compose a new configuration and, under `-m`, restart the sweep.
-    """
-    from glimpse.run import run
-
-    config = OmegaConf.load(folder / DDP_CONFIG)
-    assert isinstance(config, DictConfig)
-    warnings.simplefilter("ignore")  # rank 0 has already shown them
-    with contextlib.suppress(Interrupted):  # the first process sets the exit code
-        run(config, folder, {"data": "", "model": ""})

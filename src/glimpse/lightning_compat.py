@@ -106,5 +106,5 @@ def settle(device: str) -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
-# Lightning reads the rank from the variables that it gives to the processes it starts.
+# Lightning reads the rank from RANK, which distributed/place.py has checked.
 IS_FIRST_PROCESS = getattr(rank_zero_only, "rank", 0) == 0

@@ -4,10 +4,10 @@ This module serves the stories in notebooks/. Runs use a temporary folder and le
 To keep a run, start it with train.py.
 """
 
-import csv
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,13 @@ with warnings.catch_warnings():  # hides the warning about missing widgets when 
 from omegaconf import DictConfig
 from torch import nn
 
+from glimpse import scripting
 from glimpse.assembly import build_data, unprepared_data
+from glimpse.config.check import quoted
 from glimpse.config.compose import composed
 from glimpse.config.folder import config_folder
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.run import run
 from glimpse.runs.trained import TrainedRun
 
 
@@ -43,8 +44,12 @@ class Trained:
 
 
 def data_dir() -> Path:
-    """The folder of datasets: the value of GLIMPSE_DATA, or else `data` in the checkout."""
-    return Path(os.environ.get("GLIMPSE_DATA") or config_folder().parent / "data").resolve()
+    """The folder of datasets: the value of GLIMPSE_DATA, or else `data` in the checkout or here."""
+    beside = config_folder().parent
+    is_checkout = (beside / "train.py").is_file()
+    return Path(
+        os.environ.get("GLIMPSE_DATA") or (beside if is_checkout else Path()) / "data"
+    ).resolve()
 
 
 def is_here(name: str) -> bool:
@@ -55,7 +60,7 @@ def is_here(name: str) -> bool:
 
 def configuration(*overrides: str) -> DictConfig:
     """The configuration that `python train.py <overrides>` composes, reading from `data_dir()`."""
-    return composed([f"data_dir={data_dir()}", *overrides])
+    return composed(_here(overrides))
 
 
 def load(*overrides: str) -> ImageDataModule:
@@ -65,19 +70,21 @@ def load(*overrides: str) -> ImageDataModule:
 
 def train(*overrides: str) -> Trained:
     """Run `python train.py <overrides>` without printing anything."""
-    config = configuration(*overrides, "logger=none", "callbacks.pictures=null", "test=false")
-    names = {group: config[group]["_target_"].rpartition(".")[2] for group in ("data", "model")}
+    quiet = ("logger=none", "callbacks.pictures=null", "test=false")
     was_quiet, console.quiet = console.quiet, True
     try:
-        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as temporary, scripting.process_unchanged():
             folder = Path(temporary)
-            run(config, folder, names)
-            last = TrainedRun(folder / "checkpoints" / "last.ckpt")
-            data = last.data
-            with (folder / "metrics.csv").open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
+            checkpoint = folder / "checkpoints" / "last.ckpt"
+            last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
+            return Trained(last.data, last.inner, last.curves)
     finally:
         console.quiet = was_quiet
-    columns = [name for name, value in rows[0].items() if value]
-    curves = {name: [float(row[name]) for row in rows] for name in columns}
-    return Trained(data, last.inner, curves)
+
+
+def _here(overrides: Sequence[str]) -> list[str]:
+    """The overrides, after one that reads from `data_dir()` unless they name another folder."""
+    if any(word.startswith("data_dir=") for word in overrides):
+        return list(overrides)
+    return [f"data_dir={quoted(data_dir())}", *overrides]

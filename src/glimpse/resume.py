@@ -21,8 +21,16 @@ SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
-def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule) -> Path | None:
+def checkpoint_to_resume(
+    folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int
+) -> Path | None:
     """The newest intact checkpoint of a run folder; None if the run stopped before its first.
+
+    Args:
+        folder: The run folder.
+        config: The configuration to resume with.
+        data: Its data, after `setup`.
+        batch_size: Images per batch of all processes together.
 
     Raises:
         UserError: all checkpoints are damaged, or the new settings do not fit them. The message
@@ -37,7 +45,7 @@ def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule
     extra, now = saved["glimpse"], plain(config)
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)
-    _require_same_batches(extra, now["data"]["batch_size"])
+    _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
     return path
 
 
@@ -92,7 +100,7 @@ def _require_same_data(
 def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     before = saved["glimpse"]["config"]
     for group, is_same in (
-        ("model", before["model"] == now["model"]),
+        ("model", _without_null_weights(before["model"]) == _without_null_weights(now["model"])),
         ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
     ):
         if not is_same:
@@ -111,10 +119,20 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
         )
 
 
-def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:
-    was = saved["config"]["data"]["batch_size"]
+def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration; `weights: null` is not in checkpoints of 0.1."""
+    return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
+
+
+def _key_of_batches(data: Mapping[str, Any]) -> str:
+    return "batch_size" if data.get("global_batch_size") is None else "global_batch_size"
+
+
+def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str) -> None:
+    was = saved.get("global_batch_size") or saved["config"]["data"]["batch_size"]
     if saved["next_batch"]["next_batch"] and was != batch_size:
+        together = " of all processes together" if key != "batch_size" else ""
         raise UserError(
-            f"resume: the checkpoint was saved within an epoch with data.batch_size={was}; "
-            f"type data.batch_size={was} until that epoch ends"
+            f"resume: the checkpoint was saved within an epoch with batches of {was}, not {batch_size}"
+            f"{together}; type data.{key}={was} until that epoch ends"
         )

@@ -1,34 +1,45 @@
 """The story of one run: data, network, training, measurement, record."""
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from glimpse import lr_find, precision, tensorboard
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import build_classifier, build_data, build_trainer, device_of
+from glimpse.assembly import (
+    build_classifier,
+    build_data,
+    build_network,
+    build_trainer,
+    device_of,
+    global_batch_size,
+    num_processes,
+)
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.callbacks.pictures import Pictures
-from glimpse.callbacks.progress import Progress, duration
+from glimpse.callbacks.progress import Progress
+from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
-from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import build, plain
+from glimpse.config.build import build, plain, require_targets
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
+from glimpse.distributed.place import Place
+from glimpse.distributed.team import gathered
+from glimpse.durations import duration
 from glimpse.environment import environment
-from glimpse.files import write_json, write_text
+from glimpse.files import write_json
+from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -38,43 +49,68 @@ from glimpse.lightning_compat import (
     stop_profiling,
 )
 from glimpse.model_summary import count_parameters, layer_table
+from glimpse.monitor import monitor_of
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 
 
-def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
+def run(
+    config: DictConfig, folder: Path, names: Mapping[str, str], *, judge: Judge | None = None
+) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
 
     Args:
         config: composed and checked.
         folder: the run folder.
         names: which `data` and `model` were chosen, for people.
+        judge: decides after each epoch whether a trial of a search stops early.
 
     Returns:
         The best val/acc, which sweepers maximise; None without validation.
 
     Raises:
-        UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
+        UserError: anything the user can mend, or another process works in the folder. `Interrupted`:
+            after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with threads_restored(), _processes_left(folder), summarised(config, folder, names) as summary:
+    with (
+        threads_restored(),
+        held(folder) if IS_FIRST_PROCESS else nullcontext(),
+        summarised(config, folder, names) as summary,
+        gathered(
+            _for_the_others(config, folder, names),
+            1 if config.check else num_processes(config),
+            lambda error: summary.end("failed", error),
+        ) as team,
+    ):
         device = device_of(config)
         settle(device)
         keep_freed_memory()
-        data = build_data(config)
+        require_targets(config)
+        world_size = team.place.world_size
+        batch_size = global_batch_size(config, world_size)
+        with team.in_turn():
+            data = build_data(config)
         console.print(f"{names['data']}: {data.describe()}")
-        resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
+        if data.augment is not None and data.augment.remark:
+            console.print(data.augment.remark)
+        resume_from: Path | None = None
+        if config.resume:
+            found_path = team.agreed(
+                "resume", lambda: _text(checkpoint_to_resume(folder, config, data, batch_size))
+            )
+            resume_from = Path(found_path) if found_path else None
         seed_all(config.seed)
-        network: nn.Module = build("model", config.model, data.spec)
+        network = build_network(config.model, data.spec)
         if resume_from is None:
-            initialise(network, data.batches)
+            initialise(network, data, config.model.get("weights"))
         summary.update(parameters=count_parameters(network))
         console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
-        pixels = data.batch_size * data.spec.height * data.spec.width
+        pixels = batch_size // world_size * data.spec.height * data.spec.width
         if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
             console.print("one thread: so little work per batch gains nothing from more")
         network.to(memory_format=chosen.memory_format)
@@ -88,15 +124,18 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         logger: Logger | None = build(
             "logger", config.logger, save_dir=folder, name="", version="tensorboard"
         )
+        stop = StopOnSignal(checkpoints)
         # After the epoch's metrics, in order:
         ours = [
-            StopOnSignal(checkpoints),
+            stop,
             RunState(plain(config), data),
             record,
             Progress(checkpoints),
             checkpoints,
         ]
-        trainer = build_trainer(config, chosen.name, logger, folder, ours)
+        if judge:
+            ours.append(Pruning(judge, monitor_of(config).name, stop))
+        trainer = build_trainer(config, chosen.name, logger, folder, ours, place=team.place)
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
@@ -104,16 +143,21 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         summary.accept()
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
-            if trainer.world_size > 1:
-                _tell_other_processes(config, folder)
+            if world_size > 1:
+                _print_batch(config, team.place, batch_size)
             if logger:
                 tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+        team.wait_for_all(
+            "ready"
+        )  # here an error elsewhere ends the wait; in Lightning it would not
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
                 classifier,
                 data,
-                lambda changed, test: build_trainer(changed, chosen.name, None, folder, [test]),
+                lambda changed, test: build_trainer(
+                    changed, chosen.name, None, folder, [test], place=team.place
+                ),
                 logger=logger,
                 folder=folder,
             )
@@ -121,6 +165,8 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
             return None
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except PrunedError:
+            summary.prune()
         finally:
             summary.update(
                 epochs=trainer.current_epoch,
@@ -128,14 +174,14 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
                 images_per_second=record.images_per_second(),
                 metrics=dict(checkpoints.best_metrics),
             )
-        if config.test:
+        if config.test and not summary.is_pruned:
             num_trained = _num_trained_on(record, data)
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
         summary.update(majority_acc=data.majority_accuracy(reported))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Pictures) and config.test:
+            if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(trainer)
@@ -147,10 +193,23 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     return checkpoints.best_metrics.get("val/acc")
 
 
-def _tell_other_processes(config: DictConfig, folder: Path) -> None:
-    """What the processes that DDP starts take their configuration from."""
-    os.environ[RUN_FOLDER] = str(folder.resolve())
-    write_text(folder / DDP_CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """What the other processes are told; they build no network for `check=true`."""
+    if config.check:
+        return {"exit": 0, "error": ""}
+    return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
+    nodes = f" on {place.num_nodes} nodes" if place.num_nodes > 1 else ""
+    console.print(
+        f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
+        f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
+    )
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
@@ -205,6 +264,8 @@ def _final_metrics(
 def _print_result(
     config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
+    if summary.is_pruned:
+        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc"]
@@ -230,18 +291,3 @@ def _print_result(
     console.print(f"run folder {shown(summary.folder)}")
     console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
-
-
-@contextmanager
-def _processes_left(folder: Path) -> Iterator[None]:
-    """After DDP, let a sweep's next job start processes of its own."""
-    variables = dict(os.environ)
-    try:
-        yield
-    finally:
-        if IS_FIRST_PROCESS:
-            (folder / DDP_CONFIG).unlink(missing_ok=True)
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
-                os.environ.clear()
-                os.environ.update(variables)

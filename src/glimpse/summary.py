@@ -6,7 +6,6 @@ adds its error.
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
 from glimpse.errors import Interrupted, UserError
@@ -45,6 +45,7 @@ class Summary:
             "model": names["model"],
             "seed": config.seed,
             "epochs": 0,
+            "max_epochs": config.trainer.max_epochs,
             "best_epoch": None,
             "parameters": None,
             "seconds": None,
@@ -52,6 +53,7 @@ class Summary:
             "majority_acc": None,
             "metrics": {},
         }
+        self.is_pruned = False
         self._began = time.perf_counter()
 
     def update(self, **values: Any) -> None:
@@ -61,6 +63,10 @@ class Summary:
     def accept(self) -> None:
         """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
+
+    def prune(self) -> None:
+        """Note that a search stopped the run early, because it lagged behind others."""
+        self.is_pruned = True
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -89,15 +95,16 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     Raises:
         CrashError: an unexpected error occurred. Its traceback is in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if IS_FIRST_PROCESS:
+        folder.mkdir(parents=True, exist_ok=True)
     summary = Summary(folder, config, names)
     try:
         yield summary
     except Interrupted:
         summary.end("interrupted")
         if summary.can_be_resumed:
-            typed = shlex.quote(f"resume={shown(folder)}")
-            console.print(f"to resume, type: python train.py {typed}")
+            typed = to_type(f"resume={shown(folder)}")
+            console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
         summary.end("failed", explain(error))
@@ -106,7 +113,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         crashed = crash(error, folder, name=_name_of_traceback())
         summary.end("failed", explain(crashed))
         raise crashed from error
-    summary.end("finished")
+    summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
@@ -117,7 +124,7 @@ def shown(path: Path) -> Path:
 
 
 def _name_of_traceback() -> str:
-    rank = os.environ.get("LOCAL_RANK", "0")
+    rank = os.environ.get("RANK", "0")
     return TRACEBACK if rank == "0" else f"traceback-{rank}.txt"
 
 

@@ -1,8 +1,11 @@
-"""How many threads torch uses and how they wait for each other; import nothing heavy."""
+"""How many cores and threads a run uses, and how threads wait for each other; import nothing heavy."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# How many jobs of a sweep share this machine; the sweep sets it for their processes.
+JOBS_AT_ONCE = "GLIMPSE_JOBS_AT_ONCE"
 
 SPINS = "100000"  # GNU OpenMP's own default is 300,000
 
@@ -20,6 +23,13 @@ def spin_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def num_cores() -> int:
+    """The number of cores for this run: those that the process may use, divided among the jobs at once."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get(JOBS_AT_ONCE, "1")))
 
 
 def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:

@@ -17,7 +17,7 @@ from conftest import slow
 from glimpse.data import cache
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import DecodedRows
-from glimpse.data.processes import decoding_context, without_main_module
+from glimpse.data.processes import process_context, without_main_module
 from glimpse.errors import UserError
 from makers import save_image
 
@@ -119,5 +119,5 @@ def test_what_the_script_defines_can_be_pickled_meanwhile() -> None:
 
 def test_other_start_methods_are_left_alone() -> None:
     if "fork" in multiprocessing.get_all_start_methods():
-        assert decoding_context("fork") is multiprocessing.get_context("fork")
-    assert decoding_context().get_start_method() == multiprocessing.get_start_method()
+        assert process_context("fork") is multiprocessing.get_context("fork")
+    assert process_context().get_start_method() == multiprocessing.get_start_method()

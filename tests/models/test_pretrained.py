@@ -168,8 +168,11 @@ def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
             lambda s: without(s, "layer1.0.conv2.weight"),
             "conv2.weight is missing, expected 64×64×3×3",
         ),
-        (lambda s: s | {"layer5.weight": torch.zeros(2, 2)}, "layer5.weight is 2×2, expected no"),
-        (lambda s: {"state_dict": s}, "contains state_dict, expected a state dict of tensors"),
+        (
+            lambda s: s | {"layer1.7.weight": torch.zeros(2, 2)},
+            "layer1.7.weight is 2×2, expected no such layer",
+        ),
+        (lambda s: {"epoch": 3}, "contains epoch, expected a state dict of tensors"),
         (lambda s: [1], "expected a state dict"),
     ],
 )

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from folders import write_run, write_start
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from folders import write_run, write_start
 from glimpse.cli.main import app
 
 

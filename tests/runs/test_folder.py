@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from folders import write_environment, write_run, write_start
 
+from folders import write_environment, write_run, write_start
 from glimpse.errors import UserError
 from glimpse.runs.folder import epochs_of, find_runs, overrides_of, read_run
 

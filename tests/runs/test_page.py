@@ -6,10 +6,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from folders import HEADER, write_run, write_start
 from PIL import Image
 from typer.testing import CliRunner
 
+from folders import HEADER, write_run, write_start
 from glimpse.cli.main import app
 from glimpse.runs import page
 from glimpse.runs.curves import curves

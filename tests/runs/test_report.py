@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
-from folders import COMMIT, write_environment, write_run, write_start
 from typer.testing import CliRunner, Result
 
 from conftest import REPOSITORY
+from folders import COMMIT, write_environment, write_run, write_start
 from glimpse.cli.main import app
 from glimpse.runs.folder import find_runs
 from glimpse.runs.report import fitted, group, table

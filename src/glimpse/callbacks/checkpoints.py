@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.callbacks.epoch_record import logged
 from glimpse.errors import UserError
-from glimpse.files import is_own_file, replacing
+from glimpse.files import is_own_file, replacing, require_inside
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -104,6 +104,27 @@ def is_intact(path: Path) -> bool:
             return zipped.testzip() is None
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint for a path, which may be a run folder or the checkpoint itself.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such run folder or checkpoint")
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = path / "checkpoints" / name
+        require_inside(path, checkpoint)
+        if checkpoint.is_file():
+            return checkpoint
+    hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
+    if (path / ".hydra").is_dir():
+        hint = "the run has not saved a checkpoint yet"
+    raise UserError(f"{path} contains no checkpoints/best.ckpt or last.ckpt: {hint}")
 
 
 def to_resume_from(folder: Path) -> Path | None:

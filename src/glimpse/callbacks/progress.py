@@ -15,6 +15,7 @@ from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import of_this_epoch
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
+from glimpse.durations import duration
 from glimpse.lightning_compat import LateCallback
 
 REDRAW_SECONDS = 0.2
@@ -131,10 +132,3 @@ class Progress(LateCallback):
 def _epoch(trainer: pl.Trainer) -> str:
     total = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else "?"
     return f"epoch {trainer.current_epoch + 1}/{total}"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as h:mm:ss, or as m:ss below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

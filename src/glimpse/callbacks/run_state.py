@@ -4,17 +4,21 @@ The checkpoint's `glimpse` entry is plain data: the resolved configuration, the 
 identity of the data, the next batch of the epoch, and the state of the random generators.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
 from glimpse.seeding import restore, seed_all, state_of_generators
+
+DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")  # of the configuration
 
 
 class RunState(Callback):
@@ -33,6 +37,7 @@ class RunState(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        first, *others = of_all_processes(state_of_generators(pl_module.device))
         checkpoint["glimpse"] = {
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
@@ -40,7 +45,9 @@ class RunState(Callback):
             "white": self.data.white,
             "fingerprint": self.data.fingerprint,
             "next_batch": _loader(trainer).state_dict(),
-            "random_state": state_of_generators(pl_module.device),
+            "global_batch_size": self.data.batches.batch_size * trainer.world_size,
+            "random_state": first,
+            "random_states_of_others": others,
         }
 
     def on_load_checkpoint(
@@ -58,9 +65,10 @@ class RunState(Callback):
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
         self._take_new_settings(trainer, pl_module, saved["config"])
-        if trainer.global_rank == 0:
-            restore(saved["random_state"], pl_module.device)
-        else:  # the checkpoint holds only the first process's generators
+        states = [saved["random_state"], *saved.get("random_states_of_others", [])]
+        if trainer.global_rank < len(states):
+            restore(states[trainer.global_rank], pl_module.device)
+        else:  # resumed on more processes
             seed = self.config["seed"] * 1_009 + trainer.global_step * 1_000_003
             seed_all(seed + trainer.global_rank)
 
@@ -75,7 +83,10 @@ class RunState(Callback):
                 group |= {k: v for k, v in new.items() if k != "params"} | {"initial_lr": new["lr"]}
         for schedule in trainer.lr_scheduler_configs:
             scheduler = schedule.scheduler
-            assert isinstance(scheduler, LambdaLR)
+            if not isinstance(scheduler, LambdaLR):
+                if any(before[group] != self.config[group] for group in DECIDE_A_SCHEDULE):
+                    _replay(scheduler, classifier, groups)
+                continue
             if before["scheduler"] != self.config["scheduler"]:
                 per_step = schedule.interval == "step"
                 scheduler.last_epoch = trainer.global_step if per_step else trainer.current_epoch
@@ -83,6 +94,23 @@ class RunState(Callback):
             factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, rate, factor in factors:
                 group["lr"] = rate * factor(scheduler.last_epoch)
+
+
+def _replay(
+    scheduler: LRScheduler, classifier: ImageClassifier, groups: list[dict[str, Any]]
+) -> None:
+    """Give a scheduler of torch, and the optimizer's groups, the state after as many steps of the new
+    settings. Most of these schedulers compute a rate from the one before."""
+    optimizer = classifier.new_optimizer()
+    fresh = classifier.new_schedule(optimizer).scheduler
+    assert isinstance(fresh, LRScheduler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about steps of the optimizer, which is not stepped here
+        for _ in range(scheduler.last_epoch):
+            fresh.step()
+    scheduler.load_state_dict(fresh.state_dict())
+    for group, new in zip(groups, optimizer.param_groups, strict=True):
+        group |= {key: value for key, value in new.items() if key != "params"}
 
 
 def _loader(trainer: pl.Trainer) -> BatchLoader:

@@ -1,5 +1,7 @@
 """On Ctrl-C, SIGTERM or SIGHUP in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
+A trial of a search that lags behind stops in the same way, at the start of an epoch.
+
 Several processes must stop at the same batch, whichever of them received the signal. Synchronising
 them at every batch would cost as much as a step of a small network. Instead, they synchronise at
 the start of every epoch and about once per second within it.
@@ -18,13 +20,20 @@ from torch import Tensor
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
-from glimpse.errors import Interrupted, stop_signals
+from glimpse.errors import Interrupted, raise_interrupted, stop_signals
 from glimpse.lightning_compat import run_stopped_validation
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
 # Batches may become slower from one epoch to the next, with progressive_sizes or after unfreezing.
 MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # in an epoch
+
+# What a process was asked to do; of several processes, the highest counts.
+NOTHING, PRUNE, STOP = 0, 1, 2
+
+
+class PrunedError(Exception):
+    """The run stopped early because a search asked it to."""
 
 
 class StopOnSignal(Callback):
@@ -37,6 +46,7 @@ class StopOnSignal(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self.received = 0
+        self._is_pruned = False
         self._in_validation = False  # whether the checkpoint was saved during a validation
         self._num_batches = 0  # batches since the last look
         self._next_look = 1  # batches until the next look; the same in all processes
@@ -45,6 +55,10 @@ class StopOnSignal(Callback):
     def _note(self, signal_number: int, _frame: FrameType | None) -> None:
         if not self.received:
             self.received = signal_number
+
+    def prune(self) -> None:
+        """Stop before the next epoch. The other processes of the run stop there too."""
+        self._is_pruned = True
 
     def on_train_batch_end(
         self,
@@ -82,6 +96,12 @@ class StopOnSignal(Callback):
             self._in_validation = False
             run_stopped_validation(trainer)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once: there is nothing to save. Lightning's handler would wait for the others."""
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                signal.signal(number, raise_interrupted)
+
     def state_dict(self) -> dict[str, Any]:
         return {"in_validation": self._in_validation}
 
@@ -90,33 +110,37 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the epoch if asked to; the previous epoch is already saved."""
-        if self._asked(trainer):
+        asked = self._asked(trainer)
+        if asked == PRUNE:
+            raise PrunedError
+        if asked == STOP:
             raise Interrupted(self.received or signal.SIGTERM)
         self._next_look = min(self._next_look, MOST_BATCHES_BEFORE_FIRST_LOOK)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
-        if self._asked(trainer):
+        if self._asked(trainer) == STOP:
             console.print("stopping: saving last.ckpt")
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.received or signal.SIGTERM)
 
-    def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was asked to stop. Several processes also agree on the next look."""
+    def _asked(self, trainer: pl.Trainer) -> int:
+        """What any process was asked to do. Several processes also agree on the next look."""
+        mine = STOP if self.received else PRUNE if self._is_pruned else NOTHING
         if trainer.world_size == 1:
-            return bool(self.received)
+            return mine
         device = trainer.strategy.root_device
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)
         per_batch = (time.monotonic() - self._looked_at) / max(1, self._num_batches)
-        mine = torch.tensor((float(bool(self.received)), per_batch), device=device)
-        found = trainer.strategy.reduce(mine, reduce_op="max")
+        numbers = torch.tensor((float(mine), per_batch), device=device)
+        found = trainer.strategy.reduce(numbers, reduce_op="max")
         assert isinstance(found, Tensor)
         asked, slowest = found.tolist()
         if self._num_batches:
             self._next_look = _batches_in_a_second(slowest)
         self._num_batches = 0
         self._looked_at = time.monotonic()
-        return bool(asked)
+        return int(asked)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:

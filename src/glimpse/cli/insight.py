@@ -45,6 +45,7 @@ class Target(StrEnum):
 
     onnx = "onnx"
     torch_export = "torch_export"
+    safetensors = "safetensors"
 
 
 class SplitName(StrEnum):
@@ -65,6 +66,14 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="override a setting of the run, such as data_dir=/data"
     ),
 ]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PACKAGE",
+        envvar="GLIMPSE_TRUST",
+        help="a package of your own that the run's network or dataset comes from",
+    ),
+]
 Split = Annotated[SplitName | None, typer.Option(help="the split to use")]
 Out = Annotated[Path | None, typer.Option(help="the folder to write to", show_default=False)]
 
@@ -76,6 +85,7 @@ def evaluate(
     out: Out = None,
     every_class: Annotated[bool, typer.Option("--all", help="print every class")] = False,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Compute accuracy, top 5, calibration, precision, recall, F1, and 95 % bootstrap intervals.
 
@@ -85,7 +95,7 @@ def evaluate(
 
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         from glimpse.runs.evaluate import evaluate_run
 
         chosen = trained.require_split(split, default="test")
@@ -109,6 +119,7 @@ def confused(
     split: Split = None,
     out: Out = None,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """List the pairs of classes that are confused most often, and draw examples of the worst pairs.
 
@@ -117,13 +128,13 @@ def confused(
 
     Example: glimpse confused outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 --min 10
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         from glimpse.insight.confusion import confusion_matrix, most_confused
         from glimpse.insight.predictions import images_of
         from glimpse.plots.mistakes import draw_most_confused
 
         chosen = trained.require_split(split, default="val")
-        found = trained.predict(chosen)
+        found = trained.predict_split(chosen)
         matrix = confusion_matrix(found)
         pairs = most_confused(matrix, min_count=min_count)
         names = found.class_names
@@ -151,6 +162,7 @@ def losses(
     split: Split = None,
     out: Out = None,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Show the images with the highest loss: the most confident mistakes, and often wrong labels.
 
@@ -159,14 +171,14 @@ def losses(
 
     Example: glimpse losses outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --num 40
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         import numpy as np
 
         from glimpse.insight.predictions import images_of, names_of
         from glimpse.plots.mistakes import draw_answers
 
         chosen = trained.require_split(split, default="val")
-        found = trained.predict(chosen)
+        found = trained.predict_split(chosen)
         worst = np.argsort(-found.losses, kind="stable")[:num]
         names, files = found.class_names, names_of(trained.data, chosen)
         print_table(
@@ -206,6 +218,7 @@ def predict(
     ),
     top: Annotated[int, typer.Option(help="number of classes", min=1)] = 5,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Predict the five most likely classes of each image, with their probabilities.
 
@@ -214,7 +227,7 @@ def predict(
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         from glimpse.runs.predict import image_files, predict_files
 
         files, remarks = image_files(images)
@@ -248,6 +261,7 @@ def look(
     ] = None,
     out: Out = None,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Draw the first layer's kernels, each layer's output for one image, and its Grad-CAM.
 
@@ -256,7 +270,7 @@ def look(
 
     Example: glimpse look outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 cat.jpg
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         from glimpse.runs.look import draw_look
 
         folder = _folder(trained, out, "look")
@@ -281,6 +295,7 @@ def shift(
         typer.Option(help="the PNG to write (default: shift.png in the first run's figures/)"),
     ] = None,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Plot accuracy against the number of pixels by which images are shifted, for one or more runs.
 
@@ -298,7 +313,7 @@ def shift(
 
         distances = list(range(max_shift + 1))
         curves: dict[str, list[float]] = {}
-        tested = [TrainedRun(path, overrides=settings or ()) for path in runs]
+        tested = [TrainedRun(path, overrides=settings or (), trust=trust or ()) for path in runs]
         for trained in tested:
             chosen = trained.require_split(split, default="val")
             curves[trained.name] = accuracy_by_shift(
@@ -319,23 +334,33 @@ def export(
     target: Annotated[Target, typer.Option("--to", help="the export format")],
     out: Annotated[
         Path | None,
-        typer.Option(help="the file to write (default: RUN/export/model.onnx or .pt2)"),
+        typer.Option(help="the file to write (default: RUN/export/model.onnx, .pt2, …)"),
     ] = None,
     settings: Set = None,
+    trust: Trust = None,
 ) -> None:
     """Export one file that maps uint8 images to probabilities, with preprocessing and class names.
 
     The exported network is compared with the original on validation images, and the largest
     difference in probability is printed. If it exceeds 0.001, the command fails and writes nothing.
+    With safetensors, the file holds the weights alone, for plain torchvision, timm or PyTorch, and a
+    model card, README.md, is written beside it.
 
     Example: glimpse export outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --to onnx
     """
-    with _trained(run, settings) as trained:
+    with _trained(run, settings, trust) as trained:
         from glimpse.runs.export import ENDINGS, export_run
+        from glimpse.runs.share import share_run
 
         path = out or _folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        for line in export_run(trained, path, target=target.value):
+        is_shared = target is Target.safetensors
+        lines = (
+            share_run(trained, path)
+            if is_shared
+            else export_run(trained, path, target=target.value)
+        )
+        for line in lines:
             print(line)
 
 
@@ -343,12 +368,14 @@ def export(
 
 
 @contextmanager
-def _trained(path: Path, settings: Sequence[str] | None) -> "Iterator[TrainedRun]":
+def _trained(
+    path: Path, settings: Sequence[str] | None, trust: Sequence[str] | None
+) -> "Iterator[TrainedRun]":
     """Yield the trained run; report any error in one line and exit with code 1."""
     with one_line_errors(settings or ()):
         from glimpse.runs.trained import TrainedRun
 
-        yield TrainedRun(path, overrides=settings or ())
+        yield TrainedRun(path, overrides=settings or (), trust=trust or ())
 
 
 def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The `glimpse` command.
 
-Its subcommands inspect datasets before training (cli/data.py), show what a network has learned
+`glimpse train` is `python train.py`, and its arguments are Hydra's. The other subcommands start a
+project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
 (cli/insight.py), and compare runs (cli/runs.py).
 """
 
@@ -10,17 +11,19 @@ import sys
 import typer
 
 from glimpse.cli import data as cli_data
+from glimpse.cli import init as cli_init
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
 app = typer.Typer(
-    help="Inspect datasets and the runs of `python train.py`.",
+    help="Train with `glimpse train …` (see glimpse train --help), and inspect datasets and runs.",
     no_args_is_help=True,
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
+app.command("init")(cli_init.init)
 app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
 app.add_typer(cli_runs.app)
 
@@ -33,6 +36,11 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
+    if sys.argv[1:2] == ["train"]:
+        from glimpse import launch
+
+        del sys.argv[1]
+        return launch.main()
     sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.insight import Trust
 from glimpse.cli.table import print_table, width
 from glimpse.errors import UserError
 from glimpse.files import subfolder, write_text
@@ -20,6 +21,7 @@ from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
 from glimpse.runs import story as single
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
+from glimpse.runs.mattered import mattered
 
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
@@ -63,7 +65,10 @@ def report_(
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root)
+        sweep = None if is_run(root) else mattered(root)
+        if sweep and format_ is not Format.csv:
+            print("", *sweep.told, sep="\n")
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sweep)
         write_text(path, text)
         # Keep the piped output free of everything but the table.
         print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
@@ -81,6 +86,7 @@ def compare_(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="override a setting of both runs"),
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Compare two runs: differing settings, results, both runs' curves, and McNemar's test.
 
@@ -111,7 +117,7 @@ def compare_(
         epochs = (epochs_of(run.folder) for run in runs)
         draw_runs(dict(zip(names, epochs, strict=True)), path)
         print(f"curves: {path}\n", flush=True)
-        _print_agreement(first, second, settings_of_runs or ())
+        _print_agreement(first, second, settings_of_runs or (), trust or ())
 
 
 def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None:
@@ -153,7 +159,9 @@ def _print_run(run: Run, format_: Format) -> None:
     print("to repeat it:", *story.commands, sep="\n  ")
 
 
-def _print_agreement(first: Path, second: Path, overrides: Sequence[str]) -> None:
+def _print_agreement(
+    first: Path, second: Path, overrides: Sequence[str], trust: Sequence[str]
+) -> None:
     for run in (first, second):
         if not list(run.glob("checkpoints/*.ckpt")):
             print(f"no McNemar's test: {run} has no checkpoint")
@@ -162,7 +170,10 @@ def _print_agreement(first: Path, second: Path, overrides: Sequence[str]) -> Non
     from glimpse.runs.trained import TrainedRun
 
     try:
-        runs = TrainedRun(first, overrides=overrides), TrainedRun(second, overrides=overrides)
+        runs = (
+            TrainedRun(first, overrides=overrides, trust=trust),
+            TrainedRun(second, overrides=overrides, trust=trust),
+        )
         split = common_split(*runs)
     except UserError as error:  # the comparison printed so far is still valid
         print(f"no McNemar's test: {error}")

@@ -1,17 +1,26 @@
 """Build objects from the configuration. Nothing else in glimpse instantiates a `_target_`.
 
-Before a target is called, its package, its base type and its arguments are checked.
+Before a target is called, its type and its arguments are checked. Where a target may come from is
+another matter: the user's command line and configuration folders may name any package, but a
+checkpoint only the packages that config/trust.py allows.
 """
 
+import difflib
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.schema import LIBRARIES, TARGETS
+from glimpse.config.trust import is_from
 from glimpse.errors import UserError
+
+NO_FUNCTIONS_OF = ("torch", "lightning")  # torch.hub.load, torch.jit.load and the like
 
 
 def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -37,12 +46,14 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.utils import instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    target = str(node["_target_"])
-    found = _require_base(group, target)
+    target = str(values["_target_"])
+    found = require_target(group, target)
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
+    tensors = _tensors(found, named)
+    values = {key: value for key, value in values.items() if key not in tensors}
     try:
-        return instantiate(values, *args, _convert_="all", _recursive_=False, **kwargs)
+        return instantiate(values, *args, _convert_="all", _recursive_=False, **tensors, **kwargs)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
@@ -53,21 +64,96 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         raise cause from None
 
 
-def _require_base(group: str, target: str) -> Any:
-    """Import a target: a class of the group's base type, or a glimpse function that returns one.
+def require_target(group: str, target: str) -> Any:
+    """Import a target: a class of the group's base type, or a function that states to return one.
+
+    Functions of torch and lightning are refused, because some of them load code.
 
     Raises:
-        UserError: the target is something else.
+        UserError: the target is something else, or cannot be imported.
     """
-    packages, base_path = TARGETS[group]
-    if not target.startswith(packages):
-        raise UserError(f"{group}._target_={target}: expected a target in {', '.join(packages)}")
-    found, base = _locate(target), _locate(base_path)
+    found = _locate(group, target)
+    bases = tuple(_locate(group, path) for path in TARGETS[group])
     built = found
-    if inspect.isfunction(found) and found.__module__.startswith("glimpse."):
-        built = inspect.signature(found, eval_str=True).return_annotation
-    if not (inspect.isclass(built) and issubclass(built, base)):
-        raise UserError(f"{group}._target_={target}: expected a {base_path}")
+    if inspect.isfunction(found) and not is_from(found.__module__, NO_FUNCTIONS_OF):
+        built = _returned(found)
+    if not (inspect.isclass(built) and issubclass(built, bases)):
+        hint = ""
+        if inspect.isfunction(found):
+            hint = ", or a function whose return annotation is one"
+        raise UserError(f"{group}._target_={target}: expected a {TARGETS[group][0]}{hint}")
+    return found
+
+
+def require_targets(config: DictConfig) -> None:
+    """Check the type of every target of a configuration before anything is built.
+
+    Raises:
+        UserError: a target is not of its group's base type, or cannot be imported.
+    """
+    for group, target in targets_of(config):
+        require_target(group, target)
+
+
+def targets_of(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the group and the `_target_` of every part of a configuration."""
+    for group in TARGETS:
+        node = config.get(group) or {}
+        parts = [node] if "_target_" in node else node.values()
+        for part in parts:
+            if isinstance(part, Mapping | DictConfig) and "_target_" in part:
+                yield group, str(part["_target_"])
+
+
+def require_no_library_function(group: str, target: str, packages: Sequence[str]) -> None:
+    """Of what a checkpoint names, a function must come from glimpse or from a listed package.
+
+    Raises:
+        UserError: it comes from a library.
+    """
+    found = require_target(group, target)
+    if inspect.isfunction(found) and not is_from(found.__module__, ("glimpse", *packages)):
+        package = target.partition(".")[0]
+        raise UserError(
+            f"{group}._target_={target} is a function, and a checkpoint may name only those of "
+            f"glimpse: if you trust it, type --trust {package}"
+        )
+
+
+def accepts(target: Any, name: str) -> bool:
+    """Whether a class or function has a parameter of this name, or takes any name."""
+    parameters = parameters_of(target)
+    return name in parameters or any(
+        p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
+
+
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class or function; empty if they are unknown."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:  # a class written in C has no signature
+        return {}
+
+
+def _returned(function: Any) -> Any:
+    """The class that a function's annotation says it returns; None without one."""
+    try:
+        return inspect.signature(function, eval_str=True).return_annotation
+    except (NameError, AttributeError, SyntaxError):  # a name that only a type checker imports
+        return None
+
+
+def _tensors(target: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of numbers for parameters that are annotated as tensors, such as class weights."""
+    found = {}
+    for name, parameter in parameters_of(target).items():
+        value = values.get(name)
+        if isinstance(value, list) and "Tensor" in str(parameter.annotation):
+            try:
+                found[name] = torch.tensor(value, dtype=torch.float32)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{name}={value}: expected a list of numbers") from error
     return found
 
 
@@ -83,12 +169,46 @@ def _require_arguments(
         return
 
 
-def _locate(path: str) -> Any:
-    module, _, name = path.rpartition(".")
+def _locate(group: str, target: str) -> Any:
+    """Import the module of a target and return the target.
+
+    A package that is neither installed nor on PYTHONPATH is looked for in the current folder.
+
+    Raises:
+        UserError: there is no such package, module or name.
+    """
+    module, _, name = target.rpartition(".")
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None and _is_here(package):
+        sys.path.append(str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"_target_={path}: this name cannot be imported") from error
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            what = "package" if error.name == package else "module"
+            hint = f"type PYTHONPATH=<the folder that contains {package}> before the command"
+            raise UserError(
+                f"{group}._target_={target}: there is no {what} {error.name}"
+                + (f"; {hint}" if what == "package" else "")
+            ) from error
+        raise UserError(
+            f"{group}._target_={target}: {module} cannot be imported: {error}"
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"{group}._target_={target}: {module} cannot be imported: {error}"
+        ) from error
+    except AttributeError as error:
+        near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise UserError(f"{group}._target_={target}: {module} has no {name}{hint}") from error
+
+
+def _is_here(package: str) -> bool:
+    here = Path.cwd()
+    return package.isidentifier() and (
+        (here / package).is_dir() or (here / f"{package}.py").is_file()
+    )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Hydra composes the configuration. This file checks the result before anything heavy is imported or
 any data is read. It reports unknown keys (including those added by `+key` or an experiment file),
 values of a different type than the default, numbers out of range, missing values, settings that
-contradict each other, and `_target_`s outside their group's packages.
+contradict each other, and a `_target_` that cannot be one. build.py checks the types of targets.
 
 The YAML files are the schema: a key is known if it appears in the chosen files of `conf/`, and the
 type of its value there is the type that it accepts.
@@ -11,17 +11,19 @@ type of its value there is the type that it accepts.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra import compose
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from glimpse.config.folder import config_folder
+from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.schema import (
     APART,
     CHOICES,
     GROUPS,
+    LISTS,
     NOT_KNOWN_YET,
     OTHER_KINDS,
     RANGES,
@@ -31,13 +33,23 @@ from glimpse.config.schema import (
 )
 from glimpse.errors import UserError
 
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module.Class
 
-def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
+
+def check(
+    config: DictConfig,
+    choices: Mapping[str, Any],
+    *,
+    root: str = ROOT,
+    searchpath: Sequence[str] = (),
+) -> None:
     """Reject a composed configuration that contains a mistake.
 
     Args:
         config: The composed configuration.
         choices: The chosen file of each group (`hydra.runtime.choices`).
+        root: The name of the root configuration (`hydra.job.config_name`).
+        searchpath: Folders of configuration files that the command added (`hydra.searchpath`).
 
     Raises:
         UserError: there is a mistake. The message names the first wrong key and what to type
@@ -45,7 +57,7 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    known = dict(leaves(_reference(config, choices)))
+    known = dict(leaves(_reference(config, choices, root, searchpath)))
     found = dict(leaves(resolved))
     _check_targets(resolved)
     for name, node in (config.callbacks or {}).items():
@@ -86,7 +98,7 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
             "stage: type scheduler=onecycle"
         )
     pretrained = resolved.model._target_ == "glimpse.models.pretrained.Pretrained"
-    published = pretrained and resolved.model.weights != "none"
+    published = pretrained and resolved.model.weights not in (None, "none")
     for name in ("finetune", "frozen_features"):
         if name in chosen and not published:
             without = "model.weights=none" if pretrained else "this model"
@@ -105,6 +117,25 @@ def check(config: DictConfig, choices: Mapping[str, Any]) -> None:
         )
 
 
+def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
+    """Refuse `data.batch_size` beside `data.global_batch_size`, which takes its place.
+
+    Args:
+        config: The composed configuration.
+        typed: The overrides.
+
+    Raises:
+        UserError: both are given.
+    """
+    both = any(override.lstrip("+").startswith("data.batch_size=") for override in typed)
+    if both and config.data.get("global_batch_size") is not None:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} and data.global_batch_size="
+            f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
+            "process, the second that of all together"
+        )
+
+
 def check_values(config: DictConfig) -> None:
     """Check the targets and numbers of a configuration that has changed since its full check.
 
@@ -116,14 +147,25 @@ def check_values(config: DictConfig) -> None:
         _check_range(key, value)
 
 
-def _reference(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+def _reference(
+    config: DictConfig, choices: Mapping[str, Any], root: str, searchpath: Sequence[str]
+) -> DictConfig:
     """Compose the same files without overrides, to find the known keys and their defaults."""
     overrides = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group) is not None]
-    files = config_folder() / "callbacks"
-    named = [str(name) for name in config.get("callbacks") or {}]
-    named = [name for name in named if (files / f"{name}.yaml").exists()]
-    overrides.append(f"callbacks=[{','.join(named)}]")
-    return compose("train", overrides=overrides)
+    for group in LISTS:
+        named = [name for name in str(choices.get(group) or "").strip("[]").split(",") if name]
+        for name in map(str, config.get(group) or {}):  # [] may leave keys that an experiment sets
+            if name not in named and (config_folder() / group / f"{name}.yaml").exists():
+                named.append(name)
+        overrides.append(f"{group}=[{','.join(named)}]")
+    if searchpath:
+        overrides.append(f"hydra.searchpath=[{','.join(map(quoted, searchpath))}]")
+    return compose(root, overrides=overrides)
+
+
+def quoted(value: object) -> str:
+    """A value as an override takes it, whatever characters it contains."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -183,6 +225,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 
 def _check_range(key: str, value: Any) -> None:
+    # augment.cutmix.alpha, chosen in a list, has the range of augment.alpha
+    key_of_range = re.sub(r"^augment\.\w+\.(?=\w+$)", "augment.", key)
     if key in CHOICES and value not in CHOICES[key]:
         choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
@@ -190,9 +234,9 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(
             f"{key}={value}: expected pixels, as {key}=64 for a square or {key}=[32,64] for height and width"
         )
-    if key not in RANGES:
+    if key_of_range not in RANGES:
         return
-    lowest, highest = RANGES[key]
+    lowest, highest = RANGES[key_of_range]
     for number in value if isinstance(value, list) else (value,):
         if isinstance(number, int | float) and not lowest <= number <= highest:
             bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
@@ -205,20 +249,20 @@ def _as_typed(value: Any) -> str:
 
 
 def _check_targets(config: DictConfig) -> None:
-    """Require every `_target_` to be in a group that we build, and in one of its packages."""
+    """Require every `_target_` to be in a group that we build, and no name of the standard library."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
             if isinstance(target, list):
                 _refuse_nested_targets(key, target)
             continue
         group, _, rest = key.partition(".")
-        depth = rest.count(".")
-        if group not in TARGETS or depth != (1 if group == "callbacks" else 0):
+        depths = (1,) if group in LISTS else (0, 1) if group == "augment" else (0,)
+        if group not in TARGETS or rest.count(".") not in depths:
             raise UserError(f"{key}={target}: a _target_ is not allowed here")
-        packages = TARGETS[group][0]
-        if not str(target).startswith(packages):
+        is_name = NAME.fullmatch(str(target)) is not None
+        if not is_name or str(target).partition(".")[0] in sys.stdlib_module_names:
             raise UserError(
-                f"{key}={target}: only targets in {', '.join(p + '*' for p in packages)} are allowed"
+                f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class"
             )
 
 

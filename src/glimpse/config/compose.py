@@ -1,27 +1,84 @@
-"""Compose and check the configuration without `train.py`."""
+"""Compose and check the configuration without `train.py`, and leave Hydra as it was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, open_dict
 
 from glimpse.config.check import check
-from glimpse.config.folder import config_folder
+from glimpse.config.folder import ROOT, config_folder
+from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed
 from glimpse.config.run_names import register_resolvers
+from glimpse.errors import UserError
+
+OF_A_PROCESS = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # Hydra's singletons
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
+def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
     """Compose and check the configuration that `python train.py <overrides>` would run.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: A folder of configuration files beside our own, as after `--config-dir`.
 
     Raises:
         Exception: the overrides contain a mistake. `explain` turns any such error into one line.
     """
-    register_resolvers()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", overrides=as_typed(overrides), return_hydra_config=True)
-        choices = config.hydra.runtime.choices
-        with open_dict(config):
-            del config["hydra"]
-        check(config, choices)
+    with hydra_for(config_dir):
+        config, _ = composed_with_hydra(overrides)
     return config
+
+
+def composed_with_hydra(
+    overrides: Sequence[str], root: str = ROOT
+) -> tuple[DictConfig, DictConfig]:
+    """Compose and check a configuration inside `hydra_for`; returns it, and Hydra's own part.
+
+    Args:
+        overrides: as on the command line.
+        root: The name of the root configuration.
+    """
+    whole = compose(root, overrides=as_typed(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    config = whole.copy()
+    with open_dict(config):
+        del config["hydra"]
+    check(config, whole.hydra.runtime.choices, root=root, searchpath=whole.hydra.searchpath)
+    return config, whole.hydra
+
+
+@contextmanager
+def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
+    """Initialise Hydra with our configuration files, and restore what was initialised before.
+
+    Raises:
+        UserError: `config_dir` is not a folder.
+    """
+    register_resolvers()
+    before = {kind: Singleton._instances.pop(kind, None) for kind in OF_A_PROCESS}
+    try:
+        version.setbase("1.3")
+        places = create_config_search_path(str(config_folder()))
+        if config_dir is not None:
+            if not config_dir.is_dir():
+                raise UserError(f"config_dir={config_dir}: there is no such folder")
+            place = f"file://{config_dir.resolve()}"
+            places.prepend("command-line", place, SearchPathQuery(provider="schema"))
+        Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
+        with lists_by_name():
+            yield
+    finally:
+        for kind, instance in before.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance

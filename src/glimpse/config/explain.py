@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -22,7 +22,8 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.check import leaves, unknown_choice, unknown_key
-from glimpse.config.folder import config_folder
+from glimpse.config.compose import hydra_for
+from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.files import write_text
@@ -122,37 +123,44 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    files = (config_folder() / group).glob("[!_]*.yaml")
-    available = [file.stem for file in files]
+    available = choices_of(group, _folders(typed))
     if not available:
         return unknown_key(group, _known_keys(typed))
     return unknown_choice(group, choice, available)
 
 
 def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
-    for argument in sys.argv[1:] if typed is None else typed:
+    for argument in _words(typed):
         group, _, chosen = argument.lstrip("+").partition("=")
-        files = (config_folder() / group).glob("[!_]*.yaml")
-        available = [file.stem for file in files]
+        available = choices_of(group, _folders(typed))
         if available and chosen[:1] != "[" and chosen not in available:
             return unknown_choice(group, chosen, available)
     return _one_line(str(error))
 
 
+def _words(typed: Sequence[str] | None) -> Sequence[str]:
+    return sys.argv[1:] if typed is None else typed
+
+
+def _folders(typed: Sequence[str] | None) -> list[Path]:
+    return config_folders(_words(typed))
+
+
 def _known_keys(typed: Sequence[str] | None) -> list[str]:
     """The keys of the configuration files chosen by the overrides, without their values."""
-    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    folders = _folders(typed)
+    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     choices = []
-    for argument in sys.argv[1:] if typed is None else typed:
+    for argument in _words(typed):
         group, _, chosen = argument.partition("=")
-        folder = config_folder() / group
-        names = [n for n in chosen.strip("[]").split(",") if (folder / f"{n}.yaml").exists()]
+        available = choices_of(group, folders)
+        names = [name for name in chosen.strip("[]").split(",") if name in available]
         if group in groups and names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with hydra_for(folders[-1]):
         try:
-            composed = compose("train", overrides=choices)
+            composed = compose(ROOT, overrides=choices)
         except HydraException:  # the choices cannot be combined
-            composed = compose("train")
+            composed = compose(ROOT)
     return [*groups, *(key for key, _ in leaves(composed))]

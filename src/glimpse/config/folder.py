@@ -1,8 +1,53 @@
-"""The location of the configuration files."""
+"""The folders of configuration files: this package's own, and those that a command line adds."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import yaml
+
+CONFIG_DIR = ("--config-dir", "-cd")
+CONFIG_NAME = ("--config-name", "-cn")
+ROOT = "train"  # the name of the root configuration
 
 
 def config_folder() -> Path:
-    """The `conf/` folder of this checkout, for composing without `train.py`."""
-    return Path(__file__).parents[3] / "conf"
+    """The `conf/` folder: of the checkout, or inside the package if it was installed as a wheel."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """Our folder, then those that `--config-dir` and `hydra.searchpath` add.
+
+    Args:
+        arguments: the words of a command line, or overrides.
+    """
+    found = [config_folder(), *map(Path, values_of(arguments, CONFIG_DIR))]
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == "hydra.searchpath":
+            places = yaml.safe_load(value.replace("://", "@")) if value[:1] == "[" else [value]
+            found += [Path(str(place).removeprefix("file@")) for place in places or ()]
+    return [folder for folder in found if folder.is_dir()]
+
+
+def root_name(arguments: Sequence[str]) -> str:
+    """The name of the root configuration: `--config-name`, or our own."""
+    return next(values_of(arguments, CONFIG_NAME), ROOT).removesuffix(".yaml")
+
+
+def values_of(arguments: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
+    """The values of a flag, whichever of its spellings was typed."""
+    for number, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if flag not in flags:
+            continue
+        if equals:
+            yield value
+        elif number + 1 < len(arguments):
+            yield arguments[number + 1]
+
+
+def choices_of(group: str, folders: Sequence[Path]) -> list[str]:
+    """The names of a group's files; those with an underscore are parts of others."""
+    return sorted({file.stem for f in folders for file in (f / group).glob("[!_]*.yaml")})

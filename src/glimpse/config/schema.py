@@ -1,28 +1,28 @@
 """The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
+LISTS = ("callbacks",)  # groups of which several choices are taken, by name
 
-# group: (packages that a `_target_` may come from, base type of the object it builds)
-TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
-    "data": (("glimpse.data.",), "glimpse.data.module.ImageDataModule"),
-    "model": (("glimpse.models.",), "torch.nn.Module"),
-    "optimizer": (("torch.optim.", "glimpse.optim.muon."), "torch.optim.Optimizer"),
-    "scheduler": (("glimpse.optim.schedules.",), "glimpse.optim.schedules.Schedule"),
-    "loss": (("torch.nn.", "glimpse.losses."), "torch.nn.Module"),
-    "augment": (("glimpse.data.augment.",), "glimpse.data.augment.base.Augmentation"),
-    "callbacks": (
-        ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
-        "lightning.pytorch.Callback",
-    ),
-    "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
+# group: base types of what a `_target_` builds; the first one is named in messages
+TARGETS: dict[str, tuple[str, ...]] = {
+    "data": ("glimpse.data.module.ImageDataModule",),
+    "model": ("torch.nn.Module",),
+    "optimizer": ("torch.optim.Optimizer",),
+    "scheduler": ("torch.optim.lr_scheduler.LRScheduler", "glimpse.optim.schedules.Schedule"),
+    "loss": ("torch.nn.Module",),
+    "augment": ("torch.nn.Module", "glimpse.data.augment.base.Augmentation"),
+    "callbacks": ("lightning.pytorch.Callback",),
+    "logger": ("lightning.pytorch.loggers.Logger",),
 }
 
-LIBRARIES = ("torch.", "lightning.")  # a ValueError or TypeError from these is a user's mistake
+# A ValueError or TypeError from these is a user's mistake.
+LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.")
 
 # Keys that accept more types than that of their default, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "test": (bool, str),
     "trainer.devices": (int, str, list),
+    "trainer.num_nodes": (int, str),
     "trainer.precision": (int, str),
     "trainer.fast_dev_run": (bool, int),
     "trainer.limit_train_batches": (int, float),
@@ -38,6 +38,7 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "trainer.check_val_every_n_epoch": (int,),
     "trainer.deterministic": (bool, str),
     "data.classes": (list,),
+    "data.global_batch_size": (int,),
     "data.presize": (int, list),
     "data.size": (int, list),
     "data.pattern": (str,),
@@ -55,6 +56,8 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
+    "data.global_batch_size": (1, float("inf")),
+    "trainer.num_nodes": (1, float("inf")),
     "data.val_fraction": (0, 0.9),
     "data.test_fraction": (0, 0.9),
     "data.presize": (1, 4096),
@@ -112,6 +115,13 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "data.normalize": ("none", "dataset", "imagenet"),
     "data.fit": ("crop", "pad", "squash"),
     "data.on_bad_file": ("error", "skip"),
+    # Others either start processes that leave no run folder, or shard weights, which is not tested.
+    "trainer.strategy": (
+        "auto",
+        "ddp",
+        "ddp_find_unused_parameters_true",
+        "ddp_find_unused_parameters_false",
+    ),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 

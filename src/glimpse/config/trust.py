@@ -5,10 +5,14 @@ logging before our code sees the configuration. `guard_hydra` adds a check right
 composition. It allows only Hydra's own plugins and the published ones in `PLUGINS`.
 `recorded_overrides` reads a run folder's record as data and accepts only values for our own keys,
 not for Hydra's.
+
+What the user's own command line and configuration folders name may come from any package. What a run
+folder or a checkpoint names must come from `RECORD_PACKAGES`, or from a package that the user has
+listed in the key `packages` or with `--trust`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.folder import config_folder
+from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 
@@ -29,6 +33,8 @@ from glimpse.files import is_own_file
 PLUGINS = (
     "hydra._internal.core_plugins.basic_launcher.",
     "hydra._internal.core_plugins.basic_sweeper.",
+    "hydra_plugins.glimpse_search.",
+    "hydra_plugins.glimpse_sweeps.",
     "hydra_plugins.hydra_ax_sweeper.",
     "hydra_plugins.hydra_joblib_launcher.",
     "hydra_plugins.hydra_optuna_sweeper.",
@@ -53,6 +59,10 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 # These keys download and unpack files, so they must be typed and are never read from a folder.
 NOT_FROM_A_RECORD = ("data.url", "data.sha256")
 
+# Packages of what a run folder or a checkpoint may name.
+RECORD_PACKAGES = ("glimpse", "torch", "torchvision", "torchmetrics", "lightning", "timm")
+
+LEADS_AWAY = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]|\$")  # a path out of conf/, or ${…}
 RESOLVER = re.compile(r"\$\{[^}]*:")  # matches ${oc.env:HOME}, but not our own ${data_dir}
 
 
@@ -124,8 +134,12 @@ def _entries(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, node[key]
 
 
-def recorded_overrides(folder: Path) -> list[str]:
+def recorded_overrides(folder: Path, packages: Sequence[str] = ()) -> list[str]:
     """The overrides recorded in a run folder, without those that determine the source of data.
+
+    Args:
+        folder: the run folder.
+        packages: those that the user has listed, whose classes the record may name.
 
     Raises:
         UserError: the record is missing or damaged, or contains anything but values for our keys.
@@ -152,9 +166,83 @@ def recorded_overrides(folder: Path) -> list[str]:
             raise UserError(
                 f"{record} contains {line}, but only plain values are allowed: remove it"
             )
-        if key != "resume" and key not in NOT_FROM_A_RECORD:
+        _check_recorded(override, line, record, packages)
+        if key not in ("resume", "packages", *NOT_FROM_A_RECORD):
             kept.append(line)
     return kept
+
+
+def _check_recorded(override: Override, line: str, record: Path, packages: Sequence[str]) -> None:
+    """Reject a recorded override that names a package that nobody trusts, or a file elsewhere."""
+    key = override.key_or_group
+    value = None if override.is_sweep_override() else override.value()
+    values = value if isinstance(value, list) else [value]
+    if "." not in key and any(LEADS_AWAY.search(str(name)) for name in values):
+        is_choice = key in {path.name for path in config_folder().iterdir() if path.is_dir()}
+        if is_choice:
+            raise UserError(f"{record} contains {line}, but a choice is a name: remove the line")
+    named = _targets(value)
+    if key.rpartition(".")[2] == "_target_":
+        named = [str(value)]
+    for target in named:
+        if not is_from(target, (*RECORD_PACKAGES, *packages)):
+            raise UserError(untrusted(f"{record} contains {line}", target, "packages=[{}]"))
+
+
+def _targets(value: Any) -> list[str]:
+    """Every `_target_` in a value of mappings and lists."""
+    if isinstance(value, Mapping):
+        inner = [target for one in value.values() for target in _targets(one)]
+        return [str(v) for k, v in value.items() if str(k) == "_target_"] + inner
+    if isinstance(value, list):
+        return [target for one in value for target in _targets(one)]
+    return []
+
+
+def check_record(config: Mapping[str, Any], place: Path, packages: Sequence[str]) -> None:
+    """Require every `_target_` in a checkpoint's configuration to come from a trusted package.
+
+    Args:
+        config: the configuration as plain data.
+        place: the checkpoint, for the message.
+        packages: those that the user has listed.
+
+    Raises:
+        UserError: one does not. The message names it and what to type.
+    """
+    for target in _targets(dict(config)):
+        if not is_from(target, (*RECORD_PACKAGES, *packages)):
+            raise UserError(untrusted(str(place), target, "--trust {}"))
+
+
+def untrusted(place: str, target: str, remedy: str) -> str:
+    """An error message for a target from a package that is not trusted."""
+    package = target.partition(".")[0]
+    return (
+        f"{place} needs {target}, and a run folder may name only what is in "
+        f"{', '.join(RECORD_PACKAGES)}: if you trust the package {package}, type "
+        f"{remedy.format(package)}"
+    )
+
+
+def is_from(target: str, packages: Iterable[str]) -> bool:
+    """Whether a dotted name is one of these packages, or inside one of them."""
+    return any(target == name or target.startswith(f"{name}.") for name in packages)
+
+
+def listed_packages(arguments: Sequence[str]) -> list[str]:
+    """The packages in the key `packages`: of the root configuration, or else of the command line.
+
+    Args:
+        arguments: the words of the command line.
+    """
+    typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
+    found: Any = yaml.safe_load(typed[-1]) if typed else None
+    for folder in config_folders(arguments):
+        file = folder / f"{root_name(arguments)}.yaml"
+        if found is None and file.is_file():
+            found = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("packages")
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _parsed(line: str, record: Path) -> Override:

@@ -5,18 +5,15 @@ The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1]
 """
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.data.augment.base import Augmentation, Draws, resized
-from glimpse.data.augment.mixing import Mixing
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
@@ -38,6 +35,7 @@ class Batches:
         stored: Size and channels of a stored image.
         spec: Size and normalisation of the network's input.
         batch_size: Images per batch, on each device.
+        global_batch_size: Images per batch, on all devices together, in place of `batch_size`.
         seed: Seed for the order of batches and for the augmentation.
         augment: Augmentation of training images, or None.
         num_workers: Processes that decode files, shared by the devices of a machine.
@@ -52,6 +50,7 @@ class Batches:
         stored: PixelFormat,
         spec: ImageSpec,
         batch_size: int,
+        global_batch_size: int | None = None,
         seed: int,
         augment: Augmentation | None,
         num_workers: int,
@@ -64,6 +63,7 @@ class Batches:
         self._splits = splits
         self._stored = stored
         self._batch_size = batch_size
+        self._global_batch_size = global_batch_size
         self._seed = seed
         self._augment = augment
         self._num_workers = num_workers
@@ -150,7 +150,7 @@ class Batches:
 
         order = EpochOrder(
             len(rows),
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             training=training,
             seed=self._seed,
@@ -163,6 +163,14 @@ class Batches:
             fetch,
             current_epoch=lambda: self.epoch if training else 0,
         )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch of each process."""
+        if self._global_batch_size is None:
+            return self._batch_size
+        num_processes = self._trainer.world_size if self._trainer else 1
+        return self._global_batch_size // num_processes
 
     def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
         """Return the source of a part's batches: the GPU's memory, an array, or files."""
@@ -213,13 +221,11 @@ class Batches:
             size = self.training_size
         if training and self._augment is not None:
             draws = Draws(batch.indices, seed=self._seed, epoch=epoch)
-            images = self._augment.sized(images, size, draws)
-            if isinstance(self._augment, Mixing):
-                certain = F.one_hot(labels, self.spec.num_classes).float()
-                images, labels = self._augment.mixed(images, certain, draws)
+            classes = self.spec.num_classes
+            images, labels = self._augment.batch(images, labels, size, draws, classes)
         else:
             images = resized(images, size)
-        return Batch(self._normalised(images), labels, batch.indices)
+        return batch._replace(images=self._normalised(images), labels=labels)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """Normalise (B, C, H, W) uint8 to float32, in the network's memory layout."""
@@ -235,7 +241,7 @@ class Batches:
     def some_training_images(self) -> Tensor:
         """Return about 5,000 training images of all classes, normalised but not augmented."""
         loader = self.loader("train", training=True, shuffle=True)
-        num_batches = -(-NUM_LOOKED_AT // self._batch_size)
+        num_batches = -(-NUM_LOOKED_AT // self.batch_size)
         batches = itertools.islice(loader, num_batches)
         return torch.cat([self.to_network(batch).images for batch in batches])
 
@@ -244,10 +250,3 @@ class Batches:
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use, or else of all cores."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.processes import decoding_context, ended_unexpectedly, leave_stops_to_the_run
+from glimpse.data.processes import ended_unexpectedly, leave_stops_to_the_run, process_context
 from glimpse.errors import UserError
 
 GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
@@ -27,20 +27,25 @@ class Batch(NamedTuple):
 
     `images` is (B, H, W, C) uint8 until the batch is on the device, and then (B, C, H, W) float32,
     normalised, as the network's input. `indices` (B,) are the indices of the images in their part.
+    `share` is the weight of this process's mean in the mean over all processes. It is not 1 where they
+    have different numbers of images, and 0 for images that only keep a process busy.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
+    share: float = 1.0
 
 
 class EpochOrder:
     """The assignment of `num_images` images to batches, sharded by rank.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch). In training, every rank
-    gets the same number of images; if they do not divide evenly, the permutation wraps around. A
-    last batch of a single image is merged with the previous one, because batch norm cannot compute
-    a variance from it. In evaluation, the images come in order, each exactly once.
+    With `shuffle`, the order is a permutation drawn from (seed, epoch). Every image comes exactly
+    once. In training, all ranks together take the batches that one rank would take with
+    `batch_size * world_size`, so that their number changes nothing. A last batch of a single image
+    is merged with the previous one, because batch norm cannot compute a variance from it. For the
+    same reason, a rank gets two images or none of a last batch. In evaluation, the images come in
+    order. A rank without images gets others with a share of 0, because all ranks must take part.
     """
 
     def __init__(
@@ -66,18 +71,30 @@ class EpochOrder:
         """Return the number of batches per epoch on this rank."""
         return len(self._sizes())
 
-    @property
-    def _images_of_this_rank(self) -> int:
-        if self.training:
-            return -(-self.num_images // self.world_size)
-        return len(range(self.rank, self.num_images, self.world_size))
-
     def _sizes(self) -> list[int]:
-        whole, rest = divmod(self._images_of_this_rank, self.batch_size)
-        sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        """Sizes of the batches: of all ranks together in training, of this rank in evaluation."""
+        num_images, size = self.num_images, self.batch_size
+        if self.training:
+            size *= self.world_size
+        else:
+            num_images = len(range(self.rank, num_images, self.world_size))
+        whole, rest = divmod(num_images, size)
+        sizes = [size] * whole + [rest] * (rest > 0)
         if self.training and len(sizes) > 1 and sizes[-1] == 1:
             sizes[-2:] = [sizes[-2] + 1]
-        return sizes
+        return sizes or [0] * (self.num_images > 0)
+
+    def _of_this_rank(self, size: int) -> range:
+        """The places, in a training batch of all ranks, of the images of this one."""
+        num_ranks = min(self.world_size, max(1, size // min(2, self.batch_size)))
+        return range(self.rank, size, num_ranks) if self.rank < num_ranks else range(0)
+
+    def shares(self, start: int = 0) -> list[float]:
+        """The share of each batch, from batch `start` on."""
+        sizes = self._sizes()[start:]
+        if not self.training:
+            return [float(size > 0) for size in sizes]
+        return [len(self._of_this_rank(size)) * self.world_size / size for size in sizes]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """Yield the positions (B,) int64 of each batch in an epoch, from batch `start` on."""
@@ -86,11 +103,14 @@ class EpochOrder:
             [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
             order = torch.randperm(self.num_images, generator=generator)
-        if self.training:
-            whole = self._images_of_this_rank * self.world_size
-            order = order[torch.arange(whole) % self.num_images]
-        order = order[self.rank :: self.world_size]
-        yield from torch.split(order, self._sizes())[start:]
+        if not self.training:
+            order = order[self.rank :: self.world_size]
+        for batch in torch.split(order, self._sizes())[start:]:
+            mine = batch
+            if self.training and self.world_size > 1:
+                places = self._of_this_rank(len(batch))
+                mine = batch[places.start : places.stop : places.step] if places else batch[:0]
+            yield mine if len(mine) else torch.arange(min(2, self.num_images))
 
 
 class _Rows(Protocol):
@@ -137,9 +157,11 @@ class BatchLoader:
         num_batches = len(self)
         positions = self.order.batches(epoch, start)
         chosen = (self.rows[position] for position in positions)
+        shares = self.order.shares(start)
         for number, batch in enumerate(self.fetch(chosen), start + 1):
             self._next_batch = number % num_batches
-            yield batch
+            share = shares[number - start - 1]
+            yield batch if share == 1 else batch._replace(share=share)
 
     def state_dict(self) -> dict[str, int]:
         """Return the index of the next batch and its epoch, for a checkpoint."""
@@ -214,7 +236,7 @@ class DecodedRows:
             batch_sampler=batches,
             generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
             num_workers=self.num_workers,
-            multiprocessing_context=decoding_context() if self.num_workers else None,
+            multiprocessing_context=process_context() if self.num_workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_stops_to_the_run,
             pin_memory=self.pin_memory,

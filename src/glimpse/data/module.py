@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from glimpse.data import splits
 from glimpse.data.arguments import own_arguments, readers
 from glimpse.data.augment.base import Augmentation
-from glimpse.data.batches import Batches, num_cores
+from glimpse.data.batches import Batches
 from glimpse.data.cache import UNREADABLE, Contents, Stored, kept_rows, verify
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
@@ -30,6 +30,7 @@ from glimpse.data.reading import contents_of, identity_of
 from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
+from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
 
@@ -41,6 +42,8 @@ class ImageDataModule(pl.LightningDataModule):
         data_dir: Folder of downloads, archives and caches.
         seed: Seed for the order of batches and for the augmentation.
         batch_size: Images per batch, on each device.
+        global_batch_size: Images per batch, on all devices together, in place of `batch_size`; a
+            multiple of their number.
         val_fraction: Fraction of the training set used for validation; with 0, the official
             held-out set is used.
         test_fraction: Fraction held out if the dataset has no official held-out set.
@@ -98,6 +101,7 @@ class ImageDataModule(pl.LightningDataModule):
         presize: int | Sequence[int] | None = None,
         fit: str = "crop",
         size: int | Sequence[int] | None = None,
+        global_batch_size: int | None = None,
         augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
@@ -109,6 +113,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir).expanduser()
         self.seed = seed
         self.batch_size = batch_size
+        self.global_batch_size = global_batch_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -263,6 +268,7 @@ class ImageDataModule(pl.LightningDataModule):
             stored=self._format,
             spec=self.spec,
             batch_size=self.batch_size,
+            global_batch_size=self.global_batch_size,
             seed=self.seed,
             augment=self.augment,
             num_workers=self.num_workers,
@@ -414,7 +420,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        images, labels, indices = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (batch.images, batch.labels, batch.indices)
+        )
+        return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment in training, then scale and normalise on the device."""

@@ -81,7 +81,7 @@ if sys.platform != "win32":
     _CONTEXTS["forkserver"] = _ForkServerContext()
 
 
-def decoding_context(method: str | None = None) -> BaseContext:
+def process_context(method: str | None = None) -> BaseContext:
     """Return a multiprocessing context whose processes do not run the user's script again.
 
     Args:
@@ -126,7 +126,7 @@ def each_chunk(
                 yield function(chunk, start)
                 progress.update(len(chunk))
         return
-    context = decoding_context("spawn")
+    context = process_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_decoding) as pool, progress:
         try:
             for chunk, result in zip(chunks, pool.map(function, chunks, starts), strict=True):

@@ -98,8 +98,9 @@ def predict(
     loader = data.batches.loader(split)
     for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
         moved = data.batches.to_network(data.transfer_batch_to_device(batch, device, 0))
-        found.append(forward(moved.images).float().cpu())
-        rows.append(batch.indices.cpu())
+        size = len(batch.indices) if batch.share else 0
+        found.append(forward(moved.images).float().cpu()[:size])
+        rows.append(batch.indices.cpu()[:size])
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
     if data.trainer is not None and data.trainer.world_size > 1:
         answers, places = _of_all_processes(answers, places)

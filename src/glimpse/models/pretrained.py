@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.models.weights import load_weights, read_weights
 
 # The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
 # network converts its input to these statistics. We build them without weights and convert the
@@ -79,8 +80,8 @@ class Pretrained(nn.Module):
         architecture: A name in torchvision, else in timm; `timm/<name>` selects timm if both have
             it.
         weights: "default" for the weights that the library recommends, "none" for random weights,
-            or a file (.pth or .safetensors) with a state dict whose layers are named as in the
-            library.
+            or a file or run folder that models/weights.py reads, whose layers are named as in the
+            library or as here.
 
     Raises:
         UserError: The architecture does not exist.
@@ -91,7 +92,7 @@ class Pretrained(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, spec: ImageSpec, *, architecture: str = "resnet18", weights: str = "default"
+        self, spec: ImageSpec, *, architecture: str = "resnet18", weights: str | None = "default"
     ) -> None:
         super().__init__()
         if spec.channels not in (1, 3):
@@ -100,15 +101,21 @@ class Pretrained(nn.Module):
                 "RGB images: type model=convnet"
             )
         self.architecture = architecture
-        self.weights = weights
+        self.num_classes = spec.num_classes
+        self.weights = weights or "none"
         self._library = found = find(architecture, spec.num_classes)
         self.backbone = found.network
         head = self.backbone.get_submodule(found.head)
+        self._head_shapes = {name: value.shape for name, value in head.state_dict().items()}
         self.backbone.set_submodule(found.head, nn.Identity())
         mean, std = torch.tensor(found.mean), torch.tensor(found.std)
         if spec.channels == 1:
             self._stem = _sum_stem(self.backbone)
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        # What the library's own network expects, for each channel of ours.
+        self.statistics = (tuple(mean.tolist()), tuple(std.tolist()))
+        if self.weights == "none":
+            self.statistics = (spec.mean, spec.std)
         # ((image · spec.std + spec.mean) - mean) / std in one multiplication and one addition
         scale = torch.tensor(spec.std) / std
         shift = (torch.tensor(spec.mean) - mean) / std
@@ -159,49 +166,75 @@ class Pretrained(nn.Module):
             self.backbone.train()
         return int(features.shape[1])
 
-    def load_weights(self) -> None:
+    def load_weights(self) -> str:
         """Load the weights that `model.weights` names. "none" keeps the random weights.
+
+        The head starts from zero if the weights are for another number of classes, as in Kolesnikov
+        et al. 2020 (Big Transfer), section 3.3.
+
+        Returns:
+            A line that says what was loaded; empty for "none".
 
         Raises:
             UserError: The weights cannot be read or fetched, or do not fit the network; the message
                 names the first layer that does not fit.
         """
         if self.weights == "none":
-            return
+            return ""
         if self.weights == "default":
             source = f"the published weights of {self.architecture}"
-            found = _rename(self._fetch())
+            found = self._fetch()
         else:
             source = f"model.weights={self.weights}"
-            found = _rename(read_state_dict(Path(self.weights)))
-        wanted = self.backbone.state_dict()
-        head = {f"{self._library.head}.{k}": v for k, v in self.head.state_dict().items()}
-        if all(k in found and found[k].shape == v.shape for k, v in head.items()):
-            wanted |= head
-        else:  # another set of classes: a zero head, as in Kolesnikov et al. 2020, section 3.3
-            for parameter in self.head.parameters():
-                nn.init.zeros_(parameter)
-            found = {k: v for k, v in found.items() if not k.startswith(f"{self._library.head}.")}
-        for name, ours in wanted.items():
-            if name not in found:
-                if name.endswith("num_batches_tracked"):  # missing from older files
-                    continue
-                raise self._misfit(source, name, "missing", _shape(ours))
-            theirs = found[name]
-            if name == getattr(self, "_stem", None) and theirs.shape[1] == 3:
-                theirs = theirs.sum(1, keepdim=True)
-            if theirs.shape != ours.shape:
-                raise self._misfit(source, name, _shape(theirs), _shape(ours))
-            ours.copy_(theirs)
-        for name in found:
-            if name not in wanted:
-                raise self._misfit(source, name, _shape(found[name]), "no such layer")
-
-    def _misfit(self, source: str, name: str, found: str, expected: str) -> UserError:
-        return UserError(
-            f"the weights do not fit {self.architecture} ({source}): {name} is {found}, expected "
-            f"{expected}; type model.architecture=<the architecture of these weights>"
+            found = read_weights(Path(self.weights))
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+        return load_weights(
+            self,
+            found,
+            source,
+            num_classes=self.num_classes,
+            own_names=self._own_names,
+            computed=("scale", "shift"),
+            hint="; type model.architecture=<the architecture of these weights>",
         )
+
+    def _own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert the library's names to `backbone.…` and `head.…`, which a run of ours has already."""
+        head = f"{self._library.head}."
+        found = {}
+        for name, tensor in _rename(state).items():
+            if name.startswith(head):
+                name = f"head.{name.removeprefix(head)}"
+                if tensor.ndim == 4 and tensor.shape[2:] == (
+                    1,
+                    1,
+                ):  # a convolution as the last layer
+                    tensor = tensor.flatten(1)
+            elif not name.startswith(("backbone.", "head.")):
+                name = f"backbone.{name}"
+            if name == f"backbone.{getattr(self, '_stem', None)}" and tensor.shape[1] == 3:
+                tensor = tensor.sum(1, keepdim=True)
+            if name not in ("backbone.scale", "backbone.shift"):
+                found[name] = tensor
+        return found
+
+    def library_weights(self) -> dict[str, Tensor]:
+        """The weights with the names and shapes of the library's own network for these classes.
+
+        That network takes RGB images. A first layer for grey images is spread over its three
+        channels, so that it gives the same answers for the same image three times.
+        """
+        found = {}
+        for name, tensor in self.state_dict().items():
+            part, _, rest = name.partition(".")
+            if part == "head":
+                shape = self._head_shapes[rest]
+                found[f"{self._library.head}.{rest}"] = tensor.reshape(shape)
+            elif part == "backbone":
+                is_stem = rest == getattr(self, "_stem", None)
+                found[rest] = tensor.expand(-1, 3, -1, -1) / 3 if is_stem else tensor
+        return found
 
     def _fetch(self) -> Mapping[str, Tensor]:
         try:
@@ -298,38 +331,6 @@ def _sum_stem(backbone: nn.Module) -> str:
     )
 
 
-def read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    """Read the tensors of a .safetensors file or a torch.save file, without running code from it.
-
-    Raises:
-        UserError: The file does not exist or does not contain a state dict.
-    """
-    if not path.is_file():
-        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # comes with timm
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError as error:
-        raise UserError(f"model.weights={path}: pip install safetensors") from error
-    except OSError as error:
-        raise UserError(f"model.weights={path}: {error.strerror or error}") from error
-    except Exception as error:  # each format has its own errors for a file in another format
-        raise UserError(
-            f"model.weights={path}: the file does not contain a readable state dict; expected a "
-            ".pth or .safetensors file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        holds = ", ".join(map(str, list(state)[:3])) if isinstance(state, dict) else type(state)
-        raise UserError(
-            f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
-        )
-    return state
-
-
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop auxiliary classifiers, and rename densenet's layers from norm.1 to norm1."""
     return {
@@ -337,7 +338,3 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not name.startswith(("aux1.", "aux2.", "AuxLogits."))
     }
-
-
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "one number"

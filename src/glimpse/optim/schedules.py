@@ -5,13 +5,16 @@ A schedule multiplies the optimizer's `lr` by a factor that is a pure function o
 is extended. Only `plateau` keeps state.
 """
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from glimpse.config.build import build, parameters_of, require_target
 from glimpse.errors import UserError
 
 
@@ -21,6 +24,48 @@ class Schedule:
 
     scheduler: LRScheduler | ReduceLROnPlateau
     interval: str
+
+
+def build_schedule(
+    optimizer: Optimizer, config: Mapping[str, Any], *, total_steps: float
+) -> Schedule:
+    """Build a schedule: a function of this file, or a scheduler of torch or of the user's own.
+
+    Args:
+        optimizer: Its learning rates are scheduled.
+        config: `_target_` and its arguments. For a scheduler, `interval` is our own key: "step"
+            or "epoch". A `total_steps` or `T_max` that is missing becomes the length of
+            the run in steps; the interval is then "step", otherwise "epoch".
+            A ReduceLROnPlateau is stepped by val/loss.
+        total_steps: The steps of the run; may be infinite.
+
+    Raises:
+        UserError: the scheduler rejects its arguments, or the run has no end but needs one.
+    """
+    arguments = dict(config)
+    found = require_target("scheduler", str(arguments["_target_"]))
+    parameters = parameters_of(found)
+    filled = {
+        name
+        for name in ("total_steps", "T_max")
+        if name in parameters and arguments.get(name) is None and "epochs" not in arguments
+    }
+    interval = arguments.get("interval")
+    if "interval" not in parameters:
+        arguments.pop("interval", None)
+    if filled and inspect.isclass(found):  # a function says itself whether it needs an end
+        _require_end(total_steps, 0)
+        total_steps = int(total_steps)
+    arguments |= dict.fromkeys(filled, total_steps)
+    made = build("scheduler", arguments, optimizer)
+    if isinstance(made, Schedule):
+        return made
+    if isinstance(made, ReduceLROnPlateau):
+        return Schedule(made, "validation")
+    interval = interval or ("step" if filled else "epoch")
+    if interval not in ("step", "epoch"):
+        raise UserError(f"scheduler.interval={interval}: expected step or epoch")
+    return Schedule(made, interval)
 
 
 def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:

@@ -21,6 +21,6 @@ def common_split(first: TrainedRun, second: TrainedRun) -> str:
 
 def agreement(first: TrainedRun, second: TrainedRun, split: str) -> tuple[int, int, McNemar]:
     """The number of images that both got right, the number of images, and McNemar's test."""
-    answers = first.predict(split), second.predict(split)
+    answers = first.predict_split(split), second.predict_split(split)
     both = int((answers[0].correct & answers[1].correct).sum())
     return both, len(answers[0]), mcnemar(answers[0].correct, answers[1].correct)

@@ -27,7 +27,7 @@ def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> tuple[Scores,
     Returns:
         The scores, the number of images, and the accuracy of the majority-class baseline.
     """
-    found = trained.predict(split)
+    found = trained.predict_split(split)
     scores, majority = score(found), trained.data.majority_accuracy(split)
     matrix, names = confusion_matrix(found), found.class_names
     about = {

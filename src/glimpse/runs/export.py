@@ -22,7 +22,7 @@ from glimpse.errors import UserError
 from glimpse.files import replacing
 from glimpse.runs.trained import TrainedRun
 
-ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 OPSET = 18
 NUM_CHECKED = 256  # validation images that the export is checked on
 MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability

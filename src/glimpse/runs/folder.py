@@ -35,7 +35,10 @@ FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
 RESUMED_SECONDS = 5
 
 # Settings that say where a run is stored and how it was started, not what it computes.
-PLACES = ("name", "data_dir", "output_dir", "resume", "check")
+PLACES = (
+    "name", "data_dir", "output_dir", "resume", "check",
+    "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
+)  # fmt: skip
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if available
 
@@ -136,7 +139,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 def read_run(folder: Path) -> Run:
     """Read a run folder, whatever its state."""
     environment = environment_of(folder)
-    settings = _settings(folder, environment)
+    settings = settings_of(folder, environment)
     if not (folder / "summary.json").exists() or _was_resumed_since(folder):
         return _without_summary(folder, settings)
     try:
@@ -210,19 +213,36 @@ def _choices(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _settings(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
-    """The recorded configuration, updated with what was typed when the run was resumed."""
+def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:
+    """The recorded configuration, updated with what was typed when the run was resumed.
+
+    Args:
+        folder: The run folder.
+        environment: The content of its environment.json, if it has been read already.
+
+    Returns:
+        The settings as `flat_settings` gives them; empty if they cannot be read.
+    """
     try:
-        text = _read(folder, ".hydra/config.yaml")
-        settings: dict[str, str] = {}
-        for block in _blocks(text):
-            settings |= _flat_block(block)
+        settings = flat_settings(_read(folder, ".hydra/config.yaml"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    for override in _typed_at_resume(environment):
+    for override in _typed_at_resume(environment or environment_of(folder)):
         key, _, value = override.partition("=")
         if key in settings:
-            settings[key] = _as_text(_yaml(value))
+            settings[key] = as_text(_yaml(value))
+    return settings
+
+
+def flat_settings(text: str) -> dict[str, str]:
+    """Flatten a configuration in YAML to dotted keys with values as text.
+
+    Raises:
+        ValueError: the text is not a mapping. `yaml.YAMLError`: it is not YAML.
+    """
+    settings: dict[str, str] = {}
+    for block in _blocks(text):
+        settings |= _flat_block(block)
     return settings
 
 
@@ -251,11 +271,12 @@ def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = _as_text(value)
+            flat[f"{prefix}{key}"] = as_text(value)
     return flat
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A plain value as text, in the notation of JSON; strings as they are."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
@@ -265,11 +286,20 @@ def _yaml(text: str) -> Any:
     return yaml.load(text, YAML_LOADER)
 
 
+def summary_of(folder: Path) -> dict[str, Any]:
+    """The content of summary.json; empty if it cannot be read."""
+    return _json_of(folder, "summary.json")
+
+
 def environment_of(folder: Path) -> dict[str, Any]:
     """The content of environment.json; empty if it cannot be read."""
+    return _json_of(folder, "environment.json")
+
+
+def _json_of(folder: Path, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(_read(folder, "environment.json"))
-    except (OSError, ValueError):
+        found = json.loads(_read(folder, name))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

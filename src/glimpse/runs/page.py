@@ -16,6 +16,7 @@ from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
+from glimpse.runs.mattered import Mattered
 from glimpse.runs.story import tell
 
 NUM_CURVES = 40
@@ -52,8 +53,14 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 """
 
 
-def over_all(groups: Sequence[report.Group], root: Path) -> str:
-    """The page for all runs: the table, the problems, and curves and pictures of the best ones."""
+def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None = None) -> str:
+    """The page for all runs: the table, the problems, and curves and pictures of the best ones.
+
+    Args:
+        groups: The groups of runs.
+        root: The folder that contains them.
+        sweep: What mattered, if the folder is that of one sweep.
+    """
     columns, rows = report.table(groups)
     notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))
     wrong = "".join(
@@ -73,11 +80,18 @@ def over_all(groups: Sequence[report.Group], root: Path) -> str:
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
         f"<div class=wide>{_table(columns, rows, sorts=True)}</div>"
+        + (_sweep(sweep) if sweep else "")
         + (f"<h2>What went wrong</h2><ul>{wrong}</ul>" if wrong else "")
         + f"<h2>Curves and pictures</h2><p class=note>{said} The train curve is a running average "
         "while the weights change, and the val curve is measured in evaluation mode.</p>"
         f"{details}<script>{SORT}</script>",
     )
+
+
+def _sweep(sweep: Mattered) -> str:
+    told = "".join(f"<p>{_safe(line)}</p>" for line in sweep.told)
+    pictures = "".join(map(_picture, sweep.pictures))
+    return f"<h2>What mattered</h2>{told}<div class=charts>{pictures}</div>"
 
 
 def of_one(run: Run) -> str:

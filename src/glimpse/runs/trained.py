@@ -1,7 +1,8 @@
 """Load a trained network, with its data and preprocessing, from a run folder or a checkpoint.
 
 The network makes the same predictions as in its run, because it uses the same precision, memory
-layout and preprocessing. Nothing in a checkpoint is executed.
+layout and preprocessing. Nothing in a checkpoint is executed, and what its configuration names is
+built only from packages that are trusted.
 """
 
 import os
@@ -9,30 +10,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import Tensor, nn
 
 from glimpse import precision
-from glimpse.assembly import build_data, device_of
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, is_intact
-from glimpse.config.build import build, plain
+from glimpse.assembly import build_data, build_network, device_of
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO, find_checkpoint, is_intact
+from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values, leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
-from glimpse.config.trust import NOT_FROM_A_RECORD
-from glimpse.data.decode import PixelFormat, decode
+from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages
+from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.files import require_inside
 from glimpse.insight.predictions import Predictions, predict
 from glimpse.lightning_compat import settle
 from glimpse.resume import require_same_sight
+from glimpse.runs.folder import epochs_of, read_run
+from glimpse.runs.images import Images, Prediction, one_by_one
 
+PREDICTED_TOGETHER = 64  # images
+BUILT = ("data", "model", "augment")  # of a checkpoint's configuration
 FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # where datasets were, and where they are
 
 
@@ -43,16 +49,23 @@ class TrainedRun:
         path: A checkpoint, or a run folder. The folder's best checkpoint is loaded, or its last one
             if there is no best.
         overrides: `key=value` settings that replace the run's own, such as `data_dir=/data`.
+        trust: Packages besides those of config/trust.py that the checkpoint may name, for a network
+            or a dataset of your own.
 
     Raises:
-        UserError: there is no checkpoint, it is damaged, or it does not fit.
+        UserError: there is no checkpoint, it is damaged, it does not fit, or it names a package that
+            is not trusted.
     """
 
-    def __init__(self, path: Path, *, overrides: Sequence[str] = ()) -> None:
-        self.checkpoint = find_checkpoint(path)
+    def __init__(
+        self, path: str | Path, *, overrides: Sequence[str] = (), trust: Sequence[str] = ()
+    ) -> None:
+        self.checkpoint = find_checkpoint(Path(path))
         saved = _load(self.checkpoint)
         extra = saved["glimpse"]
-        self.config = _overridden(_as_data(extra["config"], self.checkpoint), overrides)
+        trusted = (*trust, *listed_packages(()))
+        recorded = _as_data(extra["config"], self.checkpoint, trusted)
+        self.config = _overridden(recorded, overrides)
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
         self.epoch = int(saved["epoch"]) + 1
@@ -77,6 +90,23 @@ class TrainedRun:
         if self.checkpoint.parent.name == "checkpoints":
             return self.checkpoint.parent.parent
         return self.checkpoint.with_suffix("")
+
+    @property
+    def model(self) -> nn.Module:
+        """The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32 images."""
+        return self.inner
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the run's best checkpoint, such as "test/acc"; empty without its folder."""
+        return read_run(self.folder).metrics if self.folder.is_dir() else {}
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """The columns of metrics.csv, such as "val/acc", with one value per epoch."""
+        rows = epochs_of(self.folder)
+        names = [name for name, value in rows[0].items() if value is not None] if rows else []
+        return {name: [row[name] for row in rows] for name in names}
 
     @property
     def name(self) -> str:
@@ -119,9 +149,38 @@ class TrainedRun:
             )
         return chosen
 
-    def predict(self, split: str) -> Predictions:
-        """Predict every image of a split."""
+    def predict_split(self, split: str) -> Predictions:
+        """Predict every image of a split of the run's data."""
         return predict(self.network, self.data, split, device=self.device, shows_progress=True)
+
+    def predict(self, images: Images) -> Any:
+        """Predict images, or every image of a split of the run's data.
+
+        Args:
+            images: One or several images: paths, Pillow images, (H, W), (H, W, C) or (N, H, W, C)
+                uint8 arrays, or (C, H, W) or (N, C, H, W) uint8 tensors. They are cropped and resized
+                as in training. Or the name of a split: "train", "val" or "test".
+
+        Returns:
+            A list with one `Prediction` for each image; for a split, its `Predictions`.
+
+        Raises:
+            UserError: an image cannot be read, or is of another type.
+        """
+        if isinstance(images, str) and images in ("train", "val", "test"):
+            return self.predict_split(images)
+        pixels = [self._pixels(image) for image in one_by_one(images)]
+        found: list[Prediction] = []
+        for start in range(0, len(pixels), PREDICTED_TOGETHER):
+            batch = torch.from_numpy(np.stack(pixels[start : start + PREDICTED_TOGETHER]))
+            for row in self.probabilities(batch).tolist():
+                found.append(Prediction(dict(zip(self.spec.class_names, row, strict=True))))
+        return found
+
+    def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
+        if isinstance(image, str | Path):
+            return self.read_image(Path(image))
+        return fitted(image.copy(), self._format, "the image").copy()
 
     def read_image(self, path: Path) -> NDArray[Any]:
         """Read any image file in the format of the run's stored images.
@@ -147,27 +206,6 @@ class TrainedRun:
         return torch.softmax(logits.float(), 1).cpu()
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint for a path, which may be a run folder or the checkpoint itself.
-
-    Raises:
-        UserError: there is no checkpoint.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path}: there is no such run folder or checkpoint")
-    for name in ("best.ckpt", "last.ckpt"):
-        checkpoint = path / "checkpoints" / name
-        require_inside(path, checkpoint)
-        if checkpoint.is_file():
-            return checkpoint
-    hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
-    if (path / ".hydra").is_dir():
-        hint = "the run has not saved a checkpoint yet"
-    raise UserError(f"{path} contains no checkpoints/best.ckpt or last.ckpt: {hint}")
-
-
 def _load(path: Path) -> dict[str, Any]:
     if not is_intact(path):
         raise UserError(f"{path} is not a checkpoint, or it is damaged")
@@ -177,14 +215,16 @@ def _load(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
+def _as_data(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:
     """A checkpoint's configuration, without the keys that download files.
 
     The configuration was resolved when the checkpoint was saved.
 
     Raises:
-        UserError: it contains an interpolation, which could read this machine's environment.
+        UserError: it contains an interpolation, which could read this machine's environment, or
+            names a package that is not trusted.
     """
+    check_record(config, path, trusted)
     for name in NOT_FROM_A_RECORD:
         group, _, key = name.partition(".")
         config[group] |= {key: None} if key in config[group] else {}
@@ -196,6 +236,9 @@ def _as_data(config: dict[str, Any], path: Path) -> DictConfig:
         raise UserError(
             f"{path}: its configuration contains an interpolation, which is not allowed"
         )
+    for group, named in targets_of(created):
+        if group in BUILT:
+            require_no_library_function(group, named, trusted)
     return created
 
 
@@ -221,7 +264,7 @@ def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 def _network(
     config: DictConfig, spec: ImageSpec, state: dict[str, Tensor], path: Path
 ) -> nn.Module:
-    network: nn.Module = build("model", config.model, spec)
+    network = build_network(config.model, spec)
     prefix = "network."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:

@@ -38,6 +38,12 @@ class Draws:
         """Draw (num, B) float32 on the device of the indices, the same in every epoch."""
         return self._next(num, 0, 1)
 
+    def seeds(self) -> list[int]:
+        """Draw a seed of 32 bits for each image, different in every epoch."""
+        number, self._num_calls = self._num_calls, self._num_calls + 1
+        keys = ([self.seed, self.epoch, number, index] for index in self.indices.tolist())
+        return [int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys]
+
     def _next(self, num: int, epoch: int, fixed: int) -> Tensor:
         """Apply the 32-bit finaliser of MurmurHash3 (Appleby 2011) twice to the index and a key for
         each column, and use 24 bits of the result."""
@@ -59,7 +65,10 @@ def _finalise(value: Tensor) -> Tensor:
 
 
 class Augmentation(ABC):
-    """A random change of images that preserves their labels."""
+    """A random change of images. `mixes` says whether labels become mixtures of classes too."""
+
+    mixes: bool = False
+    remark: str = ""  # what a run says about it when it starts
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -68,6 +77,24 @@ class Augmentation(ABC):
     def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
         """Augment images of the stored size and return them at (height, width) pixels."""
         return self(resized(images, size), draws)
+
+    def batch(
+        self, images: Tensor, labels: Tensor, size: tuple[int, int], draws: Draws, num_classes: int
+    ) -> tuple[Tensor, Tensor]:
+        """Augment a batch with its labels.
+
+        Args:
+            images: (B, C, H, W) uint8 of the stored size.
+            labels: (B,) int64.
+            size: (height, width) of the returned images in pixels.
+            draws: Random draws for the images.
+            num_classes: K.
+
+        Returns:
+            Images of this size, and the labels, which become (B, K) float32 probabilities if images
+            are mixed.
+        """
+        return self.sized(images, size, draws), labels
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -40,8 +40,7 @@ class ColourJitter(CropFlip):
         super().__init__(padding_fraction=padding_fraction, p=p)
         self.ranges = (brightness, contrast, saturation, hue)
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        images = super().__call__(images, draws)
+    def change(self, images: Tensor, draws: Draws) -> Tensor:
         changes = 2 * draws.uniform(4) - 1
         brightness, contrast, saturation, hue = (
             change * reach for change, reach in zip(changes, self.ranges, strict=True)

@@ -25,8 +25,7 @@ class Cutout(CropFlip):
         super().__init__(padding_fraction=padding_fraction, p=p)
         self.side_fraction = side_fraction
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        images = super().__call__(images, draws)
+    def change(self, images: Tensor, draws: Draws) -> Tensor:
         centre = draws.uniform(2)
         hidden = rectangles(images, centre, torch.full_like(centre[0], self.side_fraction))
         pixels = images.shape[2] * images.shape[3]

@@ -21,7 +21,8 @@ class CropFlip(Augmentation):
     """Shift by up to `padding_fraction` of each side, with a mirrored border, then flip.
 
     This is the usual crop for CIFAR, by up to 4 of 32 pixels (He et al. 2016, Deep Residual
-    Learning, section 4.2), with mirrored instead of black borders.
+    Learning, section 4.2), with mirrored instead of black borders. A subclass adds a `change` after
+    this move.
     """
 
     def __init__(self, *, padding_fraction: float = 0.125, p: float = 0.5) -> None:
@@ -30,7 +31,12 @@ class CropFlip(Augmentation):
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         row, column, flip = draws.uniform(3)
-        return _moved(images, row, column, flip < self.p, self.padding_fraction)
+        moved = _moved(images, row, column, flip < self.p, self.padding_fraction)
+        return self.change(moved, draws)
+
+    def change(self, images: Tensor, draws: Draws) -> Tensor:
+        """Change (B, C, H, W) uint8 images after the move."""
+        return images
 
 
 class AlternatingFlip(Augmentation):

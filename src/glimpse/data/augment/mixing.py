@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from glimpse.data.augment.base import Draws, to_bytes
@@ -29,12 +30,20 @@ class Mixing(CropFlip):
         p: Probability of a flip.
     """
 
+    mixes = True
+
     def __init__(
         self, *, alpha: float, mix_p: float, padding_fraction: float = 0.125, p: float = 0.5
     ) -> None:
         super().__init__(padding_fraction=padding_fraction, p=p)
         self.alpha = alpha
         self.mix_p = mix_p
+
+    def batch(
+        self, images: Tensor, labels: Tensor, size: tuple[int, int], draws: Draws, num_classes: int
+    ) -> tuple[Tensor, Tensor]:
+        images = self.sized(images, size, draws)
+        return self.mixed(images, as_probabilities(labels, num_classes), draws)
 
     def mixed(self, images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Mix (B, C, H, W) uint8 images and (B, num_classes) float32 label probabilities."""
@@ -69,6 +78,11 @@ class CutMix(Mixing):
     ) -> tuple[Tensor, Tensor]:
         inside = rectangles(images, draws.uniform(2), (1 - share).sqrt())
         return torch.where(inside, partners, images), 1 - inside.float().mean((1, 2, 3))
+
+
+def as_probabilities(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels (B,) int64, or already (B, num_classes) float32, as (B, num_classes) float32."""
+    return labels if labels.is_floating_point() else F.one_hot(labels, num_classes).float()
 
 
 def beta(draws: Tensor, alpha: float) -> Tensor:

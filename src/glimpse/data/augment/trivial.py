@@ -47,8 +47,7 @@ class Op(IntEnum):
 class TrivialAugment(CropFlip):
     """CropFlip, then one operation. Left out: the cutout that the paper adds on CIFAR."""
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        images = super().__call__(images, draws)
+    def change(self, images: Tensor, draws: Draws) -> Tensor:
         op, level, sign = draws.uniform(3)
         strength = (level * NUM_LEVELS).floor() / (NUM_LEVELS - 1)
         strength = torch.where(sign < 0.5, -strength, strength)

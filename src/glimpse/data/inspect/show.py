@@ -25,7 +25,11 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
     """
     loader = data.batches.loader("train", training=True, shuffle=True)
     shown = list(itertools.islice(loader, -(-num_images // data.batch_size)))
-    batch = Batch(*(torch.cat(column)[:num_images] for column in zip(*shown, strict=True)))
+    batch = Batch(
+        torch.cat([batch.images for batch in shown])[:num_images],
+        torch.cat([batch.labels for batch in shown])[:num_images],
+        torch.cat([batch.indices for batch in shown])[:num_images],
+    )
     grids = {"no augmentation": data.batches.to_network(batch)}
     if data.augment is not None:
         grids = {

@@ -5,6 +5,7 @@ There is no official split; `data.test_fraction` and `data.val_fraction` control
 """
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,9 +26,14 @@ class Digits(ImageDataModule):
 
     def read(self) -> Source:
         """Read (1797, 8, 8, 1) uint8."""
-        from sklearn.datasets import load_digits
+        return Source(tuple("0123456789"), _arrays())
 
-        digits = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        labels = digits.target.astype(np.int64)
-        return Source(tuple("0123456789"), Arrays(images, labels))
+
+@cache
+def _arrays() -> Arrays:
+    """The images and labels, parsed once for all runs of this process: it takes longer than an epoch."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return Arrays(images, digits.target.astype(np.int64))

@@ -1,0 +1,7 @@
+"""`python -m glimpse` is the `glimpse` command."""
+
+import sys
+
+from glimpse.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,39 @@
+"""Stop a trial of a search early when its validation curve lags behind those of the other trials.
+
+The first process decides after each epoch, and `StopOnSignal` takes the decision to all processes of a run
+at the start of the next one. The checkpoint of the epoch has been saved by then.
+"""
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+
+from glimpse.callbacks.epoch_record import of_this_epoch
+from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.classifier import ImageClassifier
+from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
+
+Judge = Callable[[int, float], bool]  # takes epochs trained and the metric; whether to stop
+
+
+class Pruning(LateCallback):
+    """Ask a judge after each epoch that was validated.
+
+    Args:
+        judge: What decides, in the first process.
+        monitor: The name of the metric.
+        stop: The callback that stops all processes together.
+    """
+
+    def __init__(self, judge: Judge, monitor: str, stop: StopOnSignal) -> None:
+        self._judge = judge
+        self._monitor = monitor
+        self._stop = stop
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassifier)
+        value = of_this_epoch(trainer, pl_module).get(self._monitor)
+        if value is None or not IS_FIRST_PROCESS:
+            return
+        if self._judge(trainer.current_epoch + 1, value):
+            self._stop.prune()

@@ -1,0 +1,26 @@
+"""How the present command was typed, for records and for messages that say what to type."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
+
+
+def command() -> list[str]:
+    """The words of the present command, without the folder of the program."""
+    program = ["glimpse", "train"] if _is_glimpse() else [Path(sys.argv[0]).name]
+    return [*program, *sys.argv[1:]]
+
+
+def to_type(*arguments: str) -> str:
+    """A command line that trains with these arguments and the folders of the present command."""
+    program = ["glimpse", "train"] if _is_glimpse() else ["python", "train.py"]
+    for flags in (CONFIG_DIR, CONFIG_NAME):
+        for value in values_of(sys.argv[1:], flags):
+            program += [flags[0], value]
+    return shlex.join([*program, *arguments])
+
+
+def _is_glimpse() -> bool:
+    return Path(sys.argv[0]).stem in ("glimpse", "__main__")  # or python -m glimpse

@@ -1,0 +1,80 @@
+"""A list of augmentations, `augment=[crop_flip,colour_jitter,cutmix]`, applied in its order.
+
+Most recipes here begin with a shift and a flip. In a list this happens once: where `crop_flip`,
+`flip`, `alternating_flip` or `presize` stands in the list, otherwise with the first recipe that
+begins so. The number of passes over the pixels is therefore that of the single recipes.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from glimpse.data.augment.base import Augmentation, Draws, resized
+from glimpse.data.augment.flips import AlternatingFlip, CropFlip, Flip
+from glimpse.data.augment.mixing import Mixing, as_probabilities
+from glimpse.data.augment.presize import Presize
+from glimpse.errors import UserError
+
+MOVES = (Flip, AlternatingFlip, Presize)
+
+
+class InOrder(Augmentation):
+    """Apply several augmentations, one after the other.
+
+    Args:
+        members: The augmentations by name, in order.
+
+    Raises:
+        UserError: Two of them shift by different fractions, and the list does not say which.
+    """
+
+    def __init__(self, members: Mapping[str, Augmentation]) -> None:
+        self.members = list(members.values())
+        self.mixes = any(member.mixes for member in self.members)
+        self.remark = "; ".join(member.remark for member in self.members if member.remark)
+        begin = {
+            name: member
+            for name, member in members.items()
+            if isinstance(member, CropFlip) and type(member) is not CropFlip
+        }
+        has_move = any(isinstance(m, MOVES) or type(m) is CropFlip for m in self.members)
+        if not has_move:
+            _require_same_move(begin)
+        self._moves_already = list(begin.values())[0 if has_move else 1 :]
+        # Images keep their stored size up to the last member that reads it.
+        self._resizes = max(
+            (i for i, m in enumerate(self.members) if type(m).sized is not Augmentation.sized),
+            default=0,
+        )
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return self.sized(images, (images.shape[2], images.shape[3]), draws)
+
+    def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
+        return self.batch(images, draws.indices * 0, size, draws, 1)[0]
+
+    def batch(
+        self, images: Tensor, labels: Tensor, size: tuple[int, int], draws: Draws, num_classes: int
+    ) -> tuple[Tensor, Tensor]:
+        for place, member in enumerate(self.members):
+            now = size if place >= self._resizes else (images.shape[2], images.shape[3])
+            if isinstance(member, CropFlip) and any(member is m for m in self._moves_already):
+                images = member.change(resized(images, now), draws)
+                if isinstance(member, Mixing):
+                    shares = as_probabilities(labels, num_classes)
+                    images, labels = member.mixed(images, shares, draws)
+            else:
+                images, labels = member.batch(images, labels, now, draws, num_classes)
+        return images, labels
+
+
+def _require_same_move(begin: Mapping[str, CropFlip]) -> None:
+    """Require recipes that begin with a shift and a flip to agree on them."""
+    for key in ("padding_fraction", "p"):
+        values = {name: getattr(member, key) for name, member in begin.items()}
+        if len(set(values.values())) > 1:
+            found = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            raise UserError(
+                f"augment: {key} differs ({found}), but a list shifts and flips images once: type "
+                f"augment=[crop_flip,{','.join(values)}] and augment.crop_flip.{key}=<value>"
+            )

@@ -1,0 +1,93 @@
+"""Transforms that take one image at a time: those of torchvision, or a user's own nn.Module.
+
+Each image is changed in turn, after the random generators of torch, NumPy and Python have been
+seeded for this image. The draws are therefore a function of (seed, epoch, index) here too, and the
+rest of the run draws as if nothing had happened. This takes a call for each image, where the other
+augmentations take one for a batch.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
+from glimpse.errors import UserError
+from glimpse.seeding import restore, seed_all, state_of_generators
+
+
+class PerImage(Augmentation):
+    """Apply a transform to each image, and resize the result if it has another size.
+
+    Args:
+        transform: Maps (C, H, W) uint8 to (C, H', W') uint8. If it takes floats only, it gets
+            values in [0, 1].
+        name: Its name in the configuration, for messages.
+
+    Raises:
+        UserError: It normalises, which `data.normalize` does. When called: it does not take one
+            image, or returns something else.
+    """
+
+    def __init__(self, transform: nn.Module, name: str) -> None:
+        if isinstance(transform, v2.Normalize | transforms.Normalize):
+            raise UserError(
+                f"augment {name}: images are normalised after their augmentation; type "
+                "data.normalize=dataset, imagenet or none"
+            )
+        self.transform = transform
+        self.name = name
+        self.remark = f"{name} works on one image at a time, slower than on a whole batch"
+        self._takes_floats: bool | None = None  # known after the first image
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return self.sized(images, (images.shape[2], images.shape[3]), draws)
+
+    def sized(self, images: Tensor, size: tuple[int, int], draws: Draws) -> Tensor:
+        """Transform images of the stored size, and return them at (height, width) pixels."""
+        before = state_of_generators(images.device)
+        changed = []
+        try:
+            for image, seed in zip(images, draws.seeds(), strict=True):
+                changed.append(resized(self._transformed(image, seed)[None], size))
+        finally:
+            restore(before, images.device)
+        return torch.cat(changed)
+
+    def _transformed(self, image: Tensor, seed: int) -> Tensor:
+        if self._takes_floats is None:
+            self._takes_floats = self._fails_on_bytes(image)
+        seed_all(seed)
+        try:
+            found: Any = self.transform(image / 255 if self._takes_floats else image)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise self._misfit(image, str(error).splitlines()[0]) from error
+        if self._takes_floats and isinstance(found, Tensor) and found.is_floating_point():
+            found = to_bytes(found * 255)
+        if not isinstance(found, Tensor):
+            raise self._misfit(image, f"it returned {type(found).__name__}")
+        if found.ndim != 3 or len(found) != len(image) or found.dtype != torch.uint8:
+            shape = "×".join(map(str, found.shape))
+            raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}")
+        return found.as_subclass(Tensor)
+
+    def _fails_on_bytes(self, image: Tensor) -> bool:
+        """Whether the transform rejects uint8 and takes floats."""
+        try:
+            self.transform(image)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            try:
+                self.transform(image / 255)
+            except (TypeError, ValueError, RuntimeError, NotImplementedError):
+                return False  # reported with the error that bytes give
+            return True
+        return False
+
+    def _misfit(self, image: Tensor, reason: str) -> UserError:
+        shape = "×".join(map(str, image.shape))
+        return UserError(
+            f"augment {self.name} was given one image, {shape} uint8, and should return one with "
+            f"{len(image)} channels: {reason}"
+        )

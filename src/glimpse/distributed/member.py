@@ -1,0 +1,71 @@
+"""Take part in a run that another process leads: `python -m glimpse.distributed.member`.
+
+A member composes nothing and prints nothing. It gets the configuration and the folder from the first
+process. If that process started it, it ends when its standard input does.
+"""
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+from glimpse.config.explain import explain
+from glimpse.distributed.place import Place, place_of
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+
+
+def follow(place: Place) -> int:
+    """Run what the first process tells, and return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stderr = sys.stdout  # what a crash of C++ writes still appears
+    warnings.simplefilter("ignore")  # the first process has shown them
+    from omegaconf import OmegaConf
+
+    from glimpse.distributed.team import TeammateError, connected
+
+    try:
+        told = connected(place).told()
+        if "exit" in told:
+            _say(place, str(told["error"]))
+            return int(told["exit"])
+        from glimpse.run import run
+
+        config = OmegaConf.create(told["config"])
+        run(config, Path(told["folder"]), told["names"])
+    except Interrupted as stop:
+        return stop.exit_code
+    except Exception as error:
+        # The first process shows an error that happened here; another node's log shows it, too.
+        if isinstance(error, TeammateError) or place.local_rank == 0:
+            _say(place, explain(error))
+        elif isinstance(error, UserError) and "MASTER_ADDR" in str(error):
+            print(f"error: {explain(error)}", file=sys.__stderr__, flush=True)
+        return 1
+    return 0
+
+
+def _say(place: Place, error: str) -> None:
+    """Show an error once on every node but the first, where the first process shows it."""
+    if error and place.node and place.local_rank == 0:
+        print(f"error: {error}", file=sys.__stderr__, flush=True)
+
+
+def main() -> int:
+    """Take part in the run of the process that started this one."""
+
+    def end_with_it() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
+    for number in stop_signals():
+        signal.signal(number, raise_interrupted)
+    return follow(place_of(os.environ))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # the thread that reads standard input would delay a usual end

@@ -1,0 +1,73 @@
+"""One process at a time works in a run folder: a lock that ends with the process that holds it.
+
+The lock is `flock` on the file `.lock` in the folder (library filelock). The system releases it when its
+process ends, also by SIGKILL. Of several processes of one run, only the first holds it.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from glimpse.errors import UserError
+
+NAME = ".lock"
+PATIENCE = 1.0  # seconds; another process that only looks at the lock holds it for a moment
+
+
+class FolderInUseError(UserError):
+    """Another process works in the run folder."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which is created. A process that holds it already may hold it again.
+
+    Raises:
+        FolderInUseError: another process holds it.
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise FolderInUseError(
+            f"{folder}: another process is working on this run: wait until it has ended, or stop it"
+        ) from error
+    except OSError as error:
+        if (
+            error.errno == errno.ENOSYS
+        ):  # a file system without locks; better without than not at all
+            yield
+            return
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:  # filelock notices that the file it waited for has gone
+            (folder / NAME).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process, this one included, works in a run folder."""
+    if not (folder / NAME).exists():
+        return False
+    lock = _lock(folder)
+    if lock.is_locked:
+        return True
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.resolve() / NAME, is_singleton=True, fallback_to_soft=False)

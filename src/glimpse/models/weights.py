@@ -1,0 +1,245 @@
+"""Start a network from weights that another training left: `model.weights=<file or run folder>`.
+
+The file may be a checkpoint of ours, a .safetensors file, or what `torch.save` wrote: a state dict,
+alone or under a key such as `state_dict` or `model`, with names that wrappers have prefixed
+(`module.`, `model.`, `_orig_mod.`). Nothing in it is executed. What fits is loaded, and what does
+not is named.
+"""
+
+import argparse
+import pickle
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar  # how NumPy pickles a number
+from torch import Tensor, nn
+
+from glimpse.callbacks.checkpoints import find_checkpoint
+from glimpse.errors import UserError
+
+# Where training programs keep the state dict, the most specific first.
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights",
+    "params",
+)  # fmt: skip
+MOST_WRAPPERS = 4  # prefixes on one name, such as module._orig_mod.model.
+# Plain data that training programs store beside the weights: arguments, and numbers of NumPy.
+PLAIN: list[Any] = [argparse.Namespace, np.dtype, scalar, np.ndarray] + [
+    type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")
+]
+NUM_NAMED = 3  # layers that a message names
+
+
+class Fit(NamedTuple):
+    """What of a file fits a network. Names are those of the network's state dict."""
+
+    loaded: dict[str, Tensor]
+    misshapen: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    new_head: str | None  # the last layer, if the file has another one or none
+    classes_of_file: int | None  # outputs of the file's last layer, if they differ
+
+
+def load_weights(
+    network: nn.Module,
+    found: Mapping[str, Tensor],
+    source: str,
+    *,
+    num_classes: int,
+    own_names: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+    computed: tuple[str, ...] = (),
+    hint: str = "",
+) -> str:
+    """Copy the tensors of a state dict into a network.
+
+    Args:
+        network: Its last layer keeps its own weights if the file's has another number of classes.
+        found: Tensors as they are named in the file.
+        source: Where they come from, for messages.
+        num_classes: Classes that the network tells apart.
+        own_names: Converts names of a library to those of the network.
+        computed: Names in the network's state dict that no file holds.
+        hint: What to type if the weights do not fit.
+
+    Returns:
+        A line that says what was loaded.
+
+    Raises:
+        UserError: A layer has another shape or is missing, or the file has more of the layers that
+            the network has. The message names the first one and counts the others.
+    """
+    wanted = {k: v for k, v in network.state_dict().items() if k not in computed}
+    named = [dict(own_names(state)) for state in _without_wrappers(found)]
+    best = max(named, key=lambda state: sum(name in wanted for name in state))
+    fit = _fit(wanted, best, num_classes)
+    counts = (
+        f"{_num_layers(fit.loaded)} of {_num_layers(wanted)} layers fit, "
+        f"{_num_layers(fit.missing)} are missing, {_num_layers(fit.unexpected)} are not expected"
+    )
+    wrong = _what_is_wrong(wanted, best, fit)
+    if wrong:
+        raise UserError(f"{source}: {wrong} ({counts}){hint}")
+    for name, tensor in fit.loaded.items():
+        wanted[name].copy_(tensor)
+    return f"{source}: {_described(fit, wanted, num_classes)}"
+
+
+def _fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int) -> Fit:
+    same = {n: t for n, t in found.items() if n in wanted and t.shape == wanted[n].shape}
+    misshapen = [n for n in wanted if n in found and n not in same]
+    missing = [n for n in wanted if n not in found and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in found if n not in wanted]
+    head = _head(wanted, num_classes)
+    if head is None or not any(_owner(n) == head for n in (*misshapen, *missing)):
+        return Fit(same, misshapen, missing, unexpected, None, None)
+    others = [n for n in misshapen if _owner(n) == head]
+    if any(found[n].shape[1:] != wanted[n].shape[1:] for n in others):
+        return Fit(same, misshapen, missing, unexpected, None, None)
+    return Fit(
+        {n: t for n, t in same.items() if _owner(n) != head},
+        [n for n in misshapen if _owner(n) != head],
+        [n for n in missing if _owner(n) != head],
+        unexpected,
+        head,
+        len(found[others[0]]) if others else None,
+    )
+
+
+def _head(wanted: Mapping[str, Tensor], num_classes: int) -> str | None:
+    """The last layer with one output for each class; None if there is none."""
+    layers = [_owner(n) for n, t in wanted.items() if t.ndim >= 2 and len(t) == num_classes]
+    return layers[-1] if layers else None
+
+
+def _what_is_wrong(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], fit: Fit
+) -> str | None:
+    if fit.misshapen:
+        name = fit.misshapen[0]
+        return f"{name} is {_shape(found[name])}, expected {_shape(wanted[name])}"
+    if fit.missing:
+        return f"{fit.missing[0]} is missing, expected {_shape(wanted[fit.missing[0]])}"
+    if not fit.loaded:
+        return f"nothing fits; the file has {', '.join(list(found)[:NUM_NAMED])} …"
+    parts = {_part(name) for name in wanted}
+    deeper = [name for name in fit.unexpected if _part(name) in parts]
+    if deeper:  # such as layer3.6 of a deeper network
+        return f"{deeper[0]} is {_shape(found[deeper[0]])}, expected no such layer"
+    return None
+
+
+def _described(fit: Fit, wanted: Mapping[str, Tensor], num_classes: int) -> str:
+    text = f"{_num_layers(fit.loaded)} of {_num_layers(wanted)} layers loaded"
+    if fit.new_head:
+        has = f"has {fit.classes_of_file} classes" if fit.classes_of_file else "has none"
+        text += f"; {fit.new_head} is new for {num_classes} classes, the file {has}"
+    if fit.unexpected:
+        layers = list(dict.fromkeys(map(_owner, fit.unexpected)))
+        more = " …" if len(layers) > NUM_NAMED else ""
+        names = ", ".join(layers[:NUM_NAMED])
+        text += f"; {len(layers)} layers of the file are not used ({names}{more})"
+    return text
+
+
+def _without_wrappers(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """The state dict, then without the first part that most of its names share, and so on."""
+    yield state
+    for _ in range(MOST_WRAPPERS):
+        parts = Counter(name.partition(".")[0] for name in state if "." in name)
+        if not parts:
+            return
+        prefix, number = parts.most_common(1)[0]
+        if 2 * number < len(state):
+            return
+        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items()}
+        yield state
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read the tensors of a file or of a run folder's best checkpoint, without running code.
+
+    Raises:
+        UserError: The file does not exist, contains no state dict, or contains code.
+    """
+    if path.is_dir():
+        path = find_checkpoint(path)
+    if not path.is_file():
+        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(PLAIN):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"model.weights={path}: {error.strerror or error}") from error
+    except Exception as error:  # each format has its own errors for a file in another format
+        raise UserError(f"model.weights={path}: {_unreadable(error)}") from error
+    if isinstance(content, dict) and "glimpse" in content:  # a checkpoint of ours
+        prefix = "network."
+        own = content["state_dict"].items()
+        return {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
+    found = _state_dict(content)
+    if not found:
+        holds = ", ".join(map(str, list(content)[:NUM_NAMED])) if isinstance(content, dict) else ""
+        raise UserError(
+            f"model.weights={path}: the file contains {holds or type(content).__name__}, expected a "
+            "state dict of tensors"
+        )
+    return found
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, wherever a training program has put it; empty without one."""
+    if not isinstance(content, dict):
+        return {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if 2 * len(tensors) > len(content):
+        return tensors
+    inner = {str(name): _state_dict(value) for name, value in content.items()}
+    inner = {name: value for name, value in inner.items() if value and "optim" not in name}
+    for name in (*WRAPPERS, *inner):
+        if name in inner:
+            return inner[name]
+    return tensors
+
+
+def _unreadable(error: Exception) -> str:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and code:
+        return (
+            f"the file holds code ({code[1]}), which is not run: expected a state dict, as "
+            "torch.save(network.state_dict(), path) writes it"
+        )
+    if "TorchScript" in str(error):
+        return "the file holds a TorchScript program, expected a state dict"
+    return (
+        "the file does not contain a readable state dict; expected a .pth or .safetensors file, or "
+        "a run folder"
+    )
+
+
+def _owner(name: str) -> str:
+    """The layer that a tensor belongs to."""
+    return name.rpartition(".")[0]
+
+
+def _part(name: str) -> str:
+    """The part of the network that a tensor belongs to, such as `layer3`."""
+    return name.removeprefix("backbone.").partition(".")[0]
+
+
+def _num_layers(names: Mapping[str, Tensor] | list[str]) -> int:
+    return len({_owner(name) for name in names})
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "one number"

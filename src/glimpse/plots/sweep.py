@@ -1,0 +1,190 @@
+"""Draw a sweep: what mattered, the metric over each axis and over pairs of axes, and the best so far."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glimpse.plots.colours import COLOURS
+from glimpse.plots.save import save_figure
+from glimpse.runs.sweep import Axis, Setting, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DPI = 110
+COLUMNS = 3
+MAX_AXES = 9  # drawn in a figure, the most important first
+MAX_IN_PAIRS = 4  # axes of which all pairs are drawn
+JITTER = 0.15  # of the distance between two words on an axis
+MANY_WORDS = 6  # words on an axis are turned from here on
+NAME_CHARACTERS = 18
+
+FINISHED, PRUNED = COLOURS[0], COLOURS[1]
+
+
+def draw_importance(shares: Mapping[str, float], path: Path) -> None:
+    """Draw a bar for the share of each axis."""
+    from matplotlib.figure import Figure
+
+    names, values = list(shares)[:MAX_AXES][::-1], list(shares.values())[:MAX_AXES][::-1]
+    figure = Figure(figsize=(6, 0.8 + 0.35 * len(names)), layout="constrained", dpi=DPI)
+    axes = figure.subplots()
+    axes.barh(names, values, color=FINISHED)
+    for place, value in enumerate(values):
+        axes.text(value, place, f" {value:.2f}", va="center", size=8)
+    axes.set_xlim(0, max(values) * 1.12 or 1)
+    axes.set_xlabel("importance (shares add up to 1)")
+    axes.grid(alpha=0.3, axis="x")
+    save_figure(figure, path)
+
+
+def draw_axes(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
+    """Draw the metric over each axis. Bars show the standard deviation over seeds.
+
+    Args:
+        sweep: The sweep.
+        keys: Its axes in the order to draw them.
+        path: The PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = _by_key(sweep, keys)[:MAX_AXES]
+    columns = min(COLUMNS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained", dpi=DPI)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, axis in zip(grid.flat, drawn, strict=False):
+        for settings, colour, marker, label in (
+            (sweep.pruned, PRUNED, "x", "stopped early"),
+            (sweep.finished, FINISHED, "o", "finished"),
+        ):
+            shown = [s for s in settings if axis.key in s.values]
+            if shown:
+                axes.errorbar(
+                    _places(axis, shown),
+                    [s.score for s in shown],
+                    yerr=[s.spread for s in shown] if any(s.spread for s in shown) else None,
+                    fmt=marker, color=colour, markersize=4, alpha=0.7, linewidth=1, label=label,
+                )  # fmt: skip
+        _label(axes, axis, along="x")
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(drawn) :]:
+        axes.axis("off")
+    for row in grid:
+        row[0].set_ylabel(sweep.metric)
+    if sweep.pruned:
+        grid.flat[0].legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_pairs(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
+    """Draw the finished settings over each pair of the first axes; the colour is the metric."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    pairs = list(combinations(_by_key(sweep, keys)[:MAX_IN_PAIRS], 2))
+    columns = min(COLUMNS, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(4 * columns + 0.8, 3.4 * rows), layout="constrained", dpi=DPI)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    scores = [s.score for s in sweep.finished]
+    # The better half of the scores takes half of the colours, since there the differences matter.
+    worst = float(np.median(scores))
+    best = _best(sweep, scores)
+    norm = Normalize(min(best, 2 * worst - best), max(best, 2 * worst - best))
+    colours = "viridis_r" if sweep.mode == "min" else "viridis"
+    for axes, (one, other) in zip(grid.flat, pairs, strict=False):
+        shown = [s for s in sweep.finished if one.key in s.values and other.key in s.values]
+        shown.sort(key=lambda s: s.score, reverse=sweep.mode == "min")  # the best on top
+        axes.scatter(
+            _places(one, shown), _places(other, shown), c=[s.score for s in shown],
+            norm=norm, cmap=colours, s=24, edgecolors="0.4", linewidths=0.3,
+        )  # fmt: skip
+        _label(axes, one, along="x")
+        _label(axes, other, along="y")
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(pairs) :]:
+        axes.axis("off")
+    figure.colorbar(
+        ScalarMappable(norm, colours), ax=grid, label=sweep.metric, extend="both", shrink=0.9
+    )
+    save_figure(figure, path)
+
+
+def draw_best_so_far(sweep: Sweep, path: Path) -> None:
+    """Draw each setting, and the best so far, over the time that all trainings took together."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained", dpi=DPI)
+    axes = figure.subplots()
+    unit, seconds = _unit(sum(s.seconds for s in sweep.settings))
+    time, best = 0.0, None
+    line: list[tuple[float, float]] = []
+    dots: dict[str, list[tuple[float, float]]] = {"finished": [], "stopped early": []}
+    for setting in sweep.settings:
+        time += setting.seconds / seconds
+        if setting.is_finished:
+            dots["finished"].append((time, setting.score))
+            if best is None or sweep.is_better(setting.score, best):
+                best = setting.score
+        elif setting.is_pruned:
+            dots["stopped early"].append((time, setting.score))
+        if best is not None:
+            line.append((time, best))
+    for (label, points), colour, marker in zip(dots.items(), (FINISHED, PRUNED), "ox", strict=True):
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=4, label=label)
+    axes.step(*zip(*line, strict=True), where="post", color=COLOURS[2], label="best so far")
+    axes.set(xlabel=f"{unit} of training, one job after another", ylabel=sweep.metric)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def _best(sweep: Sweep, scores: Sequence[float]) -> float:
+    return min(scores) if sweep.mode == "min" else max(scores)
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """The unit in which a time is easy to read, and its length in seconds."""
+    if seconds > 7200:
+        return "hours", 3600.0
+    return ("minutes", 60.0) if seconds > 120 else ("seconds", 1.0)
+
+
+def _by_key(sweep: Sweep, keys: Sequence[str]) -> list[Axis]:
+    axes = {axis.key: axis for axis in sweep.axes}
+    return [axes[key] for key in keys]
+
+
+def _places(axis: Axis, settings: Sequence[Setting]) -> NDArray[np.float64]:
+    """Where settings lie on an axis; those with the same word are spread a little."""
+    places = np.array([axis.places[s.values[axis.key]] for s in settings])
+    if not axis.is_number:
+        places = places + np.random.default_rng(0).uniform(-JITTER, JITTER, len(places))
+    return places
+
+
+def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
+    """Name an axis and its scale."""
+    if along == "x":
+        axes.set_xlabel(axis.key, parse_math=False)
+    else:
+        axes.set_ylabel(axis.key, parse_math=False)
+    one = axes.xaxis if along == "x" else axes.yaxis
+    if axis.is_log:
+        (axes.set_xscale if along == "x" else axes.set_yscale)("log")
+    elif not axis.is_number:
+        words = [
+            w if len(w) <= NAME_CHARACTERS else f"{w[: NAME_CHARACTERS - 1]}…" for w in axis.places
+        ]
+        one.set_ticks(list(axis.places.values()), words, parse_math=False)
+        if along == "x" and (
+            len(words) >= MANY_WORDS or max(map(len, words)) > NAME_CHARACTERS // 2
+        ):
+            axes.tick_params(axis="x", rotation=30)

@@ -1,0 +1,80 @@
+"""Images as people hold them, one by one, and what a network says about each."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from glimpse.errors import UserError
+
+One = str | Path | Image.Image
+Images = One | NDArray[Any] | Tensor | Iterable[One | NDArray[Any] | Tensor]
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The probability of each class for one image."""
+
+    probabilities: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    @property
+    def probability(self) -> float:
+        """The probability of the most likely class."""
+        return self.probabilities[self.label]
+
+
+def one_by_one(images: Any) -> Iterator[One]:
+    """Yield the paths and Pillow images in one image or several.
+
+    Args:
+        images: Paths, Pillow images, arrays (H, W), (H, W, C) or (N, H, W, C), tensors (H, W),
+            (C, H, W) or (N, C, H, W), or an iterable of these. Three dimensions without one of 1, 3
+            or 4 channels are N grey images.
+
+    Raises:
+        UserError: An image is of another type or shape.
+    """
+    if isinstance(images, One):
+        yield images
+    elif isinstance(images, Tensor):
+        array = images.detach().cpu()
+        if array.ndim == 4 or (array.ndim == 3 and array.shape[0] in CHANNELS):
+            array = array.movedim(-3, -1)
+        yield from _of_array(array.numpy())
+    elif isinstance(images, np.ndarray):
+        yield from _of_array(images)
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from one_by_one(image)
+    else:
+        raise UserError(
+            f"{type(images).__name__} is not an image: expected paths, Pillow images, or uint8 arrays "
+            "or tensors"
+        )
+
+
+def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
+    shape = "×".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        raise UserError(
+            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255"
+        )
+    if array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
+        for one in array:
+            yield from _of_array(one)
+    elif array.ndim in (2, 3):
+        grey = array.ndim == 3 and array.shape[-1] == 1
+        yield Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array))
+    else:
+        raise UserError(f"an image has the shape {shape}, expected (H, W) or (H, W, C)")

@@ -1,0 +1,58 @@
+"""How much each axis of a sweep decides whether a setting is among the best.
+
+Source: PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna implements it. It compares where the
+best settings lie on an axis with where all of them lie. Left out: settings that were stopped early.
+"""
+
+import warnings
+
+from glimpse.runs.sweep import Axis, Sweep
+
+FEWEST = 10  # finished settings; of fewer, the shares would say nothing
+NUM_BEST = 5  # at least so many settings count as the best
+SHARE_OF_BEST = 0.1  # and at least this share of them
+
+
+def importance(sweep: Sweep) -> dict[str, float] | None:
+    """The share of each axis, the most important first; their sum is 1.
+
+    Returns:
+        None if there are too few axes or settings, or if Optuna is not installed.
+    """
+    finished = [s for s in sweep.finished if all(axis.key in s.values for axis in sweep.axes)]
+    if len(sweep.axes) < 2 or len(finished) < FEWEST:
+        return None
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        return None
+    from optuna.distributions import (
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+    )
+
+    def distribution(axis: Axis) -> BaseDistribution:
+        if not axis.is_number:
+            return CategoricalDistribution(list(axis.places))
+        low, high = min(axis.places.values()), max(axis.places.values())
+        return FloatDistribution(low, high, log=axis.is_log)
+
+    distributions = {axis.key: distribution(axis) for axis in sweep.axes}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="minimize" if sweep.mode == "min" else "maximize")
+    for setting in finished:
+        params = {
+            axis.key: axis.places[value] if axis.is_number else value
+            for axis in sweep.axes
+            for value in (setting.values[axis.key],)
+        }
+        study.add_trial(
+            optuna.create_trial(value=setting.score, params=params, distributions=distributions)
+        )
+    quantile = min(0.5, max(SHARE_OF_BEST, NUM_BEST / len(finished)))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about axes that all of the best share
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,0 +1,62 @@
+"""What mattered in a sweep, for the report: sentences, and pictures in the sweep's figures/."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from glimpse.files import subfolder
+from glimpse.plots import sweep as plots
+from glimpse.runs.importance import FEWEST, importance
+from glimpse.runs.sweep import Sweep, read_sweep
+
+
+@dataclass(frozen=True)
+class Mattered:
+    """The analysis of a sweep.
+
+    Attributes:
+        told: Sentences.
+        pictures: PNGs, the most important first.
+    """
+
+    told: list[str]
+    pictures: list[Path]
+
+
+def mattered(folder: Path) -> Mattered | None:
+    """Analyse the sweep in a folder; None if the folder has no record of one.
+
+    Raises:
+        UserError: the pictures cannot be written.
+    """
+    sweep = read_sweep(folder)
+    if sweep is None:
+        return None
+    told = sweep.told()
+    if not sweep.finished or not sweep.axes:
+        return Mattered(told, [])
+    figures = subfolder(folder, "figures")
+    keys = [axis.key for axis in sweep.axes]
+    shares = importance(sweep)
+    pictures = []
+    if shares:
+        keys = list(shares)
+        listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
+        told.append(f"Importance for being among the best: {listed}.")
+        pictures.append(figures / "sweep_importance.png")
+        plots.draw_importance(shares, pictures[-1])
+    elif len(keys) > 1:
+        told.append(_why_no_importance(sweep))
+    pictures.append(figures / "sweep_axes.png")
+    plots.draw_axes(sweep, keys, pictures[-1])
+    if len(keys) > 1:
+        pictures.append(figures / "sweep_pairs.png")
+        plots.draw_pairs(sweep, keys, pictures[-1])
+    pictures.append(figures / "sweep_best_so_far.png")
+    plots.draw_best_so_far(sweep, pictures[-1])
+    return Mattered(told, pictures)
+
+
+def _why_no_importance(sweep: Sweep) -> str:
+    if len(sweep.finished) < FEWEST:
+        return f"Importance is shown from {FEWEST} finished settings on."
+    return "Importance needs Optuna: type pip install 'glimpse[search]'."

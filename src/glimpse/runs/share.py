@@ -1,0 +1,193 @@
+"""Write a network's weights as plain tensors, with a model card, for people without this package.
+
+The file is in the safetensors format. A network of torchvision or timm keeps its library's names and
+shapes, so that the library loads it; other networks keep their own. The card is a README.md as
+huggingface_hub takes it: YAML between two lines of dashes, then Markdown.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from glimpse.data.preprocess import Preprocess
+from glimpse.errors import UserError
+from glimpse.files import replacing, write_text
+from glimpse.models.pretrained import Pretrained, find
+from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED
+from glimpse.runs.folder import read_run
+from glimpse.runs.trained import TrainedRun
+from glimpse.streams import printable
+
+CARD = "README.md"
+MARK = "<!-- written by glimpse export -->"  # in a card that may be replaced
+
+
+def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
+    """Write the weights and the card, check them, and yield lines to print.
+
+    Args:
+        trained: The network, and the data with validation images for the check.
+        path: The file of weights. The card is written beside it.
+
+    Raises:
+        UserError: a README.md of somebody else is there, or the library's network gives other answers.
+    """
+    card = path.with_name(CARD)
+    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(
+            f"{card} is there already: type --out <new folder>/{path.name}, where a model card can be "
+            "written beside the weights"
+        )
+    network = copy.deepcopy(trained.inner).cpu().float()
+    is_of_a_library = isinstance(network, Pretrained)
+    state = network.library_weights() if isinstance(network, Pretrained) else network.state_dict()
+    about = {"format": "pt", "class_names": json.dumps(list(trained.spec.class_names))}
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata=about)
+        if isinstance(network, Pretrained):
+            yield _checked(trained, network, load_file(partial))
+    write_text(card, _card(trained, path.name))
+    yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB, {len(tensors)} tensors) and {card}"
+    if not is_of_a_library:
+        yield f"the tensors are named as in {type(network).__module__}.{type(network).__qualname__}"
+
+
+def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor]) -> str:
+    """Load the weights into the library's own network, and compare its answers."""
+    plain: nn.Module = find(network.architecture, trained.spec.num_classes).network
+    plain.load_state_dict(state)
+    plain.eval()
+    num_images = min(NUM_CHECKED, len(trained.data.labels("val")))
+    images = torch.from_numpy(trained.data.stored_images("val", np.arange(num_images)))
+    pixels = images.permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in network.statistics)
+    seen = Preprocess(trained.spec)(pixels.float())
+    own_mean, own_std = (
+        torch.tensor(values).view(1, -1, 1, 1) for values in (trained.spec.mean, trained.spec.std)
+    )
+    theirs = ((seen * own_std + own_mean) - mean) / std
+    with torch.no_grad():
+        expected = torch.softmax(network(seen), 1)
+        found = torch.softmax(plain(theirs.expand(-1, 3, -1, -1)), 1)
+    difference = (found - expected).abs().max().item()
+    library = _library(network)
+    if not difference <= MAX_DIFFERENCE:
+        raise UserError(
+            f"{library}'s {network.architecture} gives other answers with these weights (a "
+            f"probability differs by {difference:.1e}), so nothing was written: type --to onnx"
+        )
+    return (
+        f"{num_images} validation images: largest difference in a probability between {library}'s "
+        f"{network.architecture} and the original network: {difference:.1e}"
+    )
+
+
+def _library(network: Pretrained) -> str:
+    return "timm" if type(network.backbone).__module__.startswith("timm.") else "torchvision"
+
+
+def _card(trained: TrainedRun, weights: str) -> str:
+    """The model card: metadata for the Hub, then what the network is and how to load it."""
+    run = read_run(trained.folder) if trained.folder.is_dir() else None
+    data = run.data if run else str(trained.config.data["_target_"])
+    network, spec = trained.inner, trained.spec
+    is_timm = isinstance(network, Pretrained) and _library(network) == "timm"
+    name = f"{network.architecture if isinstance(network, Pretrained) else type(network).__name__}"
+    metadata: dict[str, Any] = {
+        "library_name": "timm" if is_timm else "pytorch",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "glimpse"],
+        "metrics": ["accuracy"],
+    }
+    metrics = trained.metrics
+    accuracies = [
+        (split, metrics[f"{split}/acc"]) for split in ("val", "test") if f"{split}/acc" in metrics
+    ]
+    if accuracies:
+        results = [
+            {"type": "accuracy", "value": round(value, 4), "name": f"accuracy on the {split} set"}
+            for split, value in accuracies
+        ]
+        about = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": data, "type": data},
+            "metrics": results,
+        }
+        metadata["model-index"] = [{"name": f"{name} on {data}", "results": [about]}]
+    table = [f"| {split} accuracy | {value:.4f} |" for split, value in accuracies]
+    classes = json.dumps([printable(one) for one in spec.class_names], ensure_ascii=False)
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
+            "---",
+            MARK,
+            f"# {name} on {printable(data)}",
+            "",
+            f"A classifier of {spec.num_classes} classes, trained with glimpse for {trained.epoch} "
+            "epochs.",
+            "",
+            *(["| measure | value |", "|---|---|", *table, ""] if table else []),
+            "## Load it",
+            "",
+            "```python",
+            *_loading(network, spec.num_classes, weights),
+            "```",
+            "",
+            "## Input and output",
+            "",
+            *_input_and_output(trained),
+            "",
+            "The classes, in the order of the output:",
+            "",
+            "```json",
+            classes,
+            "```",
+            "",
+        ]
+    )
+
+
+def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:
+    """Three lines of Python that load the weights."""
+    make = f"network = ...  # {type(network).__module__}.{type(network).__qualname__}"
+    library = "torch"
+    if isinstance(network, Pretrained):
+        library = _library(network)
+        call = "create_model" if library == "timm" else "models.get_model"
+        architecture = network.architecture.removeprefix("timm/")
+        make = f'network = {library}.{call}("{architecture}", num_classes={num_classes})'
+    return [
+        f"import {library}",
+        "from safetensors.torch import load_file",
+        "",
+        make,
+        f'network.load_state_dict(load_file("{weights}"))',
+        "network.eval()",
+    ]
+
+
+def _input_and_output(trained: TrainedRun) -> list[str]:
+    spec, network = trained.spec, trained.inner
+    mean, std = (spec.mean, spec.std)
+    if isinstance(network, Pretrained):
+        mean, std = network.statistics
+    channels = "RGB" if spec.channels == 3 else "grey"
+    shown = ", the same in each of three channels" if isinstance(network, Pretrained) else ""
+    return [
+        f"Input: (N, C, {spec.height}, {spec.width}) float32 of {channels} images"
+        f"{shown if spec.channels == 1 else ''}, cropped to the central square and resized",
+        "(bilinear, antialiased), scaled to [0, 1], then normalised per channel with",
+        f"mean {[round(value, 4) for value in mean]} and standard deviation "
+        f"{[round(value, 4) for value in std]}.",
+        f"Output: (N, {spec.num_classes}) logits.",
+    ]

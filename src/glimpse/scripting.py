@@ -1,0 +1,174 @@
+"""Train and load from Python: `from glimpse import train, load`.
+
+A run from Python is the run that `python train.py` makes of the same overrides, in the same kind of
+folder. It leaves the process as it was: Hydra, signal handlers, warnings, environment variables and
+random generators.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse import launch
+from glimpse.config.compose import composed_with_hydra, hydra_for
+from glimpse.config.explain import explain, is_foreseen
+from glimpse.distributed.member import follow
+from glimpse.distributed.place import place_of
+from glimpse.errors import Interrupted, UserError, stop_signals
+from glimpse.files import write_text
+from glimpse.threads import spin_briefly
+
+if TYPE_CHECKING:
+    from glimpse.runs.trained import TrainedRun
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric")  # which a run makes quiet
+
+
+def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun":
+    """Train as `python train.py <overrides>` does, and load the run's best checkpoint.
+
+    Example: run = train("model=mlp", "data=digits", "trainer.max_epochs=2")
+
+    Args:
+        overrides: As on the command line, one string each, without flags. `resume=<run folder>`
+            continues a run.
+        config_dir: A folder of configuration files beside our own, as after `--config-dir`.
+
+    Returns:
+        The run with its `metrics`, `curves`, `model`, `data`, `folder`, and `predict(images)`.
+
+    Raises:
+        UserError: An override is wrong, or the run cannot start or go on.
+        KeyboardInterrupt: After Ctrl-C. The run can be resumed.
+    """
+    with process_unchanged():
+        place = place_of(os.environ)
+        if place.rank > 0:  # torchrun runs the script in every process
+            sys.exit(follow(place))
+        config, folder = run(overrides, config_dir=config_dir)
+        from glimpse.runs.trained import TrainedRun
+
+        return TrainedRun(folder, trust=packages_of(config))
+
+
+def load(
+    path: str | Path, *, overrides: Sequence[str] = (), trust: Sequence[str] = ()
+) -> "TrainedRun":
+    """Load the network of a run folder or a checkpoint.
+
+    Example: load("outputs/digits-mlp/2026-11-23_10-15-00-3fa2b1").predict("seven.png")[0].label
+
+    Args:
+        path: A run folder, whose best checkpoint is loaded, or a checkpoint.
+        overrides: Settings that replace the run's own, such as `data_dir=/data`.
+        trust: Packages of your own that the checkpoint may name.
+
+    Raises:
+        UserError: There is no checkpoint, it is damaged, or it names a package that is not trusted.
+    """
+    with process_unchanged():
+        from glimpse.runs.trained import TrainedRun
+
+        return TrainedRun(path, overrides=overrides, trust=trust)
+
+
+def run(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | Path | None = None,
+    folder: Path | None = None,
+) -> tuple[DictConfig, Path]:
+    """Compose, check and run.
+
+    Args:
+        overrides: As on the command line.
+        config_dir: A folder of configuration files beside our own.
+        folder: The run folder, without a record of the configuration; None: as on the command line.
+
+    Returns:
+        The configuration and the run folder.
+    """
+    flags = [word for word in overrides if word.startswith("-")]
+    if flags:
+        raise UserError(f"{flags[0]}: expected overrides such as model=mlp, without flags")
+    try:
+        with hydra_for(Path(config_dir) if config_dir else None):
+            words = launch.with_recorded(list(overrides), ())
+            config, settings = composed_with_hydra(words)
+            place = folder or Path(settings.run.dir)
+            names = launch.choices_of_run(settings.runtime.choices)
+            if folder is None and settings.output_subdir:
+                _record(config, settings, place / settings.output_subdir)
+    except Exception as error:
+        if isinstance(error, UserError) or not is_foreseen(error):
+            raise
+        typed = [*overrides, *([f"--config-dir={config_dir}"] if config_dir else [])]
+        raise UserError(explain(error, typed)) from None
+    from glimpse.run import run as run_composed
+
+    try:
+        run_composed(config, place, names)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(str(stop)) from None
+    finally:
+        launch.discard_if_empty(place)
+    return config, place
+
+
+def packages_of(config: DictConfig) -> list[str]:
+    """The packages that a configuration names, which its own user trusts."""
+    from glimpse.config.build import targets_of
+
+    return sorted({target.partition(".")[0] for _, target in targets_of(config)})
+
+
+def _record(config: DictConfig, settings: DictConfig, folder: Path) -> None:
+    """Write what Hydra writes into a run folder: configuration and overrides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": settings})))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(settings.overrides.task))
+
+
+@contextmanager
+def process_unchanged() -> Iterator[None]:
+    """Restore, after the block, what a run changes in its process."""
+    environment = dict(os.environ)
+    spin_briefly()
+    import torch
+
+    from glimpse.seeding import restore, state_of_generators
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    signals = stop_signals() if in_main_thread else ()
+    handlers = {number: signal.getsignal(number) for number in signals}
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generators = state_of_generators(device)
+    precision = torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        torch.set_float32_matmul_precision(precision)
+        restore(generators, device)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)

@@ -1,0 +1,82 @@
+"""When a trial of a search stops early: Optuna's pruners compare its curve with those of the others.
+
+A trial reports to the study's file itself, so it may run in any process, and on any machine that sees the
+folder of the sweep.
+"""
+
+from pathlib import Path
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.trial import Trial
+
+from glimpse.console import console
+from glimpse.search.study import NAME, STORAGE_ERRORS, first_line, open_storage
+
+NUM_COMPLETE = 5  # trials that must have been trained to their end before the median stops one
+WARM_UP = 5  # the median stops no trial in the first fifth of its epochs
+REDUCTION = 3  # of Hyperband: about one trial in three goes on at 1, 3, 9, … epochs
+
+
+class Judge:
+    """Decides after each epoch whether a trial stops.
+
+    Args:
+        path: The study's file.
+        number: The trial's number.
+        pruner: "median", "hyperband" or "halving".
+        num_epochs: The epochs of a whole trial; not above 0 if unlimited.
+        until: With halving, the number of epochs after which the trial waits.
+    """
+
+    def __init__(
+        self, path: Path, number: int, *, pruner: str, num_epochs: int, until: int | None = None
+    ) -> None:
+        self.path = path
+        self._until = until
+        study = optuna.load_study(
+            study_name=NAME, storage=open_storage(path), pruner=build_pruner(pruner, num_epochs)
+        )
+        frozen = study.get_trials(deepcopy=False)[number]
+        self._is_open = not frozen.state.is_finished()  # a finished trial may be resumed by hand
+        # Optuna has no public way back to a trial that another process began.
+        self._trial = Trial(study, frozen._trial_id)
+        self._reported = set(frozen.intermediate_values)
+
+    def __call__(self, epoch: int, value: float) -> bool:
+        """Report an epoch's monitored metric. Whether the trial stops now.
+
+        Args:
+            epoch: The number of epochs trained so far.
+            value: The metric.
+        """
+        if not self._is_open or epoch in self._reported:  # reported before an interruption
+            return False
+        self._reported.add(epoch)
+        try:
+            self._trial.report(value, epoch)
+            if self._until is not None:
+                return epoch >= self._until
+            return self._trial.should_prune()
+        except STORAGE_ERRORS as error:
+            self._is_open = False
+            console.print(
+                f"{self.path}: {first_line(error)}; this trial will not stop early", markup=False
+            )
+            return False
+
+
+def build_pruner(name: str, num_epochs: int) -> BasePruner:
+    """Optuna's pruner for trials of `num_epochs` epochs.
+
+    "median" stops a trial whose best value is worse than the median of the others at the same epoch
+    (Golovin et al. 2017, Google Vizier, sec. 3.1). "hyperband" compares trials after 1, 3, 9, … epochs,
+    in brackets that differ in the first comparison (Li et al. 2018, arXiv:1603.06560).
+    """
+    if name == "halving":  # halving.py decides
+        return NopPruner()
+    if name == "median":
+        warm_up = max(1, num_epochs // WARM_UP)
+        return MedianPruner(n_startup_trials=NUM_COMPLETE, n_warmup_steps=warm_up)
+    longest: int | str = num_epochs if num_epochs > 0 else "auto"
+    return HyperbandPruner(max_resource=longest, reduction_factor=REDUCTION)

@@ -1,0 +1,273 @@
+"""A search at work: what to try next whenever a place is free, until the record has all its trials.
+
+A trial is asked for only when it can begin. So it is suggested with all results so far, and no worker waits
+for another. Several processes may run the same search: they share its record, and each trial is run by one.
+"""
+
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from statistics import fmean, stdev
+
+from hydra.plugins.launcher import Launcher
+from optuna.trial import FrozenTrial, TrialState
+
+from glimpse.durations import duration
+from glimpse.errors import DIVERGED, Interrupted, UserError
+from glimpse.folder_lock import is_held
+from glimpse.monitor import monitor_of
+from glimpse.runs.folder import summary_of
+from glimpse.search.halving import best_waiting, promotable, waits
+from glimpse.search.study import AGAIN
+from glimpse.search.trials import Trials
+from glimpse.sweeps.composing import Composer
+from glimpse.sweeps.grid import how_to_continue, print_start
+from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.launching import Runs, num_at_once, open_runner
+from glimpse.sweeps.record import NAME, Record
+from glimpse.sweeps.runner import Outcome
+from glimpse.sweeps.state import Found, State
+
+LINE_SECONDS = 60.0  # between lines about the time left while no job ends
+LOOK_SECONDS = 1.0  # between looks at trials that another process runs
+STATES = {  # of a trial whose run folder says nothing
+    TrialState.COMPLETE: State.FINISHED,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAILED,
+    TrialState.RUNNING: State.INTERRUPTED,
+}
+
+
+class Search:
+    """One command's run of a search.
+
+    Args:
+        composer: Composes the jobs' configurations.
+        trials: The trials, with the record.
+        launcher: Where the jobs run.
+    """
+
+    def __init__(self, composer: Composer, trials: Trials, launcher: Launcher) -> None:
+        self.composer = composer
+        self.trials = trials
+        self.study = trials.study
+        self.launcher = launcher
+        self.num_trials = int(composer.config.hydra.sweeper.n_trials)
+        self.metric = monitor_of(composer.config).name
+        self.record = Record(composer.folder, sys.argv)
+        self._rows: dict[str, Job] = {}  # of the table, by the name of the job
+        self._seconds: list[float] = []  # of the jobs that ended, for the time left
+        self._note_earlier()
+
+    def print_plan(self) -> None:
+        """`sweep.plan=true`: the trials so far, and how long the others take."""
+        self.record.print_table()
+        print(f"{self._counted()}; {self._left(num_at_once(self.launcher))}")
+
+    def run(self) -> None:
+        """Run the trials that are missing, and sum up.
+
+        Raises:
+            UserError: a trial neither finished nor diverged.
+            Interrupted: the search was told to stop.
+        """
+        print_start(self.composer)
+        print(f"{self._counted()} of {self.num_trials} in {self.composer.folder}", flush=True)
+        retry = bool(self.composer.config.sweep.retry_failed)
+        with open_runner(self.launcher, self.composer, retry_failed=retry) as runner:
+            try:
+                if retry:
+                    self._begin_failed(runner)
+                self._run(runner)
+            except Interrupted as stop:
+                self._stop(runner, stop.signal_number)
+                raise
+        self.record.save()
+        self._sum_up()
+
+    def _run(self, runner: Runs) -> None:
+        next_line = time.monotonic() + LINE_SECONDS
+        while True:
+            is_elsewhere = self._take_up(runner)
+            while runner.num_open < runner.num_at_once:
+                trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
+                if trial is None:
+                    break
+                self._begin(trial, runner)
+            if not runner.num_open:
+                if not is_elsewhere:
+                    return
+                time.sleep(LOOK_SECONDS)
+                continue
+            outcome = runner.next(LOOK_SECONDS if is_elsewhere else LINE_SECONDS)
+            if outcome is not None:
+                self._take(outcome, runner)
+                next_line = time.monotonic() + LINE_SECONDS
+            elif time.monotonic() > next_line:
+                print(self._left(runner.num_at_once), flush=True)
+                next_line = time.monotonic() + LINE_SECONDS
+
+    def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
+        """The trial that should begin or go on now.
+
+        Args:
+            is_last: Whether no other trial runs, so that nothing changes if none begins.
+        """
+        study = self.study
+        if study.levels and (trial := promotable(study.trials(), study.levels, study.mode)):
+            return trial
+        trial = study.ask(self.num_trials)
+        if trial is None and study.levels and is_last:
+            trials = study.trials()
+            if not any(trial.state == TrialState.COMPLETE for trial in trials):
+                return best_waiting(trials, study.levels, study.mode)
+            for waiting in trials:
+                if waits(waiting, study.levels):
+                    study.prune(waiting.number)
+        return trial
+
+    def _take_up(self, runner: Runs) -> bool:
+        """Go on with trials that nobody works on. Returns whether another process works on one."""
+        is_elsewhere = False
+        for trial in self.study.trials():
+            is_open = not trial.state.is_finished() and not waits(trial, self.study.levels)
+            if not is_open or self.trials.is_ours(trial):
+                continue
+            if any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial)):
+                is_elsewhere = True
+            else:
+                self._begin(trial, runner)
+        return is_elsewhere
+
+    def _begin_failed(self, runner: Runs) -> None:
+        """Try failed trials again, each as a trial of its own: the record keeps what failed."""
+        trials = self.study.trials()
+        repeated = {trial.user_attrs.get(AGAIN) for trial in trials}
+        for trial in trials:
+            if trial.state == TrialState.FAIL and trial.number not in repeated:
+                self._begin(self.study.again(trial), runner)
+
+    def _begin(self, trial: FrozenTrial, runner: Runs) -> None:
+        jobs = self.trials.begin(trial)
+        for job in jobs:
+            runner.submit(job)
+        if not jobs:  # its jobs have ended, or run for another trial with the same values
+            print(f"trial {trial.number + 1} repeats an earlier one ({self.trials.jobs(trial)[0]})")
+
+    def _take(self, outcome: Outcome, runner: Runs) -> None:
+        """Note how a job ended, and submit what can begin by it."""
+        job, found = outcome.job, outcome.found
+        for following in self.trials.end(outcome):
+            runner.submit(following)
+        if found.state is State.RUNNING:  # begun by another process in the meantime
+            return
+        self.record.note(self._rows.setdefault(job.name, job), found)
+        if found.seconds is not None:
+            self._seconds.append(found.seconds)
+        self._print_end(job, found, self._left(runner.num_at_once))
+        if self.composer.config.sweep.fail_fast and _is_mistake(found):
+            self.record.save()
+            raise UserError(f"sweep.fail_fast=true ends the search: {job}: {found.reason}")
+
+    def _stop(self, runner: Runs, signal_number: int) -> None:
+        """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if runner.running:
+            print("stopping: the running jobs save and end", flush=True)
+        for outcome in runner.stop(signal_number):
+            row = self._rows.setdefault(outcome.job.name, outcome.job)
+            self.record.found[row] = outcome.found
+            self.trials.end(outcome)
+        self.record.save()
+        print(f"{self._counted()}; to go on, type: {how_to_continue(self.composer)}", flush=True)
+
+    def _note_earlier(self) -> None:
+        """Fill the table with the jobs of the trials that have ended."""
+        for trial in self.study.trials():
+            has_ended = trial.state.is_finished() or waits(trial, self.study.levels)
+            for i, job in enumerate(self.trials.jobs(trial) if has_ended else ()):
+                summary = summary_of(self.composer.folder_of(job))
+                if job.name in self._rows or (i and not summary):
+                    continue  # a repeated trial, or a seed that was left out
+                self._rows[job.name] = job
+                known = summary.get("status") in list(State)
+                state = State(summary["status"]) if known else STATES[trial.state]
+                found = Found(state, str(summary.get("error", "")), summary)
+                self.record.found[job] = found
+                if found.seconds is not None:
+                    self._seconds.append(found.seconds)
+
+    # What it prints ---------------------------------------------------------------------------------
+
+    def _counted(self) -> str:
+        """Such as "12 trials (10 finished, 2 pruned)"."""
+        trials = self.study.trials()
+        counts = Counter(str(STATES[trial.state]) for trial in trials)
+        parts = ", ".join(f"{number} {state}" for state, number in counts.items())
+        number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
+        return f"{number} ({parts})" if parts else number
+
+    def _left(self, at_once: int) -> str:
+        """How many trials are left, and how long they take if they take as long as those before."""
+        ended = sum(
+            t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
+        )
+        num_left = max(0, self.num_trials - ended)
+        text = f"{num_left} {'trial' if num_left == 1 else 'trials'} left"
+        if not (num_left and self._seconds):
+            return text
+        seconds = fmean(self._seconds) * self.trials.num_seeds * num_left / min(at_once, num_left)
+        return f"{text}, about {duration(seconds)}"
+
+    def _print_end(self, job: Job, found: Found, left: str) -> None:
+        number = job.number // self.trials.num_seeds + 1
+        is_waiting = self.study.levels and found.state is State.PRUNED
+        line = f"trial {number} of {self.num_trials} {'waits' if is_waiting else found.state}"
+        if found.state in (State.FINISHED, State.PRUNED):
+            metric = "" if found.metric is None else f", {self.metric} {found.metric:.4f}"
+            took = "" if found.seconds is None else f" in {duration(found.seconds)}"
+            print(f"{line}{took}{metric} ({job}); {left}", flush=True)
+        else:
+            print(f"{line} ({job}): {found.reason}", file=sys.stderr, flush=True)
+
+    def _sum_up(self) -> None:
+        """Print the table, the best trial, and how to train and look at it.
+
+        Raises:
+            UserError: a trial neither finished nor diverged, or none finished.
+        """
+        self.record.print_table()
+        print(self._counted())
+        sign = 1 if self.study.mode == "max" else -1
+        finished = [t for t in self.study.trials() if t.state == TrialState.COMPLETE]
+        best = max(finished, key=lambda t: sign * (t.value or 0.0), default=None)
+        if best is not None:
+            print(f"best: trial {best.number + 1}, {self.metric} {self._score(best)}")
+            words = shlex.join(self.trials.command(best))
+            print(f"  python train.py {words}")
+            print(f"what mattered: glimpse report {shlex.quote(str(self.composer.folder))}")
+        wrong = [found for found in self.record.found.values() if _is_mistake(found)]
+        where = f"the reasons are in {self.composer.folder / NAME}"
+        if wrong:
+            counts = Counter(str(found.state) for found in wrong)
+            parts = ", ".join(f"{number} {state}" for state, number in counts.items())
+            raise UserError(f"{len(wrong)} jobs did not finish ({parts}): {where}")
+        if best is None:
+            raise UserError(f"no trial finished: {where}")
+
+    def _score(self, trial: FrozenTrial) -> str:
+        """A trial's score; with several seeds, as mean ± standard deviation."""
+        jobs = [job for job in self.trials.jobs(trial) if job.name in self._rows]
+        found = [self.record.found[self._rows[job.name]] for job in jobs]
+        metrics = [f.metric for f in found if f.metric is not None]
+        spread = f" ± {stdev(metrics):.4f} over {len(metrics)} seeds" if len(metrics) > 1 else ""
+        return f"{trial.value:.4f}{spread}"
+
+
+def _is_mistake(found: Found) -> bool:
+    """Whether a job ended otherwise than a search expects: well, pruned, or by values that diverge."""
+    is_well = found.state in (State.FINISHED, State.PRUNED, State.RUNNING)
+    return not is_well and DIVERGED not in found.reason

@@ -1,0 +1,142 @@
+"""The story of a search up to its first trial: what is searched, and whether that is possible.
+
+Optuna is imported only when everything else is right.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.errors import UserError
+from glimpse.files import write_text
+from glimpse.monitor import monitor_of
+from glimpse.runs.folder import PLACES
+from glimpse.search.place import FILES, study_path
+from glimpse.search.space import Space, split
+from glimpse.sweeps.composing import Composer, require_folder_name
+from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.launching import num_at_once
+
+if TYPE_CHECKING:
+    from glimpse.search.trials import Trials
+
+PRUNERS = ("none", "median", "hyperband", "halving")
+
+
+def run_search(
+    lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
+) -> None:
+    """Search until the record has `hydra.sweeper.n_trials` trials.
+
+    Args:
+        lines: The overrides as typed, with what is searched.
+        context: Hydra's loader.
+        config: The sweep's configuration, as Hydra composed it.
+        launcher: Where the jobs run.
+
+    Raises:
+        UserError: the search has a mistake, or a trial neither finished nor diverged.
+        Interrupted: the search was told to stop; the running jobs have saved.
+    """
+    require_folder_name(config.name)
+    loader = context.config_loader
+    space, shared = split(OverridesParser.create(config_loader=loader).parse_overrides(list(lines)))
+    _require_possible_settings(config.hydra.sweeper)
+    num_at_once(launcher)
+    composer = Composer(loader, config)
+    _require_possible_values(composer, space, shared)
+    path = study_path(composer.folder, config.hydra.sweeper.storage)
+    if config.sweep.plan and not path.exists():
+        print(f"0 trials, up to {config.hydra.sweeper.n_trials} to run: time not known yet")
+        return
+    composer.folder.mkdir(parents=True, exist_ok=True)
+    trials = _open(composer, space, shared)
+    from glimpse.search.running import Search
+
+    search = Search(composer, trials, launcher)
+    if config.sweep.plan:
+        search.print_plan()
+        return
+    write_text(composer.folder / "multirun.yaml", OmegaConf.to_yaml(config))
+    search.run()
+
+
+def _require_possible_settings(settings: DictConfig) -> None:
+    for key in ("n_trials", "seeds"):
+        if settings[key] < 1:
+            raise UserError(f"hydra.sweeper.{key}={settings[key]}: expected at least 1")
+    for key, choices in (("pruner", PRUNERS), ("storage", tuple(FILES))):
+        if settings[key] not in choices:
+            raise UserError(
+                f"hydra.sweeper.{key}={settings[key]}: expected one of {', '.join(choices)}"
+            )
+
+
+def _require_possible_values(composer: Composer, space: Space, shared: Sequence[str]) -> None:
+    """Compose and check samples of all axes, to find mistakes before anything is trained.
+
+    Raises:
+        Exception: Hydra's or ours; `explain` turns it into one line.
+    """
+    for i in range(max(len(axis.samples) for axis in space.values())):
+        lines = [f"{key}={axis.samples[i % len(axis.samples)]}" for key, axis in space.items()]
+        composer.checked(Job(i, (*shared, *lines), tuple(lines), str(i)))
+
+
+def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
+    """Open the record of the search, which is begun if there is none.
+
+    Raises:
+        UserError: the folder holds a search for something else, or Optuna is not installed.
+    """
+    try:
+        from glimpse.search.study import Study
+        from glimpse.search.trials import Trials
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"hydra/sweeper=search needs {error.name}: type pip install 'glimpse[search]'"
+        ) from error
+    config, settings = composer.config, composer.config.hydra.sweeper
+    monitor = monitor_of(config)
+    typed = [line.partition("=") for line in shared]
+    same = {key: str(axis) for key, axis in space.items()}
+    same |= {key: value for key, _, value in typed if key.lstrip("+") not in PLACES}
+    same |= {"hydra.sweeper.seeds": str(settings.seeds)}
+    same |= {"monitor": f"{monitor.name} ({monitor.mode})"}
+    for storage in set(FILES) - {settings.storage}:
+        if study_path(composer.folder, storage).exists():
+            raise UserError(
+                f"hydra.sweeper.storage={settings.storage}: {composer.folder} holds a search in "
+                f"{FILES[storage]}; type hydra.sweeper.storage={storage}, or another name="
+            )
+    study = Study(
+        study_path(composer.folder, settings.storage),
+        space,
+        mode=monitor.mode,
+        seed=config.seed,
+        same=same,
+        levels=_rungs(config, space) if settings.pruner == "halving" else (),
+    )
+    return Trials(
+        study,
+        space,
+        shared,
+        seeds=range(config.seed, config.seed + settings.seeds),
+        is_watched=settings.pruner != "none",
+    )
+
+
+def _rungs(config: DictConfig, space: Space) -> tuple[int, ...]:
+    from glimpse.search.halving import rungs
+
+    num_epochs = config.trainer.max_epochs or 0
+    if num_epochs < 1 or "trainer.max_epochs" in space:
+        raise UserError(
+            "hydra.sweeper.pruner=halving compares trials of the same length: type a number of epochs, "
+            "such as trainer.max_epochs=27"
+        )
+    return rungs(num_epochs)

@@ -1,0 +1,229 @@
+"""The record of a search: an Optuna study on disk, and what to try next.
+
+The next values are a function of the seed, the trial's number and the trials recorded so far, so that a
+search which was interrupted goes on as if it had not been. Optuna's own samplers hold a state that ends
+with the process: a search continued with them repeats its first suggestions.
+
+The sampler is the tree-structured Parzen estimator over all axes jointly (Watanabe 2023, arXiv:2304.11127),
+as Optuna 5 sets it. Optuna would ignore failed trials, and so suggest again and again what diverges. Here
+the sampler takes them as worse than all others.
+"""
+
+import functools
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import OptunaError
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from glimpse.errors import UserError
+from glimpse.search.halving import waits
+from glimpse.search.space import Axis, Choice, Space
+
+NAME = "search"  # the study's name in its file
+LOCK = ".study.lock"
+SECONDS_TO_WAIT = 60  # for another process to finish writing
+SAME, AGAIN = "same", "again"  # attributes of a study and of a trial
+STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, json.JSONDecodeError)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Study:
+    """The trials of a search, which other processes may read and extend at the same time.
+
+    Args:
+        path: The file, study.db or study.journal. It is made if there is none.
+        space: What is searched.
+        mode: "max" or "min": which values are better.
+        seed: The seed of the suggestions.
+        same: Settings that may not change when the search is continued, by key.
+        levels: The rungs of successive halving, on which trials wait; empty without it.
+
+    Raises:
+        UserError: the file holds a search for something else, or cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        space: Space,
+        *,
+        mode: str,
+        seed: int,
+        same: Mapping[str, str],
+        levels: Sequence[int] = (),
+    ) -> None:
+        self.path = path
+        self.seed = seed
+        self.mode = mode
+        self.levels = tuple(levels)
+        self._distributions = {key: distribution(axis) for key, axis in space.items()}
+        self._lock = FileLock(path.parent / LOCK, timeout=SECONDS_TO_WAIT)
+        with self._lock, _one_line(path):
+            self._study = optuna.create_study(
+                storage=open_storage(path),
+                study_name=NAME,
+                direction=_direction(mode),
+                load_if_exists=True,
+            )
+            known = self._study.user_attrs.get(SAME)
+            if known is None:
+                self._study.set_user_attr(SAME, dict(same))
+                known = dict(same)
+        for key in sorted(known.keys() | same.keys()):
+            if known.get(key) != same.get(key):
+                before, now = (_shown(key, found.get(key)) for found in (known, same))
+                raise UserError(
+                    f"{path.parent} holds another search, with {before}, and now {now}: type the "
+                    "same command as before, or another name="
+                )
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number."""
+        with _one_line(self.path):
+            return self._study.get_trials(deepcopy=False)
+
+    def ask(self, most: int) -> FrozenTrial | None:
+        """Begin the next trial; None if there are `most` trials, not counting those that were repeated."""
+        with self._lock, _one_line(self.path):
+            trials = self._study.get_trials(deepcopy=False)
+            if sum(AGAIN not in trial.user_attrs for trial in trials) >= most:
+                return None
+            known = [_as_pruned(trial) if waits(trial, self.levels) else trial for trial in trials]
+            params = suggest(
+                known, self._distributions, self.mode, seed=self.seed, number=len(trials)
+            )
+            return self._begin(params, {})
+
+    def again(self, failed: FrozenTrial) -> FrozenTrial:
+        """Begin a failed trial again."""
+        with self._lock, _one_line(self.path):
+            return self._begin(failed.params, {AGAIN: failed.number})
+
+    def _begin(self, params: dict[str, Any], attributes: dict[str, Any]) -> FrozenTrial:
+        self._study.add_trial(
+            optuna.create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=self._distributions,
+                user_attrs=attributes,
+            )
+        )
+        return self._study.get_trials(deepcopy=False)[-1]
+
+    def finish(self, number: int, value: float) -> None:
+        """Record the value of a trial that was trained to its end."""
+        self._tell(number, value, None)
+
+    def prune(self, number: int) -> None:
+        """Record that a trial was stopped early."""
+        self._tell(number, None, TrialState.PRUNED)
+
+    def fail(self, number: int) -> None:
+        """Record that a trial failed."""
+        self._tell(number, None, TrialState.FAIL)
+
+    def _tell(self, number: int, value: float | None, state: TrialState | None) -> None:
+        with _one_line(self.path):
+            self._study.tell(number, value, state, skip_if_finished=True)
+
+
+def suggest(
+    trials: Sequence[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution],
+    mode: str,
+    *,
+    seed: int,
+    number: int,
+) -> dict[str, Any]:
+    """The values to try next.
+
+    Args:
+        trials: The trials so far. Running ones count as bad, so that two workers try different values.
+        distributions: What is searched.
+        mode: "max" or "min": which values are better.
+        seed: The seed of the search.
+        number: The number of the new trial.
+    """
+    sampler = TPESampler(seed=(seed * 1_000_003 + number) % 2**32)
+    study = optuna.create_study(sampler=sampler, direction=_direction(mode))
+    study.add_trials([_as_worst(trial) for trial in trials])
+    return study.ask(dict(distributions)).params
+
+
+def _as_worst(trial: FrozenTrial) -> FrozenTrial:
+    """A failed trial as one that was pruned before its first value, which ranks behind all others."""
+    if trial.state != TrialState.FAIL:
+        return trial
+    return optuna.create_trial(
+        state=TrialState.PRUNED, params=trial.params, distributions=trial.distributions
+    )
+
+
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that waits on a rung as one that was stopped there, so that its curve counts."""
+    return optuna.create_trial(
+        state=TrialState.PRUNED,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """Optuna's description of an axis."""
+    if isinstance(axis, Choice):
+        return CategoricalDistribution(axis.values)
+    if axis.is_whole:
+        step = int(axis.step or 1)
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.is_log, step=step)
+    return FloatDistribution(axis.low, axis.high, log=axis.is_log, step=axis.step)
+
+
+def open_storage(path: Path) -> BaseStorage:
+    """The storage in a file: SQLite, or a journal if the file is named so."""
+    if path.suffix == ".journal":
+        return JournalStorage(JournalFileBackend(os.fspath(path)))
+    connect = functools.partial(sqlite3.connect, path.resolve(), timeout=SECONDS_TO_WAIT)
+    return RDBStorage("sqlite://", engine_kwargs={"creator": connect})  # any characters in the path
+
+
+def _direction(mode: str) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn what a storage raises into one line."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise UserError(f"{path} cannot be read or written: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What a storage says about an error."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _shown(key: str, value: str | None) -> str:
+    return f"{key}={value}" if value is not None else f"no {key}"

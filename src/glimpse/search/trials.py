@@ -1,0 +1,145 @@
+"""From trials to jobs and back: each trial is one job for each seed, and its score is their mean.
+
+The first seed of a trial goes ahead: if it fails or lags behind, the others are not trained. Trials with the
+same values share their jobs, so nothing is trained twice.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from optuna.trial import FrozenTrial
+
+from glimpse.search.halving import next_rung
+from glimpse.search.space import Space
+from glimpse.search.study import AGAIN, Study
+from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of
+from glimpse.sweeps.runner import Outcome
+from glimpse.sweeps.state import Found, State
+
+
+class Trials:
+    """The trials that this process works on.
+
+    Args:
+        study: The record.
+        space: What is searched.
+        shared: The overrides that all trials share.
+        seeds: The seeds that each trial is trained with.
+        is_watched: Whether a pruner watches the first seed of each trial.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        shared: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        is_watched: bool,
+    ) -> None:
+        self.study = study
+        self.num_seeds = len(seeds)
+        self._space = space
+        self._seeds = [f"seed={seed}" for seed in seeds] if len(seeds) > 1 else []
+        self._shared = [line for line in shared if not (self._seeds and line.startswith("seed="))]
+        self._is_watched = is_watched
+        self.levels = study.levels
+        self._jobs: dict[int, list[Job]] = {}  # of the trials that are not complete, by number
+        self._found: dict[str, Found] = {}  # by the name of the job
+        self._submitted: set[str] = set()
+        self._interrupted: set[int] = set()  # trials whose process died here
+
+    def jobs(self, trial: FrozenTrial) -> list[Job]:
+        """The jobs of a trial, one for each seed."""
+        lines = self.values(trial)
+        watch = [f"hydra.sweeper.trial={trial.number}"] if self._is_watched else []
+        if self.levels:
+            watch.append(f"hydra.sweeper.until={next_rung(trial, self.levels)}")
+        seeded = [[*lines, seed] for seed in self._seeds] or [lines]
+        return [
+            Job(
+                trial.number * self.num_seeds + i,
+                (*self._shared, *varying, *([] if i else watch)),
+                tuple(varying),
+                folder_name([_part(line) for line in varying]),
+            )
+            for i, varying in enumerate(seeded)
+        ]
+
+    def values(self, trial: FrozenTrial) -> list[str]:
+        """What a trial tries, as overrides."""
+        return [f"{key}={axis.typed(trial.params[key])}" for key, axis in self._space.items()]
+
+    def command(self, trial: FrozenTrial) -> list[str]:
+        """The overrides that train a trial's values without the search."""
+        own = [line for line in self._shared if not line.startswith(("name=", "sweep."))]
+        return [*own, *self.values(trial)]
+
+    def begin(self, trial: FrozenTrial) -> list[Job]:
+        """Take up a trial. Returns the jobs to submit now."""
+        if self.levels and self._repeats(trial):
+            self.study.prune(trial.number)  # the earlier one waits and goes on, not this
+            return []
+        jobs = self._jobs[trial.number] = self.jobs(trial)
+        again = (State.RUNNING, State.PRUNED) if self.levels else (State.RUNNING,)
+        for job in jobs:
+            if (found := self._found.get(job.name)) and found.state in again:
+                del self._found[job.name]  # another process had it, or it waited
+                self._submitted.discard(job.name)
+        return self._advance(trial.number)
+
+    def _repeats(self, trial: FrozenTrial) -> bool:
+        """Whether an earlier trial tried the same values."""
+        values = self.values(trial)
+        return any(
+            earlier.number < trial.number
+            and AGAIN not in trial.user_attrs
+            and self.values(earlier) == values
+            for earlier in self.study.trials()
+        )
+
+    def is_ours(self, trial: FrozenTrial) -> bool:
+        """Whether this process works on the trial, or did until it was interrupted."""
+        return trial.number in self._jobs or trial.number in self._interrupted
+
+    def end(self, outcome: Outcome) -> list[Job]:
+        """Note how a job ended, and record each trial that is complete by it.
+
+        Returns:
+            The jobs to submit now.
+        """
+        name = outcome.job.name
+        self._found[name] = outcome.found
+        waiting = [n for n, jobs in self._jobs.items() if name in {job.name for job in jobs}]
+        return [job for number in waiting for job in self._advance(number)]
+
+    def _advance(self, number: int) -> list[Job]:
+        """Close a trial if its jobs say so; otherwise, the jobs of it that can begin."""
+        jobs = self._jobs[number]
+        known = [self._found[job.name] for job in jobs if job.name in self._found]
+        states = {found.state for found in known}
+        scores = [found.metric for found in known]
+        if states & {State.FAILED, State.REFUSED}:
+            self.study.fail(number)
+        elif State.PRUNED in states:
+            if not self.levels:  # otherwise it waits on a rung
+                self.study.prune(number)
+        elif State.INTERRUPTED in states:
+            self._interrupted.add(number)
+        elif State.RUNNING in states:
+            pass  # in another process, which records it
+        elif None in scores:
+            self.study.fail(number)  # it finished without a validation
+        elif len(known) == len(jobs):
+            self.study.finish(number, fmean(score for score in scores if score is not None))
+        else:
+            ready = jobs if known else jobs[:1]
+            new = [job for job in ready if job.name not in self._submitted]
+            self._submitted |= {job.name for job in new}
+            return new
+        del self._jobs[number]
+        return []
+
+
+def _part(line: str) -> str:
+    return name_part(line.partition("=")[0].lstrip("+"), value_of(line))

@@ -1,0 +1,127 @@
+"""Compose the configuration of each job; and, thousands of times faster, only what it sets.
+
+Hydra takes about a tenth of a second to compose a configuration. To recognise a finished job, its settings
+as text are enough. Jobs that choose the same files differ only in single values, so those are composed once
+for every choice of files, and the values are set in the result.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from glimpse.config.check import check
+from glimpse.errors import UserError
+from glimpse.runs.folder import as_text, flat_settings
+from glimpse.sweeps.jobs import Job
+
+
+class Composer:
+    """Composes the jobs of one sweep.
+
+    Args:
+        loader: Hydra's loader.
+        config: The sweep's own configuration, as Hydra composed it.
+    """
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self.config = config
+        self.name = str(config.name)
+        self.folder = Path(str(config.hydra.sweep.dir))  # resolved once: the name may be the time
+        self._loader = loader
+        self._groups = set(loader.list_groups(""))
+        self._bases: dict[tuple[str, ...], Mapping[str, str]] = {}
+        self._parsed: dict[str, Override] = {}
+
+    def folder_of(self, job: Job) -> Path:
+        """The job's run folder."""
+        return self.folder / job.name
+
+    def compose(self, job: Job) -> DictConfig:
+        """The job's complete configuration, with `hydra` in it, not checked yet.
+
+        Raises:
+            Exception: Hydra's, if the overrides do not fit; `explain` turns it into one line.
+        """
+        config: DictConfig = self._loader.load_sweep_config(self.config, list(job.overrides))
+        with open_dict(config):
+            config.name = self.name
+            config.hydra.job.id = config.hydra.job.num = job.number
+            config.hydra.sweep.dir = str(self.folder)
+            config.hydra.sweep.subdir = job.name
+        return config
+
+    def checked(self, job: Job) -> DictConfig:
+        """As `compose`, and checked.
+
+        Raises:
+            UserError: the configuration contains a mistake.
+        """
+        config = self.compose(job)
+        check(without_hydra(config), config.hydra.runtime.choices)
+        return config
+
+    def settings(self, job: Job) -> Mapping[str, str]:
+        """What the job sets, as `runs.folder.flat_settings` gives it.
+
+        Raises:
+            Exception: as `compose`.
+        """
+        lines = [self._parse(line) for line in job.overrides]
+        values = [line for line in lines if self._only_sets_a_value(line)]
+        rest = tuple(str(line.input_line) for line in lines if not self._only_sets_a_value(line))
+        base = self._bases.get(rest)
+        if base is None:
+            plain = Job(job.number, rest, (), job.name)
+            base = self._bases[rest] = settings_of_config(self.compose(plain))
+        if any(line.key_or_group not in base for line in values):
+            return settings_of_config(self.compose(job))
+        return {**base, **{line.key_or_group: as_text(line.value()) for line in values}}
+
+    def chooses_files(self, line: str) -> bool:
+        """Whether an override has a say in which files of `conf/` are read."""
+        return not self._only_sets_a_value(self._parse(line))
+
+    def _parse(self, line: str) -> Override:
+        if line not in self._parsed:
+            self._parsed[line] = OverridesParser.create().parse_override(line)
+        return self._parsed[line]
+
+    def _only_sets_a_value(self, line: Override) -> bool:
+        """Whether an override sets one value and has no say in which files are read."""
+        return (
+            line.type is OverrideType.CHANGE
+            and line.package is None
+            and "/" not in line.key_or_group
+            and line.key_or_group not in self._groups
+            and not isinstance(line.value(), dict)
+        )
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy of a configuration without Hydra's own part."""
+    copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(copy, True)
+    return copy
+
+
+def settings_of_config(config: DictConfig) -> dict[str, str]:
+    """The settings of a composed configuration, as `runs.folder.flat_settings` gives them."""
+    return flat_settings(OmegaConf.to_yaml(without_hydra(config)))
+
+
+def require_folder_name(name: Any) -> None:
+    """Reject a sweep's name that cannot be a folder's.
+
+    Raises:
+        UserError: it is empty, leads elsewhere or is too long.
+    """
+    parts = Path(str(name)).parts
+    if not parts or ".." in parts or Path(str(name)).is_absolute():
+        raise UserError(f"name={name}: expected the name of a folder, such as name=first_try")
+    if any(len(part.encode(errors="surrogateescape")) > 200 for part in parts):
+        raise UserError(f"name={str(name)[:30]}…: expected at most 200 bytes")

@@ -1,0 +1,55 @@
+"""How long the rest of a sweep takes, judged by the jobs that are done.
+
+Jobs that share their choices of files (model=mlp, data=cifar10) are taken to last equally long. Numbers,
+such as seeds and learning rates, are taken to make no difference.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from glimpse.sweeps.jobs import Job
+
+
+class Estimate:
+    """Learns how long jobs take."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[tuple[str, ...], list[float]] = defaultdict(list)
+
+    def learn(self, job: Job, seconds: float | None) -> None:
+        """Take note of a finished job and its time, if that is known."""
+        if seconds is not None:
+            self._by_kind[_kind(job)].append(seconds)
+
+    def left(
+        self, waiting: Iterable[Job], running: Sequence[tuple[Job, float]], *, num_at_once: int
+    ) -> float | None:
+        """Seconds until all jobs are done; None before the first is done.
+
+        Args:
+            waiting: Jobs that have not begun.
+            running: Jobs that run, and for how many seconds.
+            num_at_once: How many run at the same time.
+        """
+        if not self._by_kind:
+            return None
+        rest = [max(0.0, self._expected(job) - seconds) for job, seconds in running]
+        rest += [self._expected(job) for job in waiting]
+        return max(sum(rest) / num_at_once, max(rest, default=0.0))
+
+    def _expected(self, job: Job) -> float:
+        alike = self._by_kind.get(_kind(job))
+        return fmean(alike or [s for seconds in self._by_kind.values() for s in seconds])
+
+
+def _kind(job: Job) -> tuple[str, ...]:
+    return tuple(line for line in job.varying if not _is_number(line.partition("=")[2]))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,272 @@
+"""The story of a sweep over listed values: which jobs there are, which are done, the rest, and the table."""
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.config.explain import explain
+from glimpse.durations import duration
+from glimpse.errors import Interrupted, UserError
+from glimpse.files import write_text
+from glimpse.sweeps.composing import Composer, require_folder_name
+from glimpse.sweeps.estimate import Estimate
+from glimpse.sweeps.jobs import Grid, Job, grid
+from glimpse.sweeps.launching import Runs, num_at_once, open_runner
+from glimpse.sweeps.record import METRIC, NAME, Record
+from glimpse.sweeps.state import Found, State, look
+
+LINE_SECONDS = 60.0  # between lines about the time left while no job ends
+LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
+DONE = (State.FINISHED, State.PRUNED)
+
+
+def run_grid(
+    lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
+) -> None:
+    """Run every combination of the listed values, except those that are done.
+
+    Args:
+        lines: The overrides as typed, with lists of values.
+        context: Hydra's loader.
+        config: The sweep's configuration, as Hydra composed it.
+        launcher: Where the jobs run.
+
+    Raises:
+        UserError: a job failed or was refused, or the sweep itself has a mistake.
+        Interrupted: the sweep was told to stop; the running jobs have saved.
+    """
+    require_folder_name(config.name)
+    loader = context.config_loader
+    made = grid(OverridesParser.create(config_loader=loader).parse_overrides(list(lines)))
+    composer = Composer(loader, config)
+    at_once = num_at_once(launcher)
+    _require_choices(composer, made.jobs)
+    for remark in made.remarks:
+        print(remark)
+    if config.sweep.plan:
+        _print_plan(composer, made, num_at_once=at_once)
+        return
+    composer.folder.mkdir(parents=True, exist_ok=True)
+    write_text(composer.folder / "multirun.yaml", OmegaConf.to_yaml(config))
+    _Sweep(composer, made, launcher).run()
+
+
+def _require_choices(composer: Composer, jobs: Sequence[Job]) -> None:
+    """Compose the first job, and the first with each choice of a file, to find mistakes at once.
+
+    Raises:
+        Exception: Hydra's; `explain` turns it into one line.
+    """
+    seen: set[str] = set()
+    for job in jobs:
+        choices = {line for line in job.varying if composer.chooses_files(line)}
+        if not seen or choices - seen:
+            composer.compose(job)
+        seen |= choices | {""}
+
+
+def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
+    """The state of each job before anything runs."""
+    found = {}
+    for job in jobs:
+        try:
+            found[job] = look(composer.folder_of(job), composer.settings(job))
+        except Interrupted:
+            raise
+        except Exception as error:
+            found[job] = Found(State.REFUSED, explain(error, job.overrides))
+    return found
+
+
+def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
+    """`sweep.plan=true`: what the sweep would do."""
+    record, estimate = Record(composer.folder, sys.argv), Estimate()
+    record.found = _states(composer, made.jobs)
+    for job, found in record.found.items():
+        if found.state is State.FINISHED:
+            estimate.learn(job, found.seconds)
+    record.print_table()
+    for job, found in record.found.items():
+        if found.reason:
+            print(f"{job}: {found.reason}")
+    retry = bool(composer.config.sweep.retry_failed)
+    todo = [j for j, f in record.found.items() if f.is_to_run(retry_failed=retry)]
+    left = estimate.left(todo, [], num_at_once=num_at_once)
+    time_left = "time not known before one is done" if left is None else f"about {duration(left)}"
+    print(f"{_counted(record)}; {len(todo)} to run: {time_left if todo else 'nothing to do'}")
+
+
+def _counted(record: Record) -> str:
+    """Such as "12 jobs: 10 finished, 2 new"."""
+    total = len(record.found)
+    parts = ", ".join(f"{number} {state}" for state, number in record.counts.items())
+    return f"{total} {'job' if total == 1 else 'jobs'}: {parts}"
+
+
+def print_start(composer: Composer) -> None:
+    """Say how a sweep is called, unless the user named it."""
+    if not any(word.startswith("name=") for word in sys.argv[1:]):
+        print(f"this sweep is {composer.name}; to continue it, type: {how_to_continue(composer)}")
+
+
+def how_to_continue(composer: Composer) -> str:
+    """The command that continues a sweep."""
+    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+    if not any(word.startswith("name=") for word in words):
+        words.append(f"name={composer.name}")
+    return f"python train.py -m {shlex.join(words)}"
+
+
+class _Sweep:
+    """One command's run of a sweep."""
+
+    def __init__(self, composer: Composer, made: Grid, launcher: Launcher) -> None:
+        self.composer = composer
+        self.jobs = made.jobs
+        self.launcher = launcher
+        self.settings = composer.config.sweep
+        self.record = Record(composer.folder, sys.argv)
+        self.estimate = Estimate()
+        self.elsewhere: list[Job] = []  # jobs that another process runs
+        self.num_ended = 0  # of those that this command runs
+
+    def run(self) -> None:
+        """Run what is left, and sum up.
+
+        Raises:
+            UserError: a job failed or was refused.
+            Interrupted: the sweep was told to stop.
+        """
+        print_start(self.composer)
+        states = _states(self.composer, self.jobs)
+        self.record.found |= states
+        for job, found in states.items():
+            if found.state is State.FINISHED:
+                self.estimate.learn(job, found.seconds)
+            elif found.state is State.REFUSED:
+                self._print_end(job, found)
+        retry = bool(self.settings.retry_failed)
+        self.elsewhere = [job for job in self.jobs if states[job].state is State.RUNNING]
+        todo = [job for job in self.jobs if states[job].is_to_run(retry_failed=retry)]
+        self.record.save()
+        print(f"{_counted(self.record)}; {len(todo)} to run in {self.composer.folder}", flush=True)
+        if todo or self.elsewhere:
+            with open_runner(self.launcher, self.composer, retry_failed=retry) as runner:
+                for job in todo:
+                    runner.submit(job)
+                try:
+                    self._run(runner)
+                except Interrupted as stop:
+                    self._stop(runner, stop.signal_number)
+                    raise
+        self.record.save()
+        self._sum_up()
+
+    def _run(self, runner: Runs) -> None:
+        next_line = time.monotonic() + LINE_SECONDS
+        while runner.num_open or self.elsewhere:
+            outcome = runner.next(LOOK_SECONDS if self.elsewhere else LINE_SECONDS)
+            if outcome is None:
+                if not runner.num_open:
+                    time.sleep(LOOK_SECONDS)
+                self._look_elsewhere(runner)
+            elif outcome.found.state is State.RUNNING:  # begun by another process in the meantime
+                self.elsewhere.append(outcome.job)
+                self.record.note(outcome.job, outcome.found)
+            else:
+                self._take(outcome.job, outcome.found, runner)
+                next_line = time.monotonic() + LINE_SECONDS
+            if time.monotonic() > next_line:
+                print(self._left(runner), flush=True)
+                next_line = time.monotonic() + LINE_SECONDS
+
+    def _take(self, job: Job, found: Found, runner: Runs) -> None:
+        """Note how a job ended."""
+        self.num_ended += 1
+        self.record.note(job, found)
+        if found.state is State.FINISHED:
+            self.estimate.learn(job, found.seconds)
+        self._print_end(job, found, self._left(runner))
+        if found.state not in DONE and self.settings.fail_fast:
+            runner.withdraw()
+            self.elsewhere.clear()
+
+    def _look_elsewhere(self, runner: Runs) -> None:
+        """Take the result of a job that another process has finished; run it if that process has ended."""
+        for job in list(self.elsewhere):
+            found = look(self.composer.folder_of(job), self.composer.settings(job))
+            if found.state is State.RUNNING:
+                continue
+            self.elsewhere.remove(job)
+            if found.is_to_run(retry_failed=False):
+                runner.submit(job)
+            else:
+                self._take(job, found, runner)
+
+    def _stop(self, runner: Runs, signal_number: int) -> None:
+        """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        running = {job for job, _ in runner.running}
+        if running:
+            print("stopping: the running jobs save and end", flush=True)
+        for outcome in runner.stop(signal_number):
+            running.discard(outcome.job)
+            self.record.found[outcome.job] = outcome.found
+        self.record.save()
+        print(
+            f"{_counted(self.record)}; to go on, type: {how_to_continue(self.composer)}", flush=True
+        )
+
+    # What it prints ---------------------------------------------------------------------------------
+
+    def _print_end(self, job: Job, found: Found, left: str = "") -> None:
+        line = f"job {job.number + 1} of {len(self.jobs)} {found.state}"
+        if found.state in DONE:
+            metric = "" if found.metric is None else f", {METRIC} {found.metric:.4f}"
+            took = "" if found.seconds is None else f" in {duration(found.seconds)}"
+            print(f"{line}{took}{metric} ({job}); {left}", flush=True)
+        else:
+            print(f"{line} ({job}): {found.reason}", file=sys.stderr, flush=True)
+
+    def _left(self, runner: Runs) -> str:
+        """How many jobs are left, and how long they take."""
+        running = runner.running
+        begun = {job for job, _ in running}
+        waiting = [
+            job
+            for job in self.jobs
+            if job not in begun and self.record.found[job].is_to_run(retry_failed=False)
+        ]
+        number = len(running) + len(waiting)
+        left = self.estimate.left(waiting, running, num_at_once=runner.num_at_once)
+        about = f", about {duration(left)}" if left and number else ""
+        return f"{number} {'job' if number == 1 else 'jobs'} left{about}"
+
+    def _sum_up(self) -> None:
+        """Print the table and the best job.
+
+        Raises:
+            UserError: a job failed or was refused.
+        """
+        self.record.print_table()
+        best = self.record.best
+        if best is not None:
+            metric = self.record.found[best].metric
+            print(f"best: {best}  {METRIC} {metric:.4f}  {self.composer.folder_of(best)}")
+        counts = self.record.counts
+        undone = {state: number for state, number in counts.items() if state not in DONE}
+        if undone:
+            parts = ", ".join(f"{number} {state}" for state, number in undone.items())
+            hint = "; type sweep.retry_failed=true to try failed ones again"
+            raise UserError(
+                f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts}): the reasons "
+                f"are in {self.composer.folder / NAME}{hint if counts[State.FAILED] else ''}"
+            )

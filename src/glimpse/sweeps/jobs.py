@@ -1,0 +1,186 @@
+"""The jobs of a sweep: what each sets, and the name of its folder.
+
+A name is made from the overrides that the sweep varies. Equal values have equal names, however they are
+typed: `0.1` and `0.10` are one job. Nothing here composes a configuration.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from glimpse.errors import UserError
+
+MAX_BYTES = 200  # of a folder's name; file systems take 255
+NOT_SWEPT = (
+    "name",
+    "output_dir",
+    "resume",
+    "check",
+    "sweep",
+)  # keys that belong to the whole sweep
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: Its place in the sweep, from 0.
+        overrides: All its overrides, in the order typed, with one value for each key.
+        varying: Those of them that the sweep varies, such as ("model=linear", "seed=1").
+        name: The name of its folder inside the sweep's folder.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    varying: tuple[str, ...]
+    name: str
+
+    def __str__(self) -> str:
+        return " ".join(self.varying) or self.name
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of the values that a sweep lists.
+
+    Attributes:
+        jobs: One job for each combination; the last key varies fastest.
+        remarks: Lines about values that were given twice.
+    """
+
+    jobs: tuple[Job, ...]
+    remarks: tuple[str, ...]
+
+
+def grid(overrides: Sequence[Override]) -> Grid:
+    """The jobs for every combination of the listed values.
+
+    Raises:
+        UserError: a key cannot be swept, or its values cannot be listed.
+    """
+    last = {override.get_key_element(): override for override in overrides}  # the last one counts
+    remarks: list[str] = []
+    choices: list[list[tuple[str, str | None]]] = []  # for each key: (override, part of the name)
+    for key, override in last.items():
+        if not override.is_sweep_override():
+            choices.append([(str(override.input_line), None)])
+            continue
+        require_sweepable(override)
+        if not override.is_discrete_sweep():
+            raise UserError(
+                f"{override.input_line}: expected values to list, such as {key}=1,2; "
+                "type hydra/sweeper=search to search an interval"
+            )
+        choices.append(_choices(key, override, remarks))
+    jobs = []
+    for number, chosen in enumerate(itertools.product(*choices)):
+        varying = [(line, part) for line, part in chosen if part is not None]
+        jobs.append(
+            Job(
+                number,
+                tuple(line for line, _ in chosen),
+                tuple(line for line, _ in varying),
+                folder_name([part for _, part in varying]) or str(number),
+            )
+        )
+    return Grid(tuple(jobs), tuple(remarks))
+
+
+def require_sweepable(override: Override) -> None:
+    """Reject a swept key that decides where the whole sweep is stored or how it is run.
+
+    Raises:
+        UserError: the key is one of those.
+    """
+    if override.key_or_group.partition(".")[0] in NOT_SWEPT:
+        raise UserError(f"{override.input_line}: a sweep has one {override.key_or_group}")
+
+
+def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str, str | None]]:
+    """The different values of one key, as (override, part of the name)."""
+    found: dict[str, str] = {}
+    for text in override.sweep_string_iterator():
+        line = f"{key}={text}"
+        part = name_part(override.key_or_group, value_of(line))
+        if part in found:
+            remarks.append(f"{found[part]} and {line} are one job")
+        else:
+            found[part] = line
+    return [(line, part) for part, line in found.items()]
+
+
+def value_of(line: str) -> Any:
+    """The value of an override such as `seed=1`, as plain data."""
+    return OverridesParser.create().parse_override(line).value()
+
+
+def name_part(key: str, value: Any) -> str:
+    """The part of a folder's name that stands for one override. Different values give different parts."""
+    text = _as_text(value)
+    if _is_plain(value):
+        return f"{key}-{text}"
+    readable = re.sub(r"[^\w.+-]+", "-", text).strip("-")
+    if _is_plain_list(value):
+        return f"{key}-{readable}"
+    return "-".join(filter(None, (key, readable, _checksum(text))))
+
+
+def folder_name(parts: Sequence[str]) -> str:
+    """Join the parts of a name; beyond `MAX_BYTES` of UTF-8, the end becomes a checksum."""
+    name = "_".join(parts)
+    encoded = name.encode()
+    if len(encoded) <= MAX_BYTES:
+        return name
+    ending = f"-{_checksum(name)}"
+    return encoded[: MAX_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
+def _as_text(value: Any) -> str:
+    """Numbers that are equal give the same text."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_text, value))}]"
+    return str(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file's name can show the value as it is, and as nothing but this value."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"\w|\w[\w.+-]*\w", value)) and not _reads_as_another_kind(value)
+    return value is None or isinstance(value, bool) or _is_number(value)
+
+
+def _is_plain_list(value: Any) -> bool:
+    """Whether it is a list of numbers that can be told apart when only a hyphen stands between them."""
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(_is_number(v) and "-" not in _as_text(v) for v in value)
+    )
+
+
+def _reads_as_another_kind(text: str) -> bool:
+    """Whether a text looks like a number, several numbers, or one of YAML's words."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("null", "true", "false") or not re.search(r"[^\W\d]", text)
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -1,0 +1,209 @@
+"""Where the jobs of a sweep run: on this machine (runner.py), or wherever another launcher of Hydra takes them.
+
+The published launchers for SLURM and Ray take all jobs at once and return when all have ended. `Launched`
+gives them the interface of Runner. Each job of theirs runs launch.job in a process of its own.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from glimpse.config.check import quoted
+from glimpse.config.explain import explain
+from glimpse.errors import UserError
+from glimpse.sweeps.composing import Composer
+from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of
+from glimpse.sweeps.runner import Outcome, Runner
+from glimpse.sweeps.state import Found, State, look
+
+JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # ours does all that it does, and DDP
+
+
+class Runs(Protocol):
+    """What runs jobs: `Runner` or `Launched`; runner.py explains the methods."""
+
+    num_at_once: int
+
+    @property
+    def num_open(self) -> int: ...
+    @property
+    def running(self) -> list[tuple[Job, float]]: ...
+    def submit(self, job: Job) -> None: ...
+    def next(self, timeout: float | None = None) -> Outcome | None: ...
+    def withdraw(self) -> None: ...
+    def stop(self, signal_number: int) -> list[Outcome]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def num_at_once(launcher: Launcher) -> int:
+    """How many jobs run at the same time.
+
+    Raises:
+        UserError: the number is impossible, or another launcher is asked for what only ours does.
+    """
+    if type(launcher).__module__.startswith(JOBLIB):
+        raise UserError(
+            "hydra/launcher=joblib loses the processes of a job: type hydra.launcher.n_jobs=4 alone"
+        )
+    number = getattr(launcher, "n_jobs", 1)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UserError(f"hydra.launcher.n_jobs={number}: expected a whole number of at least 1")
+    return number
+
+
+def open_runner(launcher: Launcher, composer: Composer, *, retry_failed: bool) -> Runs:
+    """What runs the jobs of a sweep; use it in a `with` statement.
+
+    Args:
+        launcher: Hydra's launcher, ours or another.
+        composer: Composes the jobs' configurations.
+        retry_failed: Whether to try again a job that failed in an earlier sweep.
+    """
+    at_once = num_at_once(launcher)
+    if type(launcher).__module__ == "hydra_plugins.glimpse_sweeps":
+        return Runner(composer, num_at_once=at_once, retry_failed=retry_failed)
+    return Launched(launcher, composer)
+
+
+class Launched:
+    """Jobs that another launcher runs, all of them together.
+
+    Args:
+        launcher: Hydra's launcher.
+        composer: Composes the jobs' configurations.
+    """
+
+    def __init__(self, launcher: Launcher, composer: Composer) -> None:
+        self.num_at_once = 1
+        self._launcher = launcher
+        self._composer = composer
+        self._queue: list[Job] = []
+        self._ended: deque[Outcome] = deque()
+        self._began: float | None = None
+
+    @property
+    def num_open(self) -> int:
+        """Jobs that were submitted and not handed back yet."""
+        return len(self._queue) + len(self._ended)
+
+    @property
+    def running(self) -> list[tuple[Job, float]]:
+        """The jobs that the launcher has been given, and for how many seconds."""
+        if self._began is None:
+            return []
+        return [(job, time.monotonic() - self._began) for job in self._queue]
+
+    def submit(self, job: Job) -> None:
+        """Add a job to the next batch."""
+        self._queue.append(job)
+
+    def next(self, timeout: float | None = None) -> Outcome | None:
+        """Launch what was submitted, and wait for all of it whatever the timeout."""
+        if not self._ended and self._queue:
+            self.num_at_once = len(self._queue)
+            self._began = time.monotonic()
+            batch = [[*job.overrides, *self._places(job)] for job in self._queue]
+            error: BaseException | None = None
+            returned: Sequence[Any] = []
+            try:
+                returned = self._launcher.launch(batch, initial_job_idx=self._queue[0].number)
+            except Exception as raised:  # some launchers raise what a job raised
+                error = raised
+            for number, job in enumerate(self._queue):
+                raised_by_job = error
+                if number < len(returned) and returned[number].status is JobStatus.FAILED:
+                    raised_by_job = returned[number]._return_value
+                self._ended.append(self._outcome(job, raised_by_job))
+            self._queue.clear()
+            self._began = None
+        return self._ended.popleft() if self._ended else None
+
+    def withdraw(self) -> None:
+        """Take back the jobs that were not launched."""
+        self._queue.clear()
+
+    def stop(self, signal_number: int) -> list[Outcome]:
+        """Withdraw the jobs that were not launched; the launcher's own processes are its own affair."""
+        self.withdraw()
+        ended = list(self._ended)
+        self._ended.clear()
+        return ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.withdraw()
+
+    def _places(self, job: Job) -> list[str]:
+        """The sweep's and the job's folder, which another process would name differently."""
+        folder = self._composer.folder.resolve()
+        return [
+            f"hydra.sweep.dir={quoted(str(folder))}",
+            f"hydra.sweep.subdir={quoted(job.name)}",
+        ]
+
+    def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
+        folder = self._composer.folder_of(job)
+        found = look(folder, self._composer.settings(job))
+        if found.state is not State.FINISHED and error is not None and not found.reason:
+            state = State.FAILED if found.state is State.NEW else found.state
+            found = Found(state, explain(error, job.overrides), found.summary)
+        return Outcome(job, folder, found)
+
+
+def run_batch(
+    batch: Sequence[Sequence[str]],
+    first_number: int,
+    context: HydraContext,
+    config: DictConfig,
+    launcher: Launcher,
+) -> list[JobReturn]:
+    """Run a batch of jobs here for a sweeper that is not ours.
+
+    Args:
+        batch: The overrides of each job.
+        first_number: The number of the first job.
+        context: Hydra's loader.
+        config: The sweep's configuration, as Hydra composed it.
+        launcher: Our launcher.
+
+    Returns:
+        For each job, its best val/acc, or the error that it ended with.
+    """
+    composer = Composer(context.config_loader, config)
+    typed = set(config.hydra.overrides.task)
+    returned: dict[Job, JobReturn] = {}
+    with open_runner(launcher, composer, retry_failed=False) as runner:
+        for number, overrides in enumerate(batch, first_number):
+            varying = tuple(line for line in overrides if line not in typed)
+            parts = [
+                name_part(line.partition("=")[0].lstrip("+"), value_of(line)) for line in varying
+            ]
+            job = Job(number, tuple(overrides), varying, folder_name(parts) or str(number))
+            returned[job] = JobReturn(overrides=list(overrides))
+            runner.submit(job)
+        while (outcome := runner.next()) is not None:
+            result, found = returned[outcome.job], outcome.found
+            is_done = found.state is State.FINISHED
+            result.status = JobStatus.COMPLETED if is_done else JobStatus.FAILED
+            result.return_value = found.metric if is_done else UserError(found.reason)
+    return list(returned.values())

@@ -1,0 +1,127 @@
+"""What a sweep leaves behind: sweep.json in its folder, and the table at its end.
+
+The folder belongs to the name of the sweep, so sweep.json also keeps the jobs of earlier commands. Several
+processes may write it; each replaces only the entries of its own jobs.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from glimpse.cli.table import print_table
+from glimpse.durations import duration
+from glimpse.files import is_own_file, write_json
+from glimpse.folder_lock import held
+from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.state import Found, State
+
+NAME = "sweep.json"
+SAVE_SECONDS = 5.0  # between two saves
+MAX_ROWS = 100  # of the table
+METRIC = "val/acc"
+
+
+class Record:
+    """The states of a sweep's jobs.
+
+    Args:
+        folder: The sweep's folder.
+        command: The command that runs the sweep, as typed.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder = folder
+        self.command = list(command)
+        self.found: dict[Job, Found] = {}
+        self._saved = 0.0
+
+    def note(self, job: Job, found: Found) -> None:
+        """Note the state of a job; sweep.json is written every few seconds."""
+        self.found[job] = found
+        if time.monotonic() > self._saved + SAVE_SECONDS:
+            self.save()
+
+    @property
+    def counts(self) -> Counter[State]:
+        """How many jobs are in each state."""
+        return Counter(found.state for found in self.found.values())
+
+    @property
+    def best(self) -> Job | None:
+        """The finished job with the highest metric; the first of several."""
+        scored = [
+            (found.metric, job)
+            for job, found in self.found.items()
+            if found.state is State.FINISHED and found.metric is not None
+        ]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    def save(self) -> None:
+        """Write sweep.json."""
+        with held(self.folder):
+            entries = _entries(self.folder)
+            entries |= {job.name: self._entry(job, found) for job, found in self.found.items()}
+            finished = [
+                name
+                for name, entry in entries.items()
+                if entry.get("state") == State.FINISHED and entry.get("metric") is not None
+            ]
+            best = max(finished, key=lambda name: entries[name]["metric"], default=None)
+            content = {
+                "command": self.command,
+                "metric": METRIC,
+                "best": best,
+                "counts": dict(Counter(str(entry.get("state")) for entry in entries.values())),
+                "jobs": [{"folder": name} | dict(entry) for name, entry in entries.items()],
+            }
+            write_json(self.folder / NAME, content)
+        self._saved = time.monotonic()
+
+    def _entry(self, job: Job, found: Found) -> dict[str, Any]:
+        entry = {
+            "overrides": list(job.varying),
+            "state": str(found.state),
+            "metric": found.metric,
+            "seconds": found.seconds,
+        }
+        return entry | ({"reason": found.reason} if found.reason else {})
+
+    def print_table(self) -> None:
+        """Print a row for each job, in the order of the sweep; of many jobs, the best and the unfinished."""
+        rows = list(self.found.items())
+        if len(rows) > MAX_ROWS:
+            ranked = sorted(rows, key=_rank)[:MAX_ROWS]
+            rows = [row for row in rows if row in ranked]
+        print_table(
+            ("job", "state", METRIC, "time", "folder"),
+            [
+                (
+                    str(job),
+                    str(found.state),
+                    "" if found.metric is None else f"{found.metric:.4f}",
+                    "" if found.seconds is None else duration(found.seconds),
+                    str(self.folder / job.name),
+                )
+                for job, found in rows
+            ],
+        )
+        if len(rows) < len(self.found):
+            print(f"and {len(self.found) - len(rows)} more jobs, in {self.folder / NAME}")
+
+
+def _rank(row: tuple[Job, Found]) -> tuple[bool, float]:
+    found = row[1]
+    return found.state is State.FINISHED, -(found.metric or 0.0)
+
+
+def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The jobs in sweep.json by the names of their folders; empty if it cannot be read."""
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
+        return {str(job.pop("folder")): job for job in content.get("jobs", [])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

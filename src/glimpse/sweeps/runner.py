@@ -1,0 +1,287 @@
+"""Run jobs in processes of their own, several at once if wanted, and hand back each as it ends.
+
+    with Runner(composer, num_at_once=2) as runner:
+        runner.submit(job)                       # returns at once; any number of times
+        while (outcome := runner.next()) is not None:   # the next job that ends, whichever it is
+            print(outcome.job, outcome.found.state, outcome.found.metric)
+
+A job that is finished already returns its recorded result. One that was interrupted resumes from its
+checkpoint. One that raises, exits or is killed is an outcome like any other. This process imports nothing
+heavy and trains nothing: it composes the next jobs while workers (worker.py) train. A worker runs one job
+after another, so that short jobs share the imports and the data; one that dies is replaced.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from glimpse.config.explain import explain
+from glimpse.data.processes import process_context
+from glimpse.errors import Interrupted
+from glimpse.runs.folder import summary_of
+from glimpse.sweeps.composing import Composer
+from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.resources import Slot
+from glimpse.sweeps.state import Found, State
+from glimpse.sweeps.worker import SIGNALS, Reply, Request, serve
+
+PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        job: The job.
+        folder: Its run folder.
+        found: Its state there: finished, interrupted, failed, refused, or running in another process.
+    """
+
+    job: Job
+    folder: Path
+    found: Found
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    slot: int
+    job: Job | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Runner:
+    """Runs the jobs of one sweep.
+
+    Args:
+        composer: Composes the jobs' configurations.
+        num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
+            log.txt in its folder.
+        retry_failed: Whether to try again a job that failed in an earlier sweep.
+    """
+
+    def __init__(
+        self, composer: Composer, *, num_at_once: int = 1, retry_failed: bool = False
+    ) -> None:
+        self.composer = composer
+        self.num_at_once = num_at_once
+        self.retry_failed = retry_failed
+        self._queue: deque[Job] = deque()
+        self._prepared: deque[tuple[Job, Request]] = deque()
+        self._ended: deque[Outcome] = deque()
+        self._workers: dict[int, _Worker] = {}  # by slot
+
+    @property
+    def num_open(self) -> int:
+        """Jobs that were submitted and not handed back yet."""
+        return len(self._queue) + len(self._prepared) + len(self._ended) + len(self.running)
+
+    @property
+    def running(self) -> list[tuple[Job, float]]:
+        """The jobs that run now, and for how many seconds."""
+        now = time.monotonic()
+        return [(w.job, now - w.began) for w in self._workers.values() if w.job is not None]
+
+    def submit(self, job: Job) -> None:
+        """Add a job. It runs once those submitted before have begun and a slot is free."""
+        self._queue.append(job)
+
+    def next(self, timeout: float | None = None) -> Outcome | None:
+        """Wait for the next job to end.
+
+        Args:
+            timeout: Seconds to wait at most; None: without limit.
+
+        Returns:
+            How it ended; None if the time is over or no job is open.
+
+        Raises:
+            Interrupted: the sweep was told to stop; `stop` then stops the jobs.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._ended:  # before another job begins: the caller may not want it after a failure
+                return self._ended.popleft()
+            self._hand_out()
+            if self._queue and not self._prepared:  # compose while the workers train
+                self._prepare(self._queue.popleft())
+                continue
+            if not self.num_open:
+                return None
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._wait(left) and left == 0.0:
+                return None
+
+    def withdraw(self) -> None:
+        """Take back the jobs that have not begun."""
+        self._queue.clear()
+        self._prepared.clear()
+
+    def stop(self, signal_number: int) -> list[Outcome]:
+        """Let the running jobs save and end, and withdraw the others. No job can be submitted after it.
+
+        Returns:
+            The jobs that ended since the last call of `next`.
+        """
+        self.withdraw()
+        for worker in self._workers.values():
+            if worker.job is None:
+                worker.connection.close()
+            else:
+                with contextlib.suppress(ProcessLookupError, TypeError):
+                    os.kill(worker.process.pid, signal_number)  # type: ignore[arg-type]
+        for worker in list(self._workers.values()):
+            worker.process.join()
+            if worker.job is not None:
+                self._end(worker, self._reply_of(worker))
+            self._bury(worker)
+        ended = list(self._ended)
+        self._ended.clear()
+        return ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(signal.SIGTERM)
+
+    # One step of the loop ---------------------------------------------------------------------------
+
+    def _prepare(self, job: Job) -> None:
+        """Compose a job; one with a mistake ends here."""
+        folder = self.composer.folder_of(job)
+        try:
+            config = self.composer.checked(job)
+        except Interrupted:
+            raise
+        except Exception as error:
+            self._ended.append(
+                Outcome(job, folder, Found(State.REFUSED, explain(error, job.overrides)))
+            )
+            return
+        request = Request(
+            config,
+            folder,
+            self.retry_failed,
+            has_log=self.num_at_once > 1,
+            title=f"job {job.number + 1}: {job}",
+        )
+        self._prepared.append((job, request))
+
+    def _hand_out(self) -> None:
+        """Give prepared jobs to workers that wait for one."""
+        for slot in range(self.num_at_once):
+            if not self._prepared:
+                return
+            worker = self._workers.get(slot)
+            if worker is not None and worker.job is not None:
+                continue
+            job, request = self._prepared.popleft()
+            worker = worker or self._start(slot)
+            worker.job, worker.began = job, time.monotonic()
+            with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` finds that out
+                worker.connection.send(request)
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait until a worker replies or dies. Returns whether one did."""
+        workers = list(self._workers.values())
+        ready = wait(
+            [source for w in workers for source in (w.connection, w.process.sentinel)], timeout
+        )
+        for worker in workers:
+            if worker.connection in ready or worker.process.sentinel in ready:
+                reply = self._reply_of(worker)
+                if reply is not None or not worker.process.is_alive():
+                    self._end(worker, reply)
+        return bool(ready)
+
+    def _reply_of(self, worker: _Worker) -> Reply | None:
+        try:
+            reply = worker.connection.recv() if worker.connection.poll() else None
+        except (EOFError, OSError):
+            worker.process.join()  # it has closed its end: it is dead or about to be
+            return None
+        assert reply is None or isinstance(reply, Reply)
+        return reply
+
+    def _end(self, worker: _Worker, reply: Reply | None) -> None:
+        """Note how the job of a worker ended; without a reply, the worker is dead."""
+        if worker.job is not None:
+            folder = self.composer.folder_of(worker.job)
+            if reply is None:
+                found = Found(State.INTERRUPTED, _death(worker.process), summary_of(folder))
+            else:
+                found = reply.found
+            self._ended.append(Outcome(worker.job, folder, found))
+            worker.job = None
+        if reply is None or reply.is_last:
+            self._bury(worker)
+
+    # Processes --------------------------------------------------------------------------------------
+
+    def _start(self, slot: int) -> _Worker:
+        ours, theirs = multiprocessing.Pipe()
+        context = process_context(_start_method())
+        with _signals_held():  # the server must not die by the signals that the sweep is sent
+            if context.get_start_method() == "forkserver":
+                context.set_forkserver_preload(PRELOADED)
+                forkserver.ensure_running()
+        process = context.Process(target=serve, args=(theirs, Slot(slot, self.num_at_once)))  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours, slot)
+        self._workers[slot] = worker
+        return worker
+
+    def _bury(self, worker: _Worker) -> None:
+        """Let a worker end, and end every process that its jobs left behind."""
+        worker.connection.close()
+        worker.process.join()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        self._workers.pop(worker.slot, None)
+
+
+def _start_method() -> str:
+    """How workers start: copies of a process that has imported torch, where that is safe."""
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _death(process: BaseProcess) -> str:
+    """Why a worker that sent no reply has ended."""
+    code = process.exitcode
+    if code == 0:
+        return "stopped"
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = ", perhaps because memory ran out" if -code == signal.SIGKILL else ""
+        return f"its process, or one that belongs to it, was ended by {name}{hint}"
+    return f"its process ended with exit code {code}"

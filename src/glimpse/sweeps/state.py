@@ -1,0 +1,147 @@
+"""The state of a job, read from its run folder, and whether the folder was made with the same settings.
+
+The folder alone decides. A job is finished if its recorded configuration equals today's, apart from
+`IGNORED` keys, and its summary says so. Nothing heavy is imported.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from glimpse.folder_lock import is_held
+from glimpse.runs.folder import PLACES, settings_of, summary_of
+
+MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended
+IGNORED = frozenset((*PLACES, MAX_EPOCHS))  # keys that do not change what is computed
+
+
+class State(StrEnum):
+    """The state of a job, as the table and sweep.json name it."""
+
+    NEW = "new"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"  # stopped or killed; it resumes from its checkpoint
+    FAILED = "failed"
+    PRUNED = "pruned"  # stopped early by a search, because it lagged behind
+    REFUSED = "refused"  # its configuration has a mistake, or differs from the folder's
+    RUNNING = "running"  # in another process
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run folder says about a job.
+
+    Attributes:
+        state: The job's state.
+        reason: Why it failed, is refused or continues; one line, or empty.
+        summary: The content of summary.json; empty if there is none.
+    """
+
+    state: State
+    reason: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_to_run(self, *, retry_failed: bool) -> bool:
+        """Whether the job has something left to do here."""
+        if self.state is State.FAILED:
+            return retry_failed
+        return self.state in (State.NEW, State.INTERRUPTED)
+
+    @property
+    def metric(self) -> float | None:
+        """The best val/acc; None if it is not known."""
+        return score(self.summary)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that all attempts took together."""
+        found = self.summary.get("seconds")
+        return float(found) if isinstance(found, int | float) else None
+
+
+def score(summary: Mapping[str, Any]) -> float | None:
+    """The measure by which the jobs of a sweep are compared, which sweepers maximise: val/acc."""
+    metrics = summary.get("metrics")
+    found = metrics.get("val/acc") if isinstance(metrics, dict) else None
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
+def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) -> Found:
+    """Read the state of the job that would run in `folder` with these settings.
+
+    Args:
+        folder: The job's run folder, which need not exist.
+        settings: Today's configuration as `runs.folder.flat_settings` gives it.
+        is_ours: Whether this process holds the folder's lock.
+    """
+    if not (folder / "summary.json").exists() and not (folder / "environment.json").exists():
+        is_running = not is_ours and is_held(folder)
+        return Found(State.RUNNING if is_running else State.NEW)  # nothing has been trained yet
+    recorded = settings_of(folder)
+    if not recorded:
+        return Found(
+            State.REFUSED,
+            f"the configuration in {folder / '.hydra'} cannot be read; remove the folder to train anew",
+        )
+    key = first_difference(recorded, settings)
+    if key:
+        return Found(State.REFUSED, _differs(key, recorded, settings))
+    summary = summary_of(folder)
+    status = summary.get("status")
+    trained = _epochs(summary.get("max_epochs", recorded.get(MAX_EPOCHS)))
+    asked = _epochs(settings.get(MAX_EPOCHS))
+    if status == State.FINISHED and asked <= trained:
+        return Found(State.FINISHED, summary=summary)
+    if not is_ours and is_held(folder):
+        return Found(State.RUNNING, summary=summary)
+    if status == State.FINISHED:
+        return Found(State.INTERRUPTED, f"to be extended from {trained:g} epochs", summary)
+    if status in (State.FAILED, State.PRUNED):
+        return Found(State(status), str(summary.get("error", "")), summary)
+    return Found(State.INTERRUPTED, summary=summary)
+
+
+def first_difference(recorded: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """The first key whose values differ; trainer.max_epochs only if it has become smaller."""
+    for key in sorted(recorded.keys() | now.keys()):
+        if key in IGNORED or _is_same(recorded.get(key), now.get(key)):
+            continue
+        return key
+    if _epochs(now.get(MAX_EPOCHS)) < _epochs(recorded.get(MAX_EPOCHS)):
+        return MAX_EPOCHS
+    return None
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    """Whether two values are equal; numbers may be written differently."""
+    if one == other:
+        return True
+    if one is None or other is None:
+        return False
+    try:
+        first, second = json.loads(one), json.loads(other)
+    except (ValueError, RecursionError):
+        return False
+    booleans = isinstance(first, bool) or isinstance(second, bool)
+    return bool(first == second) and not booleans
+
+
+def _epochs(value: Any) -> float:
+    """A number of epochs; unlimited if it is -1 or not known."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return math.inf
+    return number if number >= 0 else math.inf
+
+
+def _differs(key: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> str:
+    was, value = (settings.get(key, "absent") for settings in (recorded, now))
+    return (
+        f"its folder was trained with {key}={was}, not {value}: type name=<another name>, or remove "
+        "the folder"
+    )

@@ -1,0 +1,236 @@
+"""A process that runs jobs one after another, and nothing that a job does reaches the sweep.
+
+The sweep's own process starts it and sends it jobs (runner.py). A worker leads a session of its own: the
+Ctrl-C of a terminal does not reach it, and whatever processes a job started can be ended together. It ends
+with the sweep, even if that was killed. torch is imported when it starts, not when this file is.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import TextIOWrapper
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse.config.run_names import register_resolvers
+from glimpse.errors import Interrupted, UserError
+from glimpse.files import appending
+from glimpse.folder_lock import FolderInUseError, held
+from glimpse.launch import run_in
+from glimpse.runs.folder import settings_of, summary_of
+from glimpse.sweeps.composing import settings_of_config
+from glimpse.sweeps.resources import Slot
+from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE_SECONDS = 60.0  # to save what runs when the sweep itself has been killed
+LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job, as it is sent to a worker.
+
+    Attributes:
+        config: Its composed and checked configuration, with `hydra`.
+        folder: Its run folder.
+        retry_failed: Whether to try it again if it has failed before.
+        has_log: Whether what it prints goes to a file in its folder.
+        title: What is printed first.
+    """
+
+    config: DictConfig
+    folder: Path
+    retry_failed: bool
+    has_log: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a job ended, and whether the worker ends too because the job may have left something behind."""
+
+    found: Found
+    is_last: bool
+
+
+class _Stop:
+    """The signal that a worker received, if any."""
+
+    received = 0
+
+
+def serve(connection: Connection, slot: Slot) -> None:
+    """Run jobs from the connection until it closes."""
+    os.setsid()
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    with suppress(Interrupted, EOFError, BrokenPipeError, ConnectionResetError):
+        assert isinstance(sys.stdout, TextIOWrapper)
+        sys.stdout.reconfigure(line_buffering=True)  # in order with the lines of the sweep
+        setup_globals()
+        register_resolvers()
+        slot.settle()
+        is_last = False
+        while not (is_last or _Stop.received):
+            request = connection.recv()
+            with _everything_as_before():
+                found, is_last = _run(request, slot)
+            connection.send(Reply(found, is_last))
+
+
+def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
+    _Stop.received = signal_number
+    raise Interrupted(signal_number)
+
+
+def _end_with_the_sweep() -> None:
+    """When the sweep's process has gone, save what runs, then end with everything that it started."""
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+    sweep.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
+    """Run one job. Returns how it ended, and whether this process should take no other."""
+    folder = request.folder
+    settings = settings_of_config(request.config)
+    try:
+        with held(folder):
+            found = look(folder, settings, is_ours=True)
+            goes_on = found.state is State.PRUNED and _is_to_go_on(request.config, found)
+            if not (goes_on or found.is_to_run(retry_failed=request.retry_failed)):
+                return found, False
+            with slot.shared(request.config) as leaves_processes, _output(request):
+                return _trained(request), leaves_processes
+    except FolderInUseError:
+        return Found(State.RUNNING), False
+    except Interrupted as stop:
+        return Found(State.INTERRUPTED, str(stop), summary_of(folder)), True
+    except UserError as error:
+        return Found(State.FAILED, explain(error), summary_of(folder)), False
+    except SystemExit as end:
+        return Found(State.FAILED, f"sys.exit({end.code!r}) was called", summary_of(folder)), True
+    except Exception as error:
+        line = explain(error if is_foreseen(error) else crash(error, folder))
+        return Found(State.FAILED, line, summary_of(folder)), True
+
+
+def _is_to_go_on(config: DictConfig, found: Found) -> bool:
+    """Whether a search asks a trial that it had stopped for more epochs."""
+    sweeper = config.hydra.sweeper
+    until = sweeper.until if "until" in sweeper else None
+    return until is not None and until > found.summary.get("epochs", 0)
+
+
+def _trained(request: Request) -> Found:
+    """Train the job, from its checkpoint if there is one.
+
+    Raises:
+        Exception: what the run raised.
+    """
+    config, folder = request.config, request.folder
+    version.setbase(config.hydra.runtime.version_base)  # of the sweep; Hydra keeps it per process
+    if config.task == "fit" and any((folder / "checkpoints").glob("[!.]*.ckpt")):
+        with open_dict(config):
+            config.resume = str(folder)
+            config.hydra.output_subdir = None  # the record of how the run began stays
+        sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
+    ended = run_job(
+        task_function=_task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
+        configure_logging=True,
+    )
+    if isinstance(ended._return_value, Exception):
+        raise ended._return_value
+    summary = summary_of(folder)
+    is_pruned = summary.get("status") == State.PRUNED
+    return Found(State.PRUNED if is_pruned else State.FINISHED, summary=summary)
+
+
+def _task(config: DictConfig) -> float | None:
+    hydra = HydraConfig.get()
+    return run_in(config, hydra, Path(hydra.runtime.output_dir))
+
+
+def _extension(config: DictConfig, folder: Path) -> list[str]:
+    """The number of epochs as an override, if it is no longer the recorded one."""
+    asked = str(config.trainer.max_epochs)
+    return [] if settings_of(folder).get(MAX_EPOCHS) == asked else [f"{MAX_EPOCHS}={asked}"]
+
+
+@contextmanager
+def _output(request: Request) -> Iterator[None]:
+    """Send what the job and its processes print to its log, if it has one."""
+    if not request.has_log:
+        print(request.title)
+        yield
+        return
+    _flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    with appending(request.folder / LOG) as log:
+        for number in (1, 2):
+            os.dup2(log, number)
+    try:
+        yield
+    finally:
+        _flush()
+        for number, former in zip((1, 2), kept, strict=True):
+            os.dup2(former, number)
+            os.close(former)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+
+
+@contextmanager
+def _everything_as_before() -> Iterator[None]:
+    """Undo what a job may have set for the whole process, so that the next one finds what the first found."""
+    import torch
+
+    variables, arguments, here = dict(os.environ), list(sys.argv), Path.cwd()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(variables)
+        sys.argv = arguments
+        os.chdir(here)
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = benchmark
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""The networks and datasets of this project."""

@@ -1,0 +1,83 @@
+"""What Hydra finds by itself of our sweeps: it looks for plugins in `hydra_plugins` and nowhere else.
+
+`hydra/sweeper=grid` and `hydra/launcher=local` are the defaults of conf/train.yaml. The work is done in
+glimpse/sweeps. Hydra imports this file before each command, so nothing heavy may be imported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class GridConf:
+    """The settings of hydra/sweeper=grid."""
+
+    _target_: str = "hydra_plugins.glimpse_sweeps.GridSweeper"
+    params: dict[str, str] | None = None  # overrides to sweep, for configuration files
+
+
+@dataclass
+class LocalConf:
+    """The settings of hydra/launcher=local."""
+
+    _target_: str = "hydra_plugins.glimpse_sweeps.LocalLauncher"
+    n_jobs: int = 1  # jobs at the same time
+
+
+class LocalLauncher(Launcher):
+    """Runs jobs on this machine, `n_jobs` at the same time. Sweepers of ours open a Runner with it."""
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run a batch of jobs for a sweeper that is not ours."""
+        from glimpse.sweeps.launching import run_batch
+
+        return run_batch(job_overrides, initial_job_idx, self.hydra_context, self.config, self)
+
+
+class GridSweeper(Sweeper):
+    """Runs every combination of the values listed on the command line."""
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = dict(params or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep that the command line describes."""
+        from glimpse.sweeps.grid import run_grid
+
+        assert self.hydra_context is not None  # `setup` was called
+        assert self.config is not None
+        assert self.launcher is not None
+        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        run_grid(lines, self.hydra_context, self.config, self.launcher)
+
+
+STORE = ConfigStore.instance()
+STORE.store(group="hydra/sweeper", name="grid", node=GridConf, provider="glimpse")
+STORE.store(group="hydra/launcher", name="local", node=LocalConf, provider="glimpse")

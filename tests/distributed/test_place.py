@@ -1,0 +1,97 @@
+"""Which process this is, from a launcher's variables; what another program left is refused."""
+
+import pytest
+
+from conftest import composed
+from glimpse.config.check import require_one_batch_size
+from glimpse.distributed.place import Place, first_host, place_of, require_room
+from glimpse.errors import UserError
+
+TORCHRUN = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
+}  # fmt: skip
+SRUN = {
+    "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2",
+    "SLURM_JOB_ID": "812345", "SLURM_NODELIST": "gpu[03-04]", "SLURM_NTASKS_PER_NODE": "2",
+}  # fmt: skip
+
+
+def test_one_process_alone() -> None:
+    assert place_of({"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "0"}) == Place()
+
+
+def test_torchrun_and_srun_give_the_same_place() -> None:
+    by_torchrun, by_srun = place_of(dict(TORCHRUN)), place_of(dict(SRUN))
+    assert (by_torchrun.node, by_torchrun.num_nodes) == (by_srun.node, by_srun.num_nodes) == (1, 2)
+    variables = dict(SRUN)
+    place_of(variables)
+    assert {name: variables[name] for name in TORCHRUN if "MASTER" not in name} == {
+        name: value for name, value in TORCHRUN.items() if "MASTER" not in name
+    }
+    assert variables["MASTER_ADDR"] == "gpu03"
+    assert place_of(variables).rank == 3  # a process that it starts reads them again
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [("gpu[03-05,9],big1", "gpu03"), ("a,b", "a"), ("n7", "n7"), ("x[2,4]-ib", "x2-ib")],
+)
+def test_first_host(hosts: str, first: str) -> None:
+    assert first_host(hosts) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LOCAL_RANK": "1"}, "unset LOCAL_RANK"),
+        ({"RANK": "1"}, "unset RANK"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "unset RANK WORLD_SIZE"),
+        ({"NODE_RANK": "1", "MASTER_ADDR": "a"}, "unset NODE_RANK"),
+        ({"SLURM_PROCID": "2"}, "unset SLURM_PROCID"),
+        ({"JSM_NAMESPACE_RANK": "1"}, "unset JSM_NAMESPACE_RANK"),
+        (TORCHRUN | {"RANK": "x"}, "expected a whole number"),
+        (TORCHRUN | {"RANK": "4"}, "contradict"),
+        (TORCHRUN | {"RANK": "2"}, "numbered node by node"),
+        (SRUN | {"SLURM_NTASKS": "5"}, "as many processes on every node"),
+        (SRUN | {"SLURM_JOB_ID": ""}, "SLURM_JOB_ID"),
+    ],
+)
+def test_variables_that_another_program_left(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        place_of(dict(variables))
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "message"),
+    [
+        ("auto", "auto", None),
+        (2, 2, None),
+        ([4, 5], "auto", None),
+        ("0,1", "auto", None),
+        (4, "auto", "type trainer.devices=2"),
+        ([0], "auto", "type trainer.devices=2"),
+        (2, 3, "type trainer.num_nodes=2"),
+    ],
+)
+def test_the_trainer_has_the_processes_of_the_launcher(
+    devices: object, nodes: object, message: str | None
+) -> None:
+    trainer, place = {"devices": devices, "num_nodes": nodes}, place_of(dict(TORCHRUN))
+    if message is None:
+        require_room(trainer, place)
+        return
+    with pytest.raises(UserError, match=message):
+        require_room(trainer, place)
+
+
+def test_several_nodes_need_a_launcher() -> None:
+    with pytest.raises(UserError, match="type torchrun --nnodes=2"):
+        require_room({"devices": 1, "num_nodes": 2}, Place())
+
+
+def test_one_of_the_two_batch_sizes() -> None:
+    config, _ = composed("data.global_batch_size=64")
+    require_one_batch_size(config, ["data.global_batch_size=64"])
+    with pytest.raises(UserError, match="type one of them"):
+        require_one_batch_size(config, ["data.batch_size=32", "data.global_batch_size=64"])

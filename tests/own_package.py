@@ -1,0 +1,198 @@
+"""A package of a user's own, its configuration folder and its images, for the tests of own code."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FILES = {
+    "ownpkg/__init__.py": "",
+    "ownpkg/nets.py": """
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self, spec, *, width=4):
+                super().__init__()
+                self.body = nn.Sequential(
+                    nn.Conv2d(spec.channels, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+                )
+                self.fc = nn.Linear(width, spec.num_classes)
+
+            def forward(self, images):
+                return self.fc(self.body(images))
+
+        class Plain(Net):
+            def __init__(self, num_classes, in_channels=3):
+                nn.Module.__init__(self)
+                self.body = nn.Sequential(
+                    nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+                )
+                self.fc = nn.Linear(4, num_classes)
+
+        class Neither(nn.Module):
+            def __init__(self, width: int = 3):
+                super().__init__()
+
+        class FiveClasses(Plain):
+            def __init__(self, spec):
+                super().__init__(5)
+
+        def make(num_classes: int) -> nn.Module:
+            return Plain(num_classes)
+
+        def unknown(num_classes):
+            return Plain(num_classes)
+    """,
+    "ownpkg/rest.py": """
+        import torch
+        from lightning.pytorch import Callback
+        from pathlib import Path
+        from torch import nn
+
+        class Margin(nn.Module):
+            def __init__(self, margin=1.0):
+                super().__init__()
+                self.margin = margin
+
+            def forward(self, logits, labels):
+                return nn.functional.multi_margin_loss(logits, labels, margin=self.margin)
+
+        class EachImage(nn.Module):
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        class Sign(torch.optim.Optimizer):
+            def __init__(self, params, lr=0.001):
+                super().__init__(params, {"lr": lr})
+
+            @torch.no_grad()
+            def step(self, closure=None):
+                loss = None
+                if closure is not None:
+                    with torch.enable_grad():
+                        loss = closure()
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        if parameter.grad is not None:
+                            parameter.add_(parameter.grad.sign(), alpha=-group["lr"])
+                return loss
+
+        class Count(Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                Path(trainer.default_root_dir, "epochs.txt").write_text(str(trainer.current_epoch + 1))
+
+        class Note(Callback):
+            def __init__(self, word):
+                self.word = word
+
+            def on_fit_end(self, trainer, pl_module):
+                Path(trainer.default_root_dir, "note.txt").write_text(self.word)
+
+        class Grey(nn.Module):
+            def forward(self, image):
+                return image.float().mean(0, keepdim=True).expand_as(image).to(torch.uint8)
+
+        class Shrink(torch.optim.lr_scheduler.LRScheduler):
+            def __init__(self, optimizer, factor=0.5, last_epoch=-1):
+                self.factor = factor
+                super().__init__(optimizer, last_epoch)
+
+            def get_lr(self):
+                return [base * self.factor**self.last_epoch for base in self.base_lrs]
+    """,
+    "ownpkg/data.py": """
+        import numpy as np
+        from glimpse.data.module import ImageDataModule
+        from glimpse.data.spec import Arrays, Source
+
+        class Halves(ImageDataModule):
+            embedded = True
+
+            def __init__(self, *, num_images, **common):
+                super().__init__(**common)
+                self.num_images = num_images
+
+            def source_files(self):
+                return []
+
+            def read(self):
+                labels = np.arange(self.num_images) % 2
+                images = np.zeros((self.num_images, 8, 8, 1), np.uint8)
+                images[labels == 1, :4] = 200
+                return Source(("dark", "light"), Arrays(images, labels))
+    """,
+    "ownpkg/wrong.py": """
+        from pathlib import Path
+
+        class NotANet:
+            def __init__(self, *args, **kwargs):
+                Path("CALLED").touch()
+    """,
+    "conf/model/net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
+    "conf/model/plain.yaml": "_target_: ownpkg.nets.Plain\n",
+    "conf/model/function.yaml": "_target_: ownpkg.nets.make\n",
+    "conf/model/unknown.yaml": "_target_: ownpkg.nets.unknown\n",
+    "conf/model/neither.yaml": "_target_: ownpkg.nets.Neither\n",
+    "conf/model/five.yaml": "_target_: ownpkg.nets.FiveClasses\n",
+    "conf/model/wrong.yaml": "_target_: ownpkg.wrong.NotANet\n",
+    "conf/model/absent.yaml": "_target_: ownpkg.nets.Nett\n",
+    "conf/model/elsewhere.yaml": "_target_: nopkg.nets.Net\n",
+    "conf/data/halves.yaml": (
+        "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nval_fraction: 0.2\n"
+    ),
+    "conf/data/photos.yaml": (
+        "defaults: [image_folder]\nroot: photos\npresize: 12\nbatch_size: 8\nnum_workers: 1\n"
+    ),
+    "conf/loss/margin.yaml": "_target_: ownpkg.rest.Margin\nmargin: 1.0\n",
+    "conf/loss/each.yaml": "_target_: ownpkg.rest.EachImage\n",
+    "conf/loss/weighted.yaml": "_target_: torch.nn.CrossEntropyLoss\nweight: [1, 3]\n",
+    "conf/optimizer/sign.yaml": "_target_: ownpkg.rest.Sign\nlr: 0.01\n",
+    "conf/optimizer/rmsprop.yaml": "_target_: torch.optim.RMSprop\nlr: 0.001\n",
+    "conf/scheduler/shrink.yaml": "_target_: ownpkg.rest.Shrink\nfactor: 0.5\n",
+    "conf/scheduler/annealing.yaml": (
+        "_target_: torch.optim.lr_scheduler.CosineAnnealingLR\nT_max: null\neta_min: 0.0\n"
+    ),
+    "conf/callbacks/count.yaml": "_target_: ownpkg.rest.Count\n",
+    "conf/callbacks/note.yaml": "_target_: ownpkg.rest.Note\nword: hello\n",
+    "conf/callbacks/topk.yaml": """
+        topk:
+          _target_: lightning.pytorch.callbacks.ModelCheckpoint
+          monitor: val/loss
+          save_top_k: 2
+          filename: 'epoch{epoch}'
+          auto_insert_metric_name: false
+    """,
+    "conf/augment/jitter.yaml": "_target_: torchvision.transforms.v2.ColorJitter\nbrightness: 0.3\n",
+    "conf/augment/grey.yaml": "_target_: ownpkg.rest.Grey\n",
+    "conf/experiment/mine.yaml": """
+        # @package _global_
+        defaults:
+          - override /data: halves
+          - override /model: net
+          - override /optimizer: rmsprop
+          - override /callbacks: [count]
+        trainer:
+          max_epochs: 2
+    """,
+}
+
+
+def write_package(folder: Path) -> Path:
+    """Write the package, conf/ and twelve photographs of each of two classes; returns the folder."""
+    for name, text in FILES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text).lstrip("\n"))
+    random = np.random.default_rng(0)
+    for kind, name in enumerate(("lying", "standing")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            stripes = np.zeros((12, 12, 3), np.uint8)
+            stripes[::2] = 200
+            pixels = (stripes.swapaxes(0, 1) if kind else stripes) + random.integers(
+                0, 50, (12, 12, 1)
+            )
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / "photos" / name / f"{number}.png")
+    return folder

@@ -1,0 +1,81 @@
+"""`glimpse export --to safetensors`: plain libraries load the weights, and the card is the Hub's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from conftest import Execute
+from glimpse.errors import UserError
+from glimpse.runs.share import CARD, share_run
+from glimpse.runs.trained import TrainedRun
+
+SMALL = (
+    "data=synthetic", "data.num_train=16", "data.num_val=12", "trainer=cpu", "trainer.max_epochs=1",
+    "logger=none", "optimizer.lr=0.001",
+)  # fmt: skip
+
+
+def trained(execute: Execute, architecture: str, *, shape: str = "[3,32,32]") -> TrainedRun:
+    pretrained = ("model=pretrained", f"model.architecture={architecture}", "model.weights=none")
+    return TrainedRun(execute(*SMALL, f"data.shape={shape}", *pretrained))
+
+
+def test_plain_torchvision_gives_the_same_answers(execute: Execute, tmp_path: Path) -> None:
+    run = trained(execute, "shufflenet_v2_x0_5")
+    lines = list(share_run(run, tmp_path / "model.safetensors"))
+    assert "largest difference in a probability between torchvision's" in lines[0]
+    num_classes = run.spec.num_classes
+    network = torchvision.models.get_model("shufflenet_v2_x0_5", num_classes=num_classes)
+    network.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    network.eval()
+    images = torch.from_numpy(run.data.stored_images("val", np.arange(4)))
+    with torch.no_grad():
+        seen = run.to_network(images)
+        torch.testing.assert_close(network(seen), run.model(seen), rtol=1e-4, atol=1e-5)
+
+
+def test_a_first_layer_for_grey_images_takes_the_image_three_times(
+    execute: Execute, tmp_path: Path
+) -> None:
+    run = trained(execute, "shufflenet_v2_x0_5", shape="[1,32,32]")
+    assert list(share_run(run, tmp_path / "model.safetensors"))
+    assert load_file(tmp_path / "model.safetensors")["conv1.0.weight"].shape[1] == 3
+    assert "the same in each of three channels" in (tmp_path / CARD).read_text()
+
+
+@pytest.mark.slow
+def test_plain_timm_loads_them(execute: Execute, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    run = trained(execute, "timm/mobilenetv3_small_050")
+    assert list(share_run(run, tmp_path / "model.safetensors"))
+    timm.create_model(
+        "mobilenetv3_small_050",
+        num_classes=run.spec.num_classes,
+        checkpoint_path=str(tmp_path / "model.safetensors"),
+    )
+    assert "library_name: timm" in (tmp_path / CARD).read_text()
+
+
+def test_the_card_is_valid_and_tells_results_and_classes(trained_run: Path, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    run = TrainedRun(trained_run)
+    lines = list(share_run(run, tmp_path / "model.safetensors"))
+    assert "named as in glimpse.models.small_convnet.SmallConvNet" in lines[-1]
+    card = hub.ModelCard.load(tmp_path / CARD)
+    assert card.data.pipeline_tag == "image-classification"
+    [value] = [r.metric_value for r in card.data.eval_results if "test" in r.metric_name]
+    assert value == pytest.approx(run.metrics["test/acc"], abs=1e-4)
+    assert '"3", "4"' in card.text
+    state = load_file(tmp_path / "model.safetensors")
+    run.model.load_state_dict(state)
+
+
+def test_a_readme_of_somebody_else_is_left_alone(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text("# My project\n")
+    with pytest.raises(UserError, match="is there already: type --out"):
+        list(share_run(TrainedRun(trained_run), tmp_path / "model.safetensors"))
+    assert (tmp_path / CARD).read_text() == "# My project\n"

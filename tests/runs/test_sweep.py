@@ -1,0 +1,126 @@
+"""What a report says of a sweep as a whole: counts, the best, what mattered, and its pictures."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from folders import write_run
+from glimpse.cli.main import app
+from glimpse.runs.importance import importance
+from glimpse.runs.sweep import Sweep, read_sweep
+
+
+def write_sweep(folder: Path, jobs: list[dict[str, Any]], **more: Any) -> Sweep:
+    """A sweep.json, and one run so that the folder can be reported."""
+    write_run(folder / "one")
+    for number, job in enumerate(jobs):
+        job.setdefault("folder", str(number))
+        job.setdefault("seconds", 2.0)
+    (folder / "sweep.json").write_text(json.dumps({"metric": "val/acc", "jobs": jobs} | more))
+    sweep = read_sweep(folder)
+    assert sweep is not None
+    return sweep
+
+
+def a_search(num: int) -> list[dict[str, Any]]:
+    """Only the learning rate matters; a few trials end otherwise."""
+    draw = random.Random(0)
+    jobs: list[dict[str, Any]] = []
+    for _ in range(num):
+        power, momentum = draw.uniform(-4, 0), draw.random()
+        model = draw.choice(["linear", "mlp"])
+        typed = [f"optimizer.lr={10**power:.4g}", f"optimizer.momentum={momentum:.4g}"]
+        jobs.append({"overrides": [*typed, f"model={model}"], "state": "finished"})
+        jobs[-1]["metric"] = 0.9 - 0.1 * (power + 2) ** 2
+    jobs[3] |= {"state": "pruned", "metric": 0.2}
+    jobs[5] |= {"state": "failed", "metric": None}
+    return jobs
+
+
+def test_what_mattered_is_told_and_drawn(tmp_path: Path) -> None:
+    write_sweep(tmp_path, a_search(40), num_planned=50)
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "40 jobs: 38 finished, 1 pruned, 1 failed. 50 trials planned in all." in result.output
+    assert "Importance for being among the best: optimizer.lr" in result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "What mattered" in page
+    names = [path.name for path in sorted((tmp_path / "figures").iterdir())]
+    assert names == [f"sweep_{what}.png" for what in ("axes", "best_so_far", "importance", "pairs")]
+    for name in names:
+        with Image.open(tmp_path / "figures" / name) as picture:
+            assert min(picture.size) > 100
+        assert f"alt='{name.removesuffix('.png').replace('_', ' ')}'" in page
+
+
+def test_importance_finds_what_matters(tmp_path: Path) -> None:
+    shares = importance(write_sweep(tmp_path, a_search(40)))
+    assert shares is not None
+    assert next(iter(shares)) == "optimizer.lr"
+    assert shares["optimizer.lr"] > 0.6
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_few_settings_have_no_importance(tmp_path: Path) -> None:
+    write_sweep(tmp_path, a_search(9))
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert "Importance is shown from 10 finished settings on." in result.output
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", "0.2"), ("min", "0.1")])
+def test_seeds_of_a_setting_are_one_score(tmp_path: Path, mode: str, best: str) -> None:
+    jobs = [
+        {"overrides": [f"lr={lr}", f"seed={seed}"], "state": "finished", "metric": lr + seed / 100}
+        for lr in (0.1, 0.2)
+        for seed in (1, 2, 3)
+    ]
+    jobs.append({"overrides": ["lr=0.3", "seed=1"], "state": "new", "metric": None})
+    sweep = write_sweep(tmp_path, jobs, mode=mode)
+    assert sweep.best is not None
+    assert sweep.best.values == {"lr": best}
+    assert sweep.best.score == pytest.approx(float(best) + 0.02)
+    assert sweep.best.spread == pytest.approx(0.01)
+    counts, told = sweep.told()
+    assert counts == "The sweep has 7 jobs: 6 finished, 1 new. 1 still planned."
+    assert told == f"Best val/acc: {float(best) + 0.02:.4f} ± 0.0100 over 3 seeds with lr={best}."
+
+
+@pytest.mark.parametrize(
+    ("values", "is_number", "is_log"),
+    [
+        (["0.001", "0.01", "0.1"], True, True),
+        (["1", "2", "8"], True, False),
+        (["0", "100"], True, False),
+        (["null", "1"], False, False),
+        (["[8]", "[16,16]"], False, False),
+    ],
+)
+def test_axes_are_scaled_by_their_values(
+    tmp_path: Path, values: list[str], is_number: bool, is_log: bool
+) -> None:
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"key={value}"], "state": "finished", "metric": 0.5} for value in values
+    ]
+    [axis] = write_sweep(tmp_path, jobs).axes
+    assert (axis.is_number, axis.is_log) == (is_number, is_log)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"jobs": 3}', '{"jobs": [3, {"state": null}]}'])
+def test_a_damaged_record_does_not_end_a_report(tmp_path: Path, text: str) -> None:
+    write_run(tmp_path / "one")
+    (tmp_path / "sweep.json").write_text(text)
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_sweep_without_axes_or_results_is_counted(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [{"overrides": [], "state": "refused", "metric": None}])
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "The sweep has 1 job: 1 refused." in result.output
+    assert not (tmp_path / "figures").exists()

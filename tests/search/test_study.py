@@ -1,0 +1,102 @@
+"""The record of a search: what is suggested, what is kept, and what is refused."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from glimpse.errors import UserError
+from glimpse.search.space import Choice, Interval, Space
+from glimpse.search.study import Study, distribution, suggest
+
+SPACE: Space = {"lr": Interval(1e-4, 1, is_log=True), "model": Choice(("linear", "mlp"))}
+
+
+def opened(folder: Path, name: str = "study.db", **changes: str) -> Study:
+    return Study(folder / name, SPACE, mode="max", seed=0, same={"lr": "x"} | changes)
+
+
+def worth(trial: FrozenTrial) -> float:
+    """Best at a low rate of the mlp."""
+    return -float(trial.params["lr"]) + 0.1 * (trial.params["model"] == "mlp")
+
+
+def searched(study: Study, most: int) -> list[dict[str, object]]:
+    while (trial := study.ask(most)) is not None:
+        study.finish(trial.number, worth(trial))
+    return [trial.params for trial in study.trials()]
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_a_search_that_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+    whole = searched(opened(tmp_path / "whole", name), 16)
+    searched(opened(tmp_path / "parts", name), 5)
+    trial = opened(tmp_path / "parts", name).ask(16)  # a process that is killed during trial 6
+    assert trial is not None
+    study = opened(tmp_path / "parts", name)
+    assert [t.number for t in study.trials() if not t.state.is_finished()] == [5]
+    study.finish(5, worth(trial))
+    assert searched(study, 16) == whole
+    assert len({float(str(params["lr"])) for params in whole}) == 16
+
+
+def test_trials_that_diverge_are_avoided(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    while (trial := study.ask(40)) is not None:
+        if trial.params["lr"] > 0.01:
+            study.fail(trial.number)
+        else:
+            study.finish(trial.number, worth(trial))
+    states = [trial.state for trial in study.trials()]
+    assert states[:10].count(TrialState.FAIL) >= 3  # half of the space fails
+    assert states[20:].count(TrialState.FAIL) <= 4
+
+
+def test_running_trials_are_not_suggested_again() -> None:
+    distributions = {key: distribution(axis) for key, axis in SPACE.items()}
+    first = suggest([], distributions, "max", seed=0, number=0)
+    assert suggest([], distributions, "max", seed=0, number=0) == first
+    assert suggest([], distributions, "max", seed=0, number=1) != first
+    assert suggest([], distributions, "max", seed=1, number=0) != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": "y"}, "lr=x, and now lr=y"),
+        ({"momentum": "z"}, "no momentum, and now momentum=z"),
+    ],
+)
+def test_another_space_is_refused(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    opened(tmp_path)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, **changes)
+
+
+def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"study\.db cannot be read or written: .*not a database"):
+        opened(tmp_path)
+
+
+def test_any_character_may_stand_in_the_name_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "what? {100%} #1"
+    folder.mkdir()
+    searched(opened(folder), 1)
+    with sqlite3.connect(folder / "study.db") as connection:
+        assert connection.execute("select count(*) from trials").fetchone() == (1,)
+    connection.close()
+
+
+def test_a_failed_trial_may_be_begun_again_beyond_the_total(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    trial = study.ask(1)
+    assert trial is not None
+    study.fail(trial.number)
+    again = study.again(trial)
+    assert again.params == trial.params
+    assert study.ask(1) is None
+    assert study.ask(2) is not None

@@ -1,0 +1,278 @@
+"""Sweeps that continue: what is done, extended, refused, failed and killed."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from sweeping import QUICK, composer_of, entry, job_of, states, sweep
+
+from glimpse.errors import UserError
+from glimpse.sweeps import worker
+from glimpse.sweeps.resources import Slot
+from glimpse.sweeps.runner import Outcome, Runner
+from glimpse.sweeps.state import State
+from glimpse.sweeps.worker import Request
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a sweep over two models and two seeds has finished; to copy, not to change."""
+    folder = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch:
+        sweep(patch, folder, "model=linear,mlp", "seed=1,2")
+    return folder
+
+
+@pytest.fixture
+def again(swept: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return shutil.copytree(swept, tmp_path / "again")
+
+
+NAMES = [f"model-{model}_seed-{seed}" for model in ("linear", "mlp") for seed in (1, 2)]
+SAME = ("model=linear,mlp", "seed=1,2")
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each summary below a sweep's folder was written."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("*/summary.json")}
+
+
+def weights(folder: Path) -> Mapping[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    found: Mapping[str, torch.Tensor] = checkpoint["state_dict"]
+    return found
+
+
+def require_equal(one: Path, other: Path) -> None:
+    """Results and weights are the same, bit for bit."""
+    assert summary(one)["metrics"] == summary(other)["metrics"]
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_sweep_leaves_a_folder_for_each_job_and_sweep_json(swept: Path) -> None:
+    folder = swept / "outputs" / "sweeps" / "s"
+    assert states(folder) == dict.fromkeys(NAMES, "finished")
+    record = json.loads((folder / "sweep.json").read_text())
+    metrics = {name: summary(folder / name)["metrics"]["val/acc"] for name in NAMES}
+    assert metrics[record["best"]] == max(metrics.values())
+    assert entry(folder, NAMES[2])["overrides"] == ["model=mlp", "seed=1"]
+    assert entry(folder, NAMES[2])["metric"] == metrics[NAMES[2]]
+    assert record["command"][:2] == ["train.py", "-m"]
+    assert [path.name for path in folder.glob("*/.lock")] == []
+
+
+def test_the_same_command_only_reads_what_is_done(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = again / "outputs" / "sweeps" / "s"
+    before = written(folder)
+    monkeypatch.setattr(Runner, "submit", lambda *_: pytest.fail("a job was run"))
+    sweep(monkeypatch, again, *SAME)
+    assert written(folder) == before
+    printed = capsys.readouterr().out
+    assert "4 jobs: 4 finished; 0 to run" in printed
+    for name in NAMES:
+        assert f"outputs/sweeps/s/{name}" in printed
+    assert "best: model=" in printed
+
+
+def test_new_values_are_added(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = again / "outputs" / "sweeps" / "s"
+    before = written(folder)
+    sweep(monkeypatch, again, "model=linear", "seed=2,3,1,1")  # one model is no list: another name
+    assert states(folder) == dict.fromkeys([*NAMES, "seed-2", "seed-3", "seed-1"], "finished")
+    assert {name: time for name, time in written(folder).items() if name in before} == before
+
+
+def test_more_epochs_extend_and_equal_a_longer_run(
+    again: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = ("seed=1", "model=linear,mlp", "trainer.max_epochs=4", "scheduler=constant")
+    shorter = (*longer, "trainer.max_epochs=1")
+    extended = sweep(monkeypatch, again, *shorter, "name=e").parent / "e"
+    assert summary(extended / "model-mlp")["epochs"] == 1
+    for _ in range(2):  # the second time, there is nothing to do
+        sweep(monkeypatch, again, *longer, "name=e")
+        assert summary(extended / "model-mlp")["epochs"] == 4
+    fresh = sweep(monkeypatch, tmp_path, *longer, "name=f").parent / "f"
+    for name in ("model-linear", "model-mlp"):
+        require_equal(extended / name, fresh / name)
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = again / "outputs" / "sweeps" / "s"
+    before = written(folder)
+    with pytest.raises(UserError, match=r"4 of 6 jobs did not finish \(4 refused\)"):
+        sweep(monkeypatch, again, "model=linear,mlp", "seed=1,2,3", "optimizer.lr=0.5")
+    assert {name: time for name, time in written(folder).items() if name in before} == before
+    assert states(folder) == dict.fromkeys(NAMES, "refused") | {
+        "model-linear_seed-3": "finished", "model-mlp_seed-3": "finished",
+    }  # fmt: skip
+    assert "optimizer.lr=0.001, not 0.5" in entry(folder, NAMES[0])["reason"]
+    assert "optimizer.lr" in capsys.readouterr().err
+
+
+def test_a_mistake_in_one_job_refuses_that_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="1 refused"):
+        sweep(monkeypatch, tmp_path, "data.batch_size=0,16")
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    assert states(folder) == {"data.batch_size-0": "refused", "data.batch_size-16": "finished"}
+    assert "at least 1" in entry(folder, "data.batch_size-0")["reason"]
+    assert not (folder / "data.batch_size-0").exists()
+
+
+def test_failed_jobs_are_tried_again_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "model=linear,convnet_template,mlp"
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    with pytest.raises(UserError, match=r"1 of 3 .*\(1 failed\).*retry_failed=true"):
+        sweep(monkeypatch, tmp_path, line)
+    expected = {"model-linear": "finished", "model-convnet_template": "failed"}
+    assert states(folder) == expected | {"model-mlp": "finished"}
+    assert "job 2 of 3 failed (model=convnet_template): " in capsys.readouterr().err
+    before = written(folder)
+    with pytest.raises(UserError):
+        sweep(monkeypatch, tmp_path, line)
+    assert written(folder) == before
+    with pytest.raises(UserError):
+        sweep(monkeypatch, tmp_path, line, "sweep.retry_failed=true")
+    changed = {name for name, time in written(folder).items() if before[name] != time}
+    assert changed == {"model-convnet_template"}
+
+
+def test_fail_fast_starts_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="2 of 2"):
+        sweep(monkeypatch, tmp_path, "model=convnet_template,linear", "sweep.fail_fast=true")
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    assert states(folder) == {"model-convnet_template": "failed", "model-linear": "new"}
+
+
+def test_a_plan_runs_nothing(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Runner, "submit", lambda *_: pytest.fail("a job was run"))
+    sweep(monkeypatch, again, "model=linear,mlp", "seed=1,2,3", "sweep.plan=true")
+    printed = capsys.readouterr().out
+    assert "6 jobs: 4 finished, 2 new; 2 to run: about 0:0" in printed
+    sweep(monkeypatch, again, "seed=1", "sweep.plan=true", "name=other")
+    assert not (again / "outputs" / "sweeps" / "other").exists()
+
+
+def test_several_at_once_give_the_same_results(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sweep(monkeypatch, tmp_path, *SAME, "hydra.launcher.n_jobs=2")
+    for name in NAMES:
+        require_equal(folder / name, swept / "outputs" / "sweeps" / "s" / name)
+        assert "epoch 2/2" in (folder / name / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "true", "x"])
+def test_an_impossible_number_of_jobs_is_refused(
+    number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Exception, match="n_jobs"):
+        sweep(monkeypatch, tmp_path, "seed=1,2", f"hydra.launcher.n_jobs={number}")
+
+
+# Workers ------------------------------------------------------------------------------------------
+
+
+def ended(runner: Runner) -> Outcome:
+    outcome = runner.next(120)
+    assert outcome is not None
+    return outcome
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_ends_one_job_which_continues_later(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = job_of(*QUICK, "trainer.max_epochs=200", name="long")
+    short = job_of(*QUICK, name="short")
+    with Runner(composer_of(*QUICK)) as runner:
+        for job in (long, short):
+            runner.submit(job)
+        rows = tmp_path / "outputs" / "sweeps" / "s" / "long" / "metrics.csv"
+        while not rows.exists():
+            assert runner.next(0.05) is None
+        [process] = multiprocessing.active_children()
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        killed, other = ended(runner), ended(runner)
+        assert (killed.job, killed.found.state) == (long, State.INTERRUPTED)
+        assert number.name in killed.found.reason
+        assert (other.job, other.found.state) == (short, State.FINISHED)
+        runner.submit(long)
+        assert ended(runner).found.state is State.FINISHED
+        assert summary(rows.parent)["epochs"] == 200
+    assert multiprocessing.active_children() == []
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Jobs that the tests run in this very process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return tmp_path
+
+
+def request_for(folder: Path) -> Request:
+    config: DictConfig = composer_of(*QUICK).checked(job_of(*QUICK, name=folder.name))
+    return Request(config, folder, retry_failed=False, has_log=False, title="job 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (SystemExit(3), State.FAILED, "sys.exit(3)"),
+        (MemoryError(), State.FAILED, "MemoryError"),
+        (UserError("one line"), State.FAILED, "one line"),
+        (ZeroDivisionError("by\nzero"), State.FAILED, "ZeroDivisionError: by"),
+    ],
+)
+def test_however_a_job_ends_it_is_an_outcome(
+    error: BaseException, state: State, reason: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(worker, "run_in", fail)
+    found, _ = worker._run(request_for(here / "outputs/sweeps/s/x"), Slot(0, 1))
+    assert found.state is state
+    assert reason in found.reason
+    assert "\n" not in found.reason
+
+
+def test_gpus_are_dealt_by_slot() -> None:
+    def dealt(num_gpus: int, num_slots: int) -> list[str]:
+        gpus = [str(number) for number in range(num_gpus)]
+        return [",".join(Slot(number, num_slots).share_of(gpus)) for number in range(num_slots)]
+
+    assert dealt(4, 2) == ["0,1", "2,3"]
+    assert dealt(4, 4) == ["0", "1", "2", "3"]
+    assert dealt(2, 4) == ["0", "1", "0", "1"]
+    assert dealt(5, 2) == ["0,1", "2,3"]

@@ -1,0 +1,241 @@
+"""Networks, data, losses and the rest from a package of the user's own, without touching glimpse."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from conftest import REPOSITORY, slow
+from glimpse import load, scripting
+from glimpse.assembly import build_loss, build_network
+from glimpse.config.trust import recorded_overrides
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+from own_package import write_package
+
+QUICK = (
+    "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks.pictures=null", "test=false",
+)  # fmt: skip
+TWO = ImageSpec(2, ("a", "b"), 3, 12, 12, (0.0,) * 3, (1.0,) * 3)
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_package(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture
+def importable(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(package))
+    return package
+
+
+@pytest.fixture
+def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train in the package's folder with its conf/; returns the run folder."""
+    monkeypatch.chdir(importable)
+    number = iter(range(100))
+
+    def train(*overrides: str) -> Path:
+        place = (f"output_dir={tmp_path / str(next(number))}", f"data_dir={tmp_path / 'data'}")
+        experiment = any(word.startswith("experiment=") for word in overrides)
+        quick = [word for word in QUICK if not (experiment and "max_epochs" in word)]
+        with scripting.process_unchanged():
+            return scripting.run([*quick, *place, *overrides], config_dir="conf")[1]
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data=photos", "model=net"),
+        ("data=halves", "model=plain"),
+        ("data=photos", "model=function"),
+        ("data=halves", "model=linear", "loss=margin"),
+        ("data=halves", "model=linear", "optimizer=sign", "scheduler=constant"),
+        ("data=halves", "model=linear", "optimizer=rmsprop", "scheduler=annealing"),
+        ("data=halves", "model=linear", "scheduler=shrink"),
+        ("data=halves", "model=linear", "loss=weighted", "augment=[crop_flip,cutmix]"),
+    ],
+    ids=lambda overrides: "-".join(overrides),
+)
+def test_own_parts_train(train: Train, overrides: tuple[str, ...]) -> None:
+    assert (train(*overrides) / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_flat_and_named_callbacks_stand_side_by_side(train: Train) -> None:
+    folder = train(
+        "data=halves", "model=linear", "callbacks=[topk,count,note]", "callbacks.note.word=bye",
+        "trainer.max_epochs=2",
+    )  # fmt: skip
+    assert (folder / "epochs.txt").read_text() == "2"
+    assert (folder / "note.txt").read_text() == "bye"
+    names = {path.name for path in (folder / "checkpoints").glob("*.ckpt")}
+    assert names == {"best.ckpt", "last.ckpt", "epoch0.ckpt", "epoch1.ckpt"}
+
+
+def test_an_experiment_of_their_own_chooses_from_every_group(train: Train) -> None:
+    folder = train("experiment=mine")
+    config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert config.model._target_ == "ownpkg.nets.Net"
+    assert (folder / "epochs.txt").read_text() == "2"
+
+
+def test_a_search_path_is_as_good_as_a_config_dir(
+    importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(importable)
+    words = ("data=halves", "model=net", f"hydra.searchpath=['file://{importable / 'conf'}']")
+    with scripting.process_unchanged():
+        scripting.run([*QUICK, *words, "callbacks=count"], folder=tmp_path / "run")
+    assert (tmp_path / "run" / "epochs.txt").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=wrong", "expected a torch.nn.Module"),
+        ("model=unknown", "or a function whose return annotation is one"),
+        ("model=neither", "takes neither a spec nor num_classes"),
+        ("model=five", "returns 1×5 for one image of 3×12×12, expected logits of 1×2"),
+        ("model=absent", "ownpkg.nets has no Nett: did you mean Net?"),
+        ("model=elsewhere", "there is no package nopkg; type PYTHONPATH="),
+        ("loss=each", "returns 2 for two images, expected one number"),
+        ("model=nett", "did you mean net?"),
+        ("model.widht=3", "did you mean model.width"),
+        ("callbacks=[count,cuont]", "did you mean count"),
+        ("model._target_=torch.hub.load", "expected a torch.nn.Module"),
+        ("model._target_=torch.load", "expected a torch.nn.Module"),
+        ("model._target_=os.system", "expected a torch.nn.Module"),
+        ("optimizer._target_=torch.nn.Linear", "expected a torch.optim.Optimizer"),
+    ],
+)
+def test_what_cannot_be_built_is_named_before_it_is_called(
+    train: Train, override: str, message: str
+) -> None:
+    model = () if override.startswith("model=") else ("model=net",)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        train("data=photos", *model, override)
+    assert "\n" not in str(error.value)
+    assert not Path("CALLED").exists()
+
+
+def test_loss_weights_must_fit_the_classes() -> None:
+    node = OmegaConf.create({"_target_": "torch.nn.CrossEntropyLoss", "weight": [1, 2, 3]})
+    with pytest.raises(UserError, match="does not take logits of 2×2 and labels"):
+        build_loss(node, TWO, mixes=False)
+    node.weight = [1, 3]
+    assert build_loss(node, TWO, mixes=True).weight.tolist() == [1.0, 3.0]  # type: ignore[union-attr]
+    hinge = OmegaConf.create({"_target_": "torch.nn.MultiMarginLoss"})
+    with pytest.raises(UserError, match="the augmentation mixes labels: type augment=none"):
+        build_loss(hinge, TWO, mixes=True)
+
+
+def test_a_network_of_a_library_is_told_the_class_count() -> None:
+    node = {"_target_": "torchvision.models.shufflenet_v2_x0_5", "weights": None}
+    network = build_network(node, ImageSpec(3, tuple("abc"), 3, 32, 32, (0.0,) * 3, (1.0,) * 3))
+    assert network.fc.out_features == 3  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_names_only_trusted_packages(train: Train) -> None:
+    folder = train("data=halves", "model=net")
+    with pytest.raises(UserError, match=r"needs ownpkg\..*type --trust ownpkg"):
+        load(folder)
+    assert load(folder, trust=["ownpkg"]).predict("val").correct.size
+    with pytest.raises(UserError, match="--trust"):
+        load(folder, trust=["own", "ownpk"])
+
+
+def test_a_function_of_a_library_is_not_called_for_a_checkpoint(
+    train: Train, tmp_path: Path
+) -> None:
+    checkpoint = train("data=halves", "model=linear") / "checkpoints" / "best.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["glimpse"]["config"]["model"] = {"_target_": "torchvision.models.resnet18"}
+    torch.save(saved, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="is a function, and a checkpoint may name only those"):
+        load(tmp_path / "other.ckpt", trust=["ownpkg"])
+
+
+@pytest.mark.parametrize(
+    ("line", "packages", "message"),
+    [
+        ("model._target_=ownpkg.nets.Net", (), r"type packages=\[ownpkg\]"),
+        ("model._target_=ownpkg.nets.Net", ("ownpkg",), None),
+        ("+callbacks.x={_target_:ownpkg.rest.Count}", (), "needs ownpkg.rest.Count"),
+        ("+callbacks.x={_target_:lightning.pytorch.callbacks.Timer}", (), None),
+        ("model._target_=${name}", (), "may name only"),
+        ("model=../../elsewhere", (), "a choice is a name"),
+        ("callbacks=[ema,/elsewhere]", (), "a choice is a name"),
+        ("data.root=../elsewhere", (), None),
+    ],
+)
+def test_a_record_names_only_trusted_packages_and_our_files(
+    tmp_path: Path, line: str, packages: tuple[str, ...], message: str | None
+) -> None:
+    (tmp_path / ".hydra").mkdir()
+    record = OmegaConf.to_yaml(OmegaConf.create([line, "packages=[ownpkg]"]))
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(record)
+    if message is None:
+        assert recorded_overrides(tmp_path, packages) == [line]  # and never its packages
+    else:
+        with pytest.raises(UserError, match=message):
+            recorded_overrides(tmp_path, packages)
+
+
+@pytest.mark.parametrize("resumes", [False, slow(True)])
+def test_the_command_takes_a_config_dir_and_resumes_with_it(
+    package: Path, tmp_path: Path, resumes: bool
+) -> None:
+    """In a process of its own, where the package is found in the current folder."""
+    train = [sys.executable, str(REPOSITORY / "train.py"), "--config-dir", "conf"]
+    place = [f"hydra.run.dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
+    words = ["data=halves", "model=net", "augment=jitter", *QUICK, *place]
+
+    def run(*words: str) -> str:
+        command = [*train, *words]
+        return subprocess.run(
+            command, cwd=package, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert "ColorJitter works on one image at a time, slower" in run(*words)
+    if resumes:
+        assert "epoch 2/2" in run(f"resume={tmp_path}", "trainer.max_epochs=2")
+
+
+def test_a_transform_of_torchvision_resumes_to_the_same_weights(train: Train) -> None:
+    words = (
+        "data=photos",
+        "model=linear",
+        "augment=[flip,jitter]",
+        "scheduler=constant",
+        "data.batch_size=5",
+    )
+    whole, half = train(*words, "trainer.max_epochs=2"), train(*words)
+    train(f"resume={half}", "trainer.max_epochs=2")
+    one, other = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (whole, half)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("scheduler", ["shrink", "annealing"])
+def test_a_scheduler_of_torch_is_extended_as_if_it_had_known(train: Train, scheduler: str) -> None:
+    words = ("data=halves", "model=linear", f"scheduler={scheduler}")
+    whole, half = train(*words, "trainer.max_epochs=3"), train(*words)
+    train(f"resume={half}", "trainer.max_epochs=3")
+    rates = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0][
+            "param_groups"
+        ][0]["lr"]
+        for folder in (whole, half)
+    ]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-12)
