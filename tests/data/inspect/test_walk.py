@@ -112,13 +112,13 @@ def test_the_walk_ends_where_it_fails(
     assert len(list(walk.faults())) == num_faults
 
 
-def test_a_stale_cache_is_told(photos: Path) -> None:
+def test_a_changed_cache_is_built_anew(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     walk_through(photos)
     [array] = (photos.parent / ".cache").glob("*/train.npy")
     np.save(array, np.zeros_like(np.load(array)))
     _, steps = walk_through(photos)
-    assert steps[-1].name == "stored"
-    assert "delete the folder" in str(steps[-1].error)
+    assert steps[-1].name == "learned"
+    assert "train.npy does not match its checksum" in capsys.readouterr().out
 
 
 class Broken(Augmentation):
