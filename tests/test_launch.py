@@ -113,7 +113,6 @@ def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> Non
         slow(["data=mnist", "data.url=file:///nowhere/at/all"], "no such file"),
         slow(["data.classes=[0,eleven]"], "no class eleven"),
         (["model=convnet_template"], "22×22 or larger"),
-        (["trainer.strategy=ddpp", "trainer=cpu"], "ddpp"),
     ],
 )
 def test_errors_of_a_run_are_one_line(

@@ -82,7 +82,7 @@ def test_help_has_an_example(here: Path, command: str) -> None:
         (["synthetic", "data.num_tran=3"], "did you mean data.num_train?"),
         (["digits", "augment=flap"], "did you mean flip?"),
         (["digits", "data.batch_size=0"], "expected at least 1"),
-        (["digits", "data.x=["], "expected key=value"),
+        (["digits", "data.x=["], "for text, type"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -190,5 +190,5 @@ def test_help_names_every_group_and_root_key() -> None:
     root = OmegaConf.load(CONF / "train.yaml")
     template = root.hydra.help.template
     for key in set(root) - {"defaults", "hydra", "callbacks", "model"}:
-        assert re.search(rf"^\s+{key}=", template, re.M), key
+        assert re.search(rf"^\s+{key}[.=]", template, re.M), key
     assert template.count("python train.py") >= 5

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from conftest import slow
-from glimpse.data import cache
+from glimpse.data import processes
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import DecodedRows
 from glimpse.data.processes import process_context, without_main_module
@@ -70,10 +70,10 @@ def end_at_once(_paths: Sequence[Path], _start: int) -> None:
 def test_a_decoding_process_that_ends_is_an_error_that_claims_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 2)
+    monkeypatch.setattr(processes, "CHUNK", 2)
     paths = [Path(str(number)) for number in range(8)]
     with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
-        list(cache.each_chunk(end_at_once, paths, num_workers=2))
+        list(processes.each_chunk(end_at_once, paths, num_workers=2))
 
 
 class EndsAtOnce(Sequence[Path]):

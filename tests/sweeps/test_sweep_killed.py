@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sweeping import QUICK, command, environment, states, sweep
-from test_sweep import require_equal
+from test_grid import require_equal
 
 from conftest import slow
 

@@ -26,7 +26,8 @@ class Digits(ImageDataModule):
 
     def read(self) -> Source:
         """Read (1797, 8, 8, 1) uint8."""
-        return Source(tuple("0123456789"), _arrays())
+        arrays = _arrays()
+        return Source(tuple("0123456789"), Arrays(arrays.images.copy(), arrays.labels.copy()))
 
 
 @cache
