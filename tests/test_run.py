@@ -340,9 +340,9 @@ def test_lightning_makes_the_trainer_that_was_chosen(trainer: str, tmp_path: Pat
     is_here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if needs and not is_here[needs]:
         with pytest.raises(UserError, match=f"trainer: .*(?i:{needs}).*"):
-            build_trainer(config, "32-true", None, tmp_path, [])
+            build_trainer(config, "32-true", [], tmp_path, [])
         config.trainer.accelerator = "cpu"
-    made = build_trainer(config, "32-true", None, tmp_path, [])
+    made = build_trainer(config, "32-true", [], tmp_path, [])
     assert made.max_epochs == 3
     assert made.world_size == (2 if trainer == "ddp_cpu" else 1)
     assert isinstance(made.strategy, DDPStrategy if "ddp" in trainer else SingleDeviceStrategy)

@@ -1,6 +1,8 @@
 """Build the parts of a run from its configuration: data, classifier and trainer."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
@@ -12,12 +14,19 @@ from omegaconf import DictConfig
 from torch import nn
 
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.class_weights import class_weights
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import build, plain
+from glimpse.config.build import build, parameters_of, plain, require_target
 from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.lightning_compat import skip_empty_hooks
+from glimpse.losses import use_class_weights
+from glimpse.monitor import monitor_of
 from glimpse.optim.optimizer import build_optimizer
+
+if TYPE_CHECKING:
+    from glimpse.metrics.scoring import Scoring
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
@@ -45,14 +54,61 @@ def build_classifier(
     return ImageClassifier(
         network,
         data.spec,
-        loss=build("loss", config.loss),
+        loss=_build_loss(config, data),
         make_optimizer=lambda net: build_optimizer(net, config.optimizer),
         make_schedule=lambda optimizer, total_steps: build(
             "scheduler", config.scheduler, optimizer, total_steps=total_steps
         ),
         seed=config.seed,
         tta=config.tta,
+        scoring=build_metrics(config, data.spec),
+        by_class=data.is_unbalanced,
     )
+
+
+def _build_loss(config: DictConfig, data: ImageDataModule) -> nn.Module:
+    loss: nn.Module = build("loss", config.loss)
+    weights = plain(config)["loss"].get("class_weights")
+    if weights is not None:
+        use_class_weights(loss, class_weights(weights, data))
+    return loss
+
+
+def build_metrics(config: DictConfig, spec: ImageSpec) -> "Scoring | None":
+    """Build the metrics besides loss and accuracy; None if there are none.
+
+    Raises:
+        UserError: a metric does not fit the data, or the monitor's mode cannot be inferred.
+    """
+    nodes = {str(name): node for name, node in (config.get("metrics") or {}).items() if node}
+    if not nodes:
+        return None
+    from glimpse.metrics.scoring import Scoring
+
+    metrics = {}
+    for name, node in nodes.items():
+        known = parameters_of(require_target("metrics", str(node["_target_"])))
+        asks = "num_classes" in known and "num_classes" not in node
+        facts = {"num_classes": spec.num_classes} if asks else {}
+        metrics[name] = build("metrics", node, **facts)
+    scoring = Scoring(metrics, spec.num_classes)
+    _require_known_mode(config, scoring)
+    return scoring
+
+
+def _require_known_mode(config: DictConfig, scoring: "Scoring") -> None:
+    """Require `mode` if the name of the monitor says the opposite of what the metric itself says."""
+    watched = monitor_of(config)
+    name = watched.name.removeprefix("val/")
+    if config.mode is not None or name not in scoring.names:
+        return
+    lower = scoring.lower_is_better(name)
+    if lower is not None and lower != (watched.mode == "min"):
+        better = "min" if lower else "max"
+        raise UserError(
+            f"monitor={watched.name}: its name suggests mode={watched.mode}, but the metric says "
+            f"{better}; type mode={better}"
+        )
 
 
 def device_of(config: DictConfig) -> str:
@@ -77,7 +133,7 @@ def device_of(config: DictConfig) -> str:
 def build_trainer(
     config: DictConfig,
     precision_name: str,
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     folder: Path,
     ours: list[Callback],
 ) -> pl.Trainer:
@@ -96,7 +152,7 @@ def build_trainer(
     try:
         trainer = pl.Trainer(
             **arguments,
-            logger=logger or False,
+            logger=list(loggers) or False,
             callbacks=callbacks,
             default_root_dir=folder,
             plugins=[AtomicCheckpointIO()],

@@ -37,7 +37,8 @@ def checkpoint_to_resume(folder: Path, config: DictConfig, data: ImageDataModule
     extra, now = saved["glimpse"], plain(config)
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)
-    _require_same_batches(extra, now["data"]["batch_size"])
+    _require_same_batches(extra, now["data"], "batch_size", 1)
+    _require_same_batches(extra, now["data"], "sampling", "shuffle")
     return path
 
 
@@ -111,10 +112,12 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
         )
 
 
-def _require_same_batches(saved: Mapping[str, Any], batch_size: int) -> None:
-    was = saved["config"]["data"]["batch_size"]
-    if saved["next_batch"]["next_batch"] and was != batch_size:
+def _require_same_batches(
+    saved: Mapping[str, Any], now: Mapping[str, Any], key: str, default: Any
+) -> None:
+    was = saved["config"]["data"].get(key, default)
+    if saved["next_batch"]["next_batch"] and was != now[key]:
         raise UserError(
-            f"resume: the checkpoint was saved within an epoch with data.batch_size={was}; "
-            f"type data.batch_size={was} until that epoch ends"
+            f"resume: the checkpoint was saved within an epoch with data.{key}={was}; "
+            f"type data.{key}={was} until that epoch ends"
         )

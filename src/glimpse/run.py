@@ -2,13 +2,12 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -24,6 +23,7 @@ from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build, plain
+from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
@@ -37,10 +37,15 @@ from glimpse.lightning_compat import (
     skip_empty_hooks,
     stop_profiling,
 )
+from glimpse.loggers.building import build_loggers, remember_ids
+from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
+from glimpse.monitor import monitor_of
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
+
+NUM_WORST = 5  # classes whose recall is printed
 
 
 def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | None:
@@ -52,13 +57,19 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         names: which `data` and `model` were chosen, for people.
 
     Returns:
-        The best val/acc, which sweepers maximise; None without validation.
+        The best value of the monitor, val/acc unless the configuration names another; None without
+        validation.
 
     Raises:
         UserError: anything the user can mend. `Interrupted`: after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    with _processes_left(folder), summarised(config, folder, names) as summary:
+    watched = monitor_of(config)
+    with (
+        _processes_left(folder),
+        summarised(config, folder, names) as summary,
+        ExitStack() as at_end,
+    ):
         device = device_of(config)
         settle(device)
         keep_freed_memory()
@@ -76,41 +87,46 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
+        if config.task == "fit":
+            check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
             network.compile()
-        record = EpochRecord(folder)
-        checkpoints = Checkpoints(folder / "checkpoints")
-        logger: Logger | None = build(
-            "logger", config.logger, save_dir=folder, name="", version="tensorboard"
-        )
+        record = EpochRecord(folder, classifier.logged_names)
+        saving = config.checkpoints
+        checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
+        named_loggers = {} if config.check else build_loggers(config, folder)
+        loggers = list(named_loggers.values())
         # After the epoch's metrics, in order:
         ours = [
-            StopOnSignal(checkpoints),
+            StopOnSignal(checkpoints, every_minutes=saving.every_minutes),
             RunState(plain(config), data),
             record,
             Progress(checkpoints),
             checkpoints,
         ]
-        trainer = build_trainer(config, chosen.name, logger, folder, ours)
+        trainer = build_trainer(config, chosen.name, loggers, folder, ours)
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
             return None
         summary.accept()
+        summary.update(monitor=watched.name, mode=watched.mode)
+        settings = tensorboard.hyperparameters(plain(config), names)
+        at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
             if trainer.world_size > 1:
                 _tell_other_processes(config, folder)
-            if logger:
-                tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+            remember_ids(named_loggers, folder)
+            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder)
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
                 classifier,
                 data,
-                lambda changed, test: build_trainer(changed, chosen.name, None, folder, [test]),
-                logger=logger,
+                lambda changed, test: build_trainer(changed, chosen.name, [], folder, [test]),
+                loggers=loggers,
                 folder=folder,
             )
             summary.update(metrics=found)
@@ -130,17 +146,18 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
         summary.update(majority_acc=data.majority_accuracy(reported))
+        recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
+        if recall is not None:
+            summary.update(class_recall=_by_name(recall, data))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test:
                 callback.draw_result(trainer, classifier)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(trainer)
-        if logger and IS_FIRST_PROCESS:
-            chosen_values = tensorboard.hyperparameters(plain(config), names)
-            tensorboard.write_result(logger, chosen_values, summary.metrics, trainer.global_step)
+            write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
         _print_result(config, summary, data, num_trained=_num_trained_on(record, data))
-    return checkpoints.best_metrics.get("val/acc")
+    return checkpoints.best_value
 
 
 def _tell_other_processes(config: DictConfig, folder: Path) -> None:
@@ -159,6 +176,12 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     classifier.new_optimizer().step()
     size = "×".join(map(str, batch.images.shape))
     console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
+
+
+def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
+    """The recall of each class that has images, by its name."""
+    pairs = zip(data.spec.class_names, recall, strict=True)
+    return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
 
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
@@ -215,16 +238,30 @@ def _print_result(
                 f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
                 f"{part}"
             )
+        more = _more_metrics(config, summary, split)
+        if more:
+            console.print(f"{split:5} {more}", markup=False)
         if f"{split}/acc_flip" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc_flip"]
             console.print(f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)")
+    if recall := summary.values.get("class_recall"):
+        rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
+        which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
+        console.print(f"recall {which}, which differ in size: {listed}", markup=False)
     if "test" not in data.splits:
         console.print("no test set: the validation set chose the checkpoint and measures it")
     if summary.values["best_epoch"]:
-        console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
+        console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
     console.print(f"run folder {shown(summary.folder)}", markup=False)
     console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
     console.print(f"took {duration(summary.values['seconds'])}")
+
+
+def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
+    """The metrics of a split that `metrics` adds, in one line."""
+    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
+    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """On Ctrl-C or SIGTERM in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
+With `checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same places.
+
 Several processes must stop at the same batch, whichever of them received the signal. Synchronising
 them at every batch would cost as much as a step of a small network. Instead, they synchronise at
 the start of every epoch and about once per second within it.
 """
 
+import math
 import signal
 import threading
 import time
@@ -32,10 +35,13 @@ class StopOnSignal(Callback):
 
     Args:
         checkpoints: The callback that saves the checkpoint.
+        every_minutes: The time after which `last.ckpt` is saved within an epoch; None: never.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, *, every_minutes: float | None = None) -> None:
         self.checkpoints = checkpoints
+        self._seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self._save_is_due = False
         self.received = 0
         self._in_validation = False  # whether the checkpoint was saved during a validation
         self._num_batches = 0  # batches since the last look
@@ -61,6 +67,9 @@ class StopOnSignal(Callback):
         due = trainer.world_size == 1 or self._num_batches >= self._next_look
         if stepped and due and not trainer.is_last_batch:
             self._stop_if_asked(trainer)
+            if self._save_is_due:
+                self._save_is_due = False
+                self.checkpoints.save_last(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.world_size > 1:  # processes may have different numbers of validation batches
@@ -101,17 +110,23 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received or signal.SIGTERM)
 
     def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether any process was asked to stop. Several processes also agree on the next look."""
+        """Whether any process was asked to stop.
+
+        Several processes also agree on the next look, and all on whether a save is due.
+        """
+        due = time.monotonic() - self.checkpoints.saved_at >= self._seconds
         if trainer.world_size == 1:
+            self._save_is_due = due
             return bool(self.received)
         device = trainer.strategy.root_device
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)
         per_batch = (time.monotonic() - self._looked_at) / max(1, self._num_batches)
-        mine = torch.tensor((float(bool(self.received)), per_batch), device=device)
+        mine = torch.tensor((float(bool(self.received)), per_batch, float(due)), device=device)
         found = trainer.strategy.reduce(mine, reduce_op="max")
         assert isinstance(found, Tensor)
-        asked, slowest = found.tolist()
+        asked, slowest, save = found.tolist()
+        self._save_is_due = bool(save)
         if self._num_batches:
             self._next_look = _batches_in_a_second(slowest)
         self._num_batches = 0

@@ -5,12 +5,13 @@ Before a target is called, its package, its base type and its arguments are chec
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.config.schema import LIBRARIES, TARGETS
+from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.errors import UserError
 
 
@@ -37,8 +38,9 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.utils import instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    values = {key: value for key, value in values.items() if key not in OURS.get(group, ())}
     target = str(node["_target_"])
-    found = _require_base(group, target)
+    found = require_target(group, target)
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
     try:
@@ -48,12 +50,18 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
             reason = (str(cause).splitlines() or ["no reason given"])[0]
             raise UserError(f"{group} {target} rejected its arguments: {reason}") from error
+        if isinstance(cause, ModuleNotFoundError):
+            stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
+            missing = cause.name or (stated[1] if stated else "that it names")
+            raise UserError(
+                f"{group} {target} needs the package {missing}: type pip install {missing}"
+            ) from error
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None
 
 
-def _require_base(group: str, target: str) -> Any:
+def require_target(group: str, target: str) -> Any:
     """Import a target: a class of the group's base type, or a glimpse function that returns one.
 
     Raises:
@@ -69,6 +77,14 @@ def _require_base(group: str, target: str) -> Any:
     if not (inspect.isclass(built) and issubclass(built, base)):
         raise UserError(f"{group}._target_={target}: expected a {base_path}")
     return found
+
+
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a class or function; empty if they are unknown."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:  # a class written in C has no signature
+        return {}
 
 
 def _require_arguments(

@@ -1,4 +1,7 @@
-"""Name run folders: a random id for a single run, the varying overrides for a job of a sweep."""
+"""What conf/ computes: names of run folders, and what is watched.
+
+A single run has a random id, a job of a sweep is named by the overrides that vary.
+"""
 
 import re
 import secrets
@@ -10,13 +13,27 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from glimpse.monitor import inferred_mode
+
 
 def register_resolvers() -> None:
-    """Register the resolvers that conf/train.yaml uses in folder names, once per process."""
+    """Register the resolvers that conf/ uses, once per process."""
     if OmegaConf.has_resolver("run_id"):
         return
     OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True)
     OmegaConf.register_new_resolver("swept", _what_varies)
+    OmegaConf.register_new_resolver("watched", _watched)
+    OmegaConf.register_new_resolver("mode_of", _mode_of)
+
+
+def _watched(monitor: str | None, otherwise: str) -> str:
+    """The metric that a callback or a schedule watches: the run's monitor, if it is given."""
+    return monitor or otherwise
+
+
+def _mode_of(name: str, monitor: str | None, mode: str | None) -> str:
+    """ "min" or "max" for a watched metric; the run's `mode` is that of its monitor."""
+    return mode if mode and name == monitor else inferred_mode(name)
 
 
 def _what_varies(overrides: Sequence[str], job_number: int) -> str:

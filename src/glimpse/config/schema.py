@@ -1,6 +1,6 @@
 """The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
-GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
+GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer")
 
 # group: (packages that a `_target_` may come from, base type of the object it builds)
 TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -14,13 +14,28 @@ TARGETS: dict[str, tuple[tuple[str, ...], str]] = {
         ("lightning.pytorch.callbacks.", "glimpse.callbacks."),
         "lightning.pytorch.Callback",
     ),
-    "logger": (("lightning.pytorch.loggers.",), "lightning.pytorch.loggers.Logger"),
+    "metrics": (("torchmetrics.", "glimpse.metrics."), "torchmetrics.Metric"),
+    "logger": (
+        ("lightning.pytorch.loggers.", "glimpse.loggers."),
+        "lightning.pytorch.loggers.Logger",
+    ),
 }
 
-LIBRARIES = ("torch.", "lightning.")  # a ValueError or TypeError from these is a user's mistake
+LISTS = ("callbacks", "metrics", "logger")  # groups of which several choices are taken, by name
+# Keys of a group that the run reads itself and does not pass on to the target.
+OURS = {"loss": ("class_weights",)}
+# A ValueError or TypeError from these is a user's mistake.
+LIBRARIES = ("torch.", "lightning.", "torchmetrics.")
 
 # Keys that accept more types than that of their default, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
+    "monitor": (str,),
+    "mode": (str,),
+    "checkpoints.every_minutes": (int, float),
+    "loss.class_weights": (str, list),
+    "data.folds": (int,),
+    "data.fold": (int,),
+    "data.groups": (str,),
     "test": (bool, str),
     "trainer.devices": (int, str, list),
     "trainer.precision": (int, str),
@@ -48,6 +63,11 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
 
 # key: (lowest, highest) allowed value
 RANGES: dict[str, tuple[float, float]] = {
+    "checkpoints.top_k": (1, 1000),
+    "checkpoints.every_minutes": (1e-3, float("inf")),
+    "loss.gamma": (0, float("inf")),
+    "data.folds": (2, 1000),
+    "data.fold": (0, float("inf")),
     "seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
     "data.val_fraction": (0, 0.9),
@@ -103,6 +123,8 @@ RANGES: dict[str, tuple[float, float]] = {
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, "flip"),
+    "mode": (None, "min", "max"),
+    "data.sampling": ("shuffle", "balanced", "sqrt"),
     "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),
     "data.on_bad_file": ("error", "skip"),
@@ -115,6 +137,13 @@ APART: tuple[tuple[str, str, str], ...] = (
     ("frozen_features", "finetune", "features computed once cannot be trained"),
     ("frozen_features", "progressive_sizes", "features computed once have no size"),
     ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
+)
+
+# Targets whose `monitor` must be a metric of the run.
+WATCHERS = (
+    "glimpse.optim.schedules.plateau",
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "lightning.pytorch.callbacks.ModelCheckpoint",
 )
 
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value

@@ -99,6 +99,15 @@ class CsvTable(ImageDataModule):
         ]
         return Source(names, *parts)
 
+    def column(self, name: str, part: str) -> Sequence[str] | None:
+        """Return the cells of a column, without those of unreadable images that were skipped."""
+        header, rows = _read(self.tables[0 if part == "train" else 1])
+        if name not in header:
+            return None
+        cells = [row[header.index(name)] for _, row in rows]
+        kept = self.kept_rows(part)
+        return cells if kept is None else [cells[row] for row in kept]
+
     def _labels_and_column(self, table: Path) -> tuple[list[tuple[int, str]], int | None]:
         """Return (line, label) of each row, and the column of paths if there is one."""
         header, rows = _read(table)
@@ -156,7 +165,7 @@ class CsvTable(ImageDataModule):
         header, rows = _read(table)
         if path_column is not None:
             return Files([table.parent / row[path_column] for _, row in rows], labels)
-        columns = [i for i, name in enumerate(header) if name != self.label]
+        columns = [i for i, name in enumerate(header) if name not in (self.label, self.groups)]
         channels, height, width = self._shape(len(columns), table)
         pixels = np.empty((len(labels), len(columns)), np.uint8)
         for number, (line, row) in enumerate(rows):

@@ -1,0 +1,115 @@
+"""The metric that a run is judged by: `monitor` and `mode` of the configuration.
+
+It chooses the best checkpoint, and it is what a run returns to a sweeper. Without `monitor`, val/acc
+chooses, and early stopping and the plateau schedule watch val/loss. Nothing heavy is imported.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULT = "val/acc"
+TIES = "val/loss"  # lower is better
+# Words in the name of a metric for which lower is better.
+LOWER_IS_BETTER = (
+    "loss",
+    "error",
+    "calibration",
+    "brier",
+    "distance",
+    "hinge",
+    "entropy",
+    "perplexity",
+)
+# Metrics that every run logs; val/top5 only where there are more than five classes.
+ALWAYS_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
+
+
+# Metrics of every run; the others come from `metrics=[…]`.
+USUAL = ("loss", "acc", "top5")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A metric by its logged name, and whether its lowest value ("min") or highest ("max") is best."""
+
+    name: str
+    mode: str
+
+    def rank(self, metrics: Mapping[str, float]) -> tuple[float, float] | None:
+        """A sort key for the metrics of an epoch, higher is better; None if the metric is undefined.
+
+        Ties go to the lower val/loss.
+        """
+        found = metrics.get(self.name)
+        if found is None:
+            return None
+        return self.sign * found, -metrics.get(TIES, 0.0)
+
+    @property
+    def sign(self) -> int:
+        """1 if the highest value is best, otherwise -1."""
+        return -1 if self.mode == "min" else 1
+
+    @property
+    def of_training(self) -> bool:
+        """Whether the metric is known only at the end of an epoch's training."""
+        return self.name.startswith("train/")
+
+
+def monitor_of(config: Mapping[str, Any]) -> Monitor:
+    """The monitor of a configuration, as in `python train.py monitor=val/f1`."""
+    name = str(config.get("monitor") or DEFAULT)
+    return Monitor(name, config.get("mode") or inferred_mode(name))
+
+
+def inferred_mode(name: str) -> str:
+    """ "min" for losses, errors and calibration, otherwise "max"."""
+    return "min" if any(word in name.lower() for word in LOWER_IS_BETTER) else "max"
+
+
+def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[str]) -> str | None:
+    """Why a name cannot be monitored, as a message; None if it can.
+
+    Args:
+        key: The key that names it, such as `monitor`.
+        name: The name.
+        logged: The names that the run logs.
+        choices: The metrics that `metrics=[…]` could add.
+    """
+    logged = list(logged)
+    if name in logged:
+        return None
+    split, _, metric = name.rpartition("/")
+    if split == "test":
+        return f"{key}={name}: the test set must not choose anything; type {key}=val/{metric}"
+    own = metric.removeprefix("val_")
+    if own in choices and f"val/{own}" not in logged:
+        return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
+    near = difflib.get_close_matches(name, logged, n=1, cutoff=0.6)
+    near = near or [one for one in logged if one.rpartition("/")[2] == own][:1]
+    by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
+    near = near or [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
+    if near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        others = difflib.get_close_matches(own, list(choices), n=1, cutoff=0.6)
+        hint = (
+            f"did you mean metrics=[{others[0]}] {key}=val/{others[0]}?"
+            if others
+            else f"expected one of {', '.join(logged)}"
+        )
+    return f"{key}={name} is not a metric of this run: {hint}"
+
+
+def more_metrics(names: Iterable[str]) -> list[str]:
+    """Of the names of logged metrics, those that `metrics=[…]` adds: val/f1, test/f1, …"""
+    pairs = [(kind, split) for name in names for split, _, kind in [name.partition("/")]]
+    added = {(kind, split) for kind, split in pairs if split in ("val", "test")}
+    ranked = sorted(added, key=lambda pair: (pair[0], pair[1] == "test"))
+    return [
+        f"{split}/{kind}"
+        for kind, split in ranked
+        if kind not in USUAL and not kind.endswith("_flip")
+    ]
