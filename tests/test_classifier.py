@@ -48,7 +48,7 @@ def test_flip_is_measured_beside_the_plain_metrics(
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
         assert metrics[f"{split}/loss_flip"] == pytest.approx(loss, rel=1e-5)
         assert metrics[f"{split}/loss_flip"] != metrics[f"{split}/loss"]
-        assert f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)" in printed
+        assert f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)" in printed
 
 
 def test_flip_without_the_final_measurement_is_refused() -> None:

@@ -64,7 +64,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+", folder.name)
     assert str(folder) in result.stdout
     assert "tensorboard --logdir outputs" in result.stdout
-    assert "always the most frequent class: 0.10" in result.stdout
+    assert "majority class: 0.10" in result.stdout
     assert result.stderr == ""
     assert len(re.findall(r"^epoch \d+/10  train loss", result.stdout, re.M)) == 10
     assert "\r" not in result.stdout
@@ -160,7 +160,9 @@ def wait_for(path: Path, text: str) -> None:
     raise AssertionError(f"{text!r} did not appear in {path}: {path.read_text()}")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143), slow(signal.SIGHUP, 129)]
+)
 def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL, "trainer.max_epochs=100000"]

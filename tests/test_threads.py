@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from glimpse.threads import threads_restored, use_one_thread_if_small
 
 CODE = (
     "import os, sys; from glimpse import launch; launch.main(lambda: None); "
@@ -15,7 +18,7 @@ CODE = (
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "10000"),
+        ({}, "100000"),
         ({"GOMP_SPINCOUNT": "5"}, "5"),
         ({"OMP_WAIT_POLICY": "active"}, "None"),
     ],
@@ -29,3 +32,22 @@ def test_threads_spin_briefly_unless_the_user_says_otherwise(
         [sys.executable, "-c", CODE], env=variables, capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == ["False", expected]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "parameters", "threads"),
+    [(32 * 64, 166_234, 1), (128 * 784, 7_850, 2), (32 * 64, 30_000_000, 2)],
+)
+def test_one_thread_does_small_work(
+    pixels: int, parameters: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with threads_restored():
+        torch.set_num_threads(2)
+        assert use_one_thread_if_small(pixels, parameters) is (threads == 1)
+        assert torch.get_num_threads() == threads
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        torch.set_num_threads(2)
+        assert not use_one_thread_if_small(pixels, parameters)
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1

@@ -22,6 +22,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.lightning_compat import LeanModule
 from glimpse.losses import divisor, exact_loss
+from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
@@ -116,9 +117,8 @@ class ImageClassifier(LeanModule):
         if self.trainer.world_size == 1 and (
             loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
         ):
-            self._require_finite(
-                loss.item(), f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
-            )
+            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
+            self._require_finite(loss.item(), what, batch.images)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -177,13 +177,14 @@ class ImageClassifier(LeanModule):
     def _scores_flip(self) -> bool:
         return self.tta == "flip" and self._scored_split != "train"
 
-    def _require_finite(self, loss: float, what: str) -> None:
+    def _require_finite(self, loss: float, what: str, images: Tensor | None = None) -> None:
         if not math.isfinite(loss):
+            where = f": {where_not_finite(self.network, images)}" if images is not None else ""
             rate = (
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
             raise DivergedError(
-                f"{what} is {loss}: training diverged (lr {rate:.3g}); "
+                f"{what} is {loss}: training diverged (lr {rate:.3g}){where}; "
                 "type a lower optimizer.lr (task=lr_find suggests one), "
                 "or trainer.gradient_clip_val=1"
             )

@@ -1,15 +1,29 @@
 """The console that a run prints to. It is quiet in every process except the first."""
 
 import sys
+from typing import Any
 
 from rich.console import Console
 
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.streams import printable
+
+
+class _PlainConsole(Console):
+    """A console that shows text as it stands: no markup, and no commands to the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(
+            *(printable(o, kept="\n") if isinstance(o, str) else o for o in objects), **options
+        )
+
 
 # Lines are not truncated when the output goes to a file.
-console = Console(
+console = _PlainConsole(
     quiet=not IS_FIRST_PROCESS,
     highlight=False,
+    markup=False,
+    emoji=False,
     soft_wrap=True,
     width=None if sys.stdout.isatty() else 100,
 )

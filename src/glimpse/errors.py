@@ -16,5 +16,12 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
         return 128 + self.signal_number
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that stop a run: Ctrl-C, SIGTERM and, unless nohup ignores it, a closed terminal."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return (*both, signal.SIGHUP) if hangs_up else both

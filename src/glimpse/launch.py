@@ -26,8 +26,9 @@ from glimpse.config.check import check
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.run_names import register_resolvers
 from glimpse.distributed import DDP_CONFIG, RUN_FOLDER
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import require_no_links_out
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
@@ -42,15 +43,14 @@ def main(task: Callable[[], None]) -> int:
 
     Returns:
         0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
-        after SIGTERM.
+        after SIGTERM, 129 after SIGHUP.
     """
+    keep_printing()
     spin_briefly()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
-    signal.signal(signal.SIGTERM, _raise_interrupted)
-    signal.signal(
-        signal.SIGINT, _raise_interrupted
-    )  # Lightning would end a Ctrl-C with exit code 1
+    for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
+        signal.signal(number, _raise_interrupted)
     try:
         if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_FOLDER in os.environ:
             _run_as_ddp_process(Path(os.environ[RUN_FOLDER]))

@@ -138,9 +138,9 @@ def find(
         _log(loggers, test, picture)
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
-        console.print(f"curve: {picture}", markup=False)
+        console.print(f"curve: {picture}")
         command = _command(folder, config.optimizer, suggested["valley"])
-        console.print(f"train with: {command}", markup=False)
+        console.print(f"train with: {command}")
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}
 
 

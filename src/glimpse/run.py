@@ -44,6 +44,7 @@ from glimpse.monitor import monitor_of
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
+from glimpse.threads import threads_restored, use_one_thread_if_small
 
 NUM_WORST = 5  # classes whose recall is printed
 
@@ -66,6 +67,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     watched = monitor_of(config)
     with (
+        threads_restored(),
         _processes_left(folder),
         summarised(config, folder, names) as summary,
         ExitStack() as at_end,
@@ -74,7 +76,7 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         settle(device)
         keep_freed_memory()
         data = build_data(config)
-        console.print(f"{names['data']}: {data.describe()}", markup=False)
+        console.print(f"{names['data']}: {data.describe()}")
         resume_from = checkpoint_to_resume(folder, config, data) if config.resume else None
         seed_all(config.seed)
         network: nn.Module = build("model", config.model, data.spec)
@@ -84,6 +86,9 @@ def run(config: DictConfig, folder: Path, names: Mapping[str, str]) -> float | N
         console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
+        pixels = data.batch_size * data.spec.height * data.spec.width
+        if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
+            console.print("one thread: so little work per batch gains nothing from more")
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
@@ -235,26 +240,27 @@ def _print_result(
                     f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
                 )
             console.print(
-                f"{split:5} accuracy {accuracy:.4f}  (always the most frequent class: {majority:.4f})"
-                f"{part}"
+                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
             )
         more = _more_metrics(config, summary, split)
         if more:
-            console.print(f"{split:5} {more}", markup=False)
+            console.print(f"{split:5} {more}")
         if f"{split}/acc_flip" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc_flip"]
-            console.print(f"{split:5} accuracy {accuracy:.4f}  with each mirror image (tta=flip)")
+            console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
     if recall := summary.values.get("class_recall"):
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
         which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which}, which differ in size: {listed}", markup=False)
+        console.print(f"recall {which}, which differ in size: {listed}")
     if "test" not in data.splits:
-        console.print("no test set: the validation set chose the checkpoint and measures it")
+        console.print(
+            "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
+        )
     if summary.values["best_epoch"]:
         console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
-    console.print(f"run folder {shown(summary.folder)}", markup=False)
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}", markup=False)
+    console.print(f"run folder {shown(summary.folder)}")
+    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 

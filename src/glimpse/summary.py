@@ -97,7 +97,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         summary.end("interrupted")
         if summary.can_be_resumed:
             typed = shlex.quote(f"resume={shown(folder)}")
-            console.print(f"to resume, type: python train.py {typed}", markup=False)
+            console.print(f"to resume, type: python train.py {typed}")
         raise
     except UserError as error:
         summary.end("failed", explain(error))
@@ -129,7 +129,6 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         console.print(
             f"{path} cannot be read; the new summary will not include the run's earlier results",
-            markup=False,
         )
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,17 +1,54 @@
-"""How torch's threads wait for each other, decided before torch is imported."""
+"""How many threads torch uses and how they wait for each other; import nothing heavy."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-SPINS = "10000"  # GNU OpenMP's own default is 300,000
+SPINS = "100000"  # GNU OpenMP's own default is 300,000
+
+MAX_PIXELS = 8192  # of a batch that one thread trains on
+MAX_PARAMETERS = 1_000_000
 
 
 def spin_briefly() -> None:
-    """Let threads spin only briefly at barriers before they sleep, unless the user has said otherwise.
+    """Let threads spin more briefly at barriers before they sleep, unless the user has said otherwise.
 
     OpenMP's threads spin while they wait for each other. Beside other programs they use up the time
-    that the thread they wait for needs, and a small network can slow down many times over. Sleeping at
-    once (OMP_WAIT_POLICY=passive) costs a small convnet a fifth of its speed on an idle machine; a short
-    spin costs it about a twentieth. OpenMP reads the variable when torch is imported.
+    that the thread they wait for needs. A shorter spin costs nothing on an idle machine; one so short
+    that it helps much on a busy machine costs a convnet a third of its speed on an idle one. OpenMP
+    reads the variable when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:
+    """Let one thread do small work, unless OMP_NUM_THREADS is set. Returns whether it does.
+
+    Several threads gain little on small work, and lose much when other programs run on the same cores:
+    every layer ends in a barrier, where the threads wait for the one that has been put aside.
+
+    Args:
+        num_pixels: of a batch, which is batch size times height times width.
+        num_parameters: of the network.
+    """
+    import torch
+
+    if num_pixels > MAX_PIXELS or num_parameters > MAX_PARAMETERS:
+        return False
+    if "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() == 1:
+        return False
+    torch.set_num_threads(1)
+    return True
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Afterwards, torch has as many threads as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from torch import Tensor
 from conftest import REPOSITORY, Execute
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
-from glimpse.config.explain import CrashError, crash, explain, printable
+from glimpse.config.explain import CrashError, crash, explain
 from glimpse.errors import UserError
 from glimpse.models.linear import Linear
 
@@ -101,7 +101,6 @@ def test_without_a_folder_the_traceback_is_kept_elsewhere(tmp_path: Path) -> Non
 
 def test_what_would_reach_the_terminal_as_a_command_is_escaped() -> None:
     assert explain(UserError("a\x1b[31m\nb")) == "a\\x1b[31m\\nb"
-    assert printable("caf\udce9 été") == "caf\\udce9 été"
 
 
 def test_arguments_that_are_not_taken_are_told_before_anything_is_called() -> None:

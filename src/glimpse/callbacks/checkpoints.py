@@ -24,7 +24,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing
 from glimpse.lightning_compat import IS_FIRST_PROCESS
-from glimpse.monitor import Monitor
+from glimpse.monitor import Monitor, monitor_of
 
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
@@ -63,15 +63,15 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: The run's `checkpoints/`.
-        monitor: The metric that chooses the best.
+        monitor: The metric that chooses the best; None: val/acc.
         top_k: How many of the best to keep.
     """
 
-    def __init__(self, folder: Path, monitor: Monitor, *, top_k: int = 1) -> None:
+    def __init__(self, folder: Path, monitor: Monitor | None = None, *, top_k: int = 1) -> None:
         self.folder = folder
         self.best = folder / "best.ckpt"
         self.last = folder / "last.ckpt"
-        self.monitor = monitor
+        self.monitor = monitor or monitor_of({})
         self.top_k = top_k
         self.best_epoch: int | None = None  # counts from 1
         self.best_metrics: dict[str, float] = {}  # of the validation set

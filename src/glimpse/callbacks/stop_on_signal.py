@@ -1,4 +1,4 @@
-"""On Ctrl-C or SIGTERM in training, finish the batch, save `last.ckpt` and stop. No step is lost.
+"""On Ctrl-C, SIGTERM or SIGHUP in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
 With `checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same places.
 
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
-from glimpse.errors import Interrupted
+from glimpse.errors import Interrupted, stop_signals
 from glimpse.lightning_compat import run_stopped_validation
 
+STOP, SAVE = 1.0, 0.5  # what a process wishes; the highest wish of all is done
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
 # Batches may become slower from one epoch to the next, with progressive_sizes or after unfreezing.
@@ -85,8 +86,8 @@ class StopOnSignal(Callback):
         other processes and never returns. Lightning restores the earlier handlers after the fit.
         """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
-            signal.signal(signal.SIGTERM, self._note)
+            for number in stop_signals():
+                signal.signal(number, self._note)
         if self._in_validation:
             self._in_validation = False
             run_stopped_validation(trainer)
@@ -122,16 +123,17 @@ class StopOnSignal(Callback):
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)
         per_batch = (time.monotonic() - self._looked_at) / max(1, self._num_batches)
-        mine = torch.tensor((float(bool(self.received)), per_batch, float(due)), device=device)
+        wish = STOP if self.received else SAVE if due else 0.0
+        mine = torch.tensor((wish, per_batch), device=device)
         found = trainer.strategy.reduce(mine, reduce_op="max")
         assert isinstance(found, Tensor)
-        asked, slowest, save = found.tolist()
-        self._save_is_due = bool(save)
+        most, slowest = found.tolist()
+        self._save_is_due = most >= SAVE
         if self._num_batches:
             self._next_look = _batches_in_a_second(slowest)
         self._num_batches = 0
         self._looked_at = time.monotonic()
-        return bool(asked)
+        return bool(most >= STOP)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:

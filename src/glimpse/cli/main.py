@@ -11,6 +11,7 @@ import typer
 from glimpse.cli import data as cli_data
 from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
+from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ def main() -> int:
     Returns:
         0 on success, 1 after an error, 2 if the command line is invalid. Errors print one line.
     """
+    keep_printing()
     spin_briefly()
     try:
         return app(standalone_mode=False) or 0

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from glimpse.streams import printable
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a header of column names, then the rows."""
@@ -15,7 +17,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # as Text, brackets are not parsed as markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text does not parse markup
     Console(width=width()).print(table)
 
 

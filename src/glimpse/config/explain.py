@@ -25,6 +25,7 @@ from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.folder import config_folder
 from glimpse.errors import UserError
 from glimpse.files import write_text
+from glimpse.streams import printable
 
 TRACEBACK = "traceback.txt"  # file name in a run folder
 
@@ -106,11 +107,6 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
 def _named(error: BaseException) -> str:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {_one_line(str(error))}{notes}"
-
-
-def printable(text: str) -> str:
-    """Escape the characters that would move a terminal's cursor or cannot be encoded."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _one_line(text: str) -> str:

@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +34,7 @@ from glimpse.data.decode import PixelFormat, UnreadableImageError, decode
 from glimpse.data.identity import identity as identity_of
 from glimpse.data.identity import mark
 from glimpse.data.pixel_statistics import histogram
-from glimpse.data.processes import decoding_context, ended_unexpectedly
+from glimpse.data.processes import decoding_context, ended_unexpectedly, leave_stops_to_the_run
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError
 
@@ -281,7 +280,7 @@ def each_chunk(
 
 def _begin_decoding() -> None:
     """Set up a decoding process: ignore Ctrl-C, which the run handles, and end with the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    leave_stops_to_the_run()
     run = multiprocessing.parent_process()
     assert run is not None
 

@@ -6,7 +6,6 @@ processes; a small enough array is kept on the GPU. Images that are decoded on d
 batch, so that a run can resume in the middle of an epoch.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.processes import decoding_context, ended_unexpectedly
+from glimpse.data.processes import decoding_context, ended_unexpectedly, leave_stops_to_the_run
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.errors import UserError
 
@@ -225,7 +224,7 @@ class DecodedRows:
             num_workers=self.num_workers,
             multiprocessing_context=decoding_context() if self.num_workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_interrupts_to_the_run,
+            worker_init_fn=_leave_stops_to_the_run,
             pin_memory=self.pin_memory,
             timeout=limit if self.num_workers else 0,
         )
@@ -257,9 +256,8 @@ class _DecodingDataset(Dataset[Batch | UserError]):
         return Batch(torch.from_numpy(images), self.labels[indices], indices)
 
 
-def _leave_interrupts_to_the_run(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the run sends this to end its workers
+def _leave_stops_to_the_run(_worker: int) -> None:
+    leave_stops_to_the_run()
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:

@@ -11,6 +11,7 @@ This module does not import torch, so that decoding processes start quickly.
 """
 
 import multiprocessing
+import signal
 import sys
 import threading
 import types
@@ -21,7 +22,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from glimpse.errors import UserError
+from glimpse.errors import UserError, stop_signals
 
 _one_at_a_time = threading.RLock()
 
@@ -87,3 +88,9 @@ def ended_unexpectedly() -> UserError:
         "a decoding process ended unexpectedly, possibly because memory ran out: run the same "
         "command again, or type data.num_workers=1 to use less memory"
     )
+
+
+def leave_stops_to_the_run() -> None:
+    """In a decoding process, ignore Ctrl-C and a closed terminal, which reach all its processes."""
+    for number in stop_signals():
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)

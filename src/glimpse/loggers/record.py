@@ -37,7 +37,7 @@ def write_start(
             _remove_links_out(folder / "wandb", folder)
         if isinstance(logger, WandbLogger) and logger.experiment.offline:
             synced = folder / "wandb" / "offline-run-*"
-            console.print(f"wandb is offline; to upload: wandb sync {synced}", markup=False)
+            console.print(f"wandb is offline; to upload: wandb sync {synced}")
 
 
 def _remove_links_out(place: Path, folder: Path) -> None:

@@ -1,0 +1,60 @@
+"""Output that goes nowhere ends nothing, and text from outside does not command the terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glimpse.console import console
+from glimpse.streams import printable
+
+CODE = """
+import sys
+from glimpse.streams import keep_printing
+keep_printing()
+with open("record", "w") as record:
+    for line in range(5000):
+        print(f"é {line}")
+        print(line, file=sys.stderr)
+    record.write("whole")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ('python -c "$CODE" | head -1', "é 0"),
+        ('python -c "$CODE" 2>&1 | head -1', "é 0"),
+        ('python -c "$CODE" >&- 2>&-', ""),
+        ('python -c "$CODE" <&- >&- 2>&-', ""),
+        ('python -c "$CODE" >/dev/full 2>/dev/full', ""),
+        ('PYTHONIOENCODING=ascii python -c "$CODE" | head -1', "\\xe9 0"),
+    ],
+)
+def test_a_program_goes_on_where_its_output_goes_nowhere(
+    command: str, printed: str, tmp_path: Path
+) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=tmp_path,
+        env=os.environ | {"CODE": CODE, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    assert result.stdout.strip() == printed
+    assert (tmp_path / "record").read_text() == "whole"
+
+
+def test_text_from_outside_is_escaped() -> None:
+    assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
+    assert printable("a\nb\r", kept="\n") == "a\nb\\r"
+    assert printable("caf\udce9 été") == "caf\\udce9 été"
+
+
+def test_the_console_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print("x[/red]y :smile: \x1b[2J")
+    assert "x[/red]y :smile: \\x1b[2J" in capsys.readouterr().out
