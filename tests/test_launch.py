@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import REPOSITORY, slow
+from glimpse.assembly import build_metrics
 from glimpse.launch import split_arguments
+from glimpse.runs.trained import TrainedRun
 
 SMALL = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
@@ -186,14 +189,32 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, co
 
 
 def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
+    """Also by the metrics, and by a loss whose mean depends on which images share a batch."""
     options = ("data.num_train=65", "data.num_val=33", "model=linear", "data.batch_size=16")
-    result = train(tmp_path, *SMALL, *options, "trainer=ddp_cpu", "trainer.max_epochs=1")
+    names = ("f1", "auroc", "average_precision", "balanced_accuracy", "calibration", "kappa", "mcc")
+    weights = [1.0, 5, 0.2, 3, 1, 1, 2, 1, 1, 4]
+    more = (
+        f"metrics=[{','.join(names)}]", "monitor=val/f1", "data.sampling=sqrt",
+        f"loss.class_weights=[{','.join(map(str, weights))}]", "logger=[tensorboard,csv]",
+    )  # fmt: skip
+    result = train(tmp_path, *SMALL, *options, *more, "trainer=ddp_cpu", "trainer.max_epochs=1")
     assert result.returncode == 0, result.stderr
     [summary] = tmp_path.glob("outputs/*/*/summary.json")
     metrics = json.loads(summary.read_text())["metrics"]
     for name, count in (("val/acc", 33), ("test/acc", 33), ("train/acc", 65)):
         right = metrics[name] * count
         assert right == pytest.approx(round(right), abs=1e-4), name
+    trained = TrainedRun(summary.parent)
+    scoring = build_metrics(trained.config, trained.spec)
+    assert scoring is not None
+    for split in ("val", "test"):
+        found = trained.predict(split)
+        for name, value in scoring.of(found.logits, found.labels).items():
+            assert metrics[f"{split}/{name}"] == pytest.approx(value, abs=1e-6), (split, name)
+        loss = torch.nn.functional.cross_entropy(
+            torch.from_numpy(found.logits), torch.from_numpy(found.labels), torch.tensor(weights)
+        )
+        assert metrics[f"{split}/loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_flags_may_stand_anywhere(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_everything_is_as_it_was_afterwards(tmp_path: Path) -> None:
             enable_model_summary=False,
         )  # fmt: skip
 
-    lr_find.find(config, classifier, data, make_trainer, logger=None, folder=tmp_path)
+    lr_find.find(config, classifier, data, make_trainer, loggers=[], folder=tmp_path)
     for name, value in classifier.state_dict().items():
         assert torch.equal(value, weights[name]), name
     assert torch.equal(torch.get_rng_state(), random_state)

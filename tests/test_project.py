@@ -144,6 +144,7 @@ def test_pictures_are_light_and_shown(picture: Path) -> None:
         ("optimizer", "training"),
         ("scheduler", "training"),
         ("loss", "training"),
+        ("metrics", "metrics"),
         ("trainer", "training"),
         ("callbacks", "training"),
         ("logger", "training"),

@@ -341,9 +341,9 @@ def test_lightning_makes_the_trainer_that_was_chosen(trainer: str, tmp_path: Pat
     is_here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if needs and not is_here[needs]:
         with pytest.raises(UserError, match=f"(?i)trainer.*{needs}"):
-            build_trainer(config, "32-true", None, tmp_path, [], place=Place())
+            build_trainer(config, "32-true", [], tmp_path, [], place=Place())
         config.trainer.accelerator = "cpu"
-    made = build_trainer(config, "32-true", None, tmp_path, [], place=Place())
+    made = build_trainer(config, "32-true", [], tmp_path, [], place=Place())
     assert made.max_epochs == 3
     assert made.world_size == (2 if trainer == "ddp_cpu" else 1)
     assert isinstance(made.strategy, DDPStrategy if "ddp" in trainer else SingleDeviceStrategy)

@@ -1,9 +1,9 @@
 """Build the parts of a run from its configuration: data, network, classifier and trainer."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.class_weights import class_weights
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import accepts, build, parameters_of, plain, require_target
 from glimpse.data.augment.base import Augmentation
@@ -31,9 +32,13 @@ from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError
 from glimpse.lightning_compat import skip_empty_hooks
-from glimpse.losses import exact_loss
+from glimpse.losses import exact_loss, use_class_weights
+from glimpse.monitor import monitor_of
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
+
+if TYPE_CHECKING:
+    from glimpse.metrics.scoring import Scoring
 
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -174,14 +179,61 @@ def build_classifier(
     return ImageClassifier(
         network,
         data.spec,
-        loss=build_loss(config.loss, data.spec, mixes=bool(data.augment and data.augment.mixes)),
+        loss=_weighted_loss(config, data),
         make_optimizer=lambda net: build_optimizer(net, config.optimizer),
         make_schedule=lambda optimizer, total_steps: build_schedule(
             optimizer, plain(config.scheduler), total_steps=total_steps
         ),
         seed=config.seed,
         tta=config.tta,
+        scoring=build_metrics(config, data.spec),
+        by_class=data.is_unbalanced,
     )
+
+
+def _weighted_loss(config: DictConfig, data: ImageDataModule) -> nn.Module:
+    loss = build_loss(config.loss, data.spec, mixes=bool(data.augment and data.augment.mixes))
+    weights = plain(config)["loss"].get("class_weights")
+    if weights is not None:
+        use_class_weights(loss, class_weights(weights, data))
+    return loss
+
+
+def build_metrics(config: DictConfig, spec: ImageSpec) -> "Scoring | None":
+    """Build the metrics besides loss and accuracy; None if there are none.
+
+    Raises:
+        UserError: a metric does not fit the data, or the monitor's mode cannot be inferred.
+    """
+    nodes = {str(name): node for name, node in (config.get("metrics") or {}).items() if node}
+    if not nodes:
+        return None
+    from glimpse.metrics.scoring import Scoring
+
+    metrics = {}
+    for name, node in nodes.items():
+        known = parameters_of(require_target("metrics", str(node["_target_"])))
+        asks = "num_classes" in known and "num_classes" not in node
+        facts = {"num_classes": spec.num_classes} if asks else {}
+        metrics[name] = build("metrics", node, **facts)
+    scoring = Scoring(metrics, spec.num_classes)
+    _require_known_mode(config, scoring)
+    return scoring
+
+
+def _require_known_mode(config: DictConfig, scoring: "Scoring") -> None:
+    """Require `mode` if the name of the monitor says the opposite of what the metric itself says."""
+    watched = monitor_of(config)
+    name = watched.name.removeprefix("val/")
+    if config.mode is not None or name not in scoring.names:
+        return
+    lower = scoring.lower_is_better(name)
+    if lower is not None and lower != (watched.mode == "min"):
+        better = "min" if lower else "max"
+        raise UserError(
+            f"monitor={watched.name}: its name suggests mode={watched.mode}, but the metric says "
+            f"{better}; type mode={better}"
+        )
 
 
 def device_of(config: DictConfig) -> str:
@@ -250,7 +302,7 @@ def global_batch_size(config: DictConfig, num_processes: int) -> int:
 def build_trainer(
     config: DictConfig,
     precision_name: str,
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     folder: Path,
     ours: list[Callback],
     *,
@@ -283,7 +335,7 @@ def build_trainer(
     try:
         trainer = pl.Trainer(
             **arguments,
-            logger=logger or False,
+            logger=list(loggers) or False,
             callbacks=callbacks,
             default_root_dir=folder,
             plugins=[AtomicCheckpointIO(), environment],

@@ -7,7 +7,7 @@ epoch. For a small network, logging every step would cost more than the step its
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.plugins import MixedPrecision
@@ -22,11 +22,14 @@ from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule
-from glimpse.losses import exact_loss
+from glimpse.losses import divisor, exact_loss
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
+
+if TYPE_CHECKING:
+    from glimpse.metrics.scoring import Scoring
 
 CHECK_EVERY = 50  # steps between checks for a non-finite loss on devices that each check stalls
 
@@ -53,6 +56,8 @@ class ImageClassifier(LeanModule):
         tta: With "flip", the final evaluation also scores the mean of the logits of each image and
             its mirror image. These metrics end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
             Seconds on a Single GPU).
+        scoring: Metrics besides loss and accuracy, for validation and test.
+        by_class: Whether to measure the recall of each class too, for validation and test.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class ImageClassifier(LeanModule):
         make_schedule: MakeSchedule,
         seed: int,
         tta: str | None = None,
+        scoring: "Scoring | None" = None,
+        by_class: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -72,7 +79,10 @@ class ImageClassifier(LeanModule):
         self.loss = loss
         self.seed = seed
         self.tta = tta
-        self.counts = Counts(spec.num_classes)
+        self.scoring = scoring
+        self.counts = Counts(spec.num_classes, by_class=by_class)
+        # Of each class, None without images; measured last, by split. Only with `by_class`.
+        self.recall: dict[str, list[float | None]] = {}
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -95,9 +105,12 @@ class ImageClassifier(LeanModule):
         return exact_loss(self.loss, logits, labels)
 
     def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
-        loss = self.loss_of(logits, batch.labels)
+        loss, labels = self.loss_of(logits, batch.labels), batch.labels
         if batch.share:
-            self.counts.add(split, loss.detach(), logits.detach(), batch.labels)
+            divided_by = divisor(self.loss, labels)
+            self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
+            if self.scoring and split != "train":
+                self.scoring.add(split, logits.detach(), labels)
         return loss if batch.share == 1 else loss * batch.share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -126,13 +139,37 @@ class ImageClassifier(LeanModule):
         """The split's metrics over all processes; the suffix "_flip" selects those of flip TTA."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
-        loss, correct, in_top, size = totals.tolist()
+        loss, correct, in_top, size, divided_by = totals.tolist()
         size = max(size, 1)
         self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
-        metrics = {"loss": loss / size, "acc": correct / size}
-        if split != "train" and self.counts.has_top5:
-            metrics["top5"] = in_top / size
+        metrics = {"loss": loss / (divided_by or 1), "acc": correct / size}
+        self._finish_recall(split + suffix)
+        if split != "train":
+            metrics |= {"top5": in_top / size} if self.counts.has_top5 else {}
+            metrics |= self.scoring.finish(split + suffix) if self.scoring else {}
         return {f"{split}/{name}{suffix}": value for name, value in metrics.items()}
+
+    def _finish_recall(self, split: str) -> None:
+        """Keep the recall of each class, where it is counted, for the record of the run."""
+        mine = self.counts.finish_classes(split)
+        if mine is not None:
+            found = self.trainer.strategy.reduce(mine, reduce_op="sum")
+            assert isinstance(found, Tensor)
+            pairs = zip(*found.tolist(), strict=True)
+            self.recall[split] = [hits / images if images else None for hits, images in pairs]
+
+    def _start(self, split: str, suffix: str = "") -> None:
+        self.counts.start(split + suffix, self.device)
+        if self.scoring and split != "train":
+            self.scoring.start(split + suffix, self.device)
+
+    @property
+    def logged_names(self) -> list[str]:
+        """The names of the metrics that training and validation log, for a monitor to choose from."""
+        top5 = ["top5"] if self.counts.has_top5 else []
+        more = self.scoring.names if self.scoring else []
+        of_val = [f"val/{name}" for name in ("loss", "acc", *top5, *more)]
+        return [*of_val, "train/loss", "train/acc"]
 
     @property
     def _scored_split(self) -> str:
@@ -162,25 +199,30 @@ class ImageClassifier(LeanModule):
 
     def on_train_epoch_end(self) -> None:
         metrics = self._finish("train")
+        known = metrics | (self.validation or {})
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(metrics)
-        if self._plateau and self.validation:
+        if self._plateau and self._plateau.monitor in known:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
-            self._plateau.scheduler.step(self.validation["val/loss"])
+            self._plateau.scheduler.step(known[self._plateau.monitor])
 
     def on_validation_epoch_start(self) -> None:
-        self.counts.start("val", self.device)
+        self._start("val")
 
     def on_validation_epoch_end(self) -> None:
         metrics = self._finish("val")
         self.log_dict(metrics)
-        # Round to fp32, as Lightning does with logged metrics.
-        self.validation = {name: torch.tensor(value).item() for name, value in metrics.items()}
+        # Round to fp32, as Lightning does with logged metrics. An undefined metric has no value.
+        self.validation = {
+            name: torch.tensor(value).item()
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        }
 
     def on_test_epoch_start(self) -> None:
-        self.counts.start(self._scored_split, self.device)
+        self._start(self._scored_split)
         if self._scores_flip:
-            self.counts.start(f"{self._scored_split}_flip", self.device)
+            self._start(self._scored_split, "_flip")
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._finish(self._scored_split), logger=False)

@@ -186,7 +186,7 @@ def job(config: DictConfig) -> float | None:
     """Run once, alone or as one job of a sweep.
 
     Returns:
-        The best val/acc, which sweepers maximise.
+        The best value of the monitor, val/acc by default, for a sweeper.
     """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)

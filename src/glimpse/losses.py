@@ -1,14 +1,21 @@
 """Losses that torch.nn lacks in the form the documents use, and the precision of every loss.
 
 Like cross-entropy, each loss takes logits (B, K) and either labels (B,) or, for mixed images,
-probabilities (B, K).
+probabilities (B, K). Each has a buffer `weight`: None, or a weight for each class (K,). As in
+torch.nn.CrossEntropyLoss, the mean is then weighted: divided by the sum of the labels' weights, or
+for mixed images by their number.
 
-Source: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7.
+Sources: E. Stevens, L. Antiga, T. Viehmann, Deep Learning with PyTorch, ch. 7; for the focal loss,
+T.-Y. Lin et al. 2017, Focal Loss for Dense Object Detection, equations 4 and 5.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from glimpse.errors import UserError
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -37,22 +44,101 @@ def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 class LogSoftmaxNLL(nn.Module):
     """Negative log-likelihood of the log-softmax, which equals cross-entropy on the logits."""
 
+    weight: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", None)
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
         log_probabilities = F.log_softmax(logits, dim=1)
         if labels.is_floating_point():
-            return -(labels * log_probabilities).sum(1).mean()
-        return F.nll_loss(log_probabilities, labels)
+            weighted = labels if self.weight is None else labels * self.weight
+            return -(weighted * log_probabilities).sum(1).mean()
+        return F.nll_loss(log_probabilities, labels, weight=self.weight)
+
+
+class Focal(nn.Module):
+    """Cross-entropy times (1 - p)^gamma, where p is the probability of the image's class.
+
+    Easy images, whose p is near 1, hardly count, so the many images of a frequent class do not
+    outweigh the few hard ones of a rare class.
+
+    Args:
+        gamma: The exponent, at least 0; 0 is cross-entropy. The paper's is 2.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, *, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", None)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the batch."""
+        log_probabilities = F.log_softmax(logits, dim=1)
+        # From the log, so that 1 - p keeps its digits where p is near 1. At 0, a root has no slope.
+        others = (-torch.expm1(log_probabilities)).clamp_min(torch.finfo(logits.dtype).tiny)
+        modulated = others**self.gamma * log_probabilities
+        if labels.is_floating_point():
+            weighted = labels if self.weight is None else labels * self.weight
+            return -(weighted * modulated).sum(1).mean()
+        return F.nll_loss(modulated, labels, weight=self.weight)
 
 
 class SoftmaxMSE(nn.Module):
     """Mean squared error between the softmax probabilities and the target.
 
     Its gradient vanishes where the network is confidently wrong; that of cross-entropy does not.
+    With class weights, the error of an image counts by the weight of its class.
     """
+
+    weight: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", None)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch and the classes."""
-        if not labels.is_floating_point():
-            labels = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        return F.mse_loss(logits.softmax(dim=1), labels)
+        is_mixed = labels.is_floating_point()
+        shares = labels if is_mixed else F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        if self.weight is None:
+            return F.mse_loss(logits.softmax(dim=1), shares)
+        of_image = shares @ self.weight.to(shares)
+        errors = ((logits.softmax(dim=1) - shares) ** 2).mean(1)
+        return (errors * of_image).sum() / (len(labels) if is_mixed else of_image.sum())
+
+
+DIVIDE_BY_WEIGHTS = (nn.CrossEntropyLoss, nn.NLLLoss, LogSoftmaxNLL, Focal, SoftmaxMSE)
+
+
+def divisor(loss: nn.Module, labels: Tensor) -> Tensor | int:
+    """What the mean of a batch was divided by: the sum of its weights, or the number of images.
+
+    The mean over a split is the sum of means times divisors, divided by the sum of divisors. It does
+    then not depend on the size of the batches.
+    """
+    weight = getattr(loss, "weight", None) if isinstance(loss, DIVIDE_BY_WEIGHTS) else None
+    if weight is None or labels.is_floating_point():
+        return len(labels)
+    return weight.index_select(0, labels).sum()  # type: ignore[no-any-return]
+
+
+def use_class_weights(loss: nn.Module, weights: Sequence[float]) -> None:
+    """Give a loss a weight for each class.
+
+    The weights follow from the configuration, so checkpoints do not hold them.
+
+    Raises:
+        UserError: the loss has no class weights.
+    """
+    if not hasattr(loss, "weight"):
+        raise UserError(
+            f"loss.class_weights: {type(loss).__name__} has no class weights; type "
+            "loss=cross_entropy or another loss of torch.nn with a weight"
+        )
+    tensor = torch.tensor(list(weights), dtype=torch.float32)
+    loss.register_buffer("weight", tensor, persistent=False)

@@ -24,10 +24,9 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,6 +36,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 from glimpse.files import replacing, subfolder
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
+from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.range_test import draw_range_test
 
@@ -100,7 +100,7 @@ def find(
     data: ImageDataModule,
     make_trainer: Callable[[DictConfig, Callback], pl.Trainer],
     *,
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     folder: Path,
 ) -> dict[str, float]:
     """Test learning rates on a copy of the classifier and write the curve to the run folder.
@@ -110,7 +110,7 @@ def find(
         classifier: The classifier to copy; it does not change.
         data: The data to train on.
         make_trainer: Builds a trainer from a changed configuration and an additional callback.
-        logger: The logger that also receives the curve.
+        loggers: The loggers that also receive the curve.
         folder: The run folder.
 
     Returns:
@@ -135,8 +135,7 @@ def find(
         _write_table(folder / "lr_find.csv", test)
         picture = subfolder(folder, "figures") / "lr_find.png"
         draw_range_test(test.rates, test.losses, test.smoothed, suggested, picture)
-        if isinstance(logger, TensorBoardLogger):
-            _log(logger, test, picture)
+        _log(loggers, test, picture)
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
         console.print(f"curve: {picture}")
@@ -231,12 +230,10 @@ def _write_table(path: Path, test: RangeTest) -> None:
         writer.writerows(zip(test.rates, test.losses, test.smoothed, strict=False))
 
 
-def _log(logger: TensorBoardLogger, test: RangeTest, picture: Path) -> None:
+def _log(loggers: Sequence[Logger], test: RangeTest, picture: Path) -> None:
     """Log the curve as an image, and its values per step as scalars."""
-    writer = logger.experiment
-    for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):
-        for name, value in zip(("lr", "loss", "smoothed_loss"), row, strict=True):
-            writer.add_scalar(f"lr_find/{name}", value, step)
-    image = np.asarray(Image.open(picture).convert("RGB"))
-    writer.add_image("lr_find", image, 0, dataformats="HWC")
-    writer.close()
+    for logger in loggers:
+        for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):
+            named = zip(("lr", "loss", "smoothed_loss"), row, strict=True)
+            logger.log_metrics({f"lr_find/{name}": value for name, value in named}, step)
+    show(loggers, picture, 0)

@@ -46,6 +46,7 @@ def checkpoint_to_resume(
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)
     _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
+    _require_same_sampling(extra, now["data"])
     return path
 
 
@@ -135,4 +136,13 @@ def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str
         raise UserError(
             f"resume: the checkpoint was saved within an epoch with batches of {was}, not {batch_size}"
             f"{together}; type data.{key}={was} until that epoch ends"
+        )
+
+
+def _require_same_sampling(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    was = saved["config"]["data"].get("sampling", "shuffle")
+    if saved["next_batch"]["next_batch"] and was != now.get("sampling", "shuffle"):
+        raise UserError(
+            f"resume: the checkpoint was saved within an epoch with data.sampling={was}; "
+            f"type data.sampling={was} until that epoch ends"
         )

@@ -1,14 +1,13 @@
 """The story of one run: data, network, training, measurement, record."""
 
 import shlex
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse import lr_find, precision, tensorboard
@@ -31,7 +30,8 @@ from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import build, plain, require_targets
+from glimpse.config.build import plain, require_targets
+from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.place import Place
@@ -48,12 +48,16 @@ from glimpse.lightning_compat import (
     skip_empty_hooks,
     stop_profiling,
 )
+from glimpse.loggers.building import build_loggers, remember_ids
+from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.resume import checkpoint_to_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
+
+NUM_WORST = 5  # classes whose recall is printed
 
 
 def run(
@@ -68,13 +72,15 @@ def run(
         judge: decides after each epoch whether a trial of a search stops early.
 
     Returns:
-        The best val/acc, which sweepers maximise; None without validation.
+        The best value of the monitor, val/acc unless the configuration names another; None without
+        validation.
 
     Raises:
         UserError: anything the user can mend, or another process works in the folder. `Interrupted`:
             after Ctrl-C or SIGTERM.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
+    watched = monitor_of(config)
     with (
         threads_restored(),
         held(folder) if IS_FIRST_PROCESS else nullcontext(),
@@ -84,6 +90,7 @@ def run(
             1 if config.check else num_processes(config),
             lambda error: summary.end("failed", error),
         ) as team,
+        ExitStack() as at_end,
     ):
         device = device_of(config)
         settle(device)
@@ -116,15 +123,17 @@ def run(
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
+        if config.task == "fit":
+            check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
             network.compile()
-        record = EpochRecord(folder)
-        checkpoints = Checkpoints(folder / "checkpoints")
-        logger: Logger | None = build(
-            "logger", config.logger, save_dir=folder, name="", version="tensorboard"
-        )
-        stop = StopOnSignal(checkpoints)
+        record = EpochRecord(folder, classifier.logged_names)
+        saving = config.checkpoints
+        checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
+        named_loggers = {} if config.check else build_loggers(config, folder)
+        loggers = list(named_loggers.values())
+        stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
         # After the epoch's metrics, in order:
         ours = [
             stop,
@@ -134,19 +143,22 @@ def run(
             checkpoints,
         ]
         if judge:
-            ours.append(Pruning(judge, monitor_of(config).name, stop))
-        trainer = build_trainer(config, chosen.name, logger, folder, ours, place=team.place)
+            ours.append(Pruning(judge, watched.name, stop))
+        trainer = build_trainer(config, chosen.name, loggers, folder, ours, place=team.place)
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
             return None
         summary.accept()
+        summary.update(monitor=watched.name, mode=watched.mode)
+        settings = tensorboard.hyperparameters(plain(config), names)
+        at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
             write_json(folder / "environment.json", environment())
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
-            if logger:
-                tensorboard.write_start(logger, OmegaConf.to_yaml(config, resolve=True))
+            remember_ids(named_loggers, folder)
+            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder)
         team.wait_for_all(
             "ready"
         )  # here an error elsewhere ends the wait; in Lightning it would not
@@ -156,9 +168,9 @@ def run(
                 classifier,
                 data,
                 lambda changed, test: build_trainer(
-                    changed, chosen.name, None, folder, [test], place=team.place
+                    changed, chosen.name, [], folder, [test], place=team.place
                 ),
-                logger=logger,
+                loggers=loggers,
                 folder=folder,
             )
             summary.update(metrics=found)
@@ -180,17 +192,18 @@ def run(
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
         summary.update(majority_acc=data.majority_accuracy(reported))
+        recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
+        if recall is not None:
+            summary.update(class_recall=_by_name(recall, data))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(trainer)
-        if logger and IS_FIRST_PROCESS:
-            chosen_values = tensorboard.hyperparameters(plain(config), names)
-            tensorboard.write_result(logger, chosen_values, summary.metrics, trainer.global_step)
+            write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
         _print_result(config, summary, data, num_trained=_num_trained_on(record, data))
-    return checkpoints.best_metrics.get("val/acc")
+    return checkpoints.best_value
 
 
 def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
@@ -222,6 +235,12 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     classifier.new_optimizer().step()
     size = "×".join(map(str, batch.images.shape))
     console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
+
+
+def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
+    """The recall of each class that has images, by its name."""
+    pairs = zip(data.spec.class_names, recall, strict=True)
+    return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
 
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
@@ -279,15 +298,29 @@ def _print_result(
             console.print(
                 f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
             )
+        more = _more_metrics(config, summary, split)
+        if more:
+            console.print(f"{split:5} {more}")
         if f"{split}/acc_flip" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc_flip"]
             console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
+    if recall := summary.values.get("class_recall"):
+        rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
+        which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
+        console.print(f"recall {which}, which differ in size: {listed}")
     if "test" not in data.splits:
         console.print(
             "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
         )
     if summary.values["best_epoch"]:
-        console.print(f"best epoch {summary.values['best_epoch']} by val/acc")
+        console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
     console.print(f"run folder {shown(summary.folder)}")
     console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")
+
+
+def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
+    """The metrics of a split that `metrics` adds, in one line."""
+    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
+    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)

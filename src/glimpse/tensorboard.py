@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 LAYOUT = {
@@ -22,12 +22,11 @@ SINGLE_KEYS = (
 )
 
 
-def write_start(logger: Logger, config_yaml: str) -> None:
+def write_start(logger: TensorBoardLogger, config_yaml: str) -> None:
     """Write the resolved configuration as text, and charts with both splits on the same axes."""
-    if isinstance(logger, TensorBoardLogger):
-        writer = logger.experiment
-        writer.add_text("config", f"```yaml\n{config_yaml}\n```", 0)
-        writer.add_custom_scalars(LAYOUT)
+    writer = logger.experiment
+    writer.add_text("config", f"```yaml\n{config_yaml}\n```", 0)
+    writer.add_custom_scalars(LAYOUT)
 
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -42,10 +41,10 @@ def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict
 
 
 def write_result(
-    logger: Logger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    logger: TensorBoardLogger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
     """Write a row of the HPARAMS tab: the choices, and the results under final/…"""
-    if not isinstance(logger, TensorBoardLogger) or not metrics:
+    if not metrics:
         return
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from conftest import CONF, choices, composed, slow
 from glimpse.config.build import build, require_target
 from glimpse.config.check import leaves
-from glimpse.config.schema import TARGETS
+from glimpse.config.schema import LISTS, TARGETS
 from glimpse.errors import UserError
 from makers import overrides
 
@@ -41,9 +41,9 @@ def files_with_target() -> list[Path]:
 @pytest.mark.parametrize("path", files_with_target(), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     group = path.parent.name
-    chosen = f"[{path.stem}]" if group == "callbacks" else path.stem
+    chosen = f"[{path.stem}]" if group in LISTS else path.stem
     node = compose("train", overrides=[f"{group}={chosen}"])[group]
-    if group == "callbacks":
+    if group in LISTS:
         node = node[path.stem]
     target = require_target(group, node._target_)
     classes = inspect.getmro(target) if inspect.isclass(target) else (target,)
@@ -55,7 +55,9 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
             p.kind == p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
         ):
             break
-    ours = {"optimizer": {"decay_all"}, "model": {"weights"}}.get(group, set()) - accepted
+    ours = {"optimizer": {"decay_all"}, "model": {"weights"}, "loss": {"class_weights"}}.get(
+        group, set()
+    ) - accepted
     listed = set(node) - {"_target_"} - ours
     assert listed <= accepted
     if node._target_.startswith("glimpse."):  # nothing of ours is out of reach of the command line
@@ -63,6 +65,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
             "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "params", "total_steps", "args", "kwargs",
             "no_matrices",
         }  # fmt: skip
+        given_by_the_run |= {"num_classes"} if group == "metrics" else set()
         assert accepted - given_by_the_run == listed
 
 
@@ -178,6 +181,63 @@ def test_interpolation_and_null_where_they_make_sense() -> None:
 def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
     config, _ = composed("optimizer.lr=1", "trainer.limit_train_batches=3", "trainer.devices=[0]")
     assert config.optimizer.lr == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["monitor=val/f1"], "type metrics=[f1] monitor=val/f1"),
+        (["metrics=[f1]", "monitor=f1"], "did you mean val/f1?"),
+        (["metrics=[auroc]", "monitor=val/auc"], "did you mean val/auroc?"),
+        (["monitor=val_loss"], "did you mean val/loss?"),
+        (["monitor=acc"], "did you mean val/acc?"),
+        (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),
+        (["monitor=test/acc"], "must not choose anything; type monitor=val/acc"),
+        (["monitor=nonsense"], "expected one of val/loss, val/acc"),
+        (["callbacks=[early_stopping]", "callbacks.early_stopping.monitor=val/f1"], "metrics=[f1]"),
+        (["scheduler=plateau", "scheduler.monitor=val_acc"], "did you mean val/acc?"),
+        (["mode=up"], "one of null, min, max"),
+        (["mode=min"], "mode=min needs a monitor"),
+        (["checkpoints.top_k=0"], "at least 1"),
+        (["checkpoints.every_minutes=0"], "at least 0.001"),
+        (["metrics=[f1]", "metrics.f1.averge=micro"], "did you mean metrics.f1.average?"),
+        (["data.folds=5"], "-m data.fold=0,1,2,3,4 for all of them"),
+        (["data.fold=1"], "type data.folds=5 data.fold=1"),
+        (["data.folds=3", "data.fold=3"], "expected 0 to 2"),
+        (["data.folds=1", "data.fold=0"], "at least 2"),
+        (["data.sampling=weighted"], "one of shuffle, balanced, sqrt"),
+        (["loss=focal", "loss.gamma=-1"], "at least 0"),
+    ],
+)
+def test_what_cannot_judge_or_divide_a_run_is_one_line(overrides: list[str], message: str) -> None:
+    typed = [f"+{o}" if "averge" in o else o for o in overrides]
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        composed(*typed)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], ("val/loss", "min")),
+        (["monitor=val/acc"], ("val/acc", "max")),
+        (["monitor=val/acc", "mode=min"], ("val/acc", "min")),
+        (["metrics=[calibration]", "monitor=val/calibration"], ("val/calibration", "min")),
+    ],
+)
+def test_early_stopping_and_plateau_watch_the_monitor(
+    overrides: list[str], expected: tuple[str, str]
+) -> None:
+    config, _ = composed("callbacks=[early_stopping]", "scheduler=plateau", *overrides)
+    stopping = config.callbacks.early_stopping
+    assert (stopping.monitor, stopping.mode) == expected
+    assert (config.scheduler.monitor, config.scheduler.mode) == expected
+
+
+def test_what_early_stopping_watches_by_itself_has_the_mode_of_its_name() -> None:
+    own = "callbacks.early_stopping.monitor=val/acc"
+    config, _ = composed("callbacks=[early_stopping]", own)
+    assert config.callbacks.early_stopping.mode == "max"
 
 
 @pytest.mark.parametrize("group", [g for g in TARGETS if g != "callbacks"])

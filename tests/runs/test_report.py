@@ -191,6 +191,41 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"python train.py resume={folder}" in report(folder).output
 
 
+def test_added_metrics_and_the_recall_of_classes_stand_beside_accuracy(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.2, 0.4)):
+        metrics = {"val/acc": 0.9, "test/acc": 0.9, "val/f1": value, "test/f1": value + 0.1}
+        recall = {"cat": 1.0, "dog": value, "emu": 0.5, "fox": 0.6}
+        folder = tmp_path / str(seed)
+        write_run(folder, seed=seed, metrics=metrics, class_recall=recall, monitor="val/f1")
+    result = report(tmp_path)
+    assert re.search(r"val/f1 +test/f1 +recall by class", result.output)
+    assert "0.3000 ± 0.1414" in result.output
+    assert "dog 0.30, emu 0.50, fox 0.60 …" in result.output
+    assert "best checkpoint by val/f1" in result.output
+    one = report(tmp_path / "0").output
+    assert "the best by val/f1 was 2" in one
+    assert re.search(r"recall on test *\ndog +0\.2000", one)
+    page = (tmp_path / "0" / "report.html").read_text()
+    assert "Recall by class" in page
+
+
+def test_the_best_run_is_that_of_the_monitor(tmp_path: Path) -> None:
+    for name, error in (("a", 0.4), ("b", 0.1)):
+        metrics = {"val/acc": 0.5 + error, "val/error": error}
+        changed = {"data": {"batch_size": 8 if name == "a" else 16}}
+        write_run(tmp_path / name, metrics=metrics, monitor="val/error", config=changed)
+    first, _ = group(find_runs(tmp_path))
+    assert first.best.folder.name == "b"
+
+
+def test_a_run_that_is_training_shows_its_best_by_its_monitor(tmp_path: Path) -> None:
+    folder = write_start(tmp_path / "run", config={})
+    config = folder / ".hydra" / "config.yaml"
+    config.write_text(config.read_text() + "monitor: val/loss\nmode: max\n")
+    [run] = find_runs(tmp_path)
+    assert run.metrics["val/loss"] == 3  # of the first epoch, the highest
+
+
 def test_torch_is_not_imported(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     blocked = tmp_path / "blocked"

@@ -1,4 +1,7 @@
-"""Checkpoints: `best.ckpt` by val/acc (ties by val/loss), and `last.ckpt` after every epoch.
+"""Checkpoints: `best.ckpt` by the run's monitor (val/acc by default), and `last.ckpt` every epoch.
+
+With `checkpoints.top_k=3`, the three best stay as `epoch-<epoch>_step-<step>.ckpt` too. Ties go to
+the lower val/loss, then to the earlier epoch.
 
 Lightning's ModelCheckpoint with one best and `save_last` writes `last` only together with a new
 best, and its atomic save is not atomic across file systems. Therefore this file replaces it.
@@ -6,6 +9,7 @@ Checkpoints contain no code and load with `weights_only=True`.
 """
 
 import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +19,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from glimpse.callbacks.epoch_record import logged
+from glimpse.callbacks.epoch_record import logged, of_this_epoch
+from glimpse.classifier import ImageClassifier
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing, require_inside
+from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.monitor import Monitor, monitor_of
+
+Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -54,47 +63,106 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: The run's `checkpoints/`.
+        monitor: The metric that chooses the best; None: val/acc.
+        top_k: How many of the best to keep.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, monitor: Monitor | None = None, *, top_k: int = 1) -> None:
+        self.folder = folder
         self.best = folder / "best.ckpt"
         self.last = folder / "last.ckpt"
+        self.monitor = monitor or monitor_of({})
+        self.top_k = top_k
         self.best_epoch: int | None = None  # counts from 1
-        self.best_metrics: dict[str, float] = {}
+        self.best_metrics: dict[str, float] = {}  # of the validation set
+        self.best_value: float | None = None  # of the monitor
+        self.best_recall: list[float | None] | None = None  # by class, on the validation set
+        self.saved_at = time.monotonic()  # when `last.ckpt` was saved
+        self._best_rank: Rank | None = None
+        self._kept: dict[str, Rank] = {}  # of `top_k`: file name and rank, the best first
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save `best.ckpt` if this validation is the best so far."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.sanity_checking or data.batches.training_size is not None:
-            return  # while training on small images, no checkpoint counts as the best
-        found = {name: v for name, v in logged(trainer).items() if name.startswith("val/")}
-        if self.best_metrics and _rank(found) <= _rank(self.best_metrics):
-            return
-        self.best_metrics = found
-        self.best_epoch = trainer.current_epoch + 1
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.best)
+        if not trainer.sanity_checking and not self.monitor.of_training:
+            self._consider(trainer, pl_module, logged(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save `last.ckpt`. Lightning calls this hook at the very end of an epoch."""
+        assert isinstance(pl_module, ImageClassifier)
+        if self.monitor.of_training:
+            self._consider(trainer, pl_module, of_this_epoch(trainer, pl_module))
         self.save_last(trainer)
+
+    def _consider(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]
+    ) -> None:
+        """Save the current state if its metrics are among the best."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        rank = self.monitor.rank(found)
+        if rank is None or data.batches.training_size is not None:
+            return  # while training on small images, no checkpoint counts as the best
+        is_best = self._best_rank is None or rank > self._best_rank
+        if is_best:
+            assert isinstance(pl_module, ImageClassifier)
+            self._best_rank = rank
+            self.best_value = found[self.monitor.name]
+            self.best_metrics = {n: v for n, v in found.items() if n.startswith("val/")}
+            self.best_epoch = trainer.current_epoch + 1
+            self.best_recall = pl_module.recall.get("val")
+        name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
+        dropped = self._enter(name, rank)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if is_best:
+            trainer.save_checkpoint(self.best)
+        if name in self._kept:
+            trainer.save_checkpoint(self.folder / name)
+        if IS_FIRST_PROCESS:
+            for name in dropped:
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _enter(self, name: str, rank: Rank) -> list[str]:
+        """Rank a checkpoint among the `top_k`; return those that no longer belong to them."""
+        if self.top_k == 1:
+            return []
+        ranked = sorted((self._kept | {name: rank}).items(), key=lambda item: item[1], reverse=True)
+        self._kept = dict(ranked[: self.top_k])
+        return [dropped for dropped, _ in ranked[self.top_k :]]
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Save the current state as `last.ckpt`. All processes must call this together."""
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
+        self.saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best result so far, which a resumed run compares with."""
-        return {"best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
+        """The best results so far, which a resumed run compares with."""
+        return {
+            "monitor": [self.monitor.name, self.monitor.mode],
+            "best_epoch": self.best_epoch,
+            "best_metrics": self.best_metrics,
+            "best_value": self.best_value,
+            "best_recall": self.best_recall,
+            "kept": {name: list(rank) for name, rank in self._kept.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best so far.
+
+        With another monitor than before, the best is judged anew by its own validation metrics. If
+        they lack the new metric, the next validation is the best.
+        """
+        if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
+            state_dict = state_dict | {"kept": {}, "best_value": None}
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = state_dict["best_metrics"]
-
-
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    return metrics["val/acc"], -metrics["val/loss"]
+        self.best_recall = state_dict.get("best_recall")
+        self._kept = {name: (a, b) for name, (a, b) in state_dict.get("kept", {}).items()}
+        judged = dict(self.best_metrics)
+        if state_dict.get("best_value") is not None:
+            judged[self.monitor.name] = state_dict["best_value"]
+        self._best_rank = self.monitor.rank(judged) if judged else None
+        self.best_value = judged.get(self.monitor.name)
 
 
 def is_intact(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """Record the metrics and the speed of each epoch in `metrics.csv`."""
 
 import csv
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,10 +16,9 @@ from glimpse.data.loader import Batch
 from glimpse.files import replacing
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 
-COLUMNS = (
-    "epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5", "lr",
-    "images_per_second", "seconds",
-)  # fmt: skip
+# Before and after the metrics that `metrics=[…]` adds.
+COLUMNS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5")
+LAST_COLUMNS = ("lr", "images_per_second", "seconds")
 
 
 class EpochRecord(LateCallback):
@@ -25,10 +26,12 @@ class EpochRecord(LateCallback):
 
     Args:
         folder: The run folder.
+        names: The metrics that training and validation log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
         self.path = folder / "metrics.csv"
+        self._names = tuple(names)
         self.rows: list[dict[str, Any]] = []
         self._began: float | None = None  # time at which the epoch's first batch began
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
@@ -41,7 +44,9 @@ class EpochRecord(LateCallback):
         """After a resume, read the earlier rows."""
         if stage == "fit" and self.path.exists():
             with self.path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+                reader = csv.DictReader(file)
+                self.rows = list(reader)
+                self._names = (*(reader.fieldnames or ()), *self._names)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that the checkpoint had finished."""
@@ -76,7 +81,7 @@ class EpochRecord(LateCallback):
         assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row |= {name: metrics[name] for name in COLUMNS[:-2] if name in metrics}
+        row |= {name: metrics[name] for name in (*self._columns, "lr") if name in metrics}
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
@@ -84,9 +89,15 @@ class EpochRecord(LateCallback):
         if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The columns but the last ones; those of earlier attempts stay."""
+        more = [name for name in self._names if name not in LAST_COLUMNS]
+        return tuple(dict.fromkeys((*COLUMNS, *more)))
+
     def _write(self) -> None:
         with replacing(self.path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, (*self._columns, *LAST_COLUMNS))
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -103,8 +114,9 @@ class EpochRecord(LateCallback):
 
 
 def logged(trainer: pl.Trainer) -> dict[str, float]:
-    """The metrics logged last, rounded to the seven digits of float32."""
-    return {name: _seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
+    """The metrics logged last, rounded to the seven digits of float32, without undefined ones."""
+    found = {name: _seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def of_this_epoch(trainer: pl.Trainer, classifier: ImageClassifier) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Draw pictures of a run into its figures/ folder and into TensorBoard.
+"""Draw pictures of a run into its figures/ folder, and send them to its loggers.
 
 At the start, this draws a training batch as the network sees it. Every few epochs, it draws the
 first layer and the predictions for some validation images. At the end, it draws the confusion
@@ -12,8 +12,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -25,6 +23,7 @@ from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.loggers.record import show
 from glimpse.plots.curves import draw_epochs
 from glimpse.plots.mistakes import draw_answers, draw_confusion, draw_most_confused
 from glimpse.plots.save import save_pixels
@@ -164,11 +163,8 @@ def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
 
 
 def _show(trainer: pl.Trainer, path: Path) -> None:
-    """Add the picture to TensorBoard."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            logger.experiment.add_image(path.stem, pixels, trainer.global_step, dataformats="HWC")
+    """Send the picture to the loggers."""
+    show(trainer.loggers, path, trainer.global_step)
 
 
 def draw_curves(trainer: pl.Trainer) -> None:

@@ -107,6 +107,9 @@ class Progress(LateCallback):
                 parts.append(
                     f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/acc']:.4f}"
                 )
+        for name in pl_module.scoring.names if pl_module.scoring else ():
+            if f"val/{name}" in metrics:
+                parts.append(f"{name} {metrics[f'val/{name}']:.4f}")
         parts.append(f"lr {metrics.get('lr', 0):.2g}")
         if "images_per_second" in metrics:
             parts.append(f"{metrics['images_per_second']:,.0f} img/s")

@@ -1,12 +1,14 @@
 """On Ctrl-C, SIGTERM or SIGHUP in training, finish the batch, save `last.ckpt` and stop. No step is lost.
 
-A trial of a search that lags behind stops in the same way, at the start of an epoch.
+A trial of a search that lags behind stops in the same way, at the start of an epoch. With
+`checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same places.
 
 Several processes must stop at the same batch, whichever of them received the signal. Synchronising
 them at every batch would cost as much as a step of a small network. Instead, they synchronise at
 the start of every epoch and about once per second within it.
 """
 
+import math
 import signal
 import threading
 import time
@@ -29,7 +31,7 @@ MOST_BATCHES_BETWEEN_LOOKS = 200
 MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # in an epoch
 
 # What a process was asked to do; of several processes, the highest counts.
-NOTHING, PRUNE, STOP = 0.0, 0.5, 1.0
+NOTHING, SAVE, PRUNE, STOP = 0.0, 0.25, 0.5, 1.0
 
 
 class PrunedError(Exception):
@@ -41,10 +43,13 @@ class StopOnSignal(Callback):
 
     Args:
         checkpoints: The callback that saves the checkpoint.
+        every_minutes: The time after which `last.ckpt` is saved within an epoch; None: never.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, *, every_minutes: float | None = None) -> None:
         self.checkpoints = checkpoints
+        self._seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self._save_is_due = False
         self.received = 0
         self._is_pruned = False
         self._in_validation = False  # whether the checkpoint was saved during a validation
@@ -75,6 +80,9 @@ class StopOnSignal(Callback):
         due = trainer.world_size == 1 or self._num_batches >= self._next_look
         if stepped and due and not trainer.is_last_batch:
             self._stop_if_asked(trainer)
+            if self._save_is_due:
+                self._save_is_due = False
+                self.checkpoints.save_last(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.world_size > 1:  # processes may have different numbers of validation batches
@@ -124,9 +132,14 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received or signal.SIGTERM)
 
     def _asked(self, trainer: pl.Trainer) -> float:
-        """What any process was asked to do. Several processes also agree on the next look."""
-        mine = STOP if self.received else PRUNE if self._is_pruned else NOTHING
+        """What any process was asked to do.
+
+        Several processes also agree on the next look, and all on whether a save is due.
+        """
+        due = time.monotonic() - self.checkpoints.saved_at >= self._seconds
+        mine = STOP if self.received else PRUNE if self._is_pruned else SAVE if due else NOTHING
         if trainer.world_size == 1:
+            self._save_is_due = due
             return mine
         device = trainer.strategy.root_device
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
@@ -135,12 +148,13 @@ class StopOnSignal(Callback):
         numbers = torch.tensor((mine, per_batch), device=device)
         found = trainer.strategy.reduce(numbers, reduce_op="max")
         assert isinstance(found, Tensor)
-        asked, slowest = found.tolist()
+        most, slowest = found.tolist()
+        self._save_is_due = most >= SAVE
         if self._num_batches:
             self._next_look = _batches_in_a_second(slowest)
         self._num_batches = 0
         self._looked_at = time.monotonic()
-        return float(asked)
+        return float(most)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:

@@ -18,11 +18,13 @@ import typer
 
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
+from glimpse.errors import UserError
 from glimpse.files import subfolder
 from glimpse.text import as_utf8
 
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
+    from glimpse.runs.evaluate import Evaluation
     from glimpse.runs.trained import TrainedRun
 
 FEW_CLASSES = 20  # up to this many classes are all printed
@@ -91,23 +93,37 @@ def evaluate(
 
     Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv (one row per
     image) to RUN/evaluation/SPLIT. The default split is the test set if there is one, otherwise the
-    validation set.
+    validation set. The metrics that the run was started with (metrics=[…]) are computed too.
+
+    Given the folder of a cross-validation (data.folds), this pools the predictions of each image by
+    the run that did not train on it, and writes to FOLDER/evaluation/out-of-fold.
 
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
     """
-    with _trained(run, settings, trust) as trained:
-        from glimpse.runs.evaluate import evaluate_run
+    with one_line_errors(settings or ()):
+        from glimpse.runs.evaluate import evaluate_folds, evaluate_run
+        from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
+        from glimpse.runs.trained import TrainedRun
 
+        if is_folder_of_runs(run):
+            if split not in (None, SplitName.val):
+                raise UserError(f"--split {split}: of folds, only the validation images are pooled")
+            for pooled in pooled_folds(run, settings or (), trust or ()):
+                folder = out or subfolder(run, f"evaluation/{OUT_OF_FOLD}")
+                folder = subfolder(folder, pooled.name) if pooled.name else folder
+                folder.mkdir(parents=True, exist_ok=True)
+                evaluation = evaluate_folds(pooled, folder)
+                accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
+                print(f"{pooled.label}: {evaluation.num_images:,} images, each by the fold that")
+                print(f"did not train on it; accuracy of the folds: {accuracies}\n")
+                _print_evaluation(evaluation, folder, every_class)
+            return
+        trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
         chosen = trained.require_split(split, default="test")
         folder = _folder(trained, out, f"evaluation/{chosen}")
-        scores, num_images, majority = evaluate_run(trained, chosen, folder)
-        print(f"{trained.name}: epoch {trained.epoch}, {num_images:,} {chosen} images\n")
-        rows = [(name, *_cells(value)) for name, value in scores.overall.items()]
-        rows.append(("majority accuracy", f"{majority:.4f}", ""))
-        print_table(("score", "value", "95 % interval"), rows)
-        print()
-        _print_classes(scores, every_class)
-        print(f"\nwritten: {folder}")
+        evaluation = evaluate_run(trained, chosen, folder)
+        print(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
+        _print_evaluation(evaluation, folder, every_class)
 
 
 @app.command()
@@ -395,6 +411,16 @@ def _ending(split: str) -> str:
 
 def _cells(score: "Score") -> tuple[str, str]:
     return f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"
+
+
+def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool) -> None:
+    rows = [(name, *_cells(value)) for name, value in evaluation.scores.overall.items()]
+    rows += [(name, f"{value:.4f}", "") for name, value in evaluation.metrics.items()]
+    rows.append(("majority accuracy", f"{evaluation.majority:.4f}", ""))
+    print_table(("score", "value", "95 % interval"), rows)
+    print()
+    _print_classes(evaluation.scores, every_class)
+    print(f"\nwritten: {folder}")
 
 
 def _print_classes(scores: "Scores", every_class: bool) -> None:

@@ -148,12 +148,17 @@ def _print_run(run: Run, format_: Format) -> None:
         print(report.as_markdown(["what", "value"], facts), end="\n\n")
         if story.results:
             print(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
+        if story.recall:
+            print(report.as_markdown(*story.recall), end="\n\n")
         print(story.gap, "", "```", *story.commands, "```", sep="\n")
         return
     print_table(("what", "value"), facts)
     print()
     if story.results:
         print_table(story.results[0], story.results[1:])
+        print()
+    if story.recall:
+        print_table(*story.recall)
         print()
     print(story.gap)
     print("to repeat it:", *story.commands, sep="\n  ")

@@ -8,6 +8,7 @@ checkpoint only the packages that config/trust.py allows.
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.config.schema import LIBRARIES, TARGETS
+from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import is_from
 from glimpse.errors import UserError
 
@@ -48,6 +49,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.utils import instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    values = {key: value for key, value in values.items() if key not in OURS.get(group, ())}
     target = str(values["_target_"])
     found = require_target(group, target)
     for key in OWN_KEYS.get(group, ()):
@@ -64,6 +66,12 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
             reason = (str(cause).splitlines() or ["no reason given"])[0]
             raise UserError(f"{group} {target} rejected its arguments: {reason}") from error
+        if isinstance(cause, ModuleNotFoundError):
+            stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
+            missing = cause.name or (stated[1] if stated else "that it names")
+            raise UserError(
+                f"{group} {target} needs the package {missing}: type pip install {missing}"
+            ) from error
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None

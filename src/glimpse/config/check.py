@@ -31,8 +31,10 @@ from glimpse.config.schema import (
     SIZES,
     TAKES_A_MAPPING,
     TARGETS,
+    WATCHERS,
 )
 from glimpse.errors import UserError
+from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module.Class
 
@@ -61,10 +63,10 @@ def check(
     known = dict(leaves(_reference(config, choices, root, searchpath)))
     found = dict(leaves(resolved))
     _check_targets(resolved)
-    for name, node in (config.callbacks or {}).items():
-        if node is None and any(key.startswith(f"callbacks.{name}.") for key in known):
-            del found[f"callbacks.{name}"]  # null turns a callback off
-            known = {k: v for k, v in known.items() if not k.startswith(f"callbacks.{name}.")}
+    for off in _turned_off(config):
+        if any(key.startswith(f"{off}.") for key in known):
+            del found[off]
+            known = {k: v for k, v in known.items() if not k.startswith(f"{off}.")}
     for key in found:
         if key not in known and not key.startswith(TAKES_A_MAPPING):
             raise UserError(unknown_key(key, known))
@@ -89,6 +91,8 @@ def check(
             f"lr_find.start={resolved.lr_find.start:g}: expected less than "
             f"lr_find.end={resolved.lr_find.end:g}"
         )
+    check_monitors(resolved, _logged(resolved))
+    _check_folds(resolved)
     chosen = {name for name, node in (resolved.callbacks or {}).items() if node}
     for one, other, why in APART:
         if {one, other} <= chosen:
@@ -135,6 +139,64 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
             f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
             "process, the second that of all together"
         )
+
+
+def check_monitors(config: DictConfig, logged: Iterable[str]) -> None:
+    """Require the metrics that choose the checkpoint, stop the run or slow it down to be logged.
+
+    Args:
+        config: The resolved configuration.
+        logged: The names of the metrics that the run logs.
+
+    Raises:
+        UserError: a metric is not. The message names the nearest one that is.
+    """
+    logged = list(logged)
+    watched = {"monitor": config.monitor or DEFAULT}
+    for key, value in leaves(config):
+        owner, _, last = key.rpartition(".")
+        is_watcher = owner and OmegaConf.select(config, f"{owner}._target_") in WATCHERS
+        if last == "monitor" and is_watcher and value:
+            watched[key] = value
+    if config.monitor is None and config.mode is not None:
+        raise UserError(f"mode={config.mode} needs a monitor: type monitor={DEFAULT}")
+    available = [path.stem for path in (config_folder() / "metrics").glob("[!_]*.yaml")]
+    for key, name in watched.items():
+        wrong = what_is_wrong(key, str(name), logged, available)
+        if wrong:
+            raise UserError(wrong)
+
+
+def _logged(config: DictConfig) -> list[str]:
+    """The metrics that a run logs, as far as its configuration tells."""
+    return [*ALWAYS_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
+
+
+def _turned_off(config: DictConfig) -> list[str]:
+    """The keys of the callbacks, metrics and loggers that null turns off."""
+    return [
+        f"{group}.{name}"
+        for group in LISTS
+        for name, node in (config.get(group) or {}).items()
+        if node is None
+    ]
+
+
+def _check_folds(config: DictConfig) -> None:
+    """Require `data.folds` and `data.fold` to fit each other."""
+    folds, fold = config.data.get("folds"), config.data.get("fold")
+    if folds is None and fold is not None:
+        raise UserError(
+            f"data.fold={fold} needs the number of folds: type data.folds=5 data.fold={fold}"
+        )
+    if folds is not None and fold is None:
+        every = ",".join(map(str, range(min(folds, 10)))) + (",…" if folds > 10 else "")
+        raise UserError(
+            f"data.folds={folds} needs the fold that validates: type data.fold=0 for one, or "
+            f"-m data.fold={every} for all of them"
+        )
+    if folds is not None and fold >= folds:
+        raise UserError(f"data.fold={fold}: expected 0 to {folds - 1}, as data.folds={folds}")
 
 
 def check_values(config: DictConfig) -> None:

@@ -1,7 +1,6 @@
 """The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
-GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer", "logger")
-LISTS = ("callbacks",)  # groups of which several choices are taken, by name
+GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer")
 
 # group: base types of what a `_target_` builds; the first one is named in messages
 TARGETS: dict[str, tuple[str, ...]] = {
@@ -12,14 +11,25 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "loss": ("torch.nn.Module",),
     "augment": ("torch.nn.Module", "glimpse.data.augment.base.Augmentation"),
     "callbacks": ("lightning.pytorch.Callback",),
+    "metrics": ("torchmetrics.Metric",),
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
 
+LISTS = ("callbacks", "metrics", "logger")  # groups of which several choices are taken, by name
+# Keys of a group that the run reads itself and does not pass on to the target.
+OURS = {"loss": ("class_weights",)}
 # A ValueError or TypeError from these is a user's mistake.
-LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.")
+LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.", "torchmetrics.")
 
 # Keys that accept more types than that of their default, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
+    "monitor": (str,),
+    "mode": (str,),
+    "checkpoints.every_minutes": (int, float),
+    "loss.class_weights": (str, list),
+    "data.folds": (int,),
+    "data.fold": (int,),
+    "data.groups": (str,),
     "test": (bool, str),
     "trainer.devices": (int, str, list),
     "trainer.num_nodes": (int, str),
@@ -54,6 +64,11 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
 
 # key: (lowest, highest) allowed value
 RANGES: dict[str, tuple[float, float]] = {
+    "checkpoints.top_k": (1, 1000),
+    "checkpoints.every_minutes": (1e-3, float("inf")),
+    "loss.gamma": (0, float("inf")),
+    "data.folds": (2, 1000),
+    "data.fold": (0, float("inf")),
     "seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
     "data.global_batch_size": (1, float("inf")),
@@ -111,6 +126,8 @@ RANGES: dict[str, tuple[float, float]] = {
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, "flip"),
+    "mode": (None, "min", "max"),
+    "data.sampling": ("shuffle", "balanced", "sqrt"),
     "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),
     "data.fit": ("crop", "pad", "squash"),
@@ -134,5 +151,12 @@ APART: tuple[tuple[str, str, str], ...] = (
 )
 
 SIZES = ("data.presize", "data.size")  # a side in pixels, or [height,width]
+# Targets whose `monitor` must be a metric of the run.
+WATCHERS = (
+    "glimpse.optim.schedules.plateau",
+    "lightning.pytorch.callbacks.EarlyStopping",
+    "lightning.pytorch.callbacks.ModelCheckpoint",
+)
+
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value
 TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values with keys of their own

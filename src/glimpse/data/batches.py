@@ -5,7 +5,8 @@ The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1]
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,6 +19,7 @@ from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
 from glimpse.data.preprocess import Preprocess
+from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec
 from glimpse.data.splits import Split
 
@@ -39,6 +41,7 @@ class Batches:
         seed: Seed for the order of batches and for the augmentation.
         augment: Augmentation of training images, or None.
         num_workers: Processes that decode files, shared by the devices of a machine.
+        sampling: How often the images of each class are drawn in training, as `data.sampling`.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Batches:
         seed: int,
         augment: Augmentation | None,
         num_workers: int,
+        sampling: str = "shuffle",
     ) -> None:
         self.spec = spec
+        self._sampling = sampling
         self.scored_split = "test"
         self.training_size: tuple[int, int] | None = None  # of training images smaller than usual
         self._parts = parts
@@ -148,6 +153,14 @@ class Batches:
         def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # evaluated anew in every epoch
             return self._fetch(part, device)(rows)
 
+        sampling = None
+        own_rows = torch.from_numpy(rows)
+        chosen: Tensor | SampledRows = own_rows
+        if training and shuffle and self._sampling != "shuffle":
+            labels = self._relabel[self._parts[part].labels]
+            sampling = ClassSampling(labels[rows], self._sampling, seed=self._seed)
+            fetch = partial(_fetch_sampled, fetch, len(labels))
+            chosen = SampledRows(own_rows, len(labels))
         order = EpochOrder(
             len(rows),
             batch_size=self.batch_size,
@@ -156,9 +169,10 @@ class Batches:
             seed=self._seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            sampling=sampling,
         )
         return BatchLoader(
-            torch.from_numpy(rows),
+            chosen,
             order,
             fetch,
             current_epoch=lambda: self.epoch if training else 0,
@@ -250,3 +264,13 @@ class Batches:
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
+
+
+def _fetch_sampled(
+    fetch: Callable[[Iterator[Tensor]], Iterator[Batch]], part_size: int, rows: Iterator[Tensor]
+) -> Iterator[Batch]:
+    """Fetch the rows of `SampledRows`, and give each batch their numbers as indices."""
+    for_batches, for_indices = itertools.tee(rows)
+    batches = fetch(numbers % part_size for numbers in for_batches)
+    for batch, numbers in zip(batches, for_indices, strict=True):
+        yield batch._replace(indices=numbers.to(batch.indices.device))

@@ -38,6 +38,7 @@ def find_columns(
     path: str | None,
     label: str | Sequence[str] | None,
     split: str | None,
+    groups: str | None,
     is_file: Callable[[str], bool],
 ) -> Columns:
     """Find the columns of a table.
@@ -47,6 +48,7 @@ def find_columns(
         path: The column of paths, if it is given.
         label: The column of labels, or one column for each class, if given.
         split: The column of splits, if there is one.
+        groups: The value of `data.groups`, which may be a column.
         is_file: Whether a cell names an existing image.
 
     Raises:
@@ -63,10 +65,10 @@ def find_columns(
     for name in given:
         _require(table, name, "label")
     sample = table.sample()
-    found_path = _path_column(table, path, {*given, split}, sample, is_file)
+    found_path = _path_column(table, path, {*given, split, groups}, sample, is_file)
     if found_path != path and found_path != "path" and found_path is not None:
         remarks.append(f"paths in the column {found_path}")
-    rest = [name for name in table.columns if name not in (found_path, split)]
+    rest = [name for name in table.columns if name not in (found_path, split, groups)]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one a class,"

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.processes import ended_unexpectedly, leave_stops_to_the_run, process_context
+from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.errors import UserError
 
 GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
 
     `images` is (B, H, W, C) uint8 until the batch is on the device, and then (B, C, H, W) float32,
     normalised, as the network's input. `indices` (B,) are the indices of the images in their part.
+    With `data.sampling`, an image that an epoch shows again has another index, as `SampledRows` says.
     `share` is the weight of this process's mean in the mean over all processes. It is not 1 where they
     have different numbers of images, and 0 for images that only keep a process busy.
     """
@@ -40,7 +42,8 @@ class Batch(NamedTuple):
 class EpochOrder:
     """The assignment of `num_images` images to batches, sharded by rank.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch). Every image comes exactly
+    With `shuffle`, the order is a permutation drawn from (seed, epoch), of all images or of those
+    that `sampling` draws. Every one comes exactly
     once. In training, all ranks together take the batches that one rank would take with
     `batch_size * world_size`, so that their number changes nothing. A last batch of a single image
     is merged with the previous one, because batch norm cannot compute a variance from it. For the
@@ -58,7 +61,9 @@ class EpochOrder:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        sampling: ClassSampling | None = None,
     ) -> None:
+        self.sampling = sampling
         self.num_images = num_images
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -103,6 +108,8 @@ class EpochOrder:
             [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
             order = torch.randperm(self.num_images, generator=generator)
+        if self.sampling is not None:
+            order = self.sampling.of_epoch(epoch)[order]
         if not self.training:
             order = order[self.rank :: self.world_size]
         for batch in torch.split(order, self._sizes())[start:]:
@@ -123,7 +130,8 @@ class BatchLoader:
     """A loader for some rows of a part. It can start at any batch and saves its position.
 
     Args:
-        rows: (M,) int64, the images of this split, as indices into the part.
+        rows: (M,) int64, the images of this split, as indices into the part; or what gives such rows
+            for the numbers of a `ClassSampling`.
         order: Assignment of these images to batches.
         fetch: Converts an iterator of index tensors to batches, in the same order.
         current_epoch: Returns the epoch; called at the start of each iteration.
@@ -131,7 +139,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        rows: Tensor,
+        rows: Tensor | SampledRows,
         order: EpochOrder,
         fetch: _Rows,
         *,

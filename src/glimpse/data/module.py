@@ -24,6 +24,7 @@ from glimpse.data.batches import Batches
 from glimpse.data.cache import UNREADABLE, Contents, Stored, kept_rows, verify
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
+from glimpse.data.groups import group_numbers
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.reading import contents_of, identity_of
@@ -33,6 +34,7 @@ from glimpse.errors import UserError
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
+UNBALANCED = 3  # above this ratio of two classes' images, accuracy hides the rarer one
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -64,6 +66,12 @@ class ImageDataModule(pl.LightningDataModule):
             borders, "squash" distorts it.
         size: Height and width of the network's input, or one number for a square; None: as stored.
         augment: Augmentation of training images, or None.
+        sampling: How often the images of each class are drawn in training: "shuffle" (every image
+            once an epoch), "balanced" (every class equally often), or "sqrt" (between the two).
+        folds: The number of folds of the training set; None: validate as `val_fraction` states.
+        fold: The fold that validates, from 0.
+        groups: Images that stay together in random splits: a column of the table, or a regular
+            expression for file paths; None: every image by itself.
 
     Raises:
         UserError: From `prepare_data` and `setup`, if the data is missing, damaged or does not fit.
@@ -103,6 +111,10 @@ class ImageDataModule(pl.LightningDataModule):
         size: int | Sequence[int] | None = None,
         global_batch_size: int | None = None,
         augment: Augmentation | None = None,
+        sampling: str = "shuffle",
+        folds: int | None = None,
+        fold: int | None = None,
+        groups: str | None = None,
     ) -> None:
         super().__init__()
         if on_bad_file == "skip" and not cache:
@@ -128,6 +140,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.fit = fit
         self.size = as_size(size)
         self.augment = augment
+        self.sampling = sampling
+        self.folds = None if folds is None else splits.Folds(folds, fold or 0)
+        self.groups = groups
         self.splits: dict[str, Split] = {}
         self._remarks: list[str] = []  # on the splits; shown after them
 
@@ -240,6 +255,8 @@ class ImageDataModule(pl.LightningDataModule):
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             seed=self.split_seed,
+            folds=self.folds,
+            groups=self._group_numbers(),
         )
         self.splits = drawn.splits
         self._remarks += drawn.remarks
@@ -272,6 +289,16 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             augment=self.augment,
             num_workers=self.num_workers,
+            sampling=self.sampling,
+        )
+
+    def _group_numbers(self) -> NDArray[np.int64] | None:
+        """Return the group of each image of the training part (N,); None without `data.groups`."""
+        if self.groups is None:
+            return None
+        column = self.column(self.groups, "train")
+        return group_numbers(
+            self.groups, column, None if self.embedded else self.source_paths("train")
         )
 
     def _require_images(self, what: str, rows: NDArray[np.int64]) -> None:
@@ -374,9 +401,17 @@ class ImageDataModule(pl.LightningDataModule):
         found = self.read().parts()[part]
         if not isinstance(found, Files):
             return None
-        folder = self.contents.folder
-        kept = kept_rows(folder, part) if folder else None
+        kept = self.kept_rows(part)
         return found.paths if kept is None else [found.paths[row] for row in kept]
+
+    def kept_rows(self, part: str) -> NDArray[np.int64] | None:
+        """Return the rows of a part without its unreadable images; None if none was skipped."""
+        folder = self.contents.folder
+        return kept_rows(folder, part) if folder else None
+
+    def column(self, name: str, part: str) -> Sequence[str] | None:
+        """Return a table's cells for each row of a part; None if the dataset has no such column."""
+        return None
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """Return the labels (M,) of a split's images, in order."""
@@ -388,6 +423,15 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the accuracy of the majority-class baseline on a split."""
         counts = np.bincount(self.labels(split), minlength=self.spec.num_classes)
         return float(counts.max() / counts.sum())
+
+    @property
+    def is_unbalanced(self) -> bool:
+        """Whether a class has more than three times as many images as another in the same split."""
+        for split in self.splits:
+            counts = np.bincount(self.labels(split))
+            if counts.max() > UNBALANCED * counts[counts > 0].min():
+                return True
+        return False
 
     def describe(self) -> str:
         """Describe the training, validation and test sets in one line."""

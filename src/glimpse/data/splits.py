@@ -6,10 +6,15 @@ If it is 0, the official held-out set is the validation set. A third labelled se
 either case. In a dataset without a held-out set, `test_fraction` of the images are held out; with a third
 labelled set, they are held out of the training images for validation. A class with a single image is in
 training only.
+
+With `folds`, one fold of the training set is the validation set, and what is held out stays so. With
+`groups`, the images of a group are on one side of every random split, whose sizes are then those
+that the groups allow.
 """
 
 import difflib
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +31,14 @@ class Split:
     part: str
     rows: NDArray[np.int64]
     origin: str  # the origin of these images, as text for users
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Cross-validation: the number of folds, and the one that validates, from 0."""
+
+    num: int
+    fold: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,8 @@ def draw(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    folds: Folds | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Drawn:
     """Split a dataset into training, validation and test sets.
 
@@ -90,53 +105,132 @@ def draw(
         val_fraction: Fraction of the training images, or of all images if a held-out set is drawn
             too.
         test_fraction: Fraction of all images, used if there is no held-out part.
-        seed: Seed for both random splits.
+        seed: Seed for the random splits.
+        folds: The folds of cross-validation, in place of `val_fraction`; None: no folds.
+        groups: (N,), the group of each image of the training part. A group is never divided. None:
+            every image by itself.
 
     Raises:
-        UserError: The fractions leave no training images, or too few images of a class.
+        UserError: The fractions leave no training images, or too few images of a class or groups.
     """
     train, whole = kept["train"], np.arange(len(labels))
     third = Split("test", kept["test"], "the official test set") if "test" in kept else None
     few: list[int] = []
+    heldout = None
     if "heldout" in kept:
         heldout = Split("heldout", kept["heldout"], "the official held-out set")
-    elif third and val_fraction > 0:
-        heldout = None
-    elif third is None and test_fraction + val_fraction >= 1:
+    elif third and (folds is not None or val_fraction > 0):
+        pass
+    elif folds is None and third is None and test_fraction + val_fraction >= 1:
         raise UserError(
             f"data.test_fraction={test_fraction:g} and data.val_fraction={val_fraction:g} leave no "
             "training images: expected a sum below 1; type smaller fractions"
         )
     elif test_fraction > 0:
-        train, rows, few = _stratified(train, labels, test_fraction, "test_fraction", seed)
+        train, rows, few = _stratified(
+            train, labels, test_fraction, "test_fraction", seed, groups=groups
+        )
+        about = "" if groups is None else "about "
         of = "training" if third else "all images"
-        heldout = Split("train", rows, f"{test_fraction:.0%} of {of}, split_seed {seed}")
+        heldout = Split("train", rows, f"{about}{test_fraction:.0%} of {of}, split_seed {seed}")
         whole = np.setdiff1d(whole, rows)
-    else:
+    elif folds is None:
         raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
+    if folds is not None:
+        train, rows, remarks = _fold(train, labels, folds, seed, groups)
+        val = Split("train", rows, f"fold {folds.fold} of 0 to {folds.num - 1}, split_seed {seed}")
+        if third and heldout:
+            remarks.append(_unused(heldout))
+        held = third or heldout
+        splits = {"val": val} | ({"test": held} if held else {})
+        return Drawn(splits | {"train": _training(train, whole)}, whole, few, remarks)
     if val_fraction == 0:
         assert heldout is not None
         splits = {"val": heldout} | ({"test": third} if third else {})
         return Drawn(splits | {"train": _training(train, whole)}, whole, few)
     is_drawn = heldout is not None and heldout.part == "train"
     part = 1 - test_fraction if is_drawn else 1
-    train, rows, fewer = _stratified(train, labels, val_fraction, "val_fraction", seed, part=part)
+    train, rows, fewer = _stratified(
+        train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
+    )
     of = "all images" if is_drawn else "training"
-    val = Split("train", rows, f"{val_fraction:.0%} of {of}, split_seed {seed}")
-    remarks = []
-    if third and heldout:
-        remarks.append(
-            f"{len(heldout.rows):,} of the official validation set unused "
-            "(data.val_fraction=0 uses them for validation)"
-        )
+    about = "" if groups is None else "about "
+    val = Split("train", rows, f"{about}{val_fraction:.0%} of {of}, split_seed {seed}")
+    remarks = [_unused(heldout)] if third and heldout else []
     test = third or heldout
     assert test is not None
     splits = {"val": val, "test": test, "train": _training(train, whole)}
     return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
 
 
+def _unused(heldout: Split) -> str:
+    return (
+        f"{len(heldout.rows):,} of the official validation set unused "
+        "(data.val_fraction=0 uses them for validation)"
+    )
+
+
 def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
     return Split("train", rows, "the rest" if len(rows) < len(whole) else "all of it")
+
+
+def _fold(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    folds: Folds,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Return the rows to train on, those of the fold, and remarks."""
+    kept, drawn = _parts(rows, labels, folds.num, f"data.folds={folds.num}", seed, groups)[
+        folds.fold
+    ]
+    remarks = []
+    counts = np.bincount(labels[rows])
+    few = int(((counts > 0) & (counts < folds.num)).sum())
+    if few:
+        remarks.append(
+            f"{few:,} {'class has' if few == 1 else 'classes have'} fewer than {folds.num} images, "
+            "so that some folds lack it"
+        )
+    without = len(np.setdiff1d(labels[drawn], labels[kept]))
+    if without:
+        remarks.append(f"{without:,} classes of this fold have no training image")
+    return kept, drawn, remarks
+
+
+def _parts(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    num: int,
+    typed: str,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return (the rest, the fold) of `num` folds, stratified by class, without dividing a group."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    of_rows = None if groups is None else groups[rows]
+    num_groups = len(rows) if of_rows is None else len(np.unique(of_rows))
+    if num_groups < num:
+        what = "images" if of_rows is None else "groups"
+        raise UserError(f"{typed}: there are only {num_groups} {what}, expected {num} or more")
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(n_splits=num, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # that a class is smaller than `num`, which we say ourselves
+        try:
+            found = list(splitter.split(rows, labels[rows], of_rows))
+        except ValueError as error:
+            raise UserError(f"{typed}: {error}") from error
+    if not all(len(rest) and len(fold) for rest, fold in found):
+        raise UserError(
+            f"{typed}: one of {num_groups} groups is too large, so that a fold would be empty; type "
+            "a smaller number of folds"
+        )
+    return [(rows[rest], rows[fold]) for rest, fold in found]
 
 
 def _stratified(
@@ -147,6 +241,7 @@ def _stratified(
     seed: int,
     *,
     part: float = 1,
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
     """Draw a random fraction of the rows of each class.
 
@@ -157,12 +252,18 @@ def _stratified(
         key: The key, for error messages.
         seed: The seed.
         part: The part of all rows that `rows` are, if some have been drawn already.
+        groups: The group of each of all rows, which is not divided; None: every row by itself.
 
     Returns:
         The remaining rows, the drawn ones, and the labels of classes with a single image, which remain.
     """
     from sklearn.model_selection import train_test_split  # takes half a second to import
 
+    if groups is not None:  # one of as many equal folds as come nearest to the fraction
+        share = fraction / part
+        num = max(2, round(1 / min(share, 1 - share)))
+        rest, drawn = _parts(rows, labels, num, f"data.{key}={fraction:g}", seed, groups)[0]
+        return (rest, drawn, []) if share <= 0.5 else (drawn, rest, [])
     counts = np.bincount(labels[rows])
     few = np.flatnonzero(counts == 1)
     alone = np.isin(labels[rows], few)

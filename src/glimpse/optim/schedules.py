@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -20,10 +20,14 @@ from glimpse.errors import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and its interval: "step" (each batch), "epoch", or "validation" (by val/loss)."""
+    """A scheduler and its interval: "step" (each batch), "epoch", or "validation".
+
+    The last one steps by the metric `monitor`, at the end of an epoch.
+    """
 
     scheduler: LRScheduler | ReduceLROnPlateau
     interval: str
+    monitor: str = ""
 
 
 def build_schedule(
@@ -136,10 +140,21 @@ def step(optimizer: Optimizer, *, total_steps: float, every: int, factor: float)
     return Schedule(LambdaLR(optimizer, lambda epoch: factor ** (epoch // every)), "epoch")
 
 
-def plateau(optimizer: Optimizer, *, total_steps: float, patience: int, factor: float) -> Schedule:
-    """Multiply by `factor` after `patience` epochs without a decrease of val/loss."""
-    reduce = ReduceLROnPlateau(optimizer, patience=patience, factor=factor)
-    return Schedule(reduce, "validation")
+def plateau(
+    optimizer: Optimizer,
+    *,
+    total_steps: float,
+    patience: int,
+    factor: float,
+    monitor: str,
+    mode: str,
+) -> Schedule:
+    """Multiply by `factor` after `patience` epochs in which the metric `monitor` did not improve."""
+    if mode not in ("min", "max"):
+        raise UserError(f"scheduler.mode={mode}: expected min or max")
+    direction: Literal["min", "max"] = "min" if mode == "min" else "max"
+    reduce = ReduceLROnPlateau(optimizer, mode=direction, patience=patience, factor=factor)
+    return Schedule(reduce, "validation", monitor)
 
 
 def _require_end(total_steps: float, warmup_fraction: float) -> None:

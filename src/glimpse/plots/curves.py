@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glimpse.monitor import more_metrics
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.save import save_figure
 
@@ -22,11 +23,17 @@ Rows = Sequence[Mapping[str, Any]]  # rows of metrics.csv, by column
 
 
 def draw_epochs(rows: Rows, path: Path) -> None:
-    """Draw loss and accuracy of a run over its epochs, with a colour and a dash per split."""
+    """Draw loss, accuracy and added metrics of a run over its epochs, with a dash per split."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained", dpi=DPI)
-    for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS, strict=True):
+    added = more_metrics(name for row in rows for name in row)
+    more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
+    num_lines = 1 + -(-len(more) // 2)
+    figure = Figure(figsize=(9, 3.5 * num_lines), layout="constrained", dpi=DPI)
+    grid = figure.subplots(num_lines, 2, squeeze=False).ravel()
+    for unused in grid[len(METRICS) + len(more) :]:
+        unused.remove()
+    for axes, (metric, title) in zip(grid, (*METRICS, *more), strict=False):
         for split, colour in zip(("train", "val"), COLOURS, strict=False):
             _plot(axes, rows, f"{split}/{metric}", label=split, colour=colour)
         _finish(axes, title)

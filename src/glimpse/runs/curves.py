@@ -8,6 +8,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from glimpse.monitor import more_metrics
+
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
 NUM_TICKS = 5
@@ -27,9 +29,11 @@ Points = list[tuple[float, float]]
 
 
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
-    """Charts of loss and accuracy for both splits; empty if there are no epochs."""
+    """Charts of loss, accuracy and added metrics for both splits; empty if there are no epochs."""
     charts = []
-    for metric, title in (("loss", "loss"), ("acc", "accuracy")):
+    added = more_metrics(name for row in rows for name in row)
+    more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
+    for metric, title in (("loss", "loss"), ("acc", "accuracy"), *more):
         lines = {
             split: [(r["epoch"], r[f"{split}/{metric}"]) for r in rows if f"{split}/{metric}" in r]
             for split in ("train", "val")

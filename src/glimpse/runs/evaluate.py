@@ -1,54 +1,107 @@
 """Evaluate a trained network on a split and write the scores, with their intervals, to files."""
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from glimpse.assembly import build_metrics
 from glimpse.files import replacing, write_json
 from glimpse.insight.confusion import confusion_matrix
-from glimpse.insight.predictions import names_of, write_predictions
+from glimpse.insight.predictions import Predictions, names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
 from glimpse.plots.mistakes import draw_confusion
+from glimpse.runs.folds import OUT_OF_FOLD, Pooled
 from glimpse.runs.trained import TrainedRun
 
 KINDS = ("precision", "recall", "f1")
 
 
-def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> tuple[Scores, int, float]:
-    """Write scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv.
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found on a split.
+
+    Attributes:
+        scores: The scores with intervals.
+        metrics: The metrics that the run's configuration adds, without intervals.
+        num_images: The number of images.
+        majority: The accuracy of the majority-class baseline.
+    """
+
+    scores: Scores
+    metrics: dict[str, float]
+    num_images: int
+    majority: float
+
+
+def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> Evaluation:
+    """Predict a split, and write scores.json, classes.csv, confusion.csv, confusion.png and
+    predictions.csv.
 
     Args:
         trained: The network and its data.
         split: A split of its data.
         folder: The folder to write to.
-
-    Returns:
-        The scores, the number of images, and the accuracy of the majority-class baseline.
     """
-    found = trained.predict_split(split)
-    scores, majority = score(found), trained.data.majority_accuracy(split)
+    about = {"checkpoint": trained.checkpoint.name, "epoch": trained.epoch, "split": split}
+    names = names_of(trained.data, split)
+    return evaluate(
+        trained, trained.predict_split(split), names, about, f"{trained.name}, {split}", folder
+    )
+
+
+def evaluate_folds(pooled: Pooled, folder: Path) -> Evaluation:
+    """Write the same files for the pooled predictions of all folds."""
+    about = {"split": OUT_OF_FOLD, "fold_acc": pooled.accuracies}
+    title = f"{pooled.label}, {OUT_OF_FOLD}"
+    return evaluate(pooled.first, pooled.found, pooled.image_names, about, title, folder)
+
+
+def evaluate(
+    trained: TrainedRun,
+    found: Predictions,
+    image_names: list[str],
+    about: Mapping[str, Any],
+    title: str,
+    folder: Path,
+) -> Evaluation:
+    """Score predictions, and write them.
+
+    Args:
+        trained: A network whose configuration names the metrics.
+        found: The predictions.
+        image_names: The name of each image.
+        about: What scores.json says before the scores.
+        title: The title of the confusion matrix.
+        folder: The folder to write to.
+    """
+    scores = score(found)
+    counts = np.bincount(found.labels)
+    scoring = build_metrics(trained.config, trained.spec)
+    metrics = scoring.of(found.logits, found.labels) if scoring else {}
+    evaluation = Evaluation(scores, metrics, len(found), float(counts.max() / counts.sum()))
     matrix, names = confusion_matrix(found), found.class_names
-    about = {
-        "checkpoint": trained.checkpoint.name,
-        "epoch": trained.epoch,
-        "split": split,
+    written = {
+        **about,
         "num_images": len(found),
-        "majority_acc": majority,
+        "majority_acc": evaluation.majority,
         "scores": {name: asdict(value) for name, value in scores.overall.items()},
+        "metrics": metrics,
     }
-    write_json(folder / "scores.json", about)
+    write_json(folder / "scores.json", written)
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
     _write(
         folder / "classes.csv", ("class", "images", "predicted", *bounds), map(_row, scores.classes)
     )
     rows = [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
     _write(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
-    title = f"{trained.name}, {split}: accuracy {found.correct.mean():.4f}"
+    title = f"{title}: accuracy {found.correct.mean():.4f}"
     draw_confusion(matrix, names, title, folder / "confusion.png")
-    write_predictions(found, names_of(trained.data, split), folder / "predictions.csv")
-    return scores, len(found), majority
+    write_predictions(found, image_names, folder / "predictions.csv")
+    return evaluation
 
 
 def _row(of: ClassScores) -> Sequence[Any]:

@@ -20,6 +20,7 @@ import yaml
 
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
+from glimpse.monitor import Monitor, monitor_of
 
 # A run without a summary counts as running if its training has written anything within the last ten
 # minutes, or within three times its longest epoch. Otherwise its status is "killed?", with a
@@ -77,6 +78,17 @@ class Run:
         if not isinstance(found, dict):
             return {}
         return _numbers(found)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The metric that chose the best checkpoint."""
+        return _monitor(self.settings, self.summary)
+
+    @property
+    def class_recall(self) -> dict[str, float]:
+        """The recall of each class on the `reported` split, if the classes differ much in size."""
+        found = self.summary.get("class_recall")
+        return _numbers(found) if isinstance(found, dict) else {}
 
     @property
     def reported(self) -> str:
@@ -177,7 +189,8 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
     longest = max((row.get("seconds", 0.0) for row in rows), default=0.0)
     quiet = time.time() - _last_written(folder)
     is_running = quiet < max(QUIET_SECONDS, NUM_QUIET_EPOCHS * longest)
-    best = max(rows, key=lambda row: row.get("val/acc", -1.0), default={})
+    ranked = [(rank, row) for row in rows if (rank := _monitor(settings).rank(row)) is not None]
+    best = max(ranked, key=lambda pair: pair[0], default=(None, {}))[1]
     summary = _choices(folder) | {
         "seed": settings.get("seed"),
         "epochs": int(rows[-1]["epoch"]) if rows else 0,
@@ -187,6 +200,19 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
     }
     problem = "" if is_running else f"no summary.json, and nothing written for {_ago(quiet)}"
     return Run(folder, RUNNING if is_running else KILLED, summary, settings, problem)
+
+
+def _monitor(*records: Mapping[str, Any]) -> Monitor:
+    """The monitor that the settings or the summary of a run state; the default one if none does."""
+    found: dict[str, str] = {}
+    for record in records:
+        for key in ("monitor", "mode"):
+            value = record.get(key)
+            if isinstance(value, str) and value != "null":
+                found[key] = value
+    if found.get("mode") not in ("min", "max"):
+        found.pop("mode", None)
+    return monitor_of(found)
 
 
 def _last_written(folder: Path) -> float:

@@ -75,7 +75,8 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
         _details(member, root, has_pictures=member in pictured, is_open=i < NUM_PICTURED)
         for i, member in enumerate(best)
     )
-    said = f"Each group is shown by its best run by val/acc. {_first(len(best), len(groups))}"
+    judged = groups[0].monitor.name
+    said = f"Each group is shown by its best run by {judged}. {_first(len(best), len(groups))}"
     return _page(
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
@@ -99,6 +100,7 @@ def of_one(run: Run) -> str:
     story = tell(run)
     facts = [[name, value] for name, value in story.facts]
     results = _table(story.results[0], story.results[1:]) if story.results else ""
+    recall = f"<h2>Recall by class</h2>{_table(*story.recall)}" if story.recall else ""
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = (
         "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
@@ -109,7 +111,7 @@ def of_one(run: Run) -> str:
         f"{run.data} {run.model} {run.folder.name}",
         f"<h1>{_safe(run.model)} on {_safe(run.data)}: {shown}</h1><div class=wide>{_table([], facts)}</div>"
         f"<h2>Result</h2>{results}<p>{_safe(story.gap)}</p>"
-        "<p class=note>majority acc is the accuracy of the majority-class baseline.</p>"
+        f"<p class=note>majority acc is the accuracy of the majority-class baseline.</p>{recall}"
         "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
         f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"

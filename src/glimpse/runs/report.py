@@ -1,4 +1,4 @@
-"""The table of runs, with a row for each group of runs that differ only in their seed.
+"""The table of runs, with a row for each group of runs that differ only in their seed or fold.
 
 Differences are taken from the composed configurations, so an experiment and the same keys typed by
 hand form one group. Each result is compared with two baselines: the majority class, and the
@@ -11,24 +11,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import sqrt
+from math import inf, sqrt
 from statistics import fmean
 from typing import Any
 
+from glimpse.monitor import Monitor, monitor_of, more_metrics
 from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
 
-NOT_SETTINGS = ("seed", *PLACES)
+NOT_SETTINGS = ("seed", "data.fold", *PLACES)
 
 # Keys of `data` that do not change which images are in which split.
 NOT_SPLITS = {
     f"data.{key}"
     for key in (
         "batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
-        "presize", "fit", "size",
+        "presize", "fit", "size", "sampling",
     )
 }  # fmt: skip
 
 TARGET = "_target_"
+RECALL = "recall by class"
+NUM_WORST = 3  # classes whose recall the table shows
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,19 @@ class Statistic:
 
 @dataclass(eq=False)
 class Group:
-    """Runs with the same settings and status that differ only in their seed.
+    """Runs with the same settings and status that differ only in their seed or fold.
 
     Attributes:
         runs: The runs of the group.
         settings: The settings that the runs share.
         differs: The settings that vary among the runs of the same data and model.
         simplest: The group to compare with; the group itself if it is the simplest.
+        monitor: What the groups are compared by.
     """
 
     runs: list[Run]
     settings: dict[str, str]
+    monitor: Monitor
     differs: dict[str, str] = field(default_factory=dict)
     simplest: "Group | None" = None
 
@@ -87,13 +92,23 @@ class Group:
 
     @cached_property
     def rank(self) -> float:
-        """The mean of val/acc. It orders the groups, as it also selects the best checkpoint."""
-        found = self.metric("val/acc")
-        return found.mean if found else -1.0
+        """The mean of the monitor, higher is better. It orders the groups."""
+        found = self.metric(self.monitor.name)
+        return self.monitor.sign * found.mean if found else -inf
 
     @property
     def best(self) -> Run:
-        return max(self.runs, key=lambda run: run.metrics.get("val/acc", -1.0))
+        return max(self.runs, key=lambda run: self.monitor.rank(run.metrics) or (-inf, 0.0))
+
+    @property
+    def class_recall(self) -> dict[str, float]:
+        """The mean recall of each class over the runs, the lowest first; empty if not recorded."""
+        names = {name for run in self.runs for name in run.class_recall}
+        found = {
+            name: _statistic(run.class_recall.get(name) for run in self.runs) for name in names
+        }
+        means = {name: one.mean for name, one in found.items() if one}
+        return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
 
     @property
     def above_simplest(self) -> float | None:
@@ -121,14 +136,19 @@ def _statistic(found: Iterable[float | None]) -> Statistic | None:
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """Group the runs. Sort the groups by data, then with the best val/acc first."""
+    """Group the runs. Sort the groups by data, then the best first.
+
+    The best is that by the runs' monitor, or by val/acc if they differ in it.
+    """
     found: dict[tuple[Any, ...], Group] = {}
+    monitors = {run.monitor for run in runs}
+    monitor = monitors.pop() if len(monitors) == 1 else monitor_of({})
     for run in runs:
         settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
         # Runs with unknown settings are not averaged.
         same = tuple(sorted(settings.items())) or (str(run.folder),)
         key = (run.data, run.model, run.status, run.reported, same)
-        found.setdefault(key, Group([], settings)).runs.append(run)
+        found.setdefault(key, Group([], settings, monitor)).runs.append(run)
     groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
     for section in _by(groups, lambda g: (g.data, g.model)).values():
         keys = _differing([g.settings for g in section])
@@ -198,13 +218,19 @@ def _named(settings: Mapping[str, str]) -> dict[str, str]:
 
 def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """The columns and rows to display, without columns that carry no information."""
-    cells = [_cells(member) for member in groups]
+    more = more_metrics(name for member in groups for run in member.runs for name in run.metrics)
+    cells = [_cells(member, more) for member in groups]
     silent = {"", FINISHED, "simplest"}  # the heading already gives this information
     columns = [name for name in cells[0] if not {row[name] for row in cells} <= silent]
     return columns, [[row[name] for name in columns] for row in cells]
 
 
-def _cells(member: Group) -> dict[str, str]:
+def _worst(recall: Mapping[str, float]) -> str:
+    listed = [f"{name} {value:.2f}" for name, value in list(recall.items())[:NUM_WORST]]
+    return ", ".join(listed) + (" …" if len(recall) > NUM_WORST else "")
+
+
+def _cells(member: Group, more: Sequence[str]) -> dict[str, str]:
     def metric(name: str) -> str:
         return str(member.metric(name) or "")
 
@@ -222,6 +248,8 @@ def _cells(member: Group) -> dict[str, str]:
         "train/acc": metric("train/acc"),
         "val/acc": metric("val/acc"),
         "test/acc": metric("test/acc"),
+        **{name: metric(name) for name in more},
+        RECALL: _worst(member.class_recall),
         "majority": number("majority_acc", ".4f"),
         "vs simplest": "simplest" if member.simplest is member else "" if above is None else f"{above:+.4f}",
         "epochs": number("epochs"),
@@ -233,6 +261,7 @@ def _cells(member: Group) -> dict[str, str]:
 
 # The columns to drop, in this order, if a terminal is too narrow.
 LEAST_WANTED = ("img/s", "seconds", "epochs", "parameters", "majority", "train/acc")
+NEEDED = ("data", "model", "what differs", "status", "runs", "val/acc", "test/acc", "vs simplest")
 FOLDED = "what differs"  # this column may wrap over several lines
 FOLDED_WIDTH = 30  # characters per wrapped line
 
@@ -246,7 +275,8 @@ def fitted(
     }
     if FOLDED in widths:
         widths[FOLDED] = min(widths[FOLDED], FOLDED_WIDTH)
-    for name in LEAST_WANTED:
+    others = [name for name in columns if name not in (*NEEDED, *LEAST_WANTED)]
+    for name in (*LEAST_WANTED, *reversed(others)):
         if sum(widths.values()) + 2 * len(widths) > width:
             widths.pop(name, None)
     kept = [i for i, name in enumerate(columns) if name in widths]
@@ -262,12 +292,20 @@ def heading(groups: Sequence[Group]) -> list[str]:
     lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(groups), 'group')}."]
     if any(len(member.runs) > 1 for member in groups):
         lines.append(
-            "Runs that differ only in the seed share a row: mean ± sample standard deviation."
+            f"Runs that differ only in {_repeats(groups)} share a row: mean ± sample standard deviation."
         )
+    names = {run.monitor.name for run in runs}
+    chosen = names.pop() if len(names) == 1 else "each run's monitor"
     lines.append(
-        "Accuracies are those of the best checkpoint by val/acc, with all splits in evaluation mode. "
-        "majority is the accuracy of the majority-class baseline."
+        f"Accuracies are those of the best checkpoint by {chosen}, with all splits in evaluation "
+        "mode. majority is the accuracy of the majority-class baseline."
     )
+    if any(member.class_recall for member in groups):
+        lines.append(
+            f"{RECALL} is the fraction of a class's images that is found, on the test set, or else "
+            "on the validation set: of the classes that are found least, where classes differ in "
+            "size by more than 3 to 1."
+        )
     simplest = {
         member.simplest.data: member.simplest.model
         for member in groups
@@ -282,6 +320,12 @@ def heading(groups: Sequence[Group]) -> list[str]:
     if KILLED in ended:
         lines.append(f"A {KILLED} run has no summary.json and has not written for a while.")
     return lines
+
+
+def _repeats(groups: Sequence[Group]) -> str:
+    """What the runs of a row differ in."""
+    folds = [{run.settings.get("data.fold", "null") for run in member.runs} for member in groups]
+    return "the seed or the fold" if any(len(found) > 1 for found in folds) else "the seed"
 
 
 def _counted(num: int, what: str) -> str:

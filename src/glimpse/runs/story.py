@@ -20,12 +20,15 @@ class Story:
     Attributes:
         facts: (what, value) pairs.
         results: The column names, then a row for each split; empty if nothing was measured.
+        recall: Column names and a row for each class, the one found least first; None unless the
+            classes differ much in size.
         gap: A sentence on overfitting.
         commands: Shell commands that repeat or resume the run.
     """
 
     facts: list[tuple[str, str]]
     results: list[list[str]]
+    recall: tuple[list[str], list[list[str]]] | None
     gap: str
     commands: list[str]
 
@@ -51,6 +54,7 @@ def tell(run: Run) -> Story:
     return Story(
         [(name, value) for name, value in facts if value],
         _results(run),
+        _recall(run),
         _gap(run),
         _commands(run, environment, overrides),
     )
@@ -75,7 +79,7 @@ def _epochs(run: Run) -> str:
     if done is None:
         return ""
     best = run.number("best_epoch")
-    chosen = f", the best by val/acc was {best:.0f}" if best else ""
+    chosen = f", the best by {run.monitor.name} was {best:.0f}" if best else ""
     return f"{done:.0f} of {planned}{chosen}" if planned else f"{done:.0f}{chosen}"
 
 
@@ -111,6 +115,12 @@ def _results(run: Run) -> list[list[str]]:
             shown = f"{majority:.4f}" if split == run.reported and majority is not None else ""
             rows.append([split, *(f"{v:.4f}" if v is not None else "" for v in values), shown])
     return [["split", *kinds, "majority acc"], *rows] if rows else []
+
+
+def _recall(run: Run) -> tuple[list[str], list[list[str]]] | None:
+    ranked = sorted(run.class_recall.items(), key=lambda item: item[1])
+    rows = [[name, f"{value:.4f}"] for name, value in ranked]
+    return (["class", f"recall on {run.reported}"], rows) if rows else None
 
 
 def _gap(run: Run) -> str:

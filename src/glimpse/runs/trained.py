@@ -38,7 +38,7 @@ from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 
 PREDICTED_TOGETHER = 64  # images
-BUILT = ("data", "model", "augment")  # of a checkpoint's configuration
+BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
 FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # where datasets were, and where they are
 
 

@@ -135,6 +135,7 @@ class CsvTable(ImageDataModule):
             path=self.path,
             label=self.label,
             split=self.split,
+            groups=self.groups,
             is_file=lambda cell: bool(cell) and os.path.isfile(self._path(train, cell)),
         )
         for other in others:
@@ -206,6 +207,22 @@ class CsvTable(ImageDataModule):
         }
         divided = {name: _some_of(read[0], rows) for name, rows in of.items() if rows.any()}
         return Source(names, divided["train"], divided.get("val"), divided.get("test"))
+
+    def column(self, name: str, part: str) -> Sequence[str] | None:
+        """Return the cells of a column, without those of unreadable images that were skipped."""
+        number = 0 if part == "train" or self.split is not None else 1
+        table = self._tables[number]
+        if name not in table.header:
+            return None
+        index = table.index(name)
+        wanted = {"heldout": "val"}.get(part, part) if self.split is not None else "train"
+        cells = [
+            row[index]
+            for (_, row), split in zip(table.rows(), self._splits(table), strict=True)
+            if split == wanted
+        ]
+        kept = self.kept_rows(part)
+        return cells if kept is None else [cells[row] for row in kept]
 
     def _labels(self, table: Table) -> Iterator[tuple[int, str]]:
         """Yield (line, label) of each row."""

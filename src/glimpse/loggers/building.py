@@ -1,0 +1,110 @@
+"""Build the loggers of a run, so that each writes into the run folder and goes on after a resume.
+
+`loggers.json` in the run folder holds the ids under which wandb and MLflow know the run.
+"""
+
+import csv
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from omegaconf import DictConfig
+
+from glimpse.config.build import build, parameters_of, require_target
+from glimpse.files import is_own_file, require_inside, write_json
+from glimpse.lightning_compat import IS_FIRST_PROCESS
+
+IDS = "loggers.json"
+
+
+def build_loggers(config: DictConfig, folder: Path) -> dict[str, Logger]:
+    """Build the loggers by name.
+
+    Args:
+        config: The configuration of the run. In `logger`, null turns a logger off.
+        folder: The run folder.
+
+    Raises:
+        UserError: a logger's package is not installed, or it rejects its arguments.
+    """
+    ids = _read_ids(folder)
+    nodes = {str(name): node for name, node in (config.logger or {}).items() if node}
+    return {name: _build(name, node, folder, ids.get(name)) for name, node in nodes.items()}
+
+
+def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | None) -> Logger:
+    """Build a logger that writes into `folder/<name>`.
+
+    Args:
+        name: The name of the logger.
+        node: Its configuration. What it states itself stays.
+        folder: The run folder.
+        known_id: The id under which this logger has known the run; None for a new run.
+    """
+    own = folder / name
+    require_inside(folder, own)
+    title = f"{folder.parent.name}/{folder.name}"
+    target = str(node["_target_"]).rpartition(".")[2]
+    given: dict[str, Any]
+    if target == WandbLogger.__name__:
+        # Silent, and no copy of what is printed.
+        settings: dict[str, Any] = {"silent": True, "console": "off"}
+        if node.get("offline"):  # Lightning would set WANDB_MODE for all later runs of the process
+            settings |= {"mode": "offline"}
+            node = {key: value for key, value in node.items() if key != "offline"}
+        given = {"save_dir": str(folder), "name": title, "id": known_id or secrets.token_hex(4)}
+        given |= {"settings": settings}
+    elif target == MLFlowLogger.__name__:
+        # A database takes ten seconds to make, a folder none. MLflow allows folders only on request.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        for quiet in ("mlflow", "lightning.pytorch.loggers.mlflow"):  # they say that all is new
+            logging.getLogger(quiet).setLevel(logging.ERROR)
+        given = {"run_name": title, "run_id": known_id, "tracking_uri": own.resolve().as_uri()}
+    else:
+        offered = {"save_dir": str(folder), "name": "", "version": name}
+        takes = parameters_of(require_target("logger", str(node["_target_"])))
+        given = {key: value for key, value in offered.items() if key in takes}
+    stated = {key for key, value in node.items() if value is not None}
+    rows = _former_rows(own) if target == CSVLogger.__name__ else []
+    given = {key: value for key, value in given.items() if key not in stated}
+    without = {key: value for key, value in node.items() if value is not None or key not in given}
+    logger: Logger = build("logger", without, **given)
+    if rows and isinstance(logger, CSVLogger):
+        logger.experiment.metrics.extend(rows)
+        logger.save()
+    return logger
+
+
+def remember_ids(loggers: Mapping[str, Logger], folder: Path) -> None:
+    """Write the ids that a resumed run needs to go on with the same runs of its loggers."""
+    kinds = (WandbLogger, MLFlowLogger)
+    ids = {name: logger.version for name, logger in loggers.items() if isinstance(logger, kinds)}
+    if ids:
+        write_json(folder / IDS, _read_ids(folder) | ids)
+
+
+def _read_ids(folder: Path) -> dict[str, str]:
+    path = folder / IDS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_plain = isinstance(found, dict) and all(isinstance(one, str) for one in found.values())
+    return found if is_plain else {}
+
+
+def _former_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run that is resumed. Lightning would delete them, with a warning."""
+    path = folder / "metrics.csv"
+    if not (IS_FIRST_PROCESS and is_own_file(folder.parent, path)):
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    shutil.rmtree(folder)
+    return rows

@@ -1,0 +1,85 @@
+"""Means over classes that leave out the classes without an image in the split.
+
+torchmetrics counts such a class as 0 in recall and in the area under its ROC curve, so that a split
+without one of ten classes could not score above 0.9. scikit-learn leaves the class out of balanced
+accuracy, as we do, and refuses the rest.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAUROC, MulticlassAveragePrecision
+from torchmetrics.utilities import dim_zero_cat
+
+
+class BalancedAccuracy(Metric):
+    """The mean recall of the classes that occur.
+
+    Source: Brodersen et al. 2010, The Balanced Accuracy and Its Posterior Distribution, for any
+    number of classes.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    hits: Tensor
+    images: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        for name in ("hits", "images"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch: probabilities (B, K) and labels (B,)."""
+        right = target[preds.argmax(1) == target]
+        self.hits += torch.bincount(right, minlength=self.num_classes)
+        self.images += torch.bincount(target, minlength=self.num_classes)
+
+    def compute(self) -> Tensor:
+        """Return a value in [0, 1]; NaN without images."""
+        occurs = self.images > 0
+        return (self.hits[occurs] / self.images[occurs]).mean()
+
+
+class AUROC(MulticlassAUROC):
+    """The area under the ROC curve of each class against the rest, averaged over classes.
+
+    A class counts if it has images and is not the only one. The result is exact, not binned. With
+    two classes, it is the area under the one ROC curve that there is.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average=None, validate_args=False)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return a value in [0, 1]; NaN if the images have fewer than two classes."""
+        images = _images(self)
+        return _mean(super().compute, (images > 0) & (images < images.sum()))
+
+
+class AveragePrecision(MulticlassAveragePrecision):
+    """The area under the precision-recall curve of each class, averaged over classes that occur."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average=None, validate_args=False)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return a value in [0, 1]; NaN without images."""
+        return _mean(super().compute, _images(self) > 0)
+
+
+def _images(metric: Any) -> Tensor:
+    """The number of images of each class (K,)."""
+    return torch.bincount(dim_zero_cat(metric.target), minlength=metric.num_classes)
+
+
+def _mean(values: Any, counts: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class is without images, which is what we handle
+        by_class: Tensor = values()
+    return by_class[counts].mean()

@@ -1,0 +1,147 @@
+"""The configured metrics of each split, added up batch by batch and read when the split ends.
+
+They are torchmetrics, which also adds up the processes of DDP. Validation and the final evaluation
+use them, training does not.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from glimpse.console import console
+from glimpse.errors import UserError
+
+TAKEN = ("loss", "acc", "top5")  # measured in every run
+
+
+class Scoring:
+    """Metrics of probabilities (B, K) and labels (B,), for each split.
+
+    Args:
+        metrics: The metrics by name. Metrics for two classes (torchmetrics' Binary…) receive the
+            probability (B,) of the second class.
+        num_classes: Number of classes, K.
+
+    Raises:
+        UserError: a name is taken, or a metric does not fit the classes or gives more than one number.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], num_classes: int) -> None:
+        self.metrics = dict(metrics)
+        self.num_classes = num_classes
+        self._running: dict[str, tuple[MetricCollection, ...]] = {}
+        self._has_batches: dict[str, bool] = {}
+        self._undefined: set[str] = set()  # what was said about them
+        for name, metric in self.metrics.items():
+            self._try(name, metric)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the metrics, in the order of the configuration."""
+        return list(self.metrics)
+
+    def start(self, split: str, device: torch.device) -> None:
+        """Begin a split anew."""
+        binary = {n: m.clone() for n, m in self.metrics.items() if _is_binary(m)}
+        others = {n: m.clone() for n, m in self.metrics.items() if n not in binary}
+        # Without groups: torchmetrics would merge metrics whose first batch happens to give equal sums.
+        collections = (MetricCollection(dict(m), compute_groups=False) for m in (others, binary))
+        self._running[split] = tuple(c.to(device) for c in collections)
+        self._has_batches[split] = False
+
+    def add(self, split: str, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            split: A split that was started.
+            logits: (B, K).
+            labels: (B,) int64.
+        """
+        probabilities = logits.float().softmax(1)
+        others, binary = self._running[split]
+        others.update(probabilities, labels)
+        if len(binary):
+            binary.update(probabilities[:, 1], labels)
+        self._has_batches[split] = True
+
+    def finish(self, split: str) -> dict[str, float]:
+        """The value of each metric over all processes. All of them must call this together.
+
+        A metric may be NaN where it is undefined, for example AUROC on images of one class.
+        """
+        others, binary = self._running[split]
+        if not self._has_batches[
+            split
+        ]:  # this process has no images, but the others may wait for it
+            device = _device(others, binary)
+            no_labels = torch.zeros(0, dtype=torch.int64, device=device)
+            self.add(split, torch.zeros((0, self.num_classes), device=device), no_labels)
+        found = {**others.compute(), **binary.compute()}
+        del self._running[split]
+        values = {name: float(found[name]) for name in self.metrics}
+        for name, value in values.items():
+            if not math.isfinite(value) and name not in self._undefined:
+                self._undefined.add(name)
+                console.print(f"{split}/{name} is {value} on these images, and is left out")
+        return values
+
+    def of(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+        """The finite values of the metrics for logits (N, K) and labels (N,) of one process."""
+        self.start("these images", torch.device("cpu"))
+        self.add("these images", torch.from_numpy(logits), torch.from_numpy(labels))
+        found = self.finish("these images")
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def lower_is_better(self, name: str) -> bool | None:
+        """Whether the metric says so of itself; None if it says nothing."""
+        higher = self.metrics[name].higher_is_better
+        return None if higher is None else not higher
+
+    def _try(self, name: str, metric: Metric) -> None:
+        """Require a metric to give one number, on a few random answers."""
+        if name in TAKEN:
+            raise UserError(f"metrics.{name}: every run measures {name}; give yours another name")
+        if _is_binary(metric) and self.num_classes != 2:
+            raise UserError(
+                f"metrics.{name}: {type(metric).__name__} is for two classes, and the data has "
+                f"{self.num_classes}; type metrics.{name}._target_=<its Multiclass… form>"
+            )
+        random = torch.Generator().manual_seed(0)
+        size = 2 * self.num_classes
+        answers = torch.randn(size, self.num_classes, generator=random).softmax(1)
+        labels = torch.arange(size) % self.num_classes
+        trial = metric.clone()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
+                found = trial.compute()
+        except Exception as error:  # of any metric, also a user's own
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"metrics.{name} cannot measure probabilities ({size}, {self.num_classes}) and "
+                f"labels ({size},): {reason}"
+            ) from error
+        if not isinstance(found, Tensor | float | int) or torch.as_tensor(found).numel() != 1:
+            what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else type(found)
+            raise UserError(
+                f"metrics.{name} gives {what}, expected one number: type metrics.{name}.average=macro"
+            )
+
+
+def _is_binary(metric: Metric) -> bool:
+    """Whether it is one of torchmetrics' metrics for two classes, or derived from one."""
+    return any(
+        base.__name__.startswith("Binary") and base.__module__.startswith("torchmetrics.")
+        for base in type(metric).__mro__
+    )
+
+
+def _device(*collections: MetricCollection) -> torch.device:
+    return next(m.device for c in collections for m in c.values())

@@ -1,0 +1,153 @@
+"""Which checkpoints stay, by which metric, and when."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Execute
+from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.monitor import Monitor, monitor_of
+
+SMALL = (
+    "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=40",
+    "data.batch_size=16", "model=linear", "trainer=cpu", "logger=none", "optimizer.lr=0.02",
+    "trainer.max_epochs=5",
+)  # fmt: skip
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    record = EpochRecord(folder)
+    record.setup(None, None, "fit")  # type: ignore[arg-type]
+    return record.rows
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best"),
+    [
+        ([{"val/acc": 0.5, "val/loss": 1.0}, {"val/acc": 0.5, "val/loss": 0.9}], 1),
+        ([{"val/acc": 0.6, "val/loss": 1.0}, {"val/acc": 0.5, "val/loss": 0.9}], 0),
+        ([{"val/acc": 0.5, "val/loss": 1.0}, {"val/acc": 0.5, "val/loss": 1.0}], 0),
+        ([{"val/loss": 2.0}, {"val/acc": 0.1, "val/loss": 3.0}], 1),  # undefined in the first
+    ],
+)
+def test_ties_go_to_the_lower_loss_then_to_the_earlier(
+    metrics: list[dict[str, float]], best: int
+) -> None:
+    ranks = [monitor_of({}).rank(found) for found in metrics]
+    defined = [(rank, -number) for number, rank in enumerate(ranks) if rank is not None]
+    assert -max(defined)[1] == best
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("val/loss", "min"), ("val/acc", "max"), ("val/f1", "max"), ("val/calibration", "min"),
+        ("val/mean_absolute_error", "min"), ("train/loss", "min"), ("val/auroc", "max"),
+        ("val/Brier", "min"), ("val/top5", "max"),
+    ],
+)  # fmt: skip
+def test_the_mode_follows_from_the_name(name: str, mode: str) -> None:
+    assert monitor_of({"monitor": name}) == Monitor(name, mode)
+    other = {"min": "max", "max": "min"}[mode]
+    assert monitor_of({"monitor": name, "mode": other}).mode == other
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])
+def test_the_monitor_chooses_and_is_what_a_run_returns(
+    execute: Execute, monitor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Checkpoints] = []
+    save_last = Checkpoints.save_last
+
+    def note(self: Checkpoints, trainer: Any) -> None:
+        kept.append(self)
+        save_last(self, trainer)
+
+    monkeypatch.setattr(Checkpoints, "save_last", note)
+    folder = execute(*SMALL, f"monitor={monitor}")
+    values = [float(row[monitor]) for row in rows(folder)]
+    assert summary(folder)["best_epoch"] == values.index(min(values)) + 1
+    assert kept[-1].best_value == pytest.approx(min(values))
+
+
+def test_the_three_best_stay(execute: Execute) -> None:
+    folder = execute(*SMALL, "monitor=val/loss", "mode=max", "checkpoints.top_k=3")
+    losses = {int(row["epoch"]): float(row["val/loss"]) for row in rows(folder)}
+    best = sorted(losses, key=lambda epoch: -losses[epoch])[:3]
+    found = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert found == {f"epoch-{e}_step-{4 * e}.ckpt" for e in best} | {"best.ckpt", "last.ckpt"}
+    weights = [
+        torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+        for name in ("best.ckpt", f"epoch-{best[0]}_step-{4 * best[0]}.ckpt")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_resumed_run_goes_on_with_the_best_it_had(execute: Execute, tmp_path: Path) -> None:
+    options = (*SMALL, "checkpoints.top_k=2", "metrics=[f1]", "monitor=val/f1")
+    whole = execute(*options, folder=tmp_path / "whole")
+    parts = execute(*options, "trainer.max_epochs=2", "scheduler=constant", folder=tmp_path / "a")
+    execute(*options, "scheduler=constant", f"resume={parts}", folder=parts)
+    again = execute(*options, "scheduler=constant", folder=tmp_path / "b")
+    names = [{p.name for p in (f / "checkpoints").iterdir()} for f in (parts, again)]
+    assert names[0] == names[1]
+    assert summary(parts)["best_epoch"] == summary(again)["best_epoch"]
+    assert rows(parts)[-1]["val/f1"] == rows(again)[-1]["val/f1"]
+    assert len(rows(whole)) == 5
+
+
+def test_a_resume_with_another_monitor_judges_the_best_anew(execute: Execute) -> None:
+    folder = execute(*SMALL, "trainer.max_epochs=2")
+    more = (*SMALL, "monitor=val/f1", "metrics=[f1]", "trainer.max_epochs=4")
+    execute(*more, f"resume={folder}", folder=folder)
+    found = summary(folder)
+    late = [float(row["val/f1"]) for row in rows(folder) if row["val/f1"]]
+    assert len(late) == 2
+    assert found["best_epoch"] == 3 + late.index(max(late))
+    assert found["metrics"]["val/f1"] == max(late)
+
+
+def test_a_save_is_made_within_an_epoch_when_its_time_has_come(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, int]] = []
+    save_last = Checkpoints.save_last
+
+    def note(self: Checkpoints, trainer: Any) -> None:
+        saved.append((trainer.current_epoch, trainer.global_step))
+        save_last(self, trainer)
+        self.saved_at -= 60  # as if a minute had passed
+
+    monkeypatch.setattr(Checkpoints, "save_last", note)
+    options = (*SMALL, "trainer.max_epochs=2", "checkpoints.every_minutes=1")
+    execute(*options, "trainer.accumulate_grad_batches=2")
+    # The first epoch's only save is at its end. Within an epoch, one follows each optimizer step.
+    assert saved == [(0, 2), (1, 3), (1, 4)]
+
+
+def test_early_stopping_follows_the_monitor(execute: Execute) -> None:
+    stop = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1")
+    folder = execute(*SMALL, *stop, "monitor=val/loss", "mode=max", "trainer.max_epochs=9")
+    assert summary(folder)["epochs"] == 2  # the loss falls, so it does not improve
+    assert summary(folder)["best_epoch"] == 1
+
+
+def test_the_plateau_follows_the_monitor(execute: Execute) -> None:
+    options = (
+        *SMALL,
+        "scheduler=plateau",
+        "scheduler.patience=0",
+        "monitor=train/loss",
+        "mode=max",
+    )
+    rates = [float(row["lr"]) for row in rows(execute(*options))]
+    assert rates == pytest.approx([0.02, 0.02, 0.002, 0.0002, 0.00002])

@@ -1,0 +1,176 @@
+"""Cross-validation and groups: what validates, what stays held out, and what stays together."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conftest import composed
+from glimpse.assembly import build_data
+from glimpse.data.groups import group_numbers
+from glimpse.data.module import ImageDataModule
+from glimpse.data.splits import Drawn, Folds, draw
+from glimpse.errors import UserError
+from makers import save_image, shades
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), (60, 30, 11)))
+GROUPS = np.random.default_rng(1).integers(17, size=len(LABELS))
+
+
+def drawn(parts: tuple[str, ...] = ("train",), **options: Any) -> Drawn:
+    kept = {name: np.arange(len(LABELS) if name == "train" else 12) for name in parts}
+    common: dict[str, Any] = {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
+    return draw(LABELS, kept, **(common | options))
+
+
+def rows(found: Drawn, split: str) -> set[int]:
+    return set(found.splits[split].rows.tolist())
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS])
+@pytest.mark.parametrize("parts", [("train",), ("train", "heldout"), ("train", "heldout", "test")])
+def test_each_training_image_validates_once_and_the_test_set_stays(
+    parts: tuple[str, ...], groups: NDArray[np.int64] | None
+) -> None:
+    found = [drawn(parts, folds=Folds(5, fold), groups=groups) for fold in range(5)]
+    tests = [one.splits["test"] for one in found]
+    assert {test.part for test in tests} == {parts[-1]}
+    assert all(np.array_equal(test.rows, tests[0].rows) for test in tests)
+    held_out = rows(found[0], "test") if parts == ("train",) else set()
+    validated = sorted(row for one in found for row in rows(one, "val"))
+    assert validated == sorted(set(range(len(LABELS))) - held_out)
+    for one in found:
+        assert rows(one, "train") == set(validated) - rows(one, "val")
+        assert one.splits["val"].part == "train"
+        if groups is None:
+            shares = np.bincount(LABELS[one.splits["val"].rows], minlength=3)
+            assert np.ptp(shares * 5 / np.bincount(LABELS[validated], minlength=3)) < 1
+
+
+def test_without_anything_held_out_there_is_no_test_set() -> None:
+    found = drawn(test_fraction=0.0, folds=Folds(4, 3))
+    assert set(found.splits) == {"train", "val"}
+    assert "fold 3 of 0 to 3" in found.splits["val"].origin
+
+
+@pytest.mark.parametrize("options", [{}, {"folds": Folds(3, 1)}, {"val_fraction": 0.6}])
+def test_no_group_is_on_two_sides(options: dict[str, Any]) -> None:
+    found = drawn(groups=GROUPS, **options)
+    sides = [set(GROUPS[split.rows].tolist()) for split in found.splits.values()]
+    assert sum(map(len, sides)) == len(set(GROUPS.tolist()))
+    sizes = {name: len(split.rows) / len(LABELS) for name, split in found.splits.items()}
+    assert sizes["test"] == pytest.approx(0.2, abs=0.08)
+    if options == {}:
+        assert sizes["val"] == pytest.approx(0.1, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": Folds(20, 0), "groups": GROUPS}, "only"),
+        ({"folds": Folds(90, 0)}, "data.folds=90"),
+        (
+            {"groups": np.arange(len(LABELS)) % 2, "test_fraction": 0.1},
+            "only 2 groups, expected 10",
+        ),
+    ],
+)
+def test_too_many_folds_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        drawn(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_smaller_than_the_folds_is_said() -> None:
+    found = drawn(folds=Folds(10, 0))
+    assert found.remarks == ["1 class has fewer than 10 images, so that some folds lack it"]
+
+
+# Groups by column or by name ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        (r"patient\d+", ["p/patient1_a.png", "q/patient2_b.png", "q/patient1_c.png"]),
+        (r"(\d+)_", ["1_a.png", "2_b.png", "x/1_c.png"]),
+        (r"(?P<group>[ab])-(\d)", ["a-1.png", "b-1.png", "a-2.png"]),
+        (r"^[^/]+", ["s1/x.png", "s2/x.png", "s1/y.png"]),
+    ],
+)
+def test_a_pattern_finds_the_group(asked: str, names: list[str]) -> None:
+    paths = [Path("/data/photos", name) for name in names]
+    assert group_numbers(asked, None, paths).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "column", "names", "message"),
+    [
+        ("x(", None, ["a.png", "b.png"], "data.groups=x("),
+        ("(a)(b)", None, ["ab.png", "cab.png"], "at most one group in parentheses"),
+        ("a", None, ["a1.png", "b2.png"], "in 1 of 2 file names, for example b2.png"),
+        ("1", None, ["1a.png", "1b.png"], "all images are in one group, 1"),
+        ("patient", ["7", " ", "8"], [], "empty in 1 of 3 rows, first in row 2"),
+        ("patient", None, None, "no column of this name and no file names"),
+    ],
+)
+def test_groups_that_are_not_found_are_one_line(
+    asked: str, column: list[str] | None, names: list[str] | None, message: str
+) -> None:
+    paths = None if names is None else [Path("/data/x", name) for name in names]
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        group_numbers(asked, column, paths)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """40 images of 8 patients in two classes; the file names hold the scene."""
+    lines = ["path,patient,label"]
+    for row in range(40):
+        name, label = f"images/scene{row % 5}_{row}.png", row % 2
+        save_image(shades([label], 2, size=8, channels=1, seed=row)[0], tmp_path / name)
+        lines.append(f"{name},p{row // 5},{'ab'[label]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    return tmp_path / "labels.csv"
+
+
+def data_of(table: Path, *options: str) -> ImageDataModule:
+    config, _ = composed("data=csv", f"data.train={table}", f"data_dir={table.parent}", *options)
+    return build_data(config)
+
+
+@pytest.mark.parametrize("groups", ["patient", r"scene\d"])
+def test_a_table_is_divided_by_a_column_or_by_its_paths(table: Path, groups: str) -> None:
+    validated: list[int] = []
+    for fold in range(3):
+        data = data_of(
+            table, f"data.groups='{groups}'", "data.folds=3", f"data.fold={fold}",
+            "data.test_fraction=0.25",
+        )  # fmt: skip
+        key = {"patient": lambda row: row // 5}.get(groups, lambda row: row % 5)
+        sides = {name: {key(int(r)) for r in s.rows} for name, s in data.splits.items()}
+        assert not sides["train"] & sides["val"]
+        assert not sides["test"] & (sides["train"] | sides["val"])
+        validated += data.splits["val"].rows.tolist()
+        assert f"fold {fold} of 0 to 2" in data.describe()
+    assert len(validated) == len(set(validated)) == 40 - len(data.splits["test"].rows)
+
+
+def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:
+    lines = ["patient,label,a,b,c,d"]
+    lines += [f"{row // 4},{row % 2},{row},1,2,3" for row in range(32)]
+    (tmp_path / "pixels.csv").write_text("\n".join(lines))
+    data = data_of(tmp_path / "pixels.csv", "data.groups=patient", "data.folds=4", "data.fold=0")
+    assert (data.spec.height, data.spec.width) == (2, 2)
+    found = {int(r) // 4 for r in data.splits["val"].rows}
+    assert not found & {int(r) // 4 for r in data.splits["train"].rows}
+
+
+def test_a_dataset_without_files_has_no_groups() -> None:
+    config, _ = composed("data=digits", "data.groups=patient")
+    with pytest.raises(UserError, match="no column of this name and no file names"):
+        build_data(config)
