@@ -188,6 +188,7 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, co
     assert [int(row.split(",")[0]) for row in rows] == list(range(1, epochs + 1))
 
 
+@pytest.mark.slow
 def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
     """Also by the metrics, and by a loss whose mean depends on which images share a batch."""
     options = ("data.num_train=65", "data.num_val=33", "model=linear", "data.batch_size=16")
@@ -217,6 +218,7 @@ def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
         assert metrics[f"{split}/loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
     arguments = ("output_dir=x", "-m", "model=linear,mlp", "name=two", *SMALL, "logger=none")
     result = train(tmp_path, *arguments)

@@ -108,6 +108,7 @@ def test_no_look_between_the_batches_of_a_step_nor_after_the_last(
     assert 400 not in looked_at
 
 
+@pytest.mark.slow
 def test_ddp_on_two_processes_stops_at_once_and_resumes(tmp_path: Path) -> None:
     small = (
         "data=synthetic", "data.shape=[1,8,8]", "data.num_train=40000", "data.num_val=32",

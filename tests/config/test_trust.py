@@ -58,6 +58,7 @@ def test_a_pickle_is_not_run_again(tmp_path: Path) -> None:
     assert "--experimental-rerun is not allowed" in result.stderr
 
 
+@pytest.mark.slow
 def test_hydras_own_sweeper_and_launcher_still_work(tmp_path: Path) -> None:
     result = train(tmp_path, "-m", "seed=1,2", "model=linear", "check=true")
     assert result.returncode == 0, result.stderr

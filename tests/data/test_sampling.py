@@ -121,9 +121,9 @@ def test_a_sampled_run_resumes_bit_for_bit(
     execute(*options, *changed, folder=tmp_path / "stopped")  # between two epochs it may change
 
 
-def test_another_sampling_within_an_epoch_is_refused(execute: Execute, photos: Path) -> None:
-    from glimpse.resume import _require_same_batches
+def test_another_sampling_within_an_epoch_is_refused() -> None:
+    from glimpse.resume import _require_same_sampling
 
     saved = {"config": {"data": {"batch_size": 8}}, "next_batch": {"next_batch": 3}}
     with pytest.raises(UserError, match=r"type data\.sampling=shuffle until that epoch ends"):
-        _require_same_batches(saved, {"sampling": "balanced"}, "sampling", "shuffle")
+        _require_same_sampling(saved, {"sampling": "balanced"})

@@ -86,6 +86,7 @@ def assert_as_one(run: Path, one: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_make_one_run(tmp_path: Path, one_process: Path) -> None:
     options = ("data.global_batch_size=32", "callbacks.pictures=null", "trainer.accelerator=cpu")
     arguments = [a for a in TINY if "batch_size" not in a]
@@ -219,6 +220,7 @@ def test_torchrun_is_stopped_and_resumed(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("outputs/*/*"))) == 1
 
 
+@pytest.mark.slow
 def test_stopped_in_an_epoch_and_resumed_equals_unbroken(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,9 @@ def test_a_search_leaves_its_trials_and_says_what_is_best(undisturbed: Path) -> 
         assert "hydra.sweeper" not in typed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGINT), slow(signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "number", [slow(signal.SIGKILL), slow(signal.SIGINT), slow(signal.SIGTERM)]
+)
 def test_a_search_that_was_stopped_goes_on(
     tmp_path: Path, undisturbed: Path, number: signal.Signals
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_search_that_was_stopped_goes_on(
     assert results(tmp_path) == results(undisturbed)
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_or_repeat_do_not_end_a_search(tmp_path: Path) -> None:
     ended = search(
         tmp_path,

@@ -101,6 +101,7 @@ def test_new_values_are_added(again: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert {name: time for name, time in written(folder).items() if name in before} == before
 
 
+@pytest.mark.slow
 def test_more_epochs_extend_and_equal_a_longer_run(
     again: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_mistake_in_one_job_refuses_that_job_alone(
     assert not (folder / "data.batch_size-0").exists()
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_tried_again_if_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_plan_runs_nothing(
     assert not (again / "outputs" / "sweeps" / "other").exists()
 
 
+@pytest.mark.slow
 def test_several_at_once_give_the_same_results(
     swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

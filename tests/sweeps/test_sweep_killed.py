@@ -64,7 +64,7 @@ def disturbed(folder: Path, rng: random.Random, *options: str) -> int:
 @pytest.mark.parametrize(
     ("seed", "num_signals", "options"),
     [
-        (0, 2, ()),
+        slow(0, 2, ()),
         slow(1, 4, ()),
         slow(2, 4, ("hydra.launcher.n_jobs=2",)),
     ],

@@ -250,7 +250,8 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """An error message for an unknown key, with the most similar known key."""
     known = list(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    swapped = [name for name in known if sorted(name) == sorted(key)]  # modle is model, not mode
+    near = swapped or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:  # perhaps only the group is wrong
         last = key.rpartition(".")[2]
         near = [name for name in known if name.rpartition(".")[2] == last][:1]
