@@ -3,14 +3,16 @@
 Hydra imports this file before each command, so nothing heavy may be imported.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
 from omegaconf import DictConfig
+
+from glimpse.sweeps.plugin import CommandSweeper
 
 
 @dataclass
@@ -27,29 +29,18 @@ class SearchConf:
     until: int | None = None  # likewise: the number of epochs after which a job waits
 
 
-class SearchSweeper(Sweeper):
+class SearchSweeper(CommandSweeper):
     """Searches the values that the command line describes, with Optuna."""
 
     def __init__(self, params: dict[str, str] | None = None, **_settings: Any) -> None:
-        self.params = dict(params or {})
+        super().__init__(params)  # the settings are read from the configuration
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    def run(
+        self, lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
     ) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the search that the command line describes."""
         from glimpse.search.story import run_search
 
-        assert self.hydra_context is not None  # `setup` was called
-        assert self.config is not None
-        assert self.launcher is not None
-        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        run_search(lines, self.hydra_context, self.config, self.launcher)
+        run_search(lines, context, config, launcher)
 
 
 ConfigStore.instance().store(

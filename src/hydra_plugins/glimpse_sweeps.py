@@ -6,15 +6,14 @@ glimpse/sweeps. Hydra imports this file before each command, so nothing heavy ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from glimpse.sweeps.plugin import CommandSweeper
 
 
 @dataclass
@@ -53,29 +52,15 @@ class LocalLauncher(Launcher):
         return run_batch(job_overrides, initial_job_idx, self.hydra_context, self.config, self)
 
 
-class GridSweeper(Sweeper):
+class GridSweeper(CommandSweeper):
     """Runs every combination of the values listed on the command line."""
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        self.params = dict(params or {})
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    def run(
+        self, lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
     ) -> None:
-        self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep that the command line describes."""
         from glimpse.sweeps.grid import run_grid
 
-        assert self.hydra_context is not None  # `setup` was called
-        assert self.config is not None
-        assert self.launcher is not None
-        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        run_grid(lines, self.hydra_context, self.config, self.launcher)
+        run_grid(lines, context, config, launcher)
 
 
 STORE = ConfigStore.instance()

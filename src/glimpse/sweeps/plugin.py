@@ -1,0 +1,44 @@
+"""What our two sweepers have in common towards Hydra; import nothing heavy."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class CommandSweeper(Sweeper):
+    """A sweeper that is given the command line as it was typed.
+
+    Args:
+        params: Overrides to sweep, from configuration files; they come before the typed ones.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = dict(params or {})
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run what the command line describes."""
+        assert self.hydra_context is not None  # `setup` was called
+        assert self.config is not None
+        assert self.launcher is not None
+        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        self.run(lines, self.hydra_context, self.config, self.launcher)
+
+    @abstractmethod
+    def run(
+        self, lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
+    ) -> None:
+        """Run the jobs that the overrides in `lines` describe."""
