@@ -290,7 +290,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
+    folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])

@@ -10,6 +10,7 @@ Left out: columns of several labels, images given by URL, and data sets that do 
 """
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ class HuggingFace(ImageDataModule):
     ) -> None:
         super().__init__(**common)
         self.set_name = str(name)
-        self.path = Path(self.set_name).expanduser()
+        self.path = Path(os.path.expanduser(self.set_name))
         self.subset = subset
         self.image = image
         self.label = label
