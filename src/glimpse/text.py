@@ -4,6 +4,16 @@ A file name on Linux is any sequence of bytes. Python keeps bytes that are not U
 which no UTF-8 file accepts.
 """
 
+import unicodedata
+
+
+def class_name(name: object) -> str:
+    """Return the name of a class as text in one form, however a system writes its accents.
+
+    macOS may write é as two characters. A class must not become two for that reason.
+    """
+    return unicodedata.normalize("NFC", as_utf8(name))
+
 
 def as_utf8(name: object) -> str:
     """Return the text of a path or name, with each byte that is not UTF-8 written as \\xNN."""
