@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""
 
 
+class LostProcessError(UserError):
+    """Another process of the run was killed, or ended without a word: the run can go on from its checkpoint."""
+
+
 class UnreadableImageError(UserError):
     """A file is not an image, is truncated or is rejected; `data.on_bad_file=skip` skips it."""
 

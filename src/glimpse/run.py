@@ -88,7 +88,7 @@ def run(
         gathered(
             _for_the_others(config, folder, names),
             1 if config.check else num_processes(config),
-            lambda error: summary.end("failed", error),
+            summary.end,
         ) as team,
         ExitStack() as at_end,
     ):

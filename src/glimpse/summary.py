@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import is_own_file, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 
@@ -102,8 +102,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     summary = Summary(folder, config, names)
     try:
         yield summary
-    except Interrupted:
-        summary.end("interrupted")
+    except (Interrupted, LostProcessError) as stop:
+        summary.end("interrupted", explain(stop) if isinstance(stop, LostProcessError) else None)
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
             console.print(f"to resume, type: {typed}")
