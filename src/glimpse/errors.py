@@ -32,10 +32,17 @@ class Interrupted(BaseException):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run: Ctrl-C, SIGTERM and, unless nohup ignores it, a closed terminal."""
+    """The signals that stop a run: Ctrl-C, SIGTERM, a closed terminal unless nohup ignores it, and what a
+    cluster sends before it takes the machine away."""
     both = (signal.SIGINT, signal.SIGTERM)
     hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    return (*both, signal.SIGHUP) if hangs_up else both
+    return (*both, *((signal.SIGHUP,) if hangs_up else ()), *preemption_signals())
+
+
+def preemption_signals() -> tuple[signal.Signals, ...]:
+    """SIGUSR1 and SIGUSR2, where somebody handles them: submitit asks SLURM for one of them."""
+    names = [name for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    return tuple(s for name in names if callable(signal.getsignal(s := signal.Signals[name])))
 
 
 def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
