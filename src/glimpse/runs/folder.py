@@ -231,11 +231,17 @@ def _ago(seconds: float) -> str:
 
 def _choices(folder: Path) -> dict[str, Any]:
     """The chosen `data` and `model` of a run without a summary."""
+    found = choices_of(folder)
+    return {group: found[group] for group in ("data", "model") if group in found}
+
+
+def choices_of(folder: Path) -> dict[str, str]:
+    """The chosen file of each group; empty if it was not recorded."""
     try:
         recorded = _yaml(_read(folder, ".hydra/hydra.yaml"))
         choices = recorded["hydra"]["runtime"]["choices"]
-        return {group: choices[group] for group in ("data", "model")}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {str(group): str(choice) for group, choice in choices.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return {}
 
 

@@ -11,6 +11,10 @@ from typing import Any
 from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
+# Of all packages in environment.json, those that decide most.
+SHOWN_PACKAGES = (
+    "python", "torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         commit = f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}"
     machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
     machine += [f"{environment.get('threads')} threads", *gpus]
-    versions = (f"{name} {number}" for name, number in environment.get("versions", {}).items())
+    known = environment.get("versions", {})
+    versions = (f"{name} {known[name]}" for name in SHOWN_PACKAGES if name in known)
     return [
         ("git commit", commit),
         ("machine", ", ".join(map(str, filter(None, machine)))),
@@ -137,7 +142,7 @@ def _gap(run: Run) -> str:
 def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) -> list[str]:
     lines = []
     if git := environment.get("git"):
-        note = "   # it had uncommitted changes, which are not recorded" if git["dirty"] else ""
+        note = "   # it had uncommitted changes: see environment.json" if git["dirty"] else ""
         lines.append(f"git checkout {git['commit']}{note}")
     note = (
         "   # the run was stopped and resumed; this repeats it in one go"
@@ -145,6 +150,9 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         else ""
     )
     lines.append(shlex.join(["python", "train.py", *overrides]) + note)
+    if run.status == FINISHED:
+        again = shlex.join(["glimpse", "repeat", str(run.folder)])
+        lines.append(f"{again}   # trains it again, and compares weights and metrics")
     if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
         goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
         lines.append(f"{goes_on}   # resumes the run where it stopped")
