@@ -8,12 +8,26 @@ followed out of it.
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from glimpse.errors import UserError
+
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+def kind_of(mode: int) -> str | None:
+    """Return what a file that cannot be read like a file is, by its `st_mode`; None for a file."""
+    return next((what for holds, what in _KINDS if holds(mode)), None)
 
 
 @contextmanager
@@ -120,12 +134,13 @@ def require_inside(folder: Path, path: Path) -> None:
 
 def is_inside(folder: Path, path: Path) -> bool:
     """Whether a path is below `folder` after every link in it has been resolved."""
-    return path.resolve().is_relative_to(folder.resolve())
+    whole = Path(os.path.realpath(path))  # `Path.resolve` raises where links form a ring
+    return whole.is_relative_to(os.path.realpath(folder))
 
 
 def is_own_file(folder: Path, path: Path) -> bool:
     """Whether `path` is a regular file inside `folder`, not a link out of it and not a pipe."""
-    return is_inside(folder, path) and path.is_file()
+    return is_inside(folder, path) and os.path.isfile(path)  # False where it may not be looked at
 
 
 def require_no_links_out(folder: Path) -> None:

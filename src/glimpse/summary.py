@@ -4,7 +4,6 @@ A rejected resume leaves the file unchanged. A resume that fails later keeps the
 adds its error.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
 from glimpse.errors import Interrupted, UserError
-from glimpse.files import is_own_file, write_json
+from glimpse.files import write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.records import UnreadableError, finite, read_json
 
 NAME = "summary.json"
 
@@ -130,20 +130,17 @@ def _name_of_traceback() -> str:
 
 def _read(folder: Path) -> dict[str, Any]:
     """The summary of the run's earlier attempts; empty if it cannot be read."""
-    path = folder / NAME
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
-    except (OSError, ValueError, RecursionError):
-        console.print(
-            f"{path} cannot be read; the new summary will not include the run's earlier results",
-        )
+    if not os.path.lexists(folder / NAME):
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        return read_json(folder, NAME)
+    except UnreadableError as error:
+        console.print(f"{error}; the new summary will not include the run's earlier results")
+        return {}
 
 
 def _seconds(before: Mapping[str, Any]) -> float:
-    found = before.get("seconds")
-    return float(found) if isinstance(found, int | float) else 0.0
+    return finite(before.get("seconds")) or 0.0
 
 
 def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

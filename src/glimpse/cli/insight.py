@@ -259,7 +259,7 @@ def predict(
                 rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
-            print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)
+            print(f"{failed} of {len(files)} images have no answer", file=sys.stderr)
             raise typer.Exit(1)
 
 

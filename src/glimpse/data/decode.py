@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
-from glimpse.data.formats import can_read_heif, is_heif, kind_of, register_heif
+from glimpse.data.formats import can_read_heif, is_heif, register_heif
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.files import kind_of
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 FITS = ("crop", "pad", "squash")
