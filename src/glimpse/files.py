@@ -16,6 +16,11 @@ from typing import Any
 
 from glimpse.errors import UserError
 
+
+class CannotWriteError(UserError):
+    """A file cannot be written, for example because the disk is full. The old one is as it was."""
+
+
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe (FIFO)"),
     (stat.S_ISSOCK, "a socket"),
@@ -37,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, `path` stays as it was.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+        CannotWriteError: the file cannot be written, for example because the disk is full.
     """
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
@@ -48,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -115,11 +120,20 @@ def subfolder(folder: Path, name: str) -> Path:
     """
     path = folder / name
     require_inside(folder, path)
+    make_folder(path)
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, and those that it is in, if they do not exist.
+
+    Raises:
+        CannotWriteError: it cannot be created.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+        raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
 def require_inside(folder: Path, path: Path) -> None:

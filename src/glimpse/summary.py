@@ -101,21 +101,29 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     try:
         yield summary
     except Interrupted:
-        summary.end("interrupted")
+        _end_anyway(summary, "interrupted")
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
             console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
-        summary.end("failed", explain(error))
+        _end_anyway(summary, "failed", explain(error))
         raise
     except Exception as error:
         crashed = crash(error, folder, name=_name_of_traceback())
-        summary.end("failed", explain(crashed))
+        _end_anyway(summary, "failed", explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
+
+
+def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
+    """Write the summary; where that fails, as on a full disk, what ended the run is still the error."""
+    try:
+        summary.end(status, error)
+    except UserError as failure:
+        console.print(str(failure))
 
 
 def shown(path: Path) -> Path:

@@ -19,7 +19,7 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
 from glimpse.errors import UserError
-from glimpse.files import subfolder
+from glimpse.files import make_folder, subfolder
 from glimpse.text import as_utf8
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def evaluate(
             for pooled in pooled_folds(run, settings or (), trust or ()):
                 folder = out or subfolder(run, f"evaluation/{OUT_OF_FOLD}")
                 folder = subfolder(folder, pooled.name) if pooled.name else folder
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 evaluation = evaluate_folds(pooled, folder)
                 accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
                 print(f"{pooled.label}: {evaluation.num_images:,} images, each by the fold that")
@@ -369,7 +369,7 @@ def export(
         from glimpse.runs.share import share_run
 
         path = out or _folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         is_shared = target is Target.safetensors
         lines = (
             share_run(trained, path)
@@ -397,7 +397,7 @@ def _trained(
 def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
     if out is None:
         return subfolder(trained.folder, name)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     return out
 
 

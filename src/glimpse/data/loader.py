@@ -304,13 +304,14 @@ def _as_long_as_they_live(batches: Any, pulse: Pulse) -> Iterator[Batch | UserEr
 def _end(batches: Any) -> None:
     """Kill the processes of torch's DataLoader: it would only ask them to end, for 5 s each."""
     number = getattr(signal, "SIGCHLD", None)
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(number, signal.SIG_DFL) if number and is_main else None
+    handler = None
+    if number is not None and threading.current_thread() is threading.main_thread():
+        handler = signal.signal(number, signal.SIG_DFL)
     try:  # without torch's handler, which would take a killed process for a failure
         kill(batches._workers)
         batches._shutdown_workers()
     finally:
-        if handler is not None:
+        if number is not None and handler is not None:
             signal.signal(number, handler)
 
 

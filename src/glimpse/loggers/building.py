@@ -18,6 +18,7 @@ from glimpse.config.build import build, parameters_of, require_target
 from glimpse.console import console
 from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.loggers.guard import forgiving, guard
 from glimpse.records import UnreadableError, read_json, read_rows
 
 IDS = "loggers.json"
@@ -74,10 +75,11 @@ def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | Non
     rows = _former_rows(own) if target == CSVLogger.__name__ else []
     given = {key: value for key, value in given.items() if key not in stated}
     without = {key: value for key, value in node.items() if value is not None or key not in given}
-    logger: Logger = build("logger", without, **given)
+    logger = guard(build("logger", without, **given))
     if rows and isinstance(logger, CSVLogger):
-        logger.experiment.metrics.extend(rows)
-        logger.save()
+        with forgiving(logger):
+            logger.experiment.metrics.extend(rows)
+            logger.save()
     return logger
 
 
