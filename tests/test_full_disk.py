@@ -67,7 +67,8 @@ def test_full_disks_of_loggers_and_pictures_end_no_training(
     for place in places:
         place.mkdir(parents=True)
     printed = run_on(own_mounts, dict.fromkeys(places, "4k"), "-c", TRAIN, str(run))
-    for name, place in (("TensorBoardLogger", places[0]), ("cannot write", places[2])):
+    pictures = places[2] / "train_batch.png"
+    for name, place in (("TensorBoardLogger", places[0]), (f"cannot write {pictures}", pictures)):
         said = [line for line in printed.splitlines() if line.startswith(name) and FULL in line]
         assert len(said) == 1
         assert str(place) in said[0]
