@@ -4,6 +4,15 @@ A file name on Linux is any sequence of bytes. Python keeps bytes that are not U
 which no UTF-8 file accepts.
 """
 
+import json
+from typing import Any
+
+
+def json_of(value: Any) -> str:
+    """Return indented JSON in which a terminal finds nothing to obey."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
 
 def as_utf8(name: object) -> str:
     """Return the text of a path or name, with each byte that is not UTF-8 written as \\xNN."""

@@ -38,6 +38,7 @@ from glimpse.resume import require_same_sight
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 from glimpse.saved import load_saved
+from glimpse.streams import say
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
@@ -132,7 +133,7 @@ class TrainedRun:
                     "type --set data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
-                print(f"note: the data or its splits differ from what {self.name} was trained on")
+                say(f"note: the data or its splits differ from what {self.name} was trained on")
             data.see_as(self.spec)  # normalises with the checkpoint's statistics, not this data's
             data.batches.lay_out(self.memory_format)
             self._data = data
