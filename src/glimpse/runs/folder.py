@@ -202,7 +202,7 @@ def _word(value: Any) -> str:
 def _was_resumed_since(folder: Path) -> bool:
     try:
         started = os.stat(folder / "environment.json").st_mtime
-        return started > os.stat(folder / "summary.json").st_mtime + RESUMED_SECONDS
+        return started > os.lstat(folder / "summary.json").st_mtime + RESUMED_SECONDS
     except OSError:
         return False
 
