@@ -110,7 +110,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         summary.end("failed", explain(error))
         raise
     except Exception as error:
-        crashed = crash(error, folder, name=_name_of_traceback())
+        place = folder if summary.is_written else None  # a refused resume changes nothing
+        crashed = crash(error, place, name=_name_of_traceback())
         summary.end("failed", explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")
@@ -143,7 +144,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _seconds(before: Mapping[str, Any]) -> float:
     found = before.get("seconds")
-    return float(found) if isinstance(found, int | float) else 0.0
+    is_number = isinstance(found, int | float) and 0 <= found < 1e12
+    return float(found) if is_number else 0.0  # type: ignore[arg-type]
 
 
 def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

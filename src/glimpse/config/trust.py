@@ -149,8 +149,11 @@ def recorded_overrides(folder: Path, packages: Sequence[str] = ()) -> list[str]:
         raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
     try:
         listed = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{record} cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{record} cannot be read: {str(error).splitlines()[0]}; write the overrides of the first "
+            "command into it, such as - model=mlp, one a line"
+        ) from error
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")
     own = own_keys()

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from glimpse import precision
 from glimpse.assembly import build_data, build_network, device_of
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, find_checkpoint, is_intact
+from glimpse.callbacks.checkpoints import find_checkpoint
+from glimpse.checkpoint_file import read_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values, leaves, unknown_key
 from glimpse.config.quoting import PATHS
@@ -61,7 +62,7 @@ class TrainedRun:
         self, path: str | Path, *, overrides: Sequence[str] = (), trust: Sequence[str] = ()
     ) -> None:
         self.checkpoint = find_checkpoint(Path(path))
-        saved = _load(self.checkpoint)
+        saved = read_checkpoint(self.checkpoint)
         extra = saved["glimpse"]
         trusted = (*trust, *listed_packages(()))
         recorded = _as_data(extra["config"], self.checkpoint, trusted)
@@ -204,15 +205,6 @@ class TrainedRun:
         """Map (B, H, W, C) uint8 images to (B, K) probabilities on the CPU."""
         logits: Tensor = self.network(self.to_network(images))
         return torch.softmax(logits.float(), 1).cpu()
-
-
-def _load(path: Path) -> dict[str, Any]:
-    if not is_intact(path):
-        raise UserError(f"{path} is not a checkpoint, or it is damaged")
-    saved = AtomicCheckpointIO().load_checkpoint(path)
-    if "glimpse" not in saved:
-        raise UserError(f"{path} is not a checkpoint of `python train.py`")
-    return saved
 
 
 def _as_data(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:
