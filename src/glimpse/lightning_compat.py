@@ -93,6 +93,19 @@ def has_ended_epoch(trainer: pl.Trainer) -> bool:
     return bool(epoch.processed > epoch.completed)
 
 
+def begin_next_epoch(trainer: pl.Trainer) -> None:
+    """Begin a new epoch in a training that is resumed from the end of one.
+
+    With `trainer.max_steps`, Lightning would end the old epoch once more and begin none.
+    """
+    loop = trainer.fit_loop
+    if has_ended_epoch(trainer):
+        loop.epoch_progress.increment_completed()
+        loop._restarting = loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+
+
 def is_accumulating(trainer: pl.Trainer) -> bool:
     """Whether gradients wait for an optimizer step that later batches add to."""
     return trainer.fit_loop._should_accumulate()

@@ -163,6 +163,8 @@ def run(
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
             discard_partials(folder)
+            if resume_from is not None:
+                checkpoints.begin_from(Path(resume_from))
             write_json(folder / "environment.json", environment())
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)

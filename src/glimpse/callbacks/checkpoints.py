@@ -8,6 +8,7 @@ best, and its atomic save is not atomic across file systems. Therefore this file
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from glimpse.checkpoint_file import read_checkpoint
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import UserError
-from glimpse.files import is_own_file, require_inside
+from glimpse.files import is_own_file, replacing, require_inside
 from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
 
@@ -115,6 +116,12 @@ class Checkpoints(Checkpoint):
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
+
+    def begin_from(self, path: Path) -> None:
+        """Make the checkpoint that a run resumes from the last one: a damaged one must not stay."""
+        if path.name != self.last.name:
+            with replacing(self.last) as partial:
+                shutil.copyfile(path, partial)
 
     def state_dict(self) -> dict[str, Any]:
         """The best results so far, which a resumed run compares with."""

@@ -18,7 +18,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.lightning_compat import has_ended_epoch, next_step_of_loggers
+from glimpse.lightning_compat import begin_next_epoch, has_ended_epoch, next_step_of_loggers
 from glimpse.seeding import restore, seed_all, state_of_generators
 
 # Groups of the configuration:
@@ -70,6 +70,7 @@ class RunState(Callback):
         if saved is None:
             return
         assert isinstance(pl_module, ImageClassifier)
+        begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
         pl_module.go_on()
