@@ -390,7 +390,7 @@ def test_early_stopping_stops(execute: Execute) -> None:
 @pytest.mark.gpu
 @pytest.mark.usefixtures("published_weights")
 @pytest.mark.parametrize("model", choices("model"))
-@pytest.mark.parametrize("compiled", ["compile=false", "compile=true"])
+@pytest.mark.parametrize("compiled", ["compile=false", "compile=true", "compile=reduce-overhead"])
 def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:
     options = ("data=synthetic", "data.num_train=256", "data.num_val=64", "augment=crop_flip")
     folder = execute(*options, f"model={model}", "trainer=gpu", "trainer.max_epochs=1", compiled)
