@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
+from glimpse import steps_ahead
 from glimpse.config.check import check
 from glimpse.config.lists import lists_by_name
 from glimpse.config.run_names import register_resolvers
@@ -66,6 +67,12 @@ def samples() -> Path:
     if not folder:
         pytest.skip("GLIMPSE_SAMPLES does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning sees every batch, for tests that watch each."""
+    monkeypatch.setattr(steps_ahead, "LONGEST_CHUNK", 1)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import Execute, choices, composed, slow
+from glimpse import steps_ahead
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import is_intact
 from glimpse.config.explain import CrashError
@@ -49,6 +50,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int, batch: int) 
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(StopOnSignal, hook, with_signal)
+    monkeypatch.setattr(steps_ahead, "LONGEST_CHUNK", 1)  # or the hook might not see that batch
 
 
 def check_stopped_equals_unbroken(
@@ -310,7 +312,9 @@ def test_a_damaged_summary_does_not_stop_a_resume(
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"\xff\xfe\0", b"epoch\nx\n", b'"' + 200_000 * b"a"], ids=str
+    "content",
+    [None, b"", b"\xff\xfe\0", b"epoch\nx\n", b'"' + 200_000 * b"a"],
+    ids=["gone", "empty", "bytes", "a word", "a long cell"],
 )
 def test_metrics_csv_is_written_anew_whatever_happened_to_it(
     execute: Execute, finished: Path, content: bytes | None
@@ -333,8 +337,7 @@ def test_checkpoints_of_an_earlier_version_find_their_rows_in_the_file(
     for path in (finished / "checkpoints").iterdir():
         saved = torch.load(path, weights_only=True)
         [record] = [state for key, state in saved["callbacks"].items() if "EpochRecord" in key]
-        for name in ("rows", "images"):
-            del record[name]
+        del record["rows"]
         for name in ("next_step", "should_stop"):
             del saved["glimpse"][name]
         torch.save(saved, path)

@@ -43,6 +43,8 @@ class Pictures(Callback):
             after the first epoch.
     """
 
+    sees_chunks = True
+
     def __init__(self, *, every_n_epochs: int) -> None:
         self.every_n_epochs = every_n_epochs
         self._started = False

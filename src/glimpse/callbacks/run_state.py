@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
-from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.lightning_compat import begin_next_epoch, has_ended_epoch, next_step_of_loggers
 from glimpse.seeding import restore, seed_all, state_of_generators
+from glimpse.steps_ahead import StepsAhead
 
 # Groups of the configuration:
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")
@@ -126,7 +126,7 @@ def _replay(
         group |= {key: value for key, value in new.items() if key != "params"}
 
 
-def _loader(trainer: pl.Trainer) -> BatchLoader:
+def _loader(trainer: pl.Trainer) -> StepsAhead:
     loader = trainer.train_dataloader
-    assert isinstance(loader, BatchLoader)
+    assert isinstance(loader, StepsAhead)
     return loader
