@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -67,6 +68,21 @@ def samples() -> Path:
     if not folder:
         pytest.skip("GLIMPSE_SAMPLES does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def own_mounts() -> list[str]:
+    """The words before a command that may mount file systems of its own, such as a small one."""
+    words = ["unshare", "--mount"]
+    try:
+        tried = subprocess.run(
+            [*words, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no command unshare")
+    if tried.returncode:
+        pytest.skip("this user may not mount file systems")
+    return words
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact, read_checkpoint
-from glimpse.errors import UserError
+from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 
 CONTENT = {
     "glimpse": {"config": {}},
@@ -60,34 +59,16 @@ def test_something_behind_the_end_is_found(checkpoint: Path) -> None:
     assert not is_intact(checkpoint)
 
 
-def test_one_of_an_earlier_version_is_read_and_no_damage_ends_in_a_traceback(
+def test_one_of_an_earlier_version_is_intact_and_no_damage_ends_in_a_traceback(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "old.ckpt"
     torch.save(CONTENT, path)
-    assert read_checkpoint(path)["state_dict"].keys() == CONTENT["state_dict"].keys()
+    assert is_intact(path)
     content = path.read_bytes()
     places = random.Random(0).sample(range(len(content) - 6000, len(content)), 300)
     with path.open("r+b", buffering=0) as file:
         for place in places:
             os.pwrite(file.fileno(), bytes([content[place] ^ 1 << place % 8]), place)
-            try:
-                found = read_checkpoint(path)
-            except UserError:
-                pass
-            else:
-                assert torch.equal(found["state_dict"]["layer.3"], torch.arange(10.0))
+            is_intact(path)
             os.pwrite(file.fileno(), content[place : place + 1], place)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [({"state_dict": {}}, "not a checkpoint of"), ({"glimpse": Path("x")}, "cannot be loaded")],
-)
-def test_something_else_is_named(tmp_path: Path, content: dict[str, object], message: str) -> None:
-    """Objects that are not plain data are refused, not built."""
-    path = tmp_path / "other.ckpt"
-    AtomicCheckpointIO().save_checkpoint(content, path)
-    with pytest.raises(UserError, match=message) as error:
-        read_checkpoint(path)
-    assert str(path) in str(error.value)

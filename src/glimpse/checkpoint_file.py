@@ -57,26 +57,6 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of a run, after its checksum.
-
-    Raises:
-        UserError: it is damaged, or something else.
-    """
-    if not is_intact(path):
-        raise UserError(f"{path} is not a checkpoint, or it is damaged")
-    try:
-        saved = AtomicCheckpointIO().load_checkpoint(path)
-    except (
-        Exception
-    ) as error:  # an archive of something else, or with objects that are not plain data
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be loaded: {reason}") from error
-    if "glimpse" not in saved:
-        raise UserError(f"{path} is not a checkpoint of `python train.py`")
-    return saved
-
-
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint is undamaged: no byte of it has changed, and none is missing."""
     try:

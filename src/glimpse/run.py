@@ -33,7 +33,7 @@ from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import plain, require_targets
+from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
@@ -91,7 +91,7 @@ def run(
         gathered(
             _for_the_others(config, folder, names),
             1 if config.check else num_processes(config),
-            lambda error: summary.end("failed", error),
+            summary.end,
         ) as team,
         ExitStack() as at_end,
     ):
@@ -165,7 +165,13 @@ def run(
             discard_partials(folder)
             if resume_from is not None:
                 checkpoints.begin_from(Path(resume_from))
-            write_json(folder / "environment.json", environment())
+            found = environment(
+                device=device,
+                precision=chosen.name,
+                place=team.place,
+                packages=own_packages(config),
+            )
+            write_json(folder / "environment.json", found)
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)

@@ -17,13 +17,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from glimpse.callbacks.epoch_record import logged, of_this_epoch
-from glimpse.checkpoint_file import read_checkpoint
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing, require_inside
 from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
+from glimpse.saved import read_checkpoint
 
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
