@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
+from glimpse.errors import UserError
+from glimpse.saved import read_checkpoint
 
 CONTENT = {
     "glimpse": {"config": {}},
@@ -59,16 +61,38 @@ def test_something_behind_the_end_is_found(checkpoint: Path) -> None:
     assert not is_intact(checkpoint)
 
 
-def test_one_of_an_earlier_version_is_intact_and_no_damage_ends_in_a_traceback(
-    tmp_path: Path,
+def test_one_of_an_earlier_version_is_read_and_no_damage_ends_in_a_traceback(
+    trained_run: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "old.ckpt"
-    torch.save(CONTENT, path)
-    assert is_intact(path)
+    saved = AtomicCheckpointIO().load_checkpoint(trained_run / "checkpoints" / "last.ckpt")
+    torch.save(saved, path)
+    state = read_checkpoint(path)["state_dict"]
     content = path.read_bytes()
     places = random.Random(0).sample(range(len(content) - 6000, len(content)), 300)
     with path.open("r+b", buffering=0) as file:
         for place in places:
             os.pwrite(file.fileno(), bytes([content[place] ^ 1 << place % 8]), place)
-            is_intact(path)
+            try:
+                found = read_checkpoint(path)
+            except UserError:
+                pass
+            else:
+                assert all(torch.equal(state[name], found["state_dict"][name]) for name in state)
             os.pwrite(file.fileno(), content[place : place + 1], place)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}}, "not a checkpoint of"),
+        ({"glimpse": Path("x")}, "holds more than plain data"),
+    ],
+)
+def test_something_else_is_named(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    """Objects that are not plain data are refused, not built."""
+    path = tmp_path / "other.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint(path)
+    assert str(path) in str(error.value)

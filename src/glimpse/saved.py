@@ -30,25 +30,13 @@ _LOADING = (
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of a run after its checksum.
+    """Read a checkpoint of a run, after its checksum.
 
     Raises:
-        UserError: it is damaged, or as `load_saved` says.
+        UserError: it is damaged, holds anything but plain data, or is not what a run writes.
     """
     if not is_intact(path):
         raise UserError(f"{path} is not a checkpoint, or it is damaged")
-    return load_saved(path)
-
-
-def load_saved(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of a run.
-
-    Args:
-        path: The file, whose checksums are right.
-
-    Raises:
-        UserError: it holds anything but plain data, or is not what a run writes.
-    """
     try:
         with zipfile.ZipFile(path) as zipped:
             packed = any(record.compress_type != zipfile.ZIP_STORED for record in zipped.infolist())

@@ -85,7 +85,7 @@ class StepsAhead:
                 follow(trainer, module)
 
     def state_dict(self, *, is_over: bool = False) -> dict[str, int]:
-        """Return the position of the loader, for a checkpoint, as its own `state_dict` does."""
+        """Return the position of the loader, for a checkpoint; `is_over` if the epoch has ended."""
         return self.loader.state_dict(is_over=is_over)
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -41,8 +41,8 @@ class EpochRecord(LateCallback):
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
         self._validation_began = 0.0
-        self._images_before = 0  # images of the epoch that were counted before then
-        self._images = 0  # images trained in that time
+        self._images = 0  # of this process, in the epoch so far
+        self._images_before = 0  # those of them that were trained before a resume
         self.most_images = 0  # largest number of training images in an epoch, over all processes
 
     def on_train_batch_start(
@@ -55,13 +55,12 @@ class EpochRecord(LateCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        images = _images_so_far(pl_module)
-        self.most_images = max(self.most_images, images * trainer.world_size)
+        self._images = _images_so_far(pl_module)
+        self.most_images = max(self.most_images, self._images * trainer.world_size)
         if trainer.is_last_batch and self._began is not None:
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self._duration = time.perf_counter() - self._began - self._validating
-            self._images = images - self._images_before
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_began = time.perf_counter()
@@ -73,7 +72,8 @@ class EpochRecord(LateCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the speed, add the epoch's row, and tell the loggers."""
         if self._duration:
-            speed = self._images * trainer.world_size / self._duration
+            images = self._images - self._images_before
+            speed = images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
         assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
@@ -83,6 +83,7 @@ class EpochRecord(LateCallback):
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
         self._began, self._duration, self._validating = None, 0.0, 0.0
+        self._images = self._images_before = 0
         if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
         send_epoch_to_loggers(trainer)
@@ -102,10 +103,11 @@ class EpochRecord(LateCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far: a resumed run needs no file but its checkpoint."""
-        return {"most_images": self.most_images, "rows": self.rows}
+        return {"most_images": self.most_images, "images": self._images, "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.most_images = state_dict["most_images"]
+        self._images = self._images_before = state_dict.get("images", 0)
         rows = state_dict.get("rows")
         self.rows = self._of_an_earlier_version() if rows is None else rows
 

@@ -31,6 +31,7 @@ from glimpse.data.processes import (
     process_context,
 )
 from glimpse.data.sampling import ClassSampling, SampledRows
+from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
@@ -217,7 +218,7 @@ class ArrayRows:
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
         for chosen in rows:
-            chosen = chosen.to(self.images.device, non_blocking=True)
+            chosen = sent(chosen, self.images.device)
             images = self.images.index_select(0, chosen).view(-1, *self.shape)
             labels = self.labels.index_select(0, chosen)
             if self.pin_memory:

@@ -25,7 +25,7 @@ from glimpse.console import console
 from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.guard import forgiving, guard
-from glimpse.records import UnreadableError, finite, read_json, read_rows
+from glimpse.records import UnreadableError, read_json, read_rows
 from glimpse.resume import Start
 
 IDS = "loggers.json"
@@ -118,14 +118,14 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
-    """The rows of a run that is resumed, before a step. Lightning would delete them, with a warning."""
+    """The rows of a run that is resumed, up to a step. Lightning would delete them, with a warning."""
     if not (IS_FIRST_PROCESS and os.path.lexists(folder / "metrics.csv")):
         return []
     try:
         _, rows = read_rows(folder, "metrics.csv")
-    except UnreadableError as error:
+        rows = [row for row in rows if int(row.get("step") or 0) < end]
+    except (UnreadableError, ValueError) as error:
         console.print(f"{error}; this file of the logger begins anew")
         rows = []
     shutil.rmtree(folder)
-    before = [row for row in rows if (finite(row.get("step")) or 0) < end]
-    return [{k: v for k, v in row.items() if k and v} for row in before]
+    return [{k: v for k, v in row.items() if k and v} for row in rows]

@@ -106,10 +106,10 @@ def prepare(
         recorded_overrides(original, trusted)
         recorded = overrides_of(original)
     require_no_links_out(original)
-    newest = to_resume_from(original / "checkpoints")
-    if newest is None:
+    checkpoint = to_resume_from(original / "checkpoints")
+    if checkpoint is None:
         raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
-    config = _config(*newest, overrides, trusted)
+    config = _config(*checkpoint, overrides, trusted)
     summary = summary_of(original)
     _require_finished(original, summary, config)
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
