@@ -92,7 +92,10 @@ class _Clock:
         return ticking
 
     def save_in_halves(self, save: Callable[..., None]) -> Callable[..., None]:
-        def saving(content: Any, file: Any) -> None:
+        def saving(content: Any, file: Any, **more: Any) -> None:
+            if more:  # torch.distributed's own messages
+                save(content, file, **more)
+                return
             whole = io.BytesIO()
             save(content, whole)
             written = whole.getvalue()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
     LightningEnvironment,
@@ -257,12 +257,20 @@ def device_of(config: DictConfig) -> str:
 
 
 def build_callback(node: DictConfig, folder: Path) -> Callback:
-    """Build a callback. Lightning's own checkpoints are saved beside ours, unless told otherwise."""
+    """Build a callback.
+
+    Unless told otherwise, Lightning's own checkpoints are saved beside ours, and its early stopping
+    looks at a metric of training when it is known, at the end of an epoch.
+    """
     found = require_target("callbacks", str(node["_target_"]))
-    place: dict[str, Path] = {}
+    more: dict[str, Any] = {}
     if inspect.isclass(found) and issubclass(found, ModelCheckpoint) and not node.get("dirpath"):
-        place = {"dirpath": folder / "checkpoints"}
-    callback: Callback = build("callbacks", node, **place)
+        more = {"dirpath": folder / "checkpoints"}
+    if inspect.isclass(found) and issubclass(found, EarlyStopping):
+        is_of_training = str(node.get("monitor")).startswith("train/")
+        if is_of_training and "check_on_train_epoch_end" not in node:
+            more = {"check_on_train_epoch_end": True}
+    callback: Callback = build("callbacks", node, **more)
     return callback
 
 

@@ -152,6 +152,15 @@ def has_ended_epoch(trainer: pl.Trainer) -> bool:
     return bool(epoch.processed > epoch.completed)
 
 
+def epochs_trained(trainer: pl.Trainer) -> int:
+    """The number of epochs that have been trained.
+
+    `trainer.current_epoch` lacks the last one of a run that is resumed with no step of `max_steps` left.
+    """
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    return int(epoch.processed)
+
+
 def begin_next_epoch(trainer: pl.Trainer) -> None:
     """Begin a new epoch in a training that is resumed from the end of one.
 

@@ -46,6 +46,7 @@ from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
+    epochs_trained,
     set_up_callbacks,
     settle,
     skip_empty_hooks,
@@ -198,7 +199,7 @@ def run(
             summary.prune()
         finally:
             summary.update(
-                epochs=trainer.current_epoch,
+                epochs=epochs_trained(trainer),
                 best_epoch=checkpoints.best_epoch,
                 images_per_second=record.images_per_second(),
                 metrics=dict(checkpoints.best_metrics),

@@ -140,6 +140,12 @@ def test_early_stopping_follows_the_monitor(execute: Execute) -> None:
     assert summary(folder)["best_epoch"] == 1
 
 
+def test_early_stopping_waits_for_a_metric_of_training(execute: Execute) -> None:
+    """Also where a validation ends before the epoch does."""
+    more = ("callbacks=[early_stopping]", "monitor=train/loss", "trainer.val_check_interval=0.5")
+    assert summary(execute(*SMALL, *more))["epochs"] == 5
+
+
 def test_the_plateau_follows_the_monitor(execute: Execute) -> None:
     options = (
         *SMALL,
