@@ -20,6 +20,7 @@ from glimpse.assembly import (
     device_of,
     global_batch_size,
     num_processes,
+    remark_on,
 )
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -111,6 +112,8 @@ def run(
             resume_from = Path(found_path) if found_path else None
         seed_all(config.seed)
         network = build_network(config.model, data.spec)
+        if remark := remark_on(network):
+            console.print(remark)
         if resume_from is None:
             initialise(network, data, config.model.get("weights"))
         summary.update(parameters=count_parameters(network))

@@ -251,5 +251,5 @@ def _identified(path: Path | io.BytesIO) -> Image.Image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(path)
     if image.format == "TIFF":  # Pillow 13 maps one that is turned as if it were stored upright
-        image.filename = ""  # type: ignore[attr-defined]  # without a name, it reads the file instead
+        image.filename = ""  # without a name, it reads the file instead
     return image
