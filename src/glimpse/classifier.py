@@ -14,14 +14,14 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
-from glimpse.lightning_compat import LeanModule
+from glimpse.lightning_compat import LeanModule, next_batch
 from glimpse.losses import divisor, exact_loss
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
@@ -130,6 +130,31 @@ class ImageClassifier(LeanModule):
             what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
             self._require_finite(loss.item(), what, batch.images)
         return loss
+
+    def step_ahead(self, batch: Batch) -> None:
+        """Train a batch as Lightning does, but without its hooks; steps_ahead.py says when.
+
+        Args:
+            batch: A batch as the training loader returns it.
+        """
+        trainer = self.trainer
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.on_after_batch_transfer(
+            data.transfer_batch_to_device(batch, self.device, 0), 0
+        )
+        with trainer.precision_plugin.train_step_context():
+            loss = self.training_step(batch, next_batch(trainer))
+        [optimizer] = trainer.optimizers
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.configure_gradient_clipping(
+            optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        )
+        optimizer.step()
+        for schedule in trainer.lr_scheduler_configs:
+            if schedule.interval == "step":
+                assert isinstance(schedule.scheduler, LRScheduler)
+                schedule.scheduler.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, "val")

@@ -199,7 +199,7 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
         process.kill()
     [run] = tmp_path.glob("outputs/*/*")
     summary = read_summary(run)
-    assert summary["status"] == "failed"
+    assert summary["status"] == "interrupted"
     assert "killed" in summary["error"].lower()
     assert log.read_text().count("error: ") == 1
     assert summary["error"] in log.read_text()

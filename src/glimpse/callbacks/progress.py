@@ -29,6 +29,8 @@ class Progress(LateCallback):
         checkpoints: The callback that knows whether an epoch was the best.
     """
 
+    sees_chunks = True
+
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
         self._bar: Bar | None = None

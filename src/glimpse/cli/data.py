@@ -6,7 +6,6 @@ and checked.
 """
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
 from glimpse.errors import UserError
+from glimpse.streams import say
+from glimpse.text import json_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -84,7 +85,7 @@ def info(
                 config.data.normalize = "dataset"
             facts = gather_facts(build_data(config))
         if as_json:
-            print(json.dumps(asdict(facts), ensure_ascii=False, indent=2))
+            say(json_of(asdict(facts)))
         else:
             _print_facts(name, facts, every_class)
 
@@ -110,7 +111,7 @@ def show(
         from glimpse.data.inspect.show import draw_batch
 
         draw_batch(build_data(config), path, num_images=num)
-        print(path)
+        say(path)
 
 
 @app.command()
@@ -185,7 +186,7 @@ def _first_sentence(file: Path) -> str:
 def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
     colour = "grey" if facts.channels == 1 else "RGB"
     size = f"{facts.width}×{facts.height} {colour}"
-    print(f"{name}: {size}, {len(facts.class_names)} classes\n")
+    say(f"{name}: {size}, {len(facts.class_names)} classes\n")
     print_table(
         ("split", "images", "majority accuracy", "from"),
         [
@@ -193,24 +194,24 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
             for split, found in facts.splits.items()
         ],
     )
-    print()
+    say()
     _print_statistics(facts)
-    print()
+    say()
     _print_classes(facts, every_class)
-    print()
+    say()
     _print_duplicates(facts)
     if facts.channels > 1:
         grey = [f"{split} {found.num_grey:,}" for split, found in facts.splits.items()]
-        print(f"grey images: {', '.join(grey)}")
+        say(f"grey images: {', '.join(grey)}")
     if facts.files:
         _print_files(facts.files)
 
 
 def _print_statistics(facts: "Facts") -> None:
     if facts.mean is None or facts.std is None:
-        print("mean and std: not computed without the cache; type data.cache=true")
+        say("mean and std: not computed without the cache; type data.cache=true")
         return
-    print("the training set's pixels, in [0, 1]")
+    say("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)
     rows = zip(channels, facts.mean, facts.std, strict=True)
     print_table(("channel", "mean", "std"), [(c, f"{m:.4f}", f"{s:.4f}") for c, m, s in rows])
@@ -242,10 +243,10 @@ def _print_duplicates(facts: "Facts") -> None:
         "identical images with different labels": facts.num_contradictions,
     }
     lines = [f"{what}: {number:,}" for what, number in counts.items() if number]
-    print("\n".join(lines) or "no duplicate images")
+    say("\n".join(lines) or "no duplicate images")
     for number, group in enumerate(facts.duplicates):
         for place in group:
-            print(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
+            say(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
 
 
 def _print_files(files: "FileFacts") -> None:
@@ -253,9 +254,9 @@ def _print_files(files: "FileFacts") -> None:
     modes = ", ".join(f"{name} {number:,}" for name, number in files.modes.items())
     smallest, largest = ("×".join(map(str, size)) for size in (files.smallest, files.largest))
     sizes = f"{files.num_sizes:,} sizes, {smallest} to {largest}"
-    print(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
+    say(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
     for what, odd in files.odd.items():
-        print(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
+        say(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
 
 
 def _print_steps(walk: "Walk") -> bool:
@@ -264,9 +265,9 @@ def _print_steps(walk: "Walk") -> bool:
 
     for step in walk.steps():
         if step.error is not None:
-            print(f"{step.name:10}  FAILED: {explain(step.error)}")
+            say(f"{step.name:10}  FAILED: {explain(step.error)}")
             return False
-        print(f"{step.name:10}  {step.found}")
+        say(f"{step.name:10}  {step.found}")
     return True
 
 
@@ -274,10 +275,10 @@ def _print_faults(walk: "Walk") -> bool:
     """Print each broken file and return whether there were none."""
     if not walk.parts:
         return True
-    print(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
+    say(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
     num_faults = 0
     for line in walk.faults():
         num_faults += 1
-        print(line)
-    print(f"{num_faults:,} broken" if num_faults else "no broken files")
+        say(line)
+    say(f"{num_faults:,} broken" if num_faults else "no broken files")
     return num_faults == 0

@@ -53,8 +53,12 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
         path = folder / name
         write_text(path, text)
     except UserError:
-        path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
-        write_text(path, text)
+        try:
+            path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
+            write_text(path, text)
+        except (OSError, UserError):  # the disk is full
+            remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
+            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
     return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
 
 

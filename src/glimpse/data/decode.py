@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
-from glimpse.data.formats import can_read_heif, is_heif, kind_of, register_heif
+from glimpse.data.formats import can_read_heif, is_heif, register_heif
+from glimpse.data.processes import still_working
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.files import kind_of
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 FITS = ("crop", "pad", "squash")
@@ -198,6 +200,8 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
             raise UnreadableImageError(
                 f"cannot read the image {name}: {str(error) or type(error).__name__}"
             ) from error
+        finally:
+            still_working()
 
 
 def _from_memory(content: io.BytesIO, name: str) -> Image.Image:

@@ -33,6 +33,7 @@ from glimpse.data.reading import contents_of, identity_of
 from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
+from glimpse.steps_ahead import StepsAhead
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
@@ -450,9 +451,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     # Batches ------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | StepsAhead:
         """Load every training image once per epoch, or a few with `trainer.overfit_batches`."""
-        return self.batches.loader("train", training=True, shuffle=True)
+        loader = self.batches.loader("train", training=True, shuffle=True)
+        return loader if self.trainer is None else StepsAhead(loader, self.trainer)
 
     def val_dataloader(self) -> BatchLoader:
         """Load every validation image exactly once."""

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from glimpse.data.formats import kind_of, readable_endings
+from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
+from glimpse.files import kind_of
 from glimpse.text import as_utf8
 
 DELIMITERS = ",;\t|"
