@@ -150,8 +150,9 @@ FILES = {
         class Halves(ImageDataModule):
             embedded = True
 
-            def __init__(self, *, num_images, **common):
+            def __init__(self, *, num_images, kind=None, **common):
                 super().__init__(**common)
+                self.kind = kind
                 self.num_images = num_images
 
             def source_files(self):
@@ -161,6 +162,18 @@ FILES = {
                 labels = np.arange(self.num_images) % 2
                 images = np.zeros((self.num_images, 8, 8, 1), np.uint8)
                 images[labels == 1, :4] = 200
+                if self.kind == "list":
+                    return [images, labels]
+                if self.kind == "channels first":
+                    images = images.transpose(0, 3, 1, 2)
+                elif self.kind == "floats":
+                    images = images.astype(np.float32)
+                elif self.kind == "flat":
+                    images = images.reshape(-1, 64)
+                elif self.kind == "short":
+                    labels = labels[:-1]
+                elif self.kind == "words":
+                    labels = labels.astype("U1")
                 return Source(("dark", "light"), Arrays(images, labels))
     """,
     "ownpkg/slip.py": "class Net(:\n",
@@ -198,7 +211,7 @@ FILES = {
     "conf/metrics/both.yaml": "both:\n  _target_: ownpkg.rest.Both\n",
     "conf/experiment/lost.yaml": "trainer:\n  max_epochs: 2\n",
     "conf/data/halves.yaml": (
-        "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nval_fraction: 0.2\n"
+        "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nkind: null\nval_fraction: 0.2\n"
     ),
     "conf/data/photos.yaml": (
         "defaults: [image_folder]\nroot: photos\npresize: 12\nbatch_size: 8\nnum_workers: 1\n"

@@ -150,7 +150,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
             "metrics.both gives (2,) numbers, expected one number: its compute must",
         ),
         (
-            "+experiment=lost",
+            "experiment=lost",
             "write # @package _global_ as the first line of the experiment's file",
         ),
         ("callbacks=[count,cuont]", "did you mean count"),
@@ -184,10 +184,28 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
     assert "Lit is a LightningModule, of which only forward is used" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("channels first", "the train images are 60×1×8×8 of uint8, expected N×H×W×C of uint8"),
+        ("floats", "the train images are 60×8×8×1 of float32, expected N×H×W×C of uint8"),
+        ("flat", "the train images are 60×64 of uint8, expected N×H×W×C of uint8"),
+        ("short", "there are 60 train images but 59 labels"),
+        ("words", "the labels of the train images are of <U1, expected whole numbers"),
+        ("list", "read() returned a list, expected a Source"),
+    ],
+)
+def test_a_dataset_that_gives_something_else_is_told_so(
+    train: Train, kind: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        train("data=halves", "model=linear", f"data.kind={kind}")
+
+
 def test_a_run_is_resumed_with_the_folder_that_it_was_started_with(train: Train) -> None:
     folder = train("data=halves", "model=net")
     with pytest.raises(
-        UserError, match=r"data=halves, with which .*type --config-dir <the folder of"
+        UserError, match=r"model=net, with which .*type --config-dir <the folder of"
     ):
         scripting.run([f"resume={folder}"])
 
