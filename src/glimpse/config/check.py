@@ -63,7 +63,6 @@ def check(
     known = dict(leaves(_reference(config, choices, root, searchpath)))
     found = dict(leaves(resolved))
     _check_targets(resolved)
-    _require_targets_named(resolved, choices)
     for off in _turned_off(config):
         if any(key.startswith(f"{off}.") for key in known):
             del found[off]
@@ -80,6 +79,7 @@ def check(
                     f"callbacks.{callback[1]}=null to turn it off"
                 )
             raise UserError(f"{key} was removed from the configuration: do not type ~{key}")
+    _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
     for key, value in found.items():
