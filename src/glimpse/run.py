@@ -35,6 +35,7 @@ from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
 from glimpse.distributed.team import gathered
 from glimpse.durations import duration
@@ -195,8 +196,8 @@ def run(
                 images_per_second=record.images_per_second(),
                 metrics=dict(checkpoints.best_metrics),
             )
+        num_trained = _num_trained_on(record, data)
         if config.test and not summary.is_pruned:
-            num_trained = _num_trained_on(record, data)
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
@@ -211,7 +212,7 @@ def run(
             pictures.draw_curves(trainer)
             write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
-        _print_result(config, summary, data, num_trained=_num_trained_on(record, data))
+        _print_result(config, summary, data, num_trained=num_trained)
     return checkpoints.best_value
 
 
@@ -254,8 +255,9 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
     """How many training images an epoch saw: all, unless trainer.limit_train_batches or the like ended
-    each epoch early."""
-    return min(record.most_images, len(data.splits["train"].rows))
+    each epoch early. All processes must call this together."""
+    of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
+    return min(of_first_process, len(data.splits["train"].rows))
 
 
 def _final_metrics(
