@@ -50,6 +50,18 @@ def test_the_rule(
 
 
 @pytest.mark.parametrize(
+    ("device", "groups", "name"), [("cpu", 64, FP32), ("cuda", 64, BF16), ("cpu", 16, BF16)]
+)
+def test_depthwise_convolutions_stay_in_fp32_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, groups: int, name: str
+) -> None:
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: "fast")
+    network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3, groups=groups))
+    chosen = precision.choose("auto", network, spec(64), device)
+    assert (chosen.name, chosen.memory_format) == (name, LAST)
+
+
+@pytest.mark.parametrize(
     ("capabilities", "expected"),
     [
         ({"amx_bf16": True, "avx512_bf16": True}, "AMX"),

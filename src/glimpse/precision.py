@@ -6,6 +6,9 @@ convolution that reads at least 16 channels, the images are at least 16 pixels h
 the processor multiplies bf16 matrices in hardware (CUDA from Ampere on, or a CPU with AMX or
 AVX512-BF16). Otherwise it chooses fp32. In fp32, convolutions on such images also run
 channels-last.
+
+On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as long in
+bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones.
 """
 
 from dataclasses import dataclass
@@ -46,6 +49,9 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         return Precision(str(requested), layout, "as asked")
     if not large:
         reason = "small images or few channels gain nothing from bf16"
+        return Precision("32-true", layout, reason)
+    if device == "cpu" and any(m.groups == m.in_channels > 1 for m in convolutions):
+        reason = "depthwise convolutions are slower in bf16 on a CPU"
         return Precision("32-true", layout, reason)
     hardware = bf16_hardware(device)
     if hardware:

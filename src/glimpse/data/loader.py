@@ -31,6 +31,7 @@ from glimpse.data.processes import (
     process_context,
 )
 from glimpse.data.sampling import ClassSampling, SampledRows
+from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
@@ -185,9 +186,13 @@ class BatchLoader:
             share = shares[number - start - 1]
             yield batch if share == 1 else batch._replace(share=share)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the index of the next batch and its epoch, for a checkpoint."""
-        return {"next_batch": self._next_batch, "epoch": self._epoch}
+    def state_dict(self, *, is_over: bool = False) -> dict[str, int]:
+        """Return the index of the next batch and its epoch, for a checkpoint.
+
+        Args:
+            is_over: Whether the epoch has ended, perhaps before all its batches.
+        """
+        return {"next_batch": 0 if is_over else self._next_batch, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from the position in a checkpoint."""
@@ -213,7 +218,7 @@ class ArrayRows:
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
         for chosen in rows:
-            chosen = chosen.to(self.images.device, non_blocking=True)
+            chosen = sent(chosen, self.images.device)
             images = self.images.index_select(0, chosen).view(-1, *self.shape)
             labels = self.labels.index_select(0, chosen)
             if self.pin_memory:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glimpse.data.transfer import sent
+
 _MASK = 0xFFFFFFFF
 
 
@@ -50,7 +52,7 @@ class Draws:
         key = np.random.SeedSequence([self.seed, epoch, self._num_calls, fixed])
         self._num_calls += 1
         words = key.generate_state(2 * num).astype(np.int64).reshape(2, num, 1)
-        first, second = torch.from_numpy(words).to(self.indices.device)
+        first, second = sent(torch.from_numpy(words), self.indices.device)
         mixed = _finalise(_finalise((self.indices + first) & _MASK) ^ second)
         return (mixed >> 8).float() * 2.0**-24
 
