@@ -9,6 +9,7 @@ from PIL import Image
 FILES = {
     "ownpkg/__init__.py": "",
     "ownpkg/nets.py": """
+        import lightning.pytorch as pl
         from torch import nn
 
         class Net(nn.Module):
@@ -38,6 +39,30 @@ FILES = {
             def __init__(self, spec):
                 super().__init__(5)
 
+        class Square(Plain):
+            def forward(self, images):
+                return super().forward(images + images.new_zeros(1, 1, 12, 12))
+
+        class GreyOnly(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes, 1)
+
+        class Pair(Plain):
+            def forward(self, images):
+                return super().forward(images), images
+
+        class Anything(Plain):
+            def __init__(self, **kwargs):
+                super().__init__(kwargs["num_classes"])
+
+        class Lit(pl.LightningModule):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.net = Plain(num_classes)
+
+            def forward(self, images):
+                return self.net(images)
+
         def make(num_classes: int) -> nn.Module:
             return Plain(num_classes)
 
@@ -49,6 +74,7 @@ FILES = {
         from lightning.pytorch import Callback
         from pathlib import Path
         from torch import nn
+        from torchmetrics import Metric
 
         class Margin(nn.Module):
             def __init__(self, margin=1.0):
@@ -61,6 +87,21 @@ FILES = {
         class EachImage(nn.Module):
             def forward(self, logits, labels):
                 return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+        class Detached(Margin):
+            def forward(self, logits, labels):
+                return super().forward(logits.detach(), labels)
+
+        class Both(Metric):
+            def __init__(self):
+                super().__init__()
+                self.add_state("sum", torch.zeros(2), dist_reduce_fx="sum")
+
+            def update(self, preds, target):
+                self.sum += preds.sum(0)
+
+            def compute(self):
+                return self.sum
 
         class Sign(torch.optim.Optimizer):
             def __init__(self, params, lr=0.001):
@@ -109,8 +150,9 @@ FILES = {
         class Halves(ImageDataModule):
             embedded = True
 
-            def __init__(self, *, num_images, **common):
+            def __init__(self, *, num_images, kind=None, **common):
                 super().__init__(**common)
+                self.kind = kind
                 self.num_images = num_images
 
             def source_files(self):
@@ -120,8 +162,22 @@ FILES = {
                 labels = np.arange(self.num_images) % 2
                 images = np.zeros((self.num_images, 8, 8, 1), np.uint8)
                 images[labels == 1, :4] = 200
+                if self.kind == "list":
+                    return [images, labels]
+                if self.kind == "channels first":
+                    images = images.transpose(0, 3, 1, 2)
+                elif self.kind == "floats":
+                    images = images.astype(np.float32)
+                elif self.kind == "flat":
+                    images = images.reshape(-1, 64)
+                elif self.kind == "short":
+                    labels = labels[:-1]
+                elif self.kind == "words":
+                    labels = labels.astype("U1")
                 return Source(("dark", "light"), Arrays(images, labels))
     """,
+    "ownpkg/slip.py": "class Net(:\n",
+    "src/inner/__init__.py": "",
     "ownpkg/wrong.py": """
         from pathlib import Path
 
@@ -138,8 +194,24 @@ FILES = {
     "conf/model/wrong.yaml": "_target_: ownpkg.wrong.NotANet\n",
     "conf/model/absent.yaml": "_target_: ownpkg.nets.Nett\n",
     "conf/model/elsewhere.yaml": "_target_: nopkg.nets.Net\n",
+    "conf/model/square.yaml": "_target_: ownpkg.nets.Square\n",
+    "conf/model/grey_only.yaml": "_target_: ownpkg.nets.GreyOnly\n",
+    "conf/model/pair.yaml": "_target_: ownpkg.nets.Pair\n",
+    "conf/model/anything.yaml": "_target_: ownpkg.nets.Anything\n",
+    "conf/model/lit.yaml": "_target_: ownpkg.nets.Lit\n",
+    "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
+    "conf/model/syntax.yaml": "_target_: ownpkg.slip.Net\n",
+    "conf/model/package.yaml": "_target_: ownpgk.nets.Net\n",
+    "conf/model/module.yaml": "_target_: ownpkg.net.Net\n",
+    "conf/model/inner.yaml": "_target_: inner.Net\n",
+    "conf/model/nameless.yaml": "_target: ownpkg.nets.Net\n",
+    "conf/model/empty.yaml": "",
+    "conf/model/yaml.yaml": "_target_: ownpkg.nets.Net\n  width: 3\n",
+    "conf/loss/detached.yaml": "_target_: ownpkg.rest.Detached\n",
+    "conf/metrics/both.yaml": "both:\n  _target_: ownpkg.rest.Both\n",
+    "conf/experiment/lost.yaml": "trainer:\n  max_epochs: 2\n",
     "conf/data/halves.yaml": (
-        "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nval_fraction: 0.2\n"
+        "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nkind: null\nval_fraction: 0.2\n"
     ),
     "conf/data/photos.yaml": (
         "defaults: [image_folder]\nroot: photos\npresize: 12\nbatch_size: 8\nnum_workers: 1\n"

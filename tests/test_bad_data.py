@@ -349,14 +349,14 @@ def test_a_run_killed_while_it_fills_the_cache_is_completed_by_the_next(
     train: Command, photos: Path
 ) -> None:
     first = photos / "train" / "cat" / "cat_0.png"
-    for number in range(2000):  # which take seconds
+    for number in range(20_000):  # which take many seconds, so that the kill comes in time
         os.link(first, first.with_name(f"{number}.png"))
     pid = train.start(*LOOK)
     cache = train.folder / "data" / ".cache"
     wait_for(lambda: any(cache.glob("*.partial-*/train.npy")))
     os.kill(pid, signal.SIGKILL)
     assert train.wait(pid).code == -signal.SIGKILL
-    for number in range(20, 2000):
+    for number in range(20, 20_000):
         first.with_name(f"{number}.png").unlink()
     ended = train(*LOOK)
     assert ended.code == 0, ended.err
@@ -366,11 +366,11 @@ def test_a_run_killed_while_it_fills_the_cache_is_completed_by_the_next(
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are listed in /proc")
 def test_the_processes_that_decode_end_with_a_killed_run(train: Command, photos: Path) -> None:
     folder = photos / "train" / "cat"
-    for number in range(4000):  # which take seconds
+    for number in range(20_000):  # which take many seconds
         os.link(folder / "cat_0.png", folder / f"{number}.png")
     pid = train.start(*LOOK, "data.num_workers=2")
     listed = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_for(lambda: len(listed.read_text().split()) == 3)  # with multiprocessing's own helper
+    wait_for(lambda: len(listed.read_text().split()) >= 3)  # with multiprocessing's own helper
     children = [Path("/proc") / child for child in listed.read_text().split()]
     os.kill(pid, signal.SIGKILL)
     train.wait(pid)

@@ -59,6 +59,8 @@ def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data=photos", "model=net"),
         ("data=halves", "model=plain"),
         ("data=photos", "model=function"),
+        ("data=photos", "model=anything"),
+        ("data=photos", "model='my net'"),
         ("data=halves", "model=linear", "loss=margin"),
         ("data=halves", "model=linear", "optimizer=sign", "scheduler=constant"),
         ("data=halves", "model=linear", "optimizer=rmsprop", "scheduler=annealing"),
@@ -109,7 +111,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
     search = f"hydra.searchpath=['file://{tmp_path / 'two'}']"
     for model, width in (("mlp", 5), ("linear", 6)):
         config = composed([f"model={model}", search], config_dir=tmp_path / "one")
-        assert config.model == {"_target_": "ownpkg.nets.Net", "width": width}
+        assert config.model == {"_target_": "ownpkg.nets.Net", "width": width, "weights": None}
     assert "widths" in composed(["model=mlp"]).model
     printed = subprocess.run(
         [sys.executable, REPOSITORY / "train.py", "--config-dir", "one", "model=mlp", "--cfg", "job"],
@@ -130,6 +132,27 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("loss=each", "returns 2 for two images, expected one number"),
         ("model=nett", "did you mean net?"),
         ("model.widht=3", "did you mean model.width"),
+        ("model=pair", "returns <class 'tuple'> for one image of 3×12×12, expected logits of 1×2"),
+        ("model=grey_only", "takes images of 1×12×12 but not of 3×12×12: it needs grey images"),
+        ("model=syntax", "slip.py, line 1: invalid syntax"),
+        ("model=package", "there is no package ownpgk: did you mean ownpkg?"),
+        ("model=module", "there is no module ownpkg.net: did you mean ownpkg.nets?"),
+        ("model=inner", "there is no package inner; type PYTHONPATH=src before the command"),
+        (
+            "model=nameless",
+            "model=nameless: its file has no _target_, expected the name of a",
+        ),
+        ("model=empty", "model=empty: its file has no _target_, expected the name of a"),
+        ("model=yaml", "conf/model/yaml.yaml, line 2: mapping values are not allowed here"),
+        ("loss=detached", "returns a number without a gradient"),
+        (
+            "metrics=[both]",
+            "metrics.both gives (2,) numbers, expected one number: its compute must",
+        ),
+        (
+            "experiment=lost",
+            "write # @package _global_ as the first line of the experiment's file",
+        ),
         ("callbacks=[count,cuont]", "did you mean count"),
         ("model._target_=torch.hub.load", "expected a torch.nn.Module"),
         ("model._target_=torch.load", "expected a torch.nn.Module"),
@@ -145,6 +168,46 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
         train("data=photos", *model, override)
     assert "\n" not in str(error.value)
     assert not Path("CALLED").exists()
+
+
+def test_a_net_that_needs_squares_says_so(train: Train) -> None:
+    said = r"takes images of 3×12×12 but not of 3×12×18: it needs squares; type data\.size=12"
+    with pytest.raises(UserError, match=said):
+        train("data=photos", "model=square", "data.presize=[12,18]")
+    train("data=photos", "model=square", "data.presize=[12,18]", "data.size=12")
+
+
+def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", "model=lit")
+    assert "Lit is a LightningModule, of which only forward is used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("channels first", "the train images are 60×1×8×8 of uint8, expected N×H×W×C of uint8"),
+        ("floats", "the train images are 60×8×8×1 of float32, expected N×H×W×C of uint8"),
+        ("flat", "the train images are 60×64 of uint8, expected N×H×W×C of uint8"),
+        ("short", "there are 60 train images but 59 labels"),
+        ("words", "the labels of the train images are of <U1, expected whole numbers"),
+        ("list", "read() returned a list, expected a Source"),
+    ],
+)
+def test_a_dataset_that_gives_something_else_is_told_so(
+    train: Train, kind: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        train("data=halves", "model=linear", f"data.kind={kind}")
+
+
+def test_a_run_is_resumed_with_the_folder_that_it_was_started_with(train: Train) -> None:
+    folder = train("data=halves", "model=net")
+    with pytest.raises(
+        UserError, match=r"model=net, with which .*type --config-dir <the folder of"
+    ):
+        scripting.run([f"resume={folder}"])
 
 
 def test_loss_weights_must_fit_the_classes() -> None:

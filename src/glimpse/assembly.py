@@ -116,24 +116,68 @@ def _facts_for(
     )
 
 
+def remark_on(network: nn.Module) -> str | None:
+    """What a run says about a network that is more than a network; None otherwise."""
+    if not isinstance(network, pl.LightningModule):
+        return None
+    return (
+        f"{type(network).__name__} is a LightningModule, of which only forward is used: loss, optimizer, "
+        "schedule and metrics are those of this configuration"
+    )
+
+
 def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
     """Show a network one black image, and require one logit for each class."""
-    size = f"{spec.channels}×{spec.height}×{spec.width}"
+    size = _as_text(spec.channels, spec.height, spec.width)
     was_training = network.training
     network.eval()
     try:
-        with torch.no_grad():
-            logits = network(torch.zeros(1, spec.channels, spec.height, spec.width))
+        logits = _answer(network, spec.channels, spec.height, spec.width)
     except Exception as error:
+        _explain_size(network, target, spec)
         error.add_note(f"while {target} was given one image of {size}")
         raise
     finally:
         network.train(was_training)
     if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
-        shape = "×".join(map(str, logits.shape)) if isinstance(logits, Tensor) else type(logits)
+        shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else type(logits)
         raise UserError(
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class"
+        )
+
+
+def _answer(network: nn.Module, channels: int, height: int, width: int) -> Any:
+    with torch.no_grad():
+        return network(torch.zeros(1, channels, height, width))
+
+
+def _as_text(*sizes: int) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
+    """Find out whether a network that failed takes squares, or another number of channels.
+
+    Raises:
+        UserError: it does.
+    """
+    channels, height, width = spec.channels, spec.height, spec.width
+    size = _as_text(channels, height, width)
+    others = [(channels, side, side) for side in (height, width) if height != width]
+    for other in (*others, (4 - channels, height, width)):
+        try:
+            _answer(network, *other)
+        except Exception:
+            continue
+        if other[0] == channels:
+            needs, remedy = "squares", f"type data.size={other[1]}"
+        else:
+            needs = "grey images" if other[0] == 1 else "images of three channels"
+            remedy = "take in_channels or the spec as an argument of __init__"
+        raise UserError(
+            f"model._target_={target} takes images of {_as_text(*other)} but not of {size}: it needs "
+            f"{needs}; {remedy}"
         )
 
 
@@ -150,7 +194,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
     """
     loss: nn.Module = build("loss", node)
     target, num_classes = node["_target_"], spec.num_classes
-    logits, labels = torch.zeros(2, num_classes), torch.arange(2)
+    logits, labels = torch.zeros(2, num_classes, requires_grad=True), torch.arange(2)
     tried = {"labels": labels}
     if mixes:
         tried["probabilities"] = F.one_hot(labels, num_classes).float()
@@ -168,6 +212,11 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found)
             raise UserError(
                 f"loss {target} returns {shape} for two images, expected one number, their mean"
+            )
+        if not found.requires_grad:
+            raise UserError(
+                f"loss {target} returns a number without a gradient, expected one computed from the "
+                "logits: remove detach(), item() and no_grad() from its forward"
             )
     return loss
 

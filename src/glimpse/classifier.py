@@ -115,7 +115,7 @@ class ImageClassifier(LeanModule):
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
             if self.scoring and split != "train":
                 self.scoring.add(split, logits.detach(), labels)
-        if split == "train" and isinstance(divided_by, Tensor) and self.trainer.world_size > 1:
+        if isinstance(divided_by, Tensor) and self.trainer.training and self.trainer.world_size > 1:
             return loss * self._weighted_share(batch, divided_by)
         return loss if batch.share == 1 else loss * batch.share
 

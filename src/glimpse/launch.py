@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from glimpse.config import trust
 from glimpse.config.check import check, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
+from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder, values_of
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
@@ -140,7 +140,14 @@ def _dismiss_others(place: Place, code: int, line: str) -> None:
 def _with_default_flags(
     flags: list[str], config_dir: Path | None, config_name: str | None
 ) -> list[str]:
-    """Add a project's own configuration folder and root, unless others were typed."""
+    """Add a project's own configuration folder and root, unless others were typed.
+
+    Raises:
+        UserError: the folder that was typed does not exist.
+    """
+    for place in values_of(flags, CONFIG_DIR):
+        if not Path(place).is_dir():
+            raise UserError(f"--config-dir {place}: there is no such folder")
     names = {flag.partition("=")[0] for flag in flags}
     if config_dir is not None and not names & set(CONFIG_DIR):
         flags = [CONFIG_DIR[0], str(config_dir), *flags]

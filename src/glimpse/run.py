@@ -21,6 +21,7 @@ from glimpse.assembly import (
     device_of,
     global_batch_size,
     num_processes,
+    remark_on,
 )
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import Checkpoints
@@ -37,6 +38,7 @@ from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
 from glimpse.distributed.team import gathered
 from glimpse.durations import duration
@@ -116,6 +118,8 @@ def run(
         resume_from = start.checkpoint if start else None
         seed_all(config.seed)
         network = build_network(config.model, data.spec)
+        if remark := remark_on(network):
+            console.print(remark)
         if resume_from is None:
             initialise(network, data, config.model.get("weights"))
         summary.update(parameters=count_parameters(network))
@@ -206,8 +210,8 @@ def run(
             )
             if config.on_nonfinite == "skip":
                 summary.update(skipped_steps=classifier.num_skipped)
+        num_trained = _num_trained_on(record, data)
         if config.test and not summary.is_pruned:
-            num_trained = _num_trained_on(record, data)
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
         reported = "test" if "test/acc" in summary.metrics else "val"
@@ -222,7 +226,7 @@ def run(
             pictures.draw_curves(trainer)
             write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
-        _print_result(config, summary, data, num_trained=_num_trained_on(record, data))
+        _print_result(config, summary, data, num_trained=num_trained)
     return checkpoints.best_value
 
 
@@ -261,8 +265,9 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
     """How many training images an epoch saw: all, unless trainer.limit_train_batches or the like ended
-    each epoch early."""
-    return min(record.most_images, len(data.splits["train"].rows))
+    each epoch early. All processes must call this together."""
+    of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
+    return min(of_first_process, len(data.splits["train"].rows))
 
 
 def _final_metrics(

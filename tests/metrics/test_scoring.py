@@ -86,13 +86,30 @@ def test_values_are_those_of_scikit_learn(num_classes: int, occurring: int) -> N
         assert found[name] == pytest.approx(wanted[name], abs=2e-6), name
 
 
+def test_the_bootstrap_is_that_of_the_other_scores() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(3, size=150)
+    logits = random.normal(size=(150, 3)).astype(np.float32)
+    logits[np.arange(150), labels] += 1.5
+    scoring = scoring_of(3, "f1", "calibration", "balanced_accuracy")
+    found = scoring.intervals(logits, labels)
+    others = score(Predictions("val", tuple("abc"), logits, labels)).overall
+    for name, other in (
+        ("f1", "mean_f1"),
+        ("calibration", "calibration_error"),
+        ("balanced_accuracy", "mean_recall"),
+    ):
+        assert found[name] == pytest.approx((others[other].low, others[other].high), abs=0.02)
+    assert scoring.intervals(np.zeros((40_000, 3), np.float32), np.zeros(40_000, np.int64)) == {}
+
+
 def test_what_is_undefined_is_said_once_and_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     scoring = scoring_of(3, "auroc", "f1")
     logits, labels = np.eye(3, dtype=np.float32), np.zeros(3, np.int64)
     for _ in range(2):
-        assert set(scoring.of(logits, labels)) == {"f1"}
+        assert set(scoring.of(logits, labels)) == set(scoring.intervals(logits, labels)) == {"f1"}
     assert capsys.readouterr().out.count("auroc is nan on these images") == 1
 
 

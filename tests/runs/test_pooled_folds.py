@@ -89,7 +89,9 @@ def test_evaluate_pools_what_each_fold_did_not_train_on(sweep: Path) -> None:
     assert np.mean([line["actual"] == line["predicted"] for line in lines]) == pytest.approx(
         right / len(seen)
     )
-    assert f"{scores['metrics']['f1']:.4f}" in result.stdout
+    low, high = scores["metric_intervals"]["f1"]
+    assert low <= scores["metrics"]["f1"] <= high
+    assert f"{scores['metrics']['f1']:.4f}  {low:.4f} to {high:.4f}" in result.stdout
 
 
 def test_folds_that_are_not_all_there_are_one_line(sweep: Path, tmp_path: Path) -> None:

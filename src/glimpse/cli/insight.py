@@ -415,7 +415,9 @@ def _cells(score: "Score") -> tuple[str, str]:
 
 def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool) -> None:
     rows = [(name, *_cells(value)) for name, value in evaluation.scores.overall.items()]
-    rows += [(name, f"{value:.4f}", "") for name, value in evaluation.metrics.items()]
+    for name, value in evaluation.metrics.items():
+        bounds = evaluation.intervals.get(name)
+        rows.append((name, f"{value:.4f}", f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""))
     rows.append(("majority accuracy", f"{evaluation.majority:.4f}", ""))
     print_table(("score", "value", "95 % interval"), rows)
     say()

@@ -8,6 +8,7 @@ checkpoint only the packages that config/trust.py allows.
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -200,27 +201,40 @@ def _locate(group: str, target: str) -> Any:
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None and _is_here(package):
         sys.path.append(str(Path.cwd()))
+    what = f"{group}._target_={target}"
     try:
-        return getattr(importlib.import_module(module), name)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            what = "package" if error.name == package else "module"
-            hint = f"type PYTHONPATH=<the folder that contains {package}> before the command"
-            raise UserError(
-                f"{group}._target_={target}: there is no {what} {error.name}"
-                + (f"; {hint}" if what == "package" else "")
-            ) from error
-        raise UserError(
-            f"{group}._target_={target}: {module} cannot be imported: {error}"
-        ) from error
+            raise UserError(f"{what}: {_no_module(error.name)}") from error
+        raise UserError(f"{what}: {module} cannot be imported: {error}") from error
     except ImportError as error:
-        raise UserError(
-            f"{group}._target_={target}: {module} cannot be imported: {error}"
-        ) from error
-    except AttributeError as error:
-        near = difflib.get_close_matches(name, dir(sys.modules.get(module)), n=1)
+        raise UserError(f"{what}: {module} cannot be imported: {error}") from error
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise UserError(f"{what}: {module} cannot be imported: {place}: {error.msg}") from error
+    if not hasattr(imported, name):
+        near = difflib.get_close_matches(name, dir(imported), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
-        raise UserError(f"{group}._target_={target}: {module} has no {name}{hint}") from error
+        raise UserError(f"{what}: {module} has no {name}{hint}")
+    return getattr(imported, name)
+
+
+def _no_module(name: str) -> str:
+    """Say that there is no such module, and what to type."""
+    parent, _, last = name.rpartition(".")
+    if parent:
+        places = list(getattr(sys.modules.get(parent), "__path__", ()))
+        near = difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(places)], n=1)
+        return f"there is no module {name}" + (
+            f": did you mean {parent}.{near[0]}?" if near else ""
+        )
+    here = [module.name for module in pkgutil.iter_modules([str(Path.cwd())])]
+    near = difflib.get_close_matches(name, here, n=1, cutoff=0.75)
+    if near:
+        return f"there is no package {name}: did you mean {near[0]}?"
+    folder = "src" if (Path("src") / name).is_dir() else f"<the folder that contains {name}>"
+    return f"there is no package {name}; type PYTHONPATH={folder} before the command"
 
 
 def _is_here(package: str) -> bool:

@@ -79,6 +79,7 @@ def check(
                     f"callbacks.{callback[1]}=null to turn it off"
                 )
             raise UserError(f"{key} was removed from the configuration: do not type ~{key}")
+    _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
     for key, value in found.items():
@@ -214,7 +215,8 @@ def _reference(
     config: DictConfig, choices: Mapping[str, Any], root: str, searchpath: Sequence[str]
 ) -> DictConfig:
     """Compose the same files without overrides, to find the known keys and their defaults."""
-    overrides = [f"{group}={choices[group]}" for group in GROUPS if choices.get(group) is not None]
+    chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group) is not None}
+    overrides = [f"{group}={_as_choice(name)}" for group, name in chosen.items()]
     for group in LISTS:
         named = [name for name in str(choices.get(group) or "").strip("[]").split(",") if name]
         for name in map(str, config.get(group) or {}):  # [] may leave keys that an experiment sets
@@ -224,6 +226,11 @@ def _reference(
     if searchpath:
         overrides.append(f"hydra.searchpath=[{','.join(map(quoted, searchpath))}]")
     return compose(root, overrides=overrides)
+
+
+def _as_choice(name: str) -> str:
+    """Quote the name of a file that Hydra would not read as it stands."""
+    return name if re.fullmatch(r"[\w./-]+|\[.*\]", name, re.ASCII) else quoted(name)
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -250,6 +257,12 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """An error message for an unknown key, with the most similar known key."""
     known = list(known)
+    group, _, rest = key.partition(".")
+    if group == "experiment" and rest in known:
+        return (
+            f"{key} is not a key of this configuration: write # @package _global_ as the first line of "
+            "the experiment's file, so that it sets the keys of the run"
+        )
     swapped = [name for name in known if sorted(name) == sorted(key)]  # modle is model, not mode
     near = swapped or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:  # perhaps only the group is wrong
@@ -323,6 +336,18 @@ def _check_targets(config: DictConfig) -> None:
             raise UserError(
                 f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class"
             )
+
+
+def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Require the chosen file of each group that has one part to name what it builds."""
+    for group in ("data", "model", "optimizer", "scheduler", "loss"):
+        node = config.get(group)
+        if OmegaConf.is_dict(node) and "_target_" in node:
+            continue
+        raise UserError(
+            f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
+            f"{TARGETS[group][0]}, such as _target_: mypkg.Name"
+        )
 
 
 def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra import compose
 from hydra.errors import (
     ConfigCompositionException,
@@ -72,7 +73,7 @@ def _place(error: Exception) -> str:
 
 def is_foreseen(error: BaseException) -> bool:
     """Whether an error is a mistake of the user, so that one line explains it."""
-    known = (UserError, CrashError, HydraException, OmegaConfBaseException)
+    known = (UserError, CrashError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError)
     composing = ("Config group override must be", "Ambiguous value")
     return isinstance(error, known) or any(text in str(error) for text in composing)
 
@@ -92,6 +93,12 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         return str(error)
     if isinstance(error, MissingConfigException):
         return _explain_missing_choice(error, typed)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return (
+            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two blanks, "
+            "close each bracket and quote, and write a blank after each colon"
+        )
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:
         return f"{merging[1]}: {_one_line(str(error.__cause__))}"

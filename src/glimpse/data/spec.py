@@ -99,11 +99,15 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def check_source(source: Source) -> None:
-    """Check that there are two classes or more, and that every image has a valid label.
+    """Check that there are two classes or more, that pixels have their form, and that labels are valid.
 
     Raises:
-        UserError: There is one class, or a label is wrong.
+        UserError: There is one class, or something is wrong with images or labels.
     """
+    if not isinstance(source, Source):
+        raise UserError(
+            f"read() returned a {type(source).__name__}, expected a Source of glimpse.data.spec"
+        )
     if len(source.class_names) < 2:
         found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
         raise UserError(
@@ -116,7 +120,29 @@ def check_source(source: Source) -> None:
                 "merge them"
             )
     for name, part in source.parts().items():
+        check_pixels(part, name)
         check_labels(part, len(source.class_names), name)
+
+
+def check_pixels(part: Part, what: str) -> None:
+    """Check the shape and the type of pixels, and the type of labels.
+
+    Raises:
+        UserError: They are of another form.
+    """
+    if part.labels.dtype.kind not in "iu":
+        raise UserError(
+            f"the labels of the {what} images are of {part.labels.dtype}, expected whole numbers, the "
+            "indices of the classes"
+        )
+    if isinstance(part, Files):
+        return
+    shape, dtype = part.images.shape, part.images.dtype
+    if len(shape) != 4 or shape[3] not in COLOURS or dtype != np.uint8:
+        raise UserError(
+            f"the {what} images are {'×'.join(map(str, shape))} of {dtype}, expected N×H×W×C of uint8, "
+            "with 1 or 3 channels C, and values from 0 to 255: change read()"
+        )
 
 
 def check_labels(part: Part, num_classes: int, what: str) -> None:

@@ -17,6 +17,8 @@ from torchmetrics import Metric, MetricCollection
 from glimpse.console import console
 from glimpse.errors import UserError
 
+NUM_RESAMPLES = 200
+MOST_PROBABILITIES = 100_000  # images times classes, of which metrics are resampled
 TAKEN = ("loss", "acc", "top5")  # measured in every run
 
 
@@ -98,6 +100,40 @@ class Scoring:
         found = self.finish("these images")
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
+    def intervals(
+        self,
+        logits: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        *,
+        confidence_level: float = 0.95,
+    ) -> dict[str, tuple[float, float]]:
+        """The bounds of the metrics that are finite, by a bootstrap as in insight/scores.py.
+
+        A metric takes milliseconds to compute. So there are only 200 resamples, and for more than
+        100,000 probabilities there is no interval at all.
+
+        Args:
+            logits: (N, K).
+            labels: (N,).
+            confidence_level: The confidence level of the intervals.
+        """
+        if logits.size > MOST_PROBABILITIES:
+            return {}
+        random, size = np.random.default_rng(0), len(labels)
+        draws = [torch.from_numpy(random.integers(size, size=size)) for _ in range(NUM_RESAMPLES)]
+        probabilities, targets = torch.from_numpy(logits).softmax(1), torch.from_numpy(labels)
+        tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
+        bounds = {}
+        for name, metric in self.metrics.items():
+            trial = metric.clone()
+            answers = probabilities[:, 1] if _is_binary(metric) else probabilities
+            values = [_computed(trial, answers[draw], targets[draw]) for draw in draws]
+            finite = [value for value in values if math.isfinite(value)]
+            if finite:
+                low, high = np.quantile(finite, tails)
+                bounds[name] = (float(low), float(high))
+        return bounds
+
     def lower_is_better(self, name: str) -> bool | None:
         """Whether the metric says so of itself; None if it says nothing."""
         higher = self.metrics[name].higher_is_better
@@ -130,9 +166,10 @@ class Scoring:
             ) from error
         if not isinstance(found, Tensor | float | int) or torch.as_tensor(found).numel() != 1:
             what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else type(found)
-            raise UserError(
-                f"metrics.{name} gives {what}, expected one number: type metrics.{name}.average=macro"
-            )
+            remedy = "its compute must return a mean over them"
+            if hasattr(metric, "average"):
+                remedy = f"type metrics.{name}.average=macro"
+            raise UserError(f"metrics.{name} gives {what}, expected one number: {remedy}")
 
 
 def _is_binary(metric: Metric) -> bool:
@@ -141,6 +178,14 @@ def _is_binary(metric: Metric) -> bool:
         base.__name__.startswith("Binary") and base.__module__.startswith("torchmetrics.")
         for base in type(metric).__mro__
     )
+
+
+def _computed(metric: Metric, answers: Tensor, labels: Tensor) -> float:
+    metric.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a resample lacks a class
+        metric.update(answers, labels)
+        return float(metric.compute())
 
 
 def _device(*collections: MetricCollection) -> torch.device:

@@ -26,13 +26,15 @@ class Evaluation:
 
     Attributes:
         scores: The scores with intervals.
-        metrics: The metrics that the run's configuration adds, without intervals.
+        metrics: The metrics that the run's configuration adds.
+        intervals: The bounds of those that have an interval.
         num_images: The number of images.
         majority: The accuracy of the majority-class baseline.
     """
 
     scores: Scores
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
     num_images: int
     majority: float
 
@@ -82,7 +84,10 @@ def evaluate(
     counts = np.bincount(found.labels)
     scoring = build_metrics(trained.config, trained.spec)
     metrics = scoring.of(found.logits, found.labels) if scoring else {}
-    evaluation = Evaluation(scores, metrics, len(found), float(counts.max() / counts.sum()))
+    intervals = scoring.intervals(found.logits, found.labels) if scoring else {}
+    evaluation = Evaluation(
+        scores, metrics, intervals, len(found), float(counts.max() / counts.sum())
+    )
     matrix, names = confusion_matrix(found), found.class_names
     written = {
         **about,
@@ -90,6 +95,7 @@ def evaluate(
         "majority_acc": evaluation.majority,
         "scores": {name: asdict(value) for name, value in scores.overall.items()},
         "metrics": metrics,
+        "metric_intervals": intervals,
     }
     write_json(folder / "scores.json", written)
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]

@@ -55,7 +55,7 @@ class CsvTable(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class ImageFolder(ImageDataModule):
             only group or as the group named `label`; None: folders are classes.
         **common: Arguments of every dataset.
     """
+
+    version: ClassVar[int] = 2
 
     def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
         super().__init__(**common)
