@@ -170,7 +170,7 @@ def is_intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as zipped:
             return zipped.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises a dozen kinds of errors on a damaged directory
         return False
 
 
