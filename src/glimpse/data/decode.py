@@ -169,7 +169,11 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
         name: What the errors call it; by default its path.
     """
     name = name or str(file)
-    with open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image:
+    with (
+        warnings.catch_warnings(),
+        open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image,
+    ):
+        warnings.simplefilter("ignore", UserWarning)  # of Pillow, on odd metadata
         try:
             yield image
         except _DECODING_ERRORS as error:
@@ -228,5 +232,7 @@ def open_image(path: Path) -> Image.Image:
 
 def _identified(path: Path | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
+        # On odd metadata, of which the warning does not name the file.
+        warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(path)
