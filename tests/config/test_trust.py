@@ -89,7 +89,7 @@ def test_a_record_may_hold_values_for_our_own_keys_alone(tmp_path: Path, overrid
     "override",
     [
         "+callbacks.x.dirpath=/elsewhere", "+callbacks.x={_target_:glimpse.A,dirpath:elsewhere}",
-        "logger.mlflow.tracking_uri=http://elsewhere", "+logger.csv.save_dir=x", "+logger.x.y=~/elsewhere",
+        "logger.mlflow.tracking_uri=http://elsewhere", "+logger.csv.save_dir=x", "+logger.x.y='~/elsewhere'",
         "+logger.wandb.settings={base_url:elsewhere}", "+callbacks.x.a=[../elsewhere]",
         "+trainer.default_root_dir=elsewhere",
     ],

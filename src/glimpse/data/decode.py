@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
 from glimpse.data.formats import can_read_heif, is_heif, register_heif
 from glimpse.data.processes import still_working
-from glimpse.errors import UnreadableImageError, UserError
+from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import kind_of
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
@@ -224,7 +224,7 @@ def open_image(path: Path) -> Image.Image:
             f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} is rejected: {str(error).splitlines()[0]}") from error
+        raise UnreadableImageError(f"{path} is rejected: {first_line(error)}") from error
     except _DECODING_ERRORS as error:  # missing, or truncated in its header
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error

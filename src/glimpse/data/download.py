@@ -22,7 +22,7 @@ import pooch
 from filelock import FileLock
 
 from glimpse.data import archives
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -118,7 +118,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (*_DAMAGED, OSError) as error:
         if getattr(error, "errno", None):  # an error of the disk, not of the archive
             raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
-        reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
+        reason = first_line(error).rstrip(":")  # tarfile adds a line for each format
         raise UserError(
             f"cannot unpack {archive}: {archives.shown(reason)}; it may be damaged: delete it to "
             "download it again"
