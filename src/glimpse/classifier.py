@@ -106,12 +106,20 @@ class ImageClassifier(LeanModule):
 
     def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
         loss, labels = self.loss_of(logits, batch.labels), batch.labels
+        divided_by = divisor(self.loss, labels)
         if batch.share:
-            divided_by = divisor(self.loss, labels)
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
             if self.scoring and split != "train":
                 self.scoring.add(split, logits.detach(), labels)
+        if split == "train" and isinstance(divided_by, Tensor) and self.trainer.world_size > 1:
+            return loss * self._weighted_share(batch, divided_by)
         return loss if batch.share == 1 else loss * batch.share
+
+    def _weighted_share(self, batch: Batch, divided_by: Tensor) -> Tensor:
+        """What `batch.share` is with class weights: it follows from their sums in all processes."""
+        mine = divided_by if batch.share else torch.zeros_like(divided_by)
+        of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
+        return mine * self.trainer.world_size / of_all
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")

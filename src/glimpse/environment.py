@@ -1,43 +1,121 @@
-"""Record the environment of a run: package versions, git commit and machine."""
+"""Record the environment of a run: what its numbers may depend on besides its configuration.
+
+Versions, commit with uncommitted changes, machine, device, threads. Nothing secret: of the environment
+variables only those in `VARIABLES`, and no user names or passwords in addresses.
+"""
 
 import os
 import platform
+import re
 import subprocess
-from importlib.metadata import version
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glimpse.command import command
+from glimpse.distributed.place import Place
+
+# Variables that choose kernels, the order of sums, or the number of threads.
+VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "PYTHONHASHSEED",
+)  # fmt: skip
+MAX_DIFF = 200_000  # characters of the uncommitted changes that are kept
+MAX_UNTRACKED = 100  # names of files
+CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")  # of an address such as https://user:token@host/
 
 
-def environment() -> dict[str, Any]:
-    """The command, versions, commit and machine of the current run."""
-    packages = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
+def environment(
+    *, device: str, precision: str, place: Place, packages: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The command, versions, code and machine of the current run, as plain data.
+
+    Args:
+        device: "cpu", "cuda" or "mps".
+        precision: The precision that was chosen.
+        place: This process among those of the run.
+        packages: Those of the user's own that the configuration names.
+    """
+    own_code = {name: _checkout(Path(file).parent) for name in packages if (file := _file(name))}
     return {
-        "command": command(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in packages},
-        "git": _git(),
+        "command": [CREDENTIALS.sub("", word) for word in command()],
+        "versions": {"python": platform.python_version()} | _versions(),
+        "git": _checkout(Path(__file__).parent),
+        "own_code": own_code,
         "host": platform.node(),
         "system": platform.platform(),
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": place.world_size,
+        "nodes": place.num_nodes,
+        "device": device,
+        "precision": precision,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if device == "cuda" else None,
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 
-def _git() -> dict[str, Any] | None:
-    """The commit and whether there are uncommitted changes; None outside a git checkout."""
-    folder = Path(__file__).parent
+def _versions() -> dict[str, str]:
+    """The version of every installed package, by the names of their folders of metadata.
+
+    Of two versions, the one counts that Python finds first. Reading the metadata would take a second.
+    """
+    found: dict[str, str] = {}
+    for folder in map(Path, dict.fromkeys(sys.path)):
+        names = os.listdir(folder) if folder.is_dir() else []
+        for name in sorted(name for name in names if name.endswith(".dist-info")):
+            package, _, version = name.removesuffix(".dist-info").partition("-")
+            found.setdefault(package.lower().replace("_", "-"), version)
+    return dict(sorted(found.items()))
+
+
+def _file(package: str) -> str | None:
+    """Where a package's code lies; None for one without a file."""
+    try:
+        found = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    return found.origin if found is not None and found.has_location else None
+
+
+def _checkout(folder: Path) -> dict[str, Any] | None:
+    """The commit of a folder's git checkout, with what is not committed; None outside one."""
 
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        found = subprocess.run(command, capture_output=True, check=True).stdout
+        return found.decode(errors="backslashreplace").strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        commit = ask("rev-parse", "HEAD")
+        status = ask("status", "--porcelain")
+        if not status:
+            return {"commit": commit, "dirty": False}
+        top = ask("rev-parse", "--show-toplevel")
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv")
+        diff = CREDENTIALS.sub("", ask("-C", top, "diff", "HEAD", *plain))
+        untracked = ask("-C", top, "ls-files", "--others", "--exclude-standard").splitlines()
     except (OSError, subprocess.CalledProcessError):
         return None
+    return {
+        "commit": commit,
+        "dirty": True,
+        "diff": _shortened(diff),
+        "untracked": untracked[:MAX_UNTRACKED],
+        "num_untracked": len(untracked),
+    }
+
+
+def _shortened(diff: str) -> str:
+    if len(diff) <= MAX_DIFF:
+        return diff
+    return f"{diff[:MAX_DIFF]}\n[{len(diff) - MAX_DIFF:,} more characters are not kept]"

@@ -16,6 +16,10 @@ class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""
 
 
+class LostProcessError(UserError):
+    """Another process of the run was killed, or ended without a word: the run can go on from its checkpoint."""
+
+
 class UnreadableImageError(UserError):
     """A file is not an image, is truncated or is rejected; `data.on_bad_file=skip` skips it."""
 
@@ -34,10 +38,17 @@ class Interrupted(BaseException):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run: Ctrl-C, SIGTERM and, unless nohup ignores it, a closed terminal."""
+    """The signals that stop a run: Ctrl-C, SIGTERM, a closed terminal unless nohup ignores it, and what a
+    cluster sends before it takes the machine away."""
     both = (signal.SIGINT, signal.SIGTERM)
     hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    return (*both, signal.SIGHUP) if hangs_up else both
+    return (*both, *((signal.SIGHUP,) if hangs_up else ()), *preemption_signals())
+
+
+def preemption_signals() -> tuple[signal.Signals, ...]:
+    """SIGUSR1 and SIGUSR2, where somebody handles them: submitit asks SLURM for one of them."""
+    names = [name for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    return tuple(s for name in names if callable(signal.getsignal(s := signal.Signals[name])))
 
 
 def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:

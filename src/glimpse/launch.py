@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,16 @@ from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
+from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of, require_room
-from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+from glimpse.errors import (
+    Interrupted,
+    UserError,
+    preemption_signals,
+    raise_interrupted,
+    stop_signals,
+)
 from glimpse.files import require_no_links_out
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
@@ -82,7 +89,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name():
+        with lists_by_name(), own_files_first():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 job
             )()
@@ -191,16 +198,50 @@ def job(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
+    if is_of_sweep:
+        _require_one_task(place_of(os.environ))
     if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
         config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
     try:
-        return _checked_run(config, settings, folder)
+        with _saved_before_preemption() if is_of_sweep else contextlib.nullcontext():
+            return _checked_run(config, settings, folder)
     except Exception as error:
         if is_of_sweep:
             print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
             raise
         _failure.append(error)
         return None
+
+
+def _require_one_task(place: Place) -> None:
+    """Require a launcher to start a job once: it starts its other processes by itself.
+
+    Raises:
+        UserError: SLURM started it several times.
+    """
+    if place.world_size > 1:
+        raise UserError(
+            f"the launcher started {place.world_size} tasks for one job, and a job starts its own "
+            "processes: type hydra.launcher.tasks_per_node=1 hydra.launcher.nodes=1 trainer=ddp"
+        )
+
+
+@contextlib.contextmanager
+def _saved_before_preemption() -> Iterator[None]:
+    """Let a run save before the launcher's own handler puts the job back into the queue and exits."""
+    former = {number: signal.getsignal(number) for number in preemption_signals()}
+    for number in former:
+        signal.signal(number, raise_interrupted)
+    try:
+        yield
+    except Interrupted as stop:
+        requeue = former.get(signal.Signals(stop.signal_number))
+        if callable(requeue):
+            requeue(stop.signal_number, None)
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
@@ -289,7 +330,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
+    folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])

@@ -159,6 +159,8 @@ def settle(device: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 has renamed.
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    # On a cluster's login node; distributed/place.py reads what srun sets, where it is used.
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     # The classifier logs numbers that are summed over the processes already.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     if device == "cpu":

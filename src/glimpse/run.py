@@ -30,7 +30,7 @@ from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import plain, require_targets
+from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.check import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
@@ -88,7 +88,7 @@ def run(
         gathered(
             _for_the_others(config, folder, names),
             1 if config.check else num_processes(config),
-            lambda error: summary.end("failed", error),
+            summary.end,
         ) as team,
         ExitStack() as at_end,
     ):
@@ -154,7 +154,13 @@ def run(
         settings = tensorboard.hyperparameters(plain(config), names)
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
-            write_json(folder / "environment.json", environment())
+            found = environment(
+                device=device,
+                precision=chosen.name,
+                place=team.place,
+                packages=own_packages(config),
+            )
+            write_json(folder / "environment.json", found)
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.records import UnreadableError, finite, read_json
@@ -53,6 +53,8 @@ class Summary:
             "majority_acc": None,
             "metrics": {},
         }
+        if stages := _stages(self.before, config.trainer.max_epochs):
+            self.values["extended_from"] = stages
         self.is_pruned = False
         self._began = time.perf_counter()
 
@@ -100,8 +102,9 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     summary = Summary(folder, config, names)
     try:
         yield summary
-    except Interrupted:
-        _end_anyway(summary, "interrupted")
+    except (Interrupted, LostProcessError) as stop:
+        lost = explain(stop) if isinstance(stop, LostProcessError) else None
+        _end_anyway(summary, "interrupted", lost)
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
             console.print(f"to resume, type: {typed}")
@@ -149,6 +152,19 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _seconds(before: Mapping[str, Any]) -> float:
     return finite(before.get("seconds")) or 0.0
+
+
+def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:
+    """The numbers of epochs that the run had finished before it was extended, in order.
+
+    A run that was extended is not the same as one that had all its epochs from the start: most schedules
+    depend on their number.
+    """
+    former = before.get("extended_from")
+    stages = list(former) if isinstance(former, list) else []
+    if before.get("status") == "finished" and before.get("max_epochs") != max_epochs:
+        stages.append(before.get("max_epochs"))
+    return stages
 
 
 def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

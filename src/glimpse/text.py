@@ -5,7 +5,16 @@ which no UTF-8 file accepts.
 """
 
 import json
+import unicodedata
 from typing import Any
+
+
+def class_name(name: object) -> str:
+    """Return the name of a class as text in one form, however a system writes its accents.
+
+    macOS may write é as two characters. A class must not become two for that reason.
+    """
+    return unicodedata.normalize("NFC", as_utf8(name))
 
 
 def json_of(value: Any) -> str:

@@ -8,7 +8,7 @@ and checked.
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,17 +38,27 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="overrides, as for `python train.py`", metavar="KEY=VALUE"),
 ]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        help="a folder of configuration files of your own, as for `python train.py`",
+        show_default=False,
+    ),
+]
 
 
 @app.command("list")
-def list_() -> None:
+def list_(config_dir: ConfigDir = None) -> None:
     """List the datasets with a short description of each.
 
     Example: glimpse data list
     """
-    print_table(
-        ("name", "what it is"), [(file.stem, _first_sentence(file)) for file in _dataset_files()]
-    )
+    with one_line_errors():
+        files = _dataset_files(config_dir, ())
+        rows = [(name, _first_sentence(file)) for name, file in sorted(files.items())]
+        print_table(("name", "what it is"), rows)
 
 
 @app.command()
@@ -57,6 +67,7 @@ def info(
     overrides: Overrides = None,
     every_class: Annotated[bool, typer.Option("--all", help="list every class")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Print sizes, classes, channel statistics, duplicates, and grey or odd images.
 
@@ -64,7 +75,7 @@ def info(
 
     Example: glimpse data info image_folder data.root=photos data.presize=64 data_dir=data
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         # Progress messages must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr):
             from glimpse.assembly import build_data
@@ -87,12 +98,13 @@ def show(
         Path | None, typer.Option(help="the PNG to write (default: data-NAME.png)")
     ] = None,
     num: Annotated[int, typer.Option(help="number of images", min=1, max=400)] = 32,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Draw the first training batch before and after augmentation.
 
     Example: glimpse data show cifar10 augment=crop_flip --out cifar10.png
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         path = out or Path(f"data-{name}.png")
         require_png(path)
         from glimpse.assembly import build_data
@@ -103,14 +115,14 @@ def show(
 
 
 @app.command()
-def check(name: Name, overrides: Overrides = None) -> None:
+def check(name: Name, overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Process one sample and one batch step by step, then open every file and list the broken ones.
 
     Exits with 1 if a step fails or a file is broken.
 
     Example: glimpse data check image_folder data.root=photos
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         import torch
 
         from glimpse.assembly import device_of, unprepared_data
@@ -123,33 +135,42 @@ def check(name: Name, overrides: Overrides = None) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[DictConfig]":
+def _one_line_errors(
+    name: str, overrides: Sequence[str] | None, config_dir: Path | None
+) -> "Iterator[DictConfig]":
     """Yield the checked configuration; report any error in one line and exit with code 1."""
     from glimpse.config.compose import composed
 
     typed = [f"data={name}", *(overrides or ())]
-    with one_line_errors(typed):
-        _require_one_name(name, typed)
-        yield composed(typed)
+    with one_line_errors([*typed, *_flags(config_dir)]):
+        _require_one_name(name, typed, _dataset_files(config_dir, typed))
+        yield composed(typed, config_dir=config_dir)
 
 
-def _require_one_name(name: str, typed: Sequence[str]) -> None:
+def _flags(config_dir: Path | None) -> list[str]:
+    return [] if config_dir is None else ["--config-dir", str(config_dir)]
+
+
+def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]) -> None:
     from glimpse.config.check import unknown_choice
 
     if "=" in name:
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
-    names = [file.stem for file in _dataset_files()]
-    if name not in names:
-        raise UserError(unknown_choice("data", name, names))
+    if name not in files:
+        raise UserError(unknown_choice("data", name, sorted(files)))
     for override in typed[1:]:
         if override.startswith("data="):
             raise UserError(f"{override}: the dataset is already {name}; remove one of the two")
 
 
-def _dataset_files() -> list[Path]:
-    from glimpse.config.folder import config_folder
+def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
+    """The file of each dataset; one in a folder of the user's own replaces ours of the same name."""
+    from glimpse.config.folder import config_folders
 
-    return sorted((config_folder() / "data").glob("[!_]*.yaml"))
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    folders = config_folders([*typed, *_flags(config_dir)])
+    return {file.stem: file for folder in folders for file in (folder / "data").glob("[!_]*.yaml")}
 
 
 def _first_sentence(file: Path) -> str:

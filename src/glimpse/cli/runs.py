@@ -1,8 +1,10 @@
-"""`glimpse report` and `glimpse compare`: summarise and compare run folders.
+"""`glimpse report`, `glimpse compare` and `glimpse repeat`: summarise, compare and repeat runs.
 
-Only McNemar's test at the end of `compare` imports torch and Hydra.
+Only `repeat`, and McNemar's test at the end of `compare`, import torch and Hydra.
 """
 
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -12,9 +14,9 @@ from typing import Annotated
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_png
-from glimpse.cli.insight import Trust
+from glimpse.cli.insight import Set, Trust
 from glimpse.cli.table import print_table, width
-from glimpse.errors import UserError
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import subfolder, write_text
 from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
@@ -22,7 +24,7 @@ from glimpse.runs import page, report
 from glimpse.runs import story as single
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.mattered import mattered
-from glimpse.streams import say
+from glimpse.streams import printable, say
 
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
@@ -119,6 +121,75 @@ def compare_(
         draw_runs(dict(zip(names, epochs, strict=True)), path)
         say(f"curves: {path}\n", flush=True)
         _print_agreement(first, second, settings_of_runs or (), trust or ())
+
+
+@app.command("repeat")
+def repeat_(
+    run: Annotated[Path, typer.Argument(help="the folder of a finished run", metavar="RUN")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="settings that replace the run's own: data_dir=/data", metavar="[KEY=VALUE]..."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="the new run folder (default: a new one in outputs)", show_default=False),
+    ] = None,
+    settings: Set = None,
+    trust: Trust = None,
+) -> None:
+    """Train a run again, in a new folder, and compare weights and metrics bit for bit.
+
+    The configuration, the number of threads and the number of processes are the run's own. Loggers are
+    left out. Exit code 0 if the weights in best.ckpt and last.ckpt, metrics.csv and the results are
+    equal. Otherwise it is 1, and the output names the first epoch, column and layer that differ, and
+    what may be the cause.
+
+    Example: glimpse repeat outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 data_dir=/data
+    """
+    typed = [*(overrides or ()), *(settings or ())]
+    with one_line_errors(typed):
+        from glimpse.runs.repeat import prepare, train_again
+        from glimpse.runs.same_bits import compare_bits
+        from glimpse.scripting import process_unchanged
+
+        with process_unchanged():
+            for number in stop_signals():
+                signal.signal(number, raise_interrupted)
+            repetition = prepare(run, overrides=typed, trust=trust or (), out=out)
+            print(printable(repetition.announcement), flush=True)
+            try:
+                train_again(repetition)
+            except Interrupted as stop:
+                more = [word for package in trust or () for word in ("--trust", package)]
+                words = [
+                    "glimpse",
+                    "repeat",
+                    str(run),
+                    *typed,
+                    "--out",
+                    str(repetition.folder),
+                    *more,
+                ]
+                print(f"{stop}; to go on and compare, type: {shlex.join(words)}", file=sys.stderr)
+                raise typer.Exit(stop.exit_code) from None
+        found = compare_bits(run, repetition.folder, typed=typed)
+        print()
+        if not found.differences:
+            print(f"equal, bit for bit: {', '.join(found.equal)}")
+            return
+        if found.equal:
+            print(f"equal: {', '.join(found.equal)}")
+        for line in found.differences:
+            print(printable(line))
+        for place, line in enumerate(found.causes):
+            print(f"{'also possible' if place else 'likely cause'}: {printable(line)}")
+        if not found.causes:
+            print(
+                "likely cause: none of what is recorded differs; an operation may be random in order"
+            )
+        raise typer.Exit(1)
 
 
 def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None:

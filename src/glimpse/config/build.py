@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
-from glimpse.config.trust import is_from
+from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError
 
 # group: keys of the run itself, which only classes of ours may take
@@ -116,6 +116,12 @@ def targets_of(config: DictConfig) -> Iterator[tuple[str, str]]:
         for part in parts:
             if isinstance(part, Mapping | DictConfig) and "_target_" in part:
                 yield group, str(part["_target_"])
+
+
+def own_packages(config: DictConfig) -> list[str]:
+    """The packages of the user's own that a configuration names."""
+    named = {target.partition(".")[0] for _, target in targets_of(config)}
+    return sorted(named - set(RECORD_PACKAGES))
 
 
 def require_no_library_function(group: str, target: str, packages: Sequence[str]) -> None:

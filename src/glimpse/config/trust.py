@@ -265,7 +265,7 @@ def listed_packages(arguments: Sequence[str]) -> list[str]:
     """
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
     found: Any = yaml.safe_load(typed[-1]) if typed else None
-    for folder in config_folders(arguments):
+    for folder in reversed(config_folders(arguments)):
         file = folder / f"{root_name(arguments)}.yaml"
         if found is None and file.is_file():
             found = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("packages")

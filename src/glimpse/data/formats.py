@@ -23,6 +23,7 @@ HEIF = (".heic", ".heif", ".hif")
 OTHERS = (
     ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
     ".nef", ".arw", ".raf", ".orf", ".rw2",
+    ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd",
 )  # fmt: skip
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
 HIDDEN_FOLDERS = (

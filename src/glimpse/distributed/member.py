@@ -13,7 +13,7 @@ from pathlib import Path
 
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of
-from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+from glimpse.errors import Interrupted, LostProcessError, UserError, raise_interrupted, stop_signals
 
 
 def follow(place: Place) -> int:
@@ -38,7 +38,7 @@ def follow(place: Place) -> int:
         return stop.exit_code
     except Exception as error:
         # The first process shows an error that happened here; another node's log shows it, too.
-        if isinstance(error, TeammateError) or place.local_rank == 0:
+        if isinstance(error, TeammateError | LostProcessError) or place.local_rank == 0:
             _say(place, explain(error))
         elif isinstance(error, UserError) and "MASTER_ADDR" in str(error):
             print(f"error: {explain(error)}", file=sys.__stderr__, flush=True)

@@ -28,7 +28,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
 
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of, variables_of
-from glimpse.errors import Interrupted, UserError, first_line
+from glimpse.errors import Interrupted, LostProcessError, UserError, first_line
 
 CONNECT_SECONDS = 180  # to reach a first process that may start later than the others
 AGENT_SECONDS = 30  # to reach torchrun's agent, which runs already
@@ -141,7 +141,12 @@ class Team:
         if how is not None and how["rank"] != self.place.rank:
             if "signal" in how:
                 raise Interrupted(how["signal"])
-            raise TeammateError(self.cause(how))
+            raise self.error(how)
+
+    def error(self, how: dict[str, Any]) -> UserError:
+        """What the end of another process means for this one."""
+        kind = LostProcessError if how.get("is_lost") else TeammateError
+        return kind(self.cause(how))
 
     def cause(self, how: dict[str, Any]) -> str:
         """One line on a process that ended early."""
@@ -200,7 +205,7 @@ def interrupted_folder(place: Place) -> str | None:
 
 @contextmanager
 def gathered(
-    message: dict[str, Any], num_processes: int, record_failure: Callable[[str], None]
+    message: dict[str, Any], num_processes: int, record_end: Callable[[str, str], None]
 ) -> Iterator[Team]:
     """The team of a run. Where no launcher has started its processes, this starts them.
 
@@ -210,7 +215,8 @@ def gathered(
     Args:
         message: What `Team.told` returns in the other processes.
         num_processes: How many to start, this one included, if no launcher has started them.
-        record_failure: Called with one line before a process that waits in vain for another is ended.
+        record_end: Called before a process that waits in vain for another is ended, with "failed", or
+            "interrupted" if the other was killed, and one line.
     """
     variables = dict(os.environ)
     place = place_of(os.environ)
@@ -228,7 +234,7 @@ def gathered(
     try:
         if team.place.rank == 0 and team.place.world_size > 1:
             team.tell(**message)
-            watch = (team, others, record_failure, over)
+            watch = (team, others, record_end, over)
             threading.Thread(target=_watch, args=watch, daemon=True).start()
         with _own_end_told(team):
             yield team
@@ -292,7 +298,7 @@ def _own_end_told(team: Team) -> Iterator[None]:
         return
     try:
         yield
-    except TeammateError:
+    except (TeammateError, LostProcessError):
         raise
     except BaseException as error:
         is_lost = _is_of_connection(error)
@@ -308,7 +314,7 @@ def _own_end_told(team: Team) -> Iterator[None]:
                 break
             time.sleep(ASK_SECONDS)
         if is_lost:
-            raise TeammateError(
+            raise LostProcessError(
                 "another process of this run ended without a word: it was killed, perhaps because "
                 "memory ran out; type a smaller data.batch_size, or resume=<run folder>"
             ) from error
@@ -322,7 +328,7 @@ def _own_end_told(team: Team) -> Iterator[None]:
 def _raise(team: Team, how: dict[str, Any], error: BaseException) -> None:
     if "signal" in how:
         raise Interrupted(how["signal"]) from error
-    raise TeammateError(team.cause(how)) from error
+    raise team.error(how) from error
 
 
 def _is_of_connection(error: BaseException | None) -> bool:
@@ -340,7 +346,7 @@ def _is_of_connection(error: BaseException | None) -> bool:
 def _watch(
     team: Team,
     others: Sequence[subprocess.Popen[bytes]],
-    record_failure: Callable[[str], None],
+    record_end: Callable[[str, str], None],
     over: threading.Event,
 ) -> None:
     """In the first process: notice that another has ended, and end this one if it waits for it in vain."""
@@ -348,13 +354,13 @@ def _watch(
         for rank, other in enumerate(others, 1):
             code = other.poll()
             if code:
-                team.end(rank, {"error": _named_end(code)})
+                team.end(rank, {"error": _named_end(code), "is_lost": True})
         how = team.ended()
         if how is None or how["rank"] == 0 or over.wait(GRACE_SECONDS):
             continue
         if "signal" in how:  # this process is saving, or was told to stop as well
             continue
-        record_failure(team.cause(how))
+        record_end("interrupted" if how.get("is_lost") else "failed", team.cause(how))
         print(f"error: {team.cause(how)}", file=sys.stderr, flush=True)
         for other in others:
             other.kill()

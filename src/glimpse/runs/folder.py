@@ -258,13 +258,19 @@ def _ago(seconds: float) -> str:
 
 def _choices(folder: Path) -> dict[str, Any]:
     """The chosen `data` and `model` of a run without a summary."""
+    found = choices_of(folder)
+    return {group: found[group] for group in ("data", "model") if group in found}
+
+
+def choices_of(folder: Path) -> dict[str, str]:
+    """The chosen file of each group; empty if it was not recorded."""
     try:
         found = read_yaml(folder, ".hydra/hydra.yaml")
     except UnreadableError:
         return {}
     for key in ("hydra", "runtime", "choices"):
         found = mapping(found).get(key)
-    return {group: found[group] for group in ("data", "model") if group in mapping(found)}
+    return {str(group): str(choice) for group, choice in mapping(found).items()}
 
 
 def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:

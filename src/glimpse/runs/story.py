@@ -13,6 +13,10 @@ from glimpse.records import listed, mapping
 from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
+# Of all packages in environment.json, those that decide most.
+SHOWN_PACKAGES = (
+    "python", "torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy",
+)  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{7,64}")  # nothing else is put into a command to copy
 
 
@@ -93,7 +97,8 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     commit = f"{commit or 'not recorded'}{' with uncommitted changes' if is_dirty else ''}"
     machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
     machine += [f"{environment.get('threads')} threads", *listed(environment.get("gpus"))]
-    versions = (f"{name} {number}" for name, number in mapping(environment.get("versions")).items())
+    known = mapping(environment.get("versions"))
+    versions = (f"{name} {known[name]}" for name in SHOWN_PACKAGES if name in known)
     return [
         ("git commit", commit),
         ("machine", ", ".join(map(str, filter(None, machine)))),
@@ -148,7 +153,7 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
     lines = []
     commit, is_dirty = _commit(environment)
     if commit:
-        note = "   # it had uncommitted changes, which are not recorded" if is_dirty else ""
+        note = "   # it had uncommitted changes: see environment.json" if is_dirty else ""
         lines.append(f"git checkout {commit}{note}")
     note = (
         "   # the run was stopped and resumed; this repeats it in one go"
@@ -156,6 +161,9 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         else ""
     )
     lines.append(shlex.join(["python", "train.py", *overrides]) + note)
+    if run.status == FINISHED:
+        again = shlex.join(["glimpse", "repeat", str(run.folder)])
+        lines.append(f"{again}   # trains it again, and compares weights and metrics")
     if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
         goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
         lines.append(f"{goes_on}   # resumes the run where it stopped")

@@ -64,11 +64,11 @@ class TrainedRun:
         self, path: str | Path, *, overrides: Sequence[str] = (), trust: Sequence[str] = ()
     ) -> None:
         self.checkpoint = find_checkpoint(Path(path))
-        saved = _load(self.checkpoint)
+        saved = read_checkpoint(self.checkpoint)
         extra = saved["glimpse"]
         trusted = (*trust, *listed_packages(()))
-        recorded = _as_data(extra["config"], self.checkpoint, trusted)
-        self.config = _overridden(recorded, overrides)
+        recorded = recorded_config(extra["config"], self.checkpoint, trusted)
+        self.config = overridden(recorded, overrides)
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
         self.epoch = int(saved["epoch"]) + 1
@@ -229,13 +229,18 @@ def not_finite(image: str, number: int) -> str:
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of one of our checkpoints.
+
+    Raises:
+        UserError: it is damaged, or not one of ours.
+    """
     if not is_intact(path):
         raise UserError(f"{path} is not a checkpoint, or it is damaged")
     return load_saved(path)
 
 
-def _as_data(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:
+def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:
     """A checkpoint's configuration, without the keys that download files.
 
     The configuration was resolved when the checkpoint was saved.
@@ -262,7 +267,12 @@ def _as_data(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> Dict
     return created
 
 
-def _overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """A recorded configuration with other values for some of its keys.
+
+    Raises:
+        UserError: a key is not known, a value is not allowed, or the network would see other images.
+    """
     known = [key for key, _ in leaves(config)]
     for override in overrides:
         key, equals, _ = override.partition("=")

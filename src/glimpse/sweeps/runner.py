@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from glimpse.config.explain import explain
 from glimpse.data.processes import process_context
@@ -227,10 +227,7 @@ class Runner:
         """Note how the job of a worker ended; without a reply, the worker is dead."""
         if worker.job is not None:
             folder = self.composer.folder_of(worker.job)
-            if reply is None:
-                found = Found(State.INTERRUPTED, _death(worker.process), summary_of(folder))
-            else:
-                found = reply.found
+            found = reply.found if reply else _lost(worker.process, summary_of(folder))
             self._ended.append(Outcome(worker.job, folder, found))
             worker.job = None
         if reply is None or reply.is_last:
@@ -273,6 +270,12 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _lost(process: BaseProcess, summary: dict[str, Any]) -> Found:
+    """How a job ended whose worker is dead. If one of several processes was killed, the summary says so."""
+    told = summary.get("error") if summary.get("status") == State.INTERRUPTED else None
+    return Found(State.INTERRUPTED, str(told or _death(process)), summary)
 
 
 def _death(process: BaseProcess) -> str:

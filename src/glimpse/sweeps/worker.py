@@ -29,7 +29,7 @@ from omegaconf import DictConfig, open_dict
 
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.run_names import register_resolvers
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.launch import run_in
@@ -128,15 +128,15 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
         return Found(State.RUNNING), False
     except Interrupted as stop:
         return Found(State.INTERRUPTED, str(stop), summary_of(folder)), True
+    except LostProcessError as error:
+        return Found(State.INTERRUPTED, explain(error), summary_of(folder)), True
     except UserError as error:
         return Found(State.FAILED, explain(error), summary_of(folder)), False
     except SystemExit as end:
         return Found(State.FAILED, f"sys.exit({end.code!r}) was called", summary_of(folder)), True
     except Exception as error:
         line = explain(error if is_foreseen(error) else crash(error, folder))
-        summary = summary_of(folder)
-        is_lost = summary.get("status") == State.INTERRUPTED  # one of its processes was killed
-        return Found(State.INTERRUPTED if is_lost else State.FAILED, line, summary), True
+        return Found(State.FAILED, line, summary_of(folder)), True
 
 
 def _is_to_go_on(config: DictConfig, found: Found) -> bool:

@@ -1,0 +1,257 @@
+"""Train a finished run again, in a new folder, from what its folder records.
+
+The configuration is that of the run's checkpoint, which is complete and plain data. The folder is held to
+the checks of `resume=` and of the other commands that read a checkpoint: nothing of Hydra's own is taken
+from it, and every `_target_` has to come from a trusted package. Loggers are left out: they change no number,
+and may send something elsewhere.
+
+Equal bits need an equal number of threads and processes, so both are taken from environment.json.
+same_bits.py compares the two runs.
+"""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.callbacks.checkpoints import to_resume_from
+from glimpse.config.build import plain, require_no_library_function, targets_of
+from glimpse.config.check import unknown_key
+from glimpse.config.compose import composed
+from glimpse.config.trust import listed_packages, recorded_overrides
+from glimpse.durations import duration
+from glimpse.errors import UserError
+from glimpse.files import is_own_file, require_no_links_out, write_text
+from glimpse.folder_lock import is_held
+from glimpse.launch import choices_of_run
+from glimpse.run import run
+from glimpse.runs.folder import (
+    FINISHED,
+    choices_of,
+    environment_of,
+    one_run,
+    overrides_of,
+    summary_of,
+)
+from glimpse.runs.trained import overridden, read_checkpoint, recorded_config
+from glimpse.streams import printable
+
+MOST = 1024  # threads or processes that a record may ask for
+CONFIG = Path(".hydra", "config.yaml")
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What is trained again, and where.
+
+    Attributes:
+        original: The run folder.
+        folder: The new run folder.
+        config: The configuration.
+        stages: The numbers of epochs to train to, one after the other; several if the run was extended.
+        names: The chosen file of each group.
+        overrides: What `resume=` of the new folder takes.
+        seconds: How long the run took; None if that is not recorded.
+    """
+
+    original: Path
+    folder: Path
+    config: DictConfig
+    stages: tuple[int | None, ...]
+    names: Mapping[str, str]
+    overrides: Sequence[str]
+    seconds: float | None
+
+    @property
+    def announcement(self) -> str:
+        """What is about to happen, and how long it takes."""
+        took = "not recorded" if self.seconds is None else duration(self.seconds)
+        return f"training {self.original} again in {self.folder}; the run took {took}"
+
+
+def prepare(
+    original: Path,
+    *,
+    overrides: Sequence[str] = (),
+    trust: Sequence[str] = (),
+    out: Path | None = None,
+) -> Repetition:
+    """Read and check what a run folder records.
+
+    Args:
+        original: The run folder.
+        overrides: `key=value` settings that replace the run's own, such as `data_dir=/data`.
+        trust: Packages of your own that the run's network or dataset comes from.
+        out: The new run folder; None: a new one in outputs/.
+
+    Raises:
+        UserError: the run has not finished, its record cannot be read or is not trusted, or the new
+            folder holds something else.
+    """
+    found = one_run(original)
+    if is_held(original):
+        raise UserError(
+            f"{original}: another process is working on this run: wait until it has ended"
+        )
+    trusted = (*trust, *listed_packages(()))
+    recorded: list[str] = []
+    if (original / ".hydra").exists():  # runs from notebooks have none
+        recorded_overrides(original, trusted)
+        recorded = overrides_of(original)
+    require_no_links_out(original)
+    path = to_resume_from(original / "checkpoints")
+    if path is None:
+        raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
+    config = _config(path, overrides, trusted)
+    summary = summary_of(original)
+    _require_finished(original, summary, config)
+    places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
+    config.output_dir = os.path.expanduser(places[-1]) if places else "outputs"
+    _take_processes(config, environment_of(original))
+    names = choices_of_run(choices_of(original)) | {"data": found.data, "model": found.model}
+    seconds = summary.get("seconds")
+    return Repetition(
+        original,
+        out or _new_folder(Path(config.output_dir), names),
+        config,
+        _stages(summary, config.trainer.max_epochs),
+        names,
+        [*recorded, *overrides],
+        float(seconds) if isinstance(seconds, int | float) else None,
+    )
+
+
+def train_again(repetition: Repetition) -> None:
+    """Train, or go on where an earlier call was interrupted.
+
+    Raises:
+        UserError: the new folder holds something else, or the run fails.
+        Interrupted: after Ctrl-C or SIGTERM; the same call goes on.
+    """
+    folder, config = repetition.folder, repetition.config
+    summary = _own_summary(repetition)
+    if summary is None:
+        _write_record(repetition)
+    _take_threads(environment_of(repetition.original))
+    done = summary.get("extended_from") if summary else None
+    num_done = len(done) if isinstance(done, list) else 0
+    if summary and summary.get("status") == FINISHED:
+        num_done += 1
+    for number, max_epochs in enumerate(repetition.stages[num_done:], num_done):
+        OmegaConf.update(config, "trainer.max_epochs", max_epochs)
+        config.resume = str(folder) if number or summary is not None else None
+        run(config, folder, repetition.names)
+
+
+def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConfig) -> None:
+    """Require the run to have ended by itself, also after it was extended.
+
+    Raises:
+        UserError: it was stopped, or it failed.
+    """
+    status = str(summary.get("status", "without a summary"))
+    if status == FINISHED and summary.get("max_epochs") == config.trainer.max_epochs:
+        return
+    state = "being extended" if status == FINISHED else printable(status)
+    raise UserError(
+        f"{folder}: expected a finished run, and this one is {state}: type python train.py resume={folder}"
+    )
+
+
+def _config(path: Path, overrides: Sequence[str], trusted: Sequence[str]) -> DictConfig:
+    """The configuration in a checkpoint, held to what today's code knows and what is trusted."""
+    saved = read_checkpoint(path)
+    config = recorded_config(saved["glimpse"]["config"], path, trusted)
+    for group, target in targets_of(config):
+        require_no_library_function(group, target, trusted)
+    if config.task != "fit":
+        raise UserError(f"{path}: expected a training, and this is task={config.task}")
+    today = plain(composed(()))
+    known = [*today, *(f"trainer.{key}" for key in today["trainer"])]
+    for key in (*config, *(f"trainer.{key}" for key in config.trainer)):
+        if key not in known:
+            raise UserError(f"{path}: {unknown_key(str(key), known)}")
+    own: dict[str, Any] = {"resume": None, "check": False, "logger": {}}
+    complete = today | plain(config) | own  # older runs lack newer keys
+    complete["trainer"] = today["trainer"] | complete["trainer"]
+    return overridden(OmegaConf.create(complete), overrides)
+
+
+def _take_processes(config: DictConfig, environment: Mapping[str, Any]) -> None:
+    """Let a run that torchrun or srun had started begin its processes itself."""
+    number = environment.get("processes")
+    if (
+        isinstance(number, int)
+        and 1 < number <= MOST
+        and isinstance(config.trainer.devices, int | str)
+    ):
+        OmegaConf.update(config, "trainer.devices", number)
+        OmegaConf.update(config, "trainer.num_nodes", "auto")
+
+
+def _take_threads(environment: Mapping[str, Any]) -> None:
+    """Use as many threads as the run: sums of another number of parts are rounded differently."""
+    number, processes = environment.get("threads"), environment.get("processes")
+    if not (isinstance(number, int) and 0 < number <= MOST):
+        return
+    torch.set_num_threads(number)
+    if isinstance(processes, int) and processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(number)  # for the other processes
+
+
+def _stages(summary: Mapping[str, Any], last: Any) -> tuple[int | None, ...]:
+    former = summary.get("extended_from")
+    known = former if isinstance(former, list) else []
+    return (*(int(number) for number in known if isinstance(number, int)), last)
+
+
+def _new_folder(outputs: Path, names: Mapping[str, str]) -> Path:
+    """A name as conf/train.yaml makes them; what a record calls data and model is only text."""
+    data, model = (re.sub(r"[^\w.+-]+|^\.+", "-", names[group])[:80] for group in ("data", "model"))
+    return (
+        outputs / f"{data}-{model}" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"
+    )
+
+
+def _own_summary(repetition: Repetition) -> dict[str, Any] | None:
+    """The summary of an earlier attempt in the new folder; None if there was no attempt.
+
+    Raises:
+        UserError: something else is in the folder.
+    """
+    folder = repetition.folder
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    record = folder / CONFIG
+    is_ours = is_own_file(folder, record) and record.read_text("utf-8") == _yaml(repetition)
+    if not is_ours:
+        raise UserError(
+            f"--out {folder}: expected a new folder, or one where this command was interrupted"
+        )
+    return summary_of(folder)
+
+
+def _yaml(repetition: Repetition) -> str:
+    config = repetition.config.copy()
+    OmegaConf.update(config, "trainer.max_epochs", repetition.stages[-1])
+    config.resume = None
+    return OmegaConf.to_yaml(config)
+
+
+def _write_record(repetition: Repetition) -> None:
+    """Write what Hydra writes into a run folder, for `resume=` and for reports."""
+    folder = repetition.folder / ".hydra"
+    folder.mkdir(parents=True, exist_ok=True)
+    hydra = {"hydra": {"runtime": {"choices": dict(repetition.names)}}}
+    write_text(repetition.folder / CONFIG, _yaml(repetition))
+    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create(hydra)))
+    write_text(
+        folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(repetition.overrides)))
+    )
