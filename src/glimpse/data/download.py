@@ -8,6 +8,7 @@ one. The checks of an archive's content are in archives.py.
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,7 +25,11 @@ from filelock import FileLock
 from glimpse.data import archives
 from glimpse.errors import UserError, first_line
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+# What zipfile and tarfile raise on a damaged archive, the last four where a header is odd.
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, LookupError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
