@@ -6,6 +6,7 @@ Then the trick goes, and its test with it. That nothing else uses Lightning's in
 import csv
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -17,15 +18,19 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from torch import Tensor, nn
 
 from conftest import Execute
+from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.classifier import ImageClassifier
 from glimpse.errors import Interrupted
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
     LateCallback,
     LeanModule,
+    send_epoch_to_loggers,
     set_up_callbacks,
     skip_empty_hooks,
     stop_profiling,
@@ -203,6 +208,83 @@ def test_lightning_leaves_a_stopped_validation_out(
             execute(*options, folder=folder)
     execute(*options, f"resume={folder}", folder=folder)
     assert validated_epochs(folder) == validated
+
+
+# validates_next -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_lightning_leaves_out_a_validation_that_a_checkpoint_was_saved_before(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    validated: list[int] = []
+    finish = ImageClassifier.on_validation_epoch_end
+
+    def noted(self: ImageClassifier) -> None:
+        validated.append(self.trainer.global_step)
+        finish(self)
+
+    monkeypatch.setattr(ImageClassifier, "on_validation_epoch_end", noted)
+    if not asked:
+        no = "glimpse.callbacks.stop_on_signal.validates_next"
+        monkeypatch.setattr(no, lambda trainer: False)
+    folder = tmp_path / "stopped"
+    options = (*SMALL, "test=false", "trainer.val_check_interval=3", "trainer.max_epochs=1")
+    with monkeypatch.context() as patch:
+        stop_at(patch, "on_train_batch_end", 0, 2)
+        with pytest.raises(Interrupted):
+            execute(*options, folder=folder)
+    execute(*options, f"resume={folder}", folder=folder)
+    assert validated == ([3, 6] if asked else [6])
+
+
+# begin_next_epoch ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_lightning_ends_an_epoch_twice_where_the_steps_are_limited(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    options = (*SMALL, "test=false", "trainer.max_steps=9", "trainer.accumulate_grad_batches=3")
+    unbroken, stopped = execute(*options, folder=tmp_path / "unbroken"), tmp_path / "stopped"
+    if not begun:
+        monkeypatch.setattr("glimpse.callbacks.run_state.begin_next_epoch", lambda trainer: None)
+    save_last = Checkpoints.save_last
+
+    def save_and_stop(self: Checkpoints, trainer: pl.Trainer) -> None:
+        save_last(self, trainer)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save_last", save_and_stop)
+        with pytest.raises(Interrupted):
+            execute(*options, folder=stopped)
+    execute(*options, f"resume={stopped}", folder=stopped)
+    rows = [
+        [line.split(",")[:6] for line in (folder / "metrics.csv").read_text().splitlines()]
+        for folder in (unbroken, stopped)
+    ]
+    assert (rows[0] == rows[1]) == begun
+
+
+# send_epoch_to_loggers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_lightning_tells_loggers_after_the_epochs_checkpoint(tmp_path: Path, sent: bool) -> None:
+    logger, told = CSVLogger(tmp_path), []
+    table = Path(logger.log_dir) / "metrics.csv"
+    lines = ["epoch,of_the_epoch,step", "0,1.0,3"]
+
+    class Saving(LateCallback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if sent:
+                send_epoch_to_loggers(trainer)
+            told.extend(table.read_text().splitlines() if table.exists() else [])
+
+    trainer_of(tmp_path, [Saving()], logger=logger, log_every_n_steps=1).fit(Tiny(), BATCHES)
+    assert told == (lines if sent else [])
+    assert table.read_text().splitlines() == lines  # once
 
 
 # set_up_callbacks and stop_profiling --------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.checkpoint_file import is_intact
 from glimpse.config.explain import CrashError
 from glimpse.counting import Counts
 from glimpse.errors import Interrupted, UserError
@@ -229,6 +230,8 @@ def finished(trained_once: Path, tmp_path: Path) -> Path:
         ("data.split_seed=1", "different data, or on a different split"),
         ("data=cifar10 data.url=file:///nowhere.tar.gz", "no such file"),
         ("callbacks=[finetune]", "finetune"),
+        ("callbacks=[progressive_sizes] data.presize=null", "small images"),
+        ("trainer.gradient_clip_algorithm=x trainer.gradient_clip_val=1", "gradient_clip"),
     ],
 )
 def test_a_refused_resume_changes_nothing(
@@ -289,11 +292,94 @@ def test_measurements_of_a_former_best_do_not_stand_beside_a_new_one(
     assert after["majority_acc"] is None
 
 
-def test_a_damaged_summary_does_not_stop_a_resume(execute: Execute, finished: Path) -> None:
-    folder = finished
-    (folder / "summary.json").write_text("{")
-    execute(*LINEAR, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
-    assert json.loads((folder / "summary.json").read_text())["epochs"] == 3
+# Damaged ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]", b'{"metrics": 3, "seconds": "x"}',
+     b'{"seconds": 1' + 400 * b"0" + b', "metrics": {"val/acc": []}}', b'{"seconds": NaN}'],
+    ids=["empty", "half", "bytes", "deep", "a list", "other types", "400 digits", "NaN"],
+)  # fmt: skip
+def test_a_damaged_summary_does_not_stop_a_resume(
+    execute: Execute, finished: Path, content: bytes
+) -> None:
+    (finished / "summary.json").write_bytes(content)
+    execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
+    after = json.loads((finished / "summary.json").read_text())
+    assert after["epochs"] == 3
+    assert 0 < after["seconds"] < 1000
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe\0", b"epoch\nx\n", b'"' + 200_000 * b"a"], ids=str
+)
+def test_metrics_csv_is_written_anew_whatever_happened_to_it(
+    execute: Execute, finished: Path, content: bytes | None
+) -> None:
+    path = finished / "metrics.csv"
+    before = path.read_text().splitlines()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
+    after = path.read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+
+
+def test_checkpoints_of_an_earlier_version_find_their_rows_in_the_file(
+    execute: Execute, finished: Path
+) -> None:
+    before = (finished / "metrics.csv").read_text().splitlines()
+    for path in (finished / "checkpoints").iterdir():
+        saved = torch.load(path, weights_only=True)
+        [record] = [state for key, state in saved["callbacks"].items() if "EpochRecord" in key]
+        for name in ("rows", "images"):
+            del record[name]
+        for name in ("next_step", "should_stop"):
+            del saved["glimpse"][name]
+        torch.save(saved, path)
+    execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
+    after = (finished / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in after[1:]] == [["1", "17"], ["2", "34"], ["3", "51"]]
+    assert after[0] == before[0]
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1]])
+def test_a_damaged_last_checkpoint_is_replaced_even_where_nothing_is_left_to_train(
+    execute: Execute, finished: Path, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last, best = (finished / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    last.write_bytes(damage(last.read_bytes()))
+    is_done = torch.load(best, weights_only=True)["epoch"] == 1
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    assert f"{last} is not a checkpoint, or it is damaged; resuming from best" in (
+        capsys.readouterr().out
+    )
+    assert is_intact(last)
+    assert not is_done or last.read_bytes() == best.read_bytes()
+
+
+def test_what_a_killed_process_was_writing_is_removed(execute: Execute, finished: Path) -> None:
+    for name in (".summary.partial.json", "checkpoints/.best.partial.ckpt"):
+        (finished / name).write_bytes(b"half")
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    assert not list(finished.rglob("*.partial*"))
+
+
+def test_a_finished_run_that_stopped_early_trains_no_more(execute: Execute) -> None:
+    options = (
+        *LINEAR, "callbacks=[early_stopping]", "callbacks.early_stopping.patience=1",
+        "optimizer.lr=0", "trainer.max_epochs=9",
+    )  # fmt: skip
+    folder = execute(*options)
+    rows = (folder / "metrics.csv").read_text()
+    execute(*options, f"resume={folder}", folder=folder)
+    assert (folder / "metrics.csv").read_text() == rows
+    more = (*options, "trainer.max_epochs=10")  # asked for more, it goes on
+    execute(*more, f"resume={folder}", folder=folder)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 4
 
 
 # How much of the training set is measured ---------------------------------------------------------

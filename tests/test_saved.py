@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from glimpse.cli.main import app
 from glimpse.errors import UserError
 from glimpse.runs.trained import TrainedRun
-from glimpse.saved import load_saved
+from glimpse.saved import read_checkpoint
 from makers import save_image
 
 
 @pytest.fixture(scope="module")
 def saved(trained_run: Path) -> dict[str, Any]:
-    return load_saved(trained_run / "checkpoints" / "best.ckpt")
+    return read_checkpoint(trained_run / "checkpoints" / "best.ckpt")
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -104,7 +104,7 @@ def test_a_compressed_checkpoint_is_refused(tmp_path: Path, saved: dict[str, Any
         for name in whole.namelist():
             packed.writestr(name, whole.read(name))
     with pytest.raises(UserError, match="it is compressed"):
-        load_saved(tmp_path / "bomb.ckpt")
+        read_checkpoint(tmp_path / "bomb.ckpt")
 
 
 def broken(saved: dict[str, Any], value: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.class_weights import class_weights
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import accepts, build, parameters_of, plain, require_target
@@ -188,6 +188,7 @@ def build_classifier(
         tta=config.tta,
         scoring=build_metrics(config, data.spec),
         by_class=data.is_unbalanced,
+        stops_at_nonfinite=config.on_nonfinite == "stop",
     )
 
 

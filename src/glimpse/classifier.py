@@ -6,7 +6,7 @@ epoch. For a small network, logging every step would cost more than the step its
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
-from glimpse.lightning_compat import LeanModule, next_batch
+from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch
 from glimpse.losses import divisor, exact_loss
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
@@ -58,6 +58,7 @@ class ImageClassifier(LeanModule):
             Seconds on a Single GPU).
         scoring: Metrics besides loss and accuracy, for validation and test.
         by_class: Whether to measure the recall of each class too, for validation and test.
+        stops_at_nonfinite: Whether a loss that is not finite raises an error at once.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ImageClassifier(LeanModule):
         tta: str | None = None,
         scoring: "Scoring | None" = None,
         by_class: bool = False,
+        stops_at_nonfinite: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
@@ -80,6 +82,8 @@ class ImageClassifier(LeanModule):
         self.seed = seed
         self.tta = tta
         self.scoring = scoring
+        self.stops_at_nonfinite = stops_at_nonfinite
+        self.num_skipped = 0  # steps that were taken back, in the whole run
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # Of each class, None without images; measured last, by split. Only with `by_class`.
         self.recall: dict[str, list[float | None]] = {}
@@ -124,9 +128,8 @@ class ImageClassifier(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
         # Under DDP all processes must stop together, so there only the epoch's totals are checked.
-        if self.trainer.world_size == 1 and (
-            loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
-        ):
+        is_looked_at = loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
+        if is_looked_at and self.stops_at_nonfinite and self.trainer.world_size == 1:
             what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
             self._require_finite(loss.item(), what, batch.images)
         return loss
@@ -173,6 +176,11 @@ class ImageClassifier(LeanModule):
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size, divided_by = totals.tolist()
+        if split == "train" and not size and self.num_skipped:
+            raise DivergedError(
+                f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; "
+                "type a lower optimizer.lr (task=lr_find suggests one)"
+            )
         size = max(size, 1)
         self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
         metrics = {"loss": loss / (divided_by or 1), "acc": correct / size}
@@ -325,35 +333,63 @@ class ImageClassifier(LeanModule):
             scaler=plugin.scaler if isinstance(plugin, MixedPrecision) else None,
         )
 
+    def before_step(self) -> dict[str, Any]:
+        """What a step changes besides parameters and the optimizer's state, for `take_back_step`."""
+        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        return {"buffers": buffers, "counts": self.counts.state_dict()}
+
+    def take_back_step(self, before: Mapping[str, Any]) -> None:
+        """Restore what `before_step` returned, and count the step as skipped."""
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(before["buffers"][name])
+        self.counts.load_state_dict([before["counts"]], self.device)
+        self.num_skipped += 1
+
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add each process's sums of the epoch so far, and the state of a plateau schedule."""
-        first, *others = of_all_processes(self.counts.state_dict())
+        """Add what the rest of the epoch depends on, besides Lightning's state.
+
+        These are each process's sums of the epoch so far, its gradients where they wait for later
+        batches, the last validation, and the state of a plateau schedule.
+        """
+        mine = self.counts.state_dict()
+        if is_accumulating(self.trainer):
+            mine["gradients"] = {
+                name: parameter.grad.cpu()
+                for name, parameter in self.named_parameters()
+                if parameter.grad is not None
+            }
+        first, *others = of_all_processes(mine)
         checkpoint["classifier"] = first | {
             "others": others,
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
+            "num_skipped": self.num_skipped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep this state for `on_train_start`, when the device and the schedule exist."""
+        """Keep this state for `go_on`, when the device and the schedule exist."""
         self._resumed = checkpoint["classifier"]
+        self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
-    def on_train_start(self) -> None:
-        """After a resume, continue counting from the point where the checkpoint was written."""
+    def go_on(self) -> None:
+        """After a resume, when training starts, go on from the point where the checkpoint was saved."""
         saved, self._resumed = self._resumed, None
-        if saved is None:
-            return
-        if self.validation is None:  # otherwise an interrupted validation has just been repeated
-            self.validation = saved["validation"]
+        assert saved is not None
+        self.validation = saved["validation"]
         if self._plateau and saved["plateau"]:
             self._plateau.scheduler.load_state_dict(saved["plateau"])
-        all_sums = [saved, *saved.get("others", [])]
-        mine = all_sums[self.global_rank : self.global_rank + 1]
-        if len(all_sums) != self.trainer.world_size:  # resumed on another number of processes
-            mine = all_sums if self.global_rank == 0 else []
+        of_all = [saved, *saved.get("others", [])]
+        mine = of_all[self.global_rank : self.global_rank + 1]
+        if len(of_all) != self.trainer.world_size:  # resumed on another number of processes
+            mine = of_all if self.global_rank == 0 else []
         if mine and mine[0]["train_totals"] is not None:
             self.counts.load_state_dict(mine, self.device)
         else:
             self.counts.start("train", self.device)
+        if len(mine) == 1:  # gradients of another number of processes cannot be divided among these
+            gradients = mine[0].get("gradients", {})
+            for name, parameter in self.named_parameters():
+                if name in gradients:
+                    parameter.grad = gradients[name].to(parameter.device)

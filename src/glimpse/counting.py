@@ -82,7 +82,7 @@ class Counts:
         """Return the current sums of the training split, for a checkpoint within an epoch."""
         totals = self._totals.get("train")
         return {
-            "train_totals": None if totals is None else totals.cpu(),
+            "train_totals": None if totals is None else totals.to("cpu", copy=True),
             "train_images": self._num_images.get("train", 0),
             "train_divisor": float(self._divisors.get("train", 0)),
         }

@@ -59,6 +59,13 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def discard_partials(folder: Path) -> None:
+    """Remove, at any depth, the temporary files that a killed process has left."""
+    for path in folder.rglob(".*.partial*"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def _create(path: Path) -> None:
     """Create a new empty file, replacing anything of the same name."""
     path.unlink(missing_ok=True)

@@ -131,6 +131,69 @@ def run_stopped_validation(trainer: pl.Trainer) -> None:
     trainer.training = True
 
 
+def validates_next(trainer: pl.Trainer) -> bool:
+    """Whether a validation follows the batch that has just been trained.
+
+    Lightning leaves that validation out after a resume from a checkpoint that was saved before it.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def ends_epoch(trainer: pl.Trainer) -> bool:
+    """Whether the batch that has just been trained is the last of its epoch, also by an early stop."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._is_training_done or (trainer.should_stop and loop._can_stop_early)
+
+
+def has_ended_epoch(trainer: pl.Trainer) -> bool:
+    """Whether all batches of the current epoch have been trained: in `on_train_epoch_end`."""
+    epoch: Any = trainer.fit_loop.epoch_progress.current
+    return bool(epoch.processed > epoch.completed)
+
+
+def begin_next_epoch(trainer: pl.Trainer) -> None:
+    """Begin a new epoch in a training that is resumed from the end of one.
+
+    With `trainer.max_steps`, Lightning would end the old epoch once more and begin none.
+    """
+    loop = trainer.fit_loop
+    if has_ended_epoch(trainer):
+        loop.epoch_progress.increment_completed()
+        loop._restarting = loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+
+
+def is_accumulating(trainer: pl.Trainer) -> bool:
+    """Whether gradients wait for an optimizer step that later batches add to."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def next_step_of_loggers(trainer: pl.Trainer) -> int:
+    """The lowest step that loggers can receive after a resume from a checkpoint saved now.
+
+    Lightning counts a batch after the validation that follows it.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    validation: Any = loop.val_loop.batch_progress.current
+    is_counted = has_ended_epoch(trainer)
+    is_in_validation = trainer.validating and validation.processed != validation.completed
+    return loop._batches_that_stepped + (not is_counted and not is_in_validation)
+
+
+def send_epoch_to_loggers(trainer: pl.Trainer) -> None:
+    """Send the epoch's metrics before the epoch's checkpoint is saved.
+
+    Lightning sends them afterwards. If the process were killed in between, no logger would ever
+    receive them: the checkpoint counts the epoch as done.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped -= 1  # as Lightning does, so that the step is that of the last batch
+    trainer._logger_connector.update_train_epoch_metrics()  # and forgets them
+    loop._batches_that_stepped += 1
+
+
 def set_up_callbacks(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:

@@ -6,6 +6,7 @@ must stay the same too: the network, the optimizer class, and the callbacks that
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,27 @@ from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.saved import load_saved
 
 SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
-def checkpoint_to_resume(
+@dataclass(frozen=True)
+class Start:
+    """Where a resumed run goes on: after a checkpoint, or from the beginning.
+
+    `next_step` is the lowest step that loggers receive. What they have received from it on was lost
+    with the process that sent it, and will be sent again.
+    """
+
+    checkpoint: str | None = None
+    next_step: int = 0
+
+
+def start_of_resume(
     folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int
-) -> Path | None:
-    """The newest intact checkpoint of a run folder; None if the run stopped before its first.
+) -> Start:
+    """Where to go on: after the newest intact checkpoint of a run folder, if there is one yet.
 
     Args:
         folder: The run folder.
@@ -37,16 +49,16 @@ def checkpoint_to_resume(
         UserError: all checkpoints are damaged, or the new settings do not fit them. The message
             names the key.
     """
-    path = to_resume_from(folder / "checkpoints")
-    if path is None:
-        return None
-    saved = load_saved(path)
+    found = to_resume_from(folder / "checkpoints")
+    if found is None:
+        return Start()
+    path, saved = found
     extra, now = saved["glimpse"], plain(config)
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)
     _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
     _require_same_sampling(extra, now["data"])
-    return path
+    return Start(str(path.resolve()), extra.get("next_step", saved["global_step"]))
 
 
 def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from glimpse.assembly import (
     num_processes,
 )
 from glimpse.callbacks import pictures
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress
 from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
+from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
+from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.check import check_monitors
@@ -38,7 +41,7 @@ from glimpse.distributed.place import Place
 from glimpse.distributed.team import gathered
 from glimpse.durations import duration
 from glimpse.environment import environment
-from glimpse.files import write_json
+from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
@@ -52,7 +55,7 @@ from glimpse.loggers.building import build_loggers, remember_ids
 from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
-from glimpse.resume import checkpoint_to_resume
+from glimpse.resume import Start, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
@@ -103,12 +106,13 @@ def run(
         console.print(f"{names['data']}: {data.describe()}")
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
-        resume_from: Path | None = None
+        start: Start | None = None
         if config.resume:
-            found_path = team.agreed(
-                "resume", lambda: _text(checkpoint_to_resume(folder, config, data, batch_size))
+            found_start = team.agreed(
+                "resume", lambda: asdict(start_of_resume(folder, config, data, batch_size))
             )
-            resume_from = Path(found_path) if found_path else None
+            start = Start(**found_start)
+        resume_from = start.checkpoint if start else None
         seed_all(config.seed)
         network = build_network(config.model, data.spec)
         if resume_from is None:
@@ -131,17 +135,19 @@ def run(
         record = EpochRecord(folder, classifier.logged_names)
         saving = config.checkpoints
         checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
-        named_loggers = {} if config.check else build_loggers(config, folder)
+        named_loggers = {} if config.check else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
         stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
         # After the epoch's metrics, in order:
         ours = [
-            stop,
             RunState(plain(config), data),
+            stop,
             record,
-            Progress(checkpoints),
             checkpoints,
+            Progress(checkpoints),
         ]
+        if config.on_nonfinite == "skip":
+            ours.append(SkipNonfinite(config.max_nonfinite_steps))
         if judge:
             ours.append(Pruning(judge, watched.name, stop))
         trainer = build_trainer(config, chosen.name, loggers, folder, ours, place=team.place)
@@ -149,11 +155,16 @@ def run(
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
             return None
+        if start is not None:
+            set_up_callbacks(trainer, classifier, data)  # refuse before the record changes
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
         settings = tensorboard.hyperparameters(plain(config), names)
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
+            discard_partials(folder)
+            if resume_from is not None:
+                checkpoints.begin_from(Path(resume_from))
             found = environment(
                 device=device,
                 precision=chosen.name,
@@ -192,6 +203,8 @@ def run(
                 images_per_second=record.images_per_second(),
                 metrics=dict(checkpoints.best_metrics),
             )
+            if config.on_nonfinite == "skip":
+                summary.update(skipped_steps=classifier.num_skipped)
         if config.test and not summary.is_pruned:
             num_trained = _num_trained_on(record, data)
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
@@ -217,10 +230,6 @@ def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) 
     if config.check:
         return {"exit": 0, "error": ""}
     return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
 
 
 def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.data.spec import COLOURS
 from glimpse.errors import UserError
 
@@ -29,15 +29,14 @@ _LOADING = (
 )  # fmt: skip
 
 
-def load_saved(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of a run.
-
-    Args:
-        path: The file, whose checksums are right.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a run, after its checksum.
 
     Raises:
-        UserError: it holds anything but plain data, or is not what a run writes.
+        UserError: it is damaged, holds anything but plain data, or is not what a run writes.
     """
+    if not is_intact(path):
+        raise UserError(f"{path} is not a checkpoint, or it is damaged")
     try:
         with zipfile.ZipFile(path) as zipped:
             packed = any(record.compress_type != zipfile.ZIP_STORED for record in zipped.infolist())

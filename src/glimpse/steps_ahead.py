@@ -84,9 +84,9 @@ class StepsAhead:
             if follow is not None:
                 follow(trainer, module)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position of the loader, for a checkpoint."""
-        return self.loader.state_dict()
+    def state_dict(self, *, is_over: bool = False) -> dict[str, int]:
+        """Return the position of the loader, for a checkpoint; `is_over` if the epoch has ended."""
+        return self.loader.state_dict(is_over=is_over)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from the position in a checkpoint."""

@@ -113,7 +113,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         _end_anyway(summary, "failed", explain(error))
         raise
     except Exception as error:
-        crashed = crash(error, folder, name=_name_of_traceback())
+        place = folder if summary.is_written else None  # a refused resume changes nothing
+        crashed = crash(error, place, name=_name_of_traceback())
         _end_anyway(summary, "failed", explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")

@@ -1,5 +1,6 @@
 """Which checkpoints stay, by which metric, and when."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ import torch
 
 from conftest import Execute
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.monitor import Monitor, monitor_of
 
 SMALL = (
@@ -25,9 +25,8 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    record = EpochRecord(folder)
-    record.setup(None, None, "fit")  # type: ignore[arg-type]
-    return record.rows
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fuzzing import examples
 from glimpse.cli.main import app
-from glimpse.saved import load_saved
+from glimpse.saved import read_checkpoint
 from makers import save_image
 
 leaves = st.one_of(
@@ -43,7 +43,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def saved(trained_run: Path) -> dict[str, Any]:
-    return load_saved(trained_run / "checkpoints" / "best.ckpt")
+    return read_checkpoint(trained_run / "checkpoints" / "best.ckpt")
 
 
 @examples(15)

@@ -8,54 +8,24 @@ best, and its atomic save is not atomic across file systems. Therefore this file
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
-import os
+import shutil
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.callbacks.epoch_record import logged, of_this_epoch
 from glimpse.classifier import ImageClassifier
+from glimpse.console import console
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing, require_inside
-from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
+from glimpse.saved import read_checkpoint
 
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Write to a temporary name in the same folder, then rename. Read without executing code."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with replacing(final) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch raises it when the disk is full
-            raise UserError(f"cannot write {final}: {error}") from error
-
-    def load_checkpoint(
-        self,
-        path: str | os.PathLike[str],
-        map_location: Any = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Load plain data only, whatever `weights_only` says."""
-        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        assert isinstance(checkpoint, dict)
-        return checkpoint
-
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 class Checkpoints(Checkpoint):
@@ -78,12 +48,21 @@ class Checkpoints(Checkpoint):
         self.best_value: float | None = None  # of the monitor
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
         self.saved_at = time.monotonic()  # when `last.ckpt` was saved
+        self._awaits_epoch_end = False  # whether the last validation is yet to be judged
         self._best_rank: Rank | None = None
         self._kept: dict[str, Rank] = {}  # of `top_k`: file name and rank, the best first
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save `best.ckpt` if this validation is the best so far."""
-        if not trainer.sanity_checking and not self.monitor.of_training:
+        """Save `best.ckpt` if this validation is the best so far.
+
+        After an epoch's last validation, this waits for the end of the epoch, so that a run resumed
+        from that checkpoint has nothing of the epoch left to do.
+        """
+        if trainer.sanity_checking or self.monitor.of_training:
+            return
+        if ends_epoch(trainer):
+            self._awaits_epoch_end = True
+        else:
             self._consider(trainer, pl_module, logged(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,6 +70,9 @@ class Checkpoints(Checkpoint):
         assert isinstance(pl_module, ImageClassifier)
         if self.monitor.of_training:
             self._consider(trainer, pl_module, of_this_epoch(trainer, pl_module))
+        elif self._awaits_epoch_end:
+            self._consider(trainer, pl_module, logged(trainer))
+        self._awaits_epoch_end = False
         self.save_last(trainer)
 
     def _consider(
@@ -135,6 +117,12 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
 
+    def begin_from(self, path: Path) -> None:
+        """Make the checkpoint that a run resumes from the last one: a damaged one must not stay."""
+        if path.name != self.last.name:
+            with replacing(self.last) as partial:
+                shutil.copyfile(path, partial)
+
     def state_dict(self) -> dict[str, Any]:
         """The best results so far, which a resumed run compares with."""
         return {
@@ -165,15 +153,6 @@ class Checkpoints(Checkpoint):
         self.best_value = judged.get(self.monitor.name)
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a checkpoint is undamaged, that is, the checksum of every record is right."""
-    try:
-        with zipfile.ZipFile(path) as zipped:
-            return zipped.testzip() is None
-    except Exception:  # zipfile raises a dozen kinds of errors on a damaged directory
-        return False
-
-
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint for a path, which may be a run folder or the checkpoint itself.
 
@@ -195,24 +174,29 @@ def find_checkpoint(path: Path) -> Path:
     raise UserError(f"{path} contains no checkpoints/best.ckpt or last.ckpt: {hint}")
 
 
-def to_resume_from(folder: Path) -> Path | None:
-    """The newest intact checkpoint in a run's `checkpoints/`; None if there is no checkpoint yet.
+def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint in a run's `checkpoints/`, and what it holds; None if there is none yet.
 
     Raises:
-        UserError: every checkpoint is damaged.
+        UserError: no checkpoint can be used.
     """
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != "last.ckpt")
     broken: list[str] = []
+    why = ""
     for path in paths:
-        if is_intact(path):
-            if broken:
-                print(f"{broken[0]} is damaged; resuming from {path.name}", flush=True)
-            return path
-        broken.append(path.name)
+        try:
+            saved = read_checkpoint(path)
+        except UserError as error:
+            broken.append(path.name)
+            why = why or str(error)
+            continue
+        if broken:
+            console.print(f"{why}; resuming from {path.name}")
+        return path, saved
     if not broken:
-        print("there is no checkpoint yet; starting from the beginning", flush=True)
+        console.print("there is no checkpoint yet; starting from the beginning")
         return None
     raise UserError(
         f"resume: every checkpoint in {folder} is damaged ({', '.join(broken)}); start a new run"

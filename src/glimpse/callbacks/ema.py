@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from glimpse.classifier import ImageClassifier
+
 
 class WeightAverage(Callback):
     """Validate, save and test the averaged weights while training the current ones.
@@ -37,6 +39,7 @@ class WeightAverage(Callback):
         self._other: list[Tensor] = []
         self._average_in_network = False
         self._step = 0
+        self._num_skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the initial weights, or move a checkpoint's tensors to the device."""
@@ -44,6 +47,8 @@ class WeightAverage(Callback):
         loaded = self._other or [tensor.clone() for tensor in current]
         self._other = [o.to(c.device) for o, c in zip(loaded, current, strict=True)]
         self._step = trainer.global_step
+        assert isinstance(pl_module, ImageClassifier)
+        self._num_skipped = pl_module.num_skipped
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -55,6 +60,10 @@ class WeightAverage(Callback):
         if trainer.global_step == self._step:  # no optimizer step: gradients accumulate
             return
         self._step = trainer.global_step
+        assert isinstance(pl_module, ImageClassifier)
+        if pl_module.num_skipped != self._num_skipped:  # the step was taken back
+            self._num_skipped = pl_module.num_skipped
+            return
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
         pairs = list(zip(self._other, _tensors(pl_module), strict=True))
         averages, current = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)

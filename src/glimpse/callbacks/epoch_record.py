@@ -12,9 +12,11 @@ import lightning.pytorch as pl
 import torch
 
 from glimpse.classifier import ImageClassifier
+from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.files import replacing
-from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
+from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, send_epoch_to_loggers
+from glimpse.runs.folder import epochs_of
 
 # Before and after the metrics that `metrics=[…]` adds.
 COLUMNS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5")
@@ -39,21 +41,9 @@ class EpochRecord(LateCallback):
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
         self._validation_began = 0.0
-        self._images_before = 0  # images of the epoch that were counted before then
-        self._images = 0  # images trained in that time
+        self._images = 0  # of this process, in the epoch so far
+        self._images_before = 0  # those of them that were trained before a resume
         self.most_images = 0  # largest number of training images in an epoch, over all processes
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """After a resume, read the earlier rows."""
-        if stage == "fit" and self.path.exists():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.rows = list(reader)
-                self._names = (*(reader.fieldnames or ()), *self._names)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the rows of the epochs that the checkpoint had finished."""
-        self.rows = [row for row in self.rows if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -65,13 +55,12 @@ class EpochRecord(LateCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        images = _images_so_far(pl_module)
-        self.most_images = max(self.most_images, images * trainer.world_size)
+        self._images = _images_so_far(pl_module)
+        self.most_images = max(self.most_images, self._images * trainer.world_size)
         if trainer.is_last_batch and self._began is not None:
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self._duration = time.perf_counter() - self._began - self._validating
-            self._images = images - self._images_before
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_began = time.perf_counter()
@@ -81,9 +70,10 @@ class EpochRecord(LateCallback):
             self._validating += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the speed, and add the epoch's row."""
+        """Log the speed, add the epoch's row, and tell the loggers."""
         if self._duration:
-            speed = self._images * trainer.world_size / self._duration
+            images = self._images - self._images_before
+            speed = images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
         assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
@@ -93,13 +83,16 @@ class EpochRecord(LateCallback):
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
         self._began, self._duration, self._validating = None, 0.0, 0.0
+        self._images = self._images_before = 0
         if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
+        send_epoch_to_loggers(trainer)
 
     @property
     def _columns(self) -> tuple[str, ...]:
         """The columns but the last ones; those of earlier attempts stay."""
-        more = [name for name in self._names if name not in LAST_COLUMNS]
+        names = (*(name for row in self.rows for name in row), *self._names)
+        more = [name for name in names if name not in LAST_COLUMNS]
         return tuple(dict.fromkeys((*COLUMNS, *more)))
 
     def _write(self) -> None:
@@ -109,10 +102,28 @@ class EpochRecord(LateCallback):
             writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"most_images": self.most_images}
+        """The rows so far: a resumed run needs no file but its checkpoint."""
+        return {"most_images": self.most_images, "images": self._images, "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.most_images = state_dict["most_images"]
+        self._images = self._images_before = state_dict.get("images", 0)
+        rows = state_dict.get("rows")
+        self.rows = self._of_an_earlier_version() if rows is None else rows
+
+    def _of_an_earlier_version(self) -> list[dict[str, Any]]:
+        """The rows in the file, which checkpoints of an earlier version do not hold."""
+        rows = epochs_of(self.path.parent)
+        if not rows and self.path.exists():
+            console.print(f"{self.path} cannot be read; the rows of earlier epochs are lost")
+        return [
+            row | {name: int(row[name]) for name in ("epoch", "step") if name in row}
+            for row in rows
+        ]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the rows of the epochs that the checkpoint had finished."""
+        self.rows = [row for row in self.rows if row["epoch"] <= trainer.current_epoch]
 
     def images_per_second(self) -> float | None:
         """The median speed over the epochs; None before the first."""

@@ -185,8 +185,8 @@ def _save(trainer: pl.Trainer, name: str, grid: Tensor) -> None:
 
 
 def _show(trainer: pl.Trainer, path: Path) -> None:
-    """Send the picture to the loggers."""
-    show(trainer.loggers, path, trainer.global_step)
+    """Send the picture to the loggers, at the step of the epoch's metrics."""
+    show(trainer.loggers, path, max(0, trainer.global_step - 1))
 
 
 def draw_curves(trainer: pl.Trainer) -> None:

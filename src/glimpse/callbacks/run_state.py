@@ -1,7 +1,9 @@
-"""Save and restore the run's own state, in addition to Lightning's and the classifier's.
+"""Save and restore the run's own state, in addition to Lightning's and the other callbacks'.
 
 The checkpoint's `glimpse` entry is plain data: the resolved configuration, the ImageSpec, the
-identity of the data, the next batch of the epoch, and the state of the random generators.
+identity of the data, the next batch of the epoch, whether training was told to stop early, and the
+state of the random generators. This callback comes before all others of ours, so that whatever they
+do when a resumed training starts, such as a validation, finds the state restored.
 """
 
 import warnings
@@ -15,10 +17,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
+from glimpse.lightning_compat import begin_next_epoch, has_ended_epoch, next_step_of_loggers
 from glimpse.seeding import restore, seed_all, state_of_generators
 from glimpse.steps_ahead import StepsAhead
 
-DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")  # of the configuration
+# Groups of the configuration:
+DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")
+DECIDE_THE_END = ("callbacks", "trainer")
 
 
 class RunState(Callback):
@@ -38,13 +43,16 @@ class RunState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         first, *others = of_all_processes(state_of_generators(pl_module.device))
+        is_over = has_ended_epoch(trainer)
         checkpoint["glimpse"] = {
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
             "stored_size": list(self.data.stored_size),
             "white": self.data.white,
             "fingerprint": self.data.fingerprint,
-            "next_batch": _loader(trainer).state_dict(),
+            "next_batch": _loader(trainer).state_dict(is_over=is_over),
+            "next_step": next_step_of_loggers(trainer),
+            "should_stop": is_over and trainer.should_stop,
             "global_batch_size": self.data.batches.batch_size * trainer.world_size,
             "random_state": first,
             "random_states_of_others": others,
@@ -62,9 +70,14 @@ class RunState(Callback):
         if saved is None:
             return
         assert isinstance(pl_module, ImageClassifier)
+        begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
-        self._take_new_settings(trainer, pl_module, saved["config"])
+        pl_module.go_on()
+        before = saved["config"]
+        if saved.get("should_stop") and all(before[g] == self.config[g] for g in DECIDE_THE_END):
+            trainer.should_stop = True
+        self._take_new_settings(trainer, pl_module, before)
         states = [saved["random_state"], *saved.get("random_states_of_others", [])]
         if trainer.global_rank < len(states):
             restore(states[trainer.global_rank], pl_module.device)

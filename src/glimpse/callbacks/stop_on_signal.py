@@ -23,7 +23,7 @@ from torch import Tensor
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
 from glimpse.errors import Interrupted, raise_interrupted, stop_signals
-from glimpse.lightning_compat import run_stopped_validation
+from glimpse.lightning_compat import run_stopped_validation, validates_next
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
@@ -75,12 +75,15 @@ class StopOnSignal(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # Do not stop between the batches of one optimizer step, because checkpoints do not hold
-        # accumulated gradients, or after the last batch of an epoch, before its validation.
+        # Do not stop between the batches of one optimizer step, after the last batch of an epoch, or
+        # before a validation: it would be left out.
         self._num_batches += 1
+        if trainer.world_size == 1:
+            due = self.received != 0 or self._is_time_to_save()
+        else:
+            due = self._num_batches >= self._next_look
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = trainer.world_size == 1 or self._num_batches >= self._next_look
-        if stepped and due and not trainer.is_last_batch:
+        if due and stepped and not trainer.is_last_batch and not validates_next(trainer):
             self._stop_if_asked(trainer)
             if self._save_is_due:
                 self._save_is_due = False
@@ -88,6 +91,8 @@ class StopOnSignal(Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.world_size > 1:  # processes may have different numbers of validation batches
+            return
+        if trainer.global_step == trainer.max_steps:  # a resume would find no step left, and end
             return
         self._in_validation = True
         self._stop_if_asked(trainer)
@@ -105,6 +110,11 @@ class StopOnSignal(Callback):
         if self._in_validation:
             self._in_validation = False
             run_stopped_validation(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop before the final evaluation if asked to; a resume makes up for it."""
+        if self._asked(trainer) == STOP:
+            raise Interrupted(self.received or signal.SIGTERM)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at once: there is nothing to save. Lightning's handler would wait for the others."""
@@ -127,6 +137,9 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received or signal.SIGTERM)
         self._next_look = min(self._next_look, MOST_BATCHES_BEFORE_FIRST_LOOK)
 
+    def _is_time_to_save(self) -> bool:
+        return time.monotonic() - self.checkpoints.saved_at >= self._seconds
+
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         if self._asked(trainer) == STOP:
             console.print("stopping: saving last.ckpt")
@@ -138,7 +151,7 @@ class StopOnSignal(Callback):
 
         Several processes also agree on the next look, and all on whether a save is due.
         """
-        due = time.monotonic() - self.checkpoints.saved_at >= self._seconds
+        due = self._is_time_to_save()
         mine = STOP if self.received else PRUNE if self._is_pruned else SAVE if due else NOTHING
         if trainer.world_size == 1:
             self._save_is_due = due

@@ -66,6 +66,7 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
 RANGES: dict[str, tuple[float, float]] = {
     "checkpoints.top_k": (1, 1000),
     "checkpoints.every_minutes": (1e-3, float("inf")),
+    "max_nonfinite_steps": (1, float("inf")),
     "loss.gamma": (0, float("inf")),
     "data.folds": (2, 1000),
     "data.fold": (0, float("inf")),
@@ -127,6 +128,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, "flip"),
     "mode": (None, "min", "max"),
+    "on_nonfinite": ("stop", "skip"),
     "data.sampling": ("shuffle", "balanced", "sqrt"),
     "test": (True, False, "val"),
     "data.normalize": ("none", "dataset", "imagenet"),

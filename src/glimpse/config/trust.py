@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.errors import UserError
-from glimpse.records import read_yaml
+from glimpse.records import UnreadableError, read_yaml
 
 # Modules that sweepers and launchers may come from.
 PLUGINS = (
@@ -159,7 +159,12 @@ def recorded_overrides(
     record = folder / ".hydra" / "overrides.yaml"
     if not os.path.lexists(record):
         raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
-    listed = read_yaml(folder, ".hydra/overrides.yaml")
+    try:
+        listed = read_yaml(folder, ".hydra/overrides.yaml")
+    except UnreadableError as error:
+        raise UserError(
+            f"{error}; write the overrides of the first command into it, such as - model=mlp, one a line"
+        ) from error
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")
     own = own_keys()

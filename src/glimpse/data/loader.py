@@ -185,9 +185,13 @@ class BatchLoader:
             share = shares[number - start - 1]
             yield batch if share == 1 else batch._replace(share=share)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the index of the next batch and its epoch, for a checkpoint."""
-        return {"next_batch": self._next_batch, "epoch": self._epoch}
+    def state_dict(self, *, is_over: bool = False) -> dict[str, int]:
+        """Return the index of the next batch and its epoch, for a checkpoint.
+
+        Args:
+            is_over: Whether the epoch has ended, perhaps before all its batches.
+        """
+        return {"next_batch": 0 if is_over else self._next_batch, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from the position in a checkpoint."""

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from omegaconf import DictConfig
 
 from glimpse.config.build import build, parameters_of, require_target
@@ -20,26 +26,33 @@ from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.guard import forgiving, guard
 from glimpse.records import UnreadableError, read_json, read_rows
+from glimpse.resume import Start
 
 IDS = "loggers.json"
 
 
-def build_loggers(config: DictConfig, folder: Path) -> dict[str, Logger]:
+def build_loggers(
+    config: DictConfig, folder: Path, start: Start | None = None
+) -> dict[str, Logger]:
     """Build the loggers by name.
 
     Args:
         config: The configuration of the run. In `logger`, null turns a logger off.
         folder: The run folder.
+        start: Where a resumed run goes on. TensorBoard and the CSV file forget what they received
+            from there on: they will receive it again.
 
     Raises:
         UserError: a logger's package is not installed, or it rejects its arguments.
     """
     ids = _read_ids(folder)
     nodes = {str(name): node for name, node in (config.logger or {}).items() if node}
-    return {name: _build(name, node, folder, ids.get(name)) for name, node in nodes.items()}
+    return {name: _build(name, node, folder, ids.get(name), start) for name, node in nodes.items()}
 
 
-def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | None) -> Logger:
+def _build(
+    name: str, node: Mapping[str, Any], folder: Path, known_id: str | None, start: Start | None
+) -> Logger:
     """Build a logger that writes into `folder/<name>`.
 
     Args:
@@ -47,6 +60,7 @@ def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | Non
         node: Its configuration. What it states itself stays.
         folder: The run folder.
         known_id: The id under which this logger has known the run; None for a new run.
+        start: Where a resumed run goes on; None for a new run.
     """
     own = folder / name
     require_inside(folder, own)
@@ -71,8 +85,12 @@ def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | Non
         offered = {"save_dir": str(folder), "name": "", "version": name}
         takes = parameters_of(require_target("logger", str(node["_target_"])))
         given = {key: value for key, value in offered.items() if key in takes}
+        if start is not None and target == TensorBoardLogger.__name__:
+            given["purge_step"] = start.next_step
     stated = {key for key, value in node.items() if value is not None}
-    rows = _former_rows(own) if target == CSVLogger.__name__ else []
+    rows: list[dict[str, Any]] = []
+    if target == CSVLogger.__name__:
+        rows = _former_rows(own, start.next_step if start else 0)
     given = {key: value for key, value in given.items() if key not in stated}
     without = {key: value for key, value in node.items() if value is not None or key not in given}
     logger = guard(build("logger", without, **given))
@@ -99,13 +117,14 @@ def _read_ids(folder: Path) -> dict[str, str]:
     return {name: one for name, one in found.items() if isinstance(one, str)}
 
 
-def _former_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run that is resumed. Lightning would delete them, with a warning."""
+def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
+    """The rows of a run that is resumed, up to a step. Lightning would delete them, with a warning."""
     if not (IS_FIRST_PROCESS and os.path.lexists(folder / "metrics.csv")):
         return []
     try:
         _, rows = read_rows(folder, "metrics.csv")
-    except UnreadableError as error:
+        rows = [row for row in rows if int(row.get("step") or 0) < end]
+    except (UnreadableError, ValueError) as error:
         console.print(f"{error}; this file of the logger begins anew")
         rows = []
     shutil.rmtree(folder)

@@ -40,7 +40,7 @@ from glimpse.runs.folder import (
     overrides_of,
     summary_of,
 )
-from glimpse.runs.trained import overridden, read_checkpoint, recorded_config
+from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 
 MOST = 1024  # threads or processes that a record may ask for
@@ -106,10 +106,10 @@ def prepare(
         recorded_overrides(original, trusted)
         recorded = overrides_of(original)
     require_no_links_out(original)
-    path = to_resume_from(original / "checkpoints")
-    if path is None:
+    checkpoint = to_resume_from(original / "checkpoints")
+    if checkpoint is None:
         raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
-    config = _config(path, overrides, trusted)
+    config = _config(*checkpoint, overrides, trusted)
     summary = summary_of(original)
     _require_finished(original, summary, config)
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
@@ -165,9 +165,10 @@ def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConf
     )
 
 
-def _config(path: Path, overrides: Sequence[str], trusted: Sequence[str]) -> DictConfig:
+def _config(
+    path: Path, saved: Mapping[str, Any], overrides: Sequence[str], trusted: Sequence[str]
+) -> DictConfig:
     """The configuration in a checkpoint, held to what today's code knows and what is trusted."""
-    saved = read_checkpoint(path)
     config = recorded_config(saved["glimpse"]["config"], path, trusted)
     for group, target in targets_of(config):
         require_no_library_function(group, target, trusted)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glimpse.callbacks.checkpoints import is_intact
+from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.runs.folder import PLACES, as_text, environment_of, epochs_of, read_run, settings_of
-from glimpse.runs.trained import read_checkpoint
+from glimpse.saved import read_checkpoint
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from glimpse import precision
 from glimpse.assembly import build_data, build_network, device_of
-from glimpse.callbacks.checkpoints import find_checkpoint, is_intact
+from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values, leaves, unknown_key
 from glimpse.config.quoting import PATHS
@@ -37,7 +37,7 @@ from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_sight
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
-from glimpse.saved import load_saved
+from glimpse.saved import read_checkpoint
 from glimpse.streams import say
 
 PREDICTED_TOGETHER = 64  # images
@@ -227,17 +227,6 @@ def not_finite(image: str, number: int) -> str:
         f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
         "--set trainer.precision=32-true"
     )
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of one of our checkpoints.
-
-    Raises:
-        UserError: it is damaged, or not one of ours.
-    """
-    if not is_intact(path):
-        raise UserError(f"{path} is not a checkpoint, or it is damaged")
-    return load_saved(path)
 
 
 def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:

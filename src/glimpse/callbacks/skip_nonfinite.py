@@ -1,0 +1,127 @@
+"""`on_nonfinite=skip`: leave out steps whose loss or gradients are not finite, up to a number of them.
+
+A skipped step changes neither parameters, the optimizer's state and the network's buffers (batch norm's
+statistics), nor the average of callbacks=[ema] and the sums of train/loss and train/acc. The schedule and
+the random generators go on as after any step. With trainer.accumulate_grad_batches, all batches of the
+step are left out.
+
+The gradients decide, and a loss that is not finite makes them NaN. Under DDP they are the same in all
+processes, so that all skip the same steps. Looking at them makes a GPU wait after every step.
+
+Left out: gradients in fp16 while the loss is finite. There, the loss scaler skips steps by itself, and
+looks for a scale by doing so.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+
+from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.console import console
+from glimpse.distributed.gather import of_all_processes
+from glimpse.errors import DIVERGED
+
+KEY = "before_step"  # of a checkpoint saved between the batches of a step
+
+
+class SkipNonfinite(Callback):
+    """Skip steps that are not finite.
+
+    Args:
+        most: The number of steps to skip at most.
+
+    Raises:
+        DivergedError: from a step, if there is one more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._before: dict[str, Any] | None = (
+            None  # what the classifier was before the current step
+        )
+        self._losses_are_finite: Tensor | None = None
+        self._batch_idx = 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch_idx = batch_idx
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            assert isinstance(pl_module, ImageClassifier)
+            self._before = pl_module.before_step()
+            self._losses_are_finite = None
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Make all gradients NaN if the loss is not finite. Otherwise they keep their bits."""
+        is_finite = loss.detach().isfinite()
+        loss.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: torch.where(is_finite, gradient, torch.nan)
+        )
+        so_far = self._losses_are_finite
+        self._losses_are_finite = is_finite if so_far is None else so_far & is_finite
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Take the step back if its gradients are not finite: the optimizer passes over parameters
+        without a gradient."""
+        assert isinstance(pl_module, ImageClassifier)
+        before, self._before = self._before, None
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        if torch.nn.utils.get_total_norm(gradients, norm_type=torch.inf).isfinite():
+            return
+        what = self._what_is_not_finite(pl_module)
+        plugin = trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            if what != "the loss":
+                return
+        else:
+            for parameter in pl_module.parameters():
+                parameter.grad = None
+        assert before is not None
+        pl_module.take_back_step(before)
+        where = f"epoch {trainer.current_epoch + 1}, batch {self._batch_idx + 1}"
+        rate = optimizer.param_groups[0]["lr"]
+        if pl_module.num_skipped > self.most:
+            raise DivergedError(
+                f"{where}: {what} is not finite, after {self.most} skipped steps: {DIVERGED} "
+                f"(lr {rate:.3g}); type a lower optimizer.lr (task=lr_find suggests one), "
+                "trainer.gradient_clip_val=1, or a higher max_nonfinite_steps"
+            )
+        console.print(
+            f"{where}: {what} is not finite (lr {rate:.3g}); skipped this step, "
+            f"{pl_module.num_skipped} of at most {self.most}"
+        )
+
+    def _what_is_not_finite(self, classifier: ImageClassifier) -> str:
+        """Name the loss, or else the gradient that is nearest to it, from which the others follow."""
+        if self._losses_are_finite is not None and not self._losses_are_finite:
+            return "the loss"
+        named = reversed(list(classifier.network.named_parameters()))
+        broken = (n for n, p in named if p.grad is not None and not p.grad.isfinite().all())
+        return f"the gradient of {next(broken, 'a parameter')}"
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._before is not None:
+            checkpoint[KEY] = of_all_processes(self._before)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        of_all = checkpoint.get(KEY, [])
+        if len(of_all) == trainer.world_size:
+            self._before = of_all[trainer.global_rank]
