@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all lint format typecheck docs bench notebooks tensorboard report clean
+.PHONY: help setup train test test-slow test-all fuzz lint format typecheck docs bench notebooks tensorboard report clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ test-slow: $(STAMP)  ## run the rest: every model on every dataset, every stop w
 	$(BIN)/python -m pytest --numprocesses=auto -m slow
 
 test-all: test test-slow  ## run all tests, none twice
+
+fuzz: $(STAMP)  ## try many random inputs, new ones each time: minutes
+	GLIMPSE_FUZZ=1 $(BIN)/python -m pytest --numprocesses=auto -o timeout=3600 tests/fuzz
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from glimpse.data.augment.per_image import PerImage
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.lightning_compat import skip_empty_hooks
 from glimpse.losses import exact_loss, use_class_weights
 from glimpse.monitor import monitor_of
@@ -206,7 +206,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             shape = "×".join(map(str, given.shape))
             raise UserError(
                 f"loss {target} does not take logits of 2×{num_classes} and {what} of {shape}, for "
-                f"the {num_classes} classes of this data: {str(error).splitlines()[0]}{hint}"
+                f"the {num_classes} classes of this data: {first_line(error)}{hint}"
             ) from error
         if not isinstance(found, Tensor) or found.numel() != 1:
             shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found)
@@ -335,7 +335,7 @@ def num_processes(config: DictConfig) -> int:
     try:
         found = accelerator.parse_devices(devices)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"trainer.devices={devices}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"trainer.devices={devices}: {first_line(error)}") from error
     return found if isinstance(found, int) else len(found or [])
 
 
@@ -402,5 +402,5 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"trainer: {first_line(error)}") from error
     return trainer

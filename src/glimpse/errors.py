@@ -6,6 +6,12 @@ from types import FrameType
 DIVERGED = "training diverged"  # part of the message; a search expects it of some values
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""
 

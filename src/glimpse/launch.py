@@ -341,7 +341,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])
-    recorded = trust.recorded_overrides(folder, packages)
+    recorded = trust.recorded_overrides(folder, packages, overrides)
     require_no_links_out(folder)
     place = quoted(folder)
     here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]

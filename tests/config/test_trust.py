@@ -85,6 +85,23 @@ def test_a_record_may_hold_values_for_our_own_keys_alone(tmp_path: Path, overrid
         recorded_overrides(folder)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+callbacks.x.dirpath=/elsewhere", "+callbacks.x={_target_:glimpse.A,dirpath:elsewhere}",
+        "logger.mlflow.tracking_uri=http://elsewhere", "+logger.csv.save_dir=x", "+logger.x.y='~/elsewhere'",
+        "+logger.wandb.settings={base_url:elsewhere}", "+callbacks.x.a=[../elsewhere]",
+        "+trainer.default_root_dir=elsewhere",
+    ],
+)  # fmt: skip
+def test_a_record_does_not_say_where_to_write_or_send(tmp_path: Path, override: str) -> None:
+    folder = run_folder(tmp_path, "model=linear", "callbacks.x.monitor=val/loss", override)
+    with pytest.raises(UserError, match="names a place outside the run folder"):
+        recorded_overrides(folder)
+    kept = recorded_overrides(folder, typed=[f"{override.partition('=')[0]}=mine"])
+    assert kept == ["model=linear", "callbacks.x.monitor=val/loss"]
+
+
 def test_a_record_of_values_is_taken_without_what_downloads(tmp_path: Path) -> None:
     kept = [
         "model=linear",

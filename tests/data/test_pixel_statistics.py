@@ -16,3 +16,11 @@ def test_statistics_are_those_of_the_pixels(monkeypatch: pytest.MonkeyPatch, cha
     mean, std = statistics(histogram(images))
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=5.1e-5)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=5.1e-5)
+
+
+def test_a_constant_channel_stays_finite() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), np.uint8)
+    images[..., 1] = 200
+    mean, std = statistics(histogram(images))
+    assert (mean[1], std[1]) == (round(200 / 255, 4), 1.0)
+    assert min(std) > 0

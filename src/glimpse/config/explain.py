@@ -26,7 +26,7 @@ from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.quoting import quoted
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.files import write_text
 from glimpse.streams import printable
 
@@ -109,7 +109,7 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
         remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {str(error).splitlines()[0]}{remedy}"
+        return f"{error.override}: {first_line(error)}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):

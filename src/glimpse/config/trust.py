@@ -63,6 +63,14 @@ NOT_FROM_A_RECORD = ("data.url", "data.sha256")
 # Packages of what a run folder or a checkpoint may name.
 RECORD_PACKAGES = ("glimpse", "torch", "torchvision", "torchmetrics", "lightning", "timm")
 
+# Groups whose parts write files or send them, and their arguments that say where to.
+WRITERS = ("callbacks", "logger", "trainer")
+PLACE_KEYS = (
+    "dirpath", "filename", "save_dir", "root_dir", "default_root_dir", "dir", "log_dir", "tracking_uri",
+    "artifact_location", "host", "base_url", "entity",
+)  # fmt: skip
+OUTSIDE = re.compile(r"^[~/\\]|^[A-Za-z]:[\\/]|://|(^|[\\/])\.\.([\\/]|$)")
+
 LEADS_AWAY = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]|\$")  # a path out of conf/, or ${…}
 RESOLVER = re.compile(r"\$\{[^}]*:")  # matches ${oc.env:HOME}, but not our own ${data_dir}
 
@@ -135,12 +143,15 @@ def _entries(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, node[key]
 
 
-def recorded_overrides(folder: Path, packages: Sequence[str] = ()) -> list[str]:
+def recorded_overrides(
+    folder: Path, packages: Sequence[str] = (), typed: Sequence[str] = ()
+) -> list[str]:
     """The overrides recorded in a run folder, without those that determine the source of data.
 
     Args:
         folder: the run folder.
         packages: those that the user has listed, whose classes the record may name.
+        typed: overrides that replace the record's.
 
     Raises:
         UserError: the record is missing or damaged, or contains anything but values for our keys.
@@ -157,10 +168,13 @@ def recorded_overrides(folder: Path, packages: Sequence[str] = ()) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")
     own = own_keys()
+    replaced = {line.partition("=")[0].lstrip("+~") for line in typed}
     kept = []
     for line in listed:
         override = _parsed(line, record)
         key = override.key_or_group
+        if key in replaced:
+            continue
         if override.package is not None or key.split(".")[0] not in own:
             raise UserError(
                 f"{record} contains {line}, which is not one of our keys: remove the line"
@@ -190,6 +204,21 @@ def _check_recorded(override: Override, line: str, record: Path, packages: Seque
     for target in named:
         if not is_from(target, (*RECORD_PACKAGES, *packages)):
             raise UserError(untrusted(f"{record} contains {line}", target, "packages=[{}]"))
+    if key.partition(".")[0] in WRITERS and _leads_out(key, value):
+        raise UserError(
+            f"{record} contains {line}, which names a place outside the run folder: remove the line, or, if "
+            f"it is yours, type it again after resume={record.parents[1]}"
+        )
+
+
+def _leads_out(key: str, value: Any) -> bool:
+    """Whether a value, or one inside it, says where a logger or a callback writes or sends."""
+    if isinstance(value, Mapping):
+        return any(_leads_out(str(inner), one) for inner, one in value.items())
+    if isinstance(value, list):
+        return any(_leads_out(key, one) for one in value)
+    is_place = key.rpartition(".")[2] in PLACE_KEYS and value is not None
+    return is_place or (isinstance(value, str) and OUTSIDE.search(value) is not None)
 
 
 def _targets(value: Any) -> list[str]:

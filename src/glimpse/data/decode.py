@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
 from glimpse.data.formats import can_read_heif, is_heif, register_heif
 from glimpse.data.processes import still_working
-from glimpse.errors import UnreadableImageError, UserError
+from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import kind_of
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
@@ -193,7 +193,11 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
         name: What the errors call it; by default its path.
     """
     name = name or str(file)
-    with open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image:
+    with (
+        warnings.catch_warnings(),
+        open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image,
+    ):
+        warnings.simplefilter("ignore", UserWarning)  # of Pillow, on odd metadata
         try:
             yield image
         except _DECODING_ERRORS as error:
@@ -244,7 +248,7 @@ def open_image(path: Path) -> Image.Image:
             f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
         ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path} is rejected: {str(error).splitlines()[0]}") from error
+        raise UnreadableImageError(f"{path} is rejected: {first_line(error)}") from error
     except _DECODING_ERRORS as error:  # missing, or truncated in its header
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
@@ -252,6 +256,8 @@ def open_image(path: Path) -> Image.Image:
 
 def _identified(path: Path | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
+        # On odd metadata, of which the warning does not name the file.
+        warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(path)
     if image.format == "TIFF":  # Pillow 13 maps one that is turned as if it were stored upright

@@ -8,6 +8,7 @@ one. The checks of an archive's content are in archives.py.
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,9 +23,13 @@ import pooch
 from filelock import FileLock
 
 from glimpse.data import archives
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+# What zipfile and tarfile raise on a damaged archive, the last four where a header is odd.
+_DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, LookupError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 
 
@@ -118,7 +123,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (*_DAMAGED, OSError) as error:
         if getattr(error, "errno", None):  # an error of the disk, not of the archive
             raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
-        reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each format
+        reason = first_line(error).rstrip(":")  # tarfile adds a line for each format
         raise UserError(
             f"cannot unpack {archive}: {archives.shown(reason)}; it may be damaged: delete it to "
             "download it again"

@@ -28,7 +28,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
 
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of, variables_of
-from glimpse.errors import Interrupted, LostProcessError, UserError
+from glimpse.errors import Interrupted, LostProcessError, UserError, first_line
 
 CONNECT_SECONDS = 180  # to reach a first process that may start later than the others
 AGENT_SECONDS = 30  # to reach torchrun's agent, which runs already
@@ -172,7 +172,7 @@ def connected(place: Place) -> Team:
             multi_tenant=True,  # Lightning's process group has its own store on this port
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"the first process cannot be reached at MASTER_ADDR={address} MASTER_PORT={port} "
             f"({reason}): start all processes by one command, or type unset RANK WORLD_SIZE LOCAL_RANK "

@@ -23,7 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.weights import load_weights, read_weights
 
@@ -147,7 +147,7 @@ class Pretrained(nn.Module):
         which = f"of {takes[0]}×{takes[0]}" if takes else "of another size"
         raise ImageTooSmallError(
             f"the images are {spec.height}×{spec.width}, but {self.architecture} expects images "
-            f"{which} ({str(found).splitlines()[0]}): type data.size={takes[0] if takes else 224}, "
+            f"{which} ({first_line(found)}): type data.size={takes[0] if takes else 224}, "
             "or model.architecture=resnet18, which accepts any size"
         )
 

@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
 
 
@@ -63,7 +63,7 @@ class PerImage(Augmentation):
         try:
             found: Any = self.transform(image / 255 if self._takes_floats else image)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise self._misfit(image, str(error).splitlines()[0]) from error
+            raise self._misfit(image, first_line(error)) from error
         if self._takes_floats and isinstance(found, Tensor) and found.is_floating_point():
             found = to_bytes(found * 255)
         if not isinstance(found, Tensor):

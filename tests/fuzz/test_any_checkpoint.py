@@ -46,7 +46,7 @@ def saved(trained_run: Path) -> dict[str, Any]:
     return read_checkpoint(trained_run / "checkpoints" / "best.ckpt")
 
 
-@examples(30)
+@examples(15)
 @given(data=st.data())
 def test_changed_values(saved: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(saved)
@@ -63,7 +63,7 @@ def test_changed_values(saved: dict[str, Any], data: st.DataObject) -> None:
         answer(Path(folder))
 
 
-@examples(20)
+@examples(15)
 @given(data=st.data())
 def test_changed_bytes(trained_run: Path, data: st.DataObject) -> None:
     content = bytearray((trained_run / "checkpoints" / "best.ckpt").read_bytes())
