@@ -102,6 +102,8 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
     # The classifier logs numbers that are summed over the processes already.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    # Where SLURM is installed; distributed/place.py finds out whether srun started this process.
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     if device == "cpu":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 

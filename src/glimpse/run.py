@@ -61,7 +61,12 @@ NUM_WORST = 5  # classes whose recall is printed
 
 
 def run(
-    config: DictConfig, folder: Path, names: Mapping[str, str], *, judge: Judge | None = None
+    config: DictConfig,
+    folder: Path,
+    names: Mapping[str, str],
+    *,
+    judge: Judge | None = None,
+    afterwards: str = "",
 ) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
 
@@ -70,6 +75,7 @@ def run(
         folder: the run folder.
         names: which `data` and `model` were chosen, for people.
         judge: decides after each epoch whether a trial of a search stops early.
+        afterwards: what is left of a sweep after this run, for the bar.
 
     Returns:
         The best value of the monitor, val/acc unless the configuration names another; None without
@@ -94,6 +100,7 @@ def run(
     ):
         device = device_of(config)
         settle(device)
+        team.meet_after_restart(device)
         keep_freed_memory()
         require_targets(config)
         world_size = team.place.world_size
@@ -139,7 +146,7 @@ def run(
             stop,
             RunState(plain(config), data),
             record,
-            Progress(checkpoints),
+            Progress(checkpoints, afterwards=afterwards),
             checkpoints,
         ]
         if judge:

@@ -27,10 +27,12 @@ class Progress(LateCallback):
 
     Args:
         checkpoints: The callback that knows whether an epoch was the best.
+        afterwards: What is left of a sweep after this run, shown behind the bar.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, *, afterwards: str = "") -> None:
         self.checkpoints = checkpoints
+        self._afterwards = f", then {afterwards}" if afterwards else ""
         self._bar: Bar | None = None
         self._next_draw = 0.0
         self._began = 0.0
@@ -44,7 +46,7 @@ class Progress(LateCallback):
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[left]} left"),
+                TextColumn(f"{{task.fields[left]}} left{self._afterwards}"),
             )
             self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.add_task("", total=None, left="?")
