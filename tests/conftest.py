@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
+from glimpse import steps_ahead
 from glimpse.config.check import check
 from glimpse.config.lists import lists_by_name
 from glimpse.config.run_names import register_resolvers
@@ -66,6 +68,27 @@ def samples() -> Path:
     if not folder:
         pytest.skip("GLIMPSE_SAMPLES does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def own_mounts() -> list[str]:
+    """The words before a command that may mount file systems of its own, such as a small one."""
+    words = ["unshare", "--mount"]
+    try:
+        tried = subprocess.run(
+            [*words, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no command unshare")
+    if tried.returncode:
+        pytest.skip("this user may not mount file systems")
+    return words
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning sees every batch, for tests that watch each."""
+    monkeypatch.setattr(steps_ahead, "LONGEST_CHUNK", 1)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         (["data.batch_size=0"], "expected at least 1"),
         (["-m", "model=linear,mlp", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
         slow(["seed=1,2"], "type -m to sweep"),
-        slow(["data.lr=["], "expected key=value"),
+        slow(["data.lr=["], "for text, type"),
         (["resume=nowhere"], "there is no such folder"),
         slow(
             ["augment=null"], "augment=null: there is no such augment; choose from alternating_flip"

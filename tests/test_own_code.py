@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from conftest import REPOSITORY, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss, build_network
+from glimpse.config.compose import composed
 from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
@@ -96,6 +97,25 @@ def test_a_search_path_is_as_good_as_a_config_dir(
     with scripting.process_unchanged():
         scripting.run([*QUICK, *words, "callbacks=count"], folder=tmp_path / "run")
     assert (tmp_path / "run" / "epochs.txt").read_text() == "1"
+
+
+def test_an_own_file_replaces_ours_of_the_same_name(
+    importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    (tmp_path / "one" / "model" / "mlp.yaml").write_text("_target_: ownpkg.nets.Net\nwidth: 5\n")
+    (tmp_path / "two" / "model" / "linear.yaml").write_text("_target_: ownpkg.nets.Net\nwidth: 6\n")
+    search = f"hydra.searchpath=['file://{tmp_path / 'two'}']"
+    for model, width in (("mlp", 5), ("linear", 6)):
+        config = composed([f"model={model}", search], config_dir=tmp_path / "one")
+        assert config.model == {"_target_": "ownpkg.nets.Net", "width": width}
+    assert "widths" in composed(["model=mlp"]).model
+    printed = subprocess.run(
+        [sys.executable, REPOSITORY / "train.py", "--config-dir", "one", "model=mlp", "--cfg", "job"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "_target_: ownpkg.nets.Net\n  width: 5" in printed.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """glimpse: image-classification experiments, any model on any dataset from one command.
 
 `from glimpse import train, load` trains and loads from Python. Importing the package imports nothing
-else; both names are found when they are first used.
+heavy; both names are found when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from glimpse import lean_imports
+
 if TYPE_CHECKING:
     from glimpse.scripting import load, train
+
+lean_imports.install()
 
 __version__ = "0.1.0"
 __all__ = ["load", "train"]

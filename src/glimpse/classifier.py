@@ -14,14 +14,14 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
-from glimpse.lightning_compat import LeanModule
+from glimpse.lightning_compat import LeanModule, next_batch
 from glimpse.losses import divisor, exact_loss
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
@@ -106,12 +106,20 @@ class ImageClassifier(LeanModule):
 
     def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
         loss, labels = self.loss_of(logits, batch.labels), batch.labels
+        divided_by = divisor(self.loss, labels)
         if batch.share:
-            divided_by = divisor(self.loss, labels)
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
             if self.scoring and split != "train":
                 self.scoring.add(split, logits.detach(), labels)
+        if split == "train" and isinstance(divided_by, Tensor) and self.trainer.world_size > 1:
+            return loss * self._weighted_share(batch, divided_by)
         return loss if batch.share == 1 else loss * batch.share
+
+    def _weighted_share(self, batch: Batch, divided_by: Tensor) -> Tensor:
+        """What `batch.share` is with class weights: it follows from their sums in all processes."""
+        mine = divided_by if batch.share else torch.zeros_like(divided_by)
+        of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
+        return mine * self.trainer.world_size / of_all
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
@@ -122,6 +130,31 @@ class ImageClassifier(LeanModule):
             what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
             self._require_finite(loss.item(), what, batch.images)
         return loss
+
+    def step_ahead(self, batch: Batch) -> None:
+        """Train a batch as Lightning does, but without its hooks; steps_ahead.py says when.
+
+        Args:
+            batch: A batch as the training loader returns it.
+        """
+        trainer = self.trainer
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.on_after_batch_transfer(
+            data.transfer_batch_to_device(batch, self.device, 0), 0
+        )
+        with trainer.precision_plugin.train_step_context():
+            loss = self.training_step(batch, next_batch(trainer))
+        [optimizer] = trainer.optimizers
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.configure_gradient_clipping(
+            optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+        )
+        optimizer.step()
+        for schedule in trainer.lr_scheduler_configs:
+            if schedule.interval == "step":
+                assert isinstance(schedule.scheduler, LRScheduler)
+                schedule.scheduler.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, "val")

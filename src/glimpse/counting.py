@@ -64,6 +64,10 @@ class Counts:
         self._num_images[split] += size
         self._divisors[split] += divisor
 
+    def num_images(self, split: str) -> int:
+        """The images of a split that were added so far."""
+        return self._num_images[split]
+
     def finish(self, split: str) -> Tensor:
         """Return the sums of this process (5,): loss, top-1 correct, top-5 correct, images, divisors."""
         totals, num_images = self._totals.pop(split), self._num_images.pop(split)

@@ -8,12 +8,31 @@ followed out of it.
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from glimpse.errors import UserError
+
+
+class CannotWriteError(UserError):
+    """A file cannot be written, for example because the disk is full. The old one is as it was."""
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+def kind_of(mode: int) -> str | None:
+    """Return what a file that cannot be read like a file is, by its `st_mode`; None for a file."""
+    return next((what for holds, what in _KINDS if holds(mode)), None)
 
 
 @contextmanager
@@ -23,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, `path` stays as it was.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+        CannotWriteError: the file cannot be written, for example because the disk is full.
     """
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
@@ -34,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -101,11 +120,20 @@ def subfolder(folder: Path, name: str) -> Path:
     """
     path = folder / name
     require_inside(folder, path)
+    make_folder(path)
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, and those that it is in, if they do not exist.
+
+    Raises:
+        CannotWriteError: it cannot be created.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+        raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
 def require_inside(folder: Path, path: Path) -> None:
@@ -120,12 +148,13 @@ def require_inside(folder: Path, path: Path) -> None:
 
 def is_inside(folder: Path, path: Path) -> bool:
     """Whether a path is below `folder` after every link in it has been resolved."""
-    return path.resolve().is_relative_to(folder.resolve())
+    whole = Path(os.path.realpath(path))  # `Path.resolve` raises where links form a ring
+    return whole.is_relative_to(os.path.realpath(folder))
 
 
 def is_own_file(folder: Path, path: Path) -> bool:
     """Whether `path` is a regular file inside `folder`, not a link out of it and not a pipe."""
-    return is_inside(folder, path) and path.is_file()
+    return is_inside(folder, path) and os.path.isfile(path)  # False where it may not be looked at
 
 
 def require_no_links_out(folder: Path) -> None:

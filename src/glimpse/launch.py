@@ -29,6 +29,7 @@ from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.run_names import register_resolvers
+from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of, require_room
 from glimpse.errors import (
@@ -88,7 +89,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name():
+        with lists_by_name(), own_files_first():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 job
             )()
@@ -332,7 +333,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] in ("", "null"):
         return overrides
-    folder = _run_folder(Path(resume[-1].strip("'\"")).expanduser())
+    folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])

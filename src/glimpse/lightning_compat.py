@@ -6,6 +6,7 @@ the order of its callbacks.
 """
 
 import logging
+import math
 import os
 import warnings
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.profilers import PassThroughProfiler
 
 HOOKS_OF_A_STEP = (
@@ -59,6 +61,63 @@ def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
             setattr(owner, name, None)
 
 
+def has_hook_of_a_step(callback: Callback) -> bool:
+    """Whether a callback does something at every batch."""
+    return any(
+        getattr(type(callback), name) is not getattr(Callback, name) for name in HOOKS_OF_A_STEP
+    )
+
+
+def note_step_ahead(trainer: pl.Trainer) -> None:
+    """Count a batch and its optimizer step that Lightning has not seen, as Lightning would have.
+
+    `trainer.global_step`, the number of the next batch and what a checkpoint says of both follow.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.increment_by(1)
+    progress = loop.automatic_optimization.optim_progress.optimizer
+    progress.step.increment_by(1)
+    progress.zero_grad.increment_by(1)
+    for schedule in trainer.lr_scheduler_configs:
+        loop.scheduler_progress.increment_by(schedule.interval == "step")
+    loop._batches_that_stepped += 1
+    assert trainer.fit_loop._data_fetcher is not None
+    trainer.fit_loop._data_fetcher.fetched += 1
+
+
+def next_batch(trainer: pl.Trainer) -> int:
+    """The number in this epoch, from 0, of the batch that follows those counted so far."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def batches_until_seen(trainer: pl.Trainer) -> int:
+    """How many batches there are until one after which Lightning has something to do, and it included.
+
+    That is the last of the epoch, one before a validation, or the last of `max_steps`.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    progress = loop.batch_progress
+    until = float(trainer.num_training_batches) - progress.current.ready
+    if trainer.val_check_batch is not None and not math.isinf(trainer.val_check_batch):
+        every_epoch = trainer.check_val_every_n_epoch is not None
+        done = progress.current.ready if every_epoch else progress.total.ready
+        until = min(until, trainer.val_check_batch - done % trainer.val_check_batch)
+    if loop.max_steps != -1:
+        until = min(until, loop.max_steps - loop.global_step)
+    return max(1, int(min(until, 2**31)))
+
+
+def scales_loss(trainer: pl.Trainer) -> bool:
+    """Whether the loss is scaled, as in fp16, and a step may be left out."""
+    plugin = trainer.precision_plugin
+    return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
+
+
+def writes_profile(trainer: pl.Trainer) -> bool:
+    """Whether a profiler wants to see every step."""
+    return not isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
+
+
 def run_stopped_validation(trainer: pl.Trainer) -> None:
     """Validate anew at the start of a resumed training that was stopped during a validation.
 
@@ -100,10 +159,10 @@ def settle(device: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 calls what torch 2.14 has renamed.
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    # On a cluster's login node; distributed/place.py reads what srun sets, where it is used.
+    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     # The classifier logs numbers that are summed over the processes already.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
-    # Where SLURM is installed; distributed/place.py finds out whether srun started this process.
-    warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     if device == "cpu":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 

@@ -7,6 +7,17 @@ import torch
 from torch import Tensor, nn
 
 
+def weight_not_finite(network: nn.Module) -> str | None:
+    """The first parameter that is not finite, or buffer that holds NaN; None if there is none.
+
+    A buffer may hold an infinity, such as a mask for attention.
+    """
+    for name, weights in network.named_parameters():
+        if not weights.isfinite().all():
+            return name
+    return next((name for name, buffer in network.named_buffers() if buffer.isnan().any()), None)
+
+
 @torch.no_grad()
 def where_not_finite(network: nn.Module, images: Tensor) -> str:
     """Say where the first number that is not finite stands: in the images, a weight or an output.

@@ -11,11 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, to_resume_from
+from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.saved import load_saved
 
 SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
@@ -39,9 +40,7 @@ def checkpoint_to_resume(
     path = to_resume_from(folder / "checkpoints")
     if path is None:
         return None
-    saved = AtomicCheckpointIO().load_checkpoint(path)
-    if "glimpse" not in saved:
-        raise UserError(f"{path} is not a checkpoint of `python train.py`")
+    saved = load_saved(path)
     extra, now = saved["glimpse"], plain(config)
     _require_same_data(extra, now["data"], data)
     _require_same_parameters(saved, now)

@@ -6,7 +6,7 @@ Import nothing heavy: this is set up before anything is printed.
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 NAMES = ("stdin", "stdout", "stderr")
 
@@ -21,6 +21,14 @@ def printable(text: str, *, kept: str = "") -> str:
         kept: Characters to leave as they are, such as a line break.
     """
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+
+
+def say(
+    *texts: object, sep: str = " ", end: str = "\n", file: TextIO | None = None, flush: bool = False
+) -> None:
+    """Print text that may come from outside, as `print` does, without what a terminal would obey."""
+    escaped = (printable(str(text), kept="\n") for text in texts)
+    print(*escaped, sep=sep, end=end, file=file, flush=flush)
 
 
 class _Lossy(io.FileIO):

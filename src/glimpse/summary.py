@@ -4,7 +4,6 @@ A rejected resume leaves the file unchanged. A resume that fails later keeps the
 adds its error.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from glimpse.command import to_type
 from glimpse.config.explain import TRACEBACK, crash, explain
 from glimpse.console import console
 from glimpse.errors import Interrupted, LostProcessError, UserError
-from glimpse.files import is_own_file, write_json
+from glimpse.files import write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.records import UnreadableError, finite, read_json
 
 NAME = "summary.json"
 
@@ -103,21 +103,30 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     try:
         yield summary
     except (Interrupted, LostProcessError) as stop:
-        summary.end("interrupted", explain(stop) if isinstance(stop, LostProcessError) else None)
+        lost = explain(stop) if isinstance(stop, LostProcessError) else None
+        _end_anyway(summary, "interrupted", lost)
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
             console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
-        summary.end("failed", explain(error))
+        _end_anyway(summary, "failed", explain(error))
         raise
     except Exception as error:
         crashed = crash(error, folder, name=_name_of_traceback())
-        summary.end("failed", explain(crashed))
+        _end_anyway(summary, "failed", explain(crashed))
         raise crashed from error
     summary.end("pruned" if summary.is_pruned else "finished")
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
+
+
+def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
+    """Write the summary; where that fails, as on a full disk, what ended the run is still the error."""
+    try:
+        summary.end(status, error)
+    except UserError as failure:
+        console.print(str(failure))
 
 
 def shown(path: Path) -> Path:
@@ -132,20 +141,17 @@ def _name_of_traceback() -> str:
 
 def _read(folder: Path) -> dict[str, Any]:
     """The summary of the run's earlier attempts; empty if it cannot be read."""
-    path = folder / NAME
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
-    except (OSError, ValueError, RecursionError):
-        console.print(
-            f"{path} cannot be read; the new summary will not include the run's earlier results",
-        )
+    if not os.path.lexists(folder / NAME):
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        return read_json(folder, NAME)
+    except UnreadableError as error:
+        console.print(f"{error}; the new summary will not include the run's earlier results")
+        return {}
 
 
 def _seconds(before: Mapping[str, Any]) -> float:
-    found = before.get("seconds")
-    return float(found) if isinstance(found, int | float) else 0.0
+    return finite(before.get("seconds")) or 0.0
 
 
 def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:

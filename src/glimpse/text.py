@@ -4,6 +4,24 @@ A file name on Linux is any sequence of bytes. Python keeps bytes that are not U
 which no UTF-8 file accepts.
 """
 
+import json
+import unicodedata
+from typing import Any
+
+
+def class_name(name: object) -> str:
+    """Return the name of a class as text in one form, however a system writes its accents.
+
+    macOS may write é as two characters. A class must not become two for that reason.
+    """
+    return unicodedata.normalize("NFC", as_utf8(name))
+
+
+def json_of(value: Any) -> str:
+    """Return indented JSON in which a terminal finds nothing to obey."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
 
 def as_utf8(name: object) -> str:
     """Return the text of a path or name, with each byte that is not UTF-8 written as \\xNN."""

@@ -63,11 +63,11 @@ def test_the_average_is_of_every_step_and_does_not_touch_the_training(
     num_steps: int,
 ) -> None:
     seen: dict[int, dict[str, Tensor]] = {}
-    original = WeightAverage.on_train_batch_end
+    original = WeightAverage.on_step_ahead
 
-    def spy(self: WeightAverage, trainer: Any, pl_module: Any, *rest: Any) -> None:
+    def spy(self: WeightAverage, trainer: Any, pl_module: Any) -> None:
         note(trainer.global_step, pl_module)
-        original(self, trainer, pl_module, *rest)
+        original(self, trainer, pl_module)
 
     def begin(self: ImageClassifier) -> None:
         note(0, self)
@@ -77,7 +77,7 @@ def test_the_average_is_of_every_step_and_does_not_touch_the_training(
         seen.setdefault(step, {n: v.clone() for n, v in module.state_dict().items()})
 
     start = ImageClassifier.on_train_epoch_start
-    monkeypatch.setattr(WeightAverage, "on_train_batch_end", spy)
+    monkeypatch.setattr(WeightAverage, "on_step_ahead", spy)
     monkeypatch.setattr(ImageClassifier, "on_train_epoch_start", begin)
     checkpoint = load(execute(*EMA, *options, "callbacks.ema.decay=0.6"))
     plain = load(execute(*SMALL, *options, folder=tmp_path / "plain"))

@@ -176,6 +176,42 @@ def test_show_says_what_it_cannot_write(here: Path, out: str) -> None:
     assert result.stderr.count("\n") == 1
 
 
+# A folder of configuration files of one's own ------------------------------------------------------
+
+
+def test_data_sets_of_ones_own_are_looked_at_like_ours(here: Path) -> None:
+    make_image_folder(here)
+    (here / "conf" / "data").mkdir(parents=True)
+    for name, text in {
+        "mine": "# My photos. And more.\ndefaults: [image_folder]\nroot: photos\n",
+        "digits": "# Mine too.\ndefaults: [image_folder]\nroot: photos\n",  # replaces ours
+    }.items():
+        (here / "conf" / "data" / f"{name}.yaml").write_text(text)
+    own = ("--config-dir", "conf")
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in lines(data("list", *own)))
+    assert (rows["mine"], rows["digits"]) == ("My photos.", "Mine too.")
+    assert rows["mnist"]
+    for name in ("mine", "digits"):
+        result = data("info", name, *own)
+        assert result.exit_code == 0, result.output
+        assert lines(result)[0] == f"{name}: 24×20 RGB, 3 classes"
+    assert data("check", "mine", "data.num_workers=1", *own).exit_code == 0
+    assert data("show", "mine", "-cd", "conf", "--out", "mine.png").exit_code == 0
+    assert data("info", "mine", "hydra.searchpath=[file://conf]").exit_code == 0
+
+
+def test_a_slip_in_a_folder_of_ones_own_is_named(here: Path) -> None:
+    (here / "conf" / "data").mkdir(parents=True)
+    (here / "conf" / "data" / "mine.yaml").write_text("defaults: [image_folder]\n")
+    found = data("info", "mien", "--config-dir", "conf")
+    assert "did you mean mine?" in found.stderr
+    found = data("info", "mine", "data.rot=x", "--config-dir", "conf")
+    assert "did you mean data.root?" in found.stderr
+    for words in (("info", "mine"), ("list",)):
+        found = data(*words, "--config-dir", "cnof")
+        assert found.stderr == "error: --config-dir cnof: there is no such folder\n"
+
+
 # check ------------------------------------------------------------------------------------------
 
 

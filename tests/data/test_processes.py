@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +94,102 @@ def test_so_is_one_that_decodes_batches() -> None:
     decoded = DecodedRows(EndsAtOnce(), torch.zeros(8), wanted, num_workers=1, pin_memory=False)
     with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
         list(decoded(iter([torch.arange(4), torch.arange(4, 8)])))
+
+
+def stop_at_once(_paths: Sequence[Path], _start: int) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 2.0)
+
+
+def test_a_stopped_decoding_process_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "CHUNK", 2)
+    monkeypatch.setattr(processes, "SILENT_SECONDS", 8.0)  # long enough for them to start
+    paths = [Path(str(number)) for number in range(8)]
+    with pytest.raises(UserError, match=r"no image for 8 s.*or type data.num_workers=1"):
+        list(processes.each_chunk(stop_at_once, paths, num_workers=2))
+    assert multiprocessing.active_children() == []
+
+
+class Stops(Sequence[Path]):
+    """Paths, of which to ask for one stops the process."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, row: object) -> Path:  # type: ignore[override]
+        os.kill(os.getpid(), signal.SIGSTOP)
+        raise AssertionError
+
+
+def test_so_is_one_that_decodes_batches_and_is_stopped(impatient: None) -> None:
+    wanted = PixelFormat(4, 4, 1)
+    decoded = DecodedRows(Stops(), torch.zeros(8), wanted, num_workers=1, pin_memory=False)
+    with pytest.raises(UserError, match=r"no image for 2 s.*or type data.num_workers=0"):
+        list(decoded(iter([torch.arange(4), torch.arange(4, 8)])))
+    assert multiprocessing.active_children() == []
+
+
+class Slow(Sequence[Path]):
+    """Images that are long in coming."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: object) -> Path:  # type: ignore[override]
+        time.sleep(1.2)
+        return self.path
+
+
+def test_a_slow_one_is_waited_for(tmp_path: Path, impatient: None) -> None:
+    save_image(np.zeros((4, 4, 1), np.uint8), tmp_path / "a.png")
+    slow_ones = Slow(tmp_path / "a.png")
+    decoded = DecodedRows(
+        slow_ones, torch.zeros(6), PixelFormat(4, 4, 1), num_workers=1, pin_memory=False
+    )
+    [batch] = decoded(iter([torch.arange(4)]))
+    assert len(batch.images) == 4
+
+
+LITTLE_MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from glimpse.data.decode import PixelFormat
+from glimpse.data.loader import DecodedRows
+from glimpse.errors import UserError
+rows = DecodedRows([Path(sys.argv[1])] * 64, torch.zeros(64), PixelFormat(96, 96, 3, "crop"),
+                   num_workers=1, pin_memory=False)
+try:
+    print(sum(len(batch.labels) for batch in rows(iter([torch.arange(64)]))))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [("1m", "/dev/shm has 1.0 MB free, expected 4 MB.*data.num_workers=0"), slow("64m", "64")],
+)
+def test_little_shared_memory(tmp_path: Path, size: str, found: str, own_mounts: list[str]) -> None:
+    save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a.png")
+    mounted = f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"'
+    program = [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path / "a.png")]
+    result = subprocess.run(
+        [*own_mounts, "sh", "-c", mounted, "sh", *program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert re.search(found, result.stdout), result.stdout + result.stderr
 
 
 def test_the_main_module_is_hidden_only_while_a_process_starts() -> None:

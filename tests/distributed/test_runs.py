@@ -112,6 +112,20 @@ def test_the_processes_that_a_run_starts(
 
 
 @pytest.mark.slow
+def test_class_weights_are_those_of_the_whole_batch(execute: Execute) -> None:
+    """The gradient is divided by the sum of the weights in all processes, not in each."""
+    weighted = (*TINY, "data.num_classes=3", "loss.class_weights=[1,4,30]")
+    several = execute(*weighted, "trainer=ddp_cpu")
+    one = execute(*weighted, "data.batch_size=32", "trainer=cpu")
+    assert_as_one(several, one)
+    weights = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (several, one)
+    ]
+    for name, value in weights[0]["state_dict"].items():
+        torch.testing.assert_close(value, weights[1]["state_dict"][name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_processes_of_srun_make_one_run(tmp_path: Path, one_process: Path) -> None:
     port = str(free_port())
     running = []

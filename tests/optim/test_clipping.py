@@ -33,7 +33,7 @@ Trained = Callable[..., list[tuple[Tensor, Tensor]]]
 
 
 @pytest.fixture
-def trained(execute: Execute, monkeypatch: pytest.MonkeyPatch) -> Trained:
+def trained(execute: Execute, one_by_one: None, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Train; the gradients of three steps, all as one vector, before they were clipped and after."""
     before: list[Tensor] = []
     after: list[Tensor] = []

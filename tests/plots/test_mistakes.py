@@ -102,3 +102,10 @@ def test_answers_name_both_classes_and_the_probability(tmp_path: Path, drawn: li
         two, np.array([1, 0]), lambda p: torch.rand(len(p), 3, 8, 8), "worst", tmp_path / "a.png"
     )
     assert texts(drawn[0])[-4:] == ["cat", "→ a very lo… 0.75", "cat", "→ cat 0.90"]
+
+
+def test_letters_that_the_font_lacks_are_no_trouble(tmp_path: Path) -> None:
+    """Warnings fail the tests."""
+    names = ("猫", "🙂")
+    mistakes.draw_confusion(np.eye(2, dtype=np.int64), names, "猫", tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").is_file()

@@ -28,6 +28,8 @@ class WeightAverage(Callback):
             steps.
     """
 
+    sees_chunks = True
+
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
         # The average, in the order of the module's state_dict. During validation it is swapped into
@@ -46,6 +48,10 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
+        self.on_step_ahead(trainer, pl_module)
+
+    def on_step_ahead(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Update the average after an optimizer step."""
         if trainer.global_step == self._step:  # no optimizer step: gradients accumulate
             return
         self._step = trainer.global_step

@@ -29,6 +29,8 @@ class EpochRecord(LateCallback):
         names: The metrics that training and validation log.
     """
 
+    sees_chunks = True
+
     def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
         self.path = folder / "metrics.csv"
         self._names = tuple(names)
@@ -37,7 +39,8 @@ class EpochRecord(LateCallback):
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
         self._validation_began = 0.0
-        self._images = 0
+        self._images_before = 0  # images of the epoch that were counted before then
+        self._images = 0  # images trained in that time
         self.most_images = 0  # largest number of training images in an epoch, over all processes
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -57,14 +60,18 @@ class EpochRecord(LateCallback):
     ) -> None:
         if self._began is None:
             self._began = time.perf_counter()
-        self._images += len(batch.labels)
-        self.most_images = max(self.most_images, self._images * trainer.world_size)
+            self._images_before = _images_so_far(pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        images = _images_so_far(pl_module)
+        self.most_images = max(self.most_images, images * trainer.world_size)
         if trainer.is_last_batch and self._began is not None:
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self._duration = time.perf_counter() - self._began - self._validating
+            self._images = images - self._images_before
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation_began = time.perf_counter()
@@ -85,7 +92,7 @@ class EpochRecord(LateCallback):
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
-        self._began, self._duration, self._validating, self._images = None, 0.0, 0.0, 0
+        self._began, self._duration, self._validating = None, 0.0, 0.0
         if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write()
 
@@ -111,6 +118,12 @@ class EpochRecord(LateCallback):
         """The median speed over the epochs; None before the first."""
         speeds = [float(r["images_per_second"]) for r in self.rows if r.get("images_per_second")]
         return median(speeds) if speeds else None
+
+
+def _images_so_far(classifier: pl.LightningModule) -> int:
+    """The images of this epoch that this process has trained on."""
+    assert isinstance(classifier, ImageClassifier)
+    return classifier.counts.num_images("train")
 
 
 def logged(trainer: pl.Trainer) -> dict[str, float]:

@@ -44,6 +44,8 @@ class Finetune(Callback):
         UserError: from `setup`, if several processes train.
     """
 
+    sees_chunks = True
+
     def __init__(
         self,
         *,

@@ -5,6 +5,8 @@ first layer and the predictions for some validation images. At the end, it draws
 matrix, the most confused classes, the highest losses, and the curves.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from glimpse.classifier import ImageClassifier
+from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.files import subfolder
+from glimpse.files import CannotWriteError, subfolder
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
@@ -43,9 +46,12 @@ class Pictures(Callback):
             after the first epoch.
     """
 
+    sees_chunks = True
+
     def __init__(self, *, every_n_epochs: int) -> None:
         self.every_n_epochs = every_n_epochs
         self._started = False
+        self._complaints: list[str] = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -61,7 +67,8 @@ class Pictures(Callback):
         factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         grid = make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255
-        _save(trainer, "train_batch", grid.to(torch.uint8))
+        with _optional(self._complaints):
+            _save(trainer, "train_batch", grid.to(torch.uint8))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the first layer and predictions with the validated weights, such as EMA's."""
@@ -72,11 +79,12 @@ class Pictures(Callback):
             return
         assert isinstance(pl_module, ImageClassifier)
         weights = first_weights(pl_module.network, pl_module.spec)
-        if weights is not None:
-            _save(trainer, "first_layer", kernel_grid(weights))
         data = _data(trainer)
-        if not data.batches.are_features:
-            self._draw_answers(trainer, pl_module, data, f"after epoch {epoch}")
+        with _optional(self._complaints):
+            if weights is not None:
+                _save(trainer, "first_layer", kernel_grid(weights))
+            if not data.batches.are_features:
+                self._draw_answers(trainer, pl_module, data, f"after epoch {epoch}")
 
     def _draw_answers(
         self, trainer: pl.Trainer, classifier: ImageClassifier, data: ImageDataModule, when: str
@@ -115,23 +123,37 @@ class Pictures(Callback):
             "val",
             device=classifier.device,
         )
-        if not _draws(trainer):
-            return
+        if _draws(trainer):
+            with _optional(self._complaints):
+                _draw_mistakes(trainer, data, found)
 
-        images = partial(images_of, data, "val")
-        matrix = confusion_matrix(found)
-        accuracy = f"validation accuracy {found.correct.mean():.4f}"
-        worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
-        path = _path(trainer, "confusion")
-        draw_confusion(matrix, found.class_names, accuracy, path)
-        _show(trainer, path)
-        path = _path(trainer, "most_confused")
-        title = "most confused validation images"
-        draw_most_confused(found, most_confused(matrix), images, title, path)
-        _show(trainer, path)
-        path = _path(trainer, "top_losses")
-        draw_answers(found, worst, images, "validation images with the highest loss", path)
-        _show(trainer, path)
+
+def _draw_mistakes(trainer: pl.Trainer, data: ImageDataModule, found: Predictions) -> None:
+    images = partial(images_of, data, "val")
+    matrix = confusion_matrix(found)
+    accuracy = f"validation accuracy {found.correct.mean():.4f}"
+    worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
+    path = _path(trainer, "confusion")
+    draw_confusion(matrix, found.class_names, accuracy, path)
+    _show(trainer, path)
+    path = _path(trainer, "most_confused")
+    title = "most confused validation images"
+    draw_most_confused(found, most_confused(matrix), images, title, path)
+    _show(trainer, path)
+    path = _path(trainer, "top_losses")
+    draw_answers(found, worst, images, "validation images with the highest loss", path)
+    _show(trainer, path)
+
+
+@contextmanager
+def _optional(complaints: list[str]) -> Iterator[None]:
+    """Go on without pictures that cannot be written, for example on a full disk; say so once."""
+    try:
+        yield
+    except CannotWriteError as error:
+        if not complaints:
+            console.print(f"{error}; the run goes on without this picture")
+        complaints.append(str(error))
 
 
 def _draws(trainer: pl.Trainer) -> bool:
@@ -171,6 +193,7 @@ def draw_curves(trainer: pl.Trainer) -> None:
     """Draw `curves.png` from metrics.csv, if there is at least one epoch."""
     rows = epochs_of(Path(trainer.default_root_dir))
     if rows:
-        path = _path(trainer, "curves")
-        draw_epochs(rows, path)
-        _show(trainer, path)
+        with _optional([]):
+            path = _path(trainer, "curves")
+            draw_epochs(rows, path)
+            _show(trainer, path)

@@ -30,6 +30,8 @@ class Progress(LateCallback):
         afterwards: What is left of a sweep after this run, shown behind the bar.
     """
 
+    sees_chunks = True
+
     def __init__(self, checkpoints: Checkpoints, *, afterwards: str = "") -> None:
         self.checkpoints = checkpoints
         self._afterwards = f", then {afterwards}" if afterwards else ""

@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
-from glimpse.data.loader import BatchLoader
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.seeding import restore, seed_all, state_of_generators
+from glimpse.steps_ahead import StepsAhead
 
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")  # of the configuration
 
@@ -113,7 +113,7 @@ def _replay(
         group |= {key: value for key, value in new.items() if key != "params"}
 
 
-def _loader(trainer: pl.Trainer) -> BatchLoader:
+def _loader(trainer: pl.Trainer) -> StepsAhead:
     loader = trainer.train_dataloader
-    assert isinstance(loader, BatchLoader)
+    assert isinstance(loader, StepsAhead)
     return loader

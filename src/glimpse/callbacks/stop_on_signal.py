@@ -46,6 +46,8 @@ class StopOnSignal(Callback):
         every_minutes: The time after which `last.ckpt` is saved within an epoch; None: never.
     """
 
+    sees_chunks = True
+
     def __init__(self, checkpoints: Checkpoints, *, every_minutes: float | None = None) -> None:
         self.checkpoints = checkpoints
         self._seconds = math.inf if every_minutes is None else 60 * every_minutes

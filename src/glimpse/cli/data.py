@@ -6,10 +6,9 @@ and checked.
 """
 
 import contextlib
-import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,8 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
 from glimpse.errors import UserError
+from glimpse.streams import say
+from glimpse.text import json_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,17 +38,27 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="overrides, as for `python train.py`", metavar="KEY=VALUE"),
 ]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        help="a folder of configuration files of your own, as for `python train.py`",
+        show_default=False,
+    ),
+]
 
 
 @app.command("list")
-def list_() -> None:
+def list_(config_dir: ConfigDir = None) -> None:
     """List the datasets with a short description of each.
 
     Example: glimpse data list
     """
-    print_table(
-        ("name", "what it is"), [(file.stem, _first_sentence(file)) for file in _dataset_files()]
-    )
+    with one_line_errors():
+        files = _dataset_files(config_dir, ())
+        rows = [(name, _first_sentence(file)) for name, file in sorted(files.items())]
+        print_table(("name", "what it is"), rows)
 
 
 @app.command()
@@ -56,6 +67,7 @@ def info(
     overrides: Overrides = None,
     every_class: Annotated[bool, typer.Option("--all", help="list every class")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Print sizes, classes, channel statistics, duplicates, and grey or odd images.
 
@@ -63,7 +75,7 @@ def info(
 
     Example: glimpse data info image_folder data.root=photos data.presize=64 data_dir=data
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         # Progress messages must not end up in the JSON.
         with contextlib.redirect_stdout(sys.stderr):
             from glimpse.assembly import build_data
@@ -73,7 +85,7 @@ def info(
                 config.data.normalize = "dataset"
             facts = gather_facts(build_data(config))
         if as_json:
-            print(json.dumps(asdict(facts), ensure_ascii=False, indent=2))
+            say(json_of(asdict(facts)))
         else:
             _print_facts(name, facts, every_class)
 
@@ -86,30 +98,31 @@ def show(
         Path | None, typer.Option(help="the PNG to write (default: data-NAME.png)")
     ] = None,
     num: Annotated[int, typer.Option(help="number of images", min=1, max=400)] = 32,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Draw the first training batch before and after augmentation.
 
     Example: glimpse data show cifar10 augment=crop_flip --out cifar10.png
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         path = out or Path(f"data-{name}.png")
         require_png(path)
         from glimpse.assembly import build_data
         from glimpse.data.inspect.show import draw_batch
 
         draw_batch(build_data(config), path, num_images=num)
-        print(path)
+        say(path)
 
 
 @app.command()
-def check(name: Name, overrides: Overrides = None) -> None:
+def check(name: Name, overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Process one sample and one batch step by step, then open every file and list the broken ones.
 
     Exits with 1 if a step fails or a file is broken.
 
     Example: glimpse data check image_folder data.root=photos
     """
-    with _one_line_errors(name, overrides) as config:
+    with _one_line_errors(name, overrides, config_dir) as config:
         import torch
 
         from glimpse.assembly import device_of, unprepared_data
@@ -122,33 +135,42 @@ def check(name: Name, overrides: Overrides = None) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors(name: str, overrides: Sequence[str] | None) -> "Iterator[DictConfig]":
+def _one_line_errors(
+    name: str, overrides: Sequence[str] | None, config_dir: Path | None
+) -> "Iterator[DictConfig]":
     """Yield the checked configuration; report any error in one line and exit with code 1."""
     from glimpse.config.compose import composed
 
     typed = [f"data={name}", *(overrides or ())]
-    with one_line_errors(typed):
-        _require_one_name(name, typed)
-        yield composed(typed)
+    with one_line_errors([*typed, *_flags(config_dir)]):
+        _require_one_name(name, typed, _dataset_files(config_dir, typed))
+        yield composed(typed, config_dir=config_dir)
 
 
-def _require_one_name(name: str, typed: Sequence[str]) -> None:
+def _flags(config_dir: Path | None) -> list[str]:
+    return [] if config_dir is None else ["--config-dir", str(config_dir)]
+
+
+def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]) -> None:
     from glimpse.config.check import unknown_choice
 
     if "=" in name:
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
-    names = [file.stem for file in _dataset_files()]
-    if name not in names:
-        raise UserError(unknown_choice("data", name, names))
+    if name not in files:
+        raise UserError(unknown_choice("data", name, sorted(files)))
     for override in typed[1:]:
         if override.startswith("data="):
             raise UserError(f"{override}: the dataset is already {name}; remove one of the two")
 
 
-def _dataset_files() -> list[Path]:
-    from glimpse.config.folder import config_folder
+def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
+    """The file of each dataset; one in a folder of the user's own replaces ours of the same name."""
+    from glimpse.config.folder import config_folders
 
-    return sorted((config_folder() / "data").glob("[!_]*.yaml"))
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    folders = config_folders([*typed, *_flags(config_dir)])
+    return {file.stem: file for folder in folders for file in (folder / "data").glob("[!_]*.yaml")}
 
 
 def _first_sentence(file: Path) -> str:
@@ -164,7 +186,7 @@ def _first_sentence(file: Path) -> str:
 def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
     colour = "grey" if facts.channels == 1 else "RGB"
     size = f"{facts.width}×{facts.height} {colour}"
-    print(f"{name}: {size}, {len(facts.class_names)} classes\n")
+    say(f"{name}: {size}, {len(facts.class_names)} classes\n")
     print_table(
         ("split", "images", "majority accuracy", "from"),
         [
@@ -172,24 +194,24 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
             for split, found in facts.splits.items()
         ],
     )
-    print()
+    say()
     _print_statistics(facts)
-    print()
+    say()
     _print_classes(facts, every_class)
-    print()
+    say()
     _print_duplicates(facts)
     if facts.channels > 1:
         grey = [f"{split} {found.num_grey:,}" for split, found in facts.splits.items()]
-        print(f"grey images: {', '.join(grey)}")
+        say(f"grey images: {', '.join(grey)}")
     if facts.files:
         _print_files(facts.files)
 
 
 def _print_statistics(facts: "Facts") -> None:
     if facts.mean is None or facts.std is None:
-        print("mean and std: not computed without the cache; type data.cache=true")
+        say("mean and std: not computed without the cache; type data.cache=true")
         return
-    print("the training set's pixels, in [0, 1]")
+    say("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)
     rows = zip(channels, facts.mean, facts.std, strict=True)
     print_table(("channel", "mean", "std"), [(c, f"{m:.4f}", f"{s:.4f}") for c, m, s in rows])
@@ -221,10 +243,10 @@ def _print_duplicates(facts: "Facts") -> None:
         "identical images with different labels": facts.num_contradictions,
     }
     lines = [f"{what}: {number:,}" for what, number in counts.items() if number]
-    print("\n".join(lines) or "no duplicate images")
+    say("\n".join(lines) or "no duplicate images")
     for number, group in enumerate(facts.duplicates):
         for place in group:
-            print(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
+            say(f"  {number + 1}  {place.split:5}  {place.class_name}  {place.image}")
 
 
 def _print_files(files: "FileFacts") -> None:
@@ -232,9 +254,9 @@ def _print_files(files: "FileFacts") -> None:
     modes = ", ".join(f"{name} {number:,}" for name, number in files.modes.items())
     smallest, largest = ("×".join(map(str, size)) for size in (files.smallest, files.largest))
     sizes = f"{files.num_sizes:,} sizes, {smallest} to {largest}"
-    print(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
+    say(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
     for what, odd in files.odd.items():
-        print(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
+        say(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
 
 
 def _print_steps(walk: "Walk") -> bool:
@@ -243,9 +265,9 @@ def _print_steps(walk: "Walk") -> bool:
 
     for step in walk.steps():
         if step.error is not None:
-            print(f"{step.name:10}  FAILED: {explain(step.error)}")
+            say(f"{step.name:10}  FAILED: {explain(step.error)}")
             return False
-        print(f"{step.name:10}  {step.found}")
+        say(f"{step.name:10}  {step.found}")
     return True
 
 
@@ -253,10 +275,10 @@ def _print_faults(walk: "Walk") -> bool:
     """Print each broken file and return whether there were none."""
     if not walk.parts:
         return True
-    print(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
+    say(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
     num_faults = 0
     for line in walk.faults():
         num_faults += 1
-        print(line)
-    print(f"{num_faults:,} broken" if num_faults else "no broken files")
+        say(line)
+    say(f"{num_faults:,} broken" if num_faults else "no broken files")
     return num_faults == 0

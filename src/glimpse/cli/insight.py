@@ -5,7 +5,6 @@ folder or a checkpoint. Heavy modules are imported only after the command line h
 """
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import print_table
 from glimpse.errors import UserError
-from glimpse.files import subfolder
-from glimpse.text import as_utf8
+from glimpse.files import make_folder, subfolder
+from glimpse.streams import printable, say
+from glimpse.text import as_utf8, json_of
 
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
@@ -111,18 +111,18 @@ def evaluate(
             for pooled in pooled_folds(run, settings or (), trust or ()):
                 folder = out or subfolder(run, f"evaluation/{OUT_OF_FOLD}")
                 folder = subfolder(folder, pooled.name) if pooled.name else folder
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 evaluation = evaluate_folds(pooled, folder)
                 accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
-                print(f"{pooled.label}: {evaluation.num_images:,} images, each by the fold that")
-                print(f"did not train on it; accuracy of the folds: {accuracies}\n")
+                say(f"{pooled.label}: {evaluation.num_images:,} images, each by the fold that")
+                say(f"did not train on it; accuracy of the folds: {accuracies}\n")
                 _print_evaluation(evaluation, folder, every_class)
             return
         trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
         chosen = trained.require_split(split, default="test")
         folder = _folder(trained, out, f"evaluation/{chosen}")
         evaluation = evaluate_run(trained, chosen, folder)
-        print(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
+        say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
         _print_evaluation(evaluation, folder, every_class)
 
 
@@ -159,7 +159,7 @@ def confused(
             [(names[a], names[p], str(n), f"{matrix[a].sum():,}") for a, p, n in pairs],
         )
         if not pairs:
-            print(f"no pair has at least {min_count} mistakes: type --min 1 to list every pair")
+            say(f"no pair has at least {min_count} mistakes: type --min 1 to list every pair")
         path = _folder(trained, out, "figures") / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,
@@ -168,7 +168,7 @@ def confused(
             f"{trained.name}: most confused {chosen} images",
             path,
         )
-        print(f"written: {path}")
+        say(f"written: {path}")
 
 
 @app.command()
@@ -219,7 +219,7 @@ def losses(
             f"{chosen} images with the highest loss",
             path,
         )
-        print(f"written: {path}")
+        say(f"written: {path}")
 
 
 @app.command()
@@ -248,18 +248,18 @@ def predict(
 
         files, remarks = image_files(images)
         for remark in remarks:
-            print(f"note: {remark}", file=sys.stderr)
+            say(f"note: {remark}", file=sys.stderr)
         failed = 0
         rows: list[dict[str, Any]] = []
         for answer in predict_files(trained, files, top=top):
             if answer.error is not None:
-                print(f"error: {answer.error}", file=sys.stderr)
+                say(f"error: {answer.error}", file=sys.stderr)
                 failed += 1
             else:
                 rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
-            print(f"{failed} of {len(files)} images could not be read", file=sys.stderr)
+            say(f"{failed} of {len(files)} images have no answer", file=sys.stderr)
             raise typer.Exit(1)
 
 
@@ -293,7 +293,7 @@ def look(
         for line in draw_look(
             trained, folder, image=image, position=position, class_name=class_name
         ):
-            print(line)
+            say(line)
 
 
 @app.command()
@@ -341,7 +341,7 @@ def shift(
         )
         path = out or _folder(tested[0], None, "figures") / "shift.png"
         draw_curves_over(distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=path)
-        print(f"written: {path}")
+        say(f"written: {path}")
 
 
 @app.command()
@@ -369,7 +369,7 @@ def export(
         from glimpse.runs.share import share_run
 
         path = out or _folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         is_shared = target is Target.safetensors
         lines = (
             share_run(trained, path)
@@ -377,7 +377,7 @@ def export(
             else export_run(trained, path, target=target.value)
         )
         for line in lines:
-            print(line)
+            say(line)
 
 
 # Shared helpers -----------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def _trained(
 def _folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
     if out is None:
         return subfolder(trained.folder, name)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     return out
 
 
@@ -418,16 +418,16 @@ def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool)
     rows += [(name, f"{value:.4f}", "") for name, value in evaluation.metrics.items()]
     rows.append(("majority accuracy", f"{evaluation.majority:.4f}", ""))
     print_table(("score", "value", "95 % interval"), rows)
-    print()
+    say()
     _print_classes(evaluation.scores, every_class)
-    print(f"\nwritten: {folder}")
+    say(f"\nwritten: {folder}")
 
 
 def _print_classes(scores: "Scores", every_class: bool) -> None:
     shown = list(scores.classes)
     if len(shown) > FEW_CLASSES and not every_class:
         shown = sorted(shown, key=lambda c: c.f1.value)[:NUM_WORST]
-        print(
+        say(
             f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 "
             "(--all prints every class)"
         )
@@ -450,13 +450,13 @@ def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> Non
     if output_format is Format.json:
         for row in rows:
             row["top"] = [{"class": name, "probability": p} for name, p in row["top"]]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        say(json_of(rows))
     elif output_format is Format.csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(("image", "rank", "class", "probability"))
         for row in rows:
             for rank, (name, p) in enumerate(row["top"], 1):
-                writer.writerow((row["image"], rank, name, f"{p:.6f}"))
+                writer.writerow((printable(row["image"]), rank, printable(name), f"{p:.6f}"))
     elif rows:
         columns = [f"{rank}" for rank in range(1, len(rows[0]["top"]) + 1)]
         print_table(

@@ -24,7 +24,7 @@ from glimpse.runs import page, report
 from glimpse.runs import story as single
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.mattered import mattered
-from glimpse.streams import printable
+from glimpse.streams import printable, say
 
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
@@ -70,11 +70,11 @@ def report_(
             _print_runs(groups, root, format_)
         sweep = None if is_run(root) else mattered(root)
         if sweep and format_ is not Format.csv:
-            print("", *sweep.told, sep="\n")
+            say("", *sweep.told, sep="\n")
         text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sweep)
         write_text(path, text)
         # Keep the piped output free of everything but the table.
-        print(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
+        say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
 
 
 @app.command("compare")
@@ -102,24 +102,24 @@ def compare_(
         if out:
             require_png(out)
         runs = one_run(first.resolve()), one_run(second.resolve())
-        print(f"first:  {first}\nsecond: {second}\n")
+        say(f"first:  {first}\nsecond: {second}\n")
         settings = runs_compare.differing_settings(*runs)
         if settings:
             print_table(("setting", "first", "second"), settings)
         elif all(run.settings for run in runs):
-            print("the settings do not differ")
+            say("the settings do not differ")
         if not all(run.settings for run in runs):
-            print("the settings of at least one run are not recorded (.hydra/config.yaml)")
-        print()
+            say("the settings of at least one run are not recorded (.hydra/config.yaml)")
+        say()
         print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
-        print()
+        say()
         path = out or subfolder(first, "figures") / f"compare-{runs[1].folder.name}.png"
         names = (
             f"{place} {run.model}" for place, run in zip(("first", "second"), runs, strict=True)
         )
         epochs = (epochs_of(run.folder) for run in runs)
         draw_runs(dict(zip(names, epochs, strict=True)), path)
-        print(f"curves: {path}\n", flush=True)
+        say(f"curves: {path}\n", flush=True)
         _print_agreement(first, second, settings_of_runs or (), trust or ())
 
 
@@ -194,46 +194,46 @@ def repeat_(
 
 def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None:
     if format_ is Format.csv:
-        print(report.as_csv(groups), end="")
+        say(report.as_csv(groups), end="")
         return
     columns, rows = report.table(groups)
     if format_ is Format.markdown:
-        print(report.as_markdown(columns, rows), *report.heading(groups), sep="\n\n")
+        say(report.as_markdown(columns, rows), *report.heading(groups), sep="\n\n")
         return
     columns, rows, left_out = report.fitted(columns, rows, width=width())
     print_table(columns, rows)
-    print()
-    print(*report.heading(groups), sep="\n")
+    say()
+    say(*report.heading(groups), sep="\n")
     if left_out:
-        print(f"columns hidden in this narrow terminal (see the page): {', '.join(left_out)}")
+        say(f"columns hidden in this narrow terminal (see the page): {', '.join(left_out)}")
     wrong = report.problems(groups)
     for run, text in wrong[:NUM_PROBLEMS]:
-        print(f"{run.folder.relative_to(root)} {text}")
+        say(f"{run.folder.relative_to(root)} {text}")
     if len(wrong) > NUM_PROBLEMS:
-        print(f"… and {len(wrong) - NUM_PROBLEMS:,} more runs with problems (see the page)")
+        say(f"… and {len(wrong) - NUM_PROBLEMS:,} more runs with problems (see the page)")
 
 
 def _print_run(run: Run, format_: Format) -> None:
     story = single.tell(run)
     facts = [[name, value] for name, value in story.facts]
     if format_ is Format.markdown:
-        print(report.as_markdown(["what", "value"], facts), end="\n\n")
+        say(report.as_markdown(["what", "value"], facts), end="\n\n")
         if story.results:
-            print(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
+            say(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
         if story.recall:
-            print(report.as_markdown(*story.recall), end="\n\n")
-        print(story.gap, "", "```", *story.commands, "```", sep="\n")
+            say(report.as_markdown(*story.recall), end="\n\n")
+        say(story.gap, "", "```", *story.commands, "```", sep="\n")
         return
     print_table(("what", "value"), facts)
-    print()
+    say()
     if story.results:
         print_table(story.results[0], story.results[1:])
-        print()
+        say()
     if story.recall:
         print_table(*story.recall)
-        print()
-    print(story.gap)
-    print("to repeat it:", *story.commands, sep="\n  ")
+        say()
+    say(story.gap)
+    say("to repeat it:", *story.commands, sep="\n  ")
 
 
 def _print_agreement(
@@ -241,7 +241,7 @@ def _print_agreement(
 ) -> None:
     for run in (first, second):
         if not list(run.glob("checkpoints/*.ckpt")):
-            print(f"no McNemar's test: {run} has no checkpoint")
+            say(f"no McNemar's test: {run} has no checkpoint")
             return
     from glimpse.runs.agreement import agreement, common_split
     from glimpse.runs.trained import TrainedRun
@@ -253,7 +253,7 @@ def _print_agreement(
         )
         split = common_split(*runs)
     except UserError as error:  # the comparison printed so far is still valid
-        print(f"no McNemar's test: {error}")
+        say(f"no McNemar's test: {error}")
         return
     both, num_images, test = agreement(*runs, split)
     neither = num_images - both - test.only_first - test.only_second
@@ -266,4 +266,4 @@ def _print_agreement(
             ("both wrong", f"{neither:,}"),
         ],
     )
-    print(f"McNemar's exact test: p = {test.p_value:.3g} (null hypothesis: equal accuracy)")
+    say(f"McNemar's exact test: p = {test.p_value:.3g} (null hypothesis: equal accuracy)")

@@ -19,6 +19,7 @@ from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed
 from glimpse.config.run_names import register_resolvers
+from glimpse.config.search_order import own_files_first
 from glimpse.errors import UserError
 
 OF_A_PROCESS = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # Hydra's singletons
@@ -74,8 +75,8 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
                 raise UserError(f"config_dir={config_dir}: there is no such folder")
             place = f"file://{config_dir.resolve()}"
             places.prepend("command-line", place, SearchPathQuery(provider="schema"))
-        Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
-        with lists_by_name():
+        with lists_by_name(), own_files_first():
+            Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
             yield
     finally:
         for kind, instance in before.items():

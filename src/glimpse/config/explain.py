@@ -52,8 +52,12 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
         path = folder / name
         write_text(path, text)
     except UserError:
-        path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
-        write_text(path, text)
+        try:
+            path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
+            write_text(path, text)
+        except (OSError, UserError):  # the disk is full
+            remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
+            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
     return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
 
 
@@ -97,7 +101,7 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{name}={quoted(value)}"' if equals else "; expected key=value"
+        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
         return f"{error.override}: {str(error).splitlines()[0]}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
@@ -109,6 +113,16 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
     return _named(error)
+
+
+def _quoted(value: str) -> str:
+    """A value that Hydra cannot read, as it can: as text in quotes, or as a list of such texts."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return quoted(value[1:-1])
+    if value[:1] == "[" and value[-1:] == "]":
+        items = [item.strip().strip("'\"") for item in value[1:-1].split(",")]
+        return f"[{','.join(map(quoted, items))}]"
+    return quoted(value)
 
 
 def _named(error: BaseException) -> str:
@@ -129,6 +143,11 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     available = choices_of(group, _folders(typed))
     if not available:
         return unknown_key(group, _known_keys(typed))
+    if any(word.startswith("resume=") for word in _words(typed)):
+        return (
+            f"{group}={choice}, with which the run was started, is in none of the configuration folders "
+            f"here: type --config-dir <the folder of {group}/{choice}.yaml>"
+        )
     return unknown_choice(group, choice, available)
 
 

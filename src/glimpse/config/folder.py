@@ -17,7 +17,7 @@ def config_folder() -> Path:
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """Our folder, then those that `--config-dir` and `hydra.searchpath` add.
+    """Our folder, then those that `--config-dir` and `hydra.searchpath` add, whose files come first.
 
     Args:
         arguments: the words of a command line, or overrides.

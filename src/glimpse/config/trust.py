@@ -11,6 +11,7 @@ folder or a checkpoint names must come from `RECORD_PACKAGES`, or from a package
 listed in the key `packages` or with `--trust`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.errors import UserError
-from glimpse.files import is_own_file
+from glimpse.records import read_yaml
 
 # Modules that sweepers and launchers may come from.
 PLUGINS = (
@@ -145,12 +146,9 @@ def recorded_overrides(folder: Path, packages: Sequence[str] = ()) -> list[str]:
         UserError: the record is missing or damaged, or contains anything but values for our keys.
     """
     record = folder / ".hydra" / "overrides.yaml"
-    if not is_own_file(folder, record):
+    if not os.path.lexists(record):
         raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
-    try:
-        listed = yaml.safe_load(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{record} cannot be read: {str(error).splitlines()[0]}") from error
+    listed = read_yaml(folder, ".hydra/overrides.yaml")
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")
     own = own_keys()
@@ -238,7 +236,7 @@ def listed_packages(arguments: Sequence[str]) -> list[str]:
     """
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
     found: Any = yaml.safe_load(typed[-1]) if typed else None
-    for folder in config_folders(arguments):
+    for folder in reversed(config_folders(arguments)):
         file = folder / f"{root_name(arguments)}.yaml"
         if found is None and file.is_file():
             found = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("packages")

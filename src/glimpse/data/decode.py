@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
-from glimpse.data.formats import can_read_heif, is_heif, kind_of, register_heif
+from glimpse.data.formats import can_read_heif, is_heif, register_heif
+from glimpse.data.processes import still_working
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.files import kind_of
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 FITS = ("crop", "pad", "squash")
+SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
 # What Pillow's decoders raise on damaged files.
 _DECODING_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
@@ -67,43 +70,66 @@ def probe(
     Raises:
         UserError: The files differ in size and there is no `presize`, or a file cannot be read.
     """
-    step = max(1, len(paths) // 64)
-    sizes: dict[tuple[int, int], Path] = {}
-    levels: list[float] = []
-    grey = True
+    sampled = paths[:: max(1, len(paths) // SAMPLED)]
     passed_over = (UnreadableImageError,) if skip_unreadable else ()
-    for path in paths[::step]:
-        with (
-            suppress(*passed_over),
-            reading(path) as image,
-        ):  # Pillow reads a whole PNG to find its orientation
-            # By 90°; Pillow turns a TIFF itself, and gives its size as turned.
-            turned = (
-                image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
-            )
-            sizes.setdefault(image.size[::-1] if turned else image.size, path)
-            grey = grey and is_grey(image)
-            if is_deep(image.mode):
-                levels.append(level_of(image, str(path)))
-    if not sizes:
+    sample = Sample()
+    for path in sampled:
+        with suppress(*passed_over), reading(path) as image:
+            sample.add(str(path), image)
+    found = sample.format(presize, fit=fit)
+    if found is None:
         raise UserError(
-            f"none of {len(paths[::step])} sampled images can be read, for example {paths[0]}: "
+            f"none of {len(sampled)} sampled images can be read, for example {paths[0]}: "
             "expected image files; replace them"
         )
-    channels = 1 if grey and all(map(_has_grey_header, paths)) else 3
-    white = common_level(levels)
-    if presize is not None:
-        height, width = presize
-        return PixelFormat(height, width, channels, fit, white)
-    if len(sizes) > 1:
-        (first, one), (second, other) = list(sizes.items())[:2]
-        raise UserError(
-            f"images differ in size ({one.name} is {first[0]}×{first[1]}, {other.name} is "
-            f"{second[0]}×{second[1]}), expected one size: type data.presize=64 to crop and resize "
-            "all of them to 64×64"
-        )
-    [(width, height)] = sizes
-    return PixelFormat(height, width, channels, white=white)
+    if found.channels == 1 and not all(map(_has_grey_header, paths)):
+        return replace(found, channels=3)
+    return found
+
+
+class Sample:
+    """What is found in a sample of the images of a dataset."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[tuple[int, int], str] = {}  # with the name of the first image of each
+        self._levels: list[float] = []
+        self._is_grey = True
+
+    def add(self, name: str, image: Image.Image) -> None:
+        """Look at an opened image; call this inside `reading`."""
+        # Pillow reads a whole PNG to find its orientation. It turns a TIFF itself, and gives its size
+        # as turned.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
+        self._sizes.setdefault(image.size[::-1] if turned else image.size, name)
+        self._is_grey = self._is_grey and is_grey(image)
+        if is_deep(image.mode):
+            self._levels.append(level_of(image, name))
+
+    def format(self, presize: tuple[int, int] | None, *, fit: str) -> PixelFormat | None:
+        """Return the format of these images, grey if all are; None without images.
+
+        Args:
+            presize: Height and width to which images are fitted; None: their own.
+            fit: How they are fitted, one of `FITS`.
+
+        Raises:
+            UserError: The images differ in size and there is no `presize`.
+        """
+        if not self._sizes:
+            return None
+        channels, white = 1 if self._is_grey else 3, common_level(self._levels)
+        if presize is not None:
+            height, width = presize
+            return PixelFormat(height, width, channels, fit, white)
+        if len(self._sizes) > 1:
+            (first, one), (second, other) = list(self._sizes.items())[:2]
+            raise UserError(
+                f"images differ in size ({os.path.basename(one)} is {first[0]}×{first[1]}, "
+                f"{os.path.basename(other)} is {second[0]}×{second[1]}), expected one size: type "
+                "data.presize=64 to crop and resize all of them to 64×64"
+            )
+        [(width, height)] = self._sizes
+        return PixelFormat(height, width, channels, white=white)
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -174,6 +200,8 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
             raise UnreadableImageError(
                 f"cannot read the image {name}: {str(error) or type(error).__name__}"
             ) from error
+        finally:
+            still_working()
 
 
 def _from_memory(content: io.BytesIO, name: str) -> Image.Image:
@@ -225,4 +253,7 @@ def open_image(path: Path) -> Image.Image:
 def _identified(path: Path | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
+        image = Image.open(path)
+    if image.format == "TIFF":  # Pillow 13 maps one that is turned as if it were stored upright
+        image.filename = ""  # without a name, it reads the file instead
+    return image

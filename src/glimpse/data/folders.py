@@ -1,5 +1,6 @@
 """Images in folders named after their classes, for `image_folder` and other datasets."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from glimpse.data.formats import is_hidden, is_image, readable_endings, unreadable_endings
 from glimpse.data.spec import Files
 from glimpse.errors import UserError
-from glimpse.text import as_utf8
+from glimpse.text import class_name
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,14 @@ def listing(folder: Path) -> Listing:
         if folder.is_dir():
             _walk(str(folder), found)
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from error
+        where = Path(os.fsdecode(error.filename))
+        if error.errno == errno.ELOOP:
+            inside = [where, *where.parents][::-1]
+            link = next((path for path in inside if path != folder and path.is_symlink()), where)
+            raise UserError(
+                f"{link} leads back into its own folder (symbolic links): remove it"
+            ) from error
+        raise UserError(f"{where}: {error.strerror}") from error
     found.names.sort()
     return found
 
@@ -73,6 +81,11 @@ def _walk(folder: str, found: Listing) -> None:
                 found.names.append(entry.path)
             elif name.endswith(unreadable):
                 found.passed_over[os.path.splitext(name)[1]] += 1
+            elif "." not in name and entry.is_symlink() and not os.path.exists(entry.path):
+                raise UserError(
+                    f"{entry.path} is a link to {os.readlink(entry.path)}, which does not exist: restore "
+                    "that folder, or remove the link"
+                )
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:
@@ -93,7 +106,7 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
     paths: list[Path] = []
     labels: list[int] = []
     for folder in class_folders(root):
-        name = as_utf8(folder.name)
+        name = class_name(folder.name)
         if name not in label_of:
             raise UserError(
                 f"{folder}: {name} is not a class of the training set "

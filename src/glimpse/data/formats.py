@@ -7,7 +7,6 @@ that this installation cannot read is passed over as well, but counted, so that 
 
 import functools
 import importlib.util
-import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,19 +23,13 @@ HEIF = (".heic", ".heif", ".hif")
 OTHERS = (
     ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
     ".nef", ".arw", ".raf", ".orf", ".rw2",
+    ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd",
 )  # fmt: skip
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe (FIFO)"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISDIR, "a folder"),
-)
 
 
 @functools.cache
@@ -80,11 +73,6 @@ def is_hidden(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Return whether a file name is that of an image; the content is checked on decoding."""
     return path.name.lower().endswith(readable_endings()) and not is_hidden(path.name)
-
-
-def kind_of(mode: int) -> str | None:
-    """Return what a file that cannot be read like a file is, by its `st_mode`; None for a file."""
-    return next((what for holds, what in _KINDS if holds(mode)), None)
 
 
 def counted(passed_over: Mapping[str, int]) -> list[str]:

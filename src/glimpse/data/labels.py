@@ -7,6 +7,7 @@ place, because a class made from them would go unnoticed.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
@@ -15,6 +16,7 @@ from glimpse.data.table import NUMBER, shown
 from glimpse.errors import UserError
 
 MISSING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "inf", "-inf", "?", "-")
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 LARGEST = 2**53  # floats hold whole numbers exactly up to here
 RARE = 0.05  # of all labels: the share below which labels of another kind are a mistake
 
@@ -30,7 +32,9 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
         UserError: A label is out of place; the message names its place.
     """
     counts = Counter(labels)
-    numbers = {text: float(text) for text in counts if NUMBER.fullmatch(text)}
+    is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in half of Europe
+    plain = {text: text.replace(",", ".") if is_decimal else text for text in counts}
+    numbers = {text: float(plain[text]) for text in counts if NUMBER.fullmatch(plain[text])}
     for text in counts:
         reason = next(_reasons(text, counts, numbers), None)
         if reason is not None:
@@ -41,9 +45,21 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
     return tuple(sorted(counts))
 
 
+def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of names that differ only in capitals, in blanks or in the form of letters."""
+    found: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if plain in found:
+            pairs.append((found[plain], name))
+        found.setdefault(plain, name)
+    return pairs
+
+
 def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iterator[str]:
     """Yield why a label is out of place among all labels, of which `numbers` look like numbers."""
-    parts = _parts(text, counts)
+    parts = [] if text in numbers else _parts(text, counts)
     if parts:
         yield f"names several classes ({', '.join(parts[:3])}), where one is expected"
     total = counts.total()

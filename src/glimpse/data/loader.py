@@ -6,7 +6,11 @@ processes; a small enough array is kept on the GPU. Images that are decoded on d
 batch, so that a run can resume in the middle of an epoch.
 """
 
+import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,10 +20,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.processes import ended_unexpectedly, leave_stops_to_the_run, process_context
+from glimpse.data.processes import (
+    TICK,
+    Pulse,
+    Watch,
+    at_work,
+    ended_unexpectedly,
+    kill,
+    leave_stops_to_the_run,
+    process_context,
+)
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.errors import UserError
 
+PREFETCHED = 2  # batches that each decoding process prepares in advance
 GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
 
 
@@ -237,28 +251,89 @@ class DecodedRows:
 
     def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
         batches = [chosen.tolist() for chosen in rows]
-        # A worker that hangs raises an error. The limit allows for the decoding of a whole batch.
-        limit = 60 + max(map(len, batches), default=0)
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset,
+        shared = dict[str, Any](
             batch_sampler=batches,
             generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
-            num_workers=self.num_workers,
-            multiprocessing_context=process_context() if self.num_workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_stops_to_the_run,
             pin_memory=self.pin_memory,
-            timeout=limit if self.num_workers else 0,
         )
-        try:
-            for batch in loader:
-                if isinstance(batch, UserError):
-                    raise batch
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):  # torch reports only its process number
-                raise ended_unexpectedly() from error
-            raise
+        if not self.num_workers:
+            yield from map(_whole, DataLoader(self.dataset, **shared))
+            return
+        num_bytes = max(map(len, batches), default=0) * self.dataset.bytes_per_image
+        _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
+        context = process_context()
+        pulse = Pulse(self.num_workers, context)
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            **shared,
+            num_workers=self.num_workers,
+            prefetch_factor=PREFETCHED,
+            multiprocessing_context=context,
+            worker_init_fn=partial(_begin_batches, pulse),
+            timeout=TICK,
+        )
+        yield from map(_whole, _as_long_as_they_live(iter(loader), pulse))
+
+
+def _as_long_as_they_live(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
+    """Yield the batches of an iterator of torch's DataLoader, whose processes give this pulse."""
+    watch = Watch(pulse, "data.num_workers=0, which decodes in the run itself")
+    try:
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" in str(error):  # torch can be asked again for the same batch
+                    watch.waited(TICK)
+                    continue
+                if "Bus error" in str(error):
+                    raise _too_little_shared_memory() from error
+                if "DataLoader worker" in str(error):  # torch reports only its process number
+                    raise ended_unexpectedly() from error
+                raise
+    except GeneratorExit:
+        raise
+    except BaseException:
+        _end(batches)
+        raise
+
+
+def _end(batches: Any) -> None:
+    """Kill the processes of torch's DataLoader: it would only ask them to end, for 5 s each."""
+    number = getattr(signal, "SIGCHLD", None)
+    handler = None
+    if number is not None and threading.current_thread() is threading.main_thread():
+        handler = signal.signal(number, signal.SIG_DFL)
+    try:  # without torch's handler, which would take a killed process for a failure
+        kill(batches._workers)
+        batches._shutdown_workers()
+    finally:
+        if number is not None and handler is not None:
+            signal.signal(number, handler)
+
+
+def _require_shared_memory(num_bytes: int) -> None:
+    """Require the space that batches take in /dev/shm on their way; a container may have 64 MB."""
+    place = Path("/dev/shm")
+    if place.is_dir() and shutil.disk_usage(place).free < num_bytes:
+        raise _too_little_shared_memory(f", expected {num_bytes / 1e6:,.0f} MB")
+
+
+def _too_little_shared_memory(expected: str = "") -> UserError:
+    free = shutil.disk_usage("/dev/shm").free
+    return UserError(
+        f"/dev/shm has {free / 1e6:,.1f} MB free{expected}, for batches from decoding processes: start the "
+        "container with --shm-size=1g, or type data.num_workers=0 or data.cache=true"
+    )
+
+
+def _whole(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
 
 
 class _DecodingDataset(Dataset[Batch | UserError]):
@@ -269,17 +344,25 @@ class _DecodingDataset(Dataset[Batch | UserError]):
         self.labels = labels
         self.wanted = wanted
 
+    @property
+    def bytes_per_image(self) -> int:
+        """What an image takes in a batch, with its label and index."""
+        return self.wanted.height * self.wanted.width * self.wanted.channels + 16
+
     def __getitems__(self, rows: list[int]) -> Batch | UserError:
         try:
-            images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
+            with at_work():
+                images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
         except UserError as error:
             return error
         indices = torch.tensor(rows)
         return Batch(torch.from_numpy(images), self.labels[indices], indices)
 
 
-def _leave_stops_to_the_run(_worker: int) -> None:
+def _begin_batches(pulse: Pulse, worker: int) -> None:
+    """Set up a process of torch's DataLoader."""
     leave_stops_to_the_run()
+    pulse.begin(worker)
 
 
 def _as_it_is(batch: Any) -> Batch | UserError:

@@ -5,6 +5,7 @@ A dataset is a subclass that locates its files and reads its own format (`source
 """
 
 import hashlib
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -25,12 +26,14 @@ from glimpse.data.cache import UNREADABLE, Contents, Stored, kept_rows, verify
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
 from glimpse.data.groups import group_numbers
+from glimpse.data.labels import alike
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.reading import contents_of, identity_of
 from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
+from glimpse.steps_ahead import StepsAhead
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
@@ -122,7 +125,7 @@ class ImageDataModule(pl.LightningDataModule):
                 "data.on_bad_file=skip requires the cache, but data.cache=false disables it: "
                 "type data.cache=true"
             )
-        self.data_dir = Path(data_dir).expanduser()
+        self.data_dir = Path(os.path.expanduser(data_dir))
         self.seed = seed
         self.batch_size = batch_size
         self.global_batch_size = global_batch_size
@@ -267,6 +270,8 @@ class ImageDataModule(pl.LightningDataModule):
         if len(drawn.only_trained):
             names = [contents.class_names[label] for label in drawn.only_trained]
             self._remarks.append(f"too few images to be held out, all in training: {some(names)}")
+        for one, other in alike([contents.class_names[label] for label in kept]):
+            self._remarks.append(f"the classes {one} and {other} differ only in spelling")
         mean, std = self._normalisation(drawn.not_held_out)
         height, width = self.size or self.stored_size
         self.spec = ImageSpec(
@@ -446,9 +451,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     # Batches ------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | StepsAhead:
         """Load every training image once per epoch, or a few with `trainer.overfit_batches`."""
-        return self.batches.loader("train", training=True, shuffle=True)
+        loader = self.batches.loader("train", training=True, shuffle=True)
+        return loader if self.trainer is None else StepsAhead(loader, self.trainer)
 
     def val_dataloader(self) -> BatchLoader:
         """Load every validation image exactly once."""

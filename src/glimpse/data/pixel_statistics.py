@@ -26,13 +26,17 @@ def histogram(
 
 
 def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute mean and standard deviation per channel from a histogram, for pixels in [0, 1]."""
+    """Compute mean and standard deviation per channel from a histogram, for pixels in [0, 1].
+
+    For a channel with one value everywhere, the deviation is 1: it becomes 0 and stays finite.
+    """
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values
     variance = shares @ values**2 - mean**2
-    std = np.sqrt(np.maximum(variance, 1e-12))
-    return tuple(mean.round(4).tolist()), tuple(std.round(4).tolist())
+    std = np.sqrt(np.maximum(variance, 0)).round(4)
+    std[std == 0] = 1
+    return tuple(mean.round(4).tolist()), tuple(std.tolist())
 
 
 def fixed_statistics(normalize: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,6 +5,7 @@ networks are built from it. `Source` is the return type of a dataset's `read()`:
 with labels.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,6 +109,12 @@ def check_source(source: Source) -> None:
         raise UserError(
             f"found {found} where two are needed: add images of another class, as a folder or as a label"
         )
+    for name, number in Counter(source.class_names).items():
+        if number > 1:
+            raise UserError(
+                f"two classes are called {name}, perhaps with accents that two systems wrote: rename or "
+                "merge them"
+            )
     for name, part in source.parts().items():
         check_labels(part, len(source.class_names), name)
 

@@ -14,6 +14,7 @@ that the groups allow.
 
 import difflib
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,18 +56,21 @@ class Drawn:
     remarks: list[str] = field(default_factory=list)
 
 
-# How people write the names of the splits, in lower case.
+# How people write the names of the splits: in lower case, without blanks and signs, and without the
+# words that people add.
 SPELLINGS = {
-    "train": ("train", "training", "trn", "tr", "train_set", "fit"),
+    "train": ("train", "training", "trn", "tr", "fit"),
     "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
-    "test": ("test", "testing", "tst", "te", "test_set", "holdout", "held-out", "heldout"),
+    "test": ("test", "testing", "tst", "te", "holdout", "heldout"),
 }
+ADDED = ("set", "data", "split", "images")
 
 
 def split_of(name: str) -> str | None:
     """Return the split that a name means, in any spelling: train, val or test; None if it is none."""
-    plain = name.strip().lower()
-    return next((split for split, names in SPELLINGS.items() if plain in names), None)
+    plain = re.sub(r"[\W_]+", "", name.lower())
+    words = {plain, *(plain.removesuffix(word) for word in ADDED)}
+    return next((split for split, names in SPELLINGS.items() if words & set(names)), None)
 
 
 def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int]:

@@ -16,13 +16,33 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from glimpse.data.formats import kind_of, readable_endings
+from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
+from glimpse.files import kind_of
+from glimpse.text import as_utf8
 
 DELIMITERS = ",;\t|"
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
+# How files begin that are tables of another kind, or none: what they are, and what to do.
+OTHER_KINDS = (
+    (b"\x1f\x8b", "compressed by gzip", "type gunzip -k {path}"),
+    (b"BZh", "compressed by bzip2", "type bunzip2 -k {path}"),
+    (b"\xfd7zXZ", "compressed by xz", "type unxz -k {path}"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", "type unzstd {path}"),
+    (b"PK\x03\x04", "an Excel workbook or another zip archive", "save its sheet as CSV in UTF-8, or unzip it"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save its sheet as CSV in UTF-8"),
+    (b"PAR1", "a parquet file", "type data=huggingface data.name={path}"),
+    (b"ARROW1", "an Arrow file", "save the table as CSV"),
+    (b"\x89HDF", "an HDF5 file", "save the table as CSV"),
+    (b"\x93NUMPY", "a NumPy array", "save the table as CSV"),
+    (b"%PDF", "a PDF file", "save the table as CSV"),
+    (b"SQLite format", "a database of SQLite", "save the table as CSV"),
+    (b"{", "JSON", "save the table as CSV"),
+    (b"[", "JSON", "save the table as CSV"),
+    (b"<", "HTML or XML, perhaps a page that was saved in place of the file", "download the table itself"),
+)  # fmt: skip
 
 
 def shown(cell: str) -> str:
@@ -50,6 +70,7 @@ class Table:
         kind = kind_of(os.stat(path).st_mode)
         if kind is not None:
             raise UserError(f"{path} is {kind}, expected a table")
+        self._require_text()
         csv.field_size_limit(sys.maxsize)  # so that a long cell is named by its column
         self._delimiter, self._num_skipped = self._find_delimiter()
         first = next(self._lines(), (1, []))[1]
@@ -100,7 +121,8 @@ class Table:
             if len(row) > width and not any(row[width:]):  # delimiters at the end
                 row = row[:width]
             if len(row) != width:
-                raise UserError(f"{self.place(line)}: {len(row)} cells, expected {width}")
+                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
             yield line, row
 
     def sample(self, num: int = 50) -> list[list[str]]:
@@ -111,6 +133,22 @@ class Table:
             if len(found) == num:
                 break
         return found
+
+    def _require_text(self) -> None:
+        with self.path.open("rb") as file:
+            start = file.read(1024)
+        begin = start.removeprefix(codecs.BOM_UTF8).lstrip()
+        for magic, what, remedy in OTHER_KINDS:
+            if begin.startswith(magic):
+                raise UserError(
+                    f"{self.path} is {what}, expected a table of text (CSV): "
+                    f"{remedy.format(path=self.path)}"
+                )
+        if b"\0" in start and self._encoding != "utf-16":
+            raise UserError(
+                f"{self.path} has bytes of zero, expected text in UTF-8 (or UTF-16 with a byte-order "
+                "mark): save the table as CSV in UTF-8"
+            )
 
     @cached_property
     def _encoding(self) -> str:
@@ -125,7 +163,7 @@ class Table:
             try:
                 text = [line for _, line in zip(range(20), file, strict=False)]
             except UnicodeDecodeError as error:
-                raise self._not_text(1) from error
+                raise self._not_text() from error
         if text and (said := re.fullmatch(r"sep=(.)\s*", text[0])):
             return said[1], 1
         lines = [line for line in text if line.strip()][:2]
@@ -150,17 +188,31 @@ class Table:
                         yield line, cells
                     line = reader.line_num + self._num_skipped + 1
             except UnicodeDecodeError as error:
-                raise self._not_text(line) from error
+                raise self._not_text() from error
             except csv.Error as error:
                 reason = str(error)
                 if "unexpected end of data" in reason:
                     reason = 'a cell begins with a quote (") that does not end'
                 raise UserError(f"{self.place(line)}: {reason}; correct the line") from error
 
-    def _not_text(self, line: int) -> UserError:
+    def _not_text(self) -> UserError:
+        where = ""
+        if self._encoding != "utf-16":
+            with self.path.open("rb") as file:
+                line, part = next((n, part) for n, row in enumerate(file, 1) if (part := _odd(row)))
+            where = f", line {line}: {as_utf8(part.decode('utf-8', 'surrogateescape'))}"
         return UserError(
-            f"{self.path}, after line {line}: the text is not UTF-8; save the table as CSV in UTF-8"
+            f"{self.path}{where}: the text is not UTF-8; save the table as CSV in UTF-8"
         )
+
+
+def _odd(line: bytes) -> bytes:
+    """Return the part of a line around bytes that are not UTF-8; empty if there are none."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return line[max(0, error.start - 20) : error.start + 20].strip()
+    return b""
 
 
 def _is_value(cell: str) -> bool:

@@ -3,8 +3,6 @@
 `loggers.json` in the run folder holds the ids under which wandb and MLflow know the run.
 """
 
-import csv
-import json
 import logging
 import os
 import secrets
@@ -17,8 +15,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, WandbLogg
 from omegaconf import DictConfig
 
 from glimpse.config.build import build, parameters_of, require_target
-from glimpse.files import is_own_file, require_inside, write_json
+from glimpse.console import console
+from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.loggers.guard import forgiving, guard
+from glimpse.records import UnreadableError, read_json, read_rows
 
 IDS = "loggers.json"
 
@@ -74,10 +75,11 @@ def _build(name: str, node: Mapping[str, Any], folder: Path, known_id: str | Non
     rows = _former_rows(own) if target == CSVLogger.__name__ else []
     given = {key: value for key, value in given.items() if key not in stated}
     without = {key: value for key, value in node.items() if value is not None or key not in given}
-    logger: Logger = build("logger", without, **given)
+    logger = guard(build("logger", without, **given))
     if rows and isinstance(logger, CSVLogger):
-        logger.experiment.metrics.extend(rows)
-        logger.save()
+        with forgiving(logger):
+            logger.experiment.metrics.extend(rows)
+            logger.save()
     return logger
 
 
@@ -90,21 +92,21 @@ def remember_ids(loggers: Mapping[str, Logger], folder: Path) -> None:
 
 
 def _read_ids(folder: Path) -> dict[str, str]:
-    path = folder / IDS
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
-    except (OSError, ValueError, RecursionError):
+        found = read_json(folder, IDS)
+    except UnreadableError:
         return {}
-    is_plain = isinstance(found, dict) and all(isinstance(one, str) for one in found.values())
-    return found if is_plain else {}
+    return {name: one for name, one in found.items() if isinstance(one, str)}
 
 
 def _former_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run that is resumed. Lightning would delete them, with a warning."""
-    path = folder / "metrics.csv"
-    if not (IS_FIRST_PROCESS and is_own_file(folder.parent, path)):
+    if not (IS_FIRST_PROCESS and os.path.lexists(folder / "metrics.csv")):
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    try:
+        _, rows = read_rows(folder, "metrics.csv")
+    except UnreadableError as error:
+        console.print(f"{error}; this file of the logger begins anew")
+        rows = []
     shutil.rmtree(folder)
-    return rows
+    return [{k: v for k, v in row.items() if k and v} for row in rows]

@@ -15,27 +15,35 @@ from PIL import Image
 from glimpse import tensorboard
 from glimpse.console import console
 from glimpse.files import is_inside
+from glimpse.loggers.guard import forgiving, works
 
 
 def write_start(
     loggers: Iterable[Logger], config_yaml: str, settings: Mapping[str, Any], folder: Path
 ) -> None:
     """Send the configuration, and say where an offline logger writes."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            tensorboard.write_start(logger, config_yaml)
-            continue
-        known: Mapping[str, str] = {}
-        if isinstance(logger, MLFlowLogger):  # refuses to change a parameter, as a resume may
-            logger.experiment.update_run(logger.run_id, status="RUNNING")
-            known = logger.experiment.get_run(logger.run_id).data.params
-            for key in known.keys() & settings.keys():
-                if known[key] != str(settings[key])[:250]:
-                    logger.experiment.set_tag(logger.run_id, key, settings[key])
-        logger.log_hyperparams({k: v for k, v in settings.items() if k not in known})
-        if isinstance(logger, WandbLogger):
-            _remove_links_out(folder / "wandb", folder)
-        if isinstance(logger, WandbLogger) and logger.experiment.offline:
+    for logger in filter(works, loggers):
+        with forgiving(logger):
+            _write_start(logger, config_yaml, settings, folder)
+
+
+def _write_start(
+    logger: Logger, config_yaml: str, settings: Mapping[str, Any], folder: Path
+) -> None:
+    if isinstance(logger, TensorBoardLogger):
+        tensorboard.write_start(logger, config_yaml)
+        return
+    known: Mapping[str, str] = {}
+    if isinstance(logger, MLFlowLogger):  # refuses to change a parameter, as a resume may
+        logger.experiment.update_run(logger.run_id, status="RUNNING")
+        known = logger.experiment.get_run(logger.run_id).data.params
+        for key in known.keys() & settings.keys():
+            if known[key] != str(settings[key])[:250]:
+                logger.experiment.set_tag(logger.run_id, key, settings[key])
+    logger.log_hyperparams({k: v for k, v in settings.items() if k not in known})
+    if isinstance(logger, WandbLogger):
+        _remove_links_out(folder / "wandb", folder)
+        if logger.experiment.offline:
             synced = folder / "wandb" / "offline-run-*"
             console.print(f"wandb is offline; to upload: wandb sync {synced}")
 
@@ -49,32 +57,35 @@ def _remove_links_out(place: Path, folder: Path) -> None:
 
 def show(loggers: Iterable[Logger], picture: Path, step: int) -> None:
     """Send a PNG. A logger of the user's own receives it if it has a method log_image, as wandb's."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            pixels = np.asarray(Image.open(picture).convert("RGB"))
-            logger.experiment.add_image(picture.stem, pixels, step, dataformats="HWC")
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_artifact(logger.run_id, str(picture), "figures")
-        elif hasattr(logger, "log_image"):
-            logger.log_image(key=f"figures/{picture.stem}", images=[str(picture)], step=step)
+    for logger in filter(works, loggers):
+        with forgiving(logger):
+            if isinstance(logger, TensorBoardLogger):
+                pixels = np.asarray(Image.open(picture).convert("RGB"))
+                logger.experiment.add_image(picture.stem, pixels, step, dataformats="HWC")
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_artifact(logger.run_id, str(picture), "figures")
+            elif hasattr(logger, "log_image"):
+                logger.log_image(key=f"figures/{picture.stem}", images=[str(picture)], step=step)
 
 
 def write_result(
     loggers: Iterable[Logger], settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
     """Send the results as final/…; to TensorBoard with the settings, as a row of its HPARAMS tab."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            tensorboard.write_result(logger, settings, metrics, step)
-        elif metrics:
-            logger.log_metrics({f"final/{name}": v for name, v in metrics.items()}, step)
-            logger.save()
+    for logger in filter(works, loggers):
+        with forgiving(logger):
+            if isinstance(logger, TensorBoardLogger):
+                tensorboard.write_result(logger, settings, metrics, step)
+            elif metrics:
+                logger.log_metrics({f"final/{name}": v for name, v in metrics.items()}, step)
+                logger.save()
 
 
 def close(loggers: Iterable[Logger], *, failed: bool) -> None:
     """End what outlives a run: a sweep's next job would go on with the same run of wandb."""
     for logger in loggers:
-        if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training
-            logger.finalize("failed" if failed else "success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish(exit_code=int(failed))
+        with forgiving(logger):
+            if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training
+                logger.finalize("failed" if failed else "success")
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=int(failed))

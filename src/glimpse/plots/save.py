@@ -1,5 +1,6 @@
 """Save matplotlib figures and raw pixels as PNGs."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ def save_figure(figure: "Figure", path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial:
+    with replacing(path) as partial, warnings.catch_warnings():
+        # Names of classes in letters that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure.savefig(partial)
 
 

@@ -6,6 +6,7 @@ size.
 """
 
 import copy
+import io
 import json
 import logging
 import warnings
@@ -150,8 +151,9 @@ def _write_torch_export(
         warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
         program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
         text = json.dumps(about, ensure_ascii=False, indent=2)
-        with path.open("wb") as file:
-            torch.export.save(program, file, extra_files={ABOUT: text})
+        content = io.BytesIO()  # on a full disk, torch's own writing ends the process
+        torch.export.save(program, content, extra_files={ABOUT: text})
+        path.write_bytes(content.getbuffer())
         with path.open("rb") as written:
             loaded = torch.export.load(written).module()
 

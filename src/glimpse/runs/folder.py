@@ -5,22 +5,32 @@ folder if it contains `.hydra` or `summary.json`. The folder of a sweep, which c
 `multirun.yaml` and the sweep's jobs, is not.
 """
 
-import csv
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.monitor import Monitor, monitor_of
+from glimpse.records import (
+    MOST_YAML,
+    UnreadableError,
+    finite,
+    listed,
+    mapping,
+    parse_yaml,
+    read_json,
+    read_rows,
+    read_text,
+    read_yaml,
+)
 
 # A run without a summary counts as running if its training has written anything within the last ten
 # minutes, or within three times its longest epoch. Otherwise its status is "killed?", with a
@@ -41,7 +51,10 @@ PLACES = (
     "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
 )  # fmt: skip
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if available
+# What a stranger's run may add to a report at most, so that it hides no other.
+MOST_METRICS = 100
+MOST_SETTINGS = 5_000
+LONGEST_WORD = 200  # characters of a name, a status or a problem
 
 
 @dataclass(frozen=True)
@@ -65,19 +78,17 @@ class Run:
 
     @property
     def data(self) -> str:
-        return str(self.summary.get("data") or "?")
+        return _word(self.summary.get("data") or "?")
 
     @property
     def model(self) -> str:
-        return str(self.summary.get("model") or "?")
+        return _word(self.summary.get("model") or "?")
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the best checkpoint, with all splits in evaluation mode."""
-        found = self.summary.get("metrics")
-        if not isinstance(found, dict):
-            return {}
-        return _numbers(found)
+        found = _numbers(mapping(self.summary.get("metrics")))
+        return dict(islice(found.items(), MOST_METRICS))
 
     @property
     def monitor(self) -> Monitor:
@@ -87,8 +98,7 @@ class Run:
     @property
     def class_recall(self) -> dict[str, float]:
         """The recall of each class on the `reported` split, if the classes differ much in size."""
-        found = self.summary.get("class_recall")
-        return _numbers(found) if isinstance(found, dict) else {}
+        return _numbers(mapping(self.summary.get("class_recall")))
 
     @property
     def reported(self) -> str:
@@ -102,7 +112,7 @@ class Run:
 
     def number(self, name: str) -> float | None:
         """A number from the summary, such as parameters, seconds or majority_acc."""
-        return _numbers({name: self.summary.get(name)}).get(name)
+        return finite(self.summary.get(name))
 
 
 def find_runs(root: Path) -> list[Run]:
@@ -135,53 +145,66 @@ def one_run(folder: Path) -> Run:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / ".hydra").is_dir() or (folder / "summary.json").is_file()
+    return os.path.isdir(folder / ".hydra") or os.path.lexists(folder / "summary.json")
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    if is_run(folder):
-        yield folder
-        return
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and e.name[0] != "."]
-    for name in sorted(names):
-        yield from _run_folders(folder / name)
+def _run_folders(root: Path) -> Iterator[Path]:
+    """The run folders in and below `root`, and the folders that may not be looked into."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        names: list[str] = []
+        if not is_run(folder) and not _no_entry(folder):
+            with suppress(OSError), os.scandir(folder) as entries:
+                names = [
+                    e.name for e in entries if e.is_dir(follow_symlinks=False) and e.name[0] != "."
+                ]
+        else:
+            yield folder
+        waiting += [folder / name for name in sorted(names, reverse=True)]
+
+
+def _no_entry(folder: Path) -> str:
+    """Why a folder cannot be looked into; empty if it can."""
+    try:
+        with os.scandir(folder):
+            return "" if os.access(folder, os.X_OK) else "permission denied"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
 
 
 def read_run(folder: Path) -> Run:
     """Read a run folder, whatever its state."""
+    if reason := _no_entry(folder):
+        return Run(folder, UNREADABLE, {}, {}, f"the folder cannot be read: {reason}")
     environment = environment_of(folder)
     settings = settings_of(folder, environment)
-    if not (folder / "summary.json").exists() or _was_resumed_since(folder):
+    if not os.path.lexists(folder / "summary.json") or _was_resumed_since(folder):
         return _without_summary(folder, settings)
     try:
-        summary = json.loads(_read(folder, "summary.json"))
-        status = str(summary["status"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        cause = str(error).splitlines()[0]
-        problem = f"summary.json cannot be read ({type(error).__name__}: {cause})"
+        summary = read_json(folder, "summary.json")
+    except UnreadableError as error:
+        problem = f"summary.json cannot be read: {error.cause}"
+        return Run(folder, UNREADABLE, _choices(folder), settings, _word(problem))
+    status = summary.get("status")
+    if not isinstance(status, str) or not status.isprintable() or len(status) > LONGEST_WORD:
+        problem = "summary.json cannot be read: it states no status"
         return Run(folder, UNREADABLE, _choices(folder), settings, problem)
-    return Run(folder, status, summary, settings, str(summary.get("error", "")))
+    return Run(folder, status, summary, settings, _word(summary.get("error", "")))
 
 
-def _read(folder: Path, name: str) -> str:
-    """The text of a file in a run folder.
-
-    Raises:
-        OSError: the file cannot be read, or it is outside the folder.
-    """
-    path = folder / name
-    if path.exists() and not is_own_file(folder, path):
-        raise OSError(f"{name} is not a file in this folder")
-    return path.read_text(encoding="utf-8")
+def _word(value: Any) -> str:
+    """A name or a message from a record as text of bounded length."""
+    text = value if isinstance(value, str) else as_text(value)
+    return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}…"
 
 
 def _was_resumed_since(folder: Path) -> bool:
     try:
-        started = (folder / "environment.json").stat().st_mtime
+        started = os.stat(folder / "environment.json").st_mtime
+        return started > os.lstat(folder / "summary.json").st_mtime + RESUMED_SECONDS
     except OSError:
         return False
-    return started > (folder / "summary.json").stat().st_mtime + RESUMED_SECONDS
 
 
 def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
@@ -193,7 +216,7 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
     best = max(ranked, key=lambda pair: pair[0], default=(None, {}))[1]
     summary = _choices(folder) | {
         "seed": settings.get("seed"),
-        "epochs": int(rows[-1]["epoch"]) if rows else 0,
+        "epochs": rows[-1]["epoch"] if rows else 0,
         # Leave out the training split: an epoch's row holds its running average while the weights
         # change, not a measurement of the final weights.
         "metrics": {name: value for name, value in best.items() if name.startswith("val/")},
@@ -218,8 +241,12 @@ def _monitor(*records: Mapping[str, Any]) -> Monitor:
 def _last_written(folder: Path) -> float:
     """When training last wrote a file. Reports and pictures do not count."""
     written = (".hydra/*", "environment.json", "metrics.csv", "checkpoints/*", "tensorboard/*")
-    paths = [path for pattern in written for path in folder.glob(pattern)]
-    return max((path.stat().st_mtime for path in paths), default=0.0)
+    found = 0.0
+    for pattern in written:
+        for path in folder.glob(pattern):
+            with suppress(OSError):  # it was replaced meanwhile, or is a link to nowhere
+                found = max(found, path.stat().st_mtime)
+    return found
 
 
 def _ago(seconds: float) -> str:
@@ -238,11 +265,12 @@ def _choices(folder: Path) -> dict[str, Any]:
 def choices_of(folder: Path) -> dict[str, str]:
     """The chosen file of each group; empty if it was not recorded."""
     try:
-        recorded = _yaml(_read(folder, ".hydra/hydra.yaml"))
-        choices = recorded["hydra"]["runtime"]["choices"]
-        return {str(group): str(choice) for group, choice in choices.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        found = read_yaml(folder, ".hydra/hydra.yaml")
+    except UnreadableError:
         return {}
+    for key in ("hydra", "runtime", "choices"):
+        found = mapping(found).get(key)
+    return {str(group): str(choice) for group, choice in mapping(found).items()}
 
 
 def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:
@@ -256,13 +284,18 @@ def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict
         The settings as `flat_settings` gives them; empty if they cannot be read.
     """
     try:
-        settings = flat_settings(_read(folder, ".hydra/config.yaml"))
-    except (OSError, ValueError, yaml.YAMLError):
+        settings = flat_settings(read_text(folder, ".hydra/config.yaml", most=MOST_YAML))
+    except (UnreadableError, ValueError):
+        return {}
+    if len(settings) > MOST_SETTINGS:
         return {}
     for override in _typed_at_resume(environment or environment_of(folder)):
         key, _, value = override.partition("=")
         if key in settings:
-            settings[key] = as_text(_yaml(value))
+            try:
+                settings[key] = as_text(parse_yaml(value))
+            except ValueError:
+                settings[key] = value
     return settings
 
 
@@ -270,7 +303,7 @@ def flat_settings(text: str) -> dict[str, str]:
     """Flatten a configuration in YAML to dotted keys with values as text.
 
     Raises:
-        ValueError: the text is not a mapping. `yaml.YAMLError`: it is not YAML.
+        ValueError: the text is not a mapping in YAML.
     """
     settings: dict[str, str] = {}
     for block in _blocks(text):
@@ -291,13 +324,13 @@ def _blocks(text: str) -> list[str]:
 
 @cache
 def _flat_block(block: str) -> dict[str, str]:
-    return _flatten(_yaml(block) or {})
+    return _flatten(parse_yaml(block) or {})
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
     if not isinstance(node, dict):
-        raise ValueError(f"{node}: expected a mapping")
+        raise ValueError("expected a mapping")
     flat: dict[str, str] = {}
     for key, value in node.items():
         if isinstance(value, dict):
@@ -311,11 +344,10 @@ def as_text(value: Any) -> str:
     """A plain value as text, in the notation of JSON; strings as they are."""
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, YAML_LOADER)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except TypeError:  # YAML may have keys that JSON lacks
+        return str(value)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -330,19 +362,19 @@ def environment_of(folder: Path) -> dict[str, Any]:
 
 def _json_of(folder: Path, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(_read(folder, name))
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder, name)
+    except UnreadableError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def overrides_of(folder: Path) -> list[str]:
     """The overrides of a run: those of its own job in a sweep, and those typed at a resume."""
     try:
-        recorded = _yaml(_read(folder, ".hydra/overrides.yaml")) or []
-    except (OSError, ValueError, yaml.YAMLError):
+        recorded = listed(read_yaml(folder, ".hydra/overrides.yaml"))
+    except UnreadableError:
         recorded = []
-    typed = [*map(str, recorded), *_typed_at_resume(environment_of(folder))]
+    words = [word for word in recorded if isinstance(word, str)]
+    typed = [*words, *_typed_at_resume(environment_of(folder))]
     return list({override.partition("=")[0]: override for override in typed}.values())
 
 
@@ -352,40 +384,34 @@ def _typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
     `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
     new overrides.
     """
-    command = [str(word) for word in environment.get("command") or []]
+    command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
     at = [i for i, word in enumerate(command) if word.startswith("resume=")]
     later = command[at[-1] + 1 :] if at else []
     return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
 
 
 def was_resumed(environment: Mapping[str, Any]) -> bool:
-    return any(str(word).startswith("resume=") for word in environment.get("command") or [])
+    return any(str(word).startswith("resume=") for word in listed(environment.get("command")))
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv with the numbers that they contain, without broken rows."""
     try:
-        lines = _read(folder, "metrics.csv").splitlines()
-        rows = [_numbers(row) for row in csv.DictReader(lines)]
-    except (OSError, ValueError, csv.Error):
+        _, rows = read_rows(folder, "metrics.csv")
+    except UnreadableError:
         return []
-    return [row for row in rows if "epoch" in row]
+    return [numbers for row in rows if "epoch" in (numbers := _numbers(row))]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """The entries of a row or a summary that are finite numbers."""
-    numbers = {}
-    for name, found in row.items():
-        try:
-            value = float(found)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(value):
-            numbers[str(name)] = value
-    return numbers
+    return {str(name): value for name, cell in row.items() if (value := finite(cell)) is not None}
 
 
 def pictures_of(folder: Path) -> list[Path]:
     """The run's figures/*.png, by name, without links that lead out of the run folder."""
-    found = (folder / "figures").glob("[!.]*.png")
-    return sorted(path for path in found if is_own_file(folder, path))
+    try:
+        found = sorted((folder / "figures").glob("[!.]*.png"))
+    except OSError:  # the folder may not be looked into
+        return []
+    return [path for path in found if is_own_file(folder, path)]

@@ -3,7 +3,7 @@
 To keep the page small even with a thousand runs, it draws curves only for the NUM_CURVES best
 groups, with running groups first. The best run of a group represents it. The NUM_PICTURED best of
 these groups also show pictures of at most MAX_PICTURE_BYTES each. The page of a single run shows
-all its pictures. A script sorts the table when a column name is clicked; the page is readable
+all its pictures of at most MOST_PICTURE_BYTES. A script sorts the table when a column name is clicked; the page is readable
 without it.
 """
 
@@ -18,10 +18,12 @@ from glimpse.runs.curves import curves
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
 from glimpse.runs.mattered import Mattered
 from glimpse.runs.story import tell
+from glimpse.text import as_utf8
 
 NUM_CURVES = 40
 NUM_PICTURED = 5
 MAX_PICTURE_BYTES = 500_000
+MOST_PICTURE_BYTES = 20_000_000  # on the page of a single run
 SHOWN_STATUS = (FAILED, RUNNING, UNREADABLE)  # highlighted by colour or weight
 
 STYLE = """
@@ -159,8 +161,8 @@ def _details(member: report.Group, root: Path, *, has_pictures: bool, is_open: b
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = ""
     if has_pictures:
-        light = [p for p in _not_curves(run) if p.stat().st_size <= MAX_PICTURE_BYTES]
-        pictures = f"<div class=charts>{''.join(map(_picture, light))}</div>"
+        shown = (_picture(path, most=MAX_PICTURE_BYTES) for path in _not_curves(run))
+        pictures = f"<div class=charts>{''.join(shown)}</div>"
     name = " ".join(filter(None, (member.data, member.model, member.label)))
     accuracy = f", {run.reported}/acc {run.accuracy:.4f}" if run.accuracy is not None else ""
     status = f" ({member.status})" if member.status != FINISHED else ""
@@ -175,8 +177,16 @@ def _not_curves(run: Run) -> list[Path]:
     return [path for path in pictures_of(run.folder) if path.name != "curves.png"]
 
 
-def _picture(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+def _picture(path: Path, *, most: int = MOST_PICTURE_BYTES) -> str:
+    """A picture inside the page; empty if it is larger than `most` bytes or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError:
+        return ""
+    if len(content) > most:
+        return ""
+    data = base64.b64encode(content).decode()
     name = _safe(path.stem.replace("_", " "))
     return (
         f"<figure><img alt='{name}' src='data:image/png;base64,{data}'>"
@@ -202,4 +212,4 @@ def _status_class(run: Run) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(text)
+    return html.escape(as_utf8(text))

@@ -11,14 +11,14 @@ import torch
 from glimpse.data.folders import listing
 from glimpse.data.formats import counted
 from glimpse.errors import UserError
-from glimpse.runs.trained import TrainedRun
+from glimpse.runs.trained import TrainedRun, not_finite
 
 BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The most likely classes of an image with their probabilities, or why it cannot be read."""
+    """The most likely classes of an image with their probabilities, or why there is no answer."""
 
     path: Path
     top: tuple[tuple[str, float], ...] = ()
@@ -74,6 +74,9 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
             best = found.topk(min(top, trained.spec.num_classes), 1)
             names = trained.spec.class_names
             for path, values, labels in zip(pixels, best.values, best.indices, strict=True):
+                if values.isnan().any():
+                    errors[path] = not_finite(str(path), 1)
+                    continue
                 pairs = zip(labels.tolist(), values.tolist(), strict=True)
                 answers[path] = tuple((names[label], value) for label, value in pairs)
         for path in files[start : start + BATCH_SIZE]:

@@ -32,6 +32,7 @@ NOT_SPLITS = {
 TARGET = "_target_"
 RECALL = "recall by class"
 NUM_WORST = 3  # classes whose recall the table shows
+LONGEST_VALUE = 300  # characters of a setting that the table shows
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Group:
         """The differing settings as they would be typed."""
         if not self.runs[0].settings:
             return "(settings not recorded)"
-        return " ".join(f"{key}={value}" for key, value in self.differs.items())
+        return " ".join(f"{key}={_short(value)}" for key, value in self.differs.items())
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -123,6 +124,10 @@ class Group:
         """The mean of a number in the summaries."""
         found = _statistic(run.number(name) for run in self.runs)
         return found.mean if found else None
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
 
 
 def _statistic(found: Iterable[float | None]) -> Statistic | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
@@ -52,7 +52,7 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
     about = {"format": "pt", "class_names": json.dumps(list(trained.spec.class_names))}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata=about)
+        partial.write_bytes(save(tensors, metadata=about))  # Python names a full disk
         if isinstance(network, Pretrained):
             yield _checked(trained, network, load_file(partial))
     write_text(card, _card(trained, path.name))

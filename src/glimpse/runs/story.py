@@ -3,11 +3,13 @@
 The terminal and the run's page show the same facts. Comparisons between runs are in report.py.
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glimpse.records import listed, mapping
 from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
@@ -15,6 +17,7 @@ SPLITS = ("train", "val", "test")
 SHOWN_PACKAGES = (
     "python", "torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy",
 )  # fmt: skip
+COMMIT = re.compile(r"[0-9a-f]{7,64}")  # nothing else is put into a command to copy
 
 
 @dataclass(frozen=True)
@@ -90,19 +93,26 @@ def _epochs(run: Run) -> str:
 def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not environment:
         return [("environment", "not recorded")]
-    git, gpus = environment.get("git"), environment.get("gpus") or []
-    commit = "not recorded"
-    if git:
-        commit = f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}"
+    commit, is_dirty = _commit(environment)
+    commit = f"{commit or 'not recorded'}{' with uncommitted changes' if is_dirty else ''}"
     machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
-    machine += [f"{environment.get('threads')} threads", *gpus]
-    known = environment.get("versions", {})
+    machine += [f"{environment.get('threads')} threads", *listed(environment.get("gpus"))]
+    known = mapping(environment.get("versions"))
     versions = (f"{name} {known[name]}" for name in SHOWN_PACKAGES if name in known)
     return [
         ("git commit", commit),
         ("machine", ", ".join(map(str, filter(None, machine)))),
         ("versions", ", ".join(versions)),
     ]
+
+
+def _commit(environment: Mapping[str, Any]) -> tuple[str, bool]:
+    """The recorded commit, and whether there were uncommitted changes; empty if it is not a commit."""
+    git = mapping(environment.get("git"))
+    commit = git.get("commit")
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        return "", False
+    return commit, bool(git.get("dirty"))
 
 
 def _is_of_a_split(metric: str) -> bool:
@@ -141,9 +151,10 @@ def _gap(run: Run) -> str:
 
 def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) -> list[str]:
     lines = []
-    if git := environment.get("git"):
-        note = "   # it had uncommitted changes: see environment.json" if git["dirty"] else ""
-        lines.append(f"git checkout {git['commit']}{note}")
+    commit, is_dirty = _commit(environment)
+    if commit:
+        note = "   # it had uncommitted changes: see environment.json" if is_dirty else ""
+        lines.append(f"git checkout {commit}{note}")
     note = (
         "   # the run was stopped and resumed; this repeats it in one go"
         if was_resumed(environment)

@@ -3,8 +3,6 @@
 Jobs that differ only in their seed are one setting. The folders of the runs themselves are read by folder.py.
 """
 
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from glimpse.files import is_own_file
 from glimpse.monitor import inferred_mode
+from glimpse.records import UnreadableError, finite, read_json
 from glimpse.runs.folder import FAILED, FINISHED
 
 NAME = "sweep.json"
@@ -149,7 +147,10 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep | None:
     """The record in a sweep's folder; None if there is none that can be read."""
-    content = _read(folder / NAME, folder)
+    try:
+        content = read_json(folder, NAME)
+    except UnreadableError:
+        return None
     jobs = content.get("jobs")
     if not isinstance(jobs, list):
         return None
@@ -190,28 +191,15 @@ def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setti
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return finite(value) if isinstance(value, int | float) else None
 
 
 def _axis(key: str, values: Sequence[str]) -> Axis:
     different = list(dict.fromkeys(values))
-    try:
-        numbers = [float(value) for value in different]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(map(math.isfinite, numbers)):
+    numbers = [number for value in different if (number := finite(value)) is not None]
+    if len(numbers) < len(different):
         return Axis(
             key, {v: float(i) for i, v in enumerate(different)}, is_number=False, is_log=False
         )
     is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_RATIO
     return Axis(key, dict(zip(different, numbers, strict=True)), is_number=True, is_log=is_log)
-
-
-def _read(path: Path, folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}

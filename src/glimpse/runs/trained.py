@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from glimpse import precision
 from glimpse.assembly import build_data, build_network, device_of
-from glimpse.callbacks.checkpoints import AtomicCheckpointIO, find_checkpoint, is_intact
+from glimpse.callbacks.checkpoints import find_checkpoint, is_intact
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values, leaves, unknown_key
 from glimpse.config.quoting import PATHS
@@ -31,11 +31,14 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.insight.predictions import Predictions, predict
+from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
+from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_sight
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
+from glimpse.saved import load_saved
+from glimpse.streams import say
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
@@ -130,7 +133,7 @@ class TrainedRun:
                     "type --set data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
-                print(f"note: the data or its splits differ from what {self.name} was trained on")
+                say(f"note: the data or its splits differ from what {self.name} was trained on")
             data.see_as(self.spec)  # normalises with the checkpoint's statistics, not this data's
             data.batches.lay_out(self.memory_format)
             self._data = data
@@ -150,8 +153,16 @@ class TrainedRun:
         return chosen
 
     def predict_split(self, split: str) -> Predictions:
-        """Predict every image of a split of the run's data."""
-        return predict(self.network, self.data, split, device=self.device, shows_progress=True)
+        """Predict every image of a split of the run's data.
+
+        Raises:
+            UserError: the network's answer to an image is not finite.
+        """
+        found = predict(self.network, self.data, split, device=self.device, shows_progress=True)
+        wrong = np.flatnonzero(np.isnan(found.log_probabilities).any(1))
+        if len(wrong):
+            raise UserError(not_finite(f"{names_of(self.data, split)[wrong[0]]}", len(wrong)))
+        return found
 
     def predict(self, images: Images) -> Any:
         """Predict images, or every image of a split of the run's data.
@@ -165,7 +176,7 @@ class TrainedRun:
             A list with one `Prediction` for each image; for a split, its `Predictions`.
 
         Raises:
-            UserError: an image cannot be read, or is of another type.
+            UserError: an image cannot be read, is of another type, or the answer to it is not finite.
         """
         if isinstance(images, str) and images in ("train", "val", "test"):
             return self.predict_split(images)
@@ -173,7 +184,10 @@ class TrainedRun:
         found: list[Prediction] = []
         for start in range(0, len(pixels), PREDICTED_TOGETHER):
             batch = torch.from_numpy(np.stack(pixels[start : start + PREDICTED_TOGETHER]))
-            for row in self.probabilities(batch).tolist():
+            answers = self.probabilities(batch)
+            for row in answers.isnan().any(1).nonzero().flatten().tolist():
+                raise UserError(not_finite(f"image {start + row}", 1))
+            for row in answers.tolist():
                 found.append(Prediction(dict(zip(self.spec.class_names, row, strict=True))))
         return found
 
@@ -206,6 +220,15 @@ class TrainedRun:
         return torch.softmax(logits.float(), 1).cpu()
 
 
+def not_finite(image: str, number: int) -> str:
+    """The message for images to which the network's answer is not a number."""
+    others = f" and {number - 1:,} other images" if number > 1 else ""
+    return (
+        f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
+        "--set trainer.precision=32-true"
+    )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of one of our checkpoints.
 
@@ -214,10 +237,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not is_intact(path):
         raise UserError(f"{path} is not a checkpoint, or it is damaged")
-    saved = AtomicCheckpointIO().load_checkpoint(path)
-    if "glimpse" not in saved:
-        raise UserError(f"{path} is not a checkpoint of `python train.py`")
-    return saved
+    return load_saved(path)
 
 
 def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) -> DictConfig:
@@ -282,6 +302,12 @@ def _network(
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UserError(f"{path} does not fit its own model: {reason}") from error
+    name = weight_not_finite(network)
+    if name is not None:
+        raise UserError(
+            f"{path}: the weights {name} are not finite, so the network can answer nothing: use "
+            "another checkpoint, or train again with a lower optimizer.lr"
+        )
     return network.eval()
 
 

@@ -4,7 +4,6 @@ The folder belongs to the name of the sweep, so sweep.json also keeps the jobs o
 processes may write it; each replaces only the entries of its own jobs.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,10 @@ from typing import Any
 
 from glimpse.cli.table import print_table
 from glimpse.durations import duration
-from glimpse.files import is_own_file, write_json
+from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
+from glimpse.records import UnreadableError, finite, listed, read_json
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import Found, State
 
@@ -78,7 +78,7 @@ class Record:
             finished = [
                 name
                 for name, entry in entries.items()
-                if entry.get("state") == State.FINISHED and entry.get("metric") is not None
+                if entry.get("state") == State.FINISHED and finite(entry.get("metric")) is not None
             ]
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
@@ -133,9 +133,8 @@ class Record:
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
     """The jobs in sweep.json by the names of their folders; empty if it cannot be read."""
-    path = folder / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if is_own_file(folder, path) else {}
-        return {str(job.pop("folder")): job for job in content.get("jobs", [])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        jobs = listed(read_json(folder, NAME).get("jobs"))
+    except UnreadableError:
         return {}
+    return {str(job.pop("folder", "?")): job for job in jobs if isinstance(job, dict)}

@@ -15,6 +15,7 @@ from typing import Any
 from glimpse.folder_lock import is_held
 from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import PLACES, settings_of, summary_of
+from glimpse.streams import printable
 
 MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended
 IGNORED = frozenset((*PLACES, MAX_EPOCHS))  # keys that do not change what is computed
@@ -104,7 +105,7 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
     if status == State.FINISHED:
         return Found(State.INTERRUPTED, f"to be extended from {trained:g} epochs", summary)
     if status in (State.FAILED, State.PRUNED):
-        return Found(State(status), str(summary.get("error", "")), summary)
+        return Found(State(status), printable(str(summary.get("error", ""))), summary)
     return Found(State.INTERRUPTED, summary=summary)
 
 

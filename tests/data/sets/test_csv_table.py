@@ -1,5 +1,7 @@
 """Tables of pixels or of files; every fault is named by file and line."""
 
+import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +142,7 @@ def test_words_among_numbers_are_names_not_positions(tmp_path: Path) -> None:
 def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes("label,a\nGänse,1\nEnten,2\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"table\.csv, after line \d: the text is not UTF-8"):
+    with pytest.raises(UserError, match=r"table\.csv, line 2: .*\\x.*: the text is not UTF-8"):
         table(path)
 
 
@@ -212,6 +214,7 @@ def test_what_spreadsheets_write(
         ({"cat": "-1", "dog": "1"}, ("-1", "1")),
         ({"cat": " cat ", "dog": "dog"}, ("cat", "dog")),
         ({"cat": "Persian cat", "dog": "great dog, old"}, ("Persian cat", "great dog, old")),
+        ({"cat": "0,0", "dog": "1,0"}, ("0,0", "1,0")),
     ],
 )
 def test_labels_stand_as_they_are_and_only_those_that_occur(
@@ -322,6 +325,141 @@ def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str
     lines = [f"images/{name},{label}" for name, label in pictures]
     with pytest.raises(UserError, match=r"line 22: .*00\.png has another label than on line 2"):
         table(written(tmp_path, "path,label", [*lines, "images/00.png,dog"]))
+
+
+def test_files_that_are_listed_again_are_counted(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [
+        f"images/{name},{label},{'val' if i < 4 else 'train'}"
+        for i, (name, label) in enumerate(pictures)
+    ]
+    path = written(tmp_path, "path,label,part", [*lines, "images/00.png,cat,train"])
+    assert "1 image of train also in val" in table(path, split="part", test_fraction=0).describe()
+    again = "1 row names a file again (data.groups=path keeps its rows in one split)"
+    assert again in table(path, label="label", test_fraction=0.2).describe()
+    data = table(path, label="label", test_fraction=0.5, groups="path")
+    assert "again" not in data.describe()
+    held = "train" if 0 in data.splits["train"].rows else "val"
+    assert 20 in data.splits[held].rows  # the other row of the same file
+    tables = {
+        name: written(tmp_path, "path,label", [x[: x.rindex(",")] for x in lines], name)
+        for name in "ab"
+    }
+    both = table(tables["a"], test=str(tables["b"])).describe()
+    assert "20 images of the held-out table also in train" in both
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "sizes"),
+    [
+        ("is_valid", ("False", "True"), {"train": 15, "val": 5}),
+        ("Test", ("0", "1"), {"train": 12, "val": 3, "test": 5}),
+        ("is_train", ("1.0", "0.0"), {"train": 12, "val": 3, "test": 5}),
+    ],
+)
+def test_a_split_may_be_a_flag(
+    tmp_path: Path,
+    pictures: list[tuple[str, str]],
+    column: str,
+    cells: tuple[str, str],
+    sizes: dict[str, int],
+) -> None:
+    lines = [f"images/{n},{x},{cells[i % 4 == 3]}" for i, (n, x) in enumerate(pictures[::-1])]
+    data = table(
+        written(tmp_path, f"path,label,{column}", lines),
+        split=column,
+        test_fraction=0.2,
+        label="label",
+    )
+    assert {name: len(split.rows) for name, split in data.splits.items()} == sizes
+
+
+def test_a_flag_in_a_column_of_splits_is_refused(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images/{name},{label},0" for name, label in pictures]
+    path = written(tmp_path, "path,label,split", lines)
+    with pytest.raises(UserError, match=r"line 2: the column split is '0', expected .* is_val"):
+        table(path, split="split")
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_table", "suffix"),
+    [
+        ("{}.PNG", "{}.png", None),
+        ("{}.png", "{}.PNG", None),
+        ("{}.PNG", "{}", ".png"),
+        ("caf\u00e9{}.png", "cafe\u0301{}.png", None),
+        ("cafe\u0301{}.png", "caf\u00e9{}.png", None),
+    ],
+)
+def test_names_as_another_system_writes_them(
+    tmp_path: Path,
+    pictures: list[tuple[str, str]],
+    on_disk: str,
+    in_table: str,
+    suffix: str | None,
+) -> None:
+    lines = []
+    for number, (name, label) in enumerate(pictures):
+        (tmp_path / "images" / name).rename(tmp_path / "images" / on_disk.format(number))
+        lines.append(f"{in_table.format(number)},{label}")
+    path = written(tmp_path, "path,label", lines)
+    are_right(table(path, folder="images", suffix=suffix, test_fraction=0.2))
+
+
+@pytest.mark.parametrize(
+    ("cell", "remedy"),
+    [
+        ("00.png", "type data.folder=images"),
+        ("C:\\photos\\00.png", "is it images/00.png? correct the column"),
+        ("/mnt/old/00.png", "is it images/00.png? correct the column"),
+        ("https://example.org/00.png", "it is an address on the web; download the images"),
+        ("gone.png", "restore the file, correct the cell"),
+    ],
+)
+def test_a_missing_file_has_a_remedy_that_works(
+    tmp_path: Path, pictures: list[tuple[str, str]], cell: str, remedy: str
+) -> None:
+    path = written(tmp_path, "path,label", [f"{cell},cat", f"{cell},dog"])
+    with pytest.raises(UserError, match=re.escape(remedy)):
+        table(path)
+
+
+def test_names_that_only_look_different_are_said(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [
+        f"images/{name},{(label.title() if number < 8 else label)}"
+        for number, (name, label) in enumerate(pictures)
+    ]
+    said = table(written(tmp_path, "path,label", lines), test_fraction=0.2).describe()
+    assert "the classes Cat and cat differ only in spelling" in said
+    written_twice = ("cafe\u0301", "caf\u00e9")
+    lines = [f"images/{name},{written_twice[n // 2 % 2]}" for n, (name, _) in enumerate(pictures)]
+    lines[1::2] = [f"images/{name},{label}" for name, label in pictures[1::2]]
+    path = written(tmp_path, "path,label", lines)
+    assert table(path, test_fraction=0.2).spec.class_names == (written_twice[1], "dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"path,label\n"), "is compressed by gzip, expected a table of text (CSV): type gunzip -k"),
+        (b"PK\x03\x04xl/workbook", "is an Excel workbook or another zip archive"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
+        (b"PAR1\x00", "is a parquet file, expected a table of text (CSV): type data=huggingface data.name="),
+        (b'[{"path": "a"}]', "is JSON"),
+        (b"\n<!DOCTYPE html>", "is HTML or XML, perhaps a page that was saved in place of the file"),
+        ("path,label\na,b\n".encode("utf-16-le"), "has bytes of zero, expected text in UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        table(path)
 
 
 def pixel_lines(labels: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
@@ -91,3 +91,28 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         opened(tmp_path / "text.parquet", tmp_path)
     with pytest.raises(UserError, match=r"none\.parquet: there is no such file or folder"):
         opened(tmp_path / "none.parquet", tmp_path)
+
+
+def test_deep_images_share_one_white_and_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deep(brightest: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(np.array([[0, 4080], [8160, brightest]], np.uint16)).save(file, "PNG")
+        return file.getvalue()
+
+    cells = [deep(4095 if i % 2 else 65535) for i in range(20)]
+    columns = {"image": cells, "label": [i % 2 for i in range(20)]}
+    datasets.Dataset.from_dict(columns).to_parquet(str(tmp_path / "deep.parquet"))
+    decoded = []
+    load = PngImagePlugin.PngImageFile.load
+
+    def counting(image: Any) -> Any:
+        decoded.extend([image] if image.tile else [])
+        return load(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", counting)
+    data = opened(tmp_path / "deep.parquet", tmp_path)
+    images = np.concatenate([data.part(split).images for split in ("train",)])
+    assert (images[:, 0, 1, 0] == 4080 // 256).all()
+    assert len(decoded) < 2.1 * 20  # all, and a sample, which is every one of so few

@@ -414,3 +414,24 @@ def test_a_photo_cut_off_anywhere_is_named(photos: Path, keep: int, cache: bool)
         read_all()
     assert str(path) in str(error.value)
     assert "cannot read" in str(error.value) or "not an image" in str(error.value)
+
+
+def test_accents_as_macs_write_them_are_the_same_class(tmp_path: Path) -> None:
+    for part, name in (("train", "cafe\u0301"), ("train", "b"), ("val", "caf\u00e9"), ("val", "b")):
+        for number in range(4):
+            save_image(
+                np.full((4, 4, 3), number, np.uint8), tmp_path / part / name / f"{number}.png"
+            )
+    data = image_folder(tmp_path)
+    assert data.spec.class_names == ("b", "caf\u00e9")
+    assert sizes(data) == {"train": 8, "val": 8}
+    save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "train" / "caf\u00e9" / "0.png")
+    assert "two classes are called caf\u00e9" in error_of(tmp_path)
+
+
+def test_names_that_differ_in_capitals_are_said(tmp_path: Path) -> None:
+    for name in ("Cat", "cat", "dog"):
+        for number in range(5):
+            save_image(np.full((4, 4, 3), number, np.uint8), tmp_path / name / f"{number}.png")
+    said = image_folder(tmp_path).describe()
+    assert "the classes Cat and cat differ only in spelling" in said

@@ -8,6 +8,8 @@ doubt (columns.py). Errors in a table are reported with file and line before any
 import math
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.data.splits import split_of
 from glimpse.data.table import Table, one_of, shown
 from glimpse.errors import UserError
-from glimpse.text import as_utf8
+from glimpse.text import as_utf8, class_name
 
 _VALUES = {
     str(value): value for value in range(256)
@@ -72,10 +74,12 @@ class CsvTable(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.tables = [Path(table).expanduser() for table in (train, test) if table is not None]
+        self.tables = [
+            Path(os.path.expanduser(table)) for table in (train, test) if table is not None
+        ]
         self.label = str(label) if isinstance(label, int) else label
         self.path = _text(path)
-        self.folder = Path(folder or "").expanduser()
+        self.folder = Path(os.path.expanduser(folder or ""))
         is_bare = suffix is not None and f".{suffix.lower()}" in readable_endings()
         self.suffix = f".{suffix}" if is_bare else suffix or ""
         self.split = _text(split)
@@ -119,8 +123,33 @@ class CsvTable(ImageDataModule):
         return f"{table}: no such table{origin}"
 
     def remarks(self) -> list[str]:
-        """Say which columns were found without being named."""
-        return list(self.columns.remarks)
+        """Say which columns were found without being named, and which files are listed twice."""
+        return [*self.columns.remarks, *self._repeats()]
+
+    def _repeats(self) -> Iterator[str]:
+        """Yield how many files are in two splits, and how many rows name a file again."""
+        if self.columns.path is None:
+            return
+        first: dict[str, str] = {}  # the split of each file
+        shared, num_again = Counter[tuple[str, str]](), 0
+        for table, name in zip(self._tables, ("train", "the held-out table"), strict=False):
+            index = table.index(self.columns.path)
+            for (_, row), part in zip(table.rows(), self._splits(table), strict=True):
+                split = name if self.split is None else part
+                before = first.setdefault(os.path.normpath(self._path(table, row[index])), split)
+                if before != split:
+                    shared[split, before] += 1
+                else:
+                    num_again += 1
+        num_again -= len(first)
+        for (split, before), number in shared.items():
+            yield f"{number:,} image{'s' * (number > 1)} of {split} also in {before}"
+        if num_again and self.split is None and self.groups is None:
+            column = self.columns.path
+            yield (
+                f"{num_again:,} row{'s' * (num_again > 1)} name{'s' * (num_again == 1)} a file again "
+                f"(data.groups={column} keeps its rows in one split)"
+            )
 
     @cached_property
     def _tables(self) -> list[Table]:
@@ -136,7 +165,7 @@ class CsvTable(ImageDataModule):
             label=self.label,
             split=self.split,
             groups=self.groups,
-            is_file=lambda cell: bool(cell) and os.path.isfile(self._path(train, cell)),
+            is_file=lambda cell: bool(cell) and os.path.isfile(self._found(train, cell) or ""),
         )
         for other in others:
             for name in (found.path, *found.labels, *found.pixels):
@@ -150,11 +179,14 @@ class CsvTable(ImageDataModule):
         """Return the path that a cell names."""
         ending = "" if cell.endswith(self.suffix) else self.suffix
         cell = os.path.expanduser(cell) if cell.startswith("~") else cell
-        folder = table.path.parent / self.folder
-        path = os.path.join(folder, f"{cell}{ending}")
-        if "\\" in cell and not os.path.exists(path):  # as Windows writes it
-            path = os.path.join(folder, f"{cell}{ending}".replace("\\", "/"))
-        return path
+        return os.path.join(table.path.parent / self.folder, f"{cell}{ending}")
+
+    def _found(self, table: Table, cell: str) -> str | None:
+        """Return the path of the file that a cell names, perhaps as another system writes it."""
+        path = self._path(table, cell)
+        if os.path.exists(path):
+            return path
+        return next(filter(os.path.exists, other_spellings(path)), None)
 
     def _location(self, table: Table, line: int, row: Sequence[str]) -> str:
         """Return the path of a row's file.
@@ -167,22 +199,30 @@ class CsvTable(ImageDataModule):
         cell = row[table.index(column)]
         if not cell:
             raise UserError(f"{table.place(line)}: the column {column!r} is empty")
-        path = self._path(table, cell)
-        if not (self.skip_unreadable or os.path.exists(path)):
+        found = self._found(table, cell)
+        if found is None and not self.skip_unreadable:
             raise UserError(
                 f"{table.place(line)}, column {column}: {shown(cell)} is missing, expected the file "
-                f"{path[-200:]}: {self._remedy(table, cell)}"
+                f"{self._path(table, cell)[-200:]}: {self._remedy(table, cell)}"
             )
-        return path
+        return found or self._path(table, cell)
 
     def _remedy(self, table: Table, cell: str) -> str:
         """Return what to type if a cell names no file."""
-        folders = [p for p in table.path.parent.iterdir() if p.is_dir()]
-        for folder in (table.path.parent / self.folder, *sorted(folders)):
+        if "://" in cell:
+            return "it is an address on the web; download the images and write their paths instead"
+        here = table.path.parent
+        folders = [here / self.folder, here, *sorted(p for p in here.iterdir() if p.is_dir())]
+        name = os.path.basename(cell.replace("\\", "/"))
+        for folder in folders:
             for ending in ("", *readable_endings()):
-                if os.path.isfile(os.path.join(folder, os.path.basename(cell) + ending)):
-                    keys = [f"data.folder={os.path.relpath(folder, table.path.parent)}"]
+                if os.path.isfile(os.path.join(folder, cell + ending)):
+                    keys = [f"data.folder={os.path.relpath(folder, here)}"]
                     return f"type {' '.join(keys + [f'data.suffix={ending}'] * bool(ending))}"
+        for folder in folders:
+            if os.path.isfile(folder / name):
+                there = os.path.relpath(folder / name, here / self.folder)
+                return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
         return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
 
     # Labels and splits --------------------------------------------------------------------------
@@ -239,7 +279,7 @@ class CsvTable(ImageDataModule):
                         f"{table.place(line)}: the label {shown(row[index])} has a line break; a quote "
                         'before it (") may be too many'
                     )
-                yield line, row[index]
+                yield line, class_name(row[index])
                 continue
             says = {name: one_hot_value(row[index]) for name, index in columns}
             for name, index in columns:
@@ -264,11 +304,11 @@ class CsvTable(ImageDataModule):
             return
         index, found = table.index(self.split), set()
         for line, row in table.rows():
-            name = split_of(row[index])
+            name = split_of(row[index]) or _split_by_flag(self.split, row[index])
             if name is None:
                 raise UserError(
                     f"{table.place(line)}: the column {self.split} is {shown(row[index])}, expected train, "
-                    "val or test"
+                    "val or test, or true and false in a column named is_val or is_test: correct the column"
                 )
             found.add(name)
             yield name
@@ -350,6 +390,25 @@ class CsvTable(ImageDataModule):
                 f"{width} ({one_of(names, 3)}): type data.shape=[C,H,W] with the shape of an image"
             )
         return channels, height, width
+
+
+def other_spellings(path: str) -> Iterator[str]:
+    """Yield a path as other systems write it: with / for \\, its ending in the other case, and with
+    accents as separate characters (macOS) or not.
+    """
+    for one in dict.fromkeys((path, path.replace("\\", "/"))):
+        stem, ending = os.path.splitext(one)
+        for two in dict.fromkeys((one, f"{stem}{ending.lower()}", f"{stem}{ending.upper()}")):
+            yield two
+            yield from (unicodedata.normalize(form, two) for form in ("NFC", "NFD"))
+
+
+def _split_by_flag(column: str, cell: str) -> str | None:
+    """Return the split of a row by a column such as is_valid, which says true or false; else None."""
+    named, says = split_of(column.lower().removeprefix("is_")), one_hot_value(cell)
+    if named is None or says is None:
+        return None
+    return named if says else "test" if named == "train" else "train"
 
 
 def _text(value: str | int | None) -> str | None:

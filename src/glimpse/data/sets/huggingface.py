@@ -10,15 +10,16 @@ Left out: columns of several labels, images given by URL, and data sets that do 
 """
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from glimpse.data.decode import PixelFormat, fitted, is_grey, reading
+from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey, reading
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source, some
@@ -39,6 +40,8 @@ class HuggingFace(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
+    version: ClassVar[int] = 2
+
     def __init__(
         self,
         *,
@@ -50,7 +53,7 @@ class HuggingFace(ImageDataModule):
     ) -> None:
         super().__init__(**common)
         self.set_name = str(name)
-        self.path = Path(self.set_name).expanduser()
+        self.path = Path(os.path.expanduser(self.set_name))
         self.subset = subset
         self.image = image
         self.label = label
@@ -105,8 +108,7 @@ class HuggingFace(ImageDataModule):
         wanted = self._format_of(found["train"], image)
         parts: dict[str, Arrays] = {}
         for split, rows in found.items():
-            images = self._images(rows, image, split)
-            pixels = np.stack([fitted(opened, wanted, what) for what, opened in images])
+            pixels = self._pixels(rows, image, split, wanted)
             parts[split] = Arrays(pixels, self._numbers(texts[split], index, split))
         return Source(names, parts["train"], parts.get("val"), parts.get("test"))
 
@@ -197,14 +199,19 @@ class HuggingFace(ImageDataModule):
             numbers[row] = number
         return numbers
 
-    def _images(self, rows: Any, column: str, split: str) -> Iterator[tuple[str, Image.Image]]:
+    def _contents(
+        self, rows: Any, column: str, split: str, step: int = 1
+    ) -> Iterator[tuple[str, io.BytesIO]]:
+        """Yield the name and the image file of each row, or of every row in `step`."""
         from datasets import Image as ImageColumn
 
         rows = rows.select_columns([column])
         if isinstance(rows.features[column], ImageColumn):  # decoded here, as all images are
             rows = rows.cast_column(column, ImageColumn(decode=False))
-        for row, value in enumerate(rows):
-            what = f"{self.set_name}, {split}[{row}]"
+        if step > 1:
+            rows = rows.select(range(0, len(rows), step))
+        for number, value in enumerate(rows):
+            what = f"{self.set_name}, {split}[{number * step}]"
             cell = value[column]
             content = cell.get("bytes") if isinstance(cell, Mapping) else cell
             if isinstance(cell, Mapping) and content is None and cell.get("path"):
@@ -213,17 +220,32 @@ class HuggingFace(ImageDataModule):
                 raise UserError(
                     f"{what}: the column {column} holds {str(cell)[:40]!r}, expected an image"
                 )
-            with reading(io.BytesIO(content), name=what) as image:
-                image.load()
-                yield what, image
+            yield what, io.BytesIO(content)
+
+    def _pixels(self, rows: Any, column: str, split: str, wanted: PixelFormat) -> NDArray[np.uint8]:
+        """Return the decoded images (N, H, W, C)."""
+        pixels = []
+        for what, content in self._contents(rows, column, split):
+            with reading(content, name=what) as image:
+                pixels.append(fitted(image, wanted, what))
+        return np.stack(pixels)
 
     def _format_of(self, rows: Any, column: str) -> PixelFormat:
-        """Return the size of the first image, and grey if all are."""
-        grey, size = True, (0, 0)
-        for _, image in self._images(rows, column, "train"):
-            grey = grey and is_grey(image)
-            size = size if size[0] else image.size
-        return self.presized(PixelFormat(size[1], size[0], 1 if grey else 3))
+        """Return the format by the rule for files: of a sample of the images, and grey if all are."""
+        sample = Sample()
+        step = max(1, len(rows) // SAMPLED)
+        for what, content in self._contents(rows, column, "train", step):
+            with reading(content, name=what) as image:
+                sample.add(what, image)
+        found = sample.format(self.presize, fit=self.fit)
+        if found is None:
+            raise UserError(f"{self.set_name}, train: there are no images")
+        if found.channels == 1:
+            for what, content in self._contents(rows, column, "train"):
+                with reading(content, name=what) as image:
+                    if not is_grey(image):
+                        return replace(found, channels=3)
+        return found
 
 
 def _is_encoded(feature: Any) -> bool:

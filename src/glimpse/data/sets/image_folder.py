@@ -1,12 +1,12 @@
 """A user's own images, with the class given by folders or by a pattern in the file path.
 
-`data.root` contains one of two layouts: train/<class>/… with val/ (or valid/, validation/), test/ or
-both, or the class folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
+`data.root` contains one of two layouts: train/<class>/… with val/, test/ or both, in any spelling, or the class folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
 Without val/, validation is a part of the training images; test/ never chooses a checkpoint. The classes
 are those of the training set, sorted by name; a validation folder may lack some. With `data.pattern`, the
 class is part of each file's path, at any depth, and the fractions split all files.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,12 +25,11 @@ from glimpse.data.folders import (
 from glimpse.data.formats import counted, is_image
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source, some
+from glimpse.data.splits import split_of
 from glimpse.errors import UserError
-from glimpse.text import as_utf8
+from glimpse.text import as_utf8, class_name
 
-TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation")
-TEST_NAMES = ("test",)
+TOO_SHORT = ("tr", "te", "fit")  # for the name of a folder, which may be a class
 
 
 class ImageFolder(ImageDataModule):
@@ -45,7 +44,7 @@ class ImageFolder(ImageDataModule):
 
     def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
         super().__init__(**common)
-        self.root = Path(root).expanduser()
+        self.root = Path(os.path.expanduser(root))
         self.pattern = pattern if pattern is None else _compiled(pattern)
         self.passed_over = Counter[str]()
 
@@ -80,6 +79,10 @@ class ImageFolder(ImageDataModule):
         if self.pattern is None:
             parts = self._parts_by_name()
             classes = class_folders(parts.get("train", self.root))
+            others = [f for f in class_folders(self.root) if parts and f not in parts.values()]
+            if others:
+                names = some([as_utf8(folder.name) for folder in others])
+                remarks.append(f"passed over, because not named train, val or test: {names}")
             if any(_is_nested(folder) for folder in classes):
                 names = some([as_utf8(folder.name) for folder in classes])
                 remarks.append(f"the classes are the folders {names}, with all images below them")
@@ -97,7 +100,7 @@ class ImageFolder(ImageDataModule):
         train = parts.get("train", self.root)
         classes = class_folders(train)
         self._check_layout(train, classes)
-        class_names = tuple(as_utf8(folder.name) for folder in classes)
+        class_names = tuple(class_name(folder.name) for folder in classes)
         read = {"train": read_classes(train, class_names)}
         for name in ("val", "test"):
             if name in parts:
@@ -112,20 +115,25 @@ class ImageFolder(ImageDataModule):
     def _parts_by_name(self) -> dict[str, Path]:
         """Return the folders train, val and test; empty if the root contains the class folders."""
         folders = class_folders(self.root)
-        parts = {
-            name: folder
-            for name, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-            for folder in folders
-            if folder.name.lower() in names
-        }
-        if len(parts) == len(folders):
-            if parts and "train" not in parts:
-                found = ", ".join(folder.name for folder in folders)
-                raise UserError(f"data.root={self.root}: expected train/ beside {found}")
-            return parts
-        if "train" in parts and class_folders(parts["train"]):
-            return parts
-        return {}  # `train` without subfolders, next to other folders, is the class of trains
+        named = [(split, folder) for folder in folders if (split := _split_of(folder))]
+        has_train = any(split == "train" and class_folders(folder) for split, folder in named)
+        if len(named) < len(folders) and not has_train:
+            return {}  # `train` without subfolders, next to other folders, is the class of trains
+        parts: dict[str, Path] = {}
+        for split, folder in named:
+            if split in parts:
+                raise UserError(
+                    f"data.root={self.root}: {parts[split].name} and {folder.name} both mean {split}, "
+                    "expected one of them: merge them, or move one elsewhere"
+                )
+            parts[split] = folder
+        if parts and "train" not in parts:
+            found = ", ".join(folder.name for folder in folders)
+            hint = ""
+            if len(folders) == 1 and len(class_folders(folders[0])) >= 2:
+                hint = f"; to divide {found}, type data.root={folders[0]}"
+            raise UserError(f"data.root={self.root}: expected train/ beside {found}{hint}")
+        return parts
 
     def _read_names(self, pattern: re.Pattern[str]) -> Source:
         paths = images_in(self.root)
@@ -139,7 +147,7 @@ class ImageFolder(ImageDataModule):
                 f"{len(paths):,} images below {self.root}, for example "
                 f"{without[0].relative_to(self.root)}: change the pattern, or move these images"
             )
-        names = [name for name in found if name]
+        names = [class_name(name) for name in found if name]
         class_names = tuple(sorted(set(names)))
         if len(class_names) < 2:
             raise UserError(
@@ -148,7 +156,7 @@ class ImageFolder(ImageDataModule):
             )
         label_of = {name: label for label, name in enumerate(class_names)}
         files = Files(paths, np.array([label_of[name] for name in names]))
-        return Source(tuple(map(as_utf8, class_names)), files)
+        return Source(class_names, files)
 
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
         divided = [folder for folder in classes if _has_train(folder)]
@@ -166,8 +174,8 @@ class ImageFolder(ImageDataModule):
         )
         if divided:
             hint = f"did you mean data.root={divided[0]}?"
-        elif len(classes) == 1 and len(class_folders(classes[0])) >= 2:
-            hint = f"did you mean data.root={classes[0]}?"
+        elif len(classes) == 1 and (inner := _first_with_several(classes[0])):
+            hint = f"did you mean data.root={inner}?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
@@ -187,8 +195,20 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return expression
 
 
+def _split_of(folder: Path) -> str | None:
+    return None if folder.name.lower() in TOO_SHORT else split_of(folder.name)
+
+
 def _has_train(folder: Path) -> bool:
-    return any(inner.name.lower() in TRAIN_NAMES for inner in class_folders(folder))
+    return any(_split_of(inner) == "train" for inner in class_folders(folder))
+
+
+def _first_with_several(folder: Path) -> Path | None:
+    """Return the first folder, from this one down, that contains several; None without one."""
+    inner = class_folders(folder)
+    while len(inner) == 1:
+        folder, inner = inner[0], class_folders(inner[0])
+    return folder if inner else None
 
 
 def _is_nested(folder: Path) -> bool:

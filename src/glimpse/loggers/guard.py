@@ -1,0 +1,88 @@
+"""A logger that cannot write ends no training: its error is said once, and the run goes on without it.
+
+A full disk is the usual cause. Checkpoints, metrics.csv and summary.json are another matter: a run that
+cannot write these ends. Left out: errors of a logger that are no OSError, such as a refused login.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from glimpse.console import console
+
+# What Lightning calls.
+METHODS = ("log_metrics", "log_hyperparams", "log_graph", "log_image", "save", "finalize")
+
+_given_up: "WeakSet[Logger]" = WeakSet()
+
+
+def guard(built: Logger) -> Logger:
+    """Make a logger forgiving, and return it. It keeps its class's name and is still an instance of it."""
+    kind = type(built)
+    methods = {name: _forgiving(getattr(kind, name)) for name in METHODS if hasattr(kind, name)}
+    # A subclass made here, because the logger may be of any class that the configuration names.
+    built.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+    if isinstance(built, TensorBoardLogger):
+        _quieten_writers()
+    return built
+
+
+def works(logger: Logger) -> bool:
+    """Whether a logger has not failed yet."""
+    return logger not in _given_up
+
+
+@contextmanager
+def forgiving(logger: Logger) -> Iterator[None]:
+    """Give up a logger that cannot write in this block, and say so, instead of ending the run."""
+    try:
+        yield
+    except Exception as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        if works(logger):
+            _given_up.add(logger)
+            place = cause.filename or getattr(logger, "log_dir", None) or "its files"
+            console.print(
+                f"{type(logger).__name__} cannot write {place}: {cause.strerror or cause}; the run goes "
+                "on without this logger"
+            )
+
+
+def _forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Logger, *args: Any, **kwargs: Any) -> Any:
+        if works(self):
+            with forgiving(self):
+                return method(self, *args, **kwargs)
+        return None
+
+    return call
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError that an error is or comes from: Lightning wraps what a writer raises."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _quieten_writers() -> None:
+    """TensorBoard writes in a thread, which would print a traceback; the next write raises its error."""
+    hook = threading.excepthook
+    if getattr(hook, "is_quiet", False):
+        return
+
+    def quiet(args: threading.ExceptHookArgs) -> None:
+        is_writer = type(args.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(args.exc_value, OSError)):
+            hook(args)
+
+    quiet.is_quiet = True  # type: ignore[attr-defined]
+    threading.excepthook = quiet

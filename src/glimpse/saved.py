@@ -1,0 +1,161 @@
+"""Load a checkpoint, which may be a stranger's, and require what every use of it relies on.
+
+It is read as plain data, so nothing in it runs. What it holds is then checked once, here: the types, the
+facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
+dataset (resume.py, runs/trained.py), and which packages its configuration may name (config/trust.py).
+"""
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from torch import Tensor
+
+from glimpse.callbacks.checkpoints import AtomicCheckpointIO
+from glimpse.data.spec import COLOURS
+from glimpse.errors import UserError
+
+MOST_CLASSES = 1_000_000
+MOST_PIXELS = 65_535  # of a side; the largest JPEG
+DEEPEST = 40  # levels of the configuration
+GROUPS = ("data", "model", "optimizer", "trainer")  # of the configuration, each a mapping
+# What torch raises where a file holds something else than it wrote.
+_LOADING = (
+    UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError,
+    ArithmeticError, AssertionError, MemoryError, ImportError,
+)  # fmt: skip
+
+
+def load_saved(path: Path) -> dict[str, Any]:
+    """Load a checkpoint of a run.
+
+    Args:
+        path: The file, whose checksums are right.
+
+    Raises:
+        UserError: it holds anything but plain data, or is not what a run writes.
+    """
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            packed = any(record.compress_type != zipfile.ZIP_STORED for record in zipped.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a checkpoint, or it is damaged") from error
+    if packed:  # torch never compresses; a few kilobytes could unpack to any size
+        raise UserError(f"{path} is not a checkpoint that torch has written: it is compressed")
+    try:
+        saved = AtomicCheckpointIO().load_checkpoint(path)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than plain data, which could run code, so it is not loaded"
+        ) from error
+    except _LOADING as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is not a checkpoint, or it is damaged: {reason}") from error
+    if "glimpse" not in saved:
+        raise UserError(f"{path} is not a checkpoint of `python train.py`")
+    wrong = next(_faults(saved), None)
+    if wrong is not None:
+        raise UserError(f"{path} is not a checkpoint of `python train.py`: {wrong}")
+    return saved
+
+
+def _faults(saved: Mapping[str, Any]) -> Any:
+    """Yield what differs from a run's checkpoint, the first first; later ones rely on earlier ones."""
+    extra, state = saved["glimpse"], saved.get("state_dict")
+    if not isinstance(extra, dict):
+        yield "glimpse is no mapping"
+        return
+    if not _is_count(saved.get("epoch"), most=10**9, least=0):
+        yield "epoch is no count"
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        yield "state_dict holds more than named tensors"
+    config = extra.get("config")
+    if not isinstance(config, dict) or not _is_plain(config):
+        yield "config is no plain mapping"
+        return
+    for group in GROUPS:
+        if not isinstance(config.get(group), dict):
+            yield f"config.{group} is no mapping"
+            return
+    for group in ("data", "model", "optimizer"):
+        if not isinstance(config[group].get("_target_"), str):
+            yield f"config.{group}._target_ is missing"
+    if not isinstance(extra.get("fingerprint"), str):
+        yield "fingerprint is no text"
+    size = extra.get("stored_size", [1, 1])
+    if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
+        yield "stored_size is no height and width"
+    if not (extra.get("white") is None or _is_number(extra["white"])):
+        yield "white is no number"
+    yield from _faults_of_spec(extra.get("spec"))
+
+
+def _faults_of_spec(spec: Any) -> Any:
+    keys = {"num_classes", "class_names", "channels", "height", "width", "mean", "std"}
+    if not isinstance(spec, dict) or set(spec) != keys:
+        yield f"spec has not the keys {', '.join(sorted(keys))}"
+        return
+    names, channels = spec["class_names"], spec["channels"]
+    if not _is_count(spec["num_classes"], most=MOST_CLASSES):
+        yield "spec.num_classes is no count"
+    elif not isinstance(names, list) or len(names) != spec["num_classes"]:
+        yield f"spec.class_names are not {spec['num_classes']} names"
+    elif not all(isinstance(name, str) for name in names):
+        yield "spec.class_names holds more than names"
+    if not (_is_side(spec["height"]) and _is_side(spec["width"])):
+        yield "spec.height and spec.width are no size"
+    if not _is_count(channels, most=max(COLOURS)) or channels not in COLOURS:
+        yield f"spec.channels is {channels!r:.40}, expected 1 or 3"
+        return
+    for key in ("mean", "std"):
+        values = spec[key]
+        if (
+            not isinstance(values, list)
+            or len(values) != channels
+            or not all(map(_is_number, values))
+        ):
+            yield f"spec.{key} is not {channels} finite numbers"
+            return
+    if min(spec["std"]) <= 0:
+        yield (
+            f"the standard deviation of a channel is {min(spec['std']):g}, by which no image can be "
+            "normalised"
+        )
+
+
+def _is_count(value: Any, *, most: int, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_side(value: Any) -> bool:
+    return _is_count(value, most=MOST_PIXELS)
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= 1e300 and math.isfinite(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value consists of mappings with text as keys, lists, text, numbers and nothing else."""
+    layer = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for one in layer:
+            if isinstance(one, dict):
+                if not all(isinstance(key, str) for key in one):
+                    return False
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+            elif not (one is None or isinstance(one, str | int | float)):
+                return False
+        if not inner:
+            return True
+        layer = inner
+    return False

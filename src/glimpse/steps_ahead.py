@@ -1,0 +1,136 @@
+"""Train several batches for each one that Lightning sees, where a step is short.
+
+Lightning's Python costs a few tenths of a millisecond a batch, as much as the whole step of a small
+network, or of a large one on a fast GPU. Therefore the training batches come in chunks. All but the last of
+a chunk are trained here, by `ImageClassifier.step_ahead`, and counted in Lightning's own progress; the last
+is Lightning's. A chunk takes about `CHUNK_SECONDS`, so a step of 20 ms is a chunk of its own. It ends
+where Lightning has something to do: at the end of an epoch, before a validation, and at the last of
+`trainer.max_steps`. Its length never changes a result.
+
+Every batch is Lightning's own wherever something must see each: several processes, accumulated gradients,
+a loss scaler, a profiler, an optimizer that evaluates the loss itself, and callbacks with a hook for every
+batch. A callback that only needs to see the end of each chunk says `sees_chunks = True`. If it has a method
+`on_step_ahead(trainer, pl_module)`, that is called after each step that Lightning does not see.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, Timer
+from torch.optim import LBFGS
+
+from glimpse.console import console
+from glimpse.data.loader import Batch, BatchLoader
+from glimpse.lightning_compat import (
+    batches_until_seen,
+    has_hook_of_a_step,
+    note_step_ahead,
+    scales_loss,
+    writes_profile,
+)
+
+CHUNK_SECONDS = 0.025
+LONGEST_CHUNK = 32  # batches
+
+
+class StepsAhead:
+    """The training batches that Lightning sees: the last of each chunk.
+
+    Args:
+        loader: All batches of this process.
+        trainer: The trainer that iterates.
+    """
+
+    def __init__(self, loader: BatchLoader, trainer: pl.Trainer) -> None:
+        self.loader = loader
+        self._trainer = trainer
+        self._has_said_why = False
+
+    def __len__(self) -> int:
+        """The number of all batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.loader)
+        reason = why_one_by_one(self._trainer)
+        if reason is not None:
+            if reason and not self._has_said_why:
+                console.print(f"batches are trained one by one: {reason}")
+                self._has_said_why = True
+            yield from batches
+            return
+        length = num_left = 1  # the first batch is Lightning's, for what callbacks do at the start
+        began = time.perf_counter()
+        for batch in batches:
+            num_left -= 1
+            if num_left:
+                self._train(batch)
+                continue
+            yield batch
+            now = time.perf_counter()
+            wanted = chunk_length((now - began) / length, length)
+            began = now
+            length = num_left = min(wanted, batches_until_seen(self._trainer))
+
+    def _train(self, batch: Batch) -> None:
+        trainer = self._trainer
+        module: Any = trainer.lightning_module
+        module.step_ahead(batch)
+        note_step_ahead(trainer)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            follow = getattr(callback, "on_step_ahead", None)
+            if follow is not None:
+                follow(trainer, module)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position of the loader, for a checkpoint."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from the position in a checkpoint."""
+        self.loader.load_state_dict(state)
+
+
+def chunk_length(seconds: float, last: int) -> int:
+    """The number of batches in the next chunk, at most twice as many as in the last.
+
+    A GPU only queues its first steps, so their time is too short. Growing slowly leaves it time to show.
+
+    Args:
+        seconds: The time of one batch, the mean over the last chunk.
+        last: The length of the last chunk.
+    """
+    wanted = int(CHUNK_SECONDS / max(seconds, 1e-6))
+    return max(1, min(wanted, 2 * last, LONGEST_CHUNK))
+
+
+def why_one_by_one(trainer: pl.Trainer) -> str | None:
+    """Why Lightning must see every batch: a reason for people, "" if it needs no words; or None."""
+    module = trainer.lightning_module
+    if not hasattr(module, "step_ahead"):  # another module than ours
+        return ""
+    if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1:
+        return ""
+    if scales_loss(trainer) or writes_profile(trainer):
+        return ""
+    [optimizer] = trainer.optimizers
+    kind = type(optimizer)
+    if kind.__module__.partition(".")[0] not in ("torch", "glimpse") or isinstance(
+        optimizer, LBFGS
+    ):
+        return f"optimizer {kind.__name__} may evaluate the loss itself"
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    asking = [type(callback) for callback in callbacks if _asks(callback)]
+    if not asking:
+        return None
+    foreign = [kind.__name__ for kind in asking if not kind.__module__.startswith("glimpse.")]
+    return f"the callback {' and '.join(foreign)} has a hook for each" if foreign else ""
+
+
+def _asks(callback: Callback) -> bool:
+    """Whether a callback has a hook for every batch and does not say that it sees chunks."""
+    if isinstance(callback, Timer) or getattr(callback, "sees_chunks", False):
+        return False
+    return has_hook_of_a_step(callback)
