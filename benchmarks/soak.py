@@ -81,7 +81,7 @@ def main() -> int:
             print(f"\nBAD: {error}\nsee {folder}")
             return 1
         print("equal", flush=True)
-    print(f"{(time.monotonic() - began) / 60:.0f} minutes")
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes")
     for what, number in sorted(counts.items()):
         print(f"{what}: {number}")
     shutil.rmtree(folder)
@@ -139,7 +139,8 @@ def started(folder: Path, kind: str, *, most_bytes: int | None = None) -> subpro
 
 def disturb(folder: Path, kind: str, rng: random.Random) -> str:
     """Run the command and disturb it once at a random moment; says how."""
-    target = rng.choice(TARGETS)
+    has_ranks = "trainer=ddp_cpu" in KINDS[kind][1]
+    target = rng.choice([target for target in TARGETS if has_ranks or target != "rank"])
     most_bytes = rng.randint(*MOST_BYTES) if target == "disk" else None
     running = [started(folder, kind, most_bytes=most_bytes) for _ in range(KINDS[kind][0])]
     if target == "disk":
@@ -164,7 +165,7 @@ def disturb(folder: Path, kind: str, rng: random.Random) -> str:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
     wait(running)
-    return f"{number.name} to {target}" if hit else "nothing"
+    return f"{number.name} to {target}" if hit else "nothing, for it had ended"
 
 
 def wait(running: Sequence[subprocess.Popen[bytes]]) -> None:

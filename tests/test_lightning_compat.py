@@ -341,6 +341,20 @@ def test_what_lightnings_import_does() -> None:
     assert IS_FIRST_PROCESS
 
 
+def test_an_installed_srun_is_no_reason_to_warn(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    execute(
+        "data=synthetic", "data.num_train=32", "data.num_val=16", "model=linear", "trainer=cpu",
+        "trainer.max_epochs=1", "logger=none", "test=false",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def talkative() -> Iterator[list[str]]:
     """What Lightning logs at level INFO, which an earlier run of this process has silenced."""

@@ -40,13 +40,19 @@ def assert_same(one: Path, other: Path) -> None:
         assert torch.equal(first[name], second[name]), name
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, hook: str, epoch: int, batch: int) -> None:
-    """Send this process SIGTERM in a hook of the given epoch and batch."""
+def stop_at(
+    monkeypatch: pytest.MonkeyPatch,
+    hook: str,
+    epoch: int,
+    batch: int,
+    number: signal.Signals = signal.SIGTERM,
+) -> None:
+    """Send this process a signal in a hook of the given epoch and batch."""
     original = getattr(StopOnSignal, hook)
 
     def with_signal(self: StopOnSignal, trainer: pl.Trainer, *arguments: Any) -> None:
         if trainer.current_epoch == epoch and arguments[3] == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(StopOnSignal, hook, with_signal)

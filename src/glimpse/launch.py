@@ -268,13 +268,16 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
     return run_in(config, settings, folder)
 
 
-def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
+def run_in(
+    config: DictConfig, settings: HydraConf, folder: Path, *, afterwards: str = ""
+) -> float | None:
     """Run a configuration that was checked. Remove the folder if nothing was written to it.
 
     Args:
         config: Without Hydra's own part.
         settings: Hydra's own part, for the names of the files that were chosen.
         folder: The run folder.
+        afterwards: What is left of a sweep after the run, for its bar.
 
     Returns:
         The best val/acc; None without validation.
@@ -286,7 +289,7 @@ def run_in(config: DictConfig, settings: HydraConf, folder: Path) -> float | Non
         from glimpse.run import run  # torch and lightning are imported from here on
 
         names = choices_of_run(settings.runtime.choices)
-        return run(config, folder, names, judge=_judge(config, settings))
+        return run(config, folder, names, judge=_judge(config, settings), afterwards=afterwards)
     except FolderInUseError:
         is_ours = False
         raise

@@ -67,7 +67,12 @@ NUM_WORST = 5  # classes whose recall is printed
 
 
 def run(
-    config: DictConfig, folder: Path, names: Mapping[str, str], *, judge: Judge | None = None
+    config: DictConfig,
+    folder: Path,
+    names: Mapping[str, str],
+    *,
+    judge: Judge | None = None,
+    afterwards: str = "",
 ) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
 
@@ -76,6 +81,7 @@ def run(
         folder: the run folder.
         names: which `data` and `model` were chosen, for people.
         judge: decides after each epoch whether a trial of a search stops early.
+        afterwards: what is left of a sweep after this run, for the bar.
 
     Returns:
         The best value of the monitor, val/acc unless the configuration names another; None without
@@ -100,6 +106,7 @@ def run(
     ):
         device = device_of(config)
         settle(device)
+        team.meet_after_restart(device)
         keep_freed_memory()
         require_targets(config)
         world_size = team.place.world_size
@@ -149,7 +156,7 @@ def run(
             stop,
             record,
             checkpoints,
-            Progress(checkpoints),
+            Progress(checkpoints, afterwards=afterwards),
         ]
         if config.on_nonfinite == "skip":
             ours.append(SkipNonfinite(config.max_nonfinite_steps))

@@ -235,6 +235,44 @@ def test_torchrun_is_stopped_and_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_restart_by_torchrun_resumes_the_run(tmp_path: Path) -> None:
+    arguments = ("--max-restarts=1", TRAIN, *ENDLESS, "trainer=ddp_cpu", "trainer.max_epochs=20")
+    process = start(tmp_path, torchrun(*arguments))
+    log = tmp_path / "log"
+    try:
+        wait_for(log, "epoch 2/")
+        os.kill(process_of_rank(tmp_path, 1), signal.SIGKILL)
+        assert process.wait(200) == 0, log.read_text()
+    finally:
+        process.kill()
+    [run] = tmp_path.glob("outputs/*/*")
+    assert "torchrun has started the processes again: resuming" in log.read_text()
+    assert read_summary(run)["status"] == "finished"
+    assert [int(row["epoch"]) for row in read_rows(run)] == list(range(1, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("ddp_cpu", "cpu"), ("cpu", "ddp_cpu")])
+def test_resumed_on_another_number_of_processes(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    """The same but for rounding, if the global batch stays the same."""
+    options = (
+        *(a for a in TINY if "batch_size" not in a),
+        "data.global_batch_size=8",
+        "test=false",
+    )
+    unbroken = execute(*options, "trainer=cpu", "trainer.max_epochs=2", folder=tmp_path / "one")
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, "on_train_batch_end", 0, 1)
+        with pytest.raises(Interrupted):
+            execute(*options, f"trainer={first}", "trainer.max_epochs=2", folder=folder)
+    execute(*options, f"trainer={then}", "trainer.max_epochs=2", f"resume={folder}", folder=folder)
+    assert_as_one(folder, unbroken)
+
+
+@pytest.mark.slow
 def test_stopped_in_an_epoch_and_resumed_equals_unbroken(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

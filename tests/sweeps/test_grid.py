@@ -260,7 +260,7 @@ def request_for(folder: Path) -> Request:
 def test_however_a_job_ends_it_is_an_outcome(
     error: BaseException, state: State, reason: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(worker, "run_in", fail)

@@ -27,12 +27,14 @@ class Progress(LateCallback):
 
     Args:
         checkpoints: The callback that knows whether an epoch was the best.
+        afterwards: What is left of a sweep after this run, shown behind the bar.
     """
 
     sees_chunks = True
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, *, afterwards: str = "") -> None:
         self.checkpoints = checkpoints
+        self._afterwards = f", then {afterwards}" if afterwards else ""
         self._bar: Bar | None = None
         self._next_draw = 0.0
         self._began = 0.0
@@ -46,7 +48,7 @@ class Progress(LateCallback):
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[left]} left"),
+                TextColumn(f"{{task.fields[left]}} left{self._afterwards}"),
             )
             self._bar = Bar(*columns, console=console, auto_refresh=False, transient=True)
             self._bar.add_task("", total=None, left="?")

@@ -79,6 +79,20 @@ class Team:
             while not self._store.check(others) and time.monotonic() < deadline:
                 time.sleep(ASK_SECONDS)
 
+    def meet_after_restart(self, device: str) -> None:
+        """Start the process group of the training anew after torchrun has restarted the processes.
+
+        Otherwise, Lightning starts it. torch 2.14 then finds in the agent's store the addresses of the
+        processes before, and tries to reach the dead.
+        """
+        if _attempt() and self.place.launcher == "torchrun":
+            torch.distributed.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                store=PrefixStore("training", self._store),
+                rank=self.place.rank,
+                world_size=self.place.world_size,
+            )
+
     # Agreement -----------------------------------------------------------------------------------
 
     def agreed(self, name: str, decide: Callable[[], _Value]) -> _Value:

@@ -28,9 +28,9 @@ from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner
 from glimpse.sweeps.record import NAME, Record
 from glimpse.sweeps.runner import Outcome
+from glimpse.sweeps.standing import Standing
 from glimpse.sweeps.state import Found, State
 
-LINE_SECONDS = 60.0  # between lines about the time left while no job ends
 LOOK_SECONDS = 1.0  # between looks at trials that another process runs
 STATES = {  # of a trial whose run folder says nothing
     TrialState.COMPLETE: State.FINISHED,
@@ -77,7 +77,9 @@ class Search:
         print_start(self.composer)
         print(f"{self._counted()} of {self.num_trials} in {self.composer.folder}", flush=True)
         retry = bool(self.composer.config.sweep.retry_failed)
-        with open_runner(self.launcher, self.composer, retry_failed=retry) as runner:
+        with open_runner(
+            self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
+        ) as runner:
             try:
                 if retry:
                     self._begin_failed(runner)
@@ -89,7 +91,11 @@ class Search:
         self._sum_up()
 
     def _run(self, runner: Runs) -> None:
-        next_line = time.monotonic() + LINE_SECONDS
+        is_free = runner.num_at_once > 1  # their output goes to files
+        with Standing(lambda: self._left(runner.num_at_once), is_free=is_free) as standing:
+            self._run_all(runner, standing)
+
+    def _run_all(self, runner: Runs, standing: Standing) -> None:
         while True:
             is_elsewhere = self._take_up(runner)
             while runner.num_open < runner.num_at_once:
@@ -102,13 +108,11 @@ class Search:
                     return
                 time.sleep(LOOK_SECONDS)
                 continue
-            outcome = runner.next(LOOK_SECONDS if is_elsewhere else LINE_SECONDS)
+            outcome = runner.next(LOOK_SECONDS if is_elsewhere else standing.seconds)
             if outcome is not None:
                 self._take(outcome, runner)
-                next_line = time.monotonic() + LINE_SECONDS
-            elif time.monotonic() > next_line:
-                print(self._left(runner.num_at_once), flush=True)
-                next_line = time.monotonic() + LINE_SECONDS
+                standing.postpone()
+            standing.show()
 
     def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
         """The trial that should begin or go on now.
@@ -211,12 +215,17 @@ class Search:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
         return f"{number} ({parts})" if parts else number
 
-    def _left(self, at_once: int) -> str:
+    def _afterwards(self, job: Job, at_once: int) -> str:
+        """What is left once a job has ended; of several at once, none can say."""
+        left = self._left(at_once, num_more_ended=1)
+        return "" if at_once > 1 or left.startswith("0 ") else left
+
+    def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
         """How many trials are left, and how long they take if they take as long as those before."""
         ended = sum(
             t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
         )
-        num_left = max(0, self.num_trials - ended)
+        num_left = max(0, self.num_trials - ended - num_more_ended)
         text = f"{num_left} {'trial' if num_left == 1 else 'trials'} left"
         if not (num_left and self._seconds):
             return text

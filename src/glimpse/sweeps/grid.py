@@ -21,9 +21,9 @@ from glimpse.sweeps.estimate import Estimate
 from glimpse.sweeps.jobs import Grid, Job, grid
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner
 from glimpse.sweeps.record import NAME, Record
+from glimpse.sweeps.standing import Standing
 from glimpse.sweeps.state import Found, State, look
 
-LINE_SECONDS = 60.0  # between lines about the time left while no job ends
 LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
 DONE = (State.FINISHED, State.PRUNED)
 
@@ -159,7 +159,9 @@ class _Sweep:
         self.record.save()
         print(f"{_counted(self.record)}; {len(todo)} to run in {self.composer.folder}", flush=True)
         if todo or self.elsewhere:
-            with open_runner(self.launcher, self.composer, retry_failed=retry) as runner:
+            with open_runner(
+                self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
+            ) as runner:
                 for job in todo:
                     runner.submit(job)
                 try:
@@ -171,9 +173,13 @@ class _Sweep:
         self._sum_up()
 
     def _run(self, runner: Runs) -> None:
-        next_line = time.monotonic() + LINE_SECONDS
+        is_free = runner.num_at_once > 1  # their output goes to files
+        with Standing(lambda: self._left(runner), is_free=is_free) as standing:
+            self._run_all(runner, standing)
+
+    def _run_all(self, runner: Runs, standing: Standing) -> None:
         while runner.num_open or self.elsewhere:
-            outcome = runner.next(LOOK_SECONDS if self.elsewhere else LINE_SECONDS)
+            outcome = runner.next(LOOK_SECONDS if self.elsewhere else standing.seconds)
             if outcome is None:
                 if not runner.num_open:
                     time.sleep(LOOK_SECONDS)
@@ -183,10 +189,8 @@ class _Sweep:
                 self.record.note(outcome.job, outcome.found)
             else:
                 self._take(outcome.job, outcome.found, runner)
-                next_line = time.monotonic() + LINE_SECONDS
-            if time.monotonic() > next_line:
-                print(self._left(runner), flush=True)
-                next_line = time.monotonic() + LINE_SECONDS
+                standing.postpone()
+            standing.show()
 
     def _take(self, job: Job, found: Found, runner: Runs) -> None:
         """Note how a job ended."""
@@ -239,17 +243,24 @@ class _Sweep:
         else:
             print(f"{line} ({job}): {found.reason}", file=sys.stderr, flush=True)
 
+    def _afterwards(self, job: Job, at_once: int) -> str:
+        """What is left once a job has ended; of several at once, none can say."""
+        left = self._left_of([], {job}, at_once)
+        return "" if at_once > 1 or left.startswith("0 ") else left
+
     def _left(self, runner: Runs) -> str:
         """How many jobs are left, and how long they take."""
         running = runner.running
-        begun = {job for job, _ in running}
+        return self._left_of(running, {job for job, _ in running}, runner.num_at_once)
+
+    def _left_of(self, running: Sequence[tuple[Job, float]], begun: set[Job], at_once: int) -> str:
         waiting = [
             job
             for job in self.jobs
             if job not in begun and self.record.found[job].is_to_run(retry_failed=False)
         ]
         number = len(running) + len(waiting)
-        left = self.estimate.left(waiting, running, num_at_once=runner.num_at_once)
+        left = self.estimate.left(waiting, running, num_at_once=at_once)
         about = f", about {duration(left)}" if left and number else ""
         return f"{number} {'job' if number == 1 else 'jobs'} left{about}"
 

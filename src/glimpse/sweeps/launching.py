@@ -6,7 +6,7 @@ gives them the interface of Runner. Each job of theirs runs launch.job in a proc
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -64,17 +64,26 @@ def num_at_once(launcher: Launcher) -> int:
     return number
 
 
-def open_runner(launcher: Launcher, composer: Composer, *, retry_failed: bool) -> Runs:
+def open_runner(
+    launcher: Launcher,
+    composer: Composer,
+    *,
+    retry_failed: bool,
+    afterwards: Callable[[Job, int], str] | None = None,
+) -> Runs:
     """What runs the jobs of a sweep; use it in a `with` statement.
 
     Args:
         launcher: Hydra's launcher, ours or another.
         composer: Composes the jobs' configurations.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
+        afterwards: What is left of the sweep after a job, for its bar, given the number at once.
     """
     at_once = num_at_once(launcher)
     if type(launcher).__module__ == "hydra_plugins.glimpse_sweeps":
-        return Runner(composer, num_at_once=at_once, retry_failed=retry_failed)
+        return Runner(
+            composer, num_at_once=at_once, retry_failed=retry_failed, afterwards=afterwards
+        )
     return Launched(launcher, composer)
 
 

@@ -18,8 +18,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -72,14 +72,21 @@ class Runner:
         num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
             log.txt in its folder.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
+        afterwards: What is left of the sweep after a job, given the number at once; for the job's bar.
     """
 
     def __init__(
-        self, composer: Composer, *, num_at_once: int = 1, retry_failed: bool = False
+        self,
+        composer: Composer,
+        *,
+        num_at_once: int = 1,
+        retry_failed: bool = False,
+        afterwards: Callable[[Job, int], str] | None = None,
     ) -> None:
         self.composer = composer
         self.num_at_once = num_at_once
         self.retry_failed = retry_failed
+        self._afterwards = afterwards
         self._queue: deque[Job] = deque()
         self._prepared: deque[tuple[Job, Request]] = deque()
         self._ended: deque[Outcome] = deque()
@@ -196,6 +203,8 @@ class Runner:
             if worker is not None and worker.job is not None:
                 continue
             job, request = self._prepared.popleft()
+            if self._afterwards is not None:
+                request = replace(request, afterwards=self._afterwards(job, self.num_at_once))
             worker = worker or self._start(slot)
             worker.job, worker.began = job, time.monotonic()
             with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` finds that out

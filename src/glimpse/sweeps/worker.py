@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,6 +54,7 @@ class Request:
         retry_failed: Whether to try it again if it has failed before.
         has_log: Whether what it prints goes to a file in its folder.
         title: What is printed first.
+        afterwards: What is left of the sweep after it, for its bar.
     """
 
     config: DictConfig
@@ -60,6 +62,7 @@ class Request:
     retry_failed: bool
     has_log: bool
     title: str
+    afterwards: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _trained(request: Request) -> Found:
             config.hydra.output_subdir = None  # the record of how the run began stays
         sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
     ended = run_job(
-        task_function=_task,
+        task_function=partial(_task, afterwards=request.afterwards),
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
@@ -174,9 +177,9 @@ def _trained(request: Request) -> Found:
     return Found(State.PRUNED if is_pruned else State.FINISHED, summary=summary)
 
 
-def _task(config: DictConfig) -> float | None:
+def _task(config: DictConfig, *, afterwards: str) -> float | None:
     hydra = HydraConfig.get()
-    return run_in(config, hydra, Path(hydra.runtime.output_dir))
+    return run_in(config, hydra, Path(hydra.runtime.output_dir), afterwards=afterwards)
 
 
 def _extension(config: DictConfig, folder: Path) -> list[str]:

@@ -1,0 +1,63 @@
+"""What stands on screen while the jobs of a sweep run: how many are left, and for how long.
+
+On a terminal that no job prints to, it is one line that stays at the bottom. A job that prints to the terminal
+itself shows it in its own bar. Everywhere else, a line is printed every minute in which no job ends.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+LINE_SECONDS = 60.0  # between printed lines
+REDRAW_SECONDS = 1.0  # between two versions of the line on a terminal
+
+
+class Standing:
+    """Show the time left; use it in a `with` statement.
+
+    Args:
+        left: Says how much is left, such as "9 jobs left, about 0:12".
+        is_free: Whether the terminal, if there is one, is free of what jobs print.
+    """
+
+    def __init__(self, left: Callable[[], str], *, is_free: bool) -> None:
+        self._left = left
+        console = Console(highlight=False, markup=False, emoji=False)
+        is_live = is_free and console.is_terminal
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
+        self.seconds = REDRAW_SECONDS if is_live else LINE_SECONDS
+        self._due = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        self.postpone()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Redraw the line, or print it if it is due."""
+        if time.monotonic() < self._due:
+            return
+        if self._live is not None:
+            self._live.update(Text(self._left()), refresh=True)
+        else:
+            print(self._left(), flush=True)
+        self._due = time.monotonic() + self.seconds
+
+    def postpone(self) -> None:
+        """A line about a job that ended has just said the same; redraw at once on a terminal."""
+        self._due = 0.0 if self._live is not None else time.monotonic() + LINE_SECONDS

@@ -1,0 +1,69 @@
+"""Jobs that other launchers of Hydra run: submitit's and Ray's, each where it is installed."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from sweeping import QUICK, states, train
+
+from conftest import Execute
+from glimpse.distributed.place import Place
+from glimpse.errors import Interrupted, UserError
+from glimpse.launch import _require_one_task, _saved_before_preemption
+from glimpse.runs.same_bits import compare_bits
+from test_resume import SMALL, assert_same, stop_at
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
+def test_a_sweep_by_another_launcher(launcher: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    line = ("-m", *QUICK, "seed=1,2", f"hydra/launcher={launcher}")
+    done = train(tmp_path, *line)
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    assert done.returncode == 0, done.stderr
+    assert states(folder) == {"seed-1": "finished", "seed-2": "finished"}
+    ours = train(tmp_path, "-m", *QUICK, "seed=1,2", "name=ours")
+    assert ours.returncode == 0
+    for name in states(folder):
+        assert compare_bits(folder / name, folder.parent / "ours" / name).differences == []
+    again = train(tmp_path, *line)
+    assert "2 jobs: 2 finished; 0 to run" in again.stdout
+
+
+def test_a_preempted_job_saves_before_it_is_requeued(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """submitit's handler puts the job back into the queue and exits."""
+    folder, unbroken = tmp_path / "run", execute(*SMALL, folder=tmp_path / "unbroken")
+    saved: list[bool] = []
+
+    def requeue(_number: int, _frame: FrameType | None) -> None:
+        saved.append((folder / "checkpoints" / "last.ckpt").exists())
+        raise SystemExit(-1)
+
+    former = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with monkeypatch.context() as patch:
+            stop_at(patch, "on_train_batch_end", 0, 2, signal.SIGUSR2)
+            with pytest.raises(SystemExit), _saved_before_preemption():
+                execute(*SMALL, folder=folder)
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+    finally:
+        signal.signal(signal.SIGUSR2, former)
+    assert saved == [True]
+    execute(*SMALL, f"resume={folder}", folder=folder)
+    assert_same(unbroken, folder)
+
+
+def test_other_signals_are_not_mistaken_for_preemption() -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"), _saved_before_preemption():
+        raise Interrupted(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def test_several_tasks_for_one_job_are_refused() -> None:
+    _require_one_task(Place())
+    with pytest.raises(UserError, match=r"type hydra\.launcher\.tasks_per_node=1"):
+        _require_one_task(Place(0, 2, 0, 2, "srun"))

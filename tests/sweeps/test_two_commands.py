@@ -1,0 +1,50 @@
+"""Two equal commands at once share the work: every job is trained once, and both end well."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from sweeping import QUICK, command, environment, states
+
+LONGER = (*QUICK, "trainer.max_epochs=40")
+
+
+def both(folder: Path, *options: str) -> list[str]:
+    """What two equal commands print that run at the same time."""
+    running = [
+        subprocess.Popen(
+            command("-m", *LONGER, *options), cwd=folder, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    printed = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], printed
+    return printed
+
+
+def trained(printed: list[str]) -> list[str]:
+    """The run folders of the jobs that both commands trained, or else waited for."""
+    return re.findall(r"^run folder (\S+)", "\n".join(printed), re.M)
+
+
+@pytest.mark.slow
+def test_two_equal_sweeps(tmp_path: Path) -> None:
+    printed = both(tmp_path, "seed=1,2,3,4")
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    assert states(folder) == {f"seed-{seed}": "finished" for seed in (1, 2, 3, 4)}
+    assert sorted(Path(name).name for name in trained(printed)) == sorted(states(folder))
+    for text in printed:
+        assert text.count("  finished  ") == 4  # both show the whole table
+
+
+@pytest.mark.slow
+def test_two_equal_searches(tmp_path: Path) -> None:
+    options = ("hydra/sweeper=search", "hydra.sweeper.n_trials=4")
+    printed = both(tmp_path, *options, "optimizer.lr=tag(log,interval(1e-3,1e-1))")
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    jobs = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert len(jobs) == 4
+    assert sorted(Path(name).name for name in trained(printed)) == sorted(jobs)
+    assert all("4 trials (4 finished)" in text for text in printed)
