@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all fuzz lint format typecheck docs bench soak notebooks tensorboard report clean
+.PHONY: help setup train test test-slow test-all fuzz lint format typecheck docs bench bench-gpu soak notebooks tensorboard report clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minu
 
 soak: $(STAMP)  ## disturb sweeps for MINUTES=10 and check that nothing is lost, doubled or changed
 	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-10}
+
+bench-gpu: $(STAMP)  ## measure and test on a GPU: at most eight minutes
+	$(BIN)/python benchmarks/gpu.py
 
 notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
 	@mkdir -p outputs/notebooks

@@ -446,7 +446,7 @@ def test_names_that_only_look_different_are_said(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"path,label\n"), "is compressed by gzip, expected a table of text (CSV): type gunzip -k"),
+        (gzip.compress(b"path,label\n", mtime=0), "is compressed by gzip, expected a table of text (CSV): type gunzip -k"),
         (b"PK\x03\x04xl/workbook", "is an Excel workbook or another zip archive"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
         (b"PAR1\x00", "is a parquet file, expected a table of text (CSV): type data=huggingface data.name="),
