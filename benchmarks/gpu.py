@@ -123,10 +123,12 @@ def recipes(data_dir: Path, device: str) -> dict[str, Any]:
         words.append(f"trainer={'gpu' if device == 'cuda' else device}")
         printed, seconds = finished(words, LIMITS["recipes"])
         accuracies = re.findall(r"^(val|test)\s+accuracy ([\d.]+)", printed, re.MULTILINE)
-        found[name] = {"seconds": round(seconds, 1), **{k: float(v) for k, v in accuracies}}
+        one: dict[str, Any] = {"seconds": round(seconds, 1)}
+        one |= {split: float(accuracy) for split, accuracy in accuracies}
         if not accuracies:
-            found[name]["error"] = printed.strip().splitlines()[-1]
-        print(f"{name}: {found[name]}", flush=True)
+            one["error"] = printed.strip().splitlines()[-1]
+        found[name] = one
+        print(f"{name}: {one}", flush=True)
     return found
 
 

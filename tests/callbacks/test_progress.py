@@ -23,6 +23,7 @@ LINE = r"epoch (\d)/2  batch (\d)/5  \d:\d\d left"
 )
 def test_lines_within_an_epoch(
     execute: Execute,
+    one_by_one: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     seconds: float,
