@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all fuzz lint format typecheck docs bench bench-gpu soak notebooks tensorboard report clean
+.PHONY: help setup train test test-slow test-all fuzz lint format typecheck docs bench soak bench-gpu notebooks tensorboard report clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile

@@ -104,7 +104,7 @@ print(json.dumps([name for name in {*before, *after} if before.get(name) != afte
 """
 
 
-@pytest.mark.parametrize("exported", ["torch_export", slow("safetensors"), slow("onnx")])
+@pytest.mark.parametrize("exported", [slow("torch_export"), "safetensors", slow("onnx")])
 def test_commands_name_what_they_cannot_write_and_keep_the_old(
     tmp_path: Path, trained_run: Path, own_mounts: list[str], exported: str
 ) -> None:

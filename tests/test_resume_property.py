@@ -160,7 +160,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-@settings(max_examples=4, **COMMON)
+@settings(max_examples=2, **COMMON)
 @given(options(), stops((*MOMENTS, HALF_WRITTEN)))
 def test_a_few_stopped_runs_equal_unbroken_ones(
     place: Path, photos: Path, overrides: tuple[str, ...], where: Stops

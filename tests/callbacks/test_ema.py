@@ -165,6 +165,7 @@ def test_the_average_cannot_be_left_out_of_a_resumed_run_but_may_join_it(execute
         execute(*SMALL, "trainer.max_epochs=5", f"resume={folder}", folder=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_with_a_compiled_network(execute: Execute, tmp_path: Path) -> None:
     options = ("callbacks=[ema]", "data=synthetic", "data.shape=[1,8,8]", "model=linear")

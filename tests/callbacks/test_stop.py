@@ -30,6 +30,7 @@ class TwoProcesses:
 
     def __init__(self, other: Callable[[], tuple[float, float]], *, accumulate: int = 1) -> None:
         self.accumulate_grad_batches = accumulate
+        self.fit_loop = SimpleNamespace(_data_fetcher=None)  # no validation within an epoch
         self.other = other
         self.num_looks = 0
         self.strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=self.reduce)

@@ -105,6 +105,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "SILENT_SECONDS", 2.0)
 
 
+@pytest.mark.slow
 def test_a_stopped_decoding_process_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glimpse.errors import UserError
+
 # Statistics of ImageNet's training images, as used by models pretrained on it.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,12 +31,20 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
     """Compute mean and standard deviation per channel from a histogram, for pixels in [0, 1].
 
     For a channel with one value everywhere, the deviation is 1: it becomes 0 and stays finite.
+
+    Raises:
+        UserError: every channel has one value everywhere.
     """
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values
     variance = shares @ values**2 - mean**2
     std = np.sqrt(np.maximum(variance, 0)).round(4)
+    if not std.any():
+        raise UserError(
+            "all pixels of all training images are alike, so there is nothing to learn from them: look at "
+            "them with glimpse data show, or type data.normalize=none to train all the same"
+        )
     std[std == 0] = 1
     return tuple(mean.round(4).tolist()), tuple(std.tolist())
 

@@ -138,7 +138,7 @@ def test_pixels_that_are_all_equal_cannot_be_normalised(tmp_path: Path) -> None:
         for name in ("cat", "dog"):
             save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "black" / name / f"{number}.png")
     _, steps = walk_through(tmp_path / "black", normalize="dataset")
-    assert steps[-1].name == "normalised"
+    assert steps[-1].name == "stored"
     assert "type data.normalize=none" in str(steps[-1].error)
 
 
