@@ -92,6 +92,7 @@ def serve(connection: Connection, slot: Slot) -> None:
         setup_globals()
         register_resolvers()
         slot.settle()
+        gc.freeze()  # or the collection after each job would look through all modules again
         is_last = False
         while not (is_last or _Stop.received):
             request = connection.recv()
