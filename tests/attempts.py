@@ -134,6 +134,8 @@ def _attempt(
     sys.argv = ["train.py"]
     for number in stop_signals():
         signal.signal(number, raise_interrupted)
+    # The fork server may be that of an earlier test's sweep, which blocks them.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
     clock, code = _Clock(stop), 0
     try:
         with ExitStack() as patches:
