@@ -14,7 +14,7 @@ batch. A callback that only needs to see the end of each chunk says `sees_chunks
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -61,12 +61,14 @@ class StepsAhead:
                 self._has_said_why = True
             yield from batches
             return
+        callbacks: list[Any] = self._trainer.callbacks  # type: ignore[attr-defined]
+        followers = [c.on_step_ahead for c in callbacks if hasattr(c, "on_step_ahead")]
         length = num_left = 1  # the first batch is Lightning's, for what callbacks do at the start
         began = time.perf_counter()
         for batch in batches:
             num_left -= 1
             if num_left:
-                self._train(batch)
+                self._train(batch, followers)
                 continue
             yield batch
             now = time.perf_counter()
@@ -74,15 +76,13 @@ class StepsAhead:
             began = now
             length = num_left = min(wanted, batches_until_seen(self._trainer))
 
-    def _train(self, batch: Batch) -> None:
+    def _train(self, batch: Batch, followers: Sequence[Callable[..., None]]) -> None:
         trainer = self._trainer
         module: Any = trainer.lightning_module
         module.step_ahead(batch)
         note_step_ahead(trainer)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            follow = getattr(callback, "on_step_ahead", None)
-            if follow is not None:
-                follow(trainer, module)
+        for follow in followers:
+            follow(trainer, module)
 
     def state_dict(self, *, is_over: bool = False) -> dict[str, int]:
         """Return the position of the loader, for a checkpoint; `is_over` if the epoch has ended."""
@@ -96,7 +96,8 @@ class StepsAhead:
 def chunk_length(seconds: float, last: int) -> int:
     """The number of batches in the next chunk, at most twice as many as in the last.
 
-    A GPU only queues its first steps, so their time is too short. Growing slowly leaves it time to show.
+    A GPU only queues its first steps, so they seem shorter than they are. The true time shows once the queue
+    is full, before chunks have become long.
 
     Args:
         seconds: The time of one batch, the mean over the last chunk.
