@@ -10,7 +10,7 @@ from glimpse.streams import printable
 
 
 class _PlainConsole(Console):
-    """A console that shows text as it stands: no markup, and no commands to the terminal."""
+    """A console that prints text literally, without markup or escape sequences."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(

@@ -1,8 +1,8 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
-same folder). distributed/ holds the processes beside the first one, run.py holds the run itself, config/explain.py the
-error messages, and config/trust.py the checks of what a run folder has recorded.
+This file orders flags and overrides, and turns `resume=` into the recorded overrides followed by
+the new ones. run.py holds the run itself, distributed/ the processes besides the first one,
+config/explain.py the error messages, and config/trust.py the checks of a run folder's record.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
 
 
 def _after_a_restart(place: Place) -> list[str]:
-    """The override that continues the run which torchrun has started anew (`--max-restarts`)."""
+    """The override that resumes the run after torchrun has restarted its processes."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return []
     from glimpse.distributed.team import interrupted_folder
@@ -126,7 +126,7 @@ def _after_a_restart(place: Place) -> list[str]:
 
 
 def _dismiss_others(place: Place, code: int, line: str) -> None:
-    """Let the other processes end if they have not been told of a run."""
+    """End the other processes if they are still waiting for a run."""
     from glimpse.distributed.team import connected
 
     try:
@@ -221,7 +221,7 @@ def job(config: DictConfig) -> float | None:
 
 
 def _require_one_task(place: Place) -> None:
-    """Require a launcher to start a job once: it starts its other processes by itself.
+    """Require a launcher to start one process per job: the job starts the others itself.
 
     Raises:
         UserError: SLURM started it several times.
@@ -235,7 +235,7 @@ def _require_one_task(place: Place) -> None:
 
 @contextlib.contextmanager
 def _saved_before_preemption() -> Iterator[None]:
-    """Let a run save before the launcher's own handler puts the job back into the queue and exits."""
+    """Let a run save before the launcher's own handler requeues the job and exits."""
     former = {number: signal.getsignal(number) for number in preemption_signals()}
     for number in former:
         signal.signal(number, raise_interrupted)
@@ -277,7 +277,7 @@ def run_in(
         config: Without Hydra's own part.
         settings: Hydra's own part, for the names of the files that were chosen.
         folder: The run folder.
-        afterwards: What is left of a sweep after the run, for its bar.
+        afterwards: The rest of the sweep after this run, for the progress bar.
 
     Returns:
         The best val/acc; None without validation.
@@ -299,7 +299,7 @@ def run_in(
 
 
 def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
-    """What stops a trial of a search early; None if nothing does."""
+    """The judge that may stop a trial of a search early; None outside a search with a pruner."""
     search = settings.sweeper
     if "trial" not in search or search.trial is None:
         return None
@@ -316,7 +316,7 @@ def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
 
 
 def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the chosen files of the groups that people compare."""
+    """The chosen file of each group that reports show."""
     groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
     return {group: str(choices.get(group)) for group in groups}
 

@@ -1,6 +1,6 @@
 """Run `python train.py` from a notebook, without output, and return the result.
 
-This module serves the stories in notebooks/. Runs use a temporary folder and leave nothing behind.
+This module serves notebooks/. Runs use a temporary folder and leave nothing behind.
 To keep a run, start it with train.py.
 """
 

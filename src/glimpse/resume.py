@@ -26,8 +26,8 @@ DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 class Start:
     """Where a resumed run goes on: after a checkpoint, or from the beginning.
 
-    `next_step` is the lowest step that loggers receive. What they have received from it on was lost
-    with the process that sent it, and will be sent again.
+    `next_step` is the lowest step that loggers receive. Values from that step on came from a
+    process that was killed; they will be sent again.
     """
 
     checkpoint: str | None = None
@@ -37,7 +37,7 @@ class Start:
 def start_of_resume(
     folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int
 ) -> Start:
-    """Where to go on: after the newest intact checkpoint of a run folder, if there is one yet.
+    """Find the newest intact checkpoint of a run folder, if there is one, and check that it fits.
 
     Args:
         folder: The run folder.

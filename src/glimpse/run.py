@@ -79,17 +79,17 @@ def run(
     Args:
         config: composed and checked.
         folder: the run folder.
-        names: which `data` and `model` were chosen, for people.
+        names: the chosen `data`, `model` and so on, for messages and reports.
         judge: decides after each epoch whether a trial of a search stops early.
-        afterwards: what is left of a sweep after this run, for the bar.
+        afterwards: the rest of the sweep after this run, for the progress bar.
 
     Returns:
         The best value of the monitor, val/acc unless the configuration names another; None without
         validation.
 
     Raises:
-        UserError: anything the user can mend, or another process works in the folder. `Interrupted`:
-            after Ctrl-C or SIGTERM.
+        UserError: the user can fix the cause, or another process works in the folder.
+        Interrupted: Ctrl-C or a signal stopped the run.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     watched = monitor_of(config)
@@ -238,7 +238,7 @@ def run(
 
 
 def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
-    """What the other processes are told; they build no network for `check=true`."""
+    """The message to the other processes, which build no network for `check=true`."""
     if config.check:
         return {"exit": 0, "error": ""}
     return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
@@ -271,8 +271,8 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
-    """How many training images an epoch saw: all, unless trainer.limit_train_batches or the like ended
-    each epoch early. All processes must call this together."""
+    """The number of training images in an epoch: all, unless an argument such as
+    trainer.limit_train_batches ended each epoch early. All processes must call this together."""
     of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
     return min(of_first_process, len(data.splits["train"].rows))
 
@@ -287,7 +287,7 @@ def _final_metrics(
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
-    Of the training set, no more images are measured than an epoch trained on; `test=val` leaves it out.
+    At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
     if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)

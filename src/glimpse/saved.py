@@ -1,7 +1,8 @@
-"""Load a checkpoint, which may be a stranger's, and require what every use of it relies on.
+"""Load a checkpoint, which may come from a stranger, and check everything that later code relies
+on.
 
-It is read as plain data, so nothing in it runs. What it holds is then checked once, here: the types, the
-facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
+It is read as plain data, so nothing in it runs. Its content is then checked once, here: the types,
+the facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
 dataset (resume.py, runs/trained.py), and which packages its configuration may name (config/trust.py).
 """
 
@@ -62,7 +63,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _faults(saved: Mapping[str, Any]) -> Any:
-    """Yield what differs from a run's checkpoint, the first first; later ones rely on earlier ones."""
+    """Yield the faults of a checkpoint in order; later checks rely on earlier ones."""
     extra, state = saved["glimpse"], saved.get("state_dict")
     if not isinstance(extra, dict):
         yield "glimpse is no mapping"

@@ -125,7 +125,7 @@ def run(
 
 
 def packages_of(config: DictConfig) -> list[str]:
-    """The packages that a configuration names, which its own user trusts."""
+    """The user's own packages that a configuration names; whoever typed it trusts them."""
     from glimpse.config.build import targets_of
 
     return sorted({target.partition(".")[0] for _, target in targets_of(config)})

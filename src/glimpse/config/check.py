@@ -124,7 +124,7 @@ def check(
 
 
 def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
-    """Refuse `data.batch_size` beside `data.global_batch_size`, which takes its place.
+    """Reject `data.batch_size` together with `data.global_batch_size`, which replaces it.
 
     Args:
         config: The composed configuration.
@@ -321,7 +321,7 @@ def _as_typed(value: Any) -> str:
 
 
 def _check_targets(config: DictConfig) -> None:
-    """Require every `_target_` to be in a group that we build, and no name of the standard library."""
+    """Require every `_target_` to be in a group that we build, and outside the standard library."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
             if isinstance(target, list):
@@ -339,7 +339,7 @@ def _check_targets(config: DictConfig) -> None:
 
 
 def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Require the chosen file of each group that has one part to name what it builds."""
+    """Require the chosen file of each group with a single part to have a `_target_`."""
     for group in ("data", "model", "optimizer", "scheduler", "loss"):
         node = config.get(group)
         if OmegaConf.is_dict(node) and "_target_" in node:

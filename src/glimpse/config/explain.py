@@ -123,7 +123,7 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value that Hydra cannot read, as it can: as text in quotes, or as a list of such texts."""
+    """Quote a value that Hydra cannot parse: as text, or as a list of texts."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return quoted(value[1:-1])
     if value[:1] == "[" and value[-1:] == "]":

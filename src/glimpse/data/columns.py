@@ -1,4 +1,4 @@
-"""Which column of a table is what: given by key, or found where there is no doubt, which a run then says."""
+"""The columns of a table by their role: named by keys, or found where there is no doubt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Columns:
     """The columns of a table by their role.
 
     `path` is None in a table of pixels, whose `pixels` are in order. `labels` is one column, or one for
-    each class. `remarks` say what was found and passed over.
+    each class. `remarks` tell the user which columns were found and which were skipped.
     """
 
     path: str | None

@@ -58,9 +58,9 @@ class EpochOrder:
     """The assignment of `num_images` images to batches, sharded by rank.
 
     With `shuffle`, the order is a permutation drawn from (seed, epoch), of all images or of those
-    that `sampling` draws. Every one comes exactly once. In training, all ranks together take the
-    batches that one rank would take with `batch_size * world_size`, so that their number changes
-    nothing. A last batch of a single image is merged with the previous one, because batch norm
+    that `sampling` draws. Each occurs exactly once. In training, all ranks together take the
+    batches that one rank would take with `batch_size * world_size`, so that the number of ranks
+    changes nothing. A last batch of a single image is merged with the previous one, because batch norm
     cannot compute a variance from it. For the same reason, a rank gets two images or none of a last
     batch. In evaluation, the images come in order. A rank without images gets others with a share
     of 0, because all ranks must take part.

@@ -4,8 +4,8 @@ On platforms where a process does not start as a copy of its parent (macOS, Wind
 multiprocessing imports the main module into it. A script without `if __name__ == "__main__":` would
 then train again in each process, and a script from standard input could not be found. The decoding
 code is part of this package and needs nothing from that script, so the script is hidden while a
-process starts. A process that hangs is found out by its pulse: an error within a minute instead of a
-run that waits for ever. joblib's loky also works without the main module, but it is private to joblib, and
+process starts. A process that hangs is noticed by its pulse, so that the run ends with an error
+within a minute instead of waiting for ever. joblib's loky also works without the main module, but it is private to joblib, and
 torch's DataLoader cannot use it.
 
 This module does not import torch, so that decoding processes start quickly.
@@ -130,14 +130,14 @@ _own: tuple[Pulse, int] | None = None  # the pulse and the place of this process
 
 
 def still_working() -> None:
-    """In a decoding process: say that it has read an image. Elsewhere without effect."""
+    """In a decoding process: note that it has read an image. Elsewhere without effect."""
     if _own is not None:
         _own[0].set(_own[1], at_work=True)
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """In a decoding process: say that it works while the block runs. Elsewhere without effect."""
+    """In a decoding process: mark it as working while the block runs. Elsewhere without effect."""
     still_working()
     try:
         yield
@@ -181,7 +181,7 @@ class Watch:
 
 
 def kill(started: Iterable[BaseProcess]) -> None:
-    """Kill processes and wait for their ends: a stopped one hears nothing else."""
+    """Kill processes and wait until they have ended. A stopped process reacts to nothing else."""
     for process in started:
         process.kill()
         process.join()

@@ -56,8 +56,8 @@ class Drawn:
     remarks: list[str] = field(default_factory=list)
 
 
-# How people write the names of the splits: in lower case, without blanks and signs, and without the
-# words that people add.
+# The names that people give to the splits, in lower case and without spaces and punctuation, and the
+# words that they add to them.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
     "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),

@@ -21,7 +21,7 @@ from glimpse.loggers.guard import forgiving, works
 def write_start(
     loggers: Iterable[Logger], config_yaml: str, settings: Mapping[str, Any], folder: Path
 ) -> None:
-    """Send the configuration, and say where an offline logger writes."""
+    """Send the configuration, and print where an offline logger writes."""
     for logger in filter(works, loggers):
         with forgiving(logger):
             _write_start(logger, config_yaml, settings, folder)
@@ -82,7 +82,7 @@ def write_result(
 
 
 def close(loggers: Iterable[Logger], *, failed: bool) -> None:
-    """End what outlives a run: a sweep's next job would go on with the same run of wandb."""
+    """Close the loggers. Otherwise, the next job of a sweep would continue the same run of wandb."""
     for logger in loggers:
         with forgiving(logger):
             if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training

@@ -1,4 +1,4 @@
-"""What mattered in a sweep, for the report: sentences, and pictures in the sweep's figures/."""
+"""What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -221,7 +221,7 @@ class TrainedRun:
 
 
 def not_finite(image: str, number: int) -> str:
-    """The message for images to which the network's answer is not a number."""
+    """The error message for images whose prediction is not finite."""
     others = f" and {number - 1:,} other images" if number > 1 else ""
     return (
         f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
