@@ -121,8 +121,8 @@ def remark_on(network: nn.Module) -> str | None:
     if not isinstance(network, pl.LightningModule):
         return None
     return (
-        f"{type(network).__name__} is a LightningModule, of which only forward is used: loss, optimizer, "
-        "schedule and metrics are those of this configuration"
+        f"{type(network).__name__} is a LightningModule: only its forward is used; loss, optimizer, "
+        "schedule and metrics come from this configuration"
     )
 
 
@@ -170,7 +170,7 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
         except Exception:
             continue
         if other[0] == channels:
-            needs, remedy = "squares", f"type data.size={other[1]}"
+            needs, remedy = "square images", f"type data.size={other[1]}"
         else:
             needs = "grey images" if other[0] == 1 else "images of three channels"
             remedy = "take in_channels or the spec as an argument of __init__"

@@ -261,7 +261,7 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
             searchpath=settings.searchpath,
         )
         if config.sweep.plan:
-            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
+            raise UserError("sweep.plan=true plans a sweep: add -m")
     except BaseException:
         discard_if_empty(folder)
         raise

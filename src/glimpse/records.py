@@ -65,7 +65,7 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
             raise UnreadableError(path, f"it is {kind}, expected a file")
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced meanwhile
-                raise UnreadableError(path, "it is no regular file")
+                raise UnreadableError(path, "it is not a regular file")
             content = file.read(most + 1)
     except OSError as error:
         raise UnreadableError(path, error.strerror or str(error)) from error

@@ -135,7 +135,7 @@ def run(
         console.print(f"precision {chosen.name}: {chosen.reason}")
         pixels = batch_size // world_size * data.spec.height * data.spec.width
         if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
-            console.print("one thread: so little work per batch gains nothing from more")
+            console.print("one thread: batches this small gain nothing from more")
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
@@ -336,7 +336,7 @@ def _print_result(
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
         which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which}, which differ in size: {listed}")
+        console.print(f"recall {which} (their sizes differ): {listed}")
     if "test" not in data.splits:
         console.print(
             "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"

@@ -304,7 +304,7 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: expected one of {choices}")
     if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
         raise UserError(
-            f"{key}={value}: expected pixels, as {key}=64 for a square or {key}=[32,64] for height and width"
+            f"{key}={value}: expected a size in pixels, such as {key}=64 for a square, or {key}=[32,64] for height and width"
         )
     if key_of_range not in RANGES:
         return

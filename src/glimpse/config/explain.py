@@ -96,8 +96,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return (
-            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two blanks, "
-            "close each bracket and quote, and write a blank after each colon"
+            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two spaces, "
+            "close each bracket and quote, and write a space after each colon"
         )
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:

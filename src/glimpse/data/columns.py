@@ -57,7 +57,7 @@ def find_columns(
     remarks = []
     if table.num_unnamed:
         columns = "column" if table.num_unnamed == 1 else "columns"
-        remarks.append(f"{table.num_unnamed} {columns} without a name passed over")
+        remarks.append(f"{table.num_unnamed} {columns} without a name skipped")
     if not table.has_header:
         remarks.append("no header: the columns are 1, 2, …")
     _require(table, split, "split")
@@ -71,13 +71,13 @@ def find_columns(
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
-        kind = "column" if len(labels) == 1 else "columns, one a class,"
+        kind = "column" if len(labels) == 1 else "columns, one per class,"
         remarks.append(f"labels in the {kind} {one_of(labels)}")
     pixels = [name for name in rest if name not in labels] if found_path is None else []
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
         others = [name for name in pixels if name not in numbered]
-        remarks.append(f"passed over, because they have no number: {one_of(others)}")
+        remarks.append(f"skipped, because they have no number: {one_of(others)}")
         pixels = numbered
     return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(remarks))
 

@@ -79,7 +79,7 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
     """Return one remark for each format of skipped files, given counts by ending."""
     remarks = []
     for ending, number in sorted(Counter(passed_over).items()):
-        files = f"{number:,} {ending} file{'s' if number > 1 else ''} passed over"
+        files = f"{number:,} {ending} file{'s' if number > 1 else ''} skipped"
         remedy = (
             "to read them, type pip install pillow-heif" if ending in HEIF else "not readable here"
         )

@@ -1,4 +1,4 @@
-"""Class names from labels as people write them.
+"""Class names from labels in any common notation.
 
 A label is text and stays as written: "001" is not "1". The classes are the labels that occur, in
 numerical order if all are numbers, otherwise in alphabetical order. Labels that are out of place (a missing value among
@@ -71,7 +71,7 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
     if value is None:
         num_words = total - num_numeric
         if are_numbers and (num_words == 1 or num_words < RARE * total):
-            yield "is no number, as the other labels are"
+            yield "is not a number, unlike the other labels"
     else:
         if not abs(value) < LARGEST:
             yield "is too large for a label"
@@ -79,8 +79,10 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
             yield "is negative, which often stands for no label"
         fractions = sum(counts[t] for t, number in numbers.items() if number % 1)
         if value % 1 and (fractions == 1 or fractions < RARE * total):
-            yield "is no whole number, as the other labels are"
-        twins = [other for other, number in numbers.items() if number == value]  # the first first
+            yield "is not a whole number, unlike the other labels"
+        twins = [
+            other for other, number in numbers.items() if number == value
+        ]  # in the order of the labels
         same = [other for other in twins if counts[other] > counts[text]] or twins[:-1]
         same = [other for other in same if other != text]
         if same:

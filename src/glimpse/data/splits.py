@@ -276,7 +276,7 @@ def _stratified(
     num_classes = int((counts > 1).sum())
     if not num_classes:
         raise UserError(
-            f"data.{key}={fraction:g}: no class has two images, of which one could be held out: add images"
+            f"data.{key}={fraction:g}: every class has a single image, so none can be held out: add images"
         )
     if not (num_classes <= size <= len(rows) - num_classes):
         raise UserError(

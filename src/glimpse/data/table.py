@@ -146,7 +146,7 @@ class Table:
                 )
         if b"\0" in start and self._encoding != "utf-16":
             raise UserError(
-                f"{self.path} has bytes of zero, expected text in UTF-8 (or UTF-16 with a byte-order "
+                f"{self.path} contains zero bytes, expected text in UTF-8 (or UTF-16 with a byte-order "
                 "mark): save the table as CSV in UTF-8"
             )
 

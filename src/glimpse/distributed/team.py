@@ -331,7 +331,7 @@ def _own_end_told(team: Team) -> Iterator[None]:
             time.sleep(ASK_SECONDS)
         if is_lost:
             raise LostProcessError(
-                "another process of this run ended without a word: it was killed, perhaps because "
+                "another process of this run ended without an error: it was killed, perhaps because "
                 "memory ran out; type a smaller data.batch_size, or resume=<run folder>"
             ) from error
         if isinstance(error, Interrupted):
@@ -387,5 +387,5 @@ def _named_end(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
-        return f"it was killed by {name}{memory}; type resume=<run folder> to go on"
+        return f"it was killed by {name}{memory}; to resume, type resume=<run folder>"
     return f"it ended with exit code {code}"

@@ -125,7 +125,7 @@ def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
         _, rows = read_rows(folder, "metrics.csv")
         rows = [row for row in rows if int(row.get("step") or 0) < end]
     except (UnreadableError, ValueError) as error:
-        console.print(f"{error}; this file of the logger begins anew")
+        console.print(f"{error}; this logger begins a new file")
         rows = []
     shutil.rmtree(folder)
     return [{k: v for k, v in row.items() if k and v} for row in rows]

@@ -58,5 +58,5 @@ def mattered(folder: Path) -> Mattered | None:
 
 def _why_no_importance(sweep: Sweep) -> str:
     if len(sweep.finished) < FEWEST:
-        return f"Importance is shown from {FEWEST} finished settings on."
+        return f"Importance is shown once {FEWEST} settings have finished."
     return "Importance needs Optuna: type pip install 'glimpse[search]'."

@@ -73,7 +73,7 @@ class Repetition:
     def announcement(self) -> str:
         """A line that says what begins, and how long the original took."""
         took = "not recorded" if self.seconds is None else duration(self.seconds)
-        return f"training {self.original} again in {self.folder}; the run took {took}"
+        return f"training {self.original} again in {self.folder}; the original took {took}"
 
 
 def prepare(

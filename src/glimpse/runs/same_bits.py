@@ -203,7 +203,7 @@ def _causes(
     if any(found.get("untracked") for found in checkouts):
         yield "code: files that git does not track, whose content is not recorded"
     if config["trainer"].get("max_time") or "time_limit" in (config.get("callbacks") or {}):
-        yield "time: the run is limited by the clock"
+        yield "time: the run has a time limit"
     if now.get("device") != "cpu" and not config["trainer"].get("deterministic"):
         yield "order of sums on the device: type trainer.deterministic=true when you train"
 

@@ -224,7 +224,7 @@ def not_finite(image: str, number: int) -> str:
     """The error message for images whose prediction is not finite."""
     others = f" and {number - 1:,} other images" if number > 1 else ""
     return (
-        f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
+        f"the network's output for {image}{others} is not finite: use another checkpoint, or type "
         "--set trainer.precision=32-true"
     )
 
@@ -294,7 +294,7 @@ def _network(
     name = weight_not_finite(network)
     if name is not None:
         raise UserError(
-            f"{path}: the weights {name} are not finite, so the network can answer nothing: use "
+            f"{path}: the weights {name} are not finite, so the network cannot predict: use "
             "another checkpoint, or train again with a lower optimizer.lr"
         )
     return network.eval()

@@ -28,8 +28,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from glimpse.config.explain import explain
-from glimpse.data.processes import process_context
 from glimpse.errors import Interrupted
+from glimpse.process_context import process_context
 from glimpse.runs.folder import summary_of
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
