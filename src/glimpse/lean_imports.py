@@ -1,8 +1,7 @@
 """Import torchmetrics without scipy.signal, which takes a fifth of the time of all imports.
 
-Lightning imports all of torchmetrics, which imports scipy.signal only to give one window function
-its old name again. An empty module stands in for scipy.signal during that import. Any later import
-gets the real one.
+Lightning imports all of torchmetrics, which imports scipy.signal only to add to it an old name for one window.
+Meanwhile an empty module stands in for it; afterwards, whoever wants scipy.signal gets the real one.
 """
 
 import importlib.util
@@ -37,7 +36,7 @@ class _WithoutSignal(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Intercept the first import of torchmetrics."""
+    """Find torchmetrics, once."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -53,6 +52,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Install the finder, for the imports to come."""
+    """Do so for the imports to come."""
     if METRICS not in sys.modules:
         sys.meta_path.insert(0, _Finder())

@@ -35,7 +35,7 @@ from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
-from glimpse.config.check import check_monitors
+from glimpse.config.combinations import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes

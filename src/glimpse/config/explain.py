@@ -22,9 +22,9 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.keys import leaves, unknown_choice, unknown_key
 from glimpse.config.quoting import quoted
 from glimpse.errors import UserError, first_line
 from glimpse.files import write_text

@@ -23,14 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import unknown_key
 from glimpse.config.compose import composed
+from glimpse.config.keys import unknown_key
 from glimpse.config.trust import listed_packages, recorded_overrides
 from glimpse.durations import duration
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out, write_text
 from glimpse.folder_lock import is_held
-from glimpse.launch import choices_of_run
+from glimpse.job import choices_of_run
 from glimpse.run import run
 from glimpse.runs.folder import (
     FINISHED,

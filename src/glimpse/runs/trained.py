@@ -22,7 +22,8 @@ from glimpse import precision
 from glimpse.assembly import build_data, build_network, device_of
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.check import check_values
+from glimpse.config.keys import leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages

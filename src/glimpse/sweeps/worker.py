@@ -29,11 +29,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import appending
 from glimpse.folder_lock import FolderInUseError, held
-from glimpse.launch import run_in
+from glimpse.job import run_in
 from glimpse.runs.folder import settings_of, summary_of
 from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
