@@ -287,8 +287,12 @@ class ImageClassifier(LeanModule):
     def with_schedule(self, make_schedule: MakeSchedule) -> "ImageClassifier":
         """A deep copy, including the network, that trains with another schedule."""
         copied = copy.deepcopy(self)
-        copied._make_schedule = make_schedule
+        copied.use_schedule(make_schedule)
         return copied
+
+    def use_schedule(self, make_schedule: MakeSchedule) -> None:
+        """Build every schedule with this function from now on."""
+        self._make_schedule = make_schedule
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule.

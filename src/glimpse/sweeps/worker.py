@@ -78,6 +78,11 @@ class _Stop:
 
     received = 0
 
+    @classmethod
+    def note(cls, signal_number: int) -> None:
+        """Remember the signal until the running job has ended."""
+        cls.received = signal_number
+
 
 def serve(connection: Connection, slot: Slot) -> None:
     """Run jobs from the connection until it closes."""
@@ -102,7 +107,7 @@ def serve(connection: Connection, slot: Slot) -> None:
 
 
 def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
-    _Stop.received = signal_number
+    _Stop.note(signal_number)
     raise Interrupted(signal_number)
 
 
