@@ -119,7 +119,8 @@ def check(
         )
     if resolved.tta and not resolved.test:
         raise UserError(
-            "tta=flip needs the final evaluation, which test=false skips: type test=true or tta=null"
+            f"tta={resolved.tta} needs the final evaluation, which test=false skips: type test=true or "
+            "tta=null"
         )
 
 
