@@ -6,7 +6,7 @@ t-test over the seeds says so, after Holm's correction for the number of differe
 that measure, which all models share; `glimpse compare` tests it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,7 +102,7 @@ def _p_value(one: Statistic | None, other: Statistic | None) -> float | None:
     return welch((one.mean, one.std, one.num), (other.mean, other.std, other.num))
 
 
-def holm(p_values: Sequence[float]) -> Iterable[bool]:
+def holm(p_values: Sequence[float]) -> Iterator[bool]:
     """Whether each hypothesis is rejected, so that one is wrongly with probability `LEVEL` at most."""
     rejected = [False] * len(p_values)
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
