@@ -335,9 +335,11 @@ def _print_result(
         more = _more_metrics(config, summary, split)
         if more:
             console.print(f"{split:5} {more}")
-        if f"{split}/acc_flip" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc_flip"]
-            console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
+        if f"{split}/acc_{config.tta}" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc_{config.tta}"]
+            console.print(
+                f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
+            )
     if recall := summary.values.get("class_recall"):
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
