@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from conftest import REPOSITORY, slow
+from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss, build_network
 from glimpse.config.compose import composed
@@ -18,6 +18,7 @@ from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from own_package import write_package
+from preloaded import Preloaded
 
 QUICK = (
     "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks.pictures=null", "test=false",
@@ -114,7 +115,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         assert config.model == {"_target_": "ownpkg.nets.Net", "width": width, "weights": None}
     assert "widths" in composed(["model=mlp"]).model
     printed = subprocess.run(
-        [sys.executable, REPOSITORY / "train.py", "--config-dir", "one", "model=mlp", "--cfg", "job"],
+        [sys.executable, TRAIN, "--config-dir", "one", "model=mlp", "--cfg", "job"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "_target_: ownpkg.nets.Net\n  width: 5" in printed.stdout
@@ -275,18 +276,16 @@ def test_a_record_names_only_trusted_packages_and_our_files(
 
 @pytest.mark.parametrize("resumes", [False, slow(True)])
 def test_the_command_takes_a_config_dir_and_resumes_with_it(
-    package: Path, tmp_path: Path, resumes: bool
+    preloaded: Preloaded, package: Path, tmp_path: Path, resumes: bool
 ) -> None:
     """In a process of its own, where the package is found in the current folder."""
-    train = [sys.executable, str(REPOSITORY / "train.py"), "--config-dir", "conf"]
     place = [f"hydra.run.dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     words = ["data=halves", "model=net", "augment=jitter", *QUICK, *place]
 
     def run(*words: str) -> str:
-        command = [*train, *words]
-        return subprocess.run(
-            command, cwd=package, check=True, capture_output=True, text=True
-        ).stdout
+        done = preloaded.run(package, TRAIN, "--config-dir", "conf", *words)
+        done.check_returncode()
+        return done.stdout
 
     assert "ColorJitter works on one image at a time, slower" in run(*words)
     if resumes:

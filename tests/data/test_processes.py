@@ -46,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize(("method", "from_stdin"), [slow("spawn", False), ("forkserver", True)])
+@pytest.mark.parametrize(("method", "from_stdin"), [slow("spawn", False), slow("forkserver", True)])
 def test_a_script_without_a_guard_trains_once(photos: Path, method: str, from_stdin: bool) -> None:
     script = photos.parent / "script.py"
     script.write_text(SCRIPT.format(method=method))
