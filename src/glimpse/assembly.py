@@ -26,7 +26,6 @@ from glimpse.classifier import ImageClassifier
 from glimpse.config.build import accepts, build, parameters_of, plain, require_target
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.augment.in_order import InOrder
-from glimpse.data.augment.per_image import PerImage
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
@@ -68,6 +67,8 @@ def build_augment(node: DictConfig | None) -> Augmentation | None:
         built = build("augment", node)
         if isinstance(built, Augmentation):
             return built
+        from glimpse.data.augment.per_image import PerImage  # imports all transforms of torchvision
+
         return PerImage(built, str(node["_target_"]))
     members = {str(name): build_augment(part) for name, part in node.items()}
     found = {name: member for name, member in members.items() if member is not None}

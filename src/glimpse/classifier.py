@@ -27,6 +27,7 @@ from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
+from glimpse.views import AVERAGES
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
@@ -53,9 +54,8 @@ class ImageClassifier(LeanModule):
         make_optimizer: Builds the optimizer for a network.
         make_schedule: Builds the schedule from the optimizer and the run's total steps.
         seed: The seed of random draws in training, by dropout or an augmentation.
-        tta: With "flip", the final evaluation also scores the mean of the logits of each image and
-            its mirror image. These metrics end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
-            Seconds on a Single GPU).
+        tta: One of `VIEWS`: the final evaluation also scores the mean of the logits over these
+            views of each image. These metrics end in its name, as in acc_flip.
         scoring: Metrics besides loss and accuracy, for validation and test.
         by_class: Whether to measure the recall of each class too, for validation and test.
         stops_at_nonfinite: Whether a loss that is not finite raises an error at once.
@@ -165,14 +165,14 @@ class ImageClassifier(LeanModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
         self._score(logits, batch, self._scored_split)
-        if self._scores_flip:
-            both = (logits + self(batch.images.flip(3))) / 2
-            self._score(both, batch, f"{self._scored_split}_flip")
+        if self._views:
+            averaged = AVERAGES[self._views](self, batch.images, logits)
+            self._score(averaged, batch, f"{self._scored_split}_{self._views}")
 
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
-        """The split's metrics over all processes; the suffix "_flip" selects those of flip TTA."""
+        """The split's metrics over all processes; a suffix such as "_flip" selects those of views."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size, divided_by = totals.tolist()
@@ -217,8 +217,9 @@ class ImageClassifier(LeanModule):
         return str(self.trainer.datamodule.batches.scored_split)  # type: ignore[attr-defined]
 
     @property
-    def _scores_flip(self) -> bool:
-        return self.tta == "flip" and self._scored_split != "train"
+    def _views(self) -> str | None:
+        """The views that the final evaluation also scores on the current split."""
+        return None if self._scored_split == "train" else self.tta
 
     def _require_finite(self, loss: float, what: str, images: Tensor | None = None) -> None:
         if not math.isfinite(loss):
@@ -262,13 +263,13 @@ class ImageClassifier(LeanModule):
 
     def on_test_epoch_start(self) -> None:
         self._start(self._scored_split)
-        if self._scores_flip:
-            self._start(self._scored_split, "_flip")
+        if self._views:
+            self._start(self._scored_split, f"_{self._views}")
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._finish(self._scored_split), logger=False)
-        if self._scores_flip:
-            self.log_dict(self._finish(self._scored_split, "_flip"), logger=False)
+        if self._views:
+            self.log_dict(self._finish(self._scored_split, f"_{self._views}"), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 

@@ -119,7 +119,12 @@ def run(
         start: Start | None = None
         if config.resume:
             found_start = team.agreed(
-                "resume", lambda: asdict(start_of_resume(folder, config, data, batch_size))
+                "resume",
+                lambda: asdict(
+                    start_of_resume(
+                        folder, config, data, batch_size, had_finished=summary.had_finished
+                    )
+                ),
             )
             start = Start(**found_start)
         resume_from = start.checkpoint if start else None
@@ -147,7 +152,8 @@ def run(
         record = EpochRecord(folder, classifier.logged_names)
         saving = config.checkpoints
         checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
-        named_loggers = {} if config.check else build_loggers(config, folder, start)
+        is_told = config.check or (start is not None and start.is_over)
+        named_loggers = {} if is_told else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
         stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
         # After the epoch's metrics, in order:
@@ -187,7 +193,7 @@ def run(
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
-            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder)
+            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
         team.wait_for_all(
             "ready"
         )  # here an error elsewhere ends the wait; in Lightning it would not
@@ -329,9 +335,11 @@ def _print_result(
         more = _more_metrics(config, summary, split)
         if more:
             console.print(f"{split:5} {more}")
-        if f"{split}/acc_flip" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc_flip"]
-            console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
+        if f"{split}/acc_{config.tta}" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc_{config.tta}"]
+            console.print(
+                f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
+            )
     if recall := summary.values.get("class_recall"):
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)

@@ -39,6 +39,7 @@ class Summary:
         self.can_be_resumed = config.task == "fit"
         self.is_written = not config.resume and not config.check
         self.before = _read(folder) if self.is_resumed else {}
+        self.had_finished = self.before.get("status") == "finished"
         self.values: dict[str, Any] = {
             "status": "failed",
             "data": names["data"],

@@ -22,6 +22,7 @@ from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
 from glimpse.runs import story as single
+from glimpse.runs.by_model import by_model
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.mattered import mattered
 from glimpse.streams import printable, say
@@ -68,10 +69,11 @@ def report_(
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        sweep = None if is_run(root) else mattered(root)
-        if sweep and format_ is not Format.csv:
-            say("", *sweep.told, sep="\n")
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sweep)
+        found = [] if is_run(root) else [by_model(groups, root), mattered(root)]
+        sections = [section for section in found if section]
+        for section in sections if format_ is not Format.csv else ():
+            say("", *section.told, sep="\n")
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sections)
         write_text(path, text)
         # Keep the piped output free of everything but the table.
         say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)

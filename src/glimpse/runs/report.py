@@ -167,9 +167,14 @@ def group(runs: Sequence[Run]) -> list[Group]:
         keys = _differing([g.settings for g in section])
         for member in section:
             member.differ_in(_named({k: member.settings[k] for k in keys if k in member.settings}))
-    for rivals in _by(groups, _images).values():
-        _set_simplest(rivals)
+    for same_images in rivals(groups):
+        _set_simplest(same_images)
     return groups
+
+
+def rivals(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups by their training and evaluation images: only those with the same can be compared."""
+    return list(_by(groups, _images).values())
 
 
 def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
