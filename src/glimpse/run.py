@@ -13,16 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse import lr_find, precision, tensorboard
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import (
-    build_classifier,
-    build_data,
-    build_network,
-    build_trainer,
-    device_of,
-    global_batch_size,
-    num_processes,
-    remark_on,
-)
+from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
@@ -58,10 +49,12 @@ from glimpse.loggers.building import build_loggers, remember_ids
 from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
+from glimpse.network import build_network, remark_on
 from glimpse.resume import Start, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, shown, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
+from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
 NUM_WORST = 5  # classes whose recall is printed
 

@@ -125,8 +125,9 @@ def check(name: Name, overrides: Overrides = None, config_dir: ConfigDir = None)
     with _one_line_errors(name, overrides, config_dir) as config:
         import torch
 
-        from glimpse.assembly import device_of, unprepared_data
+        from glimpse.assembly import unprepared_data
         from glimpse.data.inspect.check import Walk
+        from glimpse.trainer import device_of
 
         walk = Walk(unprepared_data(config), device=torch.device(device_of(config)))
         is_whole = _print_steps(walk)
