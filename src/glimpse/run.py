@@ -1,6 +1,5 @@
 """The story of one run: data, network, training, measurement, record."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
@@ -32,7 +31,6 @@ from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
 from glimpse.distributed.team import gathered
-from glimpse.durations import duration
 from glimpse.environment import environment
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
@@ -50,13 +48,12 @@ from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remark_on
+from glimpse.result import print_result
 from glimpse.resume import Start, start_of_resume
 from glimpse.seeding import seed_all
-from glimpse.summary import Summary, shown, summarised
+from glimpse.summary import summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
-
-NUM_WORST = 5  # classes whose recall is printed
 
 
 def run(
@@ -232,7 +229,7 @@ def run(
             pictures.draw_curves(trainer)
             write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
-        _print_result(config, summary, data, num_trained=num_trained)
+        print_result(config, summary, data, num_trained=num_trained)
     return checkpoints.best_value
 
 
@@ -305,51 +302,3 @@ def _final_metrics(
                 n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
             }
     return metrics
-
-
-def _print_result(
-    config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
-) -> None:
-    if summary.is_pruned:
-        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
-    for split in ("train", "val", "test"):
-        if f"{split}/acc" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc"]
-            majority = data.majority_accuracy(split)
-            num_images = len(data.splits[split].rows)
-            part = ""
-            if split == "train" and num_trained < num_images:
-                part = (
-                    f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
-                )
-            console.print(
-                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
-            )
-        more = _more_metrics(config, summary, split)
-        if more:
-            console.print(f"{split:5} {more}")
-        if f"{split}/acc_{config.tta}" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc_{config.tta}"]
-            console.print(
-                f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
-            )
-    if recall := summary.values.get("class_recall"):
-        rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
-        which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which} (their sizes differ): {listed}")
-    if "test" not in data.splits:
-        console.print(
-            "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
-        )
-    if summary.values["best_epoch"]:
-        console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
-    console.print(f"run folder {shown(summary.folder)}")
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
-    console.print(f"took {duration(summary.values['seconds'])}")
-
-
-def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
-    """The metrics of a split that `metrics` adds, in one line."""
-    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
-    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
