@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from glimpse import lr_find, precision, tensorboard
 from glimpse.allocator import keep_freed_memory
@@ -51,7 +52,7 @@ from glimpse.network import build_network, remark_on
 from glimpse.result import print_result
 from glimpse.resume import Start, start_of_resume
 from glimpse.seeding import seed_all
-from glimpse.summary import summarised
+from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
@@ -118,14 +119,8 @@ def run(
             )
             start = Start(**found_start)
         resume_from = start.checkpoint if start else None
-        seed_all(config.seed)
-        network = build_network(config.model, data.spec)
-        if remark := remark_on(network):
-            console.print(remark)
-        if resume_from is None:
-            initialise(network, data, config.model.get("weights"))
+        network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
-        console.print(layer_table(network, data.spec, every_layer=config.check))
         chosen = precision.choose(config.trainer.precision, network, data.spec, device)
         console.print(f"precision {chosen.name}: {chosen.reason}")
         pixels = batch_size // world_size * data.spec.height * data.spec.width
@@ -184,9 +179,7 @@ def run(
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
             write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
-        team.wait_for_all(
-            "ready"
-        )  # here an error elsewhere ends the wait; in Lightning it would not
+        team.wait_for_all("ready")  # an error elsewhere ends this wait, but none in Lightning
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
@@ -217,11 +210,7 @@ def run(
         if config.test and not summary.is_pruned:
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
-        reported = "test" if "test/acc" in summary.metrics else "val"
-        summary.update(majority_acc=data.majority_accuracy(reported))
-        recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
-        if recall is not None:
-            summary.update(class_recall=_by_name(recall, data))
+        summary.update(**_beside_accuracy(summary, classifier, data, checkpoints))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
@@ -248,6 +237,18 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
     )
 
 
+def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool) -> nn.Module:
+    """Build the network, set initial weights that are not random, and print its layers."""
+    seed_all(config.seed)
+    network = build_network(config.model, data.spec)
+    if remark := remark_on(network):
+        console.print(remark)
+    if not is_resumed:
+        initialise(network, data, config.model.get("weights"))
+    console.print(layer_table(network, data.spec, every_layer=config.check))
+    return network
+
+
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     """`check=true`: one batch forward and back, on the CPU."""
     batch = data.batches.to_network(
@@ -264,6 +265,16 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
     """The recall of each class that has images, by its name."""
     pairs = zip(data.spec.class_names, recall, strict=True)
     return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
+
+
+def _beside_accuracy(
+    summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """What stands beside the accuracy: that of the majority class, and the recall of each class."""
+    reported = "test" if "test/acc" in summary.metrics else "val"
+    recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
+    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
+    return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
 
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
