@@ -309,7 +309,9 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
     """Build a callback.
 
     Unless told otherwise, Lightning's own checkpoints are saved beside ours, and its early stopping
-    looks at a metric of training when it is known, at the end of an epoch.
+    looks at a metric when it is known: of training at the end of an epoch, of validation after each
+    validation. At the end of an epoch without one, Lightning would look at the former value again, or,
+    in a run that was resumed meanwhile, at none.
     """
     found = require_target("callbacks", str(node["_target_"]))
     more: dict[str, Any] = {}
@@ -317,8 +319,8 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
         more = {"dirpath": folder / "checkpoints"}
     if inspect.isclass(found) and issubclass(found, EarlyStopping):
         is_of_training = str(node.get("monitor")).startswith("train/")
-        if is_of_training and "check_on_train_epoch_end" not in node:
-            more = {"check_on_train_epoch_end": True}
+        if node.get("check_on_train_epoch_end") is None:
+            more = {"check_on_train_epoch_end": is_of_training}
     callback: Callback = build("callbacks", node, **more)
     return callback
 
