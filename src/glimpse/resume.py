@@ -30,9 +30,9 @@ DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 class Start:
     """Where a resumed run goes on: after a checkpoint, or from the beginning.
 
-    `next_step` is the lowest step that loggers receive. What they have received from it on was lost
-    with the process that sent it, and will be sent again. They know the configuration already if
-    `has_same_config`. If the run `is_over`, nothing is left to train, and they have received everything.
+    `next_step` is the lowest step that loggers receive. Values from that step on came from a process
+    that was killed; they will be sent again. If `has_same_config`, the loggers know the configuration
+    already. If `is_over`, nothing is left to train, and the loggers have received everything.
     """
 
     checkpoint: str | None = None
@@ -49,7 +49,7 @@ def start_of_resume(
     *,
     had_finished: bool,
 ) -> Start:
-    """Where to go on: after the newest intact checkpoint of a run folder, if there is one yet.
+    """Find the newest intact checkpoint of a run folder, if there is one, and check that it fits.
 
     Args:
         folder: The run folder.

@@ -124,7 +124,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
 
 
 def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
-    """Write the summary; where that fails, as on a full disk, what ended the run is still the error."""
+    """Write the summary. If that fails, for example on a full disk, the original error is reported."""
     try:
         summary.end(status, error)
     except UserError as failure:
@@ -132,7 +132,7 @@ def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None
 
 
 def shown(path: Path) -> Path:
-    """A path as one would type it in the current folder."""
+    """A path relative to the current folder, if it is inside it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

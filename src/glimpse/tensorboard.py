@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 
 LAYOUT = {
     "training and validation": {
@@ -53,6 +52,8 @@ def write_result(
     """Write a row of the HPARAMS tab: the choices, and the results under final/…"""
     if not metrics:
         return
+    from torch.utils.tensorboard.summary import hparams  # imports TensorBoard
+
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
     for name, value in final.items():  # must come first: it reopens the file that training closed

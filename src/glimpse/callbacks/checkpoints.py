@@ -119,7 +119,7 @@ class Checkpoints(Checkpoint):
         self.saved_at = time.monotonic()
 
     def begin_from(self, path: Path) -> None:
-        """Make the checkpoint that a run resumes from the last one: a damaged one must not stay."""
+        """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
         if path.name != self.last.name:
             with replacing(self.last) as partial:
                 shutil.copyfile(path, partial)
@@ -138,8 +138,8 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best so far.
 
-        With another monitor than before, the best is judged anew by its own validation metrics. If
-        they lack the new metric, the next validation is the best.
+        If the monitor has changed, the best checkpoint is ranked again by its own validation
+        metrics. If they lack the new metric, the next validation becomes the best.
         """
         if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
             state_dict = state_dict | {"kept": {}, "best_value": None}

@@ -93,7 +93,7 @@ def write_result(
 
 
 def close(loggers: Iterable[Logger], *, failed: bool) -> None:
-    """End what outlives a run: a sweep's next job would go on with the same run of wandb."""
+    """Close the loggers. Otherwise, the next job of a sweep would continue the same run of wandb."""
     for logger in loggers:
         with forgiving(logger):
             if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training
