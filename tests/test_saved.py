@@ -42,9 +42,27 @@ def deep() -> Any:
     return value
 
 
+def doubled() -> Any:
+    """A few lists that would expand to a quadrillion."""
+    value: list[Any] = []
+    for _ in range(50):
+        value = [value, value]
+    return value
+
+
+def endless() -> Any:
+    value: dict[str, Any] = {}
+    value["again"] = value
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
+        (put("state_dict", value={"a": torch.eye(2).to_sparse()}), "a tensor is sparse"),
+        (put("classifier", value=[torch.empty(2, device="meta")]), "without data"),
+        (put("glimpse", "config", "data", "x", value=doubled()), "config is not a plain mapping"),
+        (put("glimpse", "config", "data", "x", value=endless()), "config is not a plain mapping"),
         (put("glimpse", value=[]), "glimpse is not a mapping"),
         (put("epoch", value="2"), "epoch is not a count"),
         (put("state_dict", value={"a": 1}), "more than named tensors"),
@@ -76,6 +94,14 @@ def test_what_is_wrong_in_a_checkpoint_is_named(
     torch.save(changed, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=cause):
         TrainedRun(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("value", [doubled(), endless()])
+def test_what_stands_in_many_places_is_looked_at_once(
+    tmp_path: Path, saved: dict[str, Any], value: Any
+) -> None:
+    torch.save(saved | {"callbacks": value}, tmp_path / "x.ckpt")
+    assert set(read_checkpoint(tmp_path / "x.ckpt")) == set(saved)
 
 
 class Touches:

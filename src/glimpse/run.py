@@ -50,7 +50,7 @@ from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remark_on
 from glimpse.result import print_result
-from glimpse.resume import Start, start_of_resume
+from glimpse.resume import Start, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
@@ -193,19 +193,20 @@ def run(
             )
             summary.update(metrics=found)
             return None
-        try:
-            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        except PrunedError:
-            summary.prune()
-        finally:
-            summary.update(
-                epochs=epochs_trained(trainer),
-                best_epoch=checkpoints.best_epoch,
-                images_per_second=record.images_per_second(),
-                metrics=dict(checkpoints.best_metrics),
-            )
-            if config.on_nonfinite == "skip":
-                summary.update(skipped_steps=classifier.num_skipped)
+        with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
+            try:
+                trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+            except PrunedError:
+                summary.prune()
+            finally:
+                summary.update(
+                    epochs=epochs_trained(trainer),
+                    best_epoch=checkpoints.best_epoch,
+                    images_per_second=record.images_per_second(),
+                    metrics=dict(checkpoints.best_metrics),
+                )
+                if config.on_nonfinite == "skip":
+                    summary.update(skipped_steps=classifier.num_skipped)
         num_trained = _num_trained_on(record, data)
         if config.test and not summary.is_pruned:
             found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)

@@ -50,8 +50,10 @@ def device_of(config: DictConfig) -> str:
 def build_callback(node: DictConfig, folder: Path) -> Callback:
     """Build a callback.
 
-    Two of Lightning's callbacks get better defaults: ModelCheckpoint saves beside our checkpoints,
-    and EarlyStopping checks a training metric at the end of the epoch, when its value is known.
+    Two of Lightning's callbacks get better defaults. ModelCheckpoint saves beside our checkpoints.
+    EarlyStopping checks a metric when its value is known: a training metric at the end of the epoch, a
+    validation metric after each validation. At the end of an epoch without validation, it would
+    otherwise check the former value again or, in a resumed run, find none and fail.
     """
     found = require_target("callbacks", str(node["_target_"]))
     more: dict[str, Any] = {}
@@ -59,8 +61,8 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
         more = {"dirpath": folder / "checkpoints"}
     if inspect.isclass(found) and issubclass(found, EarlyStopping):
         is_of_training = str(node.get("monitor")).startswith("train/")
-        if is_of_training and "check_on_train_epoch_end" not in node:
-            more = {"check_on_train_epoch_end": True}
+        if node.get("check_on_train_epoch_end") is None:
+            more = {"check_on_train_epoch_end": is_of_training}
     callback: Callback = build("callbacks", node, **more)
     return callback
 
