@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from conftest import CONF, choices, composed, slow
 from glimpse.config.build import build, require_target
-from glimpse.config.check import leaves
+from glimpse.config.keys import leaves
 from glimpse.config.schema import LISTS, TARGETS
 from glimpse.errors import UserError
 

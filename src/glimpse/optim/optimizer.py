@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from glimpse.config.build import build
+from glimpse.lean_imports import make_optimizers_without_compiler
 from glimpse.optim.muon import Muon
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
@@ -27,6 +28,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     Raises:
         UserError: The optimizer rejects its arguments.
     """
+    make_optimizers_without_compiler()
     arguments = dict(config)
     decay_all = arguments.pop("decay_all", True)
     parameters = [p for p in network.parameters() if p.requires_grad]

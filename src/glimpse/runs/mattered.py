@@ -1,4 +1,4 @@
-"""What mattered in a sweep, for the report: sentences, and pictures in the sweep's figures/."""
+"""What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
 
 from pathlib import Path
 
@@ -47,5 +47,5 @@ def mattered(folder: Path) -> Section | None:
 
 def _why_no_importance(sweep: Sweep) -> str:
     if len(sweep.finished) < FEWEST:
-        return f"Importance is shown from {FEWEST} finished settings on."
+        return f"Importance is shown once {FEWEST} settings have finished."
     return "Importance needs Optuna: type pip install 'glimpse[search]'."
