@@ -114,5 +114,5 @@ def _moments(values: tuple[float, ...]) -> tuple[float, float, int]:
 
 def test_holm_stops_at_the_first_that_is_too_likely() -> None:
     """The levels are 0.05 / 4, / 3, / 2 and / 1, from the smallest on."""
-    assert list(holm([0.04, 0.012, 0.03, 0.016])) == [False, True, False, True]
-    assert list(holm([0.049])) == [True]
+    assert holm([0.04, 0.012, 0.03, 0.016]) == [False, True, False, True]
+    assert holm([0.049]) == [True]

@@ -6,7 +6,7 @@ t-test over the seeds says so, after Holm's correction for the number of differe
 that measure, which all models share; `glimpse compare` tests it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -90,7 +90,7 @@ def _has_seeds(member: Group) -> bool:
 
 def _signs(ranked: Sequence[Statistic | None]) -> list[str]:
     p_values = [_p_value(one, other) for one, other in pairwise(ranked)]
-    significant = holm([p for p in p_values if p is not None])
+    significant = iter(holm([p for p in p_values if p is not None]))
     return [UNKNOWN if p is None else MORE if next(significant) else NOISE for p in p_values]
 
 
@@ -102,11 +102,11 @@ def _p_value(one: Statistic | None, other: Statistic | None) -> float | None:
     return welch((one.mean, one.std, one.num), (other.mean, other.std, other.num))
 
 
-def holm(p_values: Sequence[float]) -> Iterator[bool]:
+def holm(p_values: Sequence[float]) -> list[bool]:
     """Whether each hypothesis is rejected, so that one is wrongly with probability `LEVEL` at most."""
     rejected = [False] * len(p_values)
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[number] >= LEVEL / (len(p_values) - place):
             break
         rejected[number] = True
-    return iter(rejected)
+    return rejected
