@@ -57,7 +57,8 @@ def print_result(
             "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
         )
     if summary.values["best_epoch"]:
-        console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
+        best = f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}"
+        console.print(f"{best} (* marks each new best)")
     console.print(f"run folder {shown(summary.folder)}")
     console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
     console.print(f"took {duration(summary.values['seconds'])}")

@@ -118,6 +118,11 @@ def run(
                 ),
             )
             start = Start(**found_start)
+            if start.is_over:
+                console.print(
+                    "the run has finished, so this only repeats its final evaluation; a higher "
+                    "trainer.max_epochs extends it"
+                )
         resume_from = start.checkpoint if start else None
         network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
