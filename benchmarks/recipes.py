@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from glimpse.records import finite
-from glimpse.runs.folder import FINISHED, Run, environment_of, find_runs
+from glimpse.runs.folder import FINISHED, Run, find_runs
 from glimpse.runs.report import as_markdown, group
+from glimpse.runs.settings import environment_of
 
 REPOSITORY = Path(__file__).parents[1]
 

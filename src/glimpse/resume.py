@@ -18,7 +18,7 @@ from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.runs.folder import PLACES
+from glimpse.runs.settings import PLACES
 
 LONGEST_REASON = 200  # characters
 SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`

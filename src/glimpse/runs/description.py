@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.records import listed, mapping
-from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
+from glimpse.runs.folder import FINISHED, RUNNING, Run
+from glimpse.runs.settings import environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
 # Of all packages in environment.json, those that decide most.
