@@ -60,7 +60,10 @@ def print_result(
         best = f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}"
         console.print(f"{best} (* marks each new best)")
     console.print(f"run folder {shown(summary.folder)}")
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
+    if (config.logger or {}).get("tensorboard"):
+        console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
+    else:
+        console.print(f"curves: {shown(summary.folder / 'figures' / 'curves.png')}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 
