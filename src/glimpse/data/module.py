@@ -32,6 +32,7 @@ from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistic
 from glimpse.data.reading import contents_of, identity_of
 from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
 from glimpse.data.splits import Split
+from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 from glimpse.steps_ahead import StepsAhead
 from glimpse.threads import num_cores
@@ -470,10 +471,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        images, labels, indices = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (batch.images, batch.labels, batch.indices)
-        )
+        images, labels, indices = (sent(tensor, device) for tensor in batch[:3])
         return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
