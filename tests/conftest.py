@@ -19,7 +19,7 @@ from torchvision import datasets
 from glimpse import steps_ahead
 from glimpse.config.check import check
 from glimpse.config.lists import lists_by_name
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
 from preloaded import Preloaded

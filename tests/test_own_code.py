@@ -172,7 +172,7 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
 
 
 def test_a_net_that_needs_squares_says_so(train: Train) -> None:
-    said = r"takes images of 3×12×12 but not of 3×12×18: it needs squares; type data\.size=12"
+    said = r"takes images of 3×12×12 but not of 3×12×18: it needs square images; type data\.size=12"
     with pytest.raises(UserError, match=said):
         train("data=photos", "model=square", "data.presize=[12,18]")
     train("data=photos", "model=square", "data.presize=[12,18]", "data.size=12")
@@ -182,7 +182,7 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("data=photos", "model=lit")
-    assert "Lit is a LightningModule, of which only forward is used" in capsys.readouterr().out
+    assert "Lit is a LightningModule: only its forward is used" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_the_command_takes_a_config_dir_and_resumes_with_it(
         done.check_returncode()
         return done.stdout
 
-    assert "ColorJitter works on one image at a time, slower" in run(*words)
+    assert "ColorJitter works on one image at a time, which is slower" in run(*words)
     if resumes:
         assert "epoch 2/2" in run(f"resume={tmp_path}", "trainer.max_epochs=2")
 

@@ -28,6 +28,7 @@ from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
+from glimpse.views import AVERAGES
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
@@ -52,9 +53,8 @@ class ImageClassifier(LeanModule):
         make_optimizer: Builds the optimizer for a network.
         make_schedule: Builds the schedule from the optimizer and the run's total steps.
         seed: The seed of random draws in training, by dropout or an augmentation.
-        tta: With "flip", the final evaluation also scores the mean of the logits of each image and
-            its mirror image. These metrics end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
-            Seconds on a Single GPU).
+        tta: One of `VIEWS`: the final evaluation also scores the mean of the logits over these
+            views of each image. These metrics end in its name, as in acc_flip.
         scoring: Metrics besides loss and accuracy, for validation and test.
         by_class: Whether to measure the recall of each class too, for validation and test.
         stops_at_nonfinite: Whether a loss that is not finite raises an error at once.
@@ -86,7 +86,7 @@ class ImageClassifier(LeanModule):
         self._watch = LossWatch()
         self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.counts = Counts(spec.num_classes, by_class=by_class)
-        # Of each class, None without images; measured last, by split. Only with `by_class`.
+        # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
@@ -137,7 +137,7 @@ class ImageClassifier(LeanModule):
         return loss if batch.share == 1 else loss * batch.share
 
     def _weighted_share(self, batch: Batch, divided_by: Tensor) -> Tensor:
-        """What `batch.share` is with class weights: it follows from their sums in all processes."""
+        """The share of this process's mean when classes have weights: their sum here over that of all."""
         mine = divided_by if batch.share else torch.zeros_like(divided_by)
         of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
         return mine * self.trainer.world_size / of_all
@@ -159,7 +159,7 @@ class ImageClassifier(LeanModule):
             self._require_finite(loss, what, images)
 
     def step_ahead(self, batch: Batch) -> None:
-        """Train a batch as Lightning does, but without its hooks; steps_ahead.py says when.
+        """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
 
         Args:
             batch: A batch as the training loader returns it.
@@ -189,16 +189,16 @@ class ImageClassifier(LeanModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
         answers = {self._scored_split: logits}
-        if self._scores_flip:
-            both = (logits + self(batch.images.flip(3))) / 2
-            answers[f"{self._scored_split}_flip"] = both
+        if self._views:
+            averaged = AVERAGES[self._views](self, batch.images, logits)
+            answers[f"{self._scored_split}_{self._views}"] = averaged
         for split, answer in answers.items():
             self._score(answer, self.loss_of(answer, batch.labels), batch, split)
 
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
-        """The split's metrics over all processes; the suffix "_flip" selects those of flip TTA."""
+        """The split's metrics over all processes; a suffix such as "_flip" selects those of views."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size, divided_by = totals.tolist()
@@ -217,7 +217,7 @@ class ImageClassifier(LeanModule):
         return {f"{split}/{name}{suffix}": value for name, value in metrics.items()}
 
     def _finish_recall(self, split: str) -> None:
-        """Keep the recall of each class, where it is counted, for the record of the run."""
+        """Store the recall of each class, if it is counted, for summary.json."""
         mine = self.counts.finish_classes(split)
         if mine is not None:
             found = self.trainer.strategy.reduce(mine, reduce_op="sum")
@@ -243,8 +243,9 @@ class ImageClassifier(LeanModule):
         return str(self.trainer.datamodule.batches.scored_split)  # type: ignore[attr-defined]
 
     @property
-    def _scores_flip(self) -> bool:
-        return self.tta == "flip" and self._scored_split != "train"
+    def _views(self) -> str | None:
+        """The views that the final evaluation also scores on the current split."""
+        return None if self._scored_split == "train" else self.tta
 
     def _require_finite(self, loss: float, what: str, images: Tensor | None = None) -> None:
         if not math.isfinite(loss):
@@ -291,13 +292,13 @@ class ImageClassifier(LeanModule):
 
     def on_test_epoch_start(self) -> None:
         self._start(self._scored_split)
-        if self._scores_flip:
-            self._start(self._scored_split, "_flip")
+        if self._views:
+            self._start(self._scored_split, f"_{self._views}")
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._finish(self._scored_split), logger=False)
-        if self._scores_flip:
-            self.log_dict(self._finish(self._scored_split, "_flip"), logger=False)
+        if self._views:
+            self.log_dict(self._finish(self._scored_split, f"_{self._views}"), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 
@@ -316,8 +317,12 @@ class ImageClassifier(LeanModule):
     def with_schedule(self, make_schedule: MakeSchedule) -> "ImageClassifier":
         """A deep copy, including the network, that trains with another schedule."""
         copied = copy.deepcopy(self)
-        copied._make_schedule = make_schedule
+        copied.use_schedule(make_schedule)
         return copied
+
+    def use_schedule(self, make_schedule: MakeSchedule) -> None:
+        """Build every schedule with this function from now on."""
+        self._make_schedule = make_schedule
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule.
@@ -363,7 +368,7 @@ class ImageClassifier(LeanModule):
         )
 
     def before_step(self) -> dict[str, Any]:
-        """What a step changes besides parameters and the optimizer's state, for `take_back_step`."""
+        """The state that a step changes besides parameters and optimizer, for `take_back_step`."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         return {"buffers": buffers, "counts": self.counts.state_dict()}
 
@@ -404,7 +409,7 @@ class ImageClassifier(LeanModule):
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
     def go_on(self) -> None:
-        """After a resume, when training starts, go on from the point where the checkpoint was saved."""
+        """Restore the state of the checkpoint when a resumed training starts."""
         saved, self._resumed = self._resumed, None
         assert saved is not None
         self.validation = saved["validation"]

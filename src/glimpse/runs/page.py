@@ -16,7 +16,7 @@ from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
-from glimpse.runs.mattered import Mattered
+from glimpse.runs.section import Section
 from glimpse.runs.story import tell
 from glimpse.text import as_utf8
 
@@ -55,13 +55,17 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 """
 
 
-def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None = None) -> str:
+def over_all(
+    groups: Sequence[report.Group],
+    root: Path,
+    sections: Sequence[Section] = (),
+) -> str:
     """The page for all runs: the table, the problems, and curves and pictures of the best ones.
 
     Args:
         groups: The groups of runs.
         root: The folder that contains them.
-        sweep: What mattered, if the folder is that of one sweep.
+        sections: What else the report says, above the curves.
     """
     columns, rows = report.table(groups)
     notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))
@@ -78,12 +82,14 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
         for i, member in enumerate(best)
     )
     judged = groups[0].monitor.name
-    said = f"Each group is shown by its best run by {judged}. {_first(len(best), len(groups))}"
+    said = (
+        f"Each group is represented by its best run, by {judged}. {_first(len(best), len(groups))}"
+    )
     return _page(
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
         f"<div class=wide>{_table(columns, rows, sorts=True)}</div>"
-        + (_sweep(sweep) if sweep else "")
+        + "".join(map(_section, sections))
         + (f"<h2>What went wrong</h2><ul>{wrong}</ul>" if wrong else "")
         + f"<h2>Curves and pictures</h2><p class=note>{said} The train curve is a running average "
         "while the weights change, and the val curve is measured in evaluation mode.</p>"
@@ -91,10 +97,10 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
     )
 
 
-def _sweep(sweep: Mattered) -> str:
-    told = "".join(f"<p>{_safe(line)}</p>" for line in sweep.told)
-    pictures = "".join(map(_picture, sweep.pictures))
-    return f"<h2>What mattered</h2>{told}<div class=charts>{pictures}</div>"
+def _section(section: Section) -> str:
+    told = "".join(f"<p>{_safe(line)}</p>" for line in section.told)
+    pictures = "".join(map(_picture, section.pictures))
+    return f"<h2>{_safe(section.title)}</h2>{told}<div class=charts>{pictures}</div>"
 
 
 def of_one(run: Run) -> str:
