@@ -138,7 +138,7 @@ def run(
             check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
-            network.compile(mode="default" if config.compile is True else config.compile)
+            classifier.compile_steps("default" if config.compile is True else config.compile)
         record = EpochRecord(folder, classifier.logged_names)
         saving = config.checkpoints
         checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)

@@ -30,6 +30,7 @@ from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.reading import contents_of, identity_of
 from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size
 from glimpse.data.splits import Folds, Split
+from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 from glimpse.steps_ahead import StepsAhead
 from glimpse.threads import num_cores
@@ -394,10 +395,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        images, labels, indices = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (batch.images, batch.labels, batch.indices)
-        )
+        images, labels, indices = (sent(tensor, device) for tensor in batch[:3])
         return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
