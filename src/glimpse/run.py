@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from glimpse import lr_find, precision, tensorboard
+from glimpse import lr_find, tensorboard
 from glimpse.allocator import keep_freed_memory
 from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks import pictures
@@ -31,7 +32,7 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
-from glimpse.distributed.team import gathered
+from glimpse.distributed.team import Team, gathered
 from glimpse.environment import environment
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
@@ -49,6 +50,7 @@ from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remark_on
+from glimpse.precision import Precision, choose
 from glimpse.result import print_result
 from glimpse.resume import Start, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
@@ -107,58 +109,24 @@ def run(
         console.print(f"{names['data']}: {data.describe()}")
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
-        start: Start | None = None
-        if config.resume:
-            found_start = team.agreed(
-                "resume",
-                lambda: asdict(
-                    start_of_resume(
-                        folder, config, data, batch_size, had_finished=summary.had_finished
-                    )
-                ),
-            )
-            start = Start(**found_start)
-            if start.is_over:
-                console.print(
-                    "the run has finished, so this only repeats its final evaluation; a higher "
-                    "trainer.max_epochs extends it"
-                )
+        start = _resumed(config, data, batch_size, summary, team) if config.resume else None
         resume_from = start.checkpoint if start else None
         network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
-        chosen = precision.choose(config.trainer.precision, network, data.spec, device)
-        console.print(f"precision {chosen.name}: {chosen.reason}")
-        pixels = batch_size // world_size * data.spec.height * data.spec.width
-        if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
-            console.print("one thread: batches this small gain nothing from more")
-        network.to(memory_format=chosen.memory_format)
-        data.batches.lay_out(chosen.memory_format)
+        chosen = _lay_out(config, network, data, device, batch_size // world_size)
         classifier = build_classifier(config, network, data)
         if config.task == "fit":
             check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
             classifier.compile_steps("default" if config.compile is True else config.compile)
-        record = EpochRecord(folder, classifier.logged_names)
-        saving = config.checkpoints
-        checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
-        is_told = config.check or (start is not None and start.is_over)
-        named_loggers = {} if is_told else build_loggers(config, folder, start)
+        own = _own_callbacks(config, folder, classifier, data, judge=judge, afterwards=afterwards)
+        sends_nothing = config.check or (start is not None and start.is_over)
+        named_loggers = {} if sends_nothing else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
-        stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
-        # After the epoch's metrics, in order:
-        ours = [
-            RunState(plain(config), data),
-            stop,
-            record,
-            checkpoints,
-            Progress(checkpoints, afterwards=afterwards),
-        ]
-        if config.on_nonfinite == "skip":
-            ours.append(SkipNonfinite(config.max_nonfinite_steps))
-        if judge:
-            ours.append(Pruning(judge, watched.name, stop))
-        trainer = build_trainer(config, chosen.name, loggers, folder, ours, place=team.place)
+        trainer = build_trainer(
+            config, chosen.name, loggers, folder, own.callbacks, place=team.place
+        )
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
@@ -172,7 +140,7 @@ def run(
         if IS_FIRST_PROCESS:
             discard_partials(folder)
             if resume_from is not None:
-                checkpoints.begin_from(Path(resume_from))
+                own.checkpoints.begin_from(Path(resume_from))
             found = environment(
                 device=device,
                 precision=chosen.name,
@@ -198,25 +166,14 @@ def run(
             )
             summary.update(metrics=found)
             return None
-        with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
-            try:
-                trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
-            except PrunedError:
-                summary.prune()
-            finally:
-                summary.update(
-                    epochs=epochs_trained(trainer),
-                    best_epoch=checkpoints.best_epoch,
-                    images_per_second=record.images_per_second(),
-                    metrics=dict(checkpoints.best_metrics),
-                )
-                if config.on_nonfinite == "skip":
-                    summary.update(skipped_steps=classifier.num_skipped)
-        num_trained = _num_trained_on(record, data)
+        _fit(config, trainer, classifier, data, own, summary, resume_from)
+        num_trained = _num_trained_on(own.record, data)
         if config.test and not summary.is_pruned:
-            found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
+            found = _final_metrics(
+                config, trainer, classifier, data, own.checkpoints.best, num_trained
+            )
             summary.update(metrics=summary.metrics | found)
-        summary.update(**_beside_accuracy(summary, classifier, data, checkpoints))
+        summary.update(**_beside_accuracy(summary, classifier, data, own.checkpoints))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
@@ -225,7 +182,7 @@ def run(
             write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
         print_result(config, summary, data, num_trained=num_trained)
-    return checkpoints.best_value
+    return own.checkpoints.best_value
 
 
 def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
@@ -243,6 +200,26 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
     )
 
 
+def _resumed(
+    config: DictConfig, data: ImageDataModule, batch_size: int, summary: Summary, team: Team
+) -> Start:
+    """Where a resumed run goes on; the first process decides for all."""
+
+    def find() -> dict[str, Any]:
+        finished = summary.had_finished
+        return asdict(
+            start_of_resume(summary.folder, config, data, batch_size, had_finished=finished)
+        )
+
+    start = Start(**team.agreed("resume", find))
+    if start.is_over:
+        console.print(
+            "the run has finished, so this only repeats its final evaluation; a higher "
+            "trainer.max_epochs extends it"
+        )
+    return start
+
+
 def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool) -> nn.Module:
     """Build the network, set initial weights that are not random, and print its layers."""
     seed_all(config.seed)
@@ -253,6 +230,83 @@ def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool)
         initialise(network, data, config.model.get("weights"))
     console.print(layer_table(network, data.spec, every_layer=config.check))
     return network
+
+
+def _lay_out(
+    config: DictConfig, network: nn.Module, data: ImageDataModule, device: str, batch_size: int
+) -> Precision:
+    """Choose precision, memory layout and threads for batches of this size, and print the choice."""
+    chosen = choose(config.trainer.precision, network, data.spec, device)
+    console.print(f"precision {chosen.name}: {chosen.reason}")
+    pixels = batch_size * data.spec.height * data.spec.width
+    if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
+        console.print("one thread: batches this small gain nothing from more")
+    network.to(memory_format=chosen.memory_format)
+    data.batches.lay_out(chosen.memory_format)
+    return chosen
+
+
+@dataclass(frozen=True)
+class _OwnCallbacks:
+    """Our callbacks, in the order in which they run after the epoch's metrics."""
+
+    record: EpochRecord
+    checkpoints: Checkpoints
+    callbacks: list[Callback]
+
+
+def _own_callbacks(
+    config: DictConfig,
+    folder: Path,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    *,
+    judge: Judge | None,
+    afterwards: str,
+) -> _OwnCallbacks:
+    watched, saving = monitor_of(config), config.checkpoints
+    record = EpochRecord(folder, classifier.logged_names)
+    checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
+    stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
+    progress = Progress(checkpoints, afterwards=afterwards)
+    callbacks: list[Callback] = [
+        RunState(plain(config), data),
+        stop,
+        record,
+        checkpoints,
+        progress,
+    ]
+    if config.on_nonfinite == "skip":
+        callbacks.append(SkipNonfinite(config.max_nonfinite_steps))
+    if judge:
+        callbacks.append(Pruning(judge, watched.name, stop))
+    return _OwnCallbacks(record, checkpoints, callbacks)
+
+
+def _fit(
+    config: DictConfig,
+    trainer: pl.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    own: _OwnCallbacks,
+    summary: Summary,
+    resume_from: str | None,
+) -> None:
+    """Train. However this ends, the summary holds the results so far."""
+    with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except PrunedError:
+            summary.prune()
+        finally:
+            summary.update(
+                epochs=epochs_trained(trainer),
+                best_epoch=own.checkpoints.best_epoch,
+                images_per_second=own.record.images_per_second(),
+                metrics=dict(own.checkpoints.best_metrics),
+            )
+            if config.on_nonfinite == "skip":
+                summary.update(skipped_steps=classifier.num_skipped)
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
@@ -295,15 +349,15 @@ def _final_metrics(
     trainer: pl.Trainer,
     classifier: ImageClassifier,
     data: ImageDataModule,
-    checkpoints: Checkpoints,
+    best_checkpoint: Path,
     num_trained: int,
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
-    if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
+    if best_checkpoint.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        best = AtomicCheckpointIO().load_checkpoint(best_checkpoint)
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)
     splits = ["val", "test"] if config.tta else ["test"]
