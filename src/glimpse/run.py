@@ -31,8 +31,8 @@ from glimpse.config.combinations import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.distributed.gathering import gathered
 from glimpse.distributed.place import Place
+from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
 from glimpse.files import discard_partials, write_json

@@ -3,7 +3,7 @@
 They communicate through a key-value store of torch. Under torchrun, its agent serves the store;
 otherwise the first process does. They wait by polling, so that a signal or another process's
 failure ends the wait; torch's own blocking wait reacts to neither. Training itself uses Lightning's
-process group. gathering.py starts and ends the processes.
+process group. processes.py starts and ends the processes.
 """
 
 import json
