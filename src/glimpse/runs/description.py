@@ -21,7 +21,7 @@ COMMIT = re.compile(r"[0-9a-f]{7,64}")  # nothing else is put into a command to 
 
 
 @dataclass(frozen=True)
-class Story:
+class Description:
     """The description of a run.
 
     Attributes:
@@ -40,7 +40,7 @@ class Story:
     commands: list[str]
 
 
-def tell(run: Run) -> Story:
+def describe(run: Run) -> Description:
     """Describe a run from the contents of its folder."""
     environment = environment_of(run.folder)
     overrides = overrides_of(run.folder)
@@ -58,7 +58,7 @@ def tell(run: Run) -> Story:
         *_surroundings(environment),
         ("folder", str(run.folder)),
     ]
-    return Story(
+    return Description(
         [(name, value) for name, value in facts if value],
         _results(run),
         _recall(run),
