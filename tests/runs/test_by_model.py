@@ -89,6 +89,17 @@ def test_the_picture_has_a_panel_for_each_dataset(tmp_path: Path) -> None:
     assert "alt='accuracy by model'" in (tmp_path / "report.html").read_text()
 
 
+def test_a_page_elsewhere_leaves_the_runs_alone(tmp_path: Path) -> None:
+    runs, place = tmp_path / "runs", tmp_path / "elsewhere"
+    write_models(runs, linear=BEHIND, mlp=CLEAR)
+    place.mkdir()
+    before = sorted(runs.rglob("*"))
+    result = CliRunner().invoke(app, ["report", str(runs), "--html", str(place / "page.html")])
+    assert result.exit_code == 0, result.output
+    assert sorted(runs.rglob("*")) == before
+    assert (place / "figures" / "accuracy_by_model.png").is_file()
+
+
 def draw(folder: Path) -> tuple[int, int]:
     """Report a folder; returns the size of the picture in pixels."""
     result = CliRunner().invoke(app, ["report", str(folder)])

@@ -69,7 +69,7 @@ def report_(
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        found = [] if is_run(root) else [by_model(groups, root), mattered(root)]
+        found = [] if is_run(root) else [by_model(groups, path.parent), mattered(root)]
         sections = [section for section in found if section]
         for section in sections if format_ is not Format.csv else ():
             say("", *section.told, sep="\n")
