@@ -35,7 +35,7 @@ class Arriving:
             return
         self._here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         self._here.copy_(values, non_blocking=True)
-        self._has_arrived = torch.cuda.Event()
+        self._has_arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._has_arrived.record()
 
     def read(self) -> list[float]:
