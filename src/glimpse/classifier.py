@@ -88,6 +88,7 @@ class ImageClassifier(LeanModule):
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
+        self.has_begun = False  # whether training has, after whatever a resume restores
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -258,6 +259,9 @@ class ImageClassifier(LeanModule):
                 "type a lower optimizer.lr (task=lr_find suggests one), "
                 "or trainer.gradient_clip_val=1"
             )
+
+    def on_train_start(self) -> None:
+        self.has_begun = True  # Lightning calls this after the callbacks'
 
     def on_train_epoch_start(self) -> None:
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.

@@ -59,7 +59,7 @@ def write_result(
     for name, value in final.items():  # must come first: it reopens the file that training closed
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(summary)
+        writer.file_writer.add_summary(summary, step)
     writer.close()
 
 
