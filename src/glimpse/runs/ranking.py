@@ -16,11 +16,11 @@ from glimpse.runs.report import Group, Statistic, rivals
 LEVEL = 0.05  # of the test
 MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
-    MORE: f"{MORE} is a difference beyond the noise of the seeds (Welch's t-test, p < {LEVEL} after "
-    "Holm's correction)",
-    NOISE: f"{NOISE} is a difference within that noise",
+    MORE: f"{MORE} is a difference beyond the noise of the seeds",
+    NOISE: f"{NOISE} is a difference within the noise of the seeds",
     UNKNOWN: f"{UNKNOWN} means that one run cannot tell",
 }
+TEST = f"Welch's t-test, p < {LEVEL} after Holm's correction"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def told(found: Sequence[Ranking]) -> list[str]:
         return []
     used = {sign for ranking in found for sign in ranking.signs}
     meanings = ", ".join(text for sign, text in MEANINGS.items() if sign in used)
-    return [*map(str, found), f"Between two models, {meanings}."]
+    test = f" ({TEST})" if used - {UNKNOWN} else ""
+    return [*map(str, found), f"Between two models, {meanings}{test}."]
 
 
 def _ranking(members: Sequence[Group]) -> Ranking:
