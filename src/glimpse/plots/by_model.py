@@ -25,7 +25,7 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
 
     drawn = rankings[:MAX_PANELS]
     names = list(dict.fromkeys(name for ranking in drawn for name in ranking.models))
-    columns = min(COLUMNS, len(drawn))
+    columns = min(COLUMNS, math.ceil(math.sqrt(len(drawn))) if len(drawn) > 2 else len(drawn))
     rows = math.ceil(len(drawn) / columns)
     tallest = max(min(len(ranking.models), MAX_MODELS) for ranking in drawn)
     size = (4.2 * columns, (0.9 + 0.32 * tallest) * rows)
