@@ -33,7 +33,7 @@ def flip_shift(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
     Args:
         forward: Maps images to logits (B, K).
         images: (B, C, H, W), at least two pixels high and wide. Shifts mirror the pixels at the
-        border.
+            border.
         logits: Those of the images, which are known already.
     """
     height, width = images.shape[2:]
