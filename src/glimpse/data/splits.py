@@ -60,8 +60,18 @@ class Drawn:
 # words that people add.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
-    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
-    "test": ("test", "testing", "tst", "te", "holdout", "heldout"),
+    "val": (
+        "val",
+        "valid",
+        "validation",
+        "validate",
+        "dev",
+        "development",
+        "eval",
+        "evaluation",
+        "publictest",
+    ),
+    "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
 
