@@ -78,7 +78,15 @@ def check(
                     f"callbacks without {callback[1]}, but the experiment sets its keys: type "
                     f"callbacks.{callback[1]}=null to turn it off"
                 )
-            raise UserError(f"{key} was removed from the configuration: do not type ~{key}")
+            parts = key.split(".")
+            above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+            gone = next(
+                part
+                for part in above
+                if not any(name == part or name.startswith(f"{part}.") for name in found)
+            )
+            gone = gone.removesuffix("._target_")
+            raise UserError(f"{gone} was removed from the configuration: do not type ~{gone}")
     _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")

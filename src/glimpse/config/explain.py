@@ -26,6 +26,7 @@ from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.quoting import quoted
+from glimpse.config.schema import LISTS
 from glimpse.errors import UserError, first_line
 from glimpse.files import write_text
 from glimpse.streams import printable
@@ -105,7 +106,12 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
-            return unknown_key(key[1], _known_keys(typed))
+            return _explain_key(key[1], typed)
+        deleted = re.search(
+            r"Could not delete (?:from config\. )?(?:The value of )?'([^'=]+)", str(error)
+        )
+        if deleted:
+            return _explain_deletion(deleted[1], typed)
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
         remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
@@ -120,6 +126,28 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
     return _named(error)
+
+
+def _explain_key(key: str, typed: Sequence[str] | None) -> str:
+    """Why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
+    known = _known_keys(typed)
+    if key not in known:
+        return unknown_key(key, known)
+    group = key.partition(".")[0]
+    return f"{group} was removed from the configuration: do not type ~{group}"
+
+
+def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of ~key, which removes nothing."""
+    known = _known_keys(typed)
+    group, _, rest = key.partition(".")
+    if not (key in known or any(name.startswith(f"{key}.") for name in known)):
+        return unknown_key(key, known)
+    if group in LISTS:
+        return (
+            f"~{key}: type {key}=null to turn it off" if rest else f"~{key}: type {key}=[] for none"
+        )
+    return f"~{key} removes nothing here: type {key}=<value>"
 
 
 def _quoted(value: str) -> str:

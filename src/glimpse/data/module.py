@@ -245,7 +245,8 @@ class ImageDataModule(pl.LightningDataModule):
         contents = self.contents
         if contents.folder and contents.num_skipped:
             listed = contents.folder / UNREADABLE
-            self._remarks.append(f"{contents.num_skipped:,} unreadable files skipped ({listed})")
+            files = "file" if contents.num_skipped == 1 else "files"
+            self._remarks.append(f"{contents.num_skipped:,} unreadable {files} skipped ({listed})")
         self._parts, self._format = contents.parts, contents.format
         kept = splits.kept_labels(contents.class_names, self.classes)
         self._relabel = np.full(len(contents.class_names), -1, np.int64)

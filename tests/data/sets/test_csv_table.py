@@ -318,7 +318,7 @@ def test_a_missing_file_is_named_with_its_line_and_skipped_where_asked(
         table(path)
     assert "delete" not in str(error.value)
     are_right(data := table(path, on_bad_file="skip", test_fraction=0.2))
-    assert "1 unreadable files skipped" in data.describe()
+    assert "1 unreadable file skipped" in data.describe()
 
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
