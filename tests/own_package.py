@@ -35,6 +35,23 @@ FILES = {
             def __init__(self, width: int = 3):
                 super().__init__()
 
+        class Keyword(Net):
+            def __init__(self, *, spec, width=4):
+                super().__init__(spec, width=width)
+
+        class OtherName(Plain):
+            def __init__(self, n_classes):
+                super().__init__(n_classes)
+
+        class Frozen(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes)
+                self.requires_grad_(False)
+
+        class Detached(Plain):
+            def forward(self, images):
+                return super().forward(images).detach()
+
         class FiveClasses(Plain):
             def __init__(self, spec):
                 super().__init__(5)
@@ -177,6 +194,7 @@ FILES = {
                 return Source(("dark", "light"), Arrays(images, labels))
     """,
     "ownpkg/slip.py": "class Net(:\n",
+    "ownpkg/program.py": "raise SystemExit('usage: program FILE')\n",
     "src/inner/__init__.py": "",
     "ownpkg/wrong.py": """
         from pathlib import Path
@@ -197,6 +215,13 @@ FILES = {
     "conf/model/square.yaml": "_target_: ownpkg.nets.Square\n",
     "conf/model/grey_only.yaml": "_target_: ownpkg.nets.GreyOnly\n",
     "conf/model/pair.yaml": "_target_: ownpkg.nets.Pair\n",
+    "conf/model/keyword.yaml": "_target_: ownpkg.nets.Keyword\nwidth: 4\n",
+    "conf/model/other_name.yaml": "_target_: ownpkg.nets.OtherName\nn_classes: 2\n",
+    "conf/model/frozen.yaml": "_target_: ownpkg.nets.Frozen\n",
+    "conf/model/without_grad.yaml": "_target_: ownpkg.nets.Detached\n",
+    "conf/model/program.yaml": "_target_: ownpkg.program.Net\n",
+    "conf/model/standard.yaml": "_target_: statistics.Net\n",
+    "conf/model/shallow.yaml": "_target_: ownpkg.Net\n",
     "conf/model/anything.yaml": "_target_: ownpkg.nets.Anything\n",
     "conf/model/lit.yaml": "_target_: ownpkg.nets.Lit\n",
     "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",

@@ -340,9 +340,11 @@ def _check_targets(config: DictConfig) -> None:
         if group not in TARGETS or rest.count(".") not in depths:
             raise UserError(f"{key}={target}: a _target_ is not allowed here")
         is_name = NAME.fullmatch(str(target)) is not None
-        if not is_name or str(target).partition(".")[0] in sys.stdlib_module_names:
+        package = str(target).partition(".")[0]
+        if not is_name or package in sys.stdlib_module_names:
+            hint = f"; {package} is a module of Python itself, give yours another name" * is_name
             raise UserError(
-                f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class"
+                f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class{hint}"
             )
 
 

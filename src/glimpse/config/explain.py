@@ -161,6 +161,10 @@ def _quoted(value: str) -> str:
 
 
 def _named(error: BaseException) -> str:
+    if "Expected more than 1 value per channel" in str(error):
+        error.add_note(
+            "batch norm needs two values or more of each channel: type data.batch_size=2 or more"
+        )
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {_one_line(str(error))}{notes}"
 
