@@ -154,6 +154,11 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=empty", "model=empty: its file has no _target_, expected the name of a"),
         ("model=yaml", "conf/model/yaml.yaml, line 2: mapping values are not allowed here"),
         ("loss=detached", "returns a number without a gradient"),
+        ("loss=learns", "has parameters, which no optimizer trains"),
+        ("loss=listed", "annotate the argument of __init__ as torch.Tensor"),
+        ("loss=sum", "adds up the losses of images, expected their mean: type reduction: mean"),
+        ("data=bare", "its file lacks the keys of every dataset; write defaults: [_common]"),
+        ("callbacks=[rate]", "trainer: Cannot use `LearningRateMonitor` callback"),
         (
             "metrics=[both]",
             "metrics.both gives (2,) numbers, expected one number: its compute must",
@@ -173,8 +178,9 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
     train: Train, override: str, message: str
 ) -> None:
     model = () if override.startswith("model=") else ("model=net",)
+    data = () if override.startswith("data=") else ("data=photos",)
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        train("data=photos", *model, *override.split())
+        train(*data, *model, *override.split())
     assert "\n" not in str(error.value)
     assert not Path("CALLED").exists()
 
@@ -201,6 +207,8 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
         ("flat", "the train images are 60×64 of uint8, expected N×H×W×C of uint8"),
         ("short", "there are 60 train images but 59 labels"),
         ("words", "the labels of the train images are of <U1, expected whole numbers"),
+        ("tensor", "the train images are a Tensor, expected a NumPy array"),
+        ("listed", "the labels of the train images are a list, expected a NumPy array"),
         ("list", "read() returned a list, expected a Source"),
     ],
 )

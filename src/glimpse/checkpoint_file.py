@@ -6,6 +6,7 @@ directory nor the padding between records. Any program that reads torch's archiv
 checkpoint of an earlier version has no comment; of it, only the records are checked.
 """
 
+import io
 import os
 import zipfile
 import zlib
@@ -34,6 +35,8 @@ class AtomicCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         final = Path(path)
+        for name, state in checkpoint.get("callbacks", {}).items():
+            _require_plain(name, state)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             with replacing(final) as partial, partial.open("w+b") as file:
@@ -55,6 +58,33 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _require_plain(name: str, state: object) -> None:
+    """Require what a callback keeps to be plain data, which a checkpoint can be read with.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if _is_plain(state):
+        return
+    try:
+        torch.save(state, content := io.BytesIO())
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception as error:  # pickle raises many kinds
+        raise UserError(
+            f"callbacks: state_dict() of {name.partition('{')[0]} holds more than plain data, expected "
+            "numbers, text, tensors, and lists and dicts of these"
+        ) from error
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (str, int, float, bool, type(None), torch.Tensor)
 
 
 def is_intact(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse import lr_find, precision, tensorboard
@@ -43,6 +44,7 @@ from glimpse.distributed.place import Place
 from glimpse.distributed.team import gathered
 from glimpse.durations import duration
 from glimpse.environment import environment
+from glimpse.errors import UserError, first_line
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
@@ -208,6 +210,8 @@ def run(
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
         except PrunedError:
             summary.prune()
+        except MisconfigurationException as error:  # as of a callback that needs a logger
+            raise UserError(f"trainer: {first_line(error)}") from error
         finally:
             summary.update(
                 epochs=epochs_trained(trainer),

@@ -353,6 +353,11 @@ def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> No
     for group in ("data", "model", "optimizer", "scheduler", "loss"):
         node = config.get(group)
         if OmegaConf.is_dict(node) and "_target_" in node:
+            if group == "data" and "global_batch_size" not in node:
+                raise UserError(
+                    f"data={choices.get(group)}: its file lacks the keys of every dataset; write "
+                    "defaults: [_common] as its first line"
+                )
             continue
         raise UserError(
             f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
@@ -364,7 +369,10 @@ def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:
     for value in values:
         if isinstance(value, dict):
             if "_target_" in value:
-                raise UserError(f"{key}: a _target_ ({value['_target_']}) is not allowed in a list")
+                raise UserError(
+                    f"{key}: a _target_ ({value['_target_']}) is not allowed in a list; write a function "
+                    "that returns the whole, and name it in _target_"
+                )
             _refuse_nested_targets(key, value.values())
         elif isinstance(value, list):
             _refuse_nested_targets(key, value)

@@ -114,6 +114,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return _explain_deletion(deleted[1], typed)
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
+        if equals and name != name.strip():
+            return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
         remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
         return f"{error.override}: {first_line(error)}{remedy}"
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here

@@ -228,7 +228,11 @@ def _parts(
     num_groups = len(rows) if of_rows is None else len(np.unique(of_rows))
     if num_groups < num:
         what = "images" if of_rows is None else "groups"
-        raise UserError(f"{typed}: there are only {num_groups} {what}, expected {num} or more")
+        key = typed.partition("=")[0]
+        remedy = f"{key}={num_groups}" if key == "data.folds" else f"a larger {key}"
+        raise UserError(
+            f"{typed}: there are only {num_groups} {what}, expected {num} or more: type {remedy}"
+        )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -176,11 +176,15 @@ class TrainedRun:
             A list with one `Prediction` for each image; for a split, its `Predictions`.
 
         Raises:
-            UserError: an image cannot be read, is of another type, or the answer to it is not finite.
+            UserError: an image cannot be read, is of another type, or the answer to it is not finite; or
+                the data has no such split.
         """
         if isinstance(images, str) and images in ("train", "val", "test"):
+            if images not in self.data.splits:
+                has = ", ".join(sorted(self.data.splits))
+                raise UserError(f"{images}: the data of this run has no such split, only {has}")
             return self.predict_split(images)
-        pixels = [self._pixels(image) for image in one_by_one(images)]
+        pixels = [self._pixels(image) for image in one_by_one(images, channels=self.spec.channels)]
         found: list[Prediction] = []
         for start in range(0, len(pixels), PREDICTED_TOGETHER):
             batch = torch.from_numpy(np.stack(pixels[start : start + PREDICTED_TOGETHER]))
@@ -193,6 +197,11 @@ class TrainedRun:
 
     def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
+            if Path(image).is_dir():
+                raise UserError(
+                    f"{image} is a folder, expected image files: type glimpse predict <run> {image}, or "
+                    "give a list of its files"
+                )
             return self.read_image(Path(image))
         return fitted(image.copy(), self._format, "the image").copy()
 
