@@ -190,6 +190,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["monitor=val/f1"], "type metrics=[f1] monitor=val/f1"),
         (["metrics=[f1]", "monitor=f1"], "did you mean val/f1?"),
         (["metrics=[auroc]", "monitor=val/auc"], "did you mean val/auroc?"),
+        (["monitor=val/auc"], "did you mean metrics=[auroc] monitor=val/auroc?"),
         (["monitor=val_loss"], "did you mean val/loss?"),
         (["monitor=acc"], "did you mean val/acc?"),
         (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),

@@ -285,7 +285,8 @@ def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     available = sorted(available)
     near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{group}={choice}: there is no such {group}{hint}; choose from {', '.join(available)}"
+    kind = {"metrics": "metric", "callbacks": "callback"}.get(group, group)
+    return f"{group}={choice}: there is no such {kind}{hint}; choose from {', '.join(available)}"
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:

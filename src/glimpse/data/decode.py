@@ -202,7 +202,8 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
             yield image
         except _DECODING_ERRORS as error:
             raise UnreadableImageError(
-                f"cannot read the image {name}: {str(error) or type(error).__name__}"
+                f"cannot read the image {name}: {str(error) or type(error).__name__}; replace it or move it "
+                "elsewhere"
             ) from error
         finally:
             still_working()
