@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from glimpse.data.formats import is_hidden, is_image, readable_endings, unreadable_endings
+from glimpse.data.formats import (
+    begins_as_image,
+    is_hidden,
+    is_image,
+    readable_endings,
+    unreadable_endings,
+)
 from glimpse.data.spec import Files
 from glimpse.errors import UserError
 from glimpse.text import class_name
@@ -86,6 +92,8 @@ def _walk(folder: str, found: Listing) -> None:
                     f"{entry.path} is a link to {os.readlink(entry.path)}, which does not exist: restore "
                     "that folder, or remove the link"
                 )
+            elif "." not in name and begins_as_image(entry.path):
+                found.passed_over[""] += 1
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:

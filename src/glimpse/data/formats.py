@@ -7,6 +7,7 @@ that this installation cannot read is passed over as well, but counted, so that 
 
 import functools
 import importlib.util
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ OTHERS = (
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
+# How JPEG, PNG, GIF, TIFF and WebP files begin, by which those without an ending are counted.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -65,6 +68,17 @@ def is_heif(path: Path) -> bool:
     return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
 
 
+def begins_as_image(path: str) -> bool:
+    """Return whether a regular file's first bytes are those of an image, whatever its name."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_BEGINNINGS)
+    except OSError:
+        return False
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name is passed over."""
     return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
@@ -79,9 +93,15 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
     """Return one remark for each format of files that were passed over, given counts by ending."""
     remarks = []
     for ending, number in sorted(Counter(passed_over).items()):
-        files = f"{number:,} {ending} file{'s' if number > 1 else ''} passed over"
+        several = "s" if number > 1 else ""
+        what = f"{ending} file{several}" if ending else f"image file{several} without an ending"
+        files = f"{number:,} {what} passed over"
         remedy = (
-            "to read them, type pip install pillow-heif" if ending in HEIF else "not readable here"
+            "to read them, type pip install pillow-heif"
+            if ending in HEIF
+            else "not readable here"
+            if ending
+            else "add it to their names, such as .jpg"
         )
         remarks.append(f"{files} ({remedy})")
     return remarks

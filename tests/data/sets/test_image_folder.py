@@ -332,6 +332,15 @@ def test_a_link_to_nowhere_is_left_out_where_asked(photos: Path) -> None:
     assert "1 unreadable file skipped" in data.describe()
 
 
+def test_images_without_an_ending_are_counted(photos: Path) -> None:
+    cat = photos / "train" / "cat"
+    (cat / "LICENSE").write_text("free")
+    shutil.copy(cat / "cat_0.png", cat / "00a1f3")
+    data = image_folder(photos)
+    assert sizes(data)["train"] == 12
+    assert "1 image file without an ending passed over (add it to their names" in data.describe()
+
+
 def test_names_that_are_not_utf_8(photos: Path) -> None:
     odd = os.fsencode(photos / "train" / "cat") + b"/caf\xe9.png"
     shutil.copy(photos / "train" / "cat" / "cat_0.png", odd)
