@@ -157,6 +157,10 @@ FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",
 )  # fmt: skip
+OTHER_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
+    "--shell-completion", "-sc",
+)  # fmt: skip
 INFO = ("--info", "-i")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -165,7 +169,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: a flag would execute the contents of a pickle.
+        UserError: there is no such flag, or it would execute the contents of a pickle.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -179,6 +183,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(word)
             continue
+        name, equals, value = word.partition("=")
+        if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
+            setting = (
+                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
+            )
+            raise UserError(
+                f"{name}: there is no such flag; settings have no dashes: type {setting}"
+            )
         flags.append(word)
         if word in FLAGS_WITH_VALUE and rest:
             flags.append(rest.pop(0))
@@ -201,8 +213,10 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
     """
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not resume or resume[-1] in ("", "null"):
+    if not resume or resume[-1] == "null":
         return overrides
+    if not resume[-1]:
+        raise UserError("resume=: expected a run folder; resume=null begins a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")

@@ -108,8 +108,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {first_line(error)}{remedy}"
+        if not equals:
+            return f"{error.override}: expected key=value"
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
