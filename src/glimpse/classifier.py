@@ -169,9 +169,9 @@ class ImageClassifier(LeanModule):
         """
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.on_after_batch_transfer(
-            data.transfer_batch_to_device(batch, self.device, 0), 0
-        )
+        batch = data.on_before_batch_transfer(batch, 0)
+        batch = data.transfer_batch_to_device(batch, self.device, 0)
+        batch = data.on_after_batch_transfer(batch, 0)
         with trainer.precision_plugin.train_step_context():
             loss = self.training_step(batch, next_batch(trainer))
         [optimizer] = trainer.optimizers
