@@ -88,6 +88,9 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
             "augment=null: there is no such augmentation; choose from alternating_flip",
         ),
         slow(["resume=."], "not a run folder"),
+        slow(["resume="], "expected a run folder"),
+        slow(["hydra/sweeper=search"], "type -m too"),
+        slow(["-m", "hydra/sweeper=serach"], "there is no such sweeper (did you mean search?)"),
     ],
 )
 def test_configuration_errors_are_one_line_before_torch_is_imported(

@@ -70,6 +70,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
                 f"{place.launcher}"
             )
+        _require_sweep(flags, overrides)
         overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
@@ -95,6 +96,18 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     if place.world_size > 1:
         _dismiss_others(place, code, line)
     return code
+
+
+def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require -m for settings that only a sweep uses.
+
+    Raises:
+        UserError: it is missing.
+    """
+    of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
+    found = next((word for word in overrides if word.startswith(of_sweeps)), None)
+    if found is not None and not is_sweep(flags):
+        raise UserError(f"{found} is a setting of sweeps: type -m too")
 
 
 def task(config: DictConfig) -> float | None:

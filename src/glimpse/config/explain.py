@@ -144,11 +144,11 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    available = choices_of(group, _folders(typed))
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
     if any(word.startswith("resume=") for word in _words(typed)):

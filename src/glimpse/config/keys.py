@@ -61,4 +61,5 @@ def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     available = sorted(available)
     near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{group}={choice}: there is no such {NOUNS.get(group, group)}{hint}; choose from {', '.join(available)}"
+    noun = NOUNS.get(group, group.rpartition("/")[2])  # hydra/sweeper is a sweeper
+    return f"{group}={choice}: there is no such {noun}{hint}; choose from {', '.join(available)}"
