@@ -79,7 +79,7 @@ def endless() -> Any:
         (put("glimpse", "spec", value={}), "spec does not have the keys"),
         (put("glimpse", "spec", "num_classes", value=10**12), "num_classes is not a count"),
         (put("glimpse", "spec", "class_names", value=["a"]), "not 10 names"),
-        (put("glimpse", "spec", "height", value=-8), "no size"),
+        (put("glimpse", "spec", "height", value=-8), "not a size"),
         (put("glimpse", "spec", "channels", value=2), "expected 1 or 3"),
         (put("glimpse", "spec", "mean", value=["a"]), "1 finite numbers"),
         (put("glimpse", "spec", "std", value=[float("nan")]), "1 finite numbers"),
