@@ -403,6 +403,37 @@ def test_a_damaged_last_checkpoint_is_replaced_even_where_nothing_is_left_to_tra
     assert not is_done or last.read_bytes() == best.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["cut", "pipe", "folder", "link"])
+def test_without_a_best_checkpoint_the_last_weights_are_measured(
+    execute: Execute, finished: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished / "checkpoints" / "best.ckpt"
+    content = best.read_bytes()
+    best.unlink()
+    if kind == "cut":
+        best.write_bytes(content[:-9])
+    elif kind == "pipe":
+        os.mkfifo(best)
+    elif kind == "folder":
+        best.mkdir()
+    else:
+        (tmp_path / "elsewhere.ckpt").write_bytes(content)
+        best.symlink_to(tmp_path / "elsewhere.ckpt")
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    printed = capsys.readouterr().out
+    assert f"{best} is not a " in printed
+    assert "measuring the last weights instead" in printed
+    assert json.loads((finished / "summary.json").read_text())["status"] == "finished"
+
+
+def test_checkpoints_that_are_no_folder_are_named(execute: Execute, finished: Path) -> None:
+    folder = finished / "checkpoints"
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(UserError, match=f"^{folder} is not a folder: remove it"):
+        execute(*LINEAR, f"resume={finished}", folder=finished)
+
+
 def test_what_a_killed_process_was_writing_is_removed(execute: Execute, finished: Path) -> None:
     for name in (".summary.partial.json", "checkpoints/.best.partial.ckpt"):
         (finished / name).write_bytes(b"half")

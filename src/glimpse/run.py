@@ -32,7 +32,6 @@ from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
-from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.combinations import check_monitors
@@ -296,8 +295,8 @@ def _final_metrics(
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
-    if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
+    best = None if trainer.fast_dev_run else checkpoints.read_best()  # type: ignore[attr-defined]
+    if best is not None:
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)
     splits = ["val", "test"] if config.tta else ["test"]
