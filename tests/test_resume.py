@@ -90,6 +90,8 @@ def check_stopped_equals_unbroken(
         ("optimizer=muon", ("on_train_batch_end", 1, 2)),
         slow("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
+        # No validation ends the last epoch, so nothing is left for early stopping to look at.
+        ("trainer.max_steps=9 callbacks=[early_stopping]", ("on_train_batch_end", 1, 0)),
     ],
 )
 def test_stopped_and_resumed_with_other_loops(
@@ -99,7 +101,7 @@ def test_stopped_and_resumed_with_other_loops(
     option: str,
     where: tuple[str, int, int],
 ) -> None:
-    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, option), where)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, *option.split()), where)
 
 
 # A schedule that steps every batch is stopped everywhere; one that steps every epoch, where an epoch ends;
