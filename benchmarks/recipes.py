@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from glimpse.records import finite
-from glimpse.runs.folder import FINISHED, Run, environment_of, find_runs
+from glimpse.runs.folder import FINISHED, Run, find_runs
 from glimpse.runs.report import as_markdown, group
+from glimpse.runs.settings import environment_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -69,8 +70,8 @@ def _seconds(runs: list[Run]) -> str:
 
 def _machine(run: Run) -> str:
     found = environment_of(run.folder)
-    parts = [found.get("processor"), f"{found.get('threads')} threads", found.get("precision")]
-    return ", ".join(str(part) for part in parts if part)
+    cores = f"{found.get('threads')} of {found.get('cores')} cores"
+    return ", ".join(str(part) for part in (found.get("processor"), cores, found.get("precision")))
 
 
 def _chooser(run: Run) -> str:

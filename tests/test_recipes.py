@@ -1,5 +1,6 @@
 """The row that benchmarks/recipes.py prints for a recipe."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -13,13 +14,15 @@ PROGRAM = runpy.run_path(str(REPOSITORY / "benchmarks" / "recipes.py"))
 
 def write_seeds(folder: Path, **settings: object) -> None:
     for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
-        write_run(
+        run = write_run(
             folder / f"seed-{seed}",
             seed=seed,
             seconds=100.0 + seed,
             metrics={"val/acc": 0.95, "test/acc": accuracy, "test/acc_flip": accuracy + 0.01},
             config={"data": settings, "trainer": {"max_epochs": 7, "check_val_every_n_epoch": 7}},
         )
+        environment = {"processor": "Zen", "cores": 4, "threads": 2, "precision": "bf16-mixed"}
+        (run / "environment.json").write_text(json.dumps(environment))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_the_row_has_every_fact(tmp_path: Path, val_fraction: float, chosen_by: 
     assert cells["val/acc"] == "0.9500 ± 0.0000"
     assert cells["n"] == "3"
     assert cells["seconds"] == "100 to 102"
-    assert "2 threads" in cells["machine"]
+    assert "2 of 4 cores, bf16-mixed" in cells["machine"]
     assert cells["chosen by |"] == f"{chosen_by} |"
 
 

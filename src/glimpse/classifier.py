@@ -22,7 +22,8 @@ from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch
-from glimpse.losses import divisor, exact_loss
+from glimpse.loss_watch import Failed, LossWatch
+from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
@@ -31,8 +32,6 @@ from glimpse.views import AVERAGES
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
-
-CHECK_EVERY = 50  # steps between checks for a non-finite loss on devices that each check stalls
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total steps (or infinity)
@@ -84,10 +83,12 @@ class ImageClassifier(LeanModule):
         self.scoring = scoring
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were taken back, in the whole run
+        self._watch = LossWatch()
+        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
-        self.has_begun = False  # whether training has, after whatever a resume restores
+        self.has_begun = False  # whether training has begun, after all that a resume restores
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -103,14 +104,31 @@ class ImageClassifier(LeanModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        return self._score(self(batch.images), batch, split)
+        if self._compiled is not None:
+            keep_exact(self.loss)  # here, because the compiler cannot
+            logits, loss = self._compiled(self.network, self.loss, batch.images, batch.labels)
+        else:
+            logits = self(batch.images)
+            loss = self.loss_of(logits, batch.labels)
+        return self._score(logits, loss, batch, split)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch, in fp32 or better."""
         return exact_loss(self.loss, logits, labels)
 
-    def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
-        loss, labels = self.loss_of(logits, batch.labels), batch.labels
+    def compile_steps(self, mode: str) -> None:
+        """Compile the network together with the loss, for training and validation.
+
+        The final evaluation is not compiled, because each split would be compiled for a single
+        pass.
+
+        Args:
+            mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
+        """
+        self._compiled = torch.compile(_logits_and_loss, mode=mode)
+
+    def _score(self, logits: Tensor, loss: Tensor, batch: Batch, split: str) -> Tensor:
+        labels = batch.labels
         divided_by = divisor(self.loss, labels)
         if batch.share:
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
@@ -129,11 +147,19 @@ class ImageClassifier(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
         # Under DDP all processes must stop together, so there only the epoch's totals are checked.
-        is_looked_at = loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
-        if is_looked_at and self.stops_at_nonfinite and self.trainer.world_size == 1:
-            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
-            self._require_finite(loss.item(), what, batch.images)
+        if self.stops_at_nonfinite and self.trainer.world_size == 1:
+            failed = self._watch.add(loss.detach(), batch_idx)
+            if failed is not None:
+                self._stop_at(failed, batch.images if failed[0] == batch_idx else None)
         return loss
+
+    def _stop_at(self, failed: Failed | None, images: Tensor | None = None) -> None:
+        """Raise the error for a batch whose loss is not finite. Its images are given only if the
+        weights have not changed since."""
+        if failed is not None:
+            batch_idx, loss = failed
+            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
+            self._require_finite(loss, what, images)
 
     def step_ahead(self, batch: Batch) -> None:
         """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
@@ -143,9 +169,9 @@ class ImageClassifier(LeanModule):
         """
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.on_after_batch_transfer(
-            data.transfer_batch_to_device(batch, self.device, 0), 0
-        )
+        batch = data.on_before_batch_transfer(batch, 0)
+        batch = data.transfer_batch_to_device(batch, self.device, 0)
+        batch = data.on_after_batch_transfer(batch, 0)
         with trainer.precision_plugin.train_step_context():
             loss = self.training_step(batch, next_batch(trainer))
         [optimizer] = trainer.optimizers
@@ -165,10 +191,12 @@ class ImageClassifier(LeanModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
-        self._score(logits, batch, self._scored_split)
+        answers = {self._scored_split: logits}
         if self._views:
             averaged = AVERAGES[self._views](self, batch.images, logits)
-            self._score(averaged, batch, f"{self._scored_split}_{self._views}")
+            answers[f"{self._scored_split}_{self._views}"] = averaged
+        for split, answer in answers.items():
+            self._score(answer, self.loss_of(answer, batch.labels), batch, split)
 
     # Metrics ------------------------------------------------------------------------------------
 
@@ -241,9 +269,11 @@ class ImageClassifier(LeanModule):
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
         seed_all((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self.counts.start("train", self.device)
+        self._watch = LossWatch()
         self.validation = None
 
     def on_train_epoch_end(self) -> None:
+        self._stop_at(self._watch.finish())
         metrics = self._finish("train")
         known = metrics | (self.validation or {})
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -253,6 +283,7 @@ class ImageClassifier(LeanModule):
             self._plateau.scheduler.step(known[self._plateau.monitor])
 
     def on_validation_epoch_start(self) -> None:
+        self._stop_at(self._watch.finish())
         self._start("val")
 
     def on_validation_epoch_end(self) -> None:
@@ -362,6 +393,7 @@ class ImageClassifier(LeanModule):
         These are each process's sums of the epoch so far, its gradients where they wait for later
         batches, the last validation, and the state of a plateau schedule.
         """
+        self._stop_at(self._watch.finish())
         mine = self.counts.state_dict()
         if is_accumulating(self.trainer):
             mine["gradients"] = {
@@ -402,3 +434,11 @@ class ImageClassifier(LeanModule):
             for name, parameter in self.named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
+
+
+def _logits_and_loss(
+    network: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The part of a step that is compiled; the compiler derives the backward pass from it."""
+    logits = network(images)
+    return logits, exact_loss(loss, logits, labels)

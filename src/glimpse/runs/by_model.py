@@ -13,6 +13,10 @@ from glimpse.runs.section import Section
 def by_model(groups: Sequence[Group], folder: Path) -> Section | None:
     """Rank the models on each dataset; None if no two models have runs on the same images.
 
+    Args:
+        groups: The groups of runs.
+        folder: The picture goes into its `figures/`.
+
     Raises:
         UserError: the picture cannot be written.
     """

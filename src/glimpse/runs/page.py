@@ -15,9 +15,9 @@ from pathlib import Path
 from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
+from glimpse.runs.description import describe
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
 from glimpse.runs.section import Section
-from glimpse.runs.story import tell
 from glimpse.text import as_utf8
 
 NUM_CURVES = 40
@@ -105,10 +105,10 @@ def _section(section: Section) -> str:
 
 def of_one(run: Run) -> str:
     """The page of a single run."""
-    story = tell(run)
-    facts = [[name, value] for name, value in story.facts]
-    results = _table(story.results[0], story.results[1:]) if story.results else ""
-    recall = f"<h2>Recall by class</h2>{_table(*story.recall)}" if story.recall else ""
+    description = describe(run)
+    facts = [[name, value] for name, value in description.facts]
+    results = _table(description.results[0], description.results[1:]) if description.results else ""
+    recall = f"<h2>Recall by class</h2>{_table(*description.recall)}" if description.recall else ""
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = (
         "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
@@ -118,12 +118,12 @@ def of_one(run: Run) -> str:
     return _page(
         f"{run.data} {run.model} {run.folder.name}",
         f"<h1>{_safe(run.model)} on {_safe(run.data)}: {shown}</h1><div class=wide>{_table([], facts)}</div>"
-        f"<h2>Result</h2>{results}<p>{_safe(story.gap)}</p>"
+        f"<h2>Result</h2>{results}<p>{_safe(description.gap)}</p>"
         f"<p class=note>majority acc is the accuracy of the majority-class baseline.</p>{recall}"
         "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
         f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
-        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(story.commands))}</pre>"
+        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(description.commands))}</pre>"
         f"<details><summary>All settings</summary>{_table([], settings)}</details>",
     )
 

@@ -1,12 +1,12 @@
-"""Which models are ahead on each dataset, and which of the differences are more than noise.
+"""Which models are ahead on each dataset, and which differences exceed the noise.
 
-Each model is shown by its best group of runs, chosen by the monitor. A difference counts if Welch's
-t-test over the seeds says so, after Holm's correction for the number of differences looked at (Holm
-1979, A simple sequentially rejective multiple test procedure). Left out: the noise of the images
-that measure, which all models share; `glimpse compare` tests it.
+Each model is represented by its best group of runs, chosen by the monitor. Whether two models differ
+is decided by Welch's t-test over the seeds, with Holm's correction for the number of comparisons (Holm
+1979, A simple sequentially rejective multiple test procedure). Left out: the noise of the evaluation
+images, which all models share; `glimpse compare` tests it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,8 +18,8 @@ MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
     MORE: f"{MORE} is a difference beyond the noise of the seeds (Welch's t-test, p < {LEVEL} after "
     "Holm's correction)",
-    NOISE: f"{NOISE} is none",
-    UNKNOWN: f"{UNKNOWN} cannot be told from one run",
+    NOISE: f"{NOISE} is a difference within that noise",
+    UNKNOWN: f"{UNKNOWN} means that one run cannot tell",
 }
 
 
@@ -48,7 +48,7 @@ class Ranking:
 
 
 def rankings(groups: Sequence[Group]) -> list[Ranking]:
-    """Rank the models wherever finished runs of two or more have the same images."""
+    """Rank the models of each dataset whose finished runs have the same images."""
     found = []
     for same_images in rivals([g for g in groups if g.status == FINISHED]):
         best: dict[str, Group] = {}
@@ -66,7 +66,7 @@ def told(found: Sequence[Ranking]) -> list[str]:
         return []
     used = {sign for ranking in found for sign in ranking.signs}
     meanings = ", ".join(text for sign, text in MEANINGS.items() if sign in used)
-    return [*map(str, found), f"Between neighbours, {meanings}."]
+    return [*map(str, found), f"Between two models, {meanings}."]
 
 
 def _ranking(members: Sequence[Group]) -> Ranking:
@@ -90,7 +90,7 @@ def _has_seeds(member: Group) -> bool:
 
 def _signs(ranked: Sequence[Statistic | None]) -> list[str]:
     p_values = [_p_value(one, other) for one, other in pairwise(ranked)]
-    significant = holm([p for p in p_values if p is not None])
+    significant = iter(holm([p for p in p_values if p is not None]))
     return [UNKNOWN if p is None else MORE if next(significant) else NOISE for p in p_values]
 
 
@@ -102,11 +102,11 @@ def _p_value(one: Statistic | None, other: Statistic | None) -> float | None:
     return welch((one.mean, one.std, one.num), (other.mean, other.std, other.num))
 
 
-def holm(p_values: Sequence[float]) -> Iterator[bool]:
-    """Whether each hypothesis is rejected, so that one is wrongly with probability `LEVEL` at most."""
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Whether each hypothesis is rejected; any is rejected wrongly with probability at most `LEVEL`."""
     rejected = [False] * len(p_values)
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[number] >= LEVEL / (len(p_values) - place):
             break
         rejected[number] = True
-    return iter(rejected)
+    return rejected

@@ -16,7 +16,8 @@ from statistics import fmean
 from typing import Any
 
 from glimpse.monitor import Monitor, monitor_of, more_metrics
-from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
+from glimpse.runs.folder import FINISHED, KILLED, Run
+from glimpse.runs.settings import PLACES
 
 NOT_SETTINGS = ("seed", "data.fold", *PLACES)
 

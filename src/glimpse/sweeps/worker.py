@@ -34,7 +34,8 @@ from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.job import run_in
-from glimpse.runs.folder import settings_of, summary_of
+from glimpse.runs.folder import summary_of
+from glimpse.runs.settings import settings_of
 from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
