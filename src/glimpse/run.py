@@ -32,7 +32,8 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
-from glimpse.distributed.team import Team, gathered
+from glimpse.distributed.processes import gathered
+from glimpse.distributed.team import Team
 from glimpse.environment import environment
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
