@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.stop_on_signal import StopOnSignal
@@ -89,6 +90,8 @@ def check_stopped_equals_unbroken(
         ("optimizer=muon", ("on_train_batch_end", 1, 2)),
         slow("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
+        # No validation ends the last epoch, so nothing is left for early stopping to look at.
+        ("trainer.max_steps=9 callbacks=[early_stopping]", ("on_train_batch_end", 1, 0)),
     ],
 )
 def test_stopped_and_resumed_with_other_loops(
@@ -98,7 +101,7 @@ def test_stopped_and_resumed_with_other_loops(
     option: str,
     where: tuple[str, int, int],
 ) -> None:
-    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, option), where)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, *option.split()), where)
 
 
 # A schedule that steps every batch is stopped everywhere; one that steps every epoch, where an epoch ends;
@@ -256,9 +259,43 @@ def test_a_resume_without_an_intact_checkpoint_changes_nothing(
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
     before = recorded(folder)
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"no checkpoint .* can be used .* damaged"):
         execute(*LINEAR, f"resume={folder}", folder=folder)
     assert recorded(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("state_dict", "network.head.weight"), torch.zeros(3)),
+        (("optimizer_states",), None),
+        (("classifier",), {}),
+        (("glimpse", "next_batch"), {}),
+        (("glimpse", "next_step"), []),
+        (("glimpse", "config", "callbacks"), 3),
+        (("callbacks", "EpochRecord"), {"most_images": 1, "rows": [[]]}),
+        (("callbacks", "Checkpoints"), {"best_epoch": 1, "best_metrics": "x"}),
+        (("loops",), {}),
+        (("lr_schedulers",), None),
+        (("pytorch-lightning_version",), "x"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_named(
+    execute: Execute, finished: Path, keys: tuple[str, ...], value: Any
+) -> None:
+    last = finished / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    holder = saved
+    for key in keys[:-1]:
+        holder = holder[key]
+    assert keys[-1] in holder
+    holder[keys[-1]] = value
+    torch.save(saved, last)
+    with pytest.raises(
+        UserError, match=f"^{last} holds a state that does not fit this run: .*new run$"
+    ):
+        execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
+    assert not (finished / "traceback.txt").exists()
 
 
 def test_an_attempt_that_fails_later_keeps_the_results_and_adds_its_error(
@@ -368,6 +405,37 @@ def test_a_damaged_last_checkpoint_is_replaced_even_where_nothing_is_left_to_tra
     assert not is_done or last.read_bytes() == best.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["cut", "pipe", "folder", "link"])
+def test_without_a_best_checkpoint_the_last_weights_are_measured(
+    execute: Execute, finished: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished / "checkpoints" / "best.ckpt"
+    content = best.read_bytes()
+    best.unlink()
+    if kind == "cut":
+        best.write_bytes(content[:-9])
+    elif kind == "pipe":
+        os.mkfifo(best)
+    elif kind == "folder":
+        best.mkdir()
+    else:
+        (tmp_path / "elsewhere.ckpt").write_bytes(content)
+        best.symlink_to(tmp_path / "elsewhere.ckpt")
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    printed = capsys.readouterr().out
+    assert f"{best} is not a " in printed
+    assert "measuring the last weights instead" in printed
+    assert json.loads((finished / "summary.json").read_text())["status"] == "finished"
+
+
+def test_checkpoints_that_are_no_folder_are_named(execute: Execute, finished: Path) -> None:
+    folder = finished / "checkpoints"
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(UserError, match=f"^{folder} is not a folder: remove it"):
+        execute(*LINEAR, f"resume={finished}", folder=finished)
+
+
 def test_what_a_killed_process_was_writing_is_removed(execute: Execute, finished: Path) -> None:
     for name in (".summary.partial.json", "checkpoints/.best.partial.ckpt"):
         (finished / name).write_bytes(b"half")
@@ -387,6 +455,23 @@ def test_a_finished_run_that_stopped_early_trains_no_more(execute: Execute) -> N
     more = (*options, "trainer.max_epochs=10")  # asked for more, it goes on
     execute(*more, f"resume={folder}", folder=folder)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_a_finished_run_tells_its_loggers_nothing_more(execute: Execute) -> None:
+    options = (*LINEAR, "logger=[tensorboard,csv]", "callbacks.pictures.every_n_epochs=1")
+    folder = execute(*options, curves=True)
+    files = [path for name in ("tensorboard", "csv") for path in (folder / name).iterdir()]
+    before = {path: path.read_bytes() for path in files}
+    shown = curves(folder)
+    execute(*options, f"resume={folder}", folder=folder, curves=True)
+    now = [path for name in ("tensorboard", "csv") for path in (folder / name).iterdir()]
+    assert {path: path.read_bytes() for path in now} == before
+    # With other settings there is something to tell, and it takes the place of what was told.
+    execute(*options, "test=val", f"resume={folder}", folder=folder, curves=True)
+    again = curves(folder)
+    assert again.pop("config/text_summary") == [0, 34]
+    assert set(shown) - set(again) == {"config/text_summary", "final/train/acc", "final/train/loss"}
+    assert all(again[name] == shown[name] for name in again)
 
 
 # How much of the training set is measured ---------------------------------------------------------

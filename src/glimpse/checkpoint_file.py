@@ -3,7 +3,7 @@
 A checkpoint is the zip archive that `torch.save` writes. The archive's comment holds a CRC-32 of all
 bytes before it. torch's own checksums cover the content of each record, but neither the archive's
 directory nor the padding between records. Any program that reads torch's archives skips the comment. A
-checkpoint of an earlier version has no comment; of it, only the records are checked.
+checkpoint of an earlier version has no comment, so only its records are checked.
 """
 
 import io
@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.errors import UserError
-from glimpse.files import replacing
+from glimpse.files import make_folder, replacing
 
 BLOCK = 2**20  # bytes read at a time
 # The last record of a zip archive without a comment. Its last two bytes are the length of the comment.
@@ -37,7 +37,7 @@ class AtomicCheckpointIO(CheckpointIO):
         final = Path(path)
         for name, state in checkpoint.get("callbacks", {}).items():
             _require_plain(name, state)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
         try:
             with replacing(final) as partial, partial.open("w+b") as file:
                 torch.save(checkpoint, file)
@@ -117,7 +117,7 @@ def _seal(file: BinaryIO) -> None:
 
 
 def _comment_of(file: BinaryIO) -> bytes:
-    """The comment that belongs to an archive with a comment of this size."""
+    """Compute the comment of an archive that has room for it."""
     left = file.seek(-COMMENT_SIZE, os.SEEK_END)
     checksum = 0
     file.seek(0)

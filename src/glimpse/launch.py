@@ -1,52 +1,38 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
-same folder). distributed/ holds the processes beside the first one, run.py holds the run itself, config/explain.py the
-error messages, and config/trust.py the checks of what a run folder has recorded.
+This file orders flags and overrides, and turns `resume=` into the recorded overrides followed by
+the new ones. job.py runs what Hydra has composed, distributed/ holds the processes besides the first
+one, config/explain.py the error messages, and config/trust.py the checks of a run folder's record.
 """
 
-import contextlib
 import difflib
 import os
-import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from glimpse import job
 from glimpse.config import trust
-from glimpse.config.check import check, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder, values_of
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed, quoted
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
-from glimpse.distributed.place import Place, place_of, require_room
-from glimpse.errors import (
-    Interrupted,
-    UserError,
-    preemption_signals,
-    raise_interrupted,
-    stop_signals,
-)
-from glimpse.files import require_no_links_out
-from glimpse.folder_lock import NAME as LOCK
-from glimpse.folder_lock import FolderInUseError
+from glimpse.distributed.place import Place, place_of
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+from glimpse.files import require_current_folder, require_no_links_out
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
-
-if TYPE_CHECKING:
-    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -74,6 +60,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         signal.signal(number, raise_interrupted)
     place, code, line = Place(), 0, ""
     try:
+        require_current_folder()
         place = place_of(os.environ)
         if place.rank > 0:
             return follow(place)
@@ -85,13 +72,14 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
                 f"{place.launcher}"
             )
+        _require_sweep(flags, overrides)
         overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name(), own_files_first():
+        with lists_by_name(), own_files_first(), _named_if_hydra_cannot_write():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
-                job
+                task
             )()
         if _failure:
             raise _failure.pop()
@@ -112,8 +100,49 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     return code
 
 
+def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require -m for settings that only a sweep uses.
+
+    Raises:
+        UserError: it is missing.
+    """
+    of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
+    found = next((word for word in overrides if word.startswith(of_sweeps)), None)
+    if found is not None and not is_sweep(flags):
+        raise UserError(f"{found} is a setting of sweeps: type -m too")
+
+
+def task(config: DictConfig) -> float | None:
+    """What Hydra calls once for each composed configuration; launchers pickle it by its name."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return job.run_of_sweep(config)
+    try:
+        return job.run_single(config)
+    except Exception as error:
+        _failure.append(error)
+        return None
+
+
+@contextmanager
+def _named_if_hydra_cannot_write() -> Iterator[None]:
+    """Name the place if Hydra cannot make a run folder or write its record there.
+
+    Raises:
+        UserError: the disk is full or read-only, for example.
+    """
+    try:
+        yield
+    except OSError as error:
+        places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
+        place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2]
+        raise UserError(
+            f"cannot write {place}: {error.strerror or error}: type "
+            "output_dir=<a folder where results can be written>"
+        ) from error
+
+
 def _after_a_restart(place: Place) -> list[str]:
-    """The override that continues the run which torchrun has started anew (`--max-restarts`)."""
+    """The override that resumes the run after torchrun has restarted its processes."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return []
     from glimpse.distributed.team import interrupted_folder
@@ -126,7 +155,7 @@ def _after_a_restart(place: Place) -> list[str]:
 
 
 def _dismiss_others(place: Place, code: int, line: str) -> None:
-    """Let the other processes end if they have not been told of a run."""
+    """End the other processes if they are still waiting for a run."""
     from glimpse.distributed.team import connected
 
     try:
@@ -161,6 +190,10 @@ FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",
 )  # fmt: skip
+OTHER_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
+    "--shell-completion", "-sc",
+)  # fmt: skip
 INFO = ("--info", "-i")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -169,7 +202,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: a flag would execute the contents of a pickle.
+        UserError: there is no such flag, or it would execute the contents of a pickle.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -183,6 +216,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(word)
             continue
+        name, equals, value = word.partition("=")
+        if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
+            setting = (
+                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
+            )
+            raise UserError(
+                f"{name}: there is no such flag; settings have no dashes: type {setting}"
+            )
         flags.append(word)
         if word in FLAGS_WITH_VALUE and rest:
             flags.append(rest.pop(0))
@@ -196,139 +237,6 @@ def is_sweep(flags: Sequence[str]) -> bool:
     return bool({"-m", "--multirun"} & set(flags))
 
 
-def job(config: DictConfig) -> float | None:
-    """Run once, alone or as one job of a sweep.
-
-    Returns:
-        The best value of the monitor, val/acc by default, for a sweeper.
-    """
-    settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
-    if is_of_sweep:
-        _require_one_task(place_of(os.environ))
-    if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
-        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
-    try:
-        with _saved_before_preemption() if is_of_sweep else contextlib.nullcontext():
-            return _checked_run(config, settings, folder)
-    except Exception as error:
-        if is_of_sweep:
-            print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
-            raise
-        _failure.append(error)
-        return None
-
-
-def _require_one_task(place: Place) -> None:
-    """Require a launcher to start a job once: it starts its other processes by itself.
-
-    Raises:
-        UserError: SLURM started it several times.
-    """
-    if place.world_size > 1:
-        raise UserError(
-            f"the launcher started {place.world_size} tasks for one job, and a job starts its own "
-            "processes: type hydra.launcher.tasks_per_node=1 hydra.launcher.nodes=1 trainer=ddp"
-        )
-
-
-@contextlib.contextmanager
-def _saved_before_preemption() -> Iterator[None]:
-    """Let a run save before the launcher's own handler puts the job back into the queue and exits."""
-    former = {number: signal.getsignal(number) for number in preemption_signals()}
-    for number in former:
-        signal.signal(number, raise_interrupted)
-    try:
-        yield
-    except Interrupted as stop:
-        requeue = former.get(signal.Signals(stop.signal_number))
-        if callable(requeue):
-            requeue(stop.signal_number, None)
-        raise
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
-    """Check the configuration, then run. Remove the folder if nothing was written to it."""
-    try:
-        check(
-            config,
-            settings.runtime.choices,
-            root=settings.job.config_name or ROOT,
-            searchpath=settings.searchpath,
-        )
-        if config.sweep.plan:
-            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
-    except BaseException:
-        discard_if_empty(folder)
-        raise
-    return run_in(config, settings, folder)
-
-
-def run_in(
-    config: DictConfig, settings: HydraConf, folder: Path, *, afterwards: str = ""
-) -> float | None:
-    """Run a configuration that was checked. Remove the folder if nothing was written to it.
-
-    Args:
-        config: Without Hydra's own part.
-        settings: Hydra's own part, for the names of the files that were chosen.
-        folder: The run folder.
-        afterwards: What is left of a sweep after the run, for its bar.
-
-    Returns:
-        The best val/acc; None without validation.
-    """
-    is_ours = True
-    try:
-        require_one_batch_size(config, settings.overrides.task)
-        require_room(config.trainer, place_of(os.environ))
-        from glimpse.run import run  # torch and lightning are imported from here on
-
-        names = choices_of_run(settings.runtime.choices)
-        return run(config, folder, names, judge=_judge(config, settings), afterwards=afterwards)
-    except FolderInUseError:
-        is_ours = False
-        raise
-    finally:
-        if is_ours:
-            discard_if_empty(folder)
-
-
-def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
-    """What stops a trial of a search early; None if nothing does."""
-    search = settings.sweeper
-    if "trial" not in search or search.trial is None:
-        return None
-    from glimpse.search.place import study_path
-    from glimpse.search.pruning import Judge
-
-    return Judge(
-        study_path(Path(settings.sweep.dir), search.storage),
-        search.trial,
-        pruner=search.pruner,
-        num_epochs=config.trainer.max_epochs or 0,
-        until=search.until,
-    )
-
-
-def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the chosen files of the groups that people compare."""
-    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-    return {group: str(choices.get(group)) for group in groups}
-
-
-def discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that contains only the files that Hydra has just written."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
-        shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # the parent may contain other runs
-            folder.parent.rmdir()
-
-
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
@@ -338,8 +246,10 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
     """
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not resume or resume[-1] in ("", "null"):
+    if not resume or resume[-1] == "null":
         return overrides
+    if not resume[-1]:
+        raise UserError("resume=: expected a run folder; resume=null begins a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")

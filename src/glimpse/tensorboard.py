@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 
 LAYOUT = {
     "training and validation": {
@@ -22,11 +21,18 @@ SINGLE_KEYS = (
 )
 
 
-def write_start(logger: TensorBoardLogger, config_yaml: str) -> None:
-    """Write the resolved configuration as text, and charts with both splits on the same axes."""
+def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
+    """Write the resolved configuration as text, and charts with both splits on the same axes.
+
+    Args:
+        logger: The logger.
+        config_yaml: The configuration.
+        step: Where the run begins with it; later than 0 if it is resumed with other settings.
+    """
     writer = logger.experiment
-    writer.add_text("config", f"```yaml\n{config_yaml}\n```", 0)
-    writer.add_custom_scalars(LAYOUT)
+    writer.add_text("config", f"```yaml\n{config_yaml}\n```", step)
+    if not step:
+        writer.add_custom_scalars(LAYOUT)
 
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -46,12 +52,14 @@ def write_result(
     """Write a row of the HPARAMS tab: the choices, and the results under final/…"""
     if not metrics:
         return
+    from torch.utils.tensorboard.summary import hparams  # imports TensorBoard
+
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
     for name, value in final.items():  # must come first: it reopens the file that training closed
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(summary)
+        writer.file_writer.add_summary(summary, step)
     writer.close()
 
 

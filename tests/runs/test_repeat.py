@@ -97,7 +97,7 @@ def test_a_repeated_run_is_equal_and_leaves_the_original_as_it_was(original: Pat
     before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
     printed = repeat(original)
     took = json.loads((original / "summary.json").read_text())["seconds"]
-    assert f"the run took 0:0{round(took)}" in printed
+    assert f"the original took 0:0{round(took)}" in printed
     assert "equal, bit for bit: metrics.csv (2 epochs), best.ckpt" in printed
     assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
     [again] = (original.parent / "outputs" / "synthetic-mlp").iterdir()
@@ -179,7 +179,7 @@ def test_an_interrupted_repetition_goes_on(original: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         interrupt(patch, epoch=1)
         printed = repeat(original, "--out", "again", exit_code=143)
-    assert "to go on and compare, type: glimpse repeat" in printed
+    assert "to continue and compare, type: glimpse repeat" in printed
     assert "equal, bit for bit" in repeat(original, "--out", "again")
     printed = repeat(original, "--out", "again")  # done: it is compared again, not trained
     assert "equal, bit for bit" in printed

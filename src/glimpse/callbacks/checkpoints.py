@@ -8,6 +8,7 @@ best, and its atomic save is not atomic across file systems. Therefore this file
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
 
+BEST, LAST = "best.ckpt", "last.ckpt"
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
 
@@ -39,8 +41,8 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path, monitor: Monitor | None = None, *, top_k: int = 1) -> None:
         self.folder = folder
-        self.best = folder / "best.ckpt"
-        self.last = folder / "last.ckpt"
+        self.best = folder / BEST
+        self.last = folder / LAST
         self.monitor = monitor or monitor_of({})
         self.top_k = top_k
         self.best_epoch: int | None = None  # counts from 1
@@ -117,8 +119,20 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
 
+    def read_best(self) -> dict[str, Any] | None:
+        """What `best.ckpt` holds; None if there is none. A resumed run may find it damaged, and says so."""
+        if not os.path.lexists(self.best):
+            return None
+        try:
+            if not is_own_file(self.folder, self.best):
+                raise UserError(f"{self.best} is not a file in this folder")
+            return read_checkpoint(self.best)
+        except UserError as error:
+            console.print(f"{error}; measuring the last weights instead")
+            return None
+
     def begin_from(self, path: Path) -> None:
-        """Make the checkpoint that a run resumes from the last one: a damaged one must not stay."""
+        """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
         if path.name != self.last.name:
             with replacing(self.last) as partial:
                 shutil.copyfile(path, partial)
@@ -137,8 +151,8 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best so far.
 
-        With another monitor than before, the best is judged anew by its own validation metrics. If
-        they lack the new metric, the next validation is the best.
+        If the monitor has changed, the best checkpoint is ranked again by its own validation
+        metrics. If they lack the new metric, the next validation becomes the best.
         """
         if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
             state_dict = state_dict | {"kept": {}, "best_value": None}
@@ -163,7 +177,7 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path}: there is no such run folder or checkpoint")
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in (BEST, LAST):
         checkpoint = path / "checkpoints" / name
         require_inside(path, checkpoint)
         if checkpoint.is_file():
@@ -180,9 +194,11 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: no checkpoint can be used.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: remove it to start from the beginning")
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    paths.sort(key=lambda p: p.name != "last.ckpt")
+    paths.sort(key=lambda p: p.name != LAST)
     broken: list[str] = []
     why = ""
     for path in paths:
@@ -199,5 +215,5 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         console.print("there is no checkpoint yet; starting from the beginning")
         return None
     raise UserError(
-        f"resume: every checkpoint in {folder} is damaged ({', '.join(broken)}); start a new run"
+        f"resume: no checkpoint in {folder} can be used ({', '.join(broken)}): {why}; start a new run"
     )

@@ -1,8 +1,8 @@
 """The `glimpse` command.
 
-`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a
-project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
-(cli/insight.py), and compare runs (cli/runs.py).
+`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a project (cli/init.py),
+inspect datasets before training (cli/data.py), score a network (cli/evaluate.py), show what it has learned
+(cli/insight.py), use it on new images (cli/predict.py), and compare runs (cli/runs.py).
 """
 
 import os
@@ -11,9 +11,13 @@ import sys
 import typer
 
 from glimpse.cli import data as cli_data
-from glimpse.cli import init as cli_init
-from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
+from glimpse.cli.evaluate import evaluate
+from glimpse.cli.init import init
+from glimpse.cli.insight import confused, look, losses, shift
+from glimpse.cli.predict import export, predict
+from glimpse.errors import UserError
+from glimpse.files import require_current_folder
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -23,9 +27,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
-app.command("init")(cli_init.init)
-app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
-app.add_typer(cli_runs.app)
+for command in (init, evaluate, confused, losses, predict, look, shift, export):
+    app.command()(command)
+app.add_typer(cli_runs.app)  # without a name: `glimpse report`
 
 
 def main() -> int:
@@ -36,6 +40,11 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
+    try:
+        require_current_folder()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0
@@ -44,10 +53,9 @@ def main() -> int:
         if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
-            print(
-                f"error: {message.rstrip('.')}: type {command} --help for an example",
-                file=sys.stderr,
-            )
+            is_question = message.endswith("?")
+            joined = f"{message} Type" if is_question else f"{message.rstrip('.')}: type"
+            print(f"error: {joined} {command} --help for an example", file=sys.stderr)
         return error.exit_code
 
 

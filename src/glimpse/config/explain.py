@@ -4,6 +4,7 @@ The traceback of an unexpected error is saved to a file, which the line names. N
 imported.
 """
 
+import errno
 import re
 import sys
 import sysconfig
@@ -22,9 +23,9 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.keys import leaves, unknown_choice, unknown_key
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTS
 from glimpse.errors import UserError, first_line
@@ -59,8 +60,20 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
             write_text(path, text)
         except (OSError, UserError):  # the disk is full
             remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
-            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
-    return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
+            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
+    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+
+
+def _with_remedy(error: BaseException) -> str:
+    """The error, and what to type if the memory was too small; each library says that in its own way."""
+    is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    if not is_memory:
+        return _named(error)
+    return (
+        "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model "
+        f"({_named(error)})"
+    )
 
 
 def _place(error: Exception) -> str:
@@ -97,8 +110,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return (
-            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two blanks, "
-            "close each bracket and quote, and write a blank after each colon"
+            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two spaces, "
+            "close each bracket and quote, and write a space after each colon"
         )
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:
@@ -116,8 +129,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         name, equals, value = str(error.override).partition("=")
         if equals and name != name.strip():
             return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
-        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {first_line(error)}{remedy}"
+        if not equals:
+            return f"{error.override}: expected key=value"
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
@@ -153,7 +167,7 @@ def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value that Hydra cannot read, as it can: as text in quotes, or as a list of such texts."""
+    """Quote a value that Hydra cannot parse: as text, or as a list of texts."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return quoted(value[1:-1])
     if value[:1] == "[" and value[-1:] == "]":
@@ -177,11 +191,11 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    available = choices_of(group, _folders(typed))
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
     if any(word.startswith("resume=") for word in _words(typed)):

@@ -1,8 +1,8 @@
 """Which files are images, by their names: one answer for training, predict, data info and data check.
 
-A file counts by its ending, in upper or lower case. Files and folders that people do not see (names that
-begin with a dot, and those that Macs, Windows and network drives add) are passed over everywhere. A format
-that this installation cannot read is passed over as well, but counted, so that a run can say so.
+The ending of a name decides, in upper or lower case. Hidden files and folders (whose names begin
+with a dot, or which Macs, Windows and network drives add) are skipped everywhere. Files in a format
+that this installation cannot read are skipped too, but counted, so that a run can report them.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import features
+from PIL import Image, features
 
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
@@ -32,6 +32,10 @@ HIDDEN_FOLDERS = (
 )  # fmt: skip
 # How JPEG, PNG, GIF, TIFF and WebP files begin, by which those without an ending are counted.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
+# Pillow's names of the formats that it knows without loading the others, a tenth of a second of work.
+USUAL_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB")
+# Pillow hands these to a program that executes them: EPS to Ghostscript, WMF to Windows.
+PROGRAMS = ("EPS", "WMF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -46,6 +50,12 @@ def readable_endings() -> tuple[str, ...]:
 def unreadable_endings() -> tuple[str, ...]:
     """Return the endings of image files that cannot be read here."""
     return tuple(e for e in (*AVIF, *HEIF, *OTHERS) if e not in readable_endings())
+
+
+def other_formats() -> tuple[str, ...]:
+    """Pillow's names of all other formats that it reads itself, whatever a file is called."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in (*USUAL_FORMATS, *PROGRAMS))
 
 
 def can_read_heif() -> bool:
@@ -80,7 +90,7 @@ def begins_as_image(path: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is passed over."""
+    """Return whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
 
 
@@ -90,12 +100,12 @@ def is_image(path: Path) -> bool:
 
 
 def counted(passed_over: Mapping[str, int]) -> list[str]:
-    """Return one remark for each format of files that were passed over, given counts by ending."""
+    """Return one remark for each format of skipped files, given counts by ending."""
     remarks = []
     for ending, number in sorted(Counter(passed_over).items()):
         several = "s" if number > 1 else ""
         what = f"{ending} file{several}" if ending else f"image file{several} without an ending"
-        files = f"{number:,} {what} passed over"
+        files = f"{number:,} {what} skipped"
         remedy = (
             "to read them, type pip install pillow-heif"
             if ending in HEIF

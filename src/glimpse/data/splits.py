@@ -56,8 +56,8 @@ class Drawn:
     remarks: list[str] = field(default_factory=list)
 
 
-# How people write the names of the splits: in lower case, without blanks and signs, and without the
-# words that people add.
+# The names that people give to the splits, in lower case and without spaces and punctuation, and the
+# words that they add to them.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
     "val": (
@@ -74,6 +74,7 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
+REST = "the rest"  # where training images come from if others were drawn from the same part
 
 
 def split_of(name: str) -> str | None:
@@ -157,11 +158,12 @@ def draw(
             remarks.append(_unused(heldout))
         held = third or heldout
         splits = {"val": val} | ({"test": held} if held else {})
-        return Drawn(splits | {"train": _training(train, whole)}, whole, few, remarks)
+        return Drawn(splits | {"train": Split("train", train, REST)}, whole, few, remarks)
     if val_fraction == 0:
         assert heldout is not None
         splits = {"val": heldout} | ({"test": third} if third else {})
-        return Drawn(splits | {"train": _training(train, whole)}, whole, few)
+        origin = REST if heldout.part == "train" else "all of it"
+        return Drawn(splits | {"train": Split("train", train, origin)}, whole, few)
     is_drawn = heldout is not None and heldout.part == "train"
     part = 1 - test_fraction if is_drawn else 1
     train, rows, fewer = _stratified(
@@ -173,7 +175,7 @@ def draw(
     remarks = [_unused(heldout)] if third and heldout else []
     test = third or heldout
     assert test is not None
-    splits = {"val": val, "test": test, "train": _training(train, whole)}
+    splits = {"val": val, "test": test, "train": Split("train", train, REST)}
     return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
 
 
@@ -182,10 +184,6 @@ def _unused(heldout: Split) -> str:
         f"{len(heldout.rows):,} of the official validation set unused "
         "(data.val_fraction=0 uses them for validation)"
     )
-
-
-def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
-    return Split("train", rows, "the rest" if len(rows) < len(whole) else "all of it")
 
 
 def _fold(
@@ -290,7 +288,7 @@ def _stratified(
     num_classes = int((counts > 1).sum())
     if not num_classes:
         raise UserError(
-            f"data.{key}={fraction:g}: no class has two images, of which one could be held out: add images"
+            f"data.{key}={fraction:g}: every class has a single image, so none can be held out: add images"
         )
     if not (num_classes <= size <= len(rows) - num_classes):
         raise UserError(

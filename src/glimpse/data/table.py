@@ -1,8 +1,8 @@
-"""Tables of text as people have them, read strictly: every fault is named by file and line.
+"""Tables of text in any common form, read strictly: every fault is named by file and line.
 
-The delimiter is a comma, a semicolon, a tab or a bar, found by itself; Excel's `sep=;` line counts. The text
-is UTF-8 or, with a byte-order mark, UTF-16. Blanks around cells are cut, blank lines are passed over, and so
-are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
+The delimiter is a comma, a semicolon, a tab or a bar. It is detected; Excel's `sep=;` line counts.
+The text is UTF-8 or, with a byte-order mark, UTF-16. Spaces around cells are removed. Blank lines
+are skipped, and so are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
 The first line is a header if it has no number and no file name, or if its numbers count up from 0 or 1, or if
 it has a usual name such as label.
 
@@ -37,7 +37,7 @@ UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas write
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
 _reader = partial(csv.reader, skipinitialspace=True)  # a quote may follow a blank: a, "b, c"
-# How files begin that are tables of another kind, or none: what they are, and what to do.
+# The first bytes of files that are not tables of text: what such a file is, and what to do.
 OTHER_KINDS = (
     (b"\x1f\x8b", "compressed by gzip", "type gunzip -k {path}"),
     (b"BZh", "compressed by bzip2", "type bunzip2 -k {path}"),
@@ -113,7 +113,7 @@ class Table:
         return len(self.header) - len(self.columns)
 
     def place(self, line: int) -> str:
-        """Return the words that name a line."""
+        """Return a description of a line's place."""
         return f"{self.path}, line {line}"
 
     def index(self, column: str) -> int:
@@ -159,7 +159,7 @@ class Table:
                 )
         if b"\0" in start and self._encoding != "utf-16":
             raise UserError(
-                f"{self.path} has bytes of zero, expected text in UTF-8 (or UTF-16 with a byte-order "
+                f"{self.path} contains zero bytes, expected text in UTF-8 (or UTF-16 with a byte-order "
                 "mark): save the table as CSV in UTF-8"
             )
 

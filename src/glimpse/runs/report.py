@@ -16,7 +16,8 @@ from statistics import fmean
 from typing import Any
 
 from glimpse.monitor import Monitor, monitor_of, more_metrics
-from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
+from glimpse.runs.folder import FINISHED, KILLED, Run
+from glimpse.runs.settings import PLACES
 
 NOT_SETTINGS = ("seed", "data.fold", *PLACES)
 
@@ -65,6 +66,14 @@ class Group:
     monitor: Monitor
     differs: dict[str, str] = field(default_factory=dict)
     simplest: "Group | None" = None
+
+    def differ_in(self, settings: Mapping[str, str]) -> None:
+        """Note the settings that distinguish this group from others of the same data and model."""
+        self.differs = dict(settings)
+
+    def compare_with(self, simplest: "Group") -> None:
+        """Note the group with the simplest model on the same images."""
+        self.simplest = simplest
 
     @property
     def data(self) -> str:
@@ -158,10 +167,15 @@ def group(runs: Sequence[Run]) -> list[Group]:
     for section in _by(groups, lambda g: (g.data, g.model)).values():
         keys = _differing([g.settings for g in section])
         for member in section:
-            member.differs = _named({k: member.settings[k] for k in keys if k in member.settings})
-    for rivals in _by(groups, _images).values():
-        _set_simplest(rivals)
+            member.differ_in(_named({k: member.settings[k] for k in keys if k in member.settings}))
+    for same_images in rivals(groups):
+        _set_simplest(same_images)
     return groups
+
+
+def rivals(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups by their training and evaluation images: only those with the same can be compared."""
+    return list(_by(groups, _images).values())
 
 
 def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
@@ -187,7 +201,7 @@ def _set_simplest(rivals: Sequence[Group]) -> None:
         if (parameters := g.number("parameters")) is not None
     ]
     for member in rivals if sized else ():
-        member.simplest = rivals[min(sized)[2]]
+        member.compare_with(rivals[min(sized)[2]])
 
 
 def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:

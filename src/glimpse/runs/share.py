@@ -7,6 +7,7 @@ huggingface_hub takes it: YAML between two lines of dashes, then Markdown.
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
         path: The file of weights. The card is written beside it.
 
     Raises:
-        UserError: a README.md of somebody else is there, or the library's network gives other answers.
+        UserError: a README.md from elsewhere is in the folder, or the library's network gives other
+        answers.
     """
     card = path.with_name(CARD)
     if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
@@ -82,12 +84,12 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     library = _library(network)
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
-            f"{library}'s {network.architecture} gives other answers with these weights (a "
-            f"probability differs by {difference:.1e}), so nothing was written: type --to onnx"
+            f"{library}'s {network.architecture} gives other probabilities with these weights ("
+            f"one differs by {difference:.1e}), so nothing was written: type --to onnx"
         )
     return (
-        f"{num_images} validation images: largest difference in a probability between {library}'s "
-        f"{network.architecture} and the original network: {difference:.1e}"
+        f"compared with the original network on {num_images} validation images: probabilities of "
+        f"{library}'s {network.architecture} differ by at most {difference:.1e}"
     )
 
 
@@ -98,7 +100,7 @@ def _library(network: Pretrained) -> str:
 def _card(trained: TrainedRun, weights: str) -> str:
     """The model card: metadata for the Hub, then what the network is and how to load it."""
     run = read_run(trained.folder) if trained.folder.is_dir() else None
-    data = run.data if run else str(trained.config.data["_target_"])
+    data = printable(run.data if run else str(trained.config.data["_target_"]))
     network, spec = trained.inner, trained.spec
     is_timm = isinstance(network, Pretrained) and _library(network) == "timm"
     name = f"{network.architecture if isinstance(network, Pretrained) else type(network).__name__}"
@@ -131,7 +133,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
             yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
             "---",
             MARK,
-            f"# {name} on {printable(data)}",
+            f"# {name} on {_as_text(data)}",
             "",
             f"A classifier of {spec.num_classes} classes, trained with glimpse for {trained.epoch} "
             "epochs.",
@@ -155,6 +157,11 @@ def _card(trained: TrainedRun, weights: str) -> str:
             "",
         ]
     )
+
+
+def _as_text(name: str) -> str:
+    """A name, escaped so that Markdown shows it as it is."""
+    return re.sub(r"[\\`*<>\[\]&!|#]", r"\\\g<0>", name)
 
 
 def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:

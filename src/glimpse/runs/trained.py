@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from glimpse import precision
-from glimpse.assembly import build_data, build_network, device_of
+from glimpse.assembly import build_data
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.check import check_targets, check_values
+from glimpse.config.keys import leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages
@@ -33,12 +34,14 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
+from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_sight
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
+from glimpse.trainer import device_of
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
@@ -230,10 +233,10 @@ class TrainedRun:
 
 
 def not_finite(image: str, number: int) -> str:
-    """The message for images to which the network's answer is not a number."""
+    """The error message for images whose prediction is not finite."""
     others = f" and {number - 1:,} other images" if number > 1 else ""
     return (
-        f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
+        f"the network's output for {image}{others} is not finite: use another checkpoint, or type "
         "--set trainer.precision=32-true"
     )
 
@@ -259,9 +262,13 @@ def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) 
         raise UserError(
             f"{path}: its configuration contains an interpolation, which is not allowed"
         )
-    for group, named in targets_of(created):
-        if group in BUILT:
-            require_no_library_function(group, named, trusted)
+    try:
+        check_targets(created)
+        for group, named in targets_of(created):
+            if group in BUILT:
+                require_no_library_function(group, named, trusted)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return created
 
 
@@ -303,7 +310,7 @@ def _network(
     name = weight_not_finite(network)
     if name is not None:
         raise UserError(
-            f"{path}: the weights {name} are not finite, so the network can answer nothing: use "
+            f"{path}: the weights {name} are not finite, so the network cannot predict: use "
             "another checkpoint, or train again with a lower optimizer.lr"
         )
     return network.eval()

@@ -97,7 +97,7 @@ def test_names_of_the_parts_with_more_words(photos: Path, train: str, val: str) 
     assert sizes(data) == {"train": 12, "val": 6}
     told = data.describe()
     assert (f"train is {train}" in told, f"val is {val}" in told) == (train != "train", True)
-    assert "passed over, because not named train, val or test: notes" in told
+    assert "skipped, because not named train, val or test: notes" in told
 
 
 def test_classes_may_have_the_words_of_parts(photos: Path) -> None:
@@ -251,8 +251,8 @@ def test_formats_that_cannot_be_read_are_counted(
         cached.cache_clear()
     try:
         told = image_folder(photos).describe()
-        assert "2 .heic files passed over (to read them, type pip install pillow-heif)" in told
-        assert "1 .svg file passed over" in told
+        assert "2 .heic files skipped (to read them, type pip install pillow-heif)" in told
+        assert "1 .svg file skipped" in told
         assert len(image_files([photos])[1]) == 2
     finally:
         monkeypatch.undo()
@@ -274,7 +274,7 @@ def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> No
     for number in (1, 2, 3):
         (photos / "train" / "owl" / f"owl_{number}.png").unlink()
     data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
-    assert "too few images to be held out, all in training: owl" in data.describe()
+    assert "too few images to hold any out, all used for training: owl" in data.describe()
     assert data.labels("train").tolist().count(2) == 1
 
 
@@ -338,7 +338,7 @@ def test_images_without_an_ending_are_counted(photos: Path) -> None:
     shutil.copy(cat / "cat_0.png", cat / "00a1f3")
     data = image_folder(photos)
     assert sizes(data)["train"] == 12
-    assert "1 image file without an ending passed over (add it to their names" in data.describe()
+    assert "1 image file without an ending skipped (add it to their names" in data.describe()
 
 
 def test_names_that_are_not_utf_8(photos: Path) -> None:

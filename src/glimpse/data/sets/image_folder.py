@@ -92,7 +92,7 @@ class ImageFolder(ImageDataModule):
                     remarks.append(f"{split} is {as_utf8(str(folder.relative_to(self.root)))}")
             if others:
                 names = some([as_utf8(folder.name) for folder in others])
-                remarks.append(f"passed over, because not named train, val or test: {names}")
+                remarks.append(f"skipped, because not named train, val or test: {names}")
             if any(_is_nested(folder) for folder in classes):
                 names = some([as_utf8(folder.name) for folder in classes])
                 remarks.append(f"the classes are the folders {names}, with all images below them")
