@@ -72,6 +72,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
                 f"{place.launcher}"
             )
+        _require_sweep(flags, overrides)
         overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
@@ -97,6 +98,18 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     if place.world_size > 1:
         _dismiss_others(place, code, line)
     return code
+
+
+def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require -m for settings that only a sweep uses.
+
+    Raises:
+        UserError: it is missing.
+    """
+    of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
+    found = next((word for word in overrides if word.startswith(of_sweeps)), None)
+    if found is not None and not is_sweep(flags):
+        raise UserError(f"{found} is a setting of sweeps: type -m too")
 
 
 def task(config: DictConfig) -> float | None:
@@ -177,6 +190,10 @@ FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",
 )  # fmt: skip
+OTHER_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
+    "--shell-completion", "-sc",
+)  # fmt: skip
 INFO = ("--info", "-i")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -185,7 +202,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: a flag would execute the contents of a pickle.
+        UserError: there is no such flag, or it would execute the contents of a pickle.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -199,6 +216,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(word)
             continue
+        name, equals, value = word.partition("=")
+        if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
+            setting = (
+                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
+            )
+            raise UserError(
+                f"{name}: there is no such flag; settings have no dashes: type {setting}"
+            )
         flags.append(word)
         if word in FLAGS_WITH_VALUE and rest:
             flags.append(rest.pop(0))
@@ -221,8 +246,10 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
     """
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not resume or resume[-1] in ("", "null"):
+    if not resume or resume[-1] == "null":
         return overrides
+    if not resume[-1]:
+        raise UserError("resume=: expected a run folder; resume=null begins a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")

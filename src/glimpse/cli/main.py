@@ -53,10 +53,9 @@ def main() -> int:
         if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
-            print(
-                f"error: {message.rstrip('.')}: type {command} --help for an example",
-                file=sys.stderr,
-            )
+            is_question = message.endswith("?")
+            joined = f"{message} Type" if is_question else f"{message.rstrip('.')}: type"
+            print(f"error: {joined} {command} --help for an example", file=sys.stderr)
         return error.exit_code
 
 

@@ -121,8 +121,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {first_line(error)}{remedy}"
+        if not equals:
+            return f"{error.override}: expected key=value"
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
@@ -156,11 +157,11 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    available = choices_of(group, _folders(typed))
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
     if any(word.startswith("resume=") for word in _words(typed)):
