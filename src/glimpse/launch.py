@@ -134,7 +134,7 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
         yield
     except OSError as error:
         places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
-        place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2]
+        place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2].strip("'")
         raise UserError(
             f"cannot write {place}: {error.strerror or error}: type "
             "output_dir=<a folder where results can be written>"

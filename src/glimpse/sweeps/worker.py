@@ -31,7 +31,7 @@ from omegaconf import DictConfig, open_dict
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.resolvers import register_resolvers
 from glimpse.errors import Interrupted, LostProcessError, UserError
-from glimpse.files import appending
+from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
@@ -169,14 +169,18 @@ def _trained(request: Request) -> Found:
             config.resume = str(folder)
             config.hydra.output_subdir = None  # the record of how the run began stays
         sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
-    ended = run_job(
-        task_function=partial(_task, afterwards=request.afterwards),
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
-        configure_logging=True,
-    )
+    try:
+        ended = run_job(
+            task_function=partial(_task, afterwards=request.afterwards),
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
+            configure_logging=True,
+        )
+    except OSError as error:  # of Hydra itself; what the run raises is the returned value
+        place = error.filename or folder
+        raise CannotWriteError(f"cannot write {place}: {error.strerror or error}") from error
     if isinstance(ended._return_value, Exception):
         raise ended._return_value
     summary = summary_of(folder)
