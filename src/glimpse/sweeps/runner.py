@@ -37,7 +37,11 @@ from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State
 from glimpse.sweeps.worker import SIGNALS, Reply, Request, serve
 
-PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
+# Imported once for all workers: what most jobs use.
+PRELOADED = [
+    "glimpse.run", "glimpse.sweeps.worker", "sklearn.datasets", "sklearn.model_selection",
+    "matplotlib.figure", "matplotlib.backends.backend_agg",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
