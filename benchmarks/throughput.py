@@ -44,7 +44,7 @@ from glimpse import precision
 from glimpse.assembly import build_data
 from glimpse.config.build import build
 from glimpse.config.folder import config_folder
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.layers.patch_conv import PatchConv2d

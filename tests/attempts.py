@@ -219,15 +219,18 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def curves(folder: Path) -> dict[str, Any]:
-    """The points (step, value) of each curve, as TensorBoard shows them."""
-    events = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "images": 0})
+    """The points (step, value) of each curve, as TensorBoard shows them, and the steps of all else."""
+    events = EventAccumulator(
+        str(folder / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}
+    )
     events.Reload()
     found: dict[str, Any] = {
         tag: [(point.step, point.value) for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
         if tag not in TIMES
     }
-    return found | {tag: [p.step for p in events.Images(tag)] for tag in events.Tags()["images"]}
+    found |= {tag: [p.step for p in events.Images(tag)] for tag in events.Tags()["images"]}
+    return found | {tag: [p.step for p in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
 
 
 def _without_times(value: Any) -> Any:

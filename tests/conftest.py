@@ -5,7 +5,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from torchvision import datasets
 from glimpse import steps_ahead
 from glimpse.config.check import check
 from glimpse.config.lists import lists_by_name
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
+from preloaded import Preloaded
 
 REPOSITORY = Path(__file__).parents[1]
 CONF = REPOSITORY / "conf"
+TRAIN = str(REPOSITORY / "train.py")
 
 PATCHES = ExitStack()  # which last until the tests end
 
@@ -107,6 +109,23 @@ def any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision takes the small copies of its sets that the tests make, whatever their checksums."""
     for module in (datasets.svhn, datasets.stl10, datasets.flowers102):
         monkeypatch.setattr(module, "check_integrity", lambda path, _md5=None: Path(path).is_file())
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
+    """What starts commands in processes that need not import torch again."""
+    server = Preloaded(tmp_path_factory.mktemp("logs"))
+    yield server
+    server.close()
+
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def train(preloaded: Preloaded, tmp_path: Path) -> Train:
+    """`python train.py <arguments>` in `tmp_path`; keywords are environment variables."""
+    return functools.partial(preloaded.run, tmp_path, TRAIN)
 
 
 Execute = Callable[..., Path]

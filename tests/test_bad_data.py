@@ -1,8 +1,4 @@
-"""Bad data as the command meets it: one line that names the file, exit code 1, earlier results intact.
-
-The command is train.py itself. Its imports take seconds, so one process makes them and forks for each
-command; that torch is not imported too early is test_launch.py's to hold.
-"""
+"""Bad data as the command meets it: one line that names the file, exit code 1, earlier results intact."""
 
 import hashlib
 import io
@@ -10,118 +6,46 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 from threading import Thread
-from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
-from conftest import REPOSITORY, slow
+from conftest import TRAIN, slow
 from makers import make_image_folder
-
-SERVER = """
-import json, os, runpy, sys, traceback
-import glimpse.run, glimpse.data.sets.image_folder, glimpse.data.sets.csv_table, sklearn.model_selection
-for line in sys.stdin:
-    order = json.loads(line)
-    if "wait" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
-        continue
-    pid = os.fork()
-    if pid:
-        print(pid, flush=True)
-        continue
-    os.chdir(order["folder"])
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(order[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-    sys.argv = [order["script"], *order["arguments"]]
-    code = 99
-    try:
-        runpy.run_path(order["script"], run_name="__main__")
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-"""
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
+from preloaded import Preloaded
 
 
 class Command:
-    """train.py in some folder, started by a process that has imported all it needs."""
+    """`python train.py` in a folder, with a small model."""
 
-    def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
-        self.server = server
+    def __init__(self, preloaded: Preloaded, folder: Path) -> None:
+        self.preloaded = preloaded
         self.folder = folder
-        self.logs: dict[int, tuple[Path, Path]] = {}
 
     def start(self, *arguments: str) -> int:
         """Begin a run; returns its process id."""
-        logs = tuple(self.folder / f"{len(self.logs)}.{name}" for name in ("out", "err"))
-        order = {
-            "folder": str(self.folder),
-            "script": str(REPOSITORY / "train.py"),
-            "arguments": ["model=linear", "trainer=cpu", "data.num_workers=1", *arguments],
-            "out": str(logs[0]),
-            "err": str(logs[1]),
-        }
-        pid = int(self._ask(order))
-        self.logs[pid] = (logs[0], logs[1])
-        return pid
+        small = ("model=linear", "trainer=cpu", "data.num_workers=1")
+        return self.preloaded.start(self.folder, TRAIN, *small, *arguments)
 
-    def wait(self, pid: int) -> Ended:
+    def wait(self, pid: int) -> CompletedProcess[str]:
         """The end of a run."""
-        code = int(self._ask({"wait": pid}))
-        out, err = (log.read_text() for log in self.logs[pid])
-        return Ended(code, out, err)
+        return self.preloaded.wait(pid)
 
-    def __call__(self, *arguments: str) -> Ended:
+    def __call__(self, *arguments: str) -> CompletedProcess[str]:
         return self.wait(self.start(*arguments))
-
-    def _ask(self, order: dict[str, object]) -> str:
-        assert self.server.stdin
-        assert self.server.stdout
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return self.server.stdout.readline()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen[str]]:
-    variables = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    variables |= {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        env=variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 @pytest.fixture
-def train(server: subprocess.Popen[str], tmp_path: Path) -> Command:
-    return Command(server, tmp_path)
+def train(preloaded: Preloaded, tmp_path: Path) -> Command:
+    return Command(preloaded, tmp_path)
 
 
 @pytest.fixture
@@ -136,13 +60,13 @@ def caches(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in found if p.is_file() and p.suffix != ".lock"}
 
 
-def told(ended: Ended, *what: str) -> None:
+def told(ended: CompletedProcess[str], *what: str) -> None:
     """The run failed with one line that says all this."""
-    assert ended.code == 1, ended
-    assert ended.err.startswith("error: ")
-    assert ended.err.count("\n") == 1, ended.err
+    assert ended.returncode == 1, ended
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1, ended.stderr
     for words in what:
-        assert words in ended.err
+        assert words in ended.stderr
 
 
 LOOK = ("data=image_folder", "data.root=photos", "check=true")
@@ -170,7 +94,7 @@ def bomb(path: Path) -> None:
 def test_an_image_that_cannot_be_read(
     train: Command, photos: Path, damage: Callable[[Path], None], part: str
 ) -> None:
-    assert train(*LOOK).code == 0
+    assert train(*LOOK).returncode == 0
     before = caches(train.folder)
     path = photos / part / "dog" / "dog_1.png"
     whole = path.read_bytes()
@@ -178,12 +102,12 @@ def test_an_image_that_cannot_be_read(
     told(train(*LOOK), str(path.relative_to(train.folder)))
     assert caches(train.folder) == before
     skipping = train(*LOOK, "data.on_bad_file=skip", "check=false", "trainer.max_epochs=1")
-    assert skipping.code == 0, skipping.err
-    assert "1 unreadable files skipped" in skipping.out
-    listed = skipping.out.split("unreadable files skipped (")[1].split(")")[0]
+    assert skipping.returncode == 0, skipping.stderr
+    assert "1 unreadable files skipped" in skipping.stdout
+    listed = skipping.stdout.split("unreadable files skipped (")[1].split(")")[0]
     assert f"{part}/dog/dog_1.png" in (train.folder / listed).read_text()
     path.write_bytes(whole)
-    assert train(*LOOK).code == 0
+    assert train(*LOOK).returncode == 0
 
 
 def test_bad_files_are_not_skipped_without_the_cache(train: Command, photos: Path) -> None:
@@ -202,8 +126,8 @@ def test_a_class_none_of_whose_images_can_be_read(train: Command, photos: Path) 
 def test_a_validation_folder_that_lacks_a_class(train: Command, photos: Path) -> None:
     shutil.rmtree(photos / "val" / "cat")
     ended = train(*LOOK, "check=false", "trainer.max_epochs=1")
-    assert ended.code == 0, ended.err
-    assert "val 4" in ended.out
+    assert ended.returncode == 0, ended.stderr
+    assert "val 4" in ended.stdout
 
 
 def test_a_validation_folder_with_an_unknown_class(train: Command, photos: Path) -> None:
@@ -258,7 +182,7 @@ def test_a_fault_in_a_table(train: Command, line: int, content: str, message: st
 
 def test_a_table_with_the_mark_of_excel(train: Command) -> None:
     (train.folder / "table.csv").write_bytes(b"\xef\xbb\xbf" + "\n".join(GOOD).encode())
-    assert train("data=csv", "data.train=table.csv", "check=true").code == 0
+    assert train("data=csv", "data.train=table.csv", "check=true").returncode == 0
 
 
 # Archives ---------------------------------------------------------------------------------------
@@ -303,10 +227,10 @@ def test_a_download_that_was_cut_off_is_repaired_by_the_next(train: Command, pac
         first, second, third = train(*arguments), train(*arguments), train(*arguments)
         http.shutdown()
         thread.join()
-    assert "cannot download" in first.err
-    assert first.code == 1
-    assert [line for line in first.err.splitlines() if line.startswith("Traceback")] == []
-    assert (second.code, third.code) == (0, 0), second.err
+    assert "cannot download" in first.stderr
+    assert first.returncode == 1
+    assert [line for line in first.stderr.splitlines() if line.startswith("Traceback")] == []
+    assert (second.returncode, third.returncode) == (0, 0), second.stderr
     assert num_requests == 2
 
 
@@ -338,9 +262,9 @@ def test_entries_that_leave_the_folder_write_nothing(train: Command, kind: str) 
 def test_two_runs_prepare_the_same_data(train: Command, packed: Path) -> None:
     arguments = (*from_archive(packed, packed.as_uri()), "check=false", "trainer.max_epochs=1")
     ended = [train.wait(pid) for pid in [train.start(*arguments) for _ in range(2)]]
-    assert [run.code for run in ended] == [0, 0], ended
+    assert [run.returncode for run in ended] == [0, 0], ended
     # each part is decoded by one of them
-    assert sum(run.out.count("decoding") for run in ended) == 2
+    assert sum(run.stdout.count("decoding") for run in ended) == 2
     summaries = list((train.folder / "outputs").glob("*/*/summary.json"))
     assert [json.loads(path.read_text())["status"] for path in summaries] == ["finished"] * 2
 
@@ -355,12 +279,12 @@ def test_a_run_killed_while_it_fills_the_cache_is_completed_by_the_next(
     cache = train.folder / "data" / ".cache"
     wait_for(lambda: any(cache.glob("*.partial-*/train.npy")))
     os.kill(pid, signal.SIGKILL)
-    assert train.wait(pid).code == -signal.SIGKILL
+    assert train.wait(pid).returncode == -signal.SIGKILL
     for number in range(20, 20_000):
         first.with_name(f"{number}.png").unlink()
     ended = train(*LOOK)
-    assert ended.code == 0, ended.err
-    assert "train 32" in ended.out
+    assert ended.returncode == 0, ended.stderr
+    assert "train 32" in ended.stdout
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are listed in /proc")
@@ -385,8 +309,8 @@ def test_a_run_killed_while_it_unpacks_is_completed_by_the_next(
     left.mkdir(parents=True)
     (left / "cat_0.png").write_bytes(b"half")
     ended = train(*from_archive(packed, packed.as_uri()))
-    assert ended.code == 0, ended.err
-    assert "train 12" in ended.out
+    assert ended.returncode == 0, ended.stderr
+    assert "train 12" in ended.stdout
     assert not left.exists()
 
 

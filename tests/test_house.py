@@ -1,7 +1,7 @@
-"""The house rules of the source that a reader can check by reading: they are checked by parsing.
+"""The house rules of the source, checked by parsing it.
 
-No import circle; matplotlib only in plots; one place that instantiates, and one that writes files; and
-nothing but lightning_compat.py holds on to Lightning's insides.
+There is no import circle. Only plots/ uses matplotlib, one place instantiates, a few places write files.
+No object's state is assigned from outside. Only lightning_compat.py uses Lightning's insides.
 """
 
 import ast
@@ -213,6 +213,54 @@ def test_a_write_is_recognised(source: str, is_found: bool) -> None:
 def test_only_a_few_places_write_files() -> None:
     assert writes(TREES)
     assert outside(writes(TREES), *WRITERS) == []
+
+
+# State ---------------------------------------------------------------------------------------------
+
+# Objects of libraries that are meant to be assigned to, whose attributes have names that ours have too.
+CONFIGURATIONS = ("config", "changed", "finetune")  # of OmegaConf: data, not objects with behaviour
+OF_LIBRARIES = (
+    ("glimpse/data/processes.py", "taken.value"),  # a counter that processes share
+    ("glimpse/models/pretrained.py", "layer.weight"),  # a layer of torch
+    ("glimpse/sweeps/launching.py", "result.status"),  # Hydra's record of a job
+)
+PATCHES = ("glimpse/lightning_compat.py", "glimpse/lean_imports.py")  # files that change libraries
+
+
+def own_attributes(trees: dict[str, ast.Module]) -> set[str]:
+    """The names of the attributes of our classes."""
+    classes = (n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef))
+    names = set()
+    for node in (inner for one in classes for inner in ast.walk(one)):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names |= {node.attr} if ast.unparse(node.value) == "self" else set()
+    return names
+
+
+def set_from_outside(trees: dict[str, ast.Module]) -> list[tuple[str, str]]:
+    """Attributes of our classes that are assigned to anything but `self` or `cls`."""
+    own = own_attributes(trees)
+    return [
+        (file, ast.unparse(node))
+        for file, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if node.attr in own and ast.unparse(node.value) not in ("self", "cls")
+        if ast.unparse(node).partition(".")[0] not in CONFIGURATIONS
+    ]
+
+
+def test_an_assignment_from_outside_is_found() -> None:
+    source = "class One:\n    size: int\n    def grow(self):\n        self.size = 2"
+    assert set_from_outside({"one.py": ast.parse(source)}) == []
+    assert set_from_outside({"one.py": ast.parse(f"{source}\n\nself.one.size += 1")})
+
+
+def test_state_is_not_assigned_from_outside() -> None:
+    found = [(file, text) for file, text in set_from_outside(TREES) if file not in PATCHES]
+    assert set(found) <= set(OF_LIBRARIES)
 
 
 # Lightning's insides ------------------------------------------------------------------------------

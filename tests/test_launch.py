@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import REPOSITORY, slow
+from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
 from glimpse.launch import split_arguments
 from glimpse.runs.trained import TrainedRun
+from preloaded import Preloaded
 
 SMALL = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
@@ -24,25 +25,22 @@ SMALL = (
 )  # fmt: skip
 
 
-def train(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def fresh(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python train.py <arguments>` in a new process, in which importing torch is fatal."""
+    (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
-        cwd=tmp_path,
-        env=environment(**variables),
+        [sys.executable, TRAIN, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=60,
         check=False,
     )
 
 
-def environment(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return kept | {"OMP_NUM_THREADS": "1"} | variables
-
-
 def test_an_environment_that_is_not_active_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-S", str(REPOSITORY / "train.py")]  # without installed packages
+    command = [sys.executable, "-S", TRAIN]  # without installed packages
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "source .venv/bin/activate" in result.stderr
@@ -54,7 +52,8 @@ def errors(result: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
-    result = train(tmp_path)
+    """In a process that nothing prepared."""
+    result = subprocess.run([sys.executable, TRAIN], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     [summary] = (tmp_path / "outputs").glob("digits-convnet_small/*/summary.json")
     found = json.loads(summary.read_text())
@@ -92,8 +91,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
 def test_configuration_errors_are_one_line_before_torch_is_imported(
     tmp_path: Path, arguments: Sequence[str], message: str
 ) -> None:
-    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    result = train(tmp_path, *arguments, PYTHONPATH=str(tmp_path))
+    result = fresh(tmp_path, *arguments)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: ")
@@ -103,8 +101,7 @@ def test_configuration_errors_are_one_line_before_torch_is_imported(
 
 @pytest.mark.parametrize("flag", ["--help", "--cfg=job"])
 def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> None:
-    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    result = train(tmp_path, *flag.split("="), PYTHONPATH=str(tmp_path))
+    result = fresh(tmp_path, *flag.split("="))
     assert result.returncode == 0
     assert "convnet" in result.stdout
 
@@ -119,9 +116,9 @@ def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> Non
     ],
 )
 def test_errors_of_a_run_are_one_line(
-    tmp_path: Path, arguments: Sequence[str], message: str
+    train: Train, tmp_path: Path, arguments: Sequence[str], message: str
 ) -> None:
-    result = train(tmp_path, *arguments)
+    result = train(*arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
@@ -129,57 +126,47 @@ def test_errors_of_a_run_are_one_line(
     assert json.loads(summary.read_text())["status"] == "failed"
 
 
-def test_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
-    result = train(tmp_path, "data.batch_size=0", HYDRA_FULL_ERROR="1")
+def test_a_traceback_for_those_who_ask(train: Train, tmp_path: Path) -> None:
+    result = train("data.batch_size=0", HYDRA_FULL_ERROR="1")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 
 
-def test_sweep_has_one_folder_and_goes_on_after_a_failure(tmp_path: Path) -> None:
-    result = train(
-        tmp_path, "-m", "model=linear,convnet_template,mlp", "seed=1,2", *SMALL, "name=trial"
-    )
+def test_sweep_has_one_folder_and_goes_on_after_a_failure(train: Train, tmp_path: Path) -> None:
+    result = train("-m", "model=linear,convnet_template,mlp", *SMALL, "name=trial")
     assert result.returncode == 1
     folder = tmp_path / "outputs" / "sweeps" / "trial"
     jobs = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/summary.json")}
     models = ("linear", "convnet_template", "mlp")
-    assert set(jobs) == {f"model-{model}_seed-{seed}" for model in models for seed in (1, 2)}
+    assert set(jobs) == {f"model-{model}" for model in models}
     for name, summary in jobs.items():
         assert summary["status"] == ("failed" if "template" in name else "finished")
-    assert "job 3 of 6 failed (model=convnet_template seed=1): " in result.stderr
+    assert "job 2 of 3 failed (model=convnet_template): " in result.stderr
     assert errors(result)
-
-
-def wait_for(path: Path, text: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if path.exists() and text in path.read_text():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{text!r} did not appear in {path}: {path.read_text()}")
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143), slow(signal.SIGHUP, 129)]
 )
-def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    log = tmp_path / "log"
-    command = [sys.executable, str(REPOSITORY / "train.py"), *SMALL, "trainer.max_epochs=100000"]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment(), stdout=file, stderr=file
-        )
-        wait_for(log, "epoch 3/")
-        process.send_signal(number)
-        process.send_signal(number)  # a second one changes nothing
-        assert process.wait(60) == code
+def test_a_stopped_run_can_be_resumed(
+    preloaded: Preloaded, train: Train, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = preloaded.start(tmp_path, TRAIN, *SMALL, "trainer.max_epochs=100000")
+    deadline = time.monotonic() + 120
+    while "epoch 3/" not in (printed := preloaded.printed(process)[0]):
+        assert time.monotonic() < deadline, printed
+        time.sleep(0.1)
+    os.kill(process, number)
+    os.kill(process, number)  # a second one changes nothing
+    stopped = preloaded.wait(process)
+    assert stopped.returncode == code
     [folder] = tmp_path.glob("outputs/*/*")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "interrupted"
-    assert "python train.py resume=" in log.read_text()
+    assert "python train.py resume=" in stopped.stdout + stopped.stderr
     recorded = (folder / ".hydra" / "overrides.yaml").read_text()
     epochs = summary["epochs"] + 2
-    result = train(tmp_path, f"resume={folder}", f"trainer.max_epochs={epochs}")
+    result = train(f"resume={folder}", f"trainer.max_epochs={epochs}")
     assert result.returncode == 0, result.stderr
     resumed = json.loads((folder / "summary.json").read_text())
     assert (resumed["status"], resumed["epochs"]) == ("finished", epochs)
@@ -189,7 +176,7 @@ def test_a_stopped_run_can_be_resumed(tmp_path: Path, number: signal.Signals, co
 
 
 @pytest.mark.slow
-def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
+def test_ddp_on_two_processes_scores_every_image_once(train: Train, tmp_path: Path) -> None:
     """Also by the metrics, and by a loss whose mean depends on which images share a batch."""
     options = ("data.num_train=65", "data.num_val=33", "model=linear", "data.batch_size=16")
     names = ("f1", "auroc", "average_precision", "balanced_accuracy", "calibration", "kappa", "mcc")
@@ -198,7 +185,7 @@ def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
         f"metrics=[{','.join(names)}]", "monitor=val/f1", "data.sampling=sqrt",
         f"loss.class_weights=[{','.join(map(str, weights))}]", "logger=[tensorboard,csv]",
     )  # fmt: skip
-    result = train(tmp_path, *SMALL, *options, *more, "trainer=ddp_cpu", "trainer.max_epochs=1")
+    result = train(*SMALL, *options, *more, "trainer=ddp_cpu", "trainer.max_epochs=1")
     assert result.returncode == 0, result.stderr
     [summary] = tmp_path.glob("outputs/*/*/summary.json")
     metrics = json.loads(summary.read_text())["metrics"]
@@ -219,9 +206,9 @@ def test_ddp_on_two_processes_scores_every_image_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
+def test_flags_may_stand_anywhere(train: Train, tmp_path: Path) -> None:
     arguments = ("output_dir=x", "-m", "model=linear,mlp", "name=two", *SMALL, "logger=none")
-    result = train(tmp_path, *arguments)
+    result = train(*arguments)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "x" / "sweeps" / "two").glob("*/summary.json"))) == 2
 
@@ -243,15 +230,15 @@ def test_flags_are_told_from_overrides(
     assert split_arguments(arguments) == (flags, overrides)
 
 
-def test_a_checkpoint_means_its_run(tmp_path: Path) -> None:
-    assert train(tmp_path, *SMALL, "model=linear").returncode == 0
+def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:
+    assert train(*SMALL, "model=linear").returncode == 0
     [folder] = tmp_path.glob("outputs/*/*")
     last = folder / "checkpoints" / "last.ckpt"
-    result = train(tmp_path, "trainer.max_epochs=3", f"resume={last}")
+    result = train("trainer.max_epochs=3", f"resume={last}")
     assert result.returncode == 0, result.stderr
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 3
     (tmp_path / "alone.ckpt").write_bytes(last.read_bytes())
-    result = train(tmp_path, "resume=alone.ckpt")
+    result = train("resume=alone.ckpt")
     assert result.stderr == (
         "error: resume=alone.ckpt: expected a run folder, or a checkpoint inside one\n"
     )
@@ -269,9 +256,9 @@ def test_a_checkpoint_means_its_run(tmp_path: Path) -> None:
     ],
 )
 def test_check_refuses_what_the_run_would(
-    tmp_path: Path, arguments: list[str], message: str
+    train: Train, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = train(tmp_path, *SMALL, "check=true", *arguments)
+    result = train(*SMALL, "check=true", *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert not list(tmp_path.glob("outputs/*"))

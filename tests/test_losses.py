@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conftest import Execute, choices, composed
+from conftest import Execute, choices, composed, slow
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build
 from glimpse.losses import LogSoftmaxNLL, SoftmaxMSE, exact_loss
@@ -112,10 +112,16 @@ def test_a_loss_with_numbers_of_its_own_is_computed_in_fp32() -> None:
 
 @pytest.mark.parametrize("loss", choices("loss"))
 @pytest.mark.parametrize(
-    ("precision", "dtype"),
-    [("bf16-mixed", torch.float32), ("bf16-true", torch.float32), ("64-true", torch.float64)],
+    ("precision", "dtype", "augment"),
+    [
+        ("bf16-mixed", torch.float32, "mixup"),
+        slow("bf16-mixed", torch.float32, "none"),
+        slow("bf16-true", torch.float32, "none"),
+        slow("bf16-true", torch.float32, "mixup"),
+        slow("64-true", torch.float64, "none"),
+        ("64-true", torch.float64, "mixup"),
+    ],
 )
-@pytest.mark.parametrize("augment", ["none", "mixup"])
 def test_the_loss_of_a_run_is_exact(
     execute: Execute,
     monkeypatch: pytest.MonkeyPatch,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from conftest import REPOSITORY, slow
+from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss, build_network
 from glimpse.config.compose import composed
@@ -18,6 +18,7 @@ from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from own_package import write_package
+from preloaded import Preloaded
 
 QUICK = (
     "trainer=cpu", "trainer.max_epochs=1", "logger=none", "callbacks.pictures=null", "test=false",
@@ -114,7 +115,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         assert config.model == {"_target_": "ownpkg.nets.Net", "width": width, "weights": None}
     assert "widths" in composed(["model=mlp"]).model
     printed = subprocess.run(
-        [sys.executable, REPOSITORY / "train.py", "--config-dir", "one", "model=mlp", "--cfg", "job"],
+        [sys.executable, TRAIN, "--config-dir", "one", "model=mlp", "--cfg", "job"],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "_target_: ownpkg.nets.Net\n  width: 5" in printed.stdout
@@ -171,7 +172,7 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
 
 
 def test_a_net_that_needs_squares_says_so(train: Train) -> None:
-    said = r"takes images of 3×12×12 but not of 3×12×18: it needs squares; type data\.size=12"
+    said = r"takes images of 3×12×12 but not of 3×12×18: it needs square images; type data\.size=12"
     with pytest.raises(UserError, match=said):
         train("data=photos", "model=square", "data.presize=[12,18]")
     train("data=photos", "model=square", "data.presize=[12,18]", "data.size=12")
@@ -181,7 +182,7 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("data=photos", "model=lit")
-    assert "Lit is a LightningModule, of which only forward is used" in capsys.readouterr().out
+    assert "Lit is a LightningModule: only its forward is used" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -275,20 +276,18 @@ def test_a_record_names_only_trusted_packages_and_our_files(
 
 @pytest.mark.parametrize("resumes", [False, slow(True)])
 def test_the_command_takes_a_config_dir_and_resumes_with_it(
-    package: Path, tmp_path: Path, resumes: bool
+    preloaded: Preloaded, package: Path, tmp_path: Path, resumes: bool
 ) -> None:
     """In a process of its own, where the package is found in the current folder."""
-    train = [sys.executable, str(REPOSITORY / "train.py"), "--config-dir", "conf"]
     place = [f"hydra.run.dir={tmp_path}", f"data_dir={tmp_path / 'data'}"]
     words = ["data=halves", "model=net", "augment=jitter", *QUICK, *place]
 
     def run(*words: str) -> str:
-        command = [*train, *words]
-        return subprocess.run(
-            command, cwd=package, check=True, capture_output=True, text=True
-        ).stdout
+        done = preloaded.run(package, TRAIN, "--config-dir", "conf", *words)
+        done.check_returncode()
+        return done.stdout
 
-    assert "ColorJitter works on one image at a time, slower" in run(*words)
+    assert "ColorJitter works on one image at a time, which is slower" in run(*words)
     if resumes:
         assert "epoch 2/2" in run(f"resume={tmp_path}", "trainer.max_epochs=2")
 

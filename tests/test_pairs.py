@@ -22,8 +22,8 @@ TOO_LARGE_FOR = {
 }
 WITHOUT_FILES = {"digits", "synthetic"}
 SMALL_MODEL = "small_convnet"
-# Grey and smaller than some models take; RGB of 32 pixels; RGB of 64 pixels, read from files.
-SHAPES = ("digits", "cifar10", "tiny_imagenet")
+# Grey and smaller than some models take; RGB of 64 pixels, read from files.
+SHAPES = ("digits", "tiny_imagenet")
 
 
 def is_one_of_its_kind(data: str, model: str) -> bool:

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.stop_on_signal import StopOnSignal
@@ -387,6 +388,23 @@ def test_a_finished_run_that_stopped_early_trains_no_more(execute: Execute) -> N
     more = (*options, "trainer.max_epochs=10")  # asked for more, it goes on
     execute(*more, f"resume={folder}", folder=folder)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_a_finished_run_tells_its_loggers_nothing_more(execute: Execute) -> None:
+    options = (*LINEAR, "logger=[tensorboard,csv]", "callbacks.pictures.every_n_epochs=1")
+    folder = execute(*options, curves=True)
+    files = [path for name in ("tensorboard", "csv") for path in (folder / name).iterdir()]
+    before = {path: path.read_bytes() for path in files}
+    shown = curves(folder)
+    execute(*options, f"resume={folder}", folder=folder, curves=True)
+    now = [path for name in ("tensorboard", "csv") for path in (folder / name).iterdir()]
+    assert {path: path.read_bytes() for path in now} == before
+    # With other settings there is something to tell, and it takes the place of what was told.
+    execute(*options, "test=val", f"resume={folder}", folder=folder, curves=True)
+    again = curves(folder)
+    assert again.pop("config/text_summary") == [0, 34]
+    gone = {"final/train/acc", "final/train/loss"}
+    assert all(again[name] == ([] if name in gone else shown[name]) for name in again)
 
 
 # How much of the training set is measured ---------------------------------------------------------

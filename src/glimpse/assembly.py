@@ -97,7 +97,7 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
 def _facts_for(
     found: Any, target: str, values: Mapping[str, Any], spec: ImageSpec
 ) -> tuple[tuple[ImageSpec, ...], dict[str, int]]:
-    """What a network is told of the images: positional and keyword arguments."""
+    """The arguments that describe the images to a network: positional, and by keyword."""
     parameters = parameters_of(found)
     first = next(iter(parameters.values()), None)
     if "spec" in parameters or (first and "ImageSpec" in str(first.annotation)):
@@ -117,12 +117,12 @@ def _facts_for(
 
 
 def remark_on(network: nn.Module) -> str | None:
-    """What a run says about a network that is more than a network; None otherwise."""
+    """A remark for the user on a network that is a whole LightningModule; None for any other."""
     if not isinstance(network, pl.LightningModule):
         return None
     return (
-        f"{type(network).__name__} is a LightningModule, of which only forward is used: loss, optimizer, "
-        "schedule and metrics are those of this configuration"
+        f"{type(network).__name__} is a LightningModule: only its forward is used; loss, optimizer, "
+        "schedule and metrics come from this configuration"
     )
 
 
@@ -157,10 +157,9 @@ def _as_text(*sizes: int) -> str:
 
 
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
-    """Find out whether a network that failed takes squares, or another number of channels.
+    """Try a network that has failed on squares, and with another number of channels.
 
-    Raises:
-        UserError: it does.
+    Raises: UserError: it accepts one of these.
     """
     channels, height, width = spec.channels, spec.height, spec.width
     size = _as_text(channels, height, width)
@@ -171,7 +170,7 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
         except Exception:
             continue
         if other[0] == channels:
-            needs, remedy = "squares", f"type data.size={other[1]}"
+            needs, remedy = "square images", f"type data.size={other[1]}"
         else:
             needs = "grey images" if other[0] == 1 else "images of three channels"
             remedy = "take in_channels or the spec as an argument of __init__"
@@ -308,8 +307,8 @@ def device_of(config: DictConfig) -> str:
 def build_callback(node: DictConfig, folder: Path) -> Callback:
     """Build a callback.
 
-    Unless told otherwise, Lightning's own checkpoints are saved beside ours, and its early stopping
-    looks at a metric of training when it is known, at the end of an epoch.
+    Two of Lightning's callbacks get better defaults: ModelCheckpoint saves beside our checkpoints,
+    and EarlyStopping checks a training metric at the end of the epoch, when its value is known.
     """
     found = require_target("callbacks", str(node["_target_"]))
     more: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 A checkpoint is the zip archive that `torch.save` writes. The archive's comment holds a CRC-32 of all
 bytes before it. torch's own checksums cover the content of each record, but neither the archive's
 directory nor the padding between records. Any program that reads torch's archives skips the comment. A
-checkpoint of an earlier version has no comment; of it, only the records are checked.
+checkpoint of an earlier version has no comment, so only its records are checked.
 """
 
 import os
@@ -87,7 +87,7 @@ def _seal(file: BinaryIO) -> None:
 
 
 def _comment_of(file: BinaryIO) -> bytes:
-    """The comment that belongs to an archive with a comment of this size."""
+    """Compute the comment of an archive that has room for it."""
     left = file.seek(-COMMENT_SIZE, os.SEEK_END)
     checksum = 0
     file.seek(0)

@@ -85,7 +85,7 @@ class ImageClassifier(LeanModule):
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were taken back, in the whole run
         self.counts = Counts(spec.num_classes, by_class=by_class)
-        # Of each class, None without images; measured last, by split. Only with `by_class`.
+        # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
@@ -120,7 +120,7 @@ class ImageClassifier(LeanModule):
         return loss if batch.share == 1 else loss * batch.share
 
     def _weighted_share(self, batch: Batch, divided_by: Tensor) -> Tensor:
-        """What `batch.share` is with class weights: it follows from their sums in all processes."""
+        """The share of this process's mean when classes have weights: their sum here over that of all."""
         mine = divided_by if batch.share else torch.zeros_like(divided_by)
         of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
         return mine * self.trainer.world_size / of_all
@@ -135,7 +135,7 @@ class ImageClassifier(LeanModule):
         return loss
 
     def step_ahead(self, batch: Batch) -> None:
-        """Train a batch as Lightning does, but without its hooks; steps_ahead.py says when.
+        """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
 
         Args:
             batch: A batch as the training loader returns it.
@@ -191,7 +191,7 @@ class ImageClassifier(LeanModule):
         return {f"{split}/{name}{suffix}": value for name, value in metrics.items()}
 
     def _finish_recall(self, split: str) -> None:
-        """Keep the recall of each class, where it is counted, for the record of the run."""
+        """Store the recall of each class, if it is counted, for summary.json."""
         mine = self.counts.finish_classes(split)
         if mine is not None:
             found = self.trainer.strategy.reduce(mine, reduce_op="sum")
@@ -287,8 +287,12 @@ class ImageClassifier(LeanModule):
     def with_schedule(self, make_schedule: MakeSchedule) -> "ImageClassifier":
         """A deep copy, including the network, that trains with another schedule."""
         copied = copy.deepcopy(self)
-        copied._make_schedule = make_schedule
+        copied.use_schedule(make_schedule)
         return copied
+
+    def use_schedule(self, make_schedule: MakeSchedule) -> None:
+        """Build every schedule with this function from now on."""
+        self._make_schedule = make_schedule
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule.
@@ -334,7 +338,7 @@ class ImageClassifier(LeanModule):
         )
 
     def before_step(self) -> dict[str, Any]:
-        """What a step changes besides parameters and the optimizer's state, for `take_back_step`."""
+        """The state that a step changes besides parameters and optimizer, for `take_back_step`."""
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         return {"buffers": buffers, "counts": self.counts.state_dict()}
 
@@ -374,7 +378,7 @@ class ImageClassifier(LeanModule):
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
     def go_on(self) -> None:
-        """After a resume, when training starts, go on from the point where the checkpoint was saved."""
+        """Restore the state of the checkpoint when a resumed training starts."""
         saved, self._resumed = self._resumed, None
         assert saved is not None
         self.validation = saved["validation"]

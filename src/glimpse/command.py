@@ -1,4 +1,4 @@
-"""How the present command was typed, for records and for messages that say what to type."""
+"""The command line of this process, for records and for messages that suggest a command."""
 
 import shlex
 import sys
@@ -8,13 +8,13 @@ from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
 
 
 def command() -> list[str]:
-    """The words of the present command, without the folder of the program."""
+    """The words of this process's command line, without the folder of the program."""
     program = ["glimpse", "train"] if _is_glimpse() else [Path(sys.argv[0]).name]
     return [*program, *sys.argv[1:]]
 
 
 def to_type(*arguments: str) -> str:
-    """A command line that trains with these arguments and the folders of the present command."""
+    """A command that trains with these arguments and this process's configuration folders."""
     program = ["glimpse", "train"] if _is_glimpse() else ["python", "train.py"]
     for flags in (CONFIG_DIR, CONFIG_NAME):
         for value in values_of(sys.argv[1:], flags):

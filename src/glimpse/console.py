@@ -1,6 +1,8 @@
 """The console that a run prints to. It is quiet in every process except the first."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -10,12 +12,21 @@ from glimpse.streams import printable
 
 
 class _PlainConsole(Console):
-    """A console that shows text as it stands: no markup, and no commands to the terminal."""
+    """A console that prints text literally, without markup or escape sequences."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(
             *(printable(o, kept="\n") if isinstance(o, str) else o for o in objects), **options
         )
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Print nothing inside the block."""
+        before, self.quiet = self.quiet, True
+        try:
+            yield
+        finally:
+            self.quiet = before
 
 
 # Lines are not truncated when the output goes to a file.

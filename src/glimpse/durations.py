@@ -1,4 +1,4 @@
-"""Durations for people."""
+"""Durations in a readable form."""
 
 
 def duration(seconds: float) -> str:

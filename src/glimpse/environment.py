@@ -1,7 +1,8 @@
 """Record the environment of a run: what its numbers may depend on besides its configuration.
 
-Versions, commit with uncommitted changes, machine, device, threads. Nothing secret: of the environment
-variables only those in `VARIABLES`, and no user names or passwords in addresses.
+It holds versions, the commit with uncommitted changes, machine, device and threads. It holds no
+secrets: only the environment variables in `VARIABLES`, and addresses without user names and
+passwords.
 """
 
 import os
@@ -41,7 +42,7 @@ def environment(
         device: "cpu", "cuda" or "mps".
         precision: The precision that was chosen.
         place: This process among those of the run.
-        packages: Those of the user's own that the configuration names.
+        packages: The user's own packages that the configuration names.
     """
     own_code = {name: _checkout(Path(file).parent) for name in packages if (file := _file(name))}
     return {
@@ -66,9 +67,10 @@ def environment(
 
 
 def _versions() -> dict[str, str]:
-    """The version of every installed package, by the names of their folders of metadata.
+    """The version of every installed package, taken from the names of the metadata folders.
 
-    Of two versions, the one counts that Python finds first. Reading the metadata would take a second.
+    If a package is installed twice, the version that Python imports counts. Reading the metadata
+    itself would take a second.
     """
     found: dict[str, str] = {}
     for folder in map(Path, dict.fromkeys(sys.path)):
@@ -89,7 +91,7 @@ def _file(package: str) -> str | None:
 
 
 def _checkout(folder: Path) -> dict[str, Any] | None:
-    """The commit of a folder's git checkout, with what is not committed; None outside one."""
+    """The commit of a folder's git checkout, with uncommitted changes; None outside a checkout."""
 
     def ask(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

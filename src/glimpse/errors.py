@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 class LostProcessError(UserError):
-    """Another process of the run was killed, or ended without a word: the run can go on from its checkpoint."""
+    """Another process of the run was killed, or ended without an error. The run can be resumed."""
 
 
 class UnreadableImageError(UserError):
@@ -38,15 +38,15 @@ class Interrupted(BaseException):
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run: Ctrl-C, SIGTERM, a closed terminal unless nohup ignores it, and what a
-    cluster sends before it takes the machine away."""
+    """The signals that stop a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP unless nohup ignores it, and
+    those that a cluster sends before it preempts a job."""
     both = (signal.SIGINT, signal.SIGTERM)
     hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return (*both, *((signal.SIGHUP,) if hangs_up else ()), *preemption_signals())
 
 
 def preemption_signals() -> tuple[signal.Signals, ...]:
-    """SIGUSR1 and SIGUSR2, where somebody handles them: submitit asks SLURM for one of them."""
+    """SIGUSR1 and SIGUSR2, if they have a handler: submitit asks SLURM to send one of them."""
     names = [name for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
     return tuple(s for name in names if callable(signal.getsignal(s := signal.Signals[name])))
 

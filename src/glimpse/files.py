@@ -18,7 +18,7 @@ from glimpse.errors import UserError
 
 
 class CannotWriteError(UserError):
-    """A file cannot be written, for example because the disk is full. The old one is as it was."""
+    """A file cannot be written, for example because the disk is full. Its old content is unchanged."""
 
 
 _KINDS = (
@@ -31,7 +31,7 @@ _KINDS = (
 
 
 def kind_of(mode: int) -> str | None:
-    """Return what a file that cannot be read like a file is, by its `st_mode`; None for a file."""
+    """Name a special file, such as a pipe, from its `st_mode`; return None for a regular file."""
     return next((what for holds, what in _KINDS if holds(mode)), None)
 
 
@@ -110,7 +110,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def appending(path: Path) -> Iterator[int]:
-    """Yield a descriptor that adds to a file which processes print to; it is created, never through a link.
+    """Yield a descriptor that appends to a log file. The file is created; a link is not followed.
 
     Raises:
         UserError: the file cannot be written.

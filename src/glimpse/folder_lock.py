@@ -1,7 +1,7 @@
-"""One process at a time works in a run folder: a lock that ends with the process that holds it.
+"""A lock that lets only one process at a time work in a run folder.
 
-The lock is `flock` on the file `.lock` in the folder (library filelock). The system releases it when its
-process ends, also by SIGKILL. Of several processes of one run, only the first holds it.
+The lock is `flock` on the file `.lock` in the folder (library filelock). The system releases it
+when the process ends, even by SIGKILL. In a run of several processes, only the first one holds it.
 """
 
 import errno
@@ -23,7 +23,7 @@ class FolderInUseError(UserError):
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is created. A process that holds it already may hold it again.
+    """Create a run folder and hold its lock. A process that already holds the lock may enter again.
 
     Raises:
         FolderInUseError: another process holds it.
@@ -38,9 +38,7 @@ def held(folder: Path) -> Iterator[None]:
             f"{folder}: another process is working on this run: wait until it has ended, or stop it"
         ) from error
     except OSError as error:
-        if (
-            error.errno == errno.ENOSYS
-        ):  # a file system without locks; better without than not at all
+        if error.errno == errno.ENOSYS:  # a file system without locks: go on without one
             yield
             return
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -1,52 +1,37 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-This file handles the order of flags, `resume=` (recorded overrides first, then the new ones, in the
-same folder). distributed/ holds the processes beside the first one, run.py holds the run itself, config/explain.py the
-error messages, and config/trust.py the checks of what a run folder has recorded.
+This file orders flags and overrides, and turns `resume=` into the recorded overrides followed by
+the new ones. job.py runs what Hydra has composed, distributed/ holds the processes besides the first
+one, config/explain.py the error messages, and config/trust.py the checks of a run folder's record.
 """
 
-import contextlib
 import difflib
 import os
-import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from glimpse import job
 from glimpse.config import trust
-from glimpse.config.check import check, require_one_batch_size
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder, values_of
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed, quoted
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
-from glimpse.distributed.place import Place, place_of, require_room
-from glimpse.errors import (
-    Interrupted,
-    UserError,
-    preemption_signals,
-    raise_interrupted,
-    stop_signals,
-)
+from glimpse.distributed.place import Place, place_of
+from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import require_no_links_out
-from glimpse.folder_lock import NAME as LOCK
-from glimpse.folder_lock import FolderInUseError
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
-
-if TYPE_CHECKING:
-    from glimpse.search.pruning import Judge
 
 # The error of a failed single run. Hydra prints its own line for every exception that reaches it,
 # so the error bypasses Hydra through this list. Jobs of a sweep raise, as sweepers expect.
@@ -91,7 +76,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
         with lists_by_name(), own_files_first():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
-                job
+                task
             )()
         if _failure:
             raise _failure.pop()
@@ -112,8 +97,19 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     return code
 
 
+def task(config: DictConfig) -> float | None:
+    """What Hydra calls once for each composed configuration; launchers pickle it by its name."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return job.run_of_sweep(config)
+    try:
+        return job.run_single(config)
+    except Exception as error:
+        _failure.append(error)
+        return None
+
+
 def _after_a_restart(place: Place) -> list[str]:
-    """The override that continues the run which torchrun has started anew (`--max-restarts`)."""
+    """The override that resumes the run after torchrun has restarted its processes."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return []
     from glimpse.distributed.team import interrupted_folder
@@ -126,7 +122,7 @@ def _after_a_restart(place: Place) -> list[str]:
 
 
 def _dismiss_others(place: Place, code: int, line: str) -> None:
-    """Let the other processes end if they have not been told of a run."""
+    """End the other processes if they are still waiting for a run."""
     from glimpse.distributed.team import connected
 
     try:
@@ -194,139 +190,6 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def is_sweep(flags: Sequence[str]) -> bool:
     """Whether the flags ask for a sweep."""
     return bool({"-m", "--multirun"} & set(flags))
-
-
-def job(config: DictConfig) -> float | None:
-    """Run once, alone or as one job of a sweep.
-
-    Returns:
-        The best value of the monitor, val/acc by default, for a sweeper.
-    """
-    settings = HydraConfig.get()
-    folder = Path(settings.runtime.output_dir)
-    is_of_sweep = settings.mode == RunMode.MULTIRUN  # run by another launcher than ours
-    if is_of_sweep:
-        _require_one_task(place_of(os.environ))
-    if is_of_sweep and config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
-        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
-    try:
-        with _saved_before_preemption() if is_of_sweep else contextlib.nullcontext():
-            return _checked_run(config, settings, folder)
-    except Exception as error:
-        if is_of_sweep:
-            print(f"job {settings.job.num} failed: {explain(error)}", file=sys.stderr)
-            raise
-        _failure.append(error)
-        return None
-
-
-def _require_one_task(place: Place) -> None:
-    """Require a launcher to start a job once: it starts its other processes by itself.
-
-    Raises:
-        UserError: SLURM started it several times.
-    """
-    if place.world_size > 1:
-        raise UserError(
-            f"the launcher started {place.world_size} tasks for one job, and a job starts its own "
-            "processes: type hydra.launcher.tasks_per_node=1 hydra.launcher.nodes=1 trainer=ddp"
-        )
-
-
-@contextlib.contextmanager
-def _saved_before_preemption() -> Iterator[None]:
-    """Let a run save before the launcher's own handler puts the job back into the queue and exits."""
-    former = {number: signal.getsignal(number) for number in preemption_signals()}
-    for number in former:
-        signal.signal(number, raise_interrupted)
-    try:
-        yield
-    except Interrupted as stop:
-        requeue = former.get(signal.Signals(stop.signal_number))
-        if callable(requeue):
-            requeue(stop.signal_number, None)
-        raise
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:
-    """Check the configuration, then run. Remove the folder if nothing was written to it."""
-    try:
-        check(
-            config,
-            settings.runtime.choices,
-            root=settings.job.config_name or ROOT,
-            searchpath=settings.searchpath,
-        )
-        if config.sweep.plan:
-            raise UserError("sweep.plan=true shows what a sweep would do: type -m before it")
-    except BaseException:
-        discard_if_empty(folder)
-        raise
-    return run_in(config, settings, folder)
-
-
-def run_in(
-    config: DictConfig, settings: HydraConf, folder: Path, *, afterwards: str = ""
-) -> float | None:
-    """Run a configuration that was checked. Remove the folder if nothing was written to it.
-
-    Args:
-        config: Without Hydra's own part.
-        settings: Hydra's own part, for the names of the files that were chosen.
-        folder: The run folder.
-        afterwards: What is left of a sweep after the run, for its bar.
-
-    Returns:
-        The best val/acc; None without validation.
-    """
-    is_ours = True
-    try:
-        require_one_batch_size(config, settings.overrides.task)
-        require_room(config.trainer, place_of(os.environ))
-        from glimpse.run import run  # torch and lightning are imported from here on
-
-        names = choices_of_run(settings.runtime.choices)
-        return run(config, folder, names, judge=_judge(config, settings), afterwards=afterwards)
-    except FolderInUseError:
-        is_ours = False
-        raise
-    finally:
-        if is_ours:
-            discard_if_empty(folder)
-
-
-def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
-    """What stops a trial of a search early; None if nothing does."""
-    search = settings.sweeper
-    if "trial" not in search or search.trial is None:
-        return None
-    from glimpse.search.place import study_path
-    from glimpse.search.pruning import Judge
-
-    return Judge(
-        study_path(Path(settings.sweep.dir), search.storage),
-        search.trial,
-        pruner=search.pruner,
-        num_epochs=config.trainer.max_epochs or 0,
-        until=search.until,
-    )
-
-
-def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the chosen files of the groups that people compare."""
-    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-    return {group: str(choices.get(group)) for group in groups}
-
-
-def discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that contains only the files that Hydra has just written."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
-        shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # the parent may contain other runs
-            folder.parent.rmdir()
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:

@@ -30,13 +30,14 @@ HOOKS_OF_A_STEP = (
 class LateCallback(Checkpoint):
     """A callback whose `on_train_epoch_end` sees the metrics that the module logs at an epoch's end.
 
-    Lightning calls checkpoint callbacks after the module and all others before it, so these pretend to
-    be checkpoints. It also means that Lightning adds no ModelCheckpoint of its own.
+    Lightning calls checkpoint callbacks after the module and all others before it, so these
+    callbacks inherit from Checkpoint. As a side effect, Lightning adds no ModelCheckpoint of its
+    own.
     """
 
 
 class LeanModule(pl.LightningModule):
-    """A LightningModule that notes its hooks without torch's search.
+    """A LightningModule that bypasses torch's attribute search where Lightning notes its hooks.
 
     Lightning sets `_current_fx_name` forty times a step. torch's `Module.__setattr__` would look
     through parameters and submodules each time, which takes three times as long.
@@ -50,7 +51,7 @@ class LeanModule(pl.LightningModule):
 
 
 def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
-    """Save a tenth of a small network's step.
+    """Skip hooks that do nothing, which saves a tenth of a small network's step.
 
     Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It skips
     a hook that is None.
@@ -71,7 +72,8 @@ def has_hook_of_a_step(callback: Callback) -> bool:
 def note_step_ahead(trainer: pl.Trainer) -> None:
     """Count a batch and its optimizer step that Lightning has not seen, as Lightning would have.
 
-    `trainer.global_step`, the number of the next batch and what a checkpoint says of both follow.
+    This moves `trainer.global_step`, the number of the next batch, and what a checkpoint stores of
+    both.
     """
     loop = trainer.fit_loop.epoch_loop
     loop.batch_progress.increment_by(1)
@@ -86,14 +88,14 @@ def note_step_ahead(trainer: pl.Trainer) -> None:
 
 
 def next_batch(trainer: pl.Trainer) -> int:
-    """The number in this epoch, from 0, of the batch that follows those counted so far."""
+    """The index of the next batch in this epoch, counted from 0."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
 def batches_until_seen(trainer: pl.Trainer) -> int:
-    """How many batches there are until one after which Lightning has something to do, and it included.
+    """The number of batches up to and including the next one that Lightning must see itself.
 
-    That is the last of the epoch, one before a validation, or the last of `max_steps`.
+    That is the last batch of the epoch, the last one before a validation, or the last of `max_steps`.
     """
     loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
@@ -119,9 +121,9 @@ def writes_profile(trainer: pl.Trainer) -> bool:
 
 
 def run_stopped_validation(trainer: pl.Trainer) -> None:
-    """Validate anew at the start of a resumed training that was stopped during a validation.
+    """Repeat the validation during which a training was stopped, when that training is resumed.
 
-    Lightning would leave that validation out: its loop has noted that the batches are done.
+    Lightning would skip it, because its loop has counted the batches as done.
     """
     validation = trainer.fit_loop.epoch_loop.val_loop
     validation.restarting = False
@@ -134,7 +136,7 @@ def run_stopped_validation(trainer: pl.Trainer) -> None:
 def validates_next(trainer: pl.Trainer) -> bool:
     """Whether a validation follows the batch that has just been trained.
 
-    Lightning leaves that validation out after a resume from a checkpoint that was saved before it.
+    After a resume from a checkpoint saved just before that validation, Lightning skips it.
     """
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
@@ -155,7 +157,8 @@ def has_ended_epoch(trainer: pl.Trainer) -> bool:
 def epochs_trained(trainer: pl.Trainer) -> int:
     """The number of epochs that have been trained.
 
-    `trainer.current_epoch` lacks the last one of a run that is resumed with no step of `max_steps` left.
+    In a run that is resumed with no step of `max_steps` left, `trainer.current_epoch` is one too
+    low.
     """
     epoch: Any = trainer.fit_loop.epoch_progress.current
     return int(epoch.processed)
@@ -164,7 +167,7 @@ def epochs_trained(trainer: pl.Trainer) -> int:
 def begin_next_epoch(trainer: pl.Trainer) -> None:
     """Begin a new epoch in a training that is resumed from the end of one.
 
-    With `trainer.max_steps`, Lightning would end the old epoch once more and begin none.
+    With `trainer.max_steps`, Lightning would end the old epoch a second time and begin no new one.
     """
     loop = trainer.fit_loop
     if has_ended_epoch(trainer):
@@ -175,7 +178,7 @@ def begin_next_epoch(trainer: pl.Trainer) -> None:
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:
-    """Whether gradients wait for an optimizer step that later batches add to."""
+    """Whether gradients have been accumulated for an optimizer step that later batches complete."""
     return trainer.fit_loop._should_accumulate()
 
 
@@ -206,9 +209,9 @@ def send_epoch_to_loggers(trainer: pl.Trainer) -> None:
 def set_up_callbacks(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule
 ) -> None:
-    """Let every callback refuse what it cannot train, without a fit.
+    """Call `setup` of every callback without a fit, so that each can reject the run.
 
-    `Trainer.fit` is what gives a trainer its data, and callbacks ask it for them.
+    Callbacks ask the trainer for its data, which usually `Trainer.fit` provides.
     """
     trainer.datamodule = data  # type: ignore[attr-defined]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -221,7 +224,8 @@ def stop_profiling(trainer: pl.Trainer) -> None:
 
 
 def settle(device: str) -> None:
-    """Silence what a run says better itself, and undo what Lightning's import changes.
+    """Silence warnings that a run replaces by better ones, and undo what Lightning's import
+    changes.
 
     Args:
         device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by loading

@@ -1,4 +1,4 @@
-"""Losses that torch.nn lacks in the form the documents use, and the precision of every loss.
+"""Losses that torch.nn does not have in this form, and the precision of every loss.
 
 Like cross-entropy, each loss takes logits (B, K) and either labels (B,) or, for mixed images,
 probabilities (B, K). Each has a buffer `weight`: None, or a weight for each class (K,). As in

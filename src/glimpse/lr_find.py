@@ -147,7 +147,7 @@ def find(
 def _for_the_test(config: DictConfig) -> DictConfig:
     """The configuration of the test: steps instead of epochs, no validation, few callbacks.
 
-    Only our callbacks that change the training stay.
+    Of the callbacks, only those of ours that change the training remain.
     """
     num_steps = config.lr_find.num_steps
     steps = {

@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = False) -> Table:
-    """The layers in the order in which an image meets them, in at most 20 lines.
+    """The layers in the order in which an image passes them, in at most 20 lines.
 
     A deeper network is folded: first norms, activations and dropout join the layer before them, then
     layers are shown as the blocks that they belong to.
@@ -100,7 +100,7 @@ def _joined(rows: Sequence[Row]) -> list[Row]:
 
 
 def _is_small(row: Row, before: Row) -> bool:
-    """Whether a layer has no weights, or few beside those of the layer before it."""
+    """Whether a layer has no weights, or few compared with the layer before it."""
     return row.num_parameters * 4 <= before.num_parameters or not row.num_parameters
 
 
@@ -124,5 +124,5 @@ def _rest(rows: Sequence[Row]) -> Row:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """How many numbers a module has to learn or keep fixed; a shared one counts once."""
+    """The number of parameters, trainable or frozen; a shared one counts once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -70,7 +70,7 @@ def inferred_mode(name: str) -> str:
 
 
 def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[str]) -> str | None:
-    """Why a name cannot be monitored, as a message; None if it can.
+    """An error message if a metric cannot be monitored; None if it can.
 
     Args:
         key: The key that names it, such as `monitor`.
@@ -104,7 +104,7 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
 
 
 def more_metrics(names: Iterable[str]) -> list[str]:
-    """Of the names of logged metrics, those that `metrics=[…]` adds: val/f1, test/f1, …"""
+    """The names of the logged metrics that `metrics=[…]` adds, such as val/f1 and test/f1."""
     pairs = [(kind, split) for name in names for split, _, kind in [name.partition("/")]]
     added = {(kind, split) for kind, split in pairs if split in ("val", "test")}
     ranked = sorted(added, key=lambda pair: (pair[0], pair[1] == "test"))

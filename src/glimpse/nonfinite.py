@@ -20,7 +20,7 @@ def weight_not_finite(network: nn.Module) -> str | None:
 
 @torch.no_grad()
 def where_not_finite(network: nn.Module, images: Tensor) -> str:
-    """Say where the first number that is not finite stands: in the images, a weight or an output.
+    """Describe where the first number that is not finite is: in the images, a weight or an output.
 
     A weight that is not finite comes from the step before, whose gradient or rate was too large. The
     network and the random generators stay as they are.

@@ -1,6 +1,6 @@
 """Run `python train.py` from a notebook, without output, and return the result.
 
-This module serves the stories in notebooks/. Runs use a temporary folder and leave nothing behind.
+This module serves notebooks/. Runs use a temporary folder and leave nothing behind.
 To keep a run, start it with train.py.
 """
 
@@ -71,16 +71,16 @@ def load(*overrides: str) -> ImageDataModule:
 def train(*overrides: str) -> Trained:
     """Run `python train.py <overrides>` without printing anything."""
     quiet = ("logger=none", "callbacks.pictures=null", "test=false")
-    was_quiet, console.quiet = console.quiet, True
-    try:
-        with tempfile.TemporaryDirectory() as temporary, scripting.process_unchanged():
-            folder = Path(temporary)
-            config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
-            checkpoint = folder / "checkpoints" / "last.ckpt"
-            last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
-            return Trained(last.data, last.inner, last.curves)
-    finally:
-        console.quiet = was_quiet
+    with (
+        console.silenced(),
+        tempfile.TemporaryDirectory() as temporary,
+        scripting.process_unchanged(),
+    ):
+        folder = Path(temporary)
+        config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
+        return Trained(last.data, last.inner, last.curves)
 
 
 def _here(overrides: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Read the small files of a run folder, which may be damaged, enormous or a stranger's.
 
-A file is read only if it is a regular file inside its folder, up to a size, and without waiting for
-anybody. Whatever is wrong with it is one `UnreadableError`. YAML with aliases is refused: our own files
+A file is read only if it is a regular file inside its folder and not too large, and reading never
+blocks. Every fault raises `UnreadableError`. YAML with aliases is refused: our own files
 have none, and a few lines of them expand to any size. Left out: checkpoints (saved.py) and pictures.
 """
 
@@ -65,7 +65,7 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
             raise UnreadableError(path, f"it is {kind}, expected a file")
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced meanwhile
-                raise UnreadableError(path, "it is no regular file")
+                raise UnreadableError(path, "it is not a regular file")
             content = file.read(most + 1)
     except OSError as error:
         raise UnreadableError(path, error.strerror or str(error)) from error
@@ -128,7 +128,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _fault_of_yaml(text: str) -> str:
-    """What a loader of YAML should not be given; empty if nothing. A C loader crashes on deep nesting."""
+    """Why text must not be given to the YAML loader; empty if it may. The C loader crashes on deep nesting."""
     depth = 0
     for event in yaml.parse(text, YAML_LOADER):
         if isinstance(event, yaml.AliasEvent):
@@ -143,7 +143,7 @@ def _fault_of_yaml(text: str) -> str:
 
 
 def read_rows(folder: Path, name: str) -> tuple[list[str], list[dict[str, str]]]:
-    """The header and the rows of a CSV file of a run folder. A row that is cut off lacks its last cells.
+    """The header and the rows of a CSV file of a run folder. A truncated row lacks its last cells.
 
     Raises:
         UnreadableError: there is no such file, or it is not CSV.
@@ -172,7 +172,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def finite(value: Any) -> float | None:
-    """A number, or the text of one, as a float; None if it is none, or beyond what is measured."""
+    """A number, or the text of one, as a float; None if it is no number or beyond any measured value."""
     if isinstance(value, bool):
         return None
     try:

@@ -12,13 +12,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from glimpse.callbacks.checkpoints import to_resume_from
+from glimpse.callbacks.checkpoints import LAST, to_resume_from
 from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.runs.folder import PLACES
 
 SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
+OF_AN_ATTEMPT = {key.partition(".")[0] for key in PLACES}  # root keys
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 
@@ -26,24 +28,33 @@ DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 class Start:
     """Where a resumed run goes on: after a checkpoint, or from the beginning.
 
-    `next_step` is the lowest step that loggers receive. What they have received from it on was lost
-    with the process that sent it, and will be sent again.
+    `next_step` is the lowest step that loggers receive. Values from that step on came from a process
+    that was killed; they will be sent again. If `has_same_config`, the loggers know the configuration
+    already. If `is_over`, nothing is left to train, and the loggers have received everything.
     """
 
     checkpoint: str | None = None
     next_step: int = 0
+    has_same_config: bool = False
+    is_over: bool = False
 
 
 def start_of_resume(
-    folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int
+    folder: Path,
+    config: DictConfig,
+    data: ImageDataModule,
+    batch_size: int,
+    *,
+    had_finished: bool,
 ) -> Start:
-    """Where to go on: after the newest intact checkpoint of a run folder, if there is one yet.
+    """Find the newest intact checkpoint of a run folder, if there is one, and check that it fits.
 
     Args:
         folder: The run folder.
         config: The configuration to resume with.
         data: Its data, after `setup`.
         batch_size: Images per batch of all processes together.
+        had_finished: Whether the run has finished before.
 
     Raises:
         UserError: all checkpoints are damaged, or the new settings do not fit them. The message
@@ -58,7 +69,13 @@ def start_of_resume(
     _require_same_parameters(saved, now)
     _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
     _require_same_sampling(extra, now["data"])
-    return Start(str(path.resolve()), extra.get("next_step", saved["global_step"]))
+    is_same = _of_the_run(extra["config"]) == _of_the_run(now)
+    return Start(
+        checkpoint=str(path.resolve()),
+        next_step=extra.get("next_step", saved["global_step"]),
+        has_same_config=is_same,
+        is_over=had_finished and is_same and path.name == LAST,
+    )
 
 
 def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -129,6 +146,10 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
         raise UserError(
             "resume: the checkpoint holds a moving average of the weights; keep ema in callbacks"
         )
+
+
+def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in OF_AN_ATTEMPT}
 
 
 def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:

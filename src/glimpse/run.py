@@ -35,7 +35,7 @@ from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
-from glimpse.config.check import check_monitors
+from glimpse.config.combinations import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
@@ -79,17 +79,17 @@ def run(
     Args:
         config: composed and checked.
         folder: the run folder.
-        names: which `data` and `model` were chosen, for people.
+        names: the chosen `data`, `model` and so on, for messages and reports.
         judge: decides after each epoch whether a trial of a search stops early.
-        afterwards: what is left of a sweep after this run, for the bar.
+        afterwards: the rest of the sweep after this run, for the progress bar.
 
     Returns:
         The best value of the monitor, val/acc unless the configuration names another; None without
         validation.
 
     Raises:
-        UserError: anything the user can mend, or another process works in the folder. `Interrupted`:
-            after Ctrl-C or SIGTERM.
+        UserError: the user can fix the cause, or another process works in the folder.
+        Interrupted: Ctrl-C or a signal stopped the run.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     watched = monitor_of(config)
@@ -119,7 +119,12 @@ def run(
         start: Start | None = None
         if config.resume:
             found_start = team.agreed(
-                "resume", lambda: asdict(start_of_resume(folder, config, data, batch_size))
+                "resume",
+                lambda: asdict(
+                    start_of_resume(
+                        folder, config, data, batch_size, had_finished=summary.had_finished
+                    )
+                ),
             )
             start = Start(**found_start)
         resume_from = start.checkpoint if start else None
@@ -135,7 +140,7 @@ def run(
         console.print(f"precision {chosen.name}: {chosen.reason}")
         pixels = batch_size // world_size * data.spec.height * data.spec.width
         if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
-            console.print("one thread: so little work per batch gains nothing from more")
+            console.print("one thread: batches this small gain nothing from more")
         network.to(memory_format=chosen.memory_format)
         data.batches.lay_out(chosen.memory_format)
         classifier = build_classifier(config, network, data)
@@ -147,7 +152,8 @@ def run(
         record = EpochRecord(folder, classifier.logged_names)
         saving = config.checkpoints
         checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
-        named_loggers = {} if config.check else build_loggers(config, folder, start)
+        is_told = config.check or (start is not None and start.is_over)
+        named_loggers = {} if is_told else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
         stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
         # After the epoch's metrics, in order:
@@ -187,7 +193,7 @@ def run(
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
-            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder)
+            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
         team.wait_for_all(
             "ready"
         )  # here an error elsewhere ends the wait; in Lightning it would not
@@ -238,7 +244,7 @@ def run(
 
 
 def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
-    """What the other processes are told; they build no network for `check=true`."""
+    """The message to the other processes, which build no network for `check=true`."""
     if config.check:
         return {"exit": 0, "error": ""}
     return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
@@ -271,8 +277,8 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 
 
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
-    """How many training images an epoch saw: all, unless trainer.limit_train_batches or the like ended
-    each epoch early. All processes must call this together."""
+    """The number of training images in an epoch: all, unless an argument such as
+    trainer.limit_train_batches ended each epoch early. All processes must call this together."""
     of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
     return min(of_first_process, len(data.splits["train"].rows))
 
@@ -287,7 +293,7 @@ def _final_metrics(
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
-    Of the training set, no more images are measured than an epoch trained on; `test=val` leaves it out.
+    At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
     if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
@@ -336,7 +342,7 @@ def _print_result(
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
         which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which}, which differ in size: {listed}")
+        console.print(f"recall {which} (their sizes differ): {listed}")
     if "test" not in data.splits:
         console.print(
             "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"

@@ -1,7 +1,8 @@
-"""Load a checkpoint, which may be a stranger's, and require what every use of it relies on.
+"""Load a checkpoint, which may come from a stranger, and check everything that later code relies
+on.
 
-It is read as plain data, so nothing in it runs. What it holds is then checked once, here: the types, the
-facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
+It is read as plain data, so nothing in it runs. Its content is then checked once, here: the types,
+the facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
 dataset (resume.py, runs/trained.py), and which packages its configuration may name (config/trust.py).
 """
 
@@ -62,52 +63,52 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _faults(saved: Mapping[str, Any]) -> Any:
-    """Yield what differs from a run's checkpoint, the first first; later ones rely on earlier ones."""
+    """Yield the faults of a checkpoint in order; later checks rely on earlier ones."""
     extra, state = saved["glimpse"], saved.get("state_dict")
     if not isinstance(extra, dict):
-        yield "glimpse is no mapping"
+        yield "glimpse is not a mapping"
         return
     if not _is_count(saved.get("epoch"), most=10**9, least=0):
-        yield "epoch is no count"
+        yield "epoch is not a count"
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
         yield "state_dict holds more than named tensors"
     config = extra.get("config")
     if not isinstance(config, dict) or not _is_plain(config):
-        yield "config is no plain mapping"
+        yield "config is not a plain mapping"
         return
     for group in GROUPS:
         if not isinstance(config.get(group), dict):
-            yield f"config.{group} is no mapping"
+            yield f"config.{group} is not a mapping"
             return
     for group in ("data", "model", "optimizer"):
         if not isinstance(config[group].get("_target_"), str):
             yield f"config.{group}._target_ is missing"
     if not isinstance(extra.get("fingerprint"), str):
-        yield "fingerprint is no text"
+        yield "fingerprint is not text"
     size = extra.get("stored_size", [1, 1])
     if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
-        yield "stored_size is no height and width"
+        yield "stored_size is not a height and a width"
     if not (extra.get("white") is None or _is_number(extra["white"])):
-        yield "white is no number"
+        yield "white is not a number"
     yield from _faults_of_spec(extra.get("spec"))
 
 
 def _faults_of_spec(spec: Any) -> Any:
     keys = {"num_classes", "class_names", "channels", "height", "width", "mean", "std"}
     if not isinstance(spec, dict) or set(spec) != keys:
-        yield f"spec has not the keys {', '.join(sorted(keys))}"
+        yield f"spec does not have the keys {', '.join(sorted(keys))}"
         return
     names, channels = spec["class_names"], spec["channels"]
     if not _is_count(spec["num_classes"], most=MOST_CLASSES):
-        yield "spec.num_classes is no count"
+        yield "spec.num_classes is not a count"
     elif not isinstance(names, list) or len(names) != spec["num_classes"]:
         yield f"spec.class_names are not {spec['num_classes']} names"
     elif not all(isinstance(name, str) for name in names):
         yield "spec.class_names holds more than names"
     if not (_is_side(spec["height"]) and _is_side(spec["width"])):
-        yield "spec.height and spec.width are no size"
+        yield "spec.height and spec.width are not a size"
     if not _is_count(channels, most=max(COLOURS)) or channels not in COLOURS:
         yield f"spec.channels is {channels!r:.40}, expected 1 or 3"
         return

@@ -25,6 +25,7 @@ from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.files import write_text
+from glimpse.job import choices_of_run, discard_if_empty
 from glimpse.threads import spin_briefly
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def run(
             words = launch.with_recorded(list(overrides), ())
             config, settings = composed_with_hydra(words)
             place = folder or Path(settings.run.dir)
-            names = launch.choices_of_run(settings.runtime.choices)
+            names = choices_of_run(settings.runtime.choices)
             if folder is None and settings.output_subdir:
                 _record(config, settings, place / settings.output_subdir)
     except Exception as error:
@@ -120,12 +121,12 @@ def run(
     except Interrupted as stop:
         raise KeyboardInterrupt(str(stop)) from None
     finally:
-        launch.discard_if_empty(place)
+        discard_if_empty(place)
     return config, place
 
 
 def packages_of(config: DictConfig) -> list[str]:
-    """The packages that a configuration names, which its own user trusts."""
+    """The user's own packages that a configuration names; whoever typed it trusts them."""
     from glimpse.config.build import targets_of
 
     return sorted({target.partition(".")[0] for _, target in targets_of(config)})

@@ -1,4 +1,4 @@
-"""What a program prints: never the end of a run, and never commands to the terminal.
+"""Printing that never ends a run and never sends escape sequences to the terminal.
 
 Import nothing heavy: this is set up before anything is printed.
 """
@@ -12,7 +12,7 @@ NAMES = ("stdin", "stdout", "stderr")
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    r"""Escape what a terminal would obey or cannot show, such as ESC as \x1b, in text from outside.
+    r"""Escape what a terminal would obey or cannot show in text from outside: ESC becomes \x1b.
 
     File names, classes and records may hold anything.
 
@@ -26,13 +26,13 @@ def printable(text: str, *, kept: str = "") -> str:
 def say(
     *texts: object, sep: str = " ", end: str = "\n", file: TextIO | None = None, flush: bool = False
 ) -> None:
-    """Print text that may come from outside, as `print` does, without what a terminal would obey."""
+    """Print text that may come from outside, without escape sequences; otherwise like `print`."""
     escaped = (printable(str(text), kept="\n") for text in texts)
     print(*escaped, sep=sep, end=end, file=file, flush=flush)
 
 
 class _Lossy(io.FileIO):
-    """A descriptor whose output may be lost: a closed pipe or terminal, or a full disk, ends nothing."""
+    """A descriptor that ignores a closed pipe, a closed terminal and a full disk."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -42,11 +42,11 @@ class _Lossy(io.FileIO):
 
 
 def keep_printing() -> None:
-    """Let the program go on where its output goes nowhere, and show text that the encoding lacks.
+    """Keep the program running if its output goes nowhere, and escape what the encoding lacks.
 
-    `train.py | head -1` and a closed terminal lose the output, not the run. A stream that was closed
-    before the start (`>&-`) is replaced by an empty one, for otherwise the next file that is opened
-    would take its place and receive what is printed.
+    `train.py | head -1` and a closed terminal lose the output, not the run. A stream that was
+    closed before the start (`>&-`) is replaced by an empty one. Otherwise, the next file that is
+    opened would get its number, and with it the output.
     """
     for number, name in enumerate(NAMES):
         try:

@@ -39,6 +39,7 @@ class Summary:
         self.can_be_resumed = config.task == "fit"
         self.is_written = not config.resume and not config.check
         self.before = _read(folder) if self.is_resumed else {}
+        self.had_finished = self.before.get("status") == "finished"
         self.values: dict[str, Any] = {
             "status": "failed",
             "data": names["data"],
@@ -123,7 +124,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
 
 
 def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
-    """Write the summary; where that fails, as on a full disk, what ended the run is still the error."""
+    """Write the summary. If that fails, for example on a full disk, the original error is reported."""
     try:
         summary.end(status, error)
     except UserError as failure:
@@ -131,7 +132,7 @@ def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None
 
 
 def shown(path: Path) -> Path:
-    """A path as one would type it in the current folder."""
+    """A path relative to the current folder, if it is inside it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -25,11 +25,18 @@ SINGLE_KEYS = (
 )
 
 
-def write_start(logger: TensorBoardLogger, config_yaml: str) -> None:
-    """Write the resolved configuration as text, and charts with both splits on the same axes."""
+def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
+    """Write the resolved configuration as text, and charts with both splits on the same axes.
+
+    Args:
+        logger: The logger.
+        config_yaml: The configuration.
+        step: Where the run begins with it; later than 0 if it is resumed with other settings.
+    """
     writer = logger.experiment
-    writer.add_text("config", f"```yaml\n{config_yaml}\n```", 0)
-    writer.add_custom_scalars(LAYOUT)
+    writer.add_text("config", f"```yaml\n{config_yaml}\n```", step)
+    if not step:
+        writer.add_custom_scalars(LAYOUT)
 
 
 def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:

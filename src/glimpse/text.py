@@ -18,7 +18,7 @@ def class_name(name: object) -> str:
 
 
 def json_of(value: Any) -> str:
-    """Return indented JSON in which a terminal finds nothing to obey."""
+    """Return indented JSON without escape sequences."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 

@@ -33,14 +33,14 @@ def num_cores() -> int:
 
 
 def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:
-    """Let one thread do small work, unless OMP_NUM_THREADS is set. Returns whether it does.
+    """Use one thread for small work, unless OMP_NUM_THREADS is set; returns whether it does.
 
     Several threads gain little on small work, and lose much when other programs run on the same cores:
-    every layer ends in a barrier, where the threads wait for the one that has been put aside.
+    every layer ends in a barrier, where the threads wait for one that the system has suspended.
 
     Args:
-        num_pixels: of a batch, which is batch size times height times width.
-        num_parameters: of the network.
+        num_pixels: Pixels of a batch: batch size × height × width.
+        num_parameters: Parameters of the network.
     """
     import torch
 
@@ -54,7 +54,7 @@ def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:
 
 @contextmanager
 def threads_restored() -> Iterator[None]:
-    """Afterwards, torch has as many threads as before."""
+    """Restore torch's number of threads after the block."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What Hydra finds by itself of our search: `hydra/sweeper=search`. The work is done in glimpse/search.
+"""The plugin that adds `hydra/sweeper=search` to Hydra. The work is done in glimpse/search.
 
 Hydra imports this file before each command, so nothing heavy may be imported.
 """

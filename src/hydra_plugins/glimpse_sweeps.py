@@ -1,4 +1,4 @@
-"""What Hydra finds by itself of our sweeps: it looks for plugins in `hydra_plugins` and nowhere else.
+"""The plugins that add our sweeps to Hydra, which looks for them only in `hydra_plugins`.
 
 `hydra/sweeper=grid` and `hydra/launcher=local` are the defaults of conf/train.yaml. The work is done in
 glimpse/sweeps. Hydra imports this file before each command, so nothing heavy may be imported.

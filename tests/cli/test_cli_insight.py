@@ -164,7 +164,7 @@ def test_predict_answers_for_every_image_that_can_be_read(photos: Path, trained_
     answers = {Path(row["image"]).name: row["top"] for row in json.loads(out)}
     assert set(answers) == {"as_it_is.png", "large.jpg", "alpha.webp"}
     assert "broken.png is not an image" in err
-    assert "1 of 4 images have no answer" in err
+    assert "1 of 4 images could not be predicted" in err
     expected = TrainedRun(trained_run).predict("val")
     [first, *_] = answers["as_it_is.png"]
     assert first["class"] == expected.class_names[expected.predicted[0]]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from glimpse.data.decode import PixelFormat
-from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder
+from glimpse.data.decoded_rows import DecodedRows
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, EpochOrder
 from glimpse.data.sets.synthetic import Synthetic
 from glimpse.errors import UserError
 from makers import save_image

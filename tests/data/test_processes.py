@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from conftest import slow
-from glimpse.data import processes
+from glimpse.data import processes, pulse
 from glimpse.data.decode import PixelFormat
-from glimpse.data.loader import DecodedRows
-from glimpse.data.processes import process_context, without_main_module
+from glimpse.data.decoded_rows import DecodedRows
 from glimpse.errors import UserError
+from glimpse.process_context import process_context, without_main_module
 from makers import save_image
 
 SCRIPT = """
@@ -46,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize(("method", "from_stdin"), [slow("spawn", False), ("forkserver", True)])
+@pytest.mark.parametrize(("method", "from_stdin"), [slow("spawn", False), slow("forkserver", True)])
 def test_a_script_without_a_guard_trains_once(photos: Path, method: str, from_stdin: bool) -> None:
     script = photos.parent / "script.py"
     script.write_text(SCRIPT.format(method=method))
@@ -102,7 +102,7 @@ def stop_at_once(_paths: Sequence[Path], _start: int) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 2.0)
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_a_stopped_decoding_process_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "CHUNK", 2)
-    monkeypatch.setattr(processes, "SILENT_SECONDS", 8.0)  # long enough for them to start
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 8.0)  # long enough for them to start
     paths = [Path(str(number)) for number in range(8)]
     with pytest.raises(UserError, match=r"no image for 8 s.*or type data.num_workers=1"):
         list(processes.each_chunk(stop_at_once, paths, num_workers=2))
@@ -165,7 +165,7 @@ import sys
 from pathlib import Path
 import torch
 from glimpse.data.decode import PixelFormat
-from glimpse.data.loader import DecodedRows
+from glimpse.data.decoded_rows import DecodedRows
 from glimpse.errors import UserError
 rows = DecodedRows([Path(sys.argv[1])] * 64, torch.zeros(64), PixelFormat(96, 96, 3, "crop"),
                    num_workers=1, pin_memory=False)

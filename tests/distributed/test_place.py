@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import composed
-from glimpse.config.check import require_one_batch_size
+from glimpse.config.combinations import require_one_batch_size
 from glimpse.distributed.place import Place, first_host, place_of, require_room
 from glimpse.errors import UserError
 

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.imports import RequirementCache
 
-from conftest import Execute, composed
+from conftest import Execute, Train, composed
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.loggers.building import build_loggers
@@ -201,11 +199,7 @@ def test_mlflow_holds_the_run_and_goes_on_after_a_resume(execute: Execute) -> No
     assert not (Path.cwd() / "mlruns").exists()
 
 
-def test_check_writes_nothing_for_any_logger(tmp_path: Path) -> None:
-    from conftest import REPOSITORY
-
-    loggers = "logger=[tensorboard,csv]"
-    command = [sys.executable, str(REPOSITORY / "train.py"), *TINY, loggers, "check=true"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_check_writes_nothing_for_any_logger(train: Train, tmp_path: Path) -> None:
+    result = train(*TINY, "logger=[tensorboard,csv]", "check=true")
     assert result.returncode == 0, result.stderr
     assert not list(tmp_path.glob("outputs/*"))

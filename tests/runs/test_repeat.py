@@ -97,7 +97,7 @@ def test_a_repeated_run_is_equal_and_leaves_the_original_as_it_was(original: Pat
     before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
     printed = repeat(original)
     took = json.loads((original / "summary.json").read_text())["seconds"]
-    assert f"the run took 0:0{round(took)}" in printed
+    assert f"the original took 0:0{round(took)}" in printed
     assert "equal, bit for bit: metrics.csv (2 epochs), best.ckpt" in printed
     assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
     [again] = (original.parent / "outputs" / "synthetic-mlp").iterdir()

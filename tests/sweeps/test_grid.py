@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig
 from sweeping import QUICK, composer_of, entry, job_of, states, sweep
 
+from conftest import slow
 from glimpse.errors import UserError
 from glimpse.sweeps import worker
 from glimpse.sweeps.resources import Slot
@@ -209,7 +210,7 @@ def ended(runner: Runner) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGTERM)])
 def test_a_killed_worker_ends_one_job_which_continues_later(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from sweeping import QUICK, states, train
 from conftest import Execute
 from glimpse.distributed.place import Place
 from glimpse.errors import Interrupted, UserError
-from glimpse.launch import _require_one_task, _saved_before_preemption
+from glimpse.job import _require_one_task, _saved_before_preemption
 from glimpse.runs.same_bits import compare_bits
 from test_resume import SMALL, assert_same, stop_at
 

@@ -25,6 +25,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
 
+BEST, LAST = "best.ckpt", "last.ckpt"
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
 
@@ -39,8 +40,8 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path, monitor: Monitor | None = None, *, top_k: int = 1) -> None:
         self.folder = folder
-        self.best = folder / "best.ckpt"
-        self.last = folder / "last.ckpt"
+        self.best = folder / BEST
+        self.last = folder / LAST
         self.monitor = monitor or monitor_of({})
         self.top_k = top_k
         self.best_epoch: int | None = None  # counts from 1
@@ -118,7 +119,7 @@ class Checkpoints(Checkpoint):
         self.saved_at = time.monotonic()
 
     def begin_from(self, path: Path) -> None:
-        """Make the checkpoint that a run resumes from the last one: a damaged one must not stay."""
+        """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
         if path.name != self.last.name:
             with replacing(self.last) as partial:
                 shutil.copyfile(path, partial)
@@ -137,8 +138,8 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best so far.
 
-        With another monitor than before, the best is judged anew by its own validation metrics. If
-        they lack the new metric, the next validation is the best.
+        If the monitor has changed, the best checkpoint is ranked again by its own validation
+        metrics. If they lack the new metric, the next validation becomes the best.
         """
         if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
             state_dict = state_dict | {"kept": {}, "best_value": None}
@@ -163,7 +164,7 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path}: there is no such run folder or checkpoint")
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in (BEST, LAST):
         checkpoint = path / "checkpoints" / name
         require_inside(path, checkpoint)
         if checkpoint.is_file():
@@ -182,7 +183,7 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    paths.sort(key=lambda p: p.name != "last.ckpt")
+    paths.sort(key=lambda p: p.name != LAST)
     broken: list[str] = []
     why = ""
     for path in paths:

@@ -70,7 +70,7 @@ class EpochRecord(LateCallback):
             self._validating += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the speed, add the epoch's row, and tell the loggers."""
+        """Log the speed, add the epoch's row, and send the epoch to the loggers."""
         if self._duration:
             images = self._images - self._images_before
             speed = images * trainer.world_size / self._duration
@@ -90,7 +90,7 @@ class EpochRecord(LateCallback):
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        """The columns but the last ones; those of earlier attempts stay."""
+        """All columns but the last ones, including those of earlier attempts."""
         names = (*(name for row in self.rows for name in row), *self._names)
         more = [name for name in names if name not in LAST_COLUMNS]
         return tuple(dict.fromkeys((*COLUMNS, *more)))
@@ -112,7 +112,7 @@ class EpochRecord(LateCallback):
         self.rows = self._of_an_earlier_version() if rows is None else rows
 
     def _of_an_earlier_version(self) -> list[dict[str, Any]]:
-        """The rows in the file, which checkpoints of an earlier version do not hold."""
+        """The rows in the file, for a checkpoint of an earlier version, which does not hold them."""
         rows = epochs_of(self.path.parent)
         if not rows and self.path.exists():
             console.print(f"{self.path} cannot be read; the rows of earlier epochs are lost")

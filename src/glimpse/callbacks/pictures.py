@@ -136,14 +136,14 @@ def _draw_mistakes(trainer: pl.Trainer, data: ImageDataModule, found: Prediction
     worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
     path = _path(trainer, "confusion")
     draw_confusion(matrix, found.class_names, accuracy, path)
-    _show(trainer, path)
+    _show_result(trainer, path)
     path = _path(trainer, "most_confused")
     title = "most confused validation images"
     draw_most_confused(found, most_confused(matrix), images, title, path)
-    _show(trainer, path)
+    _show_result(trainer, path)
     path = _path(trainer, "top_losses")
     draw_answers(found, worst, images, "validation images with the highest loss", path)
-    _show(trainer, path)
+    _show_result(trainer, path)
 
 
 @contextmanager
@@ -190,6 +190,11 @@ def _show(trainer: pl.Trainer, path: Path) -> None:
     show(trainer.loggers, path, max(0, trainer.global_step - 1))
 
 
+def _show_result(trainer: pl.Trainer, path: Path) -> None:
+    """Send a picture at the step of the results, which a resume sends again from there on."""
+    show(trainer.loggers, path, trainer.global_step)
+
+
 def draw_curves(trainer: pl.Trainer) -> None:
     """Draw `curves.png` from metrics.csv, if there is at least one epoch."""
     rows = epochs_of(Path(trainer.default_root_dir))
@@ -197,4 +202,4 @@ def draw_curves(trainer: pl.Trainer) -> None:
         with _optional([]):
             path = _path(trainer, "curves")
             draw_epochs(rows, path)
-            _show(trainer, path)
+            _show_result(trainer, path)

@@ -27,7 +27,7 @@ class Progress(LateCallback):
 
     Args:
         checkpoints: The callback that knows whether an epoch was the best.
-        afterwards: What is left of a sweep after this run, shown behind the bar.
+        afterwards: The rest of the sweep after this run, shown after the time left.
     """
 
     sees_chunks = True

@@ -1,7 +1,7 @@
 """Stop a trial of a search early when its validation curve lags behind those of the other trials.
 
-The first process decides after each epoch, and `StopOnSignal` takes the decision to all processes of a run
-at the start of the next one. The checkpoint of the epoch has been saved by then.
+The first process decides after each epoch. `StopOnSignal` passes the decision to all processes of
+the run at the start of the next epoch, when the checkpoint of the last one has been saved.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Pruning(LateCallback):
     """Ask a judge after each epoch that was validated.
 
     Args:
-        judge: What decides, in the first process.
+        judge: Decides in the first process whether to stop.
         monitor: The name of the metric.
         stop: The callback that stops all processes together.
     """

@@ -2,8 +2,8 @@
 
 The checkpoint's `glimpse` entry is plain data: the resolved configuration, the ImageSpec, the
 identity of the data, the next batch of the epoch, whether training was told to stop early, and the
-state of the random generators. This callback comes before all others of ours, so that whatever they
-do when a resumed training starts, such as a validation, finds the state restored.
+state of the random generators. This callback comes before our others, so that the state is restored
+before any of them acts at the start of a resumed training, for example by validating.
 """
 
 import warnings
@@ -112,8 +112,9 @@ class RunState(Callback):
 def _replay(
     scheduler: LRScheduler, classifier: ImageClassifier, groups: list[dict[str, Any]]
 ) -> None:
-    """Give a scheduler of torch, and the optimizer's groups, the state after as many steps of the new
-    settings. Most of these schedulers compute a rate from the one before."""
+    """Bring a torch scheduler and the optimizer's groups to their state after this many steps of
+    the new settings. The steps are replayed, because most schedulers compute each rate from the
+    previous one."""
     optimizer = classifier.new_optimizer()
     fresh = classifier.new_schedule(optimizer).scheduler
     assert isinstance(fresh, LRScheduler)

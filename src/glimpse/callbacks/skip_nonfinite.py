@@ -1,15 +1,16 @@
-"""`on_nonfinite=skip`: leave out steps whose loss or gradients are not finite, up to a number of them.
+"""`on_nonfinite=skip`: skip steps whose loss or gradients are not finite, up to a limit.
 
-A skipped step changes neither parameters, the optimizer's state and the network's buffers (batch norm's
-statistics), nor the average of callbacks=[ema] and the sums of train/loss and train/acc. The schedule and
-the random generators go on as after any step. With trainer.accumulate_grad_batches, all batches of the
-step are left out.
+A skipped step leaves the parameters, the optimizer's state, the network's buffers (batch norm's
+statistics), the average of callbacks=[ema] and the sums of train/loss and train/acc unchanged. The
+schedule and the random generators advance as after any step. With trainer.accumulate_grad_batches,
+all batches of the step are skipped.
 
-The gradients decide, and a loss that is not finite makes them NaN. Under DDP they are the same in all
-processes, so that all skip the same steps. Looking at them makes a GPU wait after every step.
+Only the gradients are checked; a loss that is not finite turns them into NaN. Under DDP they are
+the same in all processes, so that all skip the same steps. The check makes a GPU wait after every
+step.
 
-Left out: gradients in fp16 while the loss is finite. There, the loss scaler skips steps by itself, and
-looks for a scale by doing so.
+Left out: fp16 gradients that overflow while the loss is finite. The loss scaler skips those steps
+itself; this is how it finds its scale.
 """
 
 from typing import Any
@@ -33,17 +34,15 @@ class SkipNonfinite(Callback):
     """Skip steps that are not finite.
 
     Args:
-        most: The number of steps to skip at most.
+        most: The maximum number of steps to skip.
 
     Raises:
-        DivergedError: from a step, if there is one more.
+        DivergedError: from a step, if it exceeds the limit.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._before: dict[str, Any] | None = (
-            None  # what the classifier was before the current step
-        )
+        self._before: dict[str, Any] | None = None  # the classifier before the current step
         self._losses_are_finite: Tensor | None = None
         self._batch_idx = 0
 
@@ -70,8 +69,8 @@ class SkipNonfinite(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Take the step back if its gradients are not finite: the optimizer passes over parameters
-        without a gradient."""
+        """Take the step back if its gradients are not finite, and remove the gradients, so that the
+        optimizer skips every parameter."""
         assert isinstance(pl_module, ImageClassifier)
         before, self._before = self._before, None
         gradients = [

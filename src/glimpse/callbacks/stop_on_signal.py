@@ -30,7 +30,7 @@ MOST_BATCHES_BETWEEN_LOOKS = 200
 # Batches may become slower from one epoch to the next, with progressive_sizes or after unfreezing.
 MOST_BATCHES_BEFORE_FIRST_LOOK = 10  # in an epoch
 
-# What a process was asked to do; of several processes, the highest counts.
+# What a process was asked to do. If processes differ, the highest value counts.
 NOTHING, SAVE, PRUNE, STOP = 0.0, 0.25, 0.5, 1.0
 
 

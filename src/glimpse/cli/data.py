@@ -152,7 +152,7 @@ def _flags(config_dir: Path | None) -> list[str]:
 
 
 def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]) -> None:
-    from glimpse.config.check import unknown_choice
+    from glimpse.config.keys import unknown_choice
 
     if "=" in name:
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")

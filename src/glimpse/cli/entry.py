@@ -1,4 +1,4 @@
-"""Where the `glimpse` command begins: `glimpse train` is passed on before anything else is imported."""
+"""The entry point of the `glimpse` command. `glimpse train` is passed on before anything else is imported."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """The `glimpse` command.
 
-`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a
-project (cli/init.py), inspect datasets before training (cli/data.py), show what a network has learned
-(cli/insight.py), and compare runs (cli/runs.py).
+`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a project (cli/init.py),
+inspect datasets before training (cli/data.py), score a network (cli/evaluate.py), show what it has learned
+(cli/insight.py), use it on new images (cli/predict.py), and compare runs (cli/runs.py).
 """
 
 import os
@@ -11,9 +11,11 @@ import sys
 import typer
 
 from glimpse.cli import data as cli_data
-from glimpse.cli import init as cli_init
-from glimpse.cli import insight as cli_insight
 from glimpse.cli import runs as cli_runs
+from glimpse.cli.evaluate import evaluate
+from glimpse.cli.init import init
+from glimpse.cli.insight import confused, look, losses, shift
+from glimpse.cli.predict import export, predict
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -23,9 +25,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_data.app, name="data")
-app.command("init")(cli_init.init)
-app.add_typer(cli_insight.app)  # without a name: `glimpse evaluate`
-app.add_typer(cli_runs.app)
+for command in (init, evaluate, confused, losses, predict, look, shift, export):
+    app.command()(command)
+app.add_typer(cli_runs.app)  # without a name: `glimpse report`
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_png
-from glimpse.cli.insight import Set, Trust
+from glimpse.cli.options import Set, Trust
 from glimpse.cli.table import print_table, width
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import subfolder, write_text
@@ -111,7 +111,7 @@ def compare_(
         if not all(run.settings for run in runs):
             say("the settings of at least one run are not recorded (.hydra/config.yaml)")
         say()
-        print_table(("result", "first", "second", "second less first"), runs_compare.results(*runs))
+        print_table(("result", "first", "second", "second - first"), runs_compare.results(*runs))
         say()
         path = out or subfolder(first, "figures") / f"compare-{runs[1].folder.name}.png"
         names = (
@@ -172,7 +172,9 @@ def repeat_(
                     str(repetition.folder),
                     *more,
                 ]
-                print(f"{stop}; to go on and compare, type: {shlex.join(words)}", file=sys.stderr)
+                print(
+                    f"{stop}; to continue and compare, type: {shlex.join(words)}", file=sys.stderr
+                )
                 raise typer.Exit(stop.exit_code) from None
         found = compare_bits(run, repetition.folder, typed=typed)
         print()
@@ -187,7 +189,7 @@ def repeat_(
             print(f"{'also possible' if place else 'likely cause'}: {printable(line)}")
         if not found.causes:
             print(
-                "likely cause: none of what is recorded differs; an operation may be random in order"
+                "likely cause: nothing that is recorded differs; perhaps an operation adds in random order"
             )
         raise typer.Exit(1)
 

@@ -1,8 +1,8 @@
 """Build objects from the configuration. Nothing else in glimpse instantiates a `_target_`.
 
-Before a target is called, its type and its arguments are checked. Where a target may come from is
-another matter: the user's command line and configuration folders may name any package, but a
-checkpoint only the packages that config/trust.py allows.
+Before a target is called, its type and its arguments are checked. The user's command line and
+configuration folders may name targets of any package. A checkpoint may name only those of the
+packages that config/trust.py allows.
 """
 
 import difflib
@@ -79,7 +79,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
 
 
 def require_target(group: str, target: str) -> Any:
-    """Import a target: a class of the group's base type, or a function that states to return one.
+    """Import a target: a class of the group's base type, or a function annotated to return one.
 
     Functions of torch and lightning are refused, because some of them load code.
 
@@ -120,13 +120,13 @@ def targets_of(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def own_packages(config: DictConfig) -> list[str]:
-    """The packages of the user's own that a configuration names."""
+    """The user's own packages that a configuration names."""
     named = {target.partition(".")[0] for _, target in targets_of(config)}
     return sorted(named - set(RECORD_PACKAGES))
 
 
 def require_no_library_function(group: str, target: str, packages: Sequence[str]) -> None:
-    """Of what a checkpoint names, a function must come from glimpse or from a listed package.
+    """Require a function that a checkpoint names to come from glimpse or from a listed package.
 
     Raises:
         UserError: it comes from a library.
@@ -221,7 +221,7 @@ def _locate(group: str, target: str) -> Any:
 
 
 def _no_module(name: str) -> str:
-    """Say that there is no such module, and what to type."""
+    """The error message for a module that does not exist."""
     parent, _, last = name.rpartition(".")
     if parent:
         places = list(getattr(sys.modules.get(parent), "__path__", ()))

@@ -18,7 +18,7 @@ from glimpse.config.check import check
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.quoting import as_typed
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 from glimpse.errors import UserError
 

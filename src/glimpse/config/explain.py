@@ -22,9 +22,9 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.check import leaves, unknown_choice, unknown_key
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.keys import leaves, unknown_choice, unknown_key
 from glimpse.config.quoting import quoted
 from glimpse.errors import UserError, first_line
 from glimpse.files import write_text
@@ -96,8 +96,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return (
-            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two blanks, "
-            "close each bracket and quote, and write a blank after each colon"
+            f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two spaces, "
+            "close each bracket and quote, and write a space after each colon"
         )
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:
@@ -123,7 +123,7 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value that Hydra cannot read, as it can: as text in quotes, or as a list of such texts."""
+    """Quote a value that Hydra cannot parse: as text, or as a list of texts."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return quoted(value[1:-1])
     if value[:1] == "[" and value[-1:] == "]":

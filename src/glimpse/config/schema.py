@@ -15,7 +15,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
 
-LISTS = ("callbacks", "metrics", "logger")  # groups of which several choices are taken, by name
+LISTS = ("callbacks", "metrics", "logger")  # groups that accept several choices, by name
 # Keys of a group that the run reads itself and does not pass on to the target.
 OURS = {"loss": ("class_weights",)}
 # A ValueError or TypeError from these is a user's mistake.

@@ -163,7 +163,7 @@ def recorded_overrides(
         listed = read_yaml(folder, ".hydra/overrides.yaml")
     except UnreadableError as error:
         raise UserError(
-            f"{error}; write the overrides of the first command into it, such as - model=mlp, one a line"
+            f"{error}; write the overrides of the first command into it, such as - model=mlp, one per line"
         ) from error
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")

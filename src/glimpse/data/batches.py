@@ -17,7 +17,8 @@ from torch import Tensor
 from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat
-from glimpse.data.loader import ArrayRows, Batch, BatchLoader, DecodedRows, EpochOrder, fits_on_gpu
+from glimpse.data.decoded_rows import DecodedRows
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, EpochOrder, fits_on_gpu
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec

@@ -5,7 +5,7 @@ its labels and the histogram of its pixels. The fingerprint is computed quickly 
 and modification times; the identity stored in the cache describes the content itself (identity.py).
 A cache is written under a temporary name and then renamed, under a lock, so that an interrupted
 process never leaves a partial cache and a second process never sees one. A cache that has been
-damaged since (cache_index.py) is built anew, and the run says so.
+damaged since (cache_index.py) is rebuilt, and the run says so.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -136,7 +136,7 @@ def load_or_build(
             return _open(folder)  # another process has built it meanwhile
         except DamagedError as damage:
             if os.path.lexists(folder):
-                print(f"the cache {folder} is damaged ({damage}): building it anew", flush=True)
+                print(f"the cache {folder} is damaged ({damage}): rebuilding it", flush=True)
                 _remove(folder)
         _build(folder, read(), pixel_format, num_workers, skip_unreadable)
     try:
@@ -156,7 +156,7 @@ def verify(folder: Path) -> None:
     except DamagedError as damage:
         raise UserError(
             f"the cache {folder} is damaged ({damage}), on a disk that may be failing: delete this "
-            "folder, which the next run builds anew"
+            "folder; the next run rebuilds it"
         ) from damage
 
 

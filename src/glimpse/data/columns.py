@@ -1,4 +1,4 @@
-"""Which column of a table is what: given by key, or found where there is no doubt, which a run then says."""
+"""The columns of a table by their role: named by keys, or found where there is no doubt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Columns:
     """The columns of a table by their role.
 
     `path` is None in a table of pixels, whose `pixels` are in order. `labels` is one column, or one for
-    each class. `remarks` say what was found and passed over.
+    each class. `remarks` tell the user which columns were found and which were skipped.
     """
 
     path: str | None
@@ -57,7 +57,7 @@ def find_columns(
     remarks = []
     if table.num_unnamed:
         columns = "column" if table.num_unnamed == 1 else "columns"
-        remarks.append(f"{table.num_unnamed} {columns} without a name passed over")
+        remarks.append(f"{table.num_unnamed} {columns} without a name skipped")
     if not table.has_header:
         remarks.append("no header: the columns are 1, 2, …")
     _require(table, split, "split")
@@ -71,13 +71,13 @@ def find_columns(
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
-        kind = "column" if len(labels) == 1 else "columns, one a class,"
+        kind = "column" if len(labels) == 1 else "columns, one per class,"
         remarks.append(f"labels in the {kind} {one_of(labels)}")
     pixels = [name for name in rest if name not in labels] if found_path is None else []
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
         others = [name for name in pixels if name not in numbered]
-        remarks.append(f"passed over, because they have no number: {one_of(others)}")
+        remarks.append(f"skipped, because they have no number: {one_of(others)}")
         pixels = numbered
     return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(remarks))
 

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
 from glimpse.data.formats import can_read_heif, is_heif, register_heif
-from glimpse.data.processes import still_working
+from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import kind_of
 

@@ -17,7 +17,7 @@ from glimpse.text import class_name
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files below a folder, sorted by path, and what was passed over, counted by ending.
+    """The image files below a folder, sorted by path, and what was skipped, counted by ending.
 
     The paths are strings because creating a million `Path` objects takes seconds.
     """

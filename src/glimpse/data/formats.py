@@ -1,8 +1,8 @@
 """Which files are images, by their names: one answer for training, predict, data info and data check.
 
-A file counts by its ending, in upper or lower case. Files and folders that people do not see (names that
-begin with a dot, and those that Macs, Windows and network drives add) are passed over everywhere. A format
-that this installation cannot read is passed over as well, but counted, so that a run can say so.
+The ending of a name decides, in upper or lower case. Hidden files and folders (whose names begin
+with a dot, or which Macs, Windows and network drives add) are skipped everywhere. Files in a format
+that this installation cannot read are skipped too, but counted, so that a run can report them.
 """
 
 import functools
@@ -66,7 +66,7 @@ def is_heif(path: Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is passed over."""
+    """Return whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
 
 
@@ -76,10 +76,10 @@ def is_image(path: Path) -> bool:
 
 
 def counted(passed_over: Mapping[str, int]) -> list[str]:
-    """Return one remark for each format of files that were passed over, given counts by ending."""
+    """Return one remark for each format of skipped files, given counts by ending."""
     remarks = []
     for ending, number in sorted(Counter(passed_over).items()):
-        files = f"{number:,} {ending} file{'s' if number > 1 else ''} passed over"
+        files = f"{number:,} {ending} file{'s' if number > 1 else ''} skipped"
         remedy = (
             "to read them, type pip install pillow-heif" if ending in HEIF else "not readable here"
         )

@@ -1,7 +1,7 @@
-"""Class names from labels as people write them.
+"""Class names from labels in any common notation.
 
-A label is text and stays as it stands: "001" is not "1". The classes are the labels that occur, in the order
-of numbers if all are numbers, else in the order of text. Labels that are out of place (a missing value among
+A label is text and stays as written: "001" is not "1". The classes are the labels that occur, in
+numerical order if all are numbers, otherwise in alphabetical order. Labels that are out of place (a missing value among
 words, a word among numbers, -1, one far number among small ones, several labels in one) are refused with their
 place, because a class made from them would go unnoticed.
 """
@@ -25,8 +25,8 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
     """Return the names of the classes that occur.
 
     Args:
-        labels: The label of each image, without blanks around it.
-        where: Returns the words that name the place of a label, given its position.
+        labels: The label of each image, without spaces around it.
+        where: Returns a description of a label's place, given its position.
 
     Raises:
         UserError: A label is out of place; the message names its place.
@@ -46,7 +46,7 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of names that differ only in capitals, in blanks or in the form of letters."""
+    """Return the pairs of names that differ only in capitals, in spaces or in the form of letters."""
     found: dict[str, str] = {}
     pairs = []
     for name in names:
@@ -71,7 +71,7 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
     if value is None:
         num_words = total - num_numeric
         if are_numbers and (num_words == 1 or num_words < RARE * total):
-            yield "is no number, as the other labels are"
+            yield "is not a number, unlike the other labels"
     else:
         if not abs(value) < LARGEST:
             yield "is too large for a label"
@@ -79,8 +79,10 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
             yield "is negative, which often stands for no label"
         fractions = sum(counts[t] for t, number in numbers.items() if number % 1)
         if value % 1 and (fractions == 1 or fractions < RARE * total):
-            yield "is no whole number, as the other labels are"
-        twins = [other for other, number in numbers.items() if number == value]  # the first first
+            yield "is not a whole number, unlike the other labels"
+        twins = [
+            other for other, number in numbers.items() if number == value
+        ]  # in the order of the labels
         same = [other for other in twins if counts[other] > counts[text]] or twins[:-1]
         same = [other for other in same if other != text]
         if same:

@@ -1,40 +1,21 @@
 """Loaders whose batch order is a function of (seed, epoch).
 
 If the images are one array, a batch is one gather, without per-image Python code or worker
-processes; a small enough array is kept on the GPU. Images that are decoded on demand
-(`data.cache=false`) pass through worker processes in the same order. Both loaders can start at any
-batch, so that a run can resume in the middle of an epoch.
+processes; a small enough array is kept on the GPU. Images that are decoded on demand come from
+decoded_rows.py, in the same order. Loading can start at any batch, so that a run can resume in the
+middle of an epoch.
 """
 
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.processes import (
-    TICK,
-    Pulse,
-    Watch,
-    at_work,
-    ended_unexpectedly,
-    kill,
-    leave_stops_to_the_run,
-    process_context,
-)
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.transfer import sent
-from glimpse.errors import UserError
 
-PREFETCHED = 2  # batches that each decoding process prepares in advance
 GPU_SHARE = 0.3  # of a GPU's free memory for all images; the network needs the rest
 
 
@@ -58,9 +39,9 @@ class EpochOrder:
     """The assignment of `num_images` images to batches, sharded by rank.
 
     With `shuffle`, the order is a permutation drawn from (seed, epoch), of all images or of those
-    that `sampling` draws. Every one comes exactly once. In training, all ranks together take the
-    batches that one rank would take with `batch_size * world_size`, so that their number changes
-    nothing. A last batch of a single image is merged with the previous one, because batch norm
+    that `sampling` draws. Each occurs exactly once. In training, all ranks together take the
+    batches that one rank would take with `batch_size * world_size`, so that the number of ranks
+    changes nothing. A last batch of a single image is merged with the previous one, because batch norm
     cannot compute a variance from it. For the same reason, a rank gets two images or none of a last
     batch. In evaluation, the images come in order. A rank without images gets others with a share
     of 0, because all ranks must take part.
@@ -236,140 +217,3 @@ def fits_on_gpu(num_bytes: int, device: torch.device, *, taken: int = 0) -> bool
         return False
     free, _total = torch.cuda.mem_get_info(device)
     return taken + num_bytes <= GPU_SHARE * (taken + free)
-
-
-class DecodedRows:
-    """Batches decoded from files on demand, in worker processes."""
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        labels: Tensor,
-        wanted: PixelFormat,
-        *,
-        num_workers: int,
-        pin_memory: bool,
-    ) -> None:
-        self.dataset = _DecodingDataset(paths, labels, wanted)
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-
-    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
-        batches = [chosen.tolist() for chosen in rows]
-        shared = dict[str, Any](
-            batch_sampler=batches,
-            generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
-            collate_fn=_as_it_is,
-            pin_memory=self.pin_memory,
-        )
-        if not self.num_workers:
-            yield from map(_whole, DataLoader(self.dataset, **shared))
-            return
-        num_bytes = max(map(len, batches), default=0) * self.dataset.bytes_per_image
-        _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
-        context = process_context()
-        pulse = Pulse(self.num_workers, context)
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset,
-            **shared,
-            num_workers=self.num_workers,
-            prefetch_factor=PREFETCHED,
-            multiprocessing_context=context,
-            worker_init_fn=partial(_begin_batches, pulse),
-            timeout=TICK,
-        )
-        yield from map(_whole, _as_long_as_they_live(iter(loader), pulse))
-
-
-def _as_long_as_they_live(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
-    """Yield the batches of an iterator of torch's DataLoader, whose processes give this pulse."""
-    watch = Watch(pulse, "data.num_workers=0, which decodes in the run itself")
-    try:
-        while True:
-            try:
-                yield next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "timed out" in str(error):  # torch can be asked again for the same batch
-                    watch.waited(TICK)
-                    continue
-                if "Bus error" in str(error):
-                    raise _too_little_shared_memory() from error
-                if "DataLoader worker" in str(error):  # torch reports only its process number
-                    raise ended_unexpectedly() from error
-                raise
-    except GeneratorExit:
-        raise
-    except BaseException:
-        _end(batches)
-        raise
-
-
-def _end(batches: Any) -> None:
-    """Kill the processes of torch's DataLoader: it would only ask them to end, for 5 s each."""
-    number = getattr(signal, "SIGCHLD", None)
-    handler = None
-    if number is not None and threading.current_thread() is threading.main_thread():
-        handler = signal.signal(number, signal.SIG_DFL)
-    try:  # without torch's handler, which would take a killed process for a failure
-        kill(batches._workers)
-        batches._shutdown_workers()
-    finally:
-        if number is not None and handler is not None:
-            signal.signal(number, handler)
-
-
-def _require_shared_memory(num_bytes: int) -> None:
-    """Require the space that batches take in /dev/shm on their way; a container may have 64 MB."""
-    place = Path("/dev/shm")
-    if place.is_dir() and shutil.disk_usage(place).free < num_bytes:
-        raise _too_little_shared_memory(f", expected {num_bytes / 1e6:,.0f} MB")
-
-
-def _too_little_shared_memory(expected: str = "") -> UserError:
-    free = shutil.disk_usage("/dev/shm").free
-    return UserError(
-        f"/dev/shm has {free / 1e6:,.1f} MB free{expected}, for batches from decoding processes: start the "
-        "container with --shm-size=1g, or type data.num_workers=0 or data.cache=true"
-    )
-
-
-def _whole(batch: Batch | UserError) -> Batch:
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
-
-
-class _DecodingDataset(Dataset[Batch | UserError]):
-    """A dataset that returns errors, because torch wraps a raised one in a worker's traceback."""
-
-    def __init__(self, paths: Sequence[Path], labels: Tensor, wanted: PixelFormat) -> None:
-        self.paths = paths
-        self.labels = labels
-        self.wanted = wanted
-
-    @property
-    def bytes_per_image(self) -> int:
-        """What an image takes in a batch, with its label and index."""
-        return self.wanted.height * self.wanted.width * self.wanted.channels + 16
-
-    def __getitems__(self, rows: list[int]) -> Batch | UserError:
-        try:
-            with at_work():
-                images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
-        except UserError as error:
-            return error
-        indices = torch.tensor(rows)
-        return Batch(torch.from_numpy(images), self.labels[indices], indices)
-
-
-def _begin_batches(pulse: Pulse, worker: int) -> None:
-    """Set up a process of torch's DataLoader."""
-    leave_stops_to_the_run()
-    pulse.begin(worker)
-
-
-def _as_it_is(batch: Any) -> Batch | UserError:
-    assert isinstance(batch, Batch | UserError)
-    return batch

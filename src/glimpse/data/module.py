@@ -191,7 +191,7 @@ class ImageDataModule(pl.LightningDataModule):
         return f"data_dir={self.data_dir}: the dataset's files are missing; put them there"
 
     def remarks(self) -> list[str]:
-        """Return what a run says about the files, such as those that it passed over."""
+        """Return what a run says about the files, such as those that it skipped."""
         return []
 
     def pixel_format(self, source: Source) -> PixelFormat:
@@ -269,7 +269,9 @@ class ImageDataModule(pl.LightningDataModule):
                 self._require_images(f"the {does} set ({split.origin})", split.rows)
         if len(drawn.only_trained):
             names = [contents.class_names[label] for label in drawn.only_trained]
-            self._remarks.append(f"too few images to be held out, all in training: {some(names)}")
+            self._remarks.append(
+                f"too few images to hold any out, all used for training: {some(names)}"
+            )
         for one, other in alike([contents.class_names[label] for label in kept]):
             self._remarks.append(f"the classes {one} and {other} differ only in spelling")
         mean, std = self._normalisation(drawn.not_held_out)

@@ -1,12 +1,4 @@
-"""Decode files in several processes, without running the user's script again.
-
-On platforms where a process does not start as a copy of its parent (macOS, Windows, Python 3.14),
-multiprocessing imports the main module into it. A script without `if __name__ == "__main__":` would
-then train again in each process, and a script from standard input could not be found. The decoding
-code is part of this package and needs nothing from that script, so the script is hidden while a
-process starts. A process that hangs is found out by its pulse: an error within a minute instead of a
-run that waits for ever. joblib's loky also works without the main module, but it is private to joblib, and
-torch's DataLoader cannot use it.
+"""Decode files in several processes, in order, with a progress bar.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -14,174 +6,30 @@ This module does not import torch, so that decoding processes start quickly.
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import context
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
+from glimpse.data.pulse import TICK, Pulse, Watch, at_work
 from glimpse.errors import UserError, stop_signals
+from glimpse.process_context import process_context
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
 
 CHUNK = 512  # images that a decoding process receives at a time
-SILENT_SECONDS = 40.0  # a process that reads no image for so long is stopped or hangs
-TICK = 1.0  # seconds between two looks at the pulse
 SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
 _Result = TypeVar("_Result")
-_one_at_a_time = threading.RLock()
-
-
-@contextmanager
-def without_main_module() -> Iterator[None]:
-    """Hide the file and the name of the main module from multiprocessing while a process starts.
-
-    The content of the module remains, because other threads may pickle it in the meantime.
-    """
-    with _one_at_a_time:
-        main = sys.modules["__main__"]
-        stand_in = types.ModuleType("__main__")
-        hidden = {"__file__", "__spec__"}
-        vars(stand_in).update({key: v for key, v in vars(main).items() if key not in hidden})
-        sys.modules["__main__"] = stand_in
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _Spawned(context.SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802
-        with without_main_module():
-            return context.SpawnProcess._Popen(process_obj)
-
-
-class _SpawnContext(context.SpawnContext):
-    Process = _Spawned
-
-
-_CONTEXTS: dict[str, BaseContext] = {"spawn": _SpawnContext()}
-
-if sys.platform != "win32":
-
-    class _ForkServed(context.ForkServerProcess):
-        @staticmethod
-        def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802
-            with without_main_module():  # the server would import it too
-                return context.ForkServerProcess._Popen(process_obj)
-
-    class _ForkServerContext(context.ForkServerContext):
-        Process = _ForkServed
-
-    _CONTEXTS["forkserver"] = _ForkServerContext()
-
-
-def process_context(method: str | None = None) -> BaseContext:
-    """Return a multiprocessing context whose processes do not run the user's script again.
-
-    Args:
-        method: A start method; None for multiprocessing's default.
-    """
-    method = method or multiprocessing.get_start_method()
-    return _CONTEXTS.get(method) or multiprocessing.get_context(method)
-
-
-class Pulse:
-    """Signs of life of decoding processes, in memory that they share with the run.
-
-    Each counts the images that it reads, in a place of its own: above 0 while it works, below while it
-    waits for work.
-
-    Args:
-        num_workers: The number of processes.
-        context: What starts them.
-    """
-
-    def __init__(self, num_workers: int, context: BaseContext) -> None:
-        self._counts = context.RawArray("q", num_workers)
-
-    def begin(self, place: int) -> None:
-        """In a decoding process: take a place."""
-        global _own
-        _own = (self, place)
-
-    def set(self, place: int, *, at_work: bool) -> None:
-        """In a decoding process: give a sign of life."""
-        count = abs(self._counts[place]) + 1
-        self._counts[place] = count if at_work else -count
-
-    def read(self) -> list[int]:
-        """Return the count of each process."""
-        return list(self._counts)
-
-
-_own: tuple[Pulse, int] | None = None  # the pulse and the place of this process, if it decodes
-
-
-def still_working() -> None:
-    """In a decoding process: say that it has read an image. Elsewhere without effect."""
-    if _own is not None:
-        _own[0].set(_own[1], at_work=True)
-
-
-@contextmanager
-def at_work() -> Iterator[None]:
-    """In a decoding process: say that it works while the block runs. Elsewhere without effect."""
-    still_working()
-    try:
-        yield
-    finally:
-        if _own is not None:
-            _own[0].set(_own[1], at_work=False)
-
-
-class Watch:
-    """Look at a pulse while the run waits; the time that the run itself is stopped does not count.
-
-    Args:
-        pulse: The pulse of the decoding processes.
-        remedy: What to type where one hangs.
-    """
-
-    def __init__(self, pulse: Pulse, remedy: str) -> None:
-        self._pulse = pulse
-        self._remedy = remedy
-        self._seen = pulse.read()
-        self._silent = [0.0] * len(self._seen)  # seconds, of each process that works
-        self._all_silent = 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Note that the run has waited for so long without a result.
-
-        Raises:
-            UserError: A process has read nothing for `SILENT_SECONDS`.
-        """
-        counts = self._pulse.read()
-        self._all_silent = 0.0 if counts != self._seen else self._all_silent + seconds
-        for place, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
-            is_silent = now == before and now > 0
-            self._silent[place] = self._silent[place] + seconds if is_silent else 0.0
-        self._seen = counts
-        if max(self._all_silent, *self._silent) >= SILENT_SECONDS:
-            raise UserError(
-                f"a decoding process has read no image for {SILENT_SECONDS:g} s: it is stopped, or waits "
-                f"for a disk or a network drive; run the same command again, or type {self._remedy}"
-            )
 
 
 def kill(started: Iterable[BaseProcess]) -> None:
-    """Kill processes and wait for their ends: a stopped one hears nothing else."""
+    """Kill processes and wait until they have ended. A stopped process reacts to nothing else."""
     for process in started:
         process.kill()
         process.join()

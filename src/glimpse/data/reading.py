@@ -1,4 +1,4 @@
-"""A dataset from its files to its contents: read, checked, and taken from or put into the cache."""
+"""Get a dataset's contents: from the cache, or from its files, which are read, checked and cached."""
 
 from functools import partial
 from typing import TYPE_CHECKING

@@ -56,8 +56,8 @@ class Drawn:
     remarks: list[str] = field(default_factory=list)
 
 
-# How people write the names of the splits: in lower case, without blanks and signs, and without the
-# words that people add.
+# The names that people give to the splits, in lower case and without spaces and punctuation, and the
+# words that they add to them.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
     "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
@@ -276,7 +276,7 @@ def _stratified(
     num_classes = int((counts > 1).sum())
     if not num_classes:
         raise UserError(
-            f"data.{key}={fraction:g}: no class has two images, of which one could be held out: add images"
+            f"data.{key}={fraction:g}: every class has a single image, so none can be held out: add images"
         )
     if not (num_classes <= size <= len(rows) - num_classes):
         raise UserError(

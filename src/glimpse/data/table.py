@@ -1,8 +1,8 @@
-"""Tables of text as people have them, read strictly: every fault is named by file and line.
+"""Tables of text in any common form, read strictly: every fault is named by file and line.
 
-The delimiter is a comma, a semicolon, a tab or a bar, found by itself; Excel's `sep=;` line counts. The text
-is UTF-8 or, with a byte-order mark, UTF-16. Blanks around cells are cut, blank lines are passed over, and so
-are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
+The delimiter is a comma, a semicolon, a tab or a bar. It is detected; Excel's `sep=;` line counts.
+The text is UTF-8 or, with a byte-order mark, UTF-16. Spaces around cells are removed. Blank lines
+are skipped, and so are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
 
 Left out: other encodings, quotes other than ", and compressed tables.
 """
@@ -25,7 +25,7 @@ DELIMITERS = ",;\t|"
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
-# How files begin that are tables of another kind, or none: what they are, and what to do.
+# The first bytes of files that are not tables of text: what such a file is, and what to do.
 OTHER_KINDS = (
     (b"\x1f\x8b", "compressed by gzip", "type gunzip -k {path}"),
     (b"BZh", "compressed by bzip2", "type bunzip2 -k {path}"),
@@ -100,7 +100,7 @@ class Table:
         return len(self.header) - len(self.columns)
 
     def place(self, line: int) -> str:
-        """Return the words that name a line."""
+        """Return a description of a line's place."""
         return f"{self.path}, line {line}"
 
     def index(self, column: str) -> int:
@@ -146,7 +146,7 @@ class Table:
                 )
         if b"\0" in start and self._encoding != "utf-16":
             raise UserError(
-                f"{self.path} has bytes of zero, expected text in UTF-8 (or UTF-16 with a byte-order "
+                f"{self.path} contains zero bytes, expected text in UTF-8 (or UTF-16 with a byte-order "
                 "mark): save the table as CSV in UTF-8"
             )
 
@@ -216,7 +216,7 @@ def _odd(line: bytes) -> bytes:
 
 
 def _is_value(cell: str) -> bool:
-    """Return whether a cell of the first line is data and no name."""
+    """Return whether a cell of the first line is data, not a name."""
     is_name = UNNAMED.fullmatch(cell) is not None
     return not is_name and (
         NUMBER.fullmatch(cell) is not None or cell.lower().endswith(readable_endings())

@@ -5,8 +5,11 @@ from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the CPU to a device. A GPU's queue goes on meanwhile: from pinned memory, the copy
-    is only queued, while from any other the program waits for all steps before it."""
+    """Copy a tensor from the CPU to a device.
+
+    The copy goes through pinned memory, so a GPU only queues it. From other memory, the program
+    would wait for all steps before it.
+    """
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

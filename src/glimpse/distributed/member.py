@@ -1,7 +1,7 @@
 """Take part in a run that another process leads: `python -m glimpse.distributed.member`.
 
-A member composes nothing and prints nothing. It gets the configuration and the folder from the first
-process. If that process started it, it ends when its standard input does.
+A member composes no configuration and prints nothing. The first process sends it the configuration
+and the folder. A member that the first process has started ends when its standard input closes.
 """
 
 import os
@@ -17,7 +17,7 @@ from glimpse.errors import Interrupted, LostProcessError, UserError, raise_inter
 
 
 def follow(place: Place) -> int:
-    """Run what the first process tells, and return the exit code."""
+    """Wait for the first process's message, take part in its run, and return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.stderr = sys.stdout  # what a crash of C++ writes still appears
     warnings.simplefilter("ignore")  # the first process has shown them

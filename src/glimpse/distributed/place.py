@@ -12,7 +12,7 @@ from typing import Any
 from glimpse.errors import UserError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# What another program may leave behind, with the value that one process alone would have.
+# Variables that another program may leave behind, with their values for a single process.
 ALONE = {
     "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "NODE_RANK": 0, "WORLD_SIZE": 1,
     "LOCAL_WORLD_SIZE": 1, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "JSM_NAMESPACE_RANK": 0,
@@ -136,7 +136,7 @@ def _checked(numbers: tuple[int, ...], launcher: str) -> Place:
 
 
 def require_room(trainer: Mapping[str, Any], place: Place) -> None:
-    """Require `trainer.devices` and `trainer.num_nodes` to be what the launcher started.
+    """Require `trainer.devices` and `trainer.num_nodes` to match what the launcher started.
 
     Raises:
         UserError: they differ. The message says what to type.

@@ -1,8 +1,9 @@
 """The processes of a run: how they meet, agree, and learn that one of them has failed.
 
-They speak through a key-value store of torch. Under torchrun its agent serves it; otherwise the first
-process does. Waiting is by asking again and again, so that a signal or another process's failure ends it;
-torch's own waiting ends for neither. Training itself communicates by Lightning's process group.
+They communicate through a key-value store of torch. Under torchrun, its agent serves the store;
+otherwise the first process does. They wait by polling, so that a signal or another process's
+failure ends the wait; torch's own blocking wait reacts to neither. Training itself uses Lightning's
+process group.
 """
 
 import json
@@ -33,7 +34,7 @@ from glimpse.errors import Interrupted, LostProcessError, UserError, first_line
 CONNECT_SECONDS = 180  # to reach a first process that may start later than the others
 AGENT_SECONDS = 30  # to reach torchrun's agent, which runs already
 ASK_SECONDS = 0.05
-GRACE_SECONDS = 5  # after a failure elsewhere, for the own error to arise
+GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 LEAVE_SECONDS = 15  # for the others to end by themselves
 SHORT_SECONDS = 2  # the same, after an error or a signal
 _Value = TypeVar("_Value")
@@ -82,8 +83,8 @@ class Team:
     def meet_after_restart(self, device: str) -> None:
         """Start the process group of the training anew after torchrun has restarted the processes.
 
-        Otherwise, Lightning starts it. torch 2.14 then finds in the agent's store the addresses of the
-        processes before, and tries to reach the dead.
+        Otherwise, Lightning would start it, and torch 2.14 would find the addresses of the previous
+        processes in the agent's store and try to reach them.
         """
         if _attempt() and self.place.launcher == "torchrun":
             torch.distributed.init_process_group(
@@ -172,7 +173,7 @@ def connected(place: Place) -> Team:
     """The team of a process that a launcher, or the first process, started.
 
     Raises:
-        UserError: there is nobody at the address.
+        UserError: nothing answers at the address.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -196,7 +197,7 @@ def connected(place: Place) -> Team:
 
 
 def _attempt() -> int:
-    """How often torchrun has started the processes anew (`--max-restarts`)."""
+    """How often torchrun has restarted the processes (`--max-restarts`)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -229,8 +230,9 @@ def gathered(
     Args:
         message: What `Team.told` returns in the other processes.
         num_processes: How many to start, this one included, if no launcher has started them.
-        record_end: Called before a process that waits in vain for another is ended, with "failed", or
-            "interrupted" if the other was killed, and one line.
+        record_end: Called with a status and one line before a process that waits in vain for
+            another one is ended. The status is "interrupted" if the other one was killed, else
+            "failed".
     """
     variables = dict(os.environ)
     place = place_of(os.environ)
@@ -305,7 +307,7 @@ def _leave(others: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
 
 @contextmanager
 def _own_end_told(team: Team) -> Iterator[None]:
-    """Tell the others if this process ends early; raise their cause where the error follows from it."""
+    """Tell the others if this process ends early. If its error follows from another's end, raise that cause."""
     rank = team.place.rank
     if team.place.world_size == 1:
         yield
@@ -329,7 +331,7 @@ def _own_end_told(team: Team) -> Iterator[None]:
             time.sleep(ASK_SECONDS)
         if is_lost:
             raise LostProcessError(
-                "another process of this run ended without a word: it was killed, perhaps because "
+                "another process of this run ended without an error: it was killed, perhaps because "
                 "memory ran out; type a smaller data.batch_size, or resume=<run folder>"
             ) from error
         if isinstance(error, Interrupted):
@@ -363,7 +365,7 @@ def _watch(
     record_end: Callable[[str, str], None],
     over: threading.Event,
 ) -> None:
-    """In the first process: notice that another has ended, and end this one if it waits for it in vain."""
+    """In the first process: notice that another one has ended, and end this one if it waits in vain."""
     while not over.wait(0.2):
         for rank, other in enumerate(others, 1):
             code = other.poll()
@@ -385,5 +387,5 @@ def _named_end(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         memory = ", perhaps because memory ran out" if name == "SIGKILL" else ""
-        return f"it was killed by {name}{memory}; type resume=<run folder> to go on"
+        return f"it was killed by {name}{memory}; to resume, type resume=<run folder>"
     return f"it ended with exit code {code}"

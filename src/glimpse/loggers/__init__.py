@@ -1,1 +1,1 @@
-"""What a run tells its loggers, `logger=[tensorboard,wandb]`, and where they write."""
+"""The loggers of a run, `logger=[tensorboard,wandb]`: what they receive, and where they write."""

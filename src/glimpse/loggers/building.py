@@ -1,6 +1,6 @@
 """Build the loggers of a run, so that each writes into the run folder and goes on after a resume.
 
-`loggers.json` in the run folder holds the ids under which wandb and MLflow know the run.
+`loggers.json` in the run folder holds the ids of the run in wandb and MLflow.
 """
 
 import logging
@@ -57,9 +57,9 @@ def _build(
 
     Args:
         name: The name of the logger.
-        node: Its configuration. What it states itself stays.
+        node: Its configuration. Keys that it sets are kept.
         folder: The run folder.
-        known_id: The id under which this logger has known the run; None for a new run.
+        known_id: The id of the run in this logger; None for a new run.
         start: Where a resumed run goes on; None for a new run.
     """
     own = folder / name
@@ -125,7 +125,7 @@ def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
         _, rows = read_rows(folder, "metrics.csv")
         rows = [row for row in rows if int(row.get("step") or 0) < end]
     except (UnreadableError, ValueError) as error:
-        console.print(f"{error}; this file of the logger begins anew")
+        console.print(f"{error}; this logger begins a new file")
         rows = []
     shutil.rmtree(folder)
     return [{k: v for k, v in row.items() if k and v} for row in rows]

@@ -1,7 +1,7 @@
-"""A logger that cannot write ends no training: its error is said once, and the run goes on without it.
+"""Let a run go on without a logger that cannot write, after one line that reports its error.
 
-A full disk is the usual cause. Checkpoints, metrics.csv and summary.json are another matter: a run that
-cannot write these ends. Left out: errors of a logger that are no OSError, such as a refused login.
+A full disk is the usual cause. A run that cannot write checkpoints, metrics.csv or summary.json
+ends. Left out: errors of a logger other than OSError, such as a refused login.
 """
 
 import functools
@@ -22,7 +22,7 @@ _given_up: "WeakSet[Logger]" = WeakSet()
 
 
 def guard(built: Logger) -> Logger:
-    """Make a logger forgiving, and return it. It keeps its class's name and is still an instance of it."""
+    """Make a logger forgiving, and return it. It keeps its class's name and stays an instance of it."""
     kind = type(built)
     methods = {name: _forgiving(getattr(kind, name)) for name in METHODS if hasattr(kind, name)}
     # A subclass made here, because the logger may be of any class that the configuration names.
@@ -39,7 +39,7 @@ def works(logger: Logger) -> bool:
 
 @contextmanager
 def forgiving(logger: Logger) -> Iterator[None]:
-    """Give up a logger that cannot write in this block, and say so, instead of ending the run."""
+    """Give up a logger that cannot write in this block, with a message, instead of ending the run."""
     try:
         yield
     except Exception as error:

@@ -14,23 +14,34 @@ from glimpse import tensorboard
 from glimpse.console import console
 from glimpse.files import is_inside
 from glimpse.loggers.guard import forgiving, works
+from glimpse.resume import Start
 
 
 def write_start(
-    loggers: Iterable[Logger], config_yaml: str, settings: Mapping[str, Any], folder: Path
+    loggers: Iterable[Logger],
+    config_yaml: str,
+    settings: Mapping[str, Any],
+    folder: Path,
+    start: Start | None,
 ) -> None:
-    """Send the configuration, and say where an offline logger writes."""
+    """Send the configuration, and say where an offline logger writes.
+
+    Args:
+        loggers: The loggers of the run.
+        config_yaml: The resolved configuration as text.
+        settings: What of it people vary.
+        folder: The run folder.
+        start: Where a resumed run goes on; None for a new run.
+    """
     for logger in filter(works, loggers):
         with forgiving(logger):
-            _write_start(logger, config_yaml, settings, folder)
+            if not isinstance(logger, TensorBoardLogger):
+                _write_start(logger, settings, folder)
+            elif start is None or not start.has_same_config:
+                tensorboard.write_start(logger, config_yaml, start.next_step if start else 0)
 
 
-def _write_start(
-    logger: Logger, config_yaml: str, settings: Mapping[str, Any], folder: Path
-) -> None:
-    if isinstance(logger, TensorBoardLogger):
-        tensorboard.write_start(logger, config_yaml)
-        return
+def _write_start(logger: Logger, settings: Mapping[str, Any], folder: Path) -> None:
     known: Mapping[str, str] = {}
     if isinstance(logger, MLFlowLogger):  # refuses to change a parameter, as a resume may
         logger.experiment.update_run(logger.run_id, status="RUNNING")
@@ -79,7 +90,7 @@ def write_result(
 
 
 def close(loggers: Iterable[Logger], *, failed: bool) -> None:
-    """End what outlives a run: a sweep's next job would go on with the same run of wandb."""
+    """Close the loggers. Otherwise, the next job of a sweep would continue the same run of wandb."""
     for logger in loggers:
         with forgiving(logger):
             if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training

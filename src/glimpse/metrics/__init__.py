@@ -1,1 +1,1 @@
-"""Metrics of the final and of every validation besides loss and accuracy, as `metrics=[f1,auroc]`."""
+"""Metrics besides loss and accuracy, `metrics=[f1,auroc]`, for validation and test."""

@@ -39,7 +39,7 @@ class Scoring:
         self.num_classes = num_classes
         self._running: dict[str, tuple[MetricCollection, ...]] = {}
         self._has_batches: dict[str, bool] = {}
-        self._undefined: set[str] = set()  # what was said about them
+        self._undefined: set[str] = set()  # metrics that a message has named
         for name, metric in self.metrics.items():
             self._try(name, metric)
 
@@ -49,7 +49,7 @@ class Scoring:
         return list(self.metrics)
 
     def start(self, split: str, device: torch.device) -> None:
-        """Begin a split anew."""
+        """Reset a split."""
         binary = {n: m.clone() for n, m in self.metrics.items() if _is_binary(m)}
         others = {n: m.clone() for n, m in self.metrics.items() if n not in binary}
         # Without groups: torchmetrics would merge metrics whose first batch happens to give equal sums.
@@ -135,12 +135,12 @@ class Scoring:
         return bounds
 
     def lower_is_better(self, name: str) -> bool | None:
-        """Whether the metric says so of itself; None if it says nothing."""
+        """Whether the metric declares that lower is better; None if it declares nothing."""
         higher = self.metrics[name].higher_is_better
         return None if higher is None else not higher
 
     def _try(self, name: str, metric: Metric) -> None:
-        """Require a metric to give one number, on a few random answers."""
+        """Require a metric to return one number for a few random predictions."""
         if name in TAKEN:
             raise UserError(f"metrics.{name}: every run measures {name}; give yours another name")
         if _is_binary(metric) and self.num_classes != 2:

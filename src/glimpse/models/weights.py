@@ -1,4 +1,4 @@
-"""Start a network from weights that another training left: `model.weights=<file or run folder>`.
+"""Start a network from the weights of an earlier training: `model.weights=<file or run folder>`.
 
 The file may be a checkpoint of ours, a .safetensors file, or what `torch.save` wrote: a state dict,
 alone or under a key such as `state_dict` or `model`, with names that wrappers have prefixed
@@ -36,7 +36,7 @@ NUM_NAMED = 3  # layers that a message names
 
 
 class Fit(NamedTuple):
-    """What of a file fits a network. Names are those of the network's state dict."""
+    """How the tensors of a file fit a network. Names are those of the network's state dict."""
 
     loaded: dict[str, Tensor]
     misshapen: list[str]
@@ -62,7 +62,7 @@ def load_weights(
         network: Its last layer keeps its own weights if the file's has another number of classes.
         found: Tensors as they are named in the file.
         source: Where they come from, for messages.
-        num_classes: Classes that the network tells apart.
+        num_classes: Number of classes of the network.
         own_names: Converts names of a library to those of the network.
         computed: Names in the network's state dict that no file holds.
         hint: What to type if the weights do not fit.
@@ -71,8 +71,8 @@ def load_weights(
         A line that says what was loaded.
 
     Raises:
-        UserError: A layer has another shape or is missing, or the file has more of the layers that
-            the network has. The message names the first one and counts the others.
+        UserError: A layer has another shape or is missing, or the file belongs to a deeper network.
+            The message names the first such layer and counts the others.
     """
     wanted = {k: v for k, v in network.state_dict().items() if k not in computed}
     named = [dict(own_names(state)) for state in _without_wrappers(found)]

@@ -49,8 +49,8 @@ def draw_confusion(
     for number, line in enumerate(lines):
         canvas.text(middle, GAP + (number + 0.5) * LINE, line, size=TITLE_SIZE, anchor="mm")
     colours = shades(shares.ravel(), COLOURS)
-    for place, (count, colour) in enumerate(zip(matrix.ravel(), colours, strict=True)):
-        row, column = divmod(place, len(names))
+    for number, (count, colour) in enumerate(zip(matrix.ravel(), colours, strict=True)):
+        row, column = divmod(number, len(names))
         x, y = left + column * cell, top + row * cell
         canvas.fill((x, y, x + cell, y + cell), colour)
         if count:

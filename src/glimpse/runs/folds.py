@@ -70,7 +70,7 @@ def _groups(root: Path) -> list[Group]:
     runs = [run for run in find_runs(root) if run.settings.get("data.folds", "null") != "null"]
     if not runs:
         raise UserError(
-            f"{root}: not a run folder, and the runs in it are no folds (data.folds=5 -m "
+            f"{root}: not a run folder, and the runs in it are not folds (data.folds=5 -m "
             "data.fold=0,1,2,3,4); type the folder of one run"
         )
     for run in runs:

@@ -1,4 +1,4 @@
-"""Images as people hold them, one by one, and what a network says about each."""
+"""Images as paths, Pillow images, arrays or tensors, taken one by one, and the prediction for each."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

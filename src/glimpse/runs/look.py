@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from glimpse.config.check import unknown_choice
+from glimpse.config.keys import unknown_choice
 from glimpse.errors import UserError
 from glimpse.insight.activations import grad_cam, layer_outputs
 from glimpse.insight.first_layer import first_weights, kernel_grid

@@ -1,4 +1,4 @@
-"""What mattered in a sweep, for the report: sentences, and pictures in the sweep's figures/."""
+"""What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,5 +58,5 @@ def mattered(folder: Path) -> Mattered | None:
 
 def _why_no_importance(sweep: Sweep) -> str:
     if len(sweep.finished) < FEWEST:
-        return f"Importance is shown from {FEWEST} finished settings on."
+        return f"Importance is shown once {FEWEST} settings have finished."
     return "Importance needs Optuna: type pip install 'glimpse[search]'."

@@ -78,7 +78,9 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
         for i, member in enumerate(best)
     )
     judged = groups[0].monitor.name
-    said = f"Each group is shown by its best run by {judged}. {_first(len(best), len(groups))}"
+    said = (
+        f"Each group is represented by its best run, by {judged}. {_first(len(best), len(groups))}"
+    )
     return _page(
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"

@@ -29,7 +29,7 @@ def image_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The given files, and all image files in the given folders, at any depth.
 
     Returns:
-        The files, and remarks on those in the folders that were passed over.
+        The files, and remarks on those in the folders that were skipped.
 
     Raises:
         UserError: a path does not exist, or a folder contains no image.

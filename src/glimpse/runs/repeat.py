@@ -1,9 +1,9 @@
 """Train a finished run again, in a new folder, from what its folder records.
 
-The configuration is that of the run's checkpoint, which is complete and plain data. The folder is held to
-the checks of `resume=` and of the other commands that read a checkpoint: nothing of Hydra's own is taken
-from it, and every `_target_` has to come from a trusted package. Loggers are left out: they change no number,
-and may send something elsewhere.
+The configuration is that of the run's checkpoint, which is complete and plain data. The folder
+passes the same checks as in `resume=` and in the other commands that read a checkpoint: settings of
+Hydra are not taken from it, and every `_target_` has to come from a trusted package. Loggers are
+left out: they change no number, and could send data elsewhere.
 
 Equal bits need an equal number of threads and processes, so both are taken from environment.json.
 same_bits.py compares the two runs.
@@ -23,14 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import unknown_key
 from glimpse.config.compose import composed
+from glimpse.config.keys import unknown_key
 from glimpse.config.trust import listed_packages, recorded_overrides
 from glimpse.durations import duration
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out, write_text
 from glimpse.folder_lock import is_held
-from glimpse.launch import choices_of_run
+from glimpse.job import choices_of_run
 from glimpse.run import run
 from glimpse.runs.folder import (
     FINISHED,
@@ -71,9 +71,9 @@ class Repetition:
 
     @property
     def announcement(self) -> str:
-        """What is about to happen, and how long it takes."""
+        """A line that says what begins, and how long the original took."""
         took = "not recorded" if self.seconds is None else duration(self.seconds)
-        return f"training {self.original} again in {self.folder}; the run took {took}"
+        return f"training {self.original} again in {self.folder}; the original took {took}"
 
 
 def prepare(
@@ -168,7 +168,7 @@ def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConf
 def _config(
     path: Path, saved: Mapping[str, Any], overrides: Sequence[str], trusted: Sequence[str]
 ) -> DictConfig:
-    """The configuration in a checkpoint, held to what today's code knows and what is trusted."""
+    """The configuration in a checkpoint, checked for keys that exist today and packages that are trusted."""
     config = recorded_config(saved["glimpse"]["config"], path, trusted)
     for group, target in targets_of(config):
         require_no_library_function(group, target, trusted)

@@ -66,6 +66,14 @@ class Group:
     differs: dict[str, str] = field(default_factory=dict)
     simplest: "Group | None" = None
 
+    def differ_in(self, settings: Mapping[str, str]) -> None:
+        """Note the settings that distinguish this group from others of the same data and model."""
+        self.differs = dict(settings)
+
+    def compare_with(self, simplest: "Group") -> None:
+        """Note the group with the simplest model on the same images."""
+        self.simplest = simplest
+
     @property
     def data(self) -> str:
         return self.runs[0].data
@@ -158,7 +166,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     for section in _by(groups, lambda g: (g.data, g.model)).values():
         keys = _differing([g.settings for g in section])
         for member in section:
-            member.differs = _named({k: member.settings[k] for k in keys if k in member.settings})
+            member.differ_in(_named({k: member.settings[k] for k in keys if k in member.settings}))
     for rivals in _by(groups, _images).values():
         _set_simplest(rivals)
     return groups
@@ -187,7 +195,7 @@ def _set_simplest(rivals: Sequence[Group]) -> None:
         if (parameters := g.number("parameters")) is not None
     ]
     for member in rivals if sized else ():
-        member.simplest = rivals[min(sized)[2]]
+        member.compare_with(rivals[min(sized)[2]])
 
 
 def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:

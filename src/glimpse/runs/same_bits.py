@@ -1,7 +1,7 @@
-"""Whether two trainings gave the same bits; if not, where they differ first, and what it may come from.
+"""Whether two trainings gave the same bits. If not: where they differ first, and the likely causes.
 
-Compared are the weights in best.ckpt and last.ckpt, every number of metrics.csv but times, and the results
-in summary.json.
+This compares the weights in best.ckpt and last.ckpt, every number in metrics.csv except times, and
+the results in summary.json.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ COMPUTING = (
     "torchmetrics",
     "python",
 )
-# Keys of environment.json and how they are called, the most telling first.
+# Keys of environment.json with their names for people, the most likely causes first.
 MACHINE = {
     "device": "device", "gpus": "GPUs", "precision": "precision", "processes": "processes",
     "processor": "processor", "instructions": "instructions of the processor", "threads": "threads",
@@ -46,7 +46,7 @@ class Comparison:
     Attributes:
         equal: What is equal, such as "best.ckpt (12 tensors)".
         differences: A line for each file that differs: where it does first.
-        causes: What the differences may come from, the most likely first; empty if nothing differs.
+        causes: Possible causes of the differences, the most likely first; empty if nothing differs.
     """
 
     equal: Sequence[str]
@@ -170,7 +170,7 @@ def _causes(
     fingerprints: tuple[str, str],
     typed: Sequence[str],
 ) -> Iterator[str]:
-    """What two trainings may differ by, the most likely first.
+    """The possible causes of a difference, the most likely first.
 
     Args:
         original: The run folder.
@@ -203,7 +203,7 @@ def _causes(
     if any(found.get("untracked") for found in checkouts):
         yield "code: files that git does not track, whose content is not recorded"
     if config["trainer"].get("max_time") or "time_limit" in (config.get("callbacks") or {}):
-        yield "time: the run is limited by the clock"
+        yield "time: the run has a time limit"
     if now.get("device") != "cpu" and not config["trainer"].get("deterministic"):
         yield "order of sums on the device: type trainer.deterministic=true when you train"
 

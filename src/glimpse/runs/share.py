@@ -38,7 +38,8 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
         path: The file of weights. The card is written beside it.
 
     Raises:
-        UserError: a README.md of somebody else is there, or the library's network gives other answers.
+        UserError: a README.md from elsewhere is in the folder, or the library's network gives other
+        answers.
     """
     card = path.with_name(CARD)
     if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):

@@ -1,4 +1,4 @@
-"""Read the record of a sweep or a search, sweep.json: its settings, their scores, and what became of all.
+"""Read the record of a sweep or a search, sweep.json: its settings, their scores and states.
 
 Jobs that differ only in their seed are one setting. The folders of the runs themselves are read by folder.py.
 """
@@ -25,7 +25,7 @@ PLANNED = ("new", "running", "interrupted")  # states of jobs that will still ru
 
 @dataclass(frozen=True)
 class Setting:
-    """What a sweep tried, with any number of seeds.
+    """One combination of values that a sweep tried, with any number of seeds.
 
     Attributes:
         values: The values of the axes, by key, as they were typed.
@@ -128,7 +128,7 @@ class Sweep:
         return best
 
     def told(self) -> list[str]:
-        """Sentences on what was planned, what became of it, and what was best."""
+        """Sentences on the number of jobs by state, and on the best setting."""
         num_jobs = sum(self.counts.values())
         parts = ", ".join(f"{number:,} {state}" for state, number in self.counts.items())
         planned = sum(self.counts.get(state, 0) for state in PLANNED)

@@ -22,7 +22,8 @@ from glimpse import precision
 from glimpse.assembly import build_data, build_network, device_of
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import check_values, leaves, unknown_key
+from glimpse.config.check import check_values
+from glimpse.config.keys import leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
 from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages
@@ -221,10 +222,10 @@ class TrainedRun:
 
 
 def not_finite(image: str, number: int) -> str:
-    """The message for images to which the network's answer is not a number."""
+    """The error message for images whose prediction is not finite."""
     others = f" and {number - 1:,} other images" if number > 1 else ""
     return (
-        f"the network's answer to {image}{others} is not finite: use another checkpoint, or type "
+        f"the network's output for {image}{others} is not finite: use another checkpoint, or type "
         "--set trainer.precision=32-true"
     )
 
@@ -294,7 +295,7 @@ def _network(
     name = weight_not_finite(network)
     if name is not None:
         raise UserError(
-            f"{path}: the weights {name} are not finite, so the network can answer nothing: use "
+            f"{path}: the weights {name} are not finite, so the network cannot predict: use "
             "another checkpoint, or train again with a lower optimizer.lr"
         )
     return network.eval()

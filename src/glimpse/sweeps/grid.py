@@ -89,7 +89,7 @@ def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
 def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     """`sweep.plan=true`: what the sweep would do."""
     record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
-    record.found = _states(composer, made.jobs)
+    record.begin(_states(composer, made.jobs))
     for job, found in record.found.items():
         if found.state is State.FINISHED:
             estimate.learn(job, found.seconds)
@@ -136,7 +136,6 @@ class _Sweep:
         self.record = Record(composer.folder, sys.argv, monitor_of(composer.config))
         self.estimate = Estimate()
         self.elsewhere: list[Job] = []  # jobs that another process runs
-        self.num_ended = 0  # of those that this command runs
 
     def run(self) -> None:
         """Run what is left, and sum up.
@@ -147,7 +146,7 @@ class _Sweep:
         """
         print_start(self.composer)
         states = _states(self.composer, self.jobs)
-        self.record.found |= states
+        self.record.begin(states)
         for job, found in states.items():
             if found.state is State.FINISHED:
                 self.estimate.learn(job, found.seconds)
@@ -194,7 +193,6 @@ class _Sweep:
 
     def _take(self, job: Job, found: Found, runner: Runs) -> None:
         """Note how a job ended."""
-        self.num_ended += 1
         self.record.note(job, found)
         if found.state is State.FINISHED:
             self.estimate.learn(job, found.seconds)
@@ -216,7 +214,7 @@ class _Sweep:
                 self._take(job, found, runner)
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
-        """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
+        """After Ctrl-C or SIGTERM: let the running jobs save, and print how to continue."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         running = {job for job, _ in runner.running}
@@ -224,7 +222,7 @@ class _Sweep:
             print("stopping: the running jobs save and end", flush=True)
         for outcome in runner.stop(signal_number):
             running.discard(outcome.job)
-            self.record.found[outcome.job] = outcome.found
+            self.record.begin({outcome.job: outcome.found})
         self.record.save()
         print(
             f"{_counted(self.record)}; to go on, type: {how_to_continue(self.composer)}", flush=True

@@ -1,7 +1,7 @@
 """Where the jobs of a sweep run: on this machine (runner.py), or wherever another launcher of Hydra takes them.
 
 The published launchers for SLURM and Ray take all jobs at once and return when all have ended. `Launched`
-gives them the interface of Runner. Each job of theirs runs launch.job in a process of its own.
+gives them the interface of Runner. Each of their jobs runs launch.task in a process of its own.
 """
 
 import time

@@ -49,6 +49,10 @@ class Record:
         self.found: dict[Job, Found] = {}
         self._saved = 0.0
 
+    def begin(self, states: Mapping[Job, Found]) -> None:
+        """Note the states of several jobs without writing."""
+        self.found |= states
+
     def note(self, job: Job, found: Found) -> None:
         """Note the state of a job; sweep.json is written every few seconds."""
         self.found[job] = found

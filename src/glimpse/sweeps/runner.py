@@ -28,8 +28,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from glimpse.config.explain import explain
-from glimpse.data.processes import process_context
 from glimpse.errors import Interrupted
+from glimpse.process_context import process_context
 from glimpse.runs.folder import summary_of
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
@@ -66,6 +66,14 @@ class _Worker:
     slot: int
     job: Job | None = None
     began: float = field(default_factory=time.monotonic)
+
+    def take(self, job: Job) -> None:
+        """Note the job that the worker begins now."""
+        self.job, self.began = job, time.monotonic()
+
+    def rest(self) -> None:
+        """Note that the worker waits for a job."""
+        self.job = None
 
 
 class Runner:
@@ -210,7 +218,7 @@ class Runner:
             if self._afterwards is not None:
                 request = replace(request, afterwards=self._afterwards(job, self.num_at_once))
             worker = worker or self._start(slot)
-            worker.job, worker.began = job, time.monotonic()
+            worker.take(job)
             with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` finds that out
                 worker.connection.send(request)
 
@@ -242,7 +250,7 @@ class Runner:
             folder = self.composer.folder_of(worker.job)
             found = reply.found if reply else _lost(worker.process, summary_of(folder))
             self._ended.append(Outcome(worker.job, folder, found))
-            worker.job = None
+            worker.rest()
         if reply is None or reply.is_last:
             self._bury(worker)
 

@@ -29,11 +29,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from glimpse.config.explain import crash, explain, is_foreseen
-from glimpse.config.run_names import register_resolvers
+from glimpse.config.resolvers import register_resolvers
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import appending
 from glimpse.folder_lock import FolderInUseError, held
-from glimpse.launch import run_in
+from glimpse.job import run_in
 from glimpse.runs.folder import settings_of, summary_of
 from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
@@ -78,6 +78,11 @@ class _Stop:
 
     received = 0
 
+    @classmethod
+    def note(cls, signal_number: int) -> None:
+        """Remember the signal until the running job has ended."""
+        cls.received = signal_number
+
 
 def serve(connection: Connection, slot: Slot) -> None:
     """Run jobs from the connection until it closes."""
@@ -102,7 +107,7 @@ def serve(connection: Connection, slot: Slot) -> None:
 
 
 def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
-    _Stop.received = signal_number
+    _Stop.note(signal_number)
     raise Interrupted(signal_number)
 
 

@@ -200,7 +200,7 @@ def test_what_spreadsheets_write(
     (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
     data = table(tmp_path / "labels.csv", test_fraction=0.2)
     are_right(data, ("Käse", "dog"))
-    assert "2 columns without a name passed over" in data.describe()
+    assert "2 columns without a name skipped" in data.describe()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_backslashes_and_one_column_a_class(
     path = written(tmp_path, "image,cat,dog", lines)
     data = table(path, test_fraction=0.2)
     are_right(data)
-    assert "labels in the columns, one a class, cat, dog" in data.describe()
+    assert "labels in the columns, one per class, cat, dog" in data.describe()
     are_right(table(path, label=["cat", "dog"], test_fraction=0.2))
     lines[4] = "images/04.png,1,1"
     with pytest.raises(UserError, match=r"line 6: 2 classes \(cat, dog\)"):
@@ -452,7 +452,7 @@ def test_names_that_only_look_different_are_said(
         (b"PAR1\x00", "is a parquet file, expected a table of text (CSV): type data=huggingface data.name="),
         (b'[{"path": "a"}]', "is JSON"),
         (b"\n<!DOCTYPE html>", "is HTML or XML, perhaps a page that was saved in place of the file"),
-        ("path,label\na,b\n".encode("utf-16-le"), "has bytes of zero, expected text in UTF-8"),
+        ("path,label\na,b\n".encode("utf-16-le"), "contains zero bytes, expected text in UTF-8"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -475,13 +475,13 @@ def pixel_lines(labels: list[str]) -> list[str]:
         ("None", "stands for a missing value"),
         ("1e38", "is too large"),
         ("inf", "stands for a missing value"),
-        ("cat", "is no number"),
-        ("1_0", "is no number"),
-        ("٣", "is no number"),
+        ("cat", "is not a number"),
+        ("1_0", "is not a number"),
+        ("٣", "is not a number"),
         ("50", "is far from the others"),
         ("1.0", "is the same number as '1'"),
         ("01", "is the same number as '1'"),
-        ("0.5", "is no whole number"),
+        ("0.5", "is not a whole number"),
         ("0|1", "names several classes"),
         ("0 1", "names several classes"),
         ("\"['0', '1']\"", "names several classes"),
@@ -526,7 +526,7 @@ def test_row_numbers_and_other_columns_are_no_pixels(tmp_path: Path) -> None:
         data = table(path, test_fraction=0.2)
         assert (data.spec.height, data.spec.width) == (2, 2)
         assert "usage" in data.describe()
-        assert "passed over" in data.describe()
+        assert "skipped" in data.describe()
 
 
 def test_num_classes_keeps_gaps_in_tables_of_pixels(tmp_path: Path) -> None:

@@ -218,8 +218,8 @@ def test_formats_that_cannot_be_read_are_counted(
         cached.cache_clear()
     try:
         told = image_folder(photos).describe()
-        assert "2 .heic files passed over (to read them, type pip install pillow-heif)" in told
-        assert "1 .svg file passed over" in told
+        assert "2 .heic files skipped (to read them, type pip install pillow-heif)" in told
+        assert "1 .svg file skipped" in told
         assert len(image_files([photos])[1]) == 2
     finally:
         monkeypatch.undo()
@@ -241,7 +241,7 @@ def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> No
     for number in (1, 2, 3):
         (photos / "train" / "owl" / f"owl_{number}.png").unlink()
     data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
-    assert "too few images to be held out, all in training: owl" in data.describe()
+    assert "too few images to hold any out, all used for training: owl" in data.describe()
     assert data.labels("train").tolist().count(2) == 1
 
 

@@ -39,7 +39,7 @@ class PerImage(Augmentation):
             )
         self.transform = transform
         self.name = name
-        self.remark = f"{name} works on one image at a time, slower than on a whole batch"
+        self.remark = f"{name} works on one image at a time, which is slower than a whole batch"
         self._takes_floats: bool | None = None  # known after the first image
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

@@ -84,7 +84,7 @@ class ImageFolder(ImageDataModule):
             others = [f for f in class_folders(self.root) if parts and f not in parts.values()]
             if others:
                 names = some([as_utf8(folder.name) for folder in others])
-                remarks.append(f"passed over, because not named train, val or test: {names}")
+                remarks.append(f"skipped, because not named train, val or test: {names}")
             if any(_is_nested(folder) for folder in classes):
                 names = some([as_utf8(folder.name) for folder in classes])
                 remarks.append(f"the classes are the folders {names}, with all images below them")

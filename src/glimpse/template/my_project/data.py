@@ -1,4 +1,4 @@
-"""A dataset that is drawn: stripes that lie, stand or are diagonal. Replace it by your own."""
+"""A generated dataset of horizontal, vertical and diagonal stripes. Replace it with your own."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small convolutional network, to replace by your own."""
+"""A small convolutional network. Replace it with your own."""
 
 from glimpse.data.spec import ImageSpec
 from torch import Tensor, nn

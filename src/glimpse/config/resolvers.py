@@ -1,4 +1,4 @@
-"""What conf/ computes: names of run folders, and what is watched.
+"""The resolvers of conf/, such as `${run_id:}`: names of run folders, and metrics to watch.
 
 A single run has a random id. sweeps/jobs.py names the folders of a sweep.
 """

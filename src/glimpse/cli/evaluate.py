@@ -1,0 +1,106 @@
+"""`glimpse evaluate`: score a trained network, or the folds of a cross-validation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glimpse.cli.errors import one_line_errors
+from glimpse.cli.options import Out, RunPath, Set, Split, SplitName, Trust, output_folder
+from glimpse.cli.table import print_table
+from glimpse.errors import UserError
+from glimpse.files import make_folder, subfolder
+from glimpse.streams import say
+
+if TYPE_CHECKING:
+    from glimpse.insight.scores import Score, Scores
+    from glimpse.runs.evaluate import Evaluation
+
+FEW_CLASSES = 20  # up to this many classes are all printed
+NUM_WORST = 10  # with more classes, print this many with the lowest F1
+
+
+def evaluate(
+    run: RunPath,
+    split: Split = None,
+    out: Out = None,
+    every_class: Annotated[bool, typer.Option("--all", help="print every class")] = False,
+    settings: Set = None,
+    trust: Trust = None,
+) -> None:
+    """Compute accuracy, top 5, calibration, precision, recall, F1, and 95 % bootstrap intervals.
+
+    Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv (one row per
+    image) to RUN/evaluation/SPLIT. The default split is the test set if there is one, otherwise the
+    validation set. The metrics that the run was started with (metrics=[…]) are computed too.
+
+    Given the folder of a cross-validation (data.folds), this pools the predictions of each image by
+    the run that did not train on it, and writes to FOLDER/evaluation/out-of-fold.
+
+    Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
+    """
+    with one_line_errors(settings or ()):
+        from glimpse.runs.evaluate import evaluate_folds, evaluate_run
+        from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
+        from glimpse.runs.trained import TrainedRun
+
+        if is_folder_of_runs(run):
+            if split not in (None, SplitName.val):
+                raise UserError(f"--split {split}: only the validation images of folds are pooled")
+            for pooled in pooled_folds(run, settings or (), trust or ()):
+                folder = out or subfolder(run, f"evaluation/{OUT_OF_FOLD}")
+                folder = subfolder(folder, pooled.name) if pooled.name else folder
+                make_folder(folder)
+                evaluation = evaluate_folds(pooled, folder)
+                accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
+                say(
+                    f"{pooled.label}: {evaluation.num_images:,} images, each predicted by the run "
+                    f"that did not train on it\naccuracy of each fold: {accuracies}\n"
+                )
+                _print_evaluation(evaluation, folder, every_class)
+            return
+        trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
+        chosen = trained.require_split(split, default="test")
+        folder = output_folder(trained, out, f"evaluation/{chosen}")
+        evaluation = evaluate_run(trained, chosen, folder)
+        say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
+        _print_evaluation(evaluation, folder, every_class)
+
+
+def _cells(score: "Score") -> tuple[str, str]:
+    return f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"
+
+
+def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool) -> None:
+    rows = [(name, *_cells(value)) for name, value in evaluation.scores.overall.items()]
+    for name, value in evaluation.metrics.items():
+        bounds = evaluation.intervals.get(name)
+        rows.append((name, f"{value:.4f}", f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""))
+    rows.append(("majority accuracy", f"{evaluation.majority:.4f}", ""))
+    print_table(("score", "value", "95 % interval"), rows)
+    say()
+    _print_classes(evaluation.scores, every_class)
+    say(f"\nwritten: {folder}")
+
+
+def _print_classes(scores: "Scores", every_class: bool) -> None:
+    shown = list(scores.classes)
+    if len(shown) > FEW_CLASSES and not every_class:
+        shown = sorted(shown, key=lambda c: c.f1.value)[:NUM_WORST]
+        say(
+            f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 "
+            "(--all prints every class)"
+        )
+    print_table(
+        ("class", "images", "precision", "recall", "F1", "95 % of F1"),
+        [
+            (
+                c.name,
+                f"{c.num_images:,}",
+                f"{c.precision.value:.4f}",
+                f"{c.recall.value:.4f}",
+                *_cells(c.f1),
+            )
+            for c in shown
+        ],
+    )

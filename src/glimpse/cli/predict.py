@@ -1,0 +1,125 @@
+"""`glimpse predict` and `glimpse export`: use a trained network on new images, here or elsewhere."""
+
+import csv
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glimpse.cli.options import RunPath, Set, Trust, output_folder, trained_run
+from glimpse.cli.table import print_table
+from glimpse.files import make_folder
+from glimpse.streams import printable, say
+from glimpse.text import as_utf8, json_of
+
+
+class Format(StrEnum):
+    """The output formats of a command."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Target(StrEnum):
+    """The formats a network can be exported to."""
+
+    onnx = "onnx"
+    torch_export = "torch_export"
+    safetensors = "safetensors"
+
+
+def predict(
+    run: RunPath,
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="image files, or folders of images", metavar="IMAGE…|FOLDER"),
+    ],
+    output_format: Annotated[Format, typer.Option("--format", help="the output format")] = (
+        Format.table
+    ),
+    top: Annotated[int, typer.Option(help="number of classes", min=1)] = 5,
+    settings: Set = None,
+    trust: Trust = None,
+) -> None:
+    """Predict the five most likely classes of each image, with their probabilities.
+
+    Images are preprocessed as in the run. If a file cannot be read, the command names it on stderr,
+    predicts the others, and exits with 1.
+
+    Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
+    """
+    with trained_run(run, settings, trust) as trained:
+        from glimpse.runs.predict import image_files, predict_files
+
+        files, remarks = image_files(images)
+        for remark in remarks:
+            say(f"note: {remark}", file=sys.stderr)
+        failed = 0
+        rows: list[dict[str, Any]] = []
+        for answer in predict_files(trained, files, top=top):
+            if answer.error is not None:
+                say(f"error: {answer.error}", file=sys.stderr)
+                failed += 1
+            else:
+                rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
+        _print_predictions(rows, output_format)
+        if failed:
+            say(f"{failed} of {len(files)} images could not be predicted", file=sys.stderr)
+            raise typer.Exit(1)
+
+
+def export(
+    run: RunPath,
+    target: Annotated[Target, typer.Option("--to", help="the export format")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="the file to write (default: RUN/export/model.onnx, .pt2, …)"),
+    ] = None,
+    settings: Set = None,
+    trust: Trust = None,
+) -> None:
+    """Export one file that maps uint8 images to probabilities, with preprocessing and class names.
+
+    The exported network is compared with the original on validation images, and the largest
+    difference in probability is printed. If it exceeds 0.001, the command fails and writes nothing.
+    With safetensors, the file holds the weights alone, for plain torchvision, timm or PyTorch, and a
+    model card, README.md, is written beside it.
+
+    Example: glimpse export outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --to onnx
+    """
+    with trained_run(run, settings, trust) as trained:
+        from glimpse.runs.export import ENDINGS, export_run
+        from glimpse.runs.share import share_run
+
+        path = out or output_folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
+        make_folder(path.parent)
+        is_shared = target is Target.safetensors
+        lines = (
+            share_run(trained, path)
+            if is_shared
+            else export_run(trained, path, target=target.value)
+        )
+        for line in lines:
+            say(line)
+
+
+def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> None:
+    if output_format is Format.json:
+        for row in rows:
+            row["top"] = [{"class": name, "probability": p} for name, p in row["top"]]
+        say(json_of(rows))
+    elif output_format is Format.csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(("image", "rank", "class", "probability"))
+        for row in rows:
+            for rank, (name, p) in enumerate(row["top"], 1):
+                writer.writerow((printable(row["image"]), rank, printable(name), f"{p:.6f}"))
+    elif rows:
+        columns = [f"{rank}" for rank in range(1, len(rows[0]["top"]) + 1)]
+        print_table(
+            ("image", *columns),
+            [(r["image"], *(f"{name} {p:.3f}" for name, p in r["top"])) for r in rows],
+        )

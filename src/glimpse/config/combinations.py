@@ -1,0 +1,135 @@
+"""Reject settings that do not fit each other. check.py looks at each setting by itself.
+
+Nothing heavy is imported.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.config.folder import config_folder
+from glimpse.config.keys import leaves
+from glimpse.config.schema import APART, WATCHERS
+from glimpse.errors import UserError
+from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
+
+
+def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Reject settings that do not fit each other.
+
+    Args:
+        config: The resolved configuration, each of whose values has been checked.
+        choices: The chosen file of each group.
+
+    Raises:
+        UserError: two settings do not fit. The message names one and what to type instead.
+    """
+    if config.task != "fit" and config.resume:
+        raise UserError(f"task={config.task} cannot be resumed: remove resume")
+    if config.lr_find.start >= config.lr_find.end:
+        raise UserError(
+            f"lr_find.start={config.lr_find.start:g}: expected less than "
+            f"lr_find.end={config.lr_find.end:g}"
+        )
+    check_monitors(config, _logged(config))
+    _check_folds(config)
+    _check_callbacks(config, choices)
+    if config.tta and not config.test:
+        raise UserError(
+            "tta=flip needs the final evaluation, which test=false skips: type test=true or tta=null"
+        )
+
+
+def _check_callbacks(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Require callbacks to fit each other, the schedule, the network and the optimizer."""
+    chosen = {name for name, node in (config.callbacks or {}).items() if node}
+    for one, other, why in APART:
+        if {one, other} <= chosen:
+            raise UserError(f"callbacks={one} and {other} exclude each other: {why}; remove one")
+    if "progressive_sizes" in chosen and choices.get("scheduler") == "plateau":
+        raise UserError(
+            "scheduler=plateau monitors val/loss, which progressive_sizes raises until its last "
+            "stage: type scheduler=onecycle"
+        )
+    pretrained = config.model._target_ == "glimpse.models.pretrained.Pretrained"
+    published = pretrained and config.model.weights not in (None, "none")
+    for name in ("finetune", "frozen_features"):
+        if name in chosen and not published:
+            without = "model.weights=none" if pretrained else "this model"
+            raise UserError(
+                f"callbacks=[{name}] freezes layers, which needs pretrained weights; {without} has "
+                "none: type model=pretrained model.weights=default"
+            )
+    if published and config.optimizer.get("matrix_lr") is not None:
+        raise UserError(
+            "optimizer.matrix_lr makes Muon normalise every weight matrix, which destroys pretrained "
+            "weights: type optimizer.matrix_lr=null"
+        )
+
+
+def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
+    """Reject `data.batch_size` together with `data.global_batch_size`, which replaces it.
+
+    Args:
+        config: The composed configuration.
+        typed: The overrides.
+
+    Raises:
+        UserError: both are given.
+    """
+    both = any(override.lstrip("+").startswith("data.batch_size=") for override in typed)
+    if both and config.data.get("global_batch_size") is not None:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} and data.global_batch_size="
+            f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
+            "process, the second that of all together"
+        )
+
+
+def check_monitors(config: DictConfig, logged: Iterable[str]) -> None:
+    """Require the metrics that choose the checkpoint, stop the run or slow it down to be logged.
+
+    Args:
+        config: The resolved configuration.
+        logged: The names of the metrics that the run logs.
+
+    Raises:
+        UserError: a metric is not. The message names the nearest one that is.
+    """
+    logged = list(logged)
+    watched = {"monitor": config.monitor or DEFAULT}
+    for key, value in leaves(config):
+        owner, _, last = key.rpartition(".")
+        is_watcher = owner and OmegaConf.select(config, f"{owner}._target_") in WATCHERS
+        if last == "monitor" and is_watcher and value:
+            watched[key] = value
+    if config.monitor is None and config.mode is not None:
+        raise UserError(f"mode={config.mode} needs a monitor: type monitor={DEFAULT}")
+    available = [path.stem for path in (config_folder() / "metrics").glob("[!_]*.yaml")]
+    for key, name in watched.items():
+        wrong = what_is_wrong(key, str(name), logged, available)
+        if wrong:
+            raise UserError(wrong)
+
+
+def _logged(config: DictConfig) -> list[str]:
+    """The metrics that a run logs, as far as its configuration tells."""
+    return [*ALWAYS_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
+
+
+def _check_folds(config: DictConfig) -> None:
+    """Require `data.folds` and `data.fold` to fit each other."""
+    folds, fold = config.data.get("folds"), config.data.get("fold")
+    if folds is None and fold is not None:
+        raise UserError(
+            f"data.fold={fold} needs the number of folds: type data.folds=5 data.fold={fold}"
+        )
+    if folds is not None and fold is None:
+        every = ",".join(map(str, range(min(folds, 10)))) + (",…" if folds > 10 else "")
+        raise UserError(
+            f"data.folds={folds} needs the fold that validates: type data.fold=0 for one, or "
+            f"-m data.fold={every} for all of them"
+        )
+    if folds is not None and fold >= folds:
+        raise UserError(f"data.fold={fold}: expected 0 to {folds - 1}, as data.folds={folds}")

@@ -1,0 +1,171 @@
+"""Batches of images that are decoded on demand (`data.cache=false`), in worker processes.
+
+The processes are those of torch's DataLoader. A hanging one is noticed by its pulse (pulse.py).
+"""
+
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from glimpse.data.decode import PixelFormat, decode
+from glimpse.data.loader import Batch
+from glimpse.data.processes import ended_unexpectedly, kill, leave_stops_to_the_run
+from glimpse.data.pulse import TICK, Pulse, Watch, at_work
+from glimpse.errors import UserError
+from glimpse.process_context import process_context
+
+PREFETCHED = 2  # batches that each decoding process prepares in advance
+
+
+class DecodedRows:
+    """Batches decoded from files on demand.
+
+    Args:
+        paths: The files of a part.
+        labels: (N,) int64, their labels.
+        wanted: The format of the decoded images.
+        num_workers: Decoding processes; 0 decodes in this process.
+        pin_memory: Whether to copy batches to page-locked memory, for the transfer to a GPU.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Tensor,
+        wanted: PixelFormat,
+        *,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.dataset = _DecodingDataset(paths, labels, wanted)
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+
+    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        batches = [chosen.tolist() for chosen in rows]
+        shared = dict[str, Any](
+            batch_sampler=batches,
+            generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory,
+        )
+        if not self.num_workers:
+            yield from map(_whole, DataLoader(self.dataset, **shared))
+            return
+        num_bytes = max(map(len, batches), default=0) * self.dataset.bytes_per_image
+        _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
+        context = process_context()
+        pulse = Pulse(self.num_workers, context)
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            **shared,
+            num_workers=self.num_workers,
+            prefetch_factor=PREFETCHED,
+            multiprocessing_context=context,
+            worker_init_fn=partial(_begin_batches, pulse),
+            timeout=TICK,
+        )
+        yield from map(_whole, _watched(iter(loader), pulse))
+
+
+def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
+    """Yield the batches of an iterator of torch's DataLoader, whose processes give this pulse."""
+    watch = Watch(pulse, "data.num_workers=0, which decodes in the run itself")
+    try:
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" in str(error):  # torch can be asked again for the same batch
+                    watch.waited(TICK)
+                    continue
+                if "Bus error" in str(error):
+                    raise _too_little_shared_memory() from error
+                if "DataLoader worker" in str(error):  # torch reports only its process number
+                    raise ended_unexpectedly() from error
+                raise
+    except GeneratorExit:
+        raise
+    except BaseException:
+        _end(batches)
+        raise
+
+
+def _end(batches: Any) -> None:
+    """Kill the processes of torch's DataLoader: it would only ask them to end, for 5 s each."""
+    number = getattr(signal, "SIGCHLD", None)
+    handler = None
+    if number is not None and threading.current_thread() is threading.main_thread():
+        handler = signal.signal(number, signal.SIG_DFL)
+    try:  # without torch's handler, which would take a killed process for a failure
+        kill(batches._workers)
+        batches._shutdown_workers()
+    finally:
+        if number is not None and handler is not None:
+            signal.signal(number, handler)
+
+
+def _require_shared_memory(num_bytes: int) -> None:
+    """Require the space that batches take in /dev/shm on their way; a container may have 64 MB."""
+    place = Path("/dev/shm")
+    if place.is_dir() and shutil.disk_usage(place).free < num_bytes:
+        raise _too_little_shared_memory(f", expected {num_bytes / 1e6:,.0f} MB")
+
+
+def _too_little_shared_memory(expected: str = "") -> UserError:
+    free = shutil.disk_usage("/dev/shm").free
+    return UserError(
+        f"/dev/shm has {free / 1e6:,.1f} MB free{expected}, for batches from decoding processes: start the "
+        "container with --shm-size=1g, or type data.num_workers=0 or data.cache=true"
+    )
+
+
+def _whole(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
+
+
+class _DecodingDataset(Dataset[Batch | UserError]):
+    """A dataset that returns errors, because torch wraps a raised one in a worker's traceback."""
+
+    def __init__(self, paths: Sequence[Path], labels: Tensor, wanted: PixelFormat) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.wanted = wanted
+
+    @property
+    def bytes_per_image(self) -> int:
+        """What an image takes in a batch, with its label and index."""
+        return self.wanted.height * self.wanted.width * self.wanted.channels + 16
+
+    def __getitems__(self, rows: list[int]) -> Batch | UserError:
+        try:
+            with at_work():
+                images = np.stack([decode(self.paths[row], self.wanted) for row in rows])
+        except UserError as error:
+            return error
+        indices = torch.tensor(rows)
+        return Batch(torch.from_numpy(images), self.labels[indices], indices)
+
+
+def _begin_batches(pulse: Pulse, worker: int) -> None:
+    """Set up a process of torch's DataLoader."""
+    leave_stops_to_the_run()
+    pulse.begin(worker)
+
+
+def _as_it_is(batch: Any) -> Batch | UserError:
+    assert isinstance(batch, Batch | UserError)
+    return batch

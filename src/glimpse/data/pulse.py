@@ -1,0 +1,96 @@
+"""Notice a decoding process that hangs, so that the run ends with an error instead of waiting for ever.
+
+This module does not import torch, so that decoding processes start quickly.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+
+from glimpse.errors import UserError
+
+SILENT_SECONDS = 40.0  # a process that reads no image for so long is stopped or hangs
+TICK = 1.0  # seconds between two looks at the pulse
+
+
+class Pulse:
+    """Signs of life of decoding processes, in memory that they share with the run.
+
+    Each counts the images that it reads, in a place of its own: above 0 while it works, below while it
+    waits for work.
+
+    Args:
+        num_workers: The number of processes.
+        context: What starts them.
+    """
+
+    def __init__(self, num_workers: int, context: BaseContext) -> None:
+        self._counts = context.RawArray("q", num_workers)
+
+    def begin(self, place: int) -> None:
+        """In a decoding process: take a place."""
+        global _own
+        _own = (self, place)
+
+    def set(self, place: int, *, at_work: bool) -> None:
+        """In a decoding process: give a sign of life."""
+        count = abs(self._counts[place]) + 1
+        self._counts[place] = count if at_work else -count
+
+    def read(self) -> list[int]:
+        """Return the count of each process."""
+        return list(self._counts)
+
+
+_own: tuple[Pulse, int] | None = None  # the pulse and the place of this process, if it decodes
+
+
+def still_working() -> None:
+    """In a decoding process: note that it has read an image. Elsewhere without effect."""
+    if _own is not None:
+        _own[0].set(_own[1], at_work=True)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """In a decoding process: mark it as working while the block runs. Elsewhere without effect."""
+    still_working()
+    try:
+        yield
+    finally:
+        if _own is not None:
+            _own[0].set(_own[1], at_work=False)
+
+
+class Watch:
+    """Look at a pulse while the run waits; the time that the run itself is stopped does not count.
+
+    Args:
+        pulse: The pulse of the decoding processes.
+        remedy: What to type where one hangs.
+    """
+
+    def __init__(self, pulse: Pulse, remedy: str) -> None:
+        self._pulse = pulse
+        self._remedy = remedy
+        self._seen = pulse.read()
+        self._silent = [0.0] * len(self._seen)  # seconds, of each process that works
+        self._all_silent = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Note that the run has waited for so long without a result.
+
+        Raises:
+            UserError: A process has read nothing for `SILENT_SECONDS`.
+        """
+        counts = self._pulse.read()
+        self._all_silent = 0.0 if counts != self._seen else self._all_silent + seconds
+        for place, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
+            is_silent = now == before and now > 0
+            self._silent[place] = self._silent[place] + seconds if is_silent else 0.0
+        self._seen = counts
+        if max(self._all_silent, *self._silent) >= SILENT_SECONDS:
+            raise UserError(
+                f"a decoding process has read no image for {SILENT_SECONDS:g} s: it is stopped, or waits "
+                f"for a disk or a network drive; run the same command again, or type {self._remedy}"
+            )
