@@ -1,9 +1,9 @@
 """All file writing: a file is written completely or not at all, and never through a link.
 
-A file is written under a temporary name in the same folder, flushed to disk unless it is a picture, and
-renamed. A full disk or a killed process therefore never leaves half a file, and a reader never sees one.
-Renaming replaces a link instead of following it. A run folder may come from a stranger, so no link is
-followed out of it.
+A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full disk or
+a killed process therefore never leaves half a file, and a reader never sees one. Files that can be made
+again from others, such as pictures, are not flushed. Renaming replaces a link instead of following it. A run
+folder may come from a stranger, so no link is followed out of it.
 """
 
 import json
@@ -43,8 +43,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     Args:
         path: The file to write.
-        flush: Whether to wait until it is on the disk, so that it survives a power failure. A picture need
-            not: it can be drawn again, and there are many.
+        flush: Whether to wait until it is on the disk, so that it survives a power failure. What can be
+            made again from other files need not.
 
     Raises:
         CannotWriteError: the file cannot be written, for example because the disk is full.
