@@ -1,5 +1,5 @@
-# The project's commands; `make` alone lists them. All run in .venv, which the first one makes.
-# PYTHON=python3.12 make setup   takes another interpreter (3.11 or later)
+# The project's commands; `make` alone lists them. They run in .venv, which the first one creates.
+# PYTHON=python3.12 make setup   uses another interpreter (3.11 or later)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(STAMP)  ## make the environment in .venv
+setup: $(STAMP)  ## create the environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,35 +19,35 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-train: $(STAMP)  ## train the default convnet on the digits: seconds
+train: $(STAMP)  ## train the default convnet on the digits (seconds)
 	$(BIN)/python train.py
 
-test: $(STAMP)  ## run the tests: minutes
+test: $(STAMP)  ## run the tests (minutes)
 	$(BIN)/python -m pytest --numprocesses=auto -m 'not slow'
 
-test-slow: $(STAMP)  ## run the rest: every model on every dataset, every stop with every schedule, …
+test-slow: $(STAMP)  ## run the remaining tests: every model on every dataset, every stop with every schedule, …
 	$(BIN)/python -m pytest --numprocesses=auto -m slow
 
-test-all: test test-slow  ## run all tests, none twice
+test-all: test test-slow  ## run all tests, each once
 
-fuzz: $(STAMP)  ## try many random inputs, new ones each time: minutes
+fuzz: $(STAMP)  ## try many random inputs, new ones each time (minutes)
 	GLIMPSE_FUZZ=1 $(BIN)/python -m pytest --numprocesses=auto -o timeout=3600 tests/fuzz
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP)  ## mend style
+format: $(STAMP)  ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 typecheck: $(STAMP)  ## check types
 	$(BIN)/mypy
 
-docs: $(STAMP)  ## build the documentation in site/; a broken link fails
+docs: $(STAMP)  ## build the documentation in site/; fails on a broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minutes
+bench: $(STAMP)  ## compare the speed with bare PyTorch and other libraries (minutes)
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/step_parts.py
 	$(BIN)/python benchmarks/arithmetic.py
@@ -57,13 +57,13 @@ bench: $(STAMP)  ## measure speed against bare PyTorch and other libraries: minu
 	$(BIN)/python benchmarks/sweeps.py
 	$(BIN)/python benchmarks/ddp.py
 
-soak: $(STAMP)  ## disturb sweeps for MINUTES=10 and check that nothing is lost, doubled or changed
+soak: $(STAMP)  ## disturb sweeps for MINUTES=10 and check that nothing is lost, repeated or changed
 	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-10}
 
-bench-gpu: $(STAMP)  ## measure and test on a GPU: at most eight minutes
+bench-gpu: $(STAMP)  ## measure and test on a GPU (at most eight minutes)
 	$(BIN)/python benchmarks/gpu.py
 
-notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
+notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks (minutes)
 	@mkdir -p outputs/notebooks
 	@for file in notebooks/*.ipynb; do \
 		began=$$(date +%s); \
@@ -74,9 +74,9 @@ notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks: minutes
 tensorboard: $(STAMP)  ## show the runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs
 
-report: $(STAMP)  ## one table and one page over all runs
+report: $(STAMP)  ## report all runs in one table and one page
 	$(BIN)/glimpse report outputs
 
-clean:  ## remove the environment and what tools left; runs and data stay
+clean:  ## remove the environment and the files of tools; keep runs and data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build site src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

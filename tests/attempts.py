@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from glimpse import checkpoint_file, files
 from glimpse.callbacks.checkpoints import Checkpoints
@@ -193,7 +194,7 @@ def moments(folder: Path) -> dict[str, int]:
 
 # What a run has left ------------------------------------------------------------------------------
 
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "seconds", "time_elapsed")
 # Lightning's counters are not compared: what they count is. The configuration differs by `resume`.
 NOT_STATE = ("loops", "config")
 
@@ -220,17 +221,18 @@ def left(folder: Path) -> dict[str, Any]:
 
 def curves(folder: Path) -> dict[str, Any]:
     """The points (step, value) of each curve, as TensorBoard shows them, and the steps of all else."""
-    events = EventAccumulator(
-        str(folder / "tensorboard"), {"scalars": 0, "images": 0, "tensors": 0}
-    )
+    events = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0})
     events.Reload()
-    found: dict[str, Any] = {
-        tag: [(point.step, point.value) for point in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if tag not in TIMES
-    }
-    found |= {tag: [p.step for p in events.Images(tag)] for tag in events.Tags()["images"]}
-    return found | {tag: [p.step for p in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    found: dict[str, Any] = {}
+    for tag in set(events.Tags()["tensors"]) - set(TIMES):
+        is_curve = events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
+        points = events.Tensors(tag)
+        if points:
+            found[tag] = [
+                (p.step, make_ndarray(p.tensor_proto).item()) if is_curve else p.step
+                for p in points
+            ]
+    return dict(sorted(found.items()))
 
 
 def _without_times(value: Any) -> Any:

@@ -178,6 +178,29 @@ def make_eurosat(data_dir: Path, *, per_class: int = 4) -> None:
             save_image(image, data_dir / "eurosat" / "2750" / name / f"{name}_{row + 1}.jpg")
 
 
+def _make_photographs(root: Path, wnids: Sequence[str], per_class: int) -> None:
+    """`{train,val}/<wnid>/*.JPEG` of two sizes, as the archives of Imagenette and Imagewoof have them."""
+    for label, wnid in enumerate(wnids):
+        for part, number in (("train", per_class), ("val", num_heldout(per_class))):
+            pixels = shades([label] * number, len(wnids), size=48, channels=3, seed=label)
+            for row, image in enumerate(pixels):
+                save_image(image[: 48 - 8 * (row % 2)], root / part / wnid / f"{wnid}_{row}.JPEG")
+
+
+def make_imagenette(data_dir: Path, *, per_class: int = 4) -> None:
+    """`imagenette2-160/`: three of its classes."""
+    wnids = ("n01440764", "n02102040", "n02979186")
+    _make_photographs(data_dir / "imagenette2-160", wnids, per_class)
+    (data_dir / "imagenette2-160" / "noisy_imagenette.csv").write_text("path,noisy_labels_0\n")
+
+
+def make_imagewoof(data_dir: Path, *, per_class: int = 4) -> None:
+    """`imagewoof2-160/`: three of its breeds."""
+    wnids = ("n02086240", "n02087394", "n02088364")
+    _make_photographs(data_dir / "imagewoof2-160", wnids, per_class)
+    (data_dir / "imagewoof2-160" / "noisy_imagewoof.csv").write_text("path,noisy_labels_0\n")
+
+
 def make_svhn(data_dir: Path, *, per_class: int = 4) -> None:
     """`train_32x32.mat` and `test_32x32.mat`; the digit 0 has the label 10. Their checksums differ
     from the original's, which torchvision wants: see `any_checksum` in conftest.py."""
@@ -233,6 +256,8 @@ MAKERS: dict[str, Callable[..., None]] = {
     "fashion_mnist": make_fashion_mnist,
     "image_folder": make_image_folder,
     "pets": make_pets,
+    "imagenette": make_imagenette,
+    "imagewoof": make_imagewoof,
     "torchvision": make_eurosat,
     "svhn": make_svhn,
     "csv": make_csv,
@@ -247,7 +272,7 @@ def overrides(name: str, data_dir: Path) -> tuple[str, ...]:
         "image_folder": (f"data.root={data_dir / 'photos'}", "data.presize=32"),
         "csv": (f"data.train={data_dir / 'table.csv'}",),
         "huggingface": (f"data.name={data_dir / 'photos.parquet'}",),
-        "pets": ("data.presize=48", "data.size=40"),
+        **dict.fromkeys(("imagenette", "imagewoof", "pets"), ("data.presize=48", "data.size=40")),
         "torchvision": ("data.name=EuroSAT",),
     }
     return told.get(name, ())

@@ -1,4 +1,4 @@
-"""Test-time flip: a metric of its own, beside the plain one."""
+"""Test-time views: metrics of their own, beside the plain ones."""
 
 import json
 from pathlib import Path
@@ -23,14 +23,27 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return metrics
 
 
-def test_flip_is_measured_beside_the_plain_metrics(
-    execute: Execute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def views(images: torch.Tensor) -> list[torch.Tensor]:
+    """The six views of tta=flip_shift, the two without a shift twice: their weight is one half."""
+    place = torch.arange(8)
+    before, after = (
+        (place - 1).abs(),
+        7 - (6 - place).abs(),
+    )  # of the neighbours, mirrored at the ends
+    shifted = [images[:, :, i][:, :, :, i] for i in (before, after)]
+    unflipped = [images, images, *shifted]
+    return [*unflipped, *(view.flip(3) for view in unflipped)]
+
+
+@pytest.mark.parametrize("tta", ["flip", "flip_shift"])
+def test_views_are_measured_beside_the_plain_metrics(
+    execute: Execute, tmp_path: Path, capsys: pytest.CaptureFixture[str], tta: str
 ) -> None:
     plain = read_metrics(execute(*TINY, folder=tmp_path / "plain"))
-    assert "mirror" not in capsys.readouterr().out
-    folder = execute(*TINY, "tta=flip")
+    assert "averaged" not in capsys.readouterr().out
+    folder = execute(*TINY, f"tta={tta}")
     metrics = read_metrics(folder)
-    names = {f"{s}/{m}_flip" for s in ("val", "test") for m in ("loss", "acc", "top5")}
+    names = {f"{s}/{m}_{tta}" for s in ("val", "test") for m in ("loss", "acc", "top5")}
     assert {n: v for n, v in metrics.items() if n not in names} == plain
     config, _ = composed(*TINY)
     data = build_data(config)
@@ -42,15 +55,16 @@ def test_flip_is_measured_beside_the_plain_metrics(
         batches = [data.batches.to_network(batch) for batch in data.batches.loader(split)]
         images, labels = (torch.cat([b[i] for b in batches]) for i in (0, 1))
         with torch.no_grad():
-            logits = (network(images) + network(images.flip(3))) / 2
+            seen = [images, images.flip(3)] if tta == "flip" else views(images)
+            logits = torch.stack([network(view) for view in seen]).mean(0)
         accuracy = (logits.argmax(1) == labels).double().mean().item()
-        assert metrics[f"{split}/acc_flip"] == pytest.approx(accuracy)
+        assert metrics[f"{split}/acc_{tta}"] == pytest.approx(accuracy)
         loss = torch.nn.functional.cross_entropy(logits, labels).item()
-        assert metrics[f"{split}/loss_flip"] == pytest.approx(loss, rel=1e-5)
-        assert metrics[f"{split}/loss_flip"] != metrics[f"{split}/loss"]
-        assert f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)" in printed
+        assert metrics[f"{split}/loss_{tta}"] == pytest.approx(loss, rel=1e-5)
+        assert metrics[f"{split}/loss_{tta}"] != metrics[f"{split}/loss"]
+        assert f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={tta})" in printed
 
 
-def test_flip_without_the_final_measurement_is_refused() -> None:
+def test_views_without_the_final_measurement_is_refused() -> None:
     with pytest.raises(UserError, match="test=false skips"):
         composed("tta=flip", "test=false")

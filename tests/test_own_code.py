@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from conftest import TRAIN, slow
 from glimpse import load, scripting
-from glimpse.assembly import build_loss, build_network
+from glimpse.assembly import build_loss
 from glimpse.config.compose import composed
 from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.network import build_network
 from own_package import write_package
 from preloaded import Preloaded
 

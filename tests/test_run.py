@@ -12,12 +12,13 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from conftest import Execute, choices, composed, slow
-from glimpse.assembly import build_data, build_trainer
+from glimpse.assembly import build_data
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError
+from glimpse.trainer import build_trainer
 
 TINY = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=30",

@@ -42,9 +42,27 @@ def deep() -> Any:
     return value
 
 
+def doubled() -> Any:
+    """A few lists that would expand to a quadrillion."""
+    value: list[Any] = []
+    for _ in range(50):
+        value = [value, value]
+    return value
+
+
+def endless() -> Any:
+    value: dict[str, Any] = {}
+    value["again"] = value
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
+        (put("state_dict", value={"a": torch.eye(2).to_sparse()}), "a tensor is sparse"),
+        (put("classifier", value=[torch.empty(2, device="meta")]), "without data"),
+        (put("glimpse", "config", "data", "x", value=doubled()), "config is not a plain mapping"),
+        (put("glimpse", "config", "data", "x", value=endless()), "config is not a plain mapping"),
         (put("glimpse", value=[]), "glimpse is not a mapping"),
         (put("epoch", value="2"), "epoch is not a count"),
         (put("state_dict", value={"a": 1}), "more than named tensors"),
@@ -61,7 +79,7 @@ def deep() -> Any:
         (put("glimpse", "spec", value={}), "spec does not have the keys"),
         (put("glimpse", "spec", "num_classes", value=10**12), "num_classes is not a count"),
         (put("glimpse", "spec", "class_names", value=["a"]), "not 10 names"),
-        (put("glimpse", "spec", "height", value=-8), "no size"),
+        (put("glimpse", "spec", "height", value=-8), "not a size"),
         (put("glimpse", "spec", "channels", value=2), "expected 1 or 3"),
         (put("glimpse", "spec", "mean", value=["a"]), "1 finite numbers"),
         (put("glimpse", "spec", "std", value=[float("nan")]), "1 finite numbers"),
@@ -76,6 +94,14 @@ def test_what_is_wrong_in_a_checkpoint_is_named(
     torch.save(changed, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=cause):
         TrainedRun(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("value", [doubled(), endless()])
+def test_what_stands_in_many_places_is_looked_at_once(
+    tmp_path: Path, saved: dict[str, Any], value: Any
+) -> None:
+    torch.save(saved | {"callbacks": value}, tmp_path / "x.ckpt")
+    assert set(read_checkpoint(tmp_path / "x.ckpt")) == set(saved)
 
 
 class Touches:

@@ -18,7 +18,8 @@ from PIL import Image
 
 import glimpse
 from glimpse.errors import UserError
-from glimpse.runs.folder import overrides_of, read_run
+from glimpse.runs.folder import read_run
+from glimpse.runs.settings import overrides_of
 from glimpse.runs.trained import TrainedRun
 
 QUICK = (

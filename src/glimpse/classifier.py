@@ -22,16 +22,16 @@ from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
 from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch
-from glimpse.losses import divisor, exact_loss
+from glimpse.loss_watch import Failed, LossWatch
+from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule
 from glimpse.seeding import seed_all
+from glimpse.views import AVERAGES
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
-
-CHECK_EVERY = 50  # steps between checks for a non-finite loss on devices that each check stalls
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total steps (or infinity)
@@ -53,9 +53,8 @@ class ImageClassifier(LeanModule):
         make_optimizer: Builds the optimizer for a network.
         make_schedule: Builds the schedule from the optimizer and the run's total steps.
         seed: The seed of random draws in training, by dropout or an augmentation.
-        tta: With "flip", the final evaluation also scores the mean of the logits of each image and
-            its mirror image. These metrics end in _flip (Jordan 2024, 94% on CIFAR-10 in 3.29
-            Seconds on a Single GPU).
+        tta: One of `VIEWS`: the final evaluation also scores the mean of the logits over these
+            views of each image. These metrics end in its name, as in acc_flip.
         scoring: Metrics besides loss and accuracy, for validation and test.
         by_class: Whether to measure the recall of each class too, for validation and test.
         stops_at_nonfinite: Whether a loss that is not finite raises an error at once.
@@ -84,9 +83,12 @@ class ImageClassifier(LeanModule):
         self.scoring = scoring
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were taken back, in the whole run
+        self._watch = LossWatch()
+        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
+        self.has_begun = False  # whether training has, after whatever a resume restores
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -102,14 +104,30 @@ class ImageClassifier(LeanModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        return self._score(self(batch.images), batch, split)
+        if self._compiled is not None:
+            keep_exact(self.loss)  # here, because the compiler cannot
+            logits, loss = self._compiled(self.network, self.loss, batch.images, batch.labels)
+        else:
+            logits = self(batch.images)
+            loss = self.loss_of(logits, batch.labels)
+        return self._score(logits, loss, batch, split)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch, in fp32 or better."""
         return exact_loss(self.loss, logits, labels)
 
-    def _score(self, logits: Tensor, batch: Batch, split: str) -> Tensor:
-        loss, labels = self.loss_of(logits, batch.labels), batch.labels
+    def compile_steps(self, mode: str) -> None:
+        """Compile the network together with the loss, for training and validation.
+
+        The final evaluation stays as it is: each split would be compiled anew for a single pass.
+
+        Args:
+            mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
+        """
+        self._compiled = torch.compile(_logits_and_loss, mode=mode)
+
+    def _score(self, logits: Tensor, loss: Tensor, batch: Batch, split: str) -> Tensor:
+        labels = batch.labels
         divided_by = divisor(self.loss, labels)
         if batch.share:
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
@@ -128,11 +146,18 @@ class ImageClassifier(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
         # Under DDP all processes must stop together, so there only the epoch's totals are checked.
-        is_looked_at = loss.device.type == "cpu" or batch_idx % CHECK_EVERY == 0
-        if is_looked_at and self.stops_at_nonfinite and self.trainer.world_size == 1:
-            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
-            self._require_finite(loss.item(), what, batch.images)
+        if self.stops_at_nonfinite and self.trainer.world_size == 1:
+            failed = self._watch.add(loss.detach(), batch_idx)
+            if failed is not None:
+                self._stop_at(failed, batch.images if failed[0] == batch_idx else None)
         return loss
+
+    def _stop_at(self, failed: Failed | None, images: Tensor | None = None) -> None:
+        """Raise the error of a batch whose loss is not finite; its images, while the weights are its own."""
+        if failed is not None:
+            batch_idx, loss = failed
+            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
+            self._require_finite(loss, what, images)
 
     def step_ahead(self, batch: Batch) -> None:
         """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
@@ -164,15 +189,17 @@ class ImageClassifier(LeanModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
-        self._score(logits, batch, self._scored_split)
-        if self._scores_flip:
-            both = (logits + self(batch.images.flip(3))) / 2
-            self._score(both, batch, f"{self._scored_split}_flip")
+        answers = {self._scored_split: logits}
+        if self._views:
+            averaged = AVERAGES[self._views](self, batch.images, logits)
+            answers[f"{self._scored_split}_{self._views}"] = averaged
+        for split, answer in answers.items():
+            self._score(answer, self.loss_of(answer, batch.labels), batch, split)
 
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
-        """The split's metrics over all processes; the suffix "_flip" selects those of flip TTA."""
+        """The split's metrics over all processes; a suffix such as "_flip" selects those of views."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size, divided_by = totals.tolist()
@@ -217,8 +244,9 @@ class ImageClassifier(LeanModule):
         return str(self.trainer.datamodule.batches.scored_split)  # type: ignore[attr-defined]
 
     @property
-    def _scores_flip(self) -> bool:
-        return self.tta == "flip" and self._scored_split != "train"
+    def _views(self) -> str | None:
+        """The views that the final evaluation also scores on the current split."""
+        return None if self._scored_split == "train" else self.tta
 
     def _require_finite(self, loss: float, what: str, images: Tensor | None = None) -> None:
         if not math.isfinite(loss):
@@ -232,13 +260,18 @@ class ImageClassifier(LeanModule):
                 "or trainer.gradient_clip_val=1"
             )
 
+    def on_train_start(self) -> None:
+        self.has_begun = True  # Lightning calls this after the callbacks'
+
     def on_train_epoch_start(self) -> None:
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
         seed_all((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self.counts.start("train", self.device)
+        self._watch = LossWatch()
         self.validation = None
 
     def on_train_epoch_end(self) -> None:
+        self._stop_at(self._watch.finish())
         metrics = self._finish("train")
         known = metrics | (self.validation or {})
         metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -248,6 +281,7 @@ class ImageClassifier(LeanModule):
             self._plateau.scheduler.step(known[self._plateau.monitor])
 
     def on_validation_epoch_start(self) -> None:
+        self._stop_at(self._watch.finish())
         self._start("val")
 
     def on_validation_epoch_end(self) -> None:
@@ -262,13 +296,13 @@ class ImageClassifier(LeanModule):
 
     def on_test_epoch_start(self) -> None:
         self._start(self._scored_split)
-        if self._scores_flip:
-            self._start(self._scored_split, "_flip")
+        if self._views:
+            self._start(self._scored_split, f"_{self._views}")
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._finish(self._scored_split), logger=False)
-        if self._scores_flip:
-            self.log_dict(self._finish(self._scored_split, "_flip"), logger=False)
+        if self._views:
+            self.log_dict(self._finish(self._scored_split, f"_{self._views}"), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 
@@ -357,6 +391,7 @@ class ImageClassifier(LeanModule):
         These are each process's sums of the epoch so far, its gradients where they wait for later
         batches, the last validation, and the state of a plateau schedule.
         """
+        self._stop_at(self._watch.finish())
         mine = self.counts.state_dict()
         if is_accumulating(self.trainer):
             mine["gradients"] = {
@@ -397,3 +432,11 @@ class ImageClassifier(LeanModule):
             for name, parameter in self.named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
+
+
+def _logits_and_loss(
+    network: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is compiled of a step. The backward pass follows from it."""
+    logits = network(images)
+    return logits, exact_loss(loss, logits, labels)

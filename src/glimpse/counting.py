@@ -51,9 +51,10 @@ class Counts:
             labels = labels.argmax(1)
         size = len(labels)
         if split in self._of_classes:
-            right = labels[logits.float().argmax(1) == labels]
+            of_class = labels[:, None] == torch.arange(self._num_classes, device=labels.device)
+            is_right = logits.float().argmax(1) == labels
             self._of_classes[split] += torch.stack(
-                [torch.bincount(of, minlength=self._num_classes) for of in (right, labels)]
+                ((of_class & is_right[:, None]).sum(0), of_class.sum(0))
             )
         if split != "train" and self.has_top5:
             places = ranks(logits, labels)

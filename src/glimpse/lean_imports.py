@@ -1,57 +1,198 @@
-"""Import torchmetrics without scipy.signal, which takes a fifth of the time of all imports.
+"""Import Lightning, torchvision and scikit-learn without what they import but a run does not use.
 
-Lightning imports all of torchmetrics, which imports scipy.signal only to add to it an old name for one window.
-Meanwhile an empty module stands in for it; afterwards, whoever wants scipy.signal gets the real one.
+Each entry of `DEFERRED` names a module of a library, and what that module imports at its top but uses in
+some of its functions only. While the module is imported, stand-ins take their place, which import the real
+module when they are first used. Afterwards, whoever imports the real module gets it. Together they take a
+third of the time of all imports:
+
+- torchmetrics 1.9 imports scipy.signal only to add an old name of one window to it.
+- torchvision 0.29 imports torch._dynamo, the compiler, for a question that `roi_align` asks.
+- Lightning 2.6 imports it to tell compiled modules from others.
+- scikit-learn 1.9 imports scipy.stats for some estimators, and pandas, if it is installed, for nothing.
+
+torch 2.14 itself imports torch._dynamo when an optimizer is made, to forbid it to compile the methods of
+`SPARED`, and in every step. As long as nobody has imported it, there is nothing to forbid.
+
+tests/test_lean_imports.py fails when an entry is no longer needed.
 """
 
+import functools
+import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-METRICS, SIGNAL = "torchmetrics", "scipy.signal"
+# Importer: what it imports in vain, and the names that it takes from there by `from … import`.
+DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
+    "torchmetrics": {"scipy.signal": ("hamming",)},
+    "torchvision.ops.roi_align": {
+        "torch._dynamo": (),
+        "torch._dynamo.utils": ("is_compile_supported",),
+    },
+    "lightning.fabric.wrappers": {"torch._dynamo": ("OptimizedModule",)},
+    "lightning.pytorch.utilities.compile": {"torch._dynamo": ("OptimizedModule",)},
+    "lightning.pytorch.trainer.connectors.logger_connector.result": {"torch._dynamo": ("disable",)},
+    "sklearn.utils.fixes": {"pandas": (), "scipy.stats": ()},
+    "sklearn.metrics._ranking": {"scipy.stats": ("rankdata",)},
+    "sklearn.model_selection._search": {"scipy.stats": ("rankdata",)},
+    "sklearn.preprocessing._data": {"scipy.stats": ()},
+}
+DYNAMO = "torch._dynamo"
+FORBIDDEN = "__dynamo_disable"
+SPARED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")  # of every optimizer
 
 
-class _WithoutSignal(Loader):
-    """Load a module while an empty one stands in for scipy.signal."""
+def _until_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it is, and as soon as the compiler is there, in the form that it must not touch."""
+    forbidden: Callable[..., Any] | None = None
 
-    def __init__(self, loader: Loader) -> None:
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal forbidden
+        if forbidden is None:
+            if DYNAMO not in sys.modules:
+                return function(*arguments, **named)
+            forbidden = importlib.import_module(DYNAMO).disable(function, wrapping=False)
+        return forbidden(*arguments, **named)
+
+    return call
+
+
+class _Name(type):
+    """The metaclass of a class or function that is imported when it is called.
+
+    Nothing is an instance of a class whose module nobody has imported.
+    """
+
+    home: str
+
+    def _found(cls) -> Any:
+        return getattr(importlib.import_module(cls.home), cls.__name__)
+
+    def __call__(cls, *arguments: Any, **named: Any) -> Any:
+        return cls._found()(*arguments, **named)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return cls.home in sys.modules and isinstance(instance, cls._found())
+
+
+class _StandIn(ModuleType):
+    """A module that knows some names, and imports the real module for all others."""
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(name)
+        for found in names:
+            setattr(self, found, _Name(found, (), {"home": name}))
+        if "disable" in names:  # of the compiler, a decorator
+            self.disable = lambda function, *_, **__: _until_compiler(function)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def standing_in(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Inside, stand-ins take the place of these modules, unless they have been imported already."""
+    placed = {
+        name: _StandIn(name, names)
+        for name, names in deferred.items()
+        if name not in sys.modules and _exists(name)
+    }
+    sys.modules |= placed
+    try:
+        yield
+    finally:
+        for name, stand_in in placed.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+            parent, _, own = name.rpartition(".")
+            if vars(sys.modules.get(parent, stand_in)).get(own) is stand_in:
+                delattr(sys.modules[parent], own)
+
+
+def _exists(name: str) -> bool:
+    """Whether a module's library is installed; importing the module may still fail."""
+    return importlib.util.find_spec(name.partition(".")[0]) is not None
+
+
+class _Loader(Loader):
+    """Load a module while stand-ins are in place."""
+
+    def __init__(self, loader: Loader, deferred: Mapping[str, Sequence[str]]) -> None:
         self._loader = loader
+        self._deferred = deferred
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        import scipy
-
-        stand_in = ModuleType(SIGNAL)
-        stand_in.hamming = None  # type: ignore[attr-defined]  # the name that torchmetrics looks for
-        sys.modules[SIGNAL] = scipy.signal = stand_in
-        try:
+        with standing_in(self._deferred):
             self._loader.exec_module(module)
-        finally:
-            del sys.modules[SIGNAL], scipy.signal
+
+    def __getattr__(self, name: str) -> Any:  # such as the module's source, for tracebacks
+        return getattr(self._loader, name)
 
 
 class _Finder(MetaPathFinder):
-    """Find torchmetrics, once."""
+    """Find the importers, each once."""
+
+    def __init__(self) -> None:
+        self._waiting = set(DEFERRED) - set(sys.modules)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != METRICS:
+        if fullname not in self._waiting:
             return None
-        sys.meta_path.remove(self)
+        self._waiting.remove(fullname)
         spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None or SIGNAL in sys.modules:
-            return spec
-        spec.loader = _WithoutSignal(spec.loader)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, DEFERRED[fullname])
         return spec
 
 
 def install() -> None:
     """Do so for the imports to come."""
-    if METRICS not in sys.modules:
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def make_optimizers_without_compiler() -> None:
+    """Let torch's optimizers import the compiler only after somebody else has.
+
+    torch keeps the form of a method that the compiler must not touch in an attribute of the method. Here
+    stands the method itself until the compiler is there. Their steps are replaced likewise.
+    """
+    optim = importlib.import_module("torch.optim")
+    for name in SPARED:
+        method = getattr(getattr(optim.Optimizer, name), "__wrapped__", None)
+        if method is not None and not hasattr(method, FORBIDDEN):
+            setattr(method, FORBIDDEN, _until_compiler(method))
+    for kind in vars(optim).values():
+        step = vars(kind).get("step") if isinstance(kind, type) else None
+        if step is not None and step.__code__.co_name == "_use_grad":  # not replaced yet
+            kind.step = _stepping(step)
+
+
+def _stepping(step: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimizer's step, which interrupts what is being compiled only if something may be."""
+    set_grad_enabled = importlib.import_module("torch").set_grad_enabled
+    inner: Callable[..., Any] = step.__wrapped__  # type: ignore[attr-defined]
+
+    @functools.wraps(inner)
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        if DYNAMO in sys.modules:
+            return step(self, *arguments, **named)
+        with set_grad_enabled(self.defaults["differentiable"]):
+            return inner(self, *arguments, **named)
+
+    return call

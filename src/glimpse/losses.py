@@ -34,11 +34,17 @@ def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
         logits = logits.float()
     if labels.is_floating_point():
         labels = labels.to(logits.dtype)
-    if any(t.dtype in HALVES for t in (*loss.buffers(), *loss.parameters())):
-        loss.float()  # for example class weights, which precision=bf16-true converts to bf16
+    keep_exact(loss)
     with torch.autocast(logits.device.type, enabled=False):
         found: Tensor = loss(logits, labels)
     return found
+
+
+def keep_exact(loss: nn.Module) -> None:
+    """Convert what a loss holds back to fp32, for example class weights that precision=bf16-true
+    converted to bf16."""
+    if any(t.dtype in HALVES for t in (*loss.buffers(), *loss.parameters())):
+        loss.float()
 
 
 class LogSoftmaxNLL(nn.Module):

@@ -39,6 +39,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.range_test import draw_range_test
+from glimpse.summary import shown
 
 SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
 BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
@@ -138,7 +139,7 @@ def find(
         _log(loggers, test, picture)
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
-        console.print(f"curve: {picture}")
+        console.print(f"curve: {shown(picture)}")
         command = _command(folder, config.optimizer, suggested["valley"])
         console.print(f"train with: {command}")
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}

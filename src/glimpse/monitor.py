@@ -28,6 +28,8 @@ ALWAYS_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
 
 # Metrics of every run; the others come from `metrics=[…]`.
 USUAL = ("loss", "acc", "top5")
+# What `tta` may be. Its metrics are those of a split with this ending, such as val/acc_flip.
+VIEWS = ("flip", "flip_shift")
 
 
 @dataclass(frozen=True)
@@ -111,5 +113,5 @@ def more_metrics(names: Iterable[str]) -> list[str]:
     return [
         f"{split}/{kind}"
         for kind, split in ranked
-        if kind not in USUAL and not kind.endswith("_flip")
+        if kind not in USUAL and not kind.endswith(tuple(f"_{views}" for views in VIEWS))
     ]

@@ -97,6 +97,14 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def json_or_empty(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a run folder; empty if it cannot be read."""
+    try:
+        return read_json(folder, name)
+    except UnreadableError:
+        return {}
+
+
 def read_yaml(folder: Path, name: str) -> Any:
     """The plain value in a YAML file of a run folder.
 

@@ -5,7 +5,8 @@ the data and its splits, the classes, the sizes and the normalisation. The owner
 must stay the same too: the network, the optimizer class, and the callbacks that divide parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.runs.folder import PLACES
+from glimpse.runs.settings import PLACES
 
+LONGEST_REASON = 200  # characters
 SEEN_BY_THE_NETWORK = ("classes", "normalize", "presize", "fit", "size")  # keys of `data`
 OF_AN_ATTEMPT = {key.partition(".")[0] for key in PLACES}  # root keys
 DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
@@ -65,17 +67,43 @@ def start_of_resume(
         return Start()
     path, saved = found
     extra, now = saved["glimpse"], plain(config)
-    _require_same_data(extra, now["data"], data)
-    _require_same_parameters(saved, now)
-    _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
-    _require_same_sampling(extra, now["data"])
-    is_same = _of_the_run(extra["config"]) == _of_the_run(now)
-    return Start(
-        checkpoint=str(path.resolve()),
-        next_step=extra.get("next_step", saved["global_step"]),
-        has_same_config=is_same,
-        is_over=had_finished and is_same and path.name == LAST,
-    )
+    with named_if_it_does_not_fit(str(path)):
+        _require_same_data(extra, now["data"], data)
+        _require_same_parameters(saved, now)
+        _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
+        _require_same_sampling(extra, now["data"])
+        is_same = _of_the_run(extra["config"]) == _of_the_run(now)
+        return Start(
+            checkpoint=str(path.resolve()),
+            next_step=int(extra.get("next_step", saved["global_step"])),
+            has_same_config=is_same,
+            is_over=had_finished and is_same and path.name == LAST,
+        )
+
+
+@contextmanager
+def named_if_it_does_not_fit(
+    checkpoint: str | None, has_begun: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Name the checkpoint in an error that occurs while its state is looked at or taken over.
+
+    Args:
+        checkpoint: The path of what is resumed from; None if nothing is.
+        has_begun: Whether the training has taken over everything. Later errors are its own.
+
+    Raises:
+        UserError: the state does not fit. The message says why.
+    """
+    try:
+        yield
+    except Exception as error:
+        if checkpoint is None or has_begun() or isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise UserError(
+            f"{checkpoint} holds a state that does not fit this run: {type(error).__name__}: {reason}; "
+            "start a new run"
+        ) from error
 
 
 def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

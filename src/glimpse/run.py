@@ -1,28 +1,20 @@
 """The story of one run: data, network, training, measurement, record."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from glimpse import lr_find, precision, tensorboard
+from glimpse import lr_find, tensorboard
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import (
-    build_classifier,
-    build_data,
-    build_network,
-    build_trainer,
-    device_of,
-    global_batch_size,
-    num_processes,
-    remark_on,
-)
+from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord, logged
@@ -40,8 +32,7 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
-from glimpse.distributed.team import gathered
-from glimpse.durations import duration
+from glimpse.distributed.team import Team, gathered
 from glimpse.environment import environment
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
@@ -58,12 +49,14 @@ from glimpse.loggers.building import build_loggers, remember_ids
 from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
-from glimpse.resume import Start, start_of_resume
+from glimpse.network import build_network, remark_on
+from glimpse.precision import Precision, choose
+from glimpse.result import print_result
+from glimpse.resume import Start, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
-from glimpse.summary import Summary, shown, summarised
+from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
-
-NUM_WORST = 5  # classes whose recall is printed
+from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
 
 def run(
@@ -116,59 +109,24 @@ def run(
         console.print(f"{names['data']}: {data.describe()}")
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
-        start: Start | None = None
-        if config.resume:
-            found_start = team.agreed(
-                "resume",
-                lambda: asdict(
-                    start_of_resume(
-                        folder, config, data, batch_size, had_finished=summary.had_finished
-                    )
-                ),
-            )
-            start = Start(**found_start)
+        start = _resumed(config, data, batch_size, summary, team) if config.resume else None
         resume_from = start.checkpoint if start else None
-        seed_all(config.seed)
-        network = build_network(config.model, data.spec)
-        if remark := remark_on(network):
-            console.print(remark)
-        if resume_from is None:
-            initialise(network, data, config.model.get("weights"))
+        network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
-        console.print(layer_table(network, data.spec, every_layer=config.check))
-        chosen = precision.choose(config.trainer.precision, network, data.spec, device)
-        console.print(f"precision {chosen.name}: {chosen.reason}")
-        pixels = batch_size // world_size * data.spec.height * data.spec.width
-        if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
-            console.print("one thread: batches this small gain nothing from more")
-        network.to(memory_format=chosen.memory_format)
-        data.batches.lay_out(chosen.memory_format)
+        chosen = _lay_out(config, network, data, device, batch_size // world_size)
         classifier = build_classifier(config, network, data)
         if config.task == "fit":
             check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
-            network.compile(mode="default" if config.compile is True else config.compile)
-        record = EpochRecord(folder, classifier.logged_names)
-        saving = config.checkpoints
-        checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
-        is_told = config.check or (start is not None and start.is_over)
-        named_loggers = {} if is_told else build_loggers(config, folder, start)
+            classifier.compile_steps("default" if config.compile is True else config.compile)
+        own = _own_callbacks(config, folder, classifier, data, judge=judge, afterwards=afterwards)
+        sends_nothing = config.check or (start is not None and start.is_over)
+        named_loggers = {} if sends_nothing else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
-        stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
-        # After the epoch's metrics, in order:
-        ours = [
-            RunState(plain(config), data),
-            stop,
-            record,
-            checkpoints,
-            Progress(checkpoints, afterwards=afterwards),
-        ]
-        if config.on_nonfinite == "skip":
-            ours.append(SkipNonfinite(config.max_nonfinite_steps))
-        if judge:
-            ours.append(Pruning(judge, watched.name, stop))
-        trainer = build_trainer(config, chosen.name, loggers, folder, ours, place=team.place)
+        trainer = build_trainer(
+            config, chosen.name, loggers, folder, own.callbacks, place=team.place
+        )
         if config.check:
             set_up_callbacks(trainer, classifier, data)
             _push_one_batch(classifier, data)
@@ -182,7 +140,7 @@ def run(
         if IS_FIRST_PROCESS:
             discard_partials(folder)
             if resume_from is not None:
-                checkpoints.begin_from(Path(resume_from))
+                own.checkpoints.begin_from(Path(resume_from))
             found = environment(
                 device=device,
                 precision=chosen.name,
@@ -194,9 +152,7 @@ def run(
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
             write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
-        team.wait_for_all(
-            "ready"
-        )  # here an error elsewhere ends the wait; in Lightning it would not
+        team.wait_for_all("ready")  # an error elsewhere ends this wait, but none in Lightning
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
@@ -210,28 +166,14 @@ def run(
             )
             summary.update(metrics=found)
             return None
-        try:
-            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        except PrunedError:
-            summary.prune()
-        finally:
-            summary.update(
-                epochs=epochs_trained(trainer),
-                best_epoch=checkpoints.best_epoch,
-                images_per_second=record.images_per_second(),
-                metrics=dict(checkpoints.best_metrics),
-            )
-            if config.on_nonfinite == "skip":
-                summary.update(skipped_steps=classifier.num_skipped)
-        num_trained = _num_trained_on(record, data)
+        _fit(config, trainer, classifier, data, own, summary, resume_from)
+        num_trained = _num_trained_on(own.record, data)
         if config.test and not summary.is_pruned:
-            found = _final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
+            found = _final_metrics(
+                config, trainer, classifier, data, own.checkpoints.best, num_trained
+            )
             summary.update(metrics=summary.metrics | found)
-        reported = "test" if "test/acc" in summary.metrics else "val"
-        summary.update(majority_acc=data.majority_accuracy(reported))
-        recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
-        if recall is not None:
-            summary.update(class_recall=_by_name(recall, data))
+        summary.update(**_beside_accuracy(summary, classifier, data, own.checkpoints))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
@@ -239,8 +181,8 @@ def run(
             pictures.draw_curves(trainer)
             write_result(loggers, settings, summary.metrics, trainer.global_step)
     if IS_FIRST_PROCESS:
-        _print_result(config, summary, data, num_trained=num_trained)
-    return checkpoints.best_value
+        print_result(config, summary, data, num_trained=num_trained)
+    return own.checkpoints.best_value
 
 
 def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
@@ -256,6 +198,115 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
         f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
         f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
     )
+
+
+def _resumed(
+    config: DictConfig, data: ImageDataModule, batch_size: int, summary: Summary, team: Team
+) -> Start:
+    """Where a resumed run goes on; the first process decides for all."""
+
+    def find() -> dict[str, Any]:
+        finished = summary.had_finished
+        return asdict(
+            start_of_resume(summary.folder, config, data, batch_size, had_finished=finished)
+        )
+
+    start = Start(**team.agreed("resume", find))
+    if start.is_over:
+        console.print(
+            "the run has finished, so this only repeats its final evaluation; a higher "
+            "trainer.max_epochs extends it"
+        )
+    return start
+
+
+def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool) -> nn.Module:
+    """Build the network, set initial weights that are not random, and print its layers."""
+    seed_all(config.seed)
+    network = build_network(config.model, data.spec)
+    if remark := remark_on(network):
+        console.print(remark)
+    if not is_resumed:
+        initialise(network, data, config.model.get("weights"))
+    console.print(layer_table(network, data.spec, every_layer=config.check))
+    return network
+
+
+def _lay_out(
+    config: DictConfig, network: nn.Module, data: ImageDataModule, device: str, batch_size: int
+) -> Precision:
+    """Choose precision, memory layout and threads for batches of this size, and print the choice."""
+    chosen = choose(config.trainer.precision, network, data.spec, device)
+    console.print(f"precision {chosen.name}: {chosen.reason}")
+    pixels = batch_size * data.spec.height * data.spec.width
+    if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
+        console.print("one thread: batches this small gain nothing from more")
+    network.to(memory_format=chosen.memory_format)
+    data.batches.lay_out(chosen.memory_format)
+    return chosen
+
+
+@dataclass(frozen=True)
+class _OwnCallbacks:
+    """Our callbacks, in the order in which they run after the epoch's metrics."""
+
+    record: EpochRecord
+    checkpoints: Checkpoints
+    callbacks: list[Callback]
+
+
+def _own_callbacks(
+    config: DictConfig,
+    folder: Path,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    *,
+    judge: Judge | None,
+    afterwards: str,
+) -> _OwnCallbacks:
+    watched, saving = monitor_of(config), config.checkpoints
+    record = EpochRecord(folder, classifier.logged_names)
+    checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
+    stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
+    progress = Progress(checkpoints, afterwards=afterwards)
+    callbacks: list[Callback] = [
+        RunState(plain(config), data),
+        stop,
+        record,
+        checkpoints,
+        progress,
+    ]
+    if config.on_nonfinite == "skip":
+        callbacks.append(SkipNonfinite(config.max_nonfinite_steps))
+    if judge:
+        callbacks.append(Pruning(judge, watched.name, stop))
+    return _OwnCallbacks(record, checkpoints, callbacks)
+
+
+def _fit(
+    config: DictConfig,
+    trainer: pl.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    own: _OwnCallbacks,
+    summary: Summary,
+    resume_from: str | None,
+) -> None:
+    """Train. However this ends, the summary holds the results so far."""
+    with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        except PrunedError:
+            summary.prune()
+        finally:
+            summary.update(
+                epochs=epochs_trained(trainer),
+                best_epoch=own.checkpoints.best_epoch,
+                images_per_second=own.record.images_per_second(),
+                metrics=dict(own.checkpoints.best_metrics),
+            )
+            if config.on_nonfinite == "skip":
+                summary.update(skipped_steps=classifier.num_skipped)
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
@@ -276,6 +327,16 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
     return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
 
 
+def _beside_accuracy(
+    summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """What stands beside the accuracy: that of the majority class, and the recall of each class."""
+    reported = "test" if "test/acc" in summary.metrics else "val"
+    recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
+    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
+    return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
+
+
 def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
     """The number of training images in an epoch: all, unless an argument such as
     trainer.limit_train_batches ended each epoch early. All processes must call this together."""
@@ -288,15 +349,15 @@ def _final_metrics(
     trainer: pl.Trainer,
     classifier: ImageClassifier,
     data: ImageDataModule,
-    checkpoints: Checkpoints,
+    best_checkpoint: Path,
     num_trained: int,
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
-    if checkpoints.best.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        best = AtomicCheckpointIO().load_checkpoint(checkpoints.best)
+    if best_checkpoint.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        best = AtomicCheckpointIO().load_checkpoint(best_checkpoint)
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)
     splits = ["val", "test"] if config.tta else ["test"]
@@ -312,49 +373,3 @@ def _final_metrics(
                 n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
             }
     return metrics
-
-
-def _print_result(
-    config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
-) -> None:
-    if summary.is_pruned:
-        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
-    for split in ("train", "val", "test"):
-        if f"{split}/acc" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc"]
-            majority = data.majority_accuracy(split)
-            num_images = len(data.splits[split].rows)
-            part = ""
-            if split == "train" and num_trained < num_images:
-                part = (
-                    f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
-                )
-            console.print(
-                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
-            )
-        more = _more_metrics(config, summary, split)
-        if more:
-            console.print(f"{split:5} {more}")
-        if f"{split}/acc_flip" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc_flip"]
-            console.print(f"{split:5} accuracy {accuracy:.4f}  with flip averaging (tta=flip)")
-    if recall := summary.values.get("class_recall"):
-        rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
-        which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which} (their sizes differ): {listed}")
-    if "test" not in data.splits:
-        console.print(
-            "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
-        )
-    if summary.values["best_epoch"]:
-        console.print(f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}")
-    console.print(f"run folder {shown(summary.folder)}")
-    console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
-    console.print(f"took {duration(summary.values['seconds'])}")
-
-
-def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
-    """The metrics of a split that `metrics` adds, in one line."""
-    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
-    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)

@@ -7,12 +7,14 @@ dataset (resume.py, runs/trained.py), and which packages its configuration may n
 """
 
 import math
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
@@ -46,7 +48,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if packed:  # torch never compresses; a few kilobytes could unpack to any size
         raise UserError(f"{path} is not a checkpoint that torch has written: it is compressed")
     try:
-        saved = AtomicCheckpointIO().load_checkpoint(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of torch, on kinds of tensors that we refuse
+            saved = AtomicCheckpointIO().load_checkpoint(path)
     except UnpicklingError as error:
         raise UserError(
             f"{path} holds more than plain data, which could run code, so it is not loaded"
@@ -74,6 +80,8 @@ def _faults(saved: Mapping[str, Any]) -> Any:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
         yield "state_dict holds more than named tensors"
+    if not all(map(_is_dense, _tensors_in(saved))):
+        yield "a tensor is sparse, quantized or without data"
     config = extra.get("config")
     if not isinstance(config, dict) or not _is_plain(config):
         yield "config is not a plain mapping"
@@ -128,6 +136,22 @@ def _faults_of_spec(spec: Any) -> Any:
         )
 
 
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in a checkpoint, at any depth. A pickle may hold what contains itself."""
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, Mapping | list | tuple | set) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, Mapping) else one
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
+
+
 def _is_count(value: Any, *, most: int, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
@@ -142,11 +166,18 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value consists of mappings with text as keys, lists, text, numbers and nothing else."""
-    layer = [value]
+    """Whether a value consists of mappings with text as keys, lists, text, numbers and nothing else.
+
+    None of them may stand in two places, as with an alias of YAML: a few could expand to any size.
+    """
+    layer, seen = [value], set()
     for _ in range(DEEPEST):
         inner: list[Any] = []
         for one in layer:
+            if isinstance(one, dict | list):
+                if id(one) in seen:
+                    return False
+                seen.add(id(one))
             if isinstance(one, dict):
                 if not all(isinstance(key, str) for key in one):
                     return False

@@ -6,8 +6,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import hparams
 
 LAYOUT = {
     "training and validation": {
@@ -41,6 +39,8 @@ def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
 
 def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
     """Write a PNG as it is. `add_image` would decode it and encode it again."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
     with Image.open(path) as picture:
         width, height = picture.size
     image = Summary.Image(
@@ -68,12 +68,14 @@ def write_result(
     """Write a row of the HPARAMS tab: the choices, and the results under final/…"""
     if not metrics:
         return
+    from torch.utils.tensorboard.summary import hparams  # imports TensorBoard
+
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
     for name, value in final.items():  # must come first: it reopens the file that training closed
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
-        writer.file_writer.add_summary(summary)
+        writer.file_writer.add_summary(summary, step)
     writer.close()
 
 

@@ -317,7 +317,7 @@ def test_shifted_moves_pixels_and_repeats_the_edge() -> None:
 def test_onnx_answers_as_the_network_does(trained_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "digits.onnx"
     out, _ = glimpse("export", trained_run, "--to", "onnx", "--out", path)
-    assert "256 validation images: largest difference in a probability" in out
+    assert "on 256 validation images: probabilities differ by at most" in out
     session = onnxruntime.InferenceSession(path)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == [str(digit) for digit in range(10)]

@@ -99,7 +99,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("test=train", "one of true, false, val"),
         ("+trainer.model_registry=x", "trainer.model_registry is not a key"),
         ("trainer.strategy=fsdp", "expected one of auto, ddp"),
-        ("tta=mirror", "one of null, flip"),
+        ("tta=mirror", "one of null, flip, flip_shift"),
         ("lr_find.num_steps=5", "at least 20"),
         ("optimizer._target_=cosine", "expected a torch.optim.Optimizer"),
         ("data=image_folder", "data.root is not set"),

@@ -73,6 +73,7 @@ def test_a_decoding_process_that_ends_is_an_error_that_claims_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "CHUNK", 2)
+    monkeypatch.setattr(pulse, "SILENT_SECONDS", 200.0)  # on a busy machine, they start slowly
     paths = [Path(str(number)) for number in range(8)]
     with pytest.raises(UserError, match="ended unexpectedly, possibly because memory ran out"):
         list(processes.each_chunk(end_at_once, paths, num_workers=2))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from conftest import REPOSITORY, Execute, composed
 from glimpse import load
-from glimpse.assembly import build_network
 from glimpse.errors import UserError
 from glimpse.models.weights import load_weights, read_weights
+from glimpse.network import build_network
 
 State = dict[str, Tensor]
 

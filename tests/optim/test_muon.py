@@ -106,8 +106,8 @@ def test_a_kernel_behind_a_fixed_first_layer_counts_as_hidden() -> None:
     assert matrices[0] is net.get_parameter("blocks.0.0.weight")
 
 
-@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
-def test_the_iteration_finds_the_orthogonal_factor(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (2, 6, 20), (2, 20, 6), (2, 6, 8)])
+def test_the_iteration_finds_the_orthogonal_factor(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -154,3 +154,40 @@ def test_kernels_of_one_channel_each_are_no_matrices() -> None:
     groups = build(net, "optimizer.weight_decay=0").param_groups
     (matrices,) = [group["params"] for group in groups if group["is_muon"]]
     assert [tuple(matrix.shape) for matrix in matrices] == [(12, 8, 1, 1)]
+
+
+def test_on_a_gpu_matrices_of_a_shape_are_updated_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = []
+    shapes: list[tuple[int, ...]] = []
+
+    def noted(found: Tensor, num_iterations: int) -> Tensor:
+        shapes.append(tuple(found.shape))
+        return orthogonalised(found, num_iterations)
+
+    for together in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), *(nn.Linear(8, 8) for _ in range(3)), nn.Linear(8, 4))
+        monkeypatch.setattr("glimpse.optim.muon.is_queued", lambda _device, found=together: found)
+        monkeypatch.setattr("glimpse.optim.muon.orthogonalised", noted)
+        optimizer = build(net, "optimizer.matrix_lr=0.1")
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.randn(16, 6)).square().sum().backward()
+            optimizer.step()
+        nets.append(net)
+    assert shapes == [(8, 8)] * 9 + [(3, 8, 8)] * 3
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=1e-4)
+
+
+def test_a_fused_one_learns_the_same_and_leaves_unscaling_to_the_scaler() -> None:
+    changes = []
+    for fused in (None, True):
+        net = network()
+        groups = [{"params": list(net.parameters())}]
+        optimizer = Muon(groups, lr=0.1, fused=fused)
+        assert not optimizer._step_supports_amp_scaling
+        torch.manual_seed(1)
+        changes.append([step(net, optimizer) for _ in range(2)][-1])
+    for name in ("1.weight", "5.weight", "6.weight", "6.bias"):
+        torch.testing.assert_close(changes[1][name], changes[0][name], rtol=0.01, atol=1e-4)

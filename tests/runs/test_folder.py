@@ -8,7 +8,8 @@ import pytest
 
 from folders import write_environment, write_run, write_start
 from glimpse.errors import UserError
-from glimpse.runs.folder import epochs_of, find_runs, overrides_of, read_run
+from glimpse.runs.folder import epochs_of, find_runs, read_run
+from glimpse.runs.settings import overrides_of
 
 
 def age(folder: Path, *, seconds: float) -> None:

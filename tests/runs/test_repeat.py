@@ -179,7 +179,7 @@ def test_an_interrupted_repetition_goes_on(original: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         interrupt(patch, epoch=1)
         printed = repeat(original, "--out", "again", exit_code=143)
-    assert "to go on and compare, type: glimpse repeat" in printed
+    assert "to continue and compare, type: glimpse repeat" in printed
     assert "equal, bit for bit" in repeat(original, "--out", "again")
     printed = repeat(original, "--out", "again")  # done: it is compared again, not trained
     assert "equal, bit for bit" in printed

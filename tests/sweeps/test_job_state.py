@@ -9,7 +9,7 @@ import pytest
 
 from folders import write_run, write_start
 from glimpse.folder_lock import held
-from glimpse.runs.folder import settings_of
+from glimpse.runs.settings import settings_of
 from glimpse.sweeps.state import State, look
 
 

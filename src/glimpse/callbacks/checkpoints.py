@@ -212,5 +212,5 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         console.print("there is no checkpoint yet; starting from the beginning")
         return None
     raise UserError(
-        f"resume: every checkpoint in {folder} is damaged ({', '.join(broken)}); start a new run"
+        f"resume: no checkpoint in {folder} can be used ({', '.join(broken)}): {why}; start a new run"
     )

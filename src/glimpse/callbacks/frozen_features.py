@@ -48,8 +48,8 @@ class FrozenFeatures(Callback):
         assert isinstance(pl_module, ImageClassifier)
         if pl_module.tta:
             raise UserError(
-                "tta=flip mirrors images, and callbacks=[frozen_features] keeps only their features: "
-                "type tta=null"
+                f"tta={pl_module.tta} changes images, and callbacks=[frozen_features] keeps only their "
+                "features: type tta=null"
             )
         self.network.backbone.requires_grad_(False)
 

@@ -24,7 +24,7 @@ from glimpse.text import json_of
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from glimpse.data.inspect.check import Walk
+    from glimpse.data.inspect.check import DatasetCheck
     from glimpse.data.inspect.headers import FileFacts
     from glimpse.data.inspect.info import Facts
 
@@ -125,12 +125,13 @@ def check(name: Name, overrides: Overrides = None, config_dir: ConfigDir = None)
     with _one_line_errors(name, overrides, config_dir) as config:
         import torch
 
-        from glimpse.assembly import device_of, unprepared_data
-        from glimpse.data.inspect.check import Walk
+        from glimpse.assembly import unprepared_data
+        from glimpse.data.inspect.check import DatasetCheck
+        from glimpse.trainer import device_of
 
-        walk = Walk(unprepared_data(config), device=torch.device(device_of(config)))
-        is_whole = _print_steps(walk)
-        if not _print_faults(walk) or not is_whole:
+        checked = DatasetCheck(unprepared_data(config), device=torch.device(device_of(config)))
+        is_whole = _print_steps(checked)
+        if not _print_faults(checked) or not is_whole:
             raise typer.Exit(1)
 
 
@@ -259,11 +260,11 @@ def _print_files(files: "FileFacts") -> None:
         say(f"odd: {odd.count:,} {what}: {', '.join(odd.examples)}")
 
 
-def _print_steps(walk: "Walk") -> bool:
+def _print_steps(checked: "DatasetCheck") -> bool:
     """Print each step and return whether all of them succeeded."""
     from glimpse.config.explain import explain
 
-    for step in walk.steps():
+    for step in checked.steps():
         if step.error is not None:
             say(f"{step.name:10}  FAILED: {explain(step.error)}")
             return False
@@ -271,13 +272,13 @@ def _print_steps(walk: "Walk") -> bool:
     return True
 
 
-def _print_faults(walk: "Walk") -> bool:
+def _print_faults(checked: "DatasetCheck") -> bool:
     """Print each broken file and return whether there were none."""
-    if not walk.parts:
+    if not checked.parts:
         return True
-    say(f"every image: {sum(len(part.labels) for part in walk.parts.values()):,}", flush=True)
+    say(f"every image: {sum(len(part.labels) for part in checked.parts.values()):,}", flush=True)
     num_faults = 0
-    for line in walk.faults():
+    for line in checked.faults():
         num_faults += 1
         say(line)
     say(f"{num_faults:,} broken" if num_faults else "no broken files")

@@ -21,7 +21,8 @@ from glimpse.files import subfolder, write_text
 from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
-from glimpse.runs import story as single
+from glimpse.runs.by_model import by_model
+from glimpse.runs.description import describe
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.mattered import mattered
 from glimpse.streams import printable, say
@@ -68,10 +69,11 @@ def report_(
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        sweep = None if is_run(root) else mattered(root)
-        if sweep and format_ is not Format.csv:
-            say("", *sweep.told, sep="\n")
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sweep)
+        found = [] if is_run(root) else [by_model(groups, path.parent), mattered(root)]
+        sections = [section for section in found if section]
+        for section in sections if format_ is not Format.csv else ():
+            say("", *section.told, sep="\n")
+        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sections)
         write_text(path, text)
         # Keep the piped output free of everything but the table.
         say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
@@ -216,26 +218,26 @@ def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None
 
 
 def _print_run(run: Run, format_: Format) -> None:
-    story = single.tell(run)
-    facts = [[name, value] for name, value in story.facts]
+    description = describe(run)
+    facts = [[name, value] for name, value in description.facts]
     if format_ is Format.markdown:
         say(report.as_markdown(["what", "value"], facts), end="\n\n")
-        if story.results:
-            say(report.as_markdown(story.results[0], story.results[1:]), end="\n\n")
-        if story.recall:
-            say(report.as_markdown(*story.recall), end="\n\n")
-        say(story.gap, "", "```", *story.commands, "```", sep="\n")
+        if description.results:
+            say(report.as_markdown(description.results[0], description.results[1:]), end="\n\n")
+        if description.recall:
+            say(report.as_markdown(*description.recall), end="\n\n")
+        say(description.gap, "", "```", *description.commands, "```", sep="\n")
         return
     print_table(("what", "value"), facts)
     say()
-    if story.results:
-        print_table(story.results[0], story.results[1:])
+    if description.results:
+        print_table(description.results[0], description.results[1:])
         say()
-    if story.recall:
-        print_table(*story.recall)
+    if description.recall:
+        print_table(*description.recall)
         say()
-    say(story.gap)
-    say("to repeat it:", *story.commands, sep="\n  ")
+    say(description.gap)
+    say("to repeat it:", *description.commands, sep="\n  ")
 
 
 def _print_agreement(

@@ -37,7 +37,8 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_callbacks(config, choices)
     if config.tta and not config.test:
         raise UserError(
-            "tta=flip needs the final evaluation, which test=false skips: type test=true or tta=null"
+            f"tta={config.tta} needs the final evaluation, which test=false skips: type test=true or "
+            "tta=null"
         )
 
 

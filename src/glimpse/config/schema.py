@@ -1,5 +1,7 @@
 """The rules for configuration values beyond the YAML files: packages, types, ranges and choices."""
 
+from glimpse.monitor import VIEWS
+
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer")
 
 # group: base types of what a `_target_` builds; the first one is named in messages
@@ -127,7 +129,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
-    "tta": (None, "flip"),
+    "tta": (None, *VIEWS),
     "mode": (None, "min", "max"),
     "on_nonfinite": ("stop", "skip"),
     "data.sampling": ("shuffle", "balanced", "sqrt"),

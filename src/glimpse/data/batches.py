@@ -23,6 +23,7 @@ from glimpse.data.preprocess import Preprocess
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec
 from glimpse.data.splits import Split
+from glimpse.data.transfer import sent
 
 NUM_LOOKED_AT = 5000  # images, enough to represent a dataset
 
@@ -274,4 +275,4 @@ def _fetch_sampled(
     for_batches, for_indices = itertools.tee(rows)
     batches = fetch(numbers % part_size for numbers in for_batches)
     for batch, numbers in zip(batches, for_indices, strict=True):
-        yield batch._replace(indices=numbers.to(batch.indices.device))
+        yield batch._replace(indices=sent(numbers, batch.indices.device))

@@ -1,7 +1,8 @@
-"""The base class of all datasets: files, cache, splits and statistics.
+"""The base class of all datasets: what a subclass states, and what the rest of a run asks.
 
 A dataset is a subclass that locates its files and reads its own format (`source_files`, `read`,
-`download`). batches.py turns the splits into batches.
+`download`). reading.py takes its contents from the cache, division.py divides them into splits, and
+batches.py turns the splits into batches.
 """
 
 import hashlib
@@ -18,20 +19,18 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from numpy.typing import NDArray
 
-from glimpse.data import splits
 from glimpse.data.arguments import own_arguments, readers
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.batches import Batches
-from glimpse.data.cache import UNREADABLE, Contents, Stored, kept_rows, verify
+from glimpse.data.cache import Contents, Stored, kept_rows, verify
 from glimpse.data.decode import PixelFormat, decode, probe
+from glimpse.data.division import division_of
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
-from glimpse.data.groups import group_numbers
-from glimpse.data.labels import alike
 from glimpse.data.loader import Batch, BatchLoader
-from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.reading import contents_of, identity_of
-from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
-from glimpse.data.splits import Split
+from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size
+from glimpse.data.splits import Folds, Split
+from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 from glimpse.steps_ahead import StepsAhead
 from glimpse.threads import num_cores
@@ -144,10 +143,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.size = as_size(size)
         self.augment = augment
         self.sampling = sampling
-        self.folds = None if folds is None else splits.Folds(folds, fold or 0)
+        self.folds = None if folds is None else Folds(folds, fold or 0)
         self.groups = groups
         self.splits: dict[str, Split] = {}
-        self._remarks: list[str] = []  # on the splits; shown after them
 
     # Interface of a dataset ---------------------------------------------------------------------
 
@@ -238,53 +236,14 @@ class ImageDataModule(pl.LightningDataModule):
         A trainer calls this method again; the batches then follow that trainer.
         """
         if not self.splits:
-            self._draw_splits()
+            self._divide()
         self.batches.train_with(self.trainer)
 
-    def _draw_splits(self) -> None:
-        contents = self.contents
-        if contents.folder and contents.num_skipped:
-            listed = contents.folder / UNREADABLE
-            self._remarks.append(f"{contents.num_skipped:,} unreadable files skipped ({listed})")
-        self._parts, self._format = contents.parts, contents.format
-        kept = splits.kept_labels(contents.class_names, self.classes)
-        self._relabel = np.full(len(contents.class_names), -1, np.int64)
-        self._relabel[kept] = np.arange(len(kept))
-        rows = {n: np.flatnonzero(self._relabel[p.labels] >= 0) for n, p in self._parts.items()}
-        self._require_images("the training set", rows["train"])
-        drawn = splits.draw(
-            self._parts["train"].labels,
-            rows,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            seed=self.split_seed,
-            folds=self.folds,
-            groups=self._group_numbers(),
-        )
-        self.splits = drawn.splits
-        self._remarks += drawn.remarks
-        for name, does in (("val", "validation"), ("test", "test")):
-            if name in self.splits:
-                split = self.splits[name]
-                self._require_images(f"the {does} set ({split.origin})", split.rows)
-        if len(drawn.only_trained):
-            names = [contents.class_names[label] for label in drawn.only_trained]
-            self._remarks.append(
-                f"too few images to hold any out, all used for training: {some(names)}"
-            )
-        for one, other in alike([contents.class_names[label] for label in kept]):
-            self._remarks.append(f"the classes {one} and {other} differ only in spelling")
-        mean, std = self._normalisation(drawn.not_held_out)
-        height, width = self.size or self.stored_size
-        self.spec = ImageSpec(
-            num_classes=len(kept),
-            class_names=tuple(contents.class_names[i] for i in kept),
-            channels=self._format.channels,
-            height=height,
-            width=width,
-            mean=mean,
-            std=std,
-        )
+    def _divide(self) -> None:
+        self._parts, self._format = self.contents.parts, self.contents.format
+        division = division_of(self)
+        self._relabel, self._remarks = division.relabel, division.remarks
+        self.splits, self.spec = division.splits, division.spec
         self.batches = Batches(
             self._parts,
             self._relabel,
@@ -297,26 +256,6 @@ class ImageDataModule(pl.LightningDataModule):
             augment=self.augment,
             num_workers=self.num_workers,
             sampling=self.sampling,
-        )
-
-    def _group_numbers(self) -> NDArray[np.int64] | None:
-        """Return the group of each image of the training part (N,); None without `data.groups`."""
-        if self.groups is None:
-            return None
-        column = self.column(self.groups, "train")
-        return group_numbers(
-            self.groups, column, None if self.embedded else self.source_paths("train")
-        )
-
-    def _require_images(self, what: str, rows: NDArray[np.int64]) -> None:
-        if len(rows):
-            return
-        kept = (
-            f"data.classes=[{','.join(map(str, self.classes))}]" if self.classes else "its classes"
-        )
-        raise UserError(
-            f"{what} has no image of {kept}: expected one or more; type data.classes=[…] with "
-            "classes that have images in it"
         )
 
     def see_as(self, spec: ImageSpec) -> None:
@@ -335,22 +274,6 @@ class ImageDataModule(pl.LightningDataModule):
             )
         self.spec = spec
         self.batches.see_as(spec)
-
-    def _normalisation(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and standard deviation per channel: fixed, or of these training rows."""
-        if self.normalize != "dataset":
-            return fixed_statistics(self.normalize, self._format.channels)
-        part = self._parts["train"]
-        if not isinstance(part, Stored):
-            raise UserError(
-                "data.normalize=dataset requires the cache, but data.cache=false disables it: "
-                "type data.normalize=imagenet"
-            )
-        if len(rows) == len(part.labels):
-            return statistics(part.histogram)
-        return statistics(histogram(part.images, rows))
 
     # Facts for a run ----------------------------------------------------------------------------
 
@@ -472,10 +395,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Copy the batch to the device, asynchronously from pinned memory."""
         if device.type == "cpu":
             return batch
-        images, labels, indices = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (batch.images, batch.labels, batch.indices)
-        )
+        images, labels, indices = (sent(tensor, device) for tensor in batch[:3])
         return batch._replace(images=images, labels=labels, indices=indices)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -64,6 +64,7 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout"),
 }
 ADDED = ("set", "data", "split", "images")
+REST = "the rest"  # where training images come from if others were drawn from the same part
 
 
 def split_of(name: str) -> str | None:
@@ -147,11 +148,12 @@ def draw(
             remarks.append(_unused(heldout))
         held = third or heldout
         splits = {"val": val} | ({"test": held} if held else {})
-        return Drawn(splits | {"train": _training(train, whole)}, whole, few, remarks)
+        return Drawn(splits | {"train": Split("train", train, REST)}, whole, few, remarks)
     if val_fraction == 0:
         assert heldout is not None
         splits = {"val": heldout} | ({"test": third} if third else {})
-        return Drawn(splits | {"train": _training(train, whole)}, whole, few)
+        origin = REST if heldout.part == "train" else "all of it"
+        return Drawn(splits | {"train": Split("train", train, origin)}, whole, few)
     is_drawn = heldout is not None and heldout.part == "train"
     part = 1 - test_fraction if is_drawn else 1
     train, rows, fewer = _stratified(
@@ -163,7 +165,7 @@ def draw(
     remarks = [_unused(heldout)] if third and heldout else []
     test = third or heldout
     assert test is not None
-    splits = {"val": val, "test": test, "train": _training(train, whole)}
+    splits = {"val": val, "test": test, "train": Split("train", train, REST)}
     return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
 
 
@@ -172,10 +174,6 @@ def _unused(heldout: Split) -> str:
         f"{len(heldout.rows):,} of the official validation set unused "
         "(data.val_fraction=0 uses them for validation)"
     )
-
-
-def _training(rows: NDArray[np.int64], whole: NDArray[np.int64]) -> Split:
-    return Split("train", rows, "the rest" if len(rows) < len(whole) else "all of it")
 
 
 def _fold(

@@ -1,15 +1,46 @@
-"""Small tensors on their way to a device, between the steps of a training."""
+"""Small tensors between the CPU and a device, without making a training wait.
+
+A GPU works through a queue of steps, which the program only has to keep filled. To read a number from the GPU,
+or to copy one there from ordinary memory, the program waits until the queue is empty, and the GPU then waits
+for the program.
+"""
 
 import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the CPU to a device.
+def is_queued(device: torch.device) -> bool:
+    """Whether a device works through a queue, so that the program waits when it reads a number from it."""
+    return device.type != "cpu"
 
-    The copy goes through pinned memory, so a GPU only queues it. From other memory, the program
-    would wait for all steps before it.
-    """
-    if device.type != "cuda":
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; from the CPU to a GPU from pinned memory, as a part of its queue."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Arriving:
+    """A copy of a tensor on its way to the CPU. It starts now, and the program waits when it reads it.
+
+    Args:
+        values: (N,), on any device. Later changes of it do not show in the copy.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._has_arrived: torch.cuda.Event | None = None
+        if values.device.type != "cuda":
+            self._here = values.to("cpu", copy=True)
+            return
+        self._here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        self._here.copy_(values, non_blocking=True)
+        self._has_arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._has_arrived.record()
+
+    def read(self) -> list[float]:
+        """Return the values."""
+        if self._has_arrived is not None:
+            self._has_arrived.synchronize()
+        found: list[float] = self._here.tolist()
+        return found

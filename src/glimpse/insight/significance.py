@@ -1,10 +1,10 @@
-"""Test whether the accuracies of two networks on the same images differ significantly."""
+"""Test whether the accuracies of two networks differ significantly: over images, or over seeds."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_ind_from_stats
 
 
 class McNemar(NamedTuple):
@@ -35,3 +35,15 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     discordant = only_first + only_second
     p_value = binomtest(only_first, discordant).pvalue if discordant else 1.0
     return McNemar(only_first, only_second, float(p_value))
+
+
+def welch(first: tuple[float, float, int], second: tuple[float, float, int]) -> float:
+    """The p-value of Welch's two-sided t-test (Welch 1947, Biometrika 34) for equal means.
+
+    Args:
+        first: The mean, the sample standard deviation and the number of runs, two or more.
+        second: The same for the second network.
+    """
+    if first[1] == second[1] == 0:  # the test divides by it
+        return float(first[0] == second[0])
+    return float(ttest_ind_from_stats(*first, *second, equal_var=False).pvalue)

@@ -85,8 +85,9 @@ def _build(
         offered = {"save_dir": str(folder), "name": "", "version": name}
         takes = parameters_of(require_target("logger", str(node["_target_"])))
         given = {key: value for key, value in offered.items() if key in takes}
-        if start is not None and target == TensorBoardLogger.__name__:
-            given["purge_step"] = start.next_step
+        if target == TensorBoardLogger.__name__:
+            # Also of a new run: TensorBoard takes the first such mark for the beginning of the run.
+            given["purge_step"] = start.next_step if start else 0
     stated = {key for key, value in node.items() if value is not None}
     rows: list[dict[str, Any]] = []
     if target == CSVLogger.__name__:

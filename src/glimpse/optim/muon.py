@@ -17,8 +17,9 @@ turns in a step, which suits networks that normalise after every convolution.
 How ours differs from torch.optim.Muon, which takes matrices only and always computes in bf16: on a
 processor without fast bf16 products, the iteration runs in fp32 (6 times as fast on such a CPU).
 
-Left out: fused AdamW, because it would unscale fp16 gradients inside its step, which Muon cannot
-do.
+On a GPU, which would wait for the launch of so many small kernels, all matrices of a shape are updated
+together, and AdamW is fused. Fused AdamW could unscale fp16 gradients inside its step. Muon cannot, so the
+loss scaler is told that neither does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from glimpse.data.transfer import is_queued
 from glimpse.precision import bf16_hardware
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen for its slope at zero (Jordan)
@@ -52,6 +54,7 @@ class Muon(AdamW):
         weight_decay: Decoupled weight decay of both, or of AdamW alone if `matrix_lr` is given.
         no_matrices: Parameters that AdamW updates whatever their shape, such as embeddings, tokens
             and tables of relative positions.
+        fused: AdamW's; None leaves the choice to torch.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Muon(AdamW):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         no_matrices: Collection[Tensor] = (),
+        fused: bool | None = None,
     ) -> None:
         given = list(params)
         apart = {id(p) for p in no_matrices}
@@ -78,7 +82,8 @@ class Muon(AdamW):
                 chosen = [p for p in group["params"] if (id(p) in hidden) == is_muon]
                 if chosen:
                     groups.append(group | {"params": chosen, "is_muon": is_muon})
-        super().__init__(groups, lr, (betas[0], betas[1]), eps, weight_decay)
+        super().__init__(groups, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
+        self._step_supports_amp_scaling = False
         for group in self.param_groups:
             if group["is_muon"]:
                 group |= {"momentum": momentum, "num_iterations": num_iterations}
@@ -103,7 +108,7 @@ class Muon(AdamW):
 
     @torch.no_grad()
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        rate, momentum = group["lr"], group["momentum"]
+        alike: dict[object, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
@@ -111,9 +116,26 @@ class Muon(AdamW):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
                 state["step"] = torch.zeros(())  # AdamW requires it when it loads a state
-            average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-            ahead = _matrix(parameter.grad.lerp(average, momentum))
-            update = orthogonalised(ahead, group["num_iterations"])
+            kind = (parameter.device, parameter.dtype, _matrix(parameter).shape)
+            alike.setdefault(kind if is_queued(parameter.device) else id(parameter), []).append(
+                parameter
+            )
+        for parameters in alike.values():
+            self._step_alike(parameters, group)
+
+    def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update matrices of one shape, or a single one."""
+        rate, momentum = group["lr"], group["momentum"]
+        aheads = []
+        for parameter in parameters:
+            assert parameter.grad is not None
+            average = self.state[parameter]["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+            aheads.append(_matrix(parameter.grad.lerp(average, momentum)))
+        found = torch.stack(aheads) if len(aheads) > 1 else aheads[0]
+        updates = orthogonalised(found, group["num_iterations"])
+        for parameter, update in zip(
+            parameters, updates if len(aheads) > 1 else [updates], strict=True
+        ):
             weights = _matrix(parameter)
             if group["keeps_norm"]:
                 parameter.mul_(len(weights) ** 0.5 / weights.norm().clamp_min(1e-12))
@@ -125,40 +147,49 @@ class Muon(AdamW):
 
 
 def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
-    """Return the matrix (M, N) with its singular values set near one (0.7 to 1.2 after five steps).
+    """Return the matrix (M, N), or each of (B, M, N), with its singular values set near one.
 
-    The singular vectors stay. This is Newton and Schulz's iteration with Jordan's coefficients,
-    which bring the singular values near one quickly and keep them there.
+    After five steps they are 0.7 to 1.2. The singular vectors stay. This is Newton and Schulz's iteration
+    with Jordan's coefficients, which bring the singular values near one quickly and keep them there.
     """
     device = matrix.device.type
     found = matrix.to(torch.bfloat16 if bf16_hardware(device) else torch.float32)
-    tall = len(found) > found.shape[1]
-    found = found.T if tall else found
-    found = found / (found.norm() + 1e-7)  # no singular value above one
-    if found.dtype == torch.float32 and found.shape[1] >= 2 * len(found):
-        found = _all_steps(found @ found.T, num_iterations) @ found
+    tall = found.shape[-2] > found.shape[-1]
+    found = found.mT if tall else found
+    norm = found.norm() if found.ndim == 2 else found.norm(dim=(1, 2), keepdim=True)
+    found = found / (norm + 1e-7)  # no singular value above one
+    if found.dtype == torch.float32 and found.shape[-1] >= 2 * found.shape[-2]:
+        found = _all_steps(found @ found.mT, num_iterations) @ found
     else:
         for _ in range(num_iterations):
-            found = torch.addmm(found, _bent(found @ found.T), found, beta=COEFFICIENTS[0])
-    return (found.T if tall else found).to(matrix.dtype)
+            found = _plus_product(found, _bent(found @ found.mT), found, beta=COEFFICIENTS[0])
+    return (found.mT if tall else found).to(matrix.dtype)
+
+
+def _plus_product(
+    added: Tensor, left: Tensor, right: Tensor, *, beta: float, alpha: float = 1.0
+) -> Tensor:
+    """Return beta·added + alpha·left @ right, of matrices or of batches of them."""
+    product = torch.addmm if added.ndim == 2 else torch.baddbmm
+    return product(added, left, right, beta=beta, alpha=alpha)
 
 
 def _bent(gram: Tensor) -> Tensor:
     """Return b·G + c·G² for the Gram matrix G: the factor of one iteration without its constant."""
     _, b, c = COEFFICIENTS
-    return torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    return _plus_product(gram, gram, gram, beta=b, alpha=c)
 
 
 def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
-    """Return the factors of all iterations, combined into one (M, M) matrix, from the Gram matrix.
+    """Return the factors of all iterations, combined into one matrix, from the Gram matrix (…, M, M).
 
     For a wide matrix this halves the multiplications. Only fp32 is exact enough, because errors
     grow with each iteration.
     """
-    whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    whole = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     for i in range(num_iterations):
         step = _bent(gram)
-        step.diagonal().add_(COEFFICIENTS[0])
+        step.diagonal(dim1=-2, dim2=-1).add_(COEFFICIENTS[0])
         whole = step @ whole
         if i < num_iterations - 1:
             gram = step @ gram @ step

@@ -1,16 +1,20 @@
 """The optimizer over a network's parameters, and the choice of the parameters that decay."""
 
 import fnmatch
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
-from glimpse.config.build import build
+from glimpse.config.build import build, parameters_of, require_target
+from glimpse.lean_imports import make_optimizers_without_compiler
 from glimpse.optim.muon import Muon
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
+FUSED_ON_GPUS = (Adam, SGD)  # and what is made from them, such as AdamW and Muon
+FUSED_OR_NOT = {"fused", "foreach", "differentiable"}  # arguments that decide it
 # The `weight` of these layers is a table of vectors or a gain, even with two or more dimensions.
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
 
@@ -27,6 +31,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     Raises:
         UserError: The optimizer rejects its arguments.
     """
+    make_optimizers_without_compiler()
     arguments = dict(config)
     decay_all = arguments.pop("decay_all", True)
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -43,9 +48,18 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     more: dict[str, Any] = {}
     if arguments["_target_"] == MUON:  # Muon cannot distinguish a matrix from a table by shape
         more["no_matrices"] = [p for p in parameters if id(p) not in weights]
+    if _can_be_fused(arguments) and all(p.device.type == "cuda" for p in parameters):
+        more["fused"] = True  # one kernel in place of a dozen
     optimizer = build("optimizer", arguments, groups, **more)
     assert isinstance(optimizer, Optimizer)
     return optimizer
+
+
+def _can_be_fused(arguments: Mapping[str, Any]) -> bool:
+    """Whether an optimizer can be fused on a GPU, and its arguments leave that open."""
+    found = require_target("optimizer", str(arguments["_target_"]))
+    is_one = inspect.isclass(found) and issubclass(found, FUSED_ON_GPUS)
+    return is_one and "fused" in parameters_of(found) and not arguments.keys() & FUSED_OR_NOT
 
 
 def weights_of(network: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,8 @@
 This file reads only the run folders. Comparisons that need predictions are in agreement.py.
 """
 
-from glimpse.runs.folder import PLACES, Run
+from glimpse.runs.folder import Run
+from glimpse.runs.settings import PLACES
 
 
 def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:

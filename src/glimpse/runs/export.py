@@ -93,14 +93,13 @@ def _checked(
     same = int((found.argmax(1) == original.argmax(1)).sum())
     as_trained = int((found.argmax(1) == trained.probabilities(images).argmax(1)).sum())
     yield (
-        f"{num_images} validation images: largest difference in a probability from the original "
-        f"network in fp32: {difference:.1e}; same class as in fp32: {same}, as in the run's "
-        f"precision: {as_trained}"
+        f"compared with the original network on {num_images} validation images: probabilities differ "
+        f"by at most {difference:.1e}; {same} have the same class, {as_trained} in the run's precision"
     )
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
             f"the exported network differs from the original (a probability by {difference:.1e}, "
-            f"expected at most {MAX_DIFFERENCE}), so nothing was written; try the other --to"
+            f"expected at most {MAX_DIFFERENCE}), so nothing was written: type another --to"
         )
 
 

@@ -1,17 +1,15 @@
-"""Read a run folder: how the run ended, its settings, epochs and pictures.
+"""Read a run folder: how the run ended, its results, epochs and pictures. settings.py reads its settings.
 
 This reader needs neither torch nor lightning, and it does not open checkpoints. A folder is a run
 folder if it contains `.hydra` or `summary.json`. The folder of a sweep, which contains
 `multirun.yaml` and the sweep's jobs, is not.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,14 @@ from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import (
-    MOST_YAML,
     UnreadableError,
     finite,
-    listed,
+    json_or_empty,
     mapping,
-    parse_yaml,
     read_json,
     read_rows,
-    read_text,
-    read_yaml,
 )
+from glimpse.runs.settings import as_text, choices_of, environment_of, settings_of
 
 # A run without a summary counts as running if its training has written anything within the last ten
 # minutes, or within three times its longest epoch. Otherwise its status is "killed?", with a
@@ -45,15 +40,8 @@ FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
 # come from copying the folder.
 RESUMED_SECONDS = 5
 
-# Settings that say where a run is stored and how it was started, not what it computes.
-PLACES = (
-    "name", "data_dir", "output_dir", "resume", "check",
-    "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
-)  # fmt: skip
-
 # What a stranger's run may add to a report at most, so that it hides no other.
 MOST_METRICS = 100
-MOST_SETTINGS = 5_000
 LONGEST_WORD = 200  # characters of a name, a status or a problem
 
 
@@ -262,136 +250,9 @@ def _choices(folder: Path) -> dict[str, Any]:
     return {group: found[group] for group in ("data", "model") if group in found}
 
 
-def choices_of(folder: Path) -> dict[str, str]:
-    """The chosen file of each group; empty if it was not recorded."""
-    try:
-        found = read_yaml(folder, ".hydra/hydra.yaml")
-    except UnreadableError:
-        return {}
-    for key in ("hydra", "runtime", "choices"):
-        found = mapping(found).get(key)
-    return {str(group): str(choice) for group, choice in mapping(found).items()}
-
-
-def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:
-    """The recorded configuration, updated with what was typed when the run was resumed.
-
-    Args:
-        folder: The run folder.
-        environment: The content of its environment.json, if it has been read already.
-
-    Returns:
-        The settings as `flat_settings` gives them; empty if they cannot be read.
-    """
-    try:
-        settings = flat_settings(read_text(folder, ".hydra/config.yaml", most=MOST_YAML))
-    except (UnreadableError, ValueError):
-        return {}
-    if len(settings) > MOST_SETTINGS:
-        return {}
-    for override in _typed_at_resume(environment or environment_of(folder)):
-        key, _, value = override.partition("=")
-        if key in settings:
-            try:
-                settings[key] = as_text(parse_yaml(value))
-            except ValueError:
-                settings[key] = value
-    return settings
-
-
-def flat_settings(text: str) -> dict[str, str]:
-    """Flatten a configuration in YAML to dotted keys with values as text.
-
-    Raises:
-        ValueError: the text is not a mapping in YAML.
-    """
-    settings: dict[str, str] = {}
-    for block in _blocks(text):
-        settings |= _flat_block(block)
-    return settings
-
-
-def _blocks(text: str) -> list[str]:
-    """Split YAML into a block per top-level key. Many runs share blocks, which are parsed once."""
-    blocks: list[str] = []
-    for line in text.splitlines(keepends=True):
-        if line[0] in " -#\n" and blocks:
-            blocks[-1] += line
-        else:
-            blocks.append(line)
-    return blocks
-
-
-@cache
-def _flat_block(block: str) -> dict[str, str]:
-    return _flatten(parse_yaml(block) or {})
-
-
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
-    if not isinstance(node, dict):
-        raise ValueError("expected a mapping")
-    flat: dict[str, str] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = as_text(value)
-    return flat
-
-
-def as_text(value: Any) -> str:
-    """A plain value as text, in the notation of JSON; strings as they are."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    except TypeError:  # YAML may have keys that JSON lacks
-        return str(value)
-
-
 def summary_of(folder: Path) -> dict[str, Any]:
     """The content of summary.json; empty if it cannot be read."""
-    return _json_of(folder, "summary.json")
-
-
-def environment_of(folder: Path) -> dict[str, Any]:
-    """The content of environment.json; empty if it cannot be read."""
-    return _json_of(folder, "environment.json")
-
-
-def _json_of(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return read_json(folder, name)
-    except UnreadableError:
-        return {}
-
-
-def overrides_of(folder: Path) -> list[str]:
-    """The overrides of a run: those of its own job in a sweep, and those typed at a resume."""
-    try:
-        recorded = listed(read_yaml(folder, ".hydra/overrides.yaml"))
-    except UnreadableError:
-        recorded = []
-    words = [word for word in recorded if isinstance(word, str)]
-    typed = [*words, *_typed_at_resume(environment_of(folder))]
-    return list({override.partition("=")[0]: override for override in typed}.values())
-
-
-def _typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
-    """The overrides typed when the run was resumed.
-
-    `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
-    new overrides.
-    """
-    command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
-    at = [i for i, word in enumerate(command) if word.startswith("resume=")]
-    later = command[at[-1] + 1 :] if at else []
-    return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
-
-
-def was_resumed(environment: Mapping[str, Any]) -> bool:
-    return any(str(word).startswith("resume=") for word in listed(environment.get("command")))
+    return json_or_empty(folder, "summary.json")
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:

@@ -1,28 +1,17 @@
 """What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from glimpse.files import subfolder
 from glimpse.plots import sweep as plots
 from glimpse.runs.importance import FEWEST, importance
+from glimpse.runs.section import Section
 from glimpse.runs.sweep import Sweep, read_sweep
 
-
-@dataclass(frozen=True)
-class Mattered:
-    """The analysis of a sweep.
-
-    Attributes:
-        told: Sentences.
-        pictures: PNGs, the most important first.
-    """
-
-    told: list[str]
-    pictures: list[Path]
+TITLE = "What mattered"
 
 
-def mattered(folder: Path) -> Mattered | None:
+def mattered(folder: Path) -> Section | None:
     """Analyse the sweep in a folder; None if the folder has no record of one.
 
     Raises:
@@ -33,7 +22,7 @@ def mattered(folder: Path) -> Mattered | None:
         return None
     told = sweep.told()
     if not sweep.finished or not sweep.axes:
-        return Mattered(told, [])
+        return Section(TITLE, told)
     figures = subfolder(folder, "figures")
     keys = [axis.key for axis in sweep.axes]
     shares = importance(sweep)
@@ -53,7 +42,7 @@ def mattered(folder: Path) -> Mattered | None:
         plots.draw_pairs(sweep, keys, pictures[-1])
     pictures.append(figures / "sweep_best_so_far.png")
     plots.draw_best_so_far(sweep, pictures[-1])
-    return Mattered(told, pictures)
+    return Section(TITLE, told, pictures)
 
 
 def _why_no_importance(sweep: Sweep) -> str:

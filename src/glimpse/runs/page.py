@@ -15,9 +15,9 @@ from pathlib import Path
 from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
+from glimpse.runs.description import describe
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
-from glimpse.runs.mattered import Mattered
-from glimpse.runs.story import tell
+from glimpse.runs.section import Section
 from glimpse.text import as_utf8
 
 NUM_CURVES = 40
@@ -55,13 +55,17 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 """
 
 
-def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None = None) -> str:
+def over_all(
+    groups: Sequence[report.Group],
+    root: Path,
+    sections: Sequence[Section] = (),
+) -> str:
     """The page for all runs: the table, the problems, and curves and pictures of the best ones.
 
     Args:
         groups: The groups of runs.
         root: The folder that contains them.
-        sweep: What mattered, if the folder is that of one sweep.
+        sections: What else the report says, above the curves.
     """
     columns, rows = report.table(groups)
     notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))
@@ -85,7 +89,7 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"
         f"<div class=wide>{_table(columns, rows, sorts=True)}</div>"
-        + (_sweep(sweep) if sweep else "")
+        + "".join(map(_section, sections))
         + (f"<h2>What went wrong</h2><ul>{wrong}</ul>" if wrong else "")
         + f"<h2>Curves and pictures</h2><p class=note>{said} The train curve is a running average "
         "while the weights change, and the val curve is measured in evaluation mode.</p>"
@@ -93,18 +97,18 @@ def over_all(groups: Sequence[report.Group], root: Path, sweep: Mattered | None 
     )
 
 
-def _sweep(sweep: Mattered) -> str:
-    told = "".join(f"<p>{_safe(line)}</p>" for line in sweep.told)
-    pictures = "".join(map(_picture, sweep.pictures))
-    return f"<h2>What mattered</h2>{told}<div class=charts>{pictures}</div>"
+def _section(section: Section) -> str:
+    told = "".join(f"<p>{_safe(line)}</p>" for line in section.told)
+    pictures = "".join(map(_picture, section.pictures))
+    return f"<h2>{_safe(section.title)}</h2>{told}<div class=charts>{pictures}</div>"
 
 
 def of_one(run: Run) -> str:
     """The page of a single run."""
-    story = tell(run)
-    facts = [[name, value] for name, value in story.facts]
-    results = _table(story.results[0], story.results[1:]) if story.results else ""
-    recall = f"<h2>Recall by class</h2>{_table(*story.recall)}" if story.recall else ""
+    description = describe(run)
+    facts = [[name, value] for name, value in description.facts]
+    results = _table(description.results[0], description.results[1:]) if description.results else ""
+    recall = f"<h2>Recall by class</h2>{_table(*description.recall)}" if description.recall else ""
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = (
         "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
@@ -114,12 +118,12 @@ def of_one(run: Run) -> str:
     return _page(
         f"{run.data} {run.model} {run.folder.name}",
         f"<h1>{_safe(run.model)} on {_safe(run.data)}: {shown}</h1><div class=wide>{_table([], facts)}</div>"
-        f"<h2>Result</h2>{results}<p>{_safe(story.gap)}</p>"
+        f"<h2>Result</h2>{results}<p>{_safe(description.gap)}</p>"
         f"<p class=note>majority acc is the accuracy of the majority-class baseline.</p>{recall}"
         "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
         f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
-        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(story.commands))}</pre>"
+        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(description.commands))}</pre>"
         f"<details><summary>All settings</summary>{_table([], settings)}</details>",
     )
 

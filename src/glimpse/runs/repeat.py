@@ -32,14 +32,8 @@ from glimpse.files import is_own_file, require_no_links_out, write_text
 from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
 from glimpse.run import run
-from glimpse.runs.folder import (
-    FINISHED,
-    choices_of,
-    environment_of,
-    one_run,
-    overrides_of,
-    summary_of,
-)
+from glimpse.runs.folder import FINISHED, one_run, summary_of
+from glimpse.runs.settings import choices_of, environment_of, overrides_of
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 

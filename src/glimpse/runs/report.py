@@ -16,7 +16,8 @@ from statistics import fmean
 from typing import Any
 
 from glimpse.monitor import Monitor, monitor_of, more_metrics
-from glimpse.runs.folder import FINISHED, KILLED, PLACES, Run
+from glimpse.runs.folder import FINISHED, KILLED, Run
+from glimpse.runs.settings import PLACES
 
 NOT_SETTINGS = ("seed", "data.fold", *PLACES)
 
@@ -167,9 +168,14 @@ def group(runs: Sequence[Run]) -> list[Group]:
         keys = _differing([g.settings for g in section])
         for member in section:
             member.differ_in(_named({k: member.settings[k] for k in keys if k in member.settings}))
-    for rivals in _by(groups, _images).values():
-        _set_simplest(rivals)
+    for same_images in rivals(groups):
+        _set_simplest(same_images)
     return groups
+
+
+def rivals(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups by their training and evaluation images: only those with the same can be compared."""
+    return list(_by(groups, _images).values())
 
 
 def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
-from glimpse.runs.folder import PLACES, as_text, environment_of, epochs_of, read_run, settings_of
+from glimpse.runs.folder import epochs_of, read_run
+from glimpse.runs.settings import PLACES, as_text, environment_of, settings_of
 from glimpse.saved import read_checkpoint
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")

@@ -83,12 +83,12 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     library = _library(network)
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
-            f"{library}'s {network.architecture} gives other answers with these weights (a "
-            f"probability differs by {difference:.1e}), so nothing was written: type --to onnx"
+            f"{library}'s {network.architecture} gives other probabilities with these weights ("
+            f"one differs by {difference:.1e}), so nothing was written: type --to onnx"
         )
     return (
-        f"{num_images} validation images: largest difference in a probability between {library}'s "
-        f"{network.architecture} and the original network: {difference:.1e}"
+        f"compared with the original network on {num_images} validation images: probabilities of "
+        f"{library}'s {network.architecture} differ by at most {difference:.1e}"
     )
 
 

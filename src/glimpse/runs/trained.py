@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from glimpse import precision
-from glimpse.assembly import build_data, build_network, device_of
+from glimpse.assembly import build_data
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_values
@@ -34,12 +34,14 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
+from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_sight
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
+from glimpse.trainer import device_of
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration

@@ -12,7 +12,7 @@ from decimal import Decimal
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 from glimpse.errors import UserError
-from glimpse.runs.folder import PLACES
+from glimpse.runs.settings import PLACES
 
 TAGS = ("log", "int")
 DIGITS = 4  # a continuous axis has at least this many significant digits

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
-from glimpse.runs.folder import PLACES
+from glimpse.runs.settings import PLACES
 from glimpse.search.place import FILES, study_path
 from glimpse.search.space import Space, split
 from glimpse.sweeps.composing import Composer, require_folder_name

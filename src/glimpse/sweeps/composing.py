@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from glimpse.config.check import check
 from glimpse.errors import UserError
-from glimpse.runs.folder import as_text, flat_settings
+from glimpse.runs.settings import as_text, flat_settings
 from glimpse.sweeps.jobs import Job
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from glimpse.folder_lock import is_held
 from glimpse.monitor import DEFAULT
-from glimpse.runs.folder import PLACES, settings_of, summary_of
+from glimpse.runs.folder import summary_of
+from glimpse.runs.settings import PLACES, settings_of
 from glimpse.streams import printable
 
 MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended

@@ -35,7 +35,8 @@ from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.job import run_in
-from glimpse.runs.folder import settings_of, summary_of
+from glimpse.runs.folder import summary_of
+from glimpse.runs.settings import settings_of
 from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
@@ -99,10 +100,10 @@ def serve(connection: Connection, slot: Slot) -> None:
         register_resolvers()
         slot.settle()
         is_last = False
-        for number in itertools.count():
+        for num_done in itertools.count():
             if is_last or _Stop.received:
                 return
-            if number < 2:  # the collection after a job leaves out all that is imported by then
+            if num_done < 2:  # the collection after a job leaves out all that is imported by then
                 gc.freeze()
             request = connection.recv()
             with _everything_as_before():

@@ -7,12 +7,14 @@ in a fixed order, and values are clipped to black and white only once, at the en
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from glimpse.data.augment.base import Draws, to_bytes
 from glimpse.data.augment.flips import CropFlip
+from glimpse.data.transfer import sent
 
 LUMA = (0.299, 0.587, 0.114)  # perceived brightness of red, green and blue (ITU-R BT.601)
 # Rows: luma, I and Q of the NTSC standard.
@@ -77,6 +79,7 @@ def jittered(
     return to_bytes(torch.stack(changed, 1))
 
 
+@cache
 def _grey_and_hue(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return two (C, C) colour maps: to grey, and to the chroma rotated by a quarter circle."""
     if channels != 3:
@@ -85,4 +88,4 @@ def _grey_and_hue(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     yiq = torch.tensor(_YIQ, dtype=torch.float64)
     quarter = torch.tensor(((0, 0, 0), (0, 0, 1), (0, -1, 0)), dtype=torch.float64)  # red to green
     turn = yiq.inverse() @ quarter @ yiq
-    return torch.tensor([LUMA] * 3, device=device), turn.float().to(device)
+    return sent(torch.tensor([LUMA] * 3), device), sent(turn.float(), device)

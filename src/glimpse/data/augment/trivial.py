@@ -16,6 +16,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from glimpse.data.augment.base import Draws, looked_up, picked, to_bytes
 from glimpse.data.augment.flips import CropFlip
+from glimpse.data.transfer import is_queued
 
 NUM_LEVELS = 31  # levels of strength
 MAX_SHEAR = 0.99
@@ -68,7 +69,7 @@ def applied(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
     )
     changed = images.clone()
     for chosen, change in passes:
-        if images.is_cuda:  # finding the rows would synchronise; processing all is cheap
+        if is_queued(images.device):  # finding the rows would make it wait; processing all is cheap
             changed = torch.where(chosen.view(-1, 1, 1, 1), change(images, op, strength), changed)
         elif len(rows := chosen.nonzero().squeeze(1)):
             changed.index_copy_(0, rows, change(images[rows], op[rows], strength[rows]))

@@ -30,7 +30,7 @@ class Step:
     error: Exception | None = None
 
 
-class Walk:
+class DatasetCheck:
     """Steps that run in order; each step stores the input of the next one.
 
     Args:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.records import listed, mapping
-from glimpse.runs.folder import FINISHED, RUNNING, Run, environment_of, overrides_of, was_resumed
+from glimpse.runs.folder import FINISHED, RUNNING, Run
+from glimpse.runs.settings import environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
 # Of all packages in environment.json, those that decide most.
@@ -21,7 +22,7 @@ COMMIT = re.compile(r"[0-9a-f]{7,64}")  # nothing else is put into a command to 
 
 
 @dataclass(frozen=True)
-class Story:
+class Description:
     """The description of a run.
 
     Attributes:
@@ -40,7 +41,7 @@ class Story:
     commands: list[str]
 
 
-def tell(run: Run) -> Story:
+def describe(run: Run) -> Description:
     """Describe a run from the contents of its folder."""
     environment = environment_of(run.folder)
     overrides = overrides_of(run.folder)
@@ -58,7 +59,7 @@ def tell(run: Run) -> Story:
         *_surroundings(environment),
         ("folder", str(run.folder)),
     ]
-    return Story(
+    return Description(
         [(name, value) for name, value in facts if value],
         _results(run),
         _recall(run),

@@ -1,4 +1,4 @@
-"""The walk goes through every dataset, and stops at the step that fails with the reason."""
+"""Every dataset passes the check, which stops at a step that fails and says why."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from conftest import choices, composed
 from glimpse.assembly import unprepared_data
 from glimpse.data.augment.base import Augmentation
-from glimpse.data.inspect.check import Step, Walk
+from glimpse.data.inspect.check import DatasetCheck, Step
 from glimpse.data.sets.digits import Digits
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.data.spec import Arrays
@@ -31,10 +31,10 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def walk_through(root: Path, **options: Any) -> tuple[Walk, list[Step]]:
+def walk_through(root: Path, **options: Any) -> tuple[DatasetCheck, list[Step]]:
     data = ImageFolder(root=str(root), data_dir=str(root.parent), **COMMON | options)
-    walk = Walk(data, device=torch.device("cpu"))
-    return walk, list(walk.steps())
+    checked = DatasetCheck(data, device=torch.device("cpu"))
+    return checked, list(checked.steps())
 
 
 @pytest.mark.usefixtures("any_checksum")
@@ -47,12 +47,12 @@ def test_every_dataset_is_walked_through(tmp_path: Path, name: str, cache: bool)
         f"data={name}", f"data_dir={tmp_path}", f"data.cache={cache}", "data.normalize=none",
         "data.num_workers=0", "augment=flip", *overrides(name, tmp_path),
     )  # fmt: skip
-    walk = Walk(unprepared_data(config), device=torch.device("cpu"))
-    steps = list(walk.steps())
+    checked = DatasetCheck(unprepared_data(config), device=torch.device("cpu"))
+    steps = list(checked.steps())
     assert [step.error for step in steps] == [None] * len(steps)
     assert [step.name for step in steps] == SAMPLE + BATCH
-    assert list(walk.faults()) == []
-    assert walk.parts
+    assert list(checked.faults()) == []
+    assert checked.parts
 
 
 def test_steps_tell_what_they_found(photos: Path) -> None:
@@ -105,11 +105,11 @@ def test_the_walk_ends_where_it_fails(
     photos: Path, damage: Callable[[Path], None], step: str, reason: str, num_faults: int
 ) -> None:
     damage(photos)
-    walk, steps = walk_through(photos)
+    checked, steps = walk_through(photos)
     assert [s.name for s in steps] == SAMPLE[: SAMPLE.index(step) + 1]
     assert [s.error is None for s in steps] == [True] * (len(steps) - 1) + [False]
     assert reason in str(steps[-1].error)
-    assert len(list(walk.faults())) == num_faults
+    assert len(list(checked.faults())) == num_faults
 
 
 def test_a_changed_cache_is_built_anew(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,10 +147,10 @@ def test_every_wrong_label_of_an_array_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(whole.train, Arrays)
     whole.train.labels[[5, 900]] = 10, -1
     monkeypatch.setattr(Digits, "read", lambda self: whole)
-    walk = Walk(Digits(data_dir="", **COMMON), device=torch.device("cpu"))
-    *_, last = walk.steps()
+    checked = DatasetCheck(Digits(data_dir="", **COMMON), device=torch.device("cpu"))
+    *_, last = checked.steps()
     assert last.name == "labelled"
-    assert list(walk.faults()) == [
+    assert list(checked.faults()) == [
         "train[5] has the label 10, expected 0 to 9",
         "train[900] has the label -1, expected 0 to 9",
     ]

@@ -1,0 +1,122 @@
+"""Divide a dataset into training, validation and test sets, and measure what the network is told of it.
+
+splits.py draws the sets. This file chooses the classes, checks that no set is empty, computes the
+normalisation, and collects remarks for the user.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glimpse.data import splits
+from glimpse.data.cache import UNREADABLE, Stored
+from glimpse.data.groups import group_numbers
+from glimpse.data.labels import alike
+from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
+from glimpse.data.spec import ImageSpec, some
+from glimpse.data.splits import Split
+from glimpse.errors import UserError
+
+if TYPE_CHECKING:
+    from glimpse.data.module import ImageDataModule
+
+
+@dataclass(frozen=True)
+class Division:
+    """A dataset after its division.
+
+    `relabel` is (number of all classes,), the label of each class among those kept, and -1 for the
+    others. `remarks` are for the user.
+    """
+
+    splits: dict[str, Split]
+    relabel: NDArray[np.int64]
+    spec: ImageSpec
+    remarks: list[str]
+
+
+def division_of(data: "ImageDataModule") -> Division:
+    """Divide a dataset whose contents have been read.
+
+    Raises:
+        UserError: A set would be empty, or the settings do not fit the data.
+    """
+    contents, names = data.contents, data.contents.class_names
+    remarks: list[str] = []
+    if contents.folder and contents.num_skipped:
+        listed = contents.folder / UNREADABLE
+        remarks.append(f"{contents.num_skipped:,} unreadable files skipped ({listed})")
+    kept = splits.kept_labels(names, data.classes)
+    relabel = np.full(len(names), -1, np.int64)
+    relabel[kept] = np.arange(len(kept))
+    rows = {name: np.flatnonzero(relabel[p.labels] >= 0) for name, p in contents.parts.items()}
+    _require_images(data, "the training set", rows["train"])
+    drawn = splits.draw(
+        contents.parts["train"].labels,
+        rows,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        folds=data.folds,
+        groups=_group_numbers(data),
+    )
+    remarks += drawn.remarks
+    for name, does in (("val", "validation"), ("test", "test")):
+        if name in drawn.splits:
+            split = drawn.splits[name]
+            _require_images(data, f"the {does} set ({split.origin})", split.rows)
+    if len(drawn.only_trained):
+        few = [names[label] for label in drawn.only_trained]
+        remarks.append(f"too few images to hold any out, all used for training: {some(few)}")
+    for one, other in alike([names[label] for label in kept]):
+        remarks.append(f"the classes {one} and {other} differ only in spelling")
+    mean, std = _normalisation(data, drawn.not_held_out)
+    height, width = data.size or (contents.format.height, contents.format.width)
+    spec = ImageSpec(
+        num_classes=len(kept),
+        class_names=tuple(names[label] for label in kept),
+        channels=contents.format.channels,
+        height=height,
+        width=width,
+        mean=mean,
+        std=std,
+    )
+    return Division(drawn.splits, relabel, spec, remarks)
+
+
+def _group_numbers(data: "ImageDataModule") -> NDArray[np.int64] | None:
+    """Return the group of each image of the training part (N,); None without `data.groups`."""
+    if data.groups is None:
+        return None
+    column = data.column(data.groups, "train")
+    paths = None if data.embedded else data.source_paths("train")
+    return group_numbers(data.groups, column, paths)
+
+
+def _require_images(data: "ImageDataModule", what: str, rows: NDArray[np.int64]) -> None:
+    if len(rows):
+        return
+    kept = f"data.classes=[{','.join(map(str, data.classes))}]" if data.classes else "its classes"
+    raise UserError(
+        f"{what} has no image of {kept}: expected one or more; type data.classes=[…] with "
+        "classes that have images in it"
+    )
+
+
+def _normalisation(
+    data: "ImageDataModule", rows: NDArray[np.int64]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel: fixed, or of these training rows."""
+    if data.normalize != "dataset":
+        return fixed_statistics(data.normalize, data.contents.format.channels)
+    part = data.contents.parts["train"]
+    if not isinstance(part, Stored):
+        raise UserError(
+            "data.normalize=dataset requires the cache, but data.cache=false disables it: "
+            "type data.normalize=imagenet"
+        )
+    if len(rows) == len(part.labels):
+        return statistics(part.histogram)
+    return statistics(histogram(part.images, rows))

@@ -1,0 +1,120 @@
+"""Build a network for the images of a dataset, and find out at once whether it fits them."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from glimpse.config.build import accepts, build, parameters_of, plain, require_target
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+
+
+def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
+    """Build a network for images of this spec.
+
+    A network takes the spec as its first argument, or `num_classes` and perhaps `in_channels` (or
+    `in_chans`).
+
+    Raises:
+        UserError: the network takes neither, or does not return logits of (B, num_classes).
+    """
+    target = str(node["_target_"])
+    is_ours = target.startswith("glimpse.")
+    values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    found = require_target("model", target)
+    args, kwargs = _image_arguments(found, target, values, spec)
+    network: nn.Module = build("model", values, *args, **kwargs)
+    if not is_ours:
+        _require_logits(network, target, spec)
+    return network
+
+
+def _image_arguments(
+    found: Any, target: str, values: Mapping[str, Any], spec: ImageSpec
+) -> tuple[tuple[ImageSpec, ...], dict[str, int]]:
+    """The arguments that describe the images to a network: positional, and by keyword."""
+    parameters = parameters_of(found)
+    first = next(iter(parameters.values()), None)
+    if "spec" in parameters or (first and "ImageSpec" in str(first.annotation)):
+        return (spec,), {}
+    if accepts(found, "num_classes"):
+        known = {"num_classes": spec.num_classes}
+        known |= {name: spec.channels for name in ("in_channels", "in_chans") if name in parameters}
+        return (), {name: value for name, value in known.items() if name not in values}
+    empty = inspect.Parameter.empty
+    is_bare = first is not None and first.default is empty and first.annotation is empty
+    if first is not None and is_bare and first.name not in values:
+        return (spec,), {}
+    raise UserError(
+        f"model._target_={target} takes neither a spec nor num_classes: write "
+        "__init__(self, spec, …), or __init__(self, num_classes, in_channels, …)"
+    )
+
+
+def remark_on(network: nn.Module) -> str | None:
+    """A remark for the user on a network that is a whole LightningModule; None for any other."""
+    if not isinstance(network, pl.LightningModule):
+        return None
+    return (
+        f"{type(network).__name__} is a LightningModule: only its forward is used; loss, optimizer, "
+        "schedule and metrics come from this configuration"
+    )
+
+
+def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
+    """Show a network one black image, and require one logit for each class."""
+    size = _as_text(spec.channels, spec.height, spec.width)
+    was_training = network.training
+    network.eval()
+    try:
+        logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
+    except Exception as error:
+        _explain_size(network, target, spec)
+        error.add_note(f"while {target} was given one image of {size}")
+        raise
+    finally:
+        network.train(was_training)
+    if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
+        shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else type(logits)
+        raise UserError(
+            f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
+            f"1×{spec.num_classes}, one for each class"
+        )
+
+
+def _logits_of_black(network: nn.Module, channels: int, height: int, width: int) -> Any:
+    with torch.no_grad():
+        return network(torch.zeros(1, channels, height, width))
+
+
+def _as_text(*sizes: int) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
+    """Try a network that has failed on squares, and with another number of channels.
+
+    Raises: UserError: it accepts one of these.
+    """
+    channels, height, width = spec.channels, spec.height, spec.width
+    size = _as_text(channels, height, width)
+    others = [(channels, side, side) for side in (height, width) if height != width]
+    for other in (*others, (4 - channels, height, width)):
+        try:
+            _logits_of_black(network, *other)
+        except Exception:
+            continue
+        if other[0] == channels:
+            needs, remedy = "square images", f"type data.size={other[1]}"
+        else:
+            needs = "grey images" if other[0] == 1 else "images of three channels"
+            remedy = "take in_channels or the spec as an argument of __init__"
+        raise UserError(
+            f"model._target_={target} takes images of {_as_text(*other)} but not of {size}: it needs "
+            f"{needs}; {remedy}"
+        )

@@ -1,0 +1,58 @@
+"""Draw the accuracy of each model on each dataset, with error bars over seeds."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from glimpse.plots.colours import COLOURS
+from glimpse.plots.save import save_figure
+from glimpse.runs.ranking import Ranking
+
+DPI = 110
+COLUMNS = 3
+MAX_PANELS = 12
+MAX_MODELS = 20
+NAME_CHARACTERS = 20
+
+
+def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
+    """Draw a panel for each dataset: a dot for each model, its standard deviation as a bar.
+
+    A panel shows the range of its accuracies only, so that small differences can be seen. Its title
+    gives the accuracy of the majority class.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = rankings[:MAX_PANELS]
+    names = list(dict.fromkeys(name for ranking in drawn for name in ranking.models))
+    columns = min(COLUMNS, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    tallest = max(min(len(ranking.models), MAX_MODELS) for ranking in drawn)
+    size = (4.2 * columns, (0.9 + 0.32 * tallest) * rows)
+    figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, ranking in zip(panels, drawn, strict=False):
+        models = dict(list(ranking.models.items())[:MAX_MODELS])
+        for place, (name, accuracy) in enumerate(models.items()):
+            axes.errorbar(
+                accuracy.mean, place, xerr=accuracy.std, fmt="o", markersize=5, capsize=3,
+                color=COLOURS[names.index(name) % len(COLOURS)],
+            )  # fmt: skip
+            axes.annotate(
+                f"{accuracy.mean:.3f}", (accuracy.mean, place), (0, 6), size=8, ha="center",
+                textcoords="offset points",
+            )  # fmt: skip
+        axes.set_yticks(range(len(models)), [_short(name) for name in models], parse_math=False)
+        axes.set_ylim(len(models) - 0.5, -0.7)  # the best on top
+        axes.margins(x=0.12)
+        axes.set_xlabel(f"{ranking.split} accuracy")
+        majority = "" if ranking.majority is None else f" (majority {ranking.majority:.3f})"
+        axes.set_title(f"{_short(ranking.data)}{majority}", size=10, parse_math=False)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(drawn) :]:
+        axes.axis("off")
+    save_figure(figure, path)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"

@@ -1,0 +1,73 @@
+"""The lines that a run prints at its end: its result, and where to find the rest."""
+
+import shlex
+
+from omegaconf import DictConfig
+
+from glimpse.console import console
+from glimpse.data.module import ImageDataModule
+from glimpse.durations import duration
+from glimpse.monitor import monitor_of
+from glimpse.summary import Summary, shown
+
+NUM_WORST = 5  # classes whose recall is printed
+
+
+def print_result(
+    config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
+) -> None:
+    """Print the result of a run.
+
+    Args:
+        config: The configuration of the run.
+        summary: Its summary, which has ended.
+        data: Its data.
+        num_trained: The number of training images that an epoch trained on.
+    """
+    if summary.is_pruned:
+        console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
+    for split in ("train", "val", "test"):
+        if f"{split}/acc" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc"]
+            majority = data.majority_accuracy(split)
+            num_images = len(data.splits[split].rows)
+            part = ""
+            if split == "train" and num_trained < num_images:
+                part = (
+                    f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
+                )
+            console.print(
+                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
+            )
+        more = _more_metrics(config, summary, split)
+        if more:
+            console.print(f"{split:5} {more}")
+        if f"{split}/acc_{config.tta}" in summary.metrics:
+            accuracy = summary.metrics[f"{split}/acc_{config.tta}"]
+            console.print(
+                f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
+            )
+    if recall := summary.values.get("class_recall"):
+        rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
+        which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
+        console.print(f"recall {which} (their sizes differ): {listed}")
+    if "test" not in data.splits:
+        console.print(
+            "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
+        )
+    if summary.values["best_epoch"]:
+        best = f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}"
+        console.print(f"{best} (* marks each new best)")
+    console.print(f"run folder {shown(summary.folder)}")
+    if (config.logger or {}).get("tensorboard"):
+        console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
+    else:
+        console.print(f"curves: {shown(summary.folder / 'figures' / 'curves.png')}")
+    console.print(f"took {duration(summary.values['seconds'])}")
+
+
+def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
+    """The metrics of a split that `metrics` adds, in one line."""
+    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
+    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)

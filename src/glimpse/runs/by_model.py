@@ -1,0 +1,28 @@
+"""The models on each dataset, for the report: sentences, and a picture in the folder's figures/."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from glimpse.files import subfolder
+from glimpse.plots.by_model import draw_by_model
+from glimpse.runs.ranking import rankings, told
+from glimpse.runs.report import Group
+from glimpse.runs.section import Section
+
+
+def by_model(groups: Sequence[Group], folder: Path) -> Section | None:
+    """Rank the models on each dataset; None if no two models have runs on the same images.
+
+    Args:
+        groups: The groups of runs.
+        folder: The picture goes into its `figures/`.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    found = rankings(groups)
+    if not found:
+        return None
+    picture = subfolder(folder, "figures") / "accuracy_by_model.png"
+    draw_by_model(found, picture)
+    return Section("Models", told(found), [picture])

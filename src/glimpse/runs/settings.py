@@ -1,0 +1,146 @@
+"""The recorded settings of a run: its configuration, its overrides, and what was typed at a resume."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from glimpse.records import (
+    MOST_YAML,
+    UnreadableError,
+    json_or_empty,
+    listed,
+    mapping,
+    parse_yaml,
+    read_text,
+    read_yaml,
+)
+
+# Settings that say where a run is stored and how it was started, not what it computes.
+PLACES = (
+    "name", "data_dir", "output_dir", "resume", "check",
+    "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
+)  # fmt: skip
+
+MOST_SETTINGS = 5_000  # a record with more is not read
+
+
+def choices_of(folder: Path) -> dict[str, str]:
+    """The chosen file of each group; empty if it was not recorded."""
+    try:
+        found = read_yaml(folder, ".hydra/hydra.yaml")
+    except UnreadableError:
+        return {}
+    for key in ("hydra", "runtime", "choices"):
+        found = mapping(found).get(key)
+    return {str(group): str(choice) for group, choice in mapping(found).items()}
+
+
+def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:
+    """The recorded configuration, updated with what was typed when the run was resumed.
+
+    Args:
+        folder: The run folder.
+        environment: The content of its environment.json, if it has been read already.
+
+    Returns:
+        The settings as `flat_settings` gives them; empty if they cannot be read.
+    """
+    try:
+        settings = flat_settings(read_text(folder, ".hydra/config.yaml", most=MOST_YAML))
+    except (UnreadableError, ValueError):
+        return {}
+    if len(settings) > MOST_SETTINGS:
+        return {}
+    for override in _typed_at_resume(environment or environment_of(folder)):
+        key, _, value = override.partition("=")
+        if key in settings:
+            try:
+                settings[key] = as_text(parse_yaml(value))
+            except ValueError:
+                settings[key] = value
+    return settings
+
+
+def flat_settings(text: str) -> dict[str, str]:
+    """Flatten a configuration in YAML to dotted keys with values as text.
+
+    Raises:
+        ValueError: the text is not a mapping in YAML.
+    """
+    settings: dict[str, str] = {}
+    for block in _blocks(text):
+        settings |= _flat_block(block)
+    return settings
+
+
+def _blocks(text: str) -> list[str]:
+    """Split YAML into a block per top-level key. Many runs share blocks, which are parsed once."""
+    blocks: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if line[0] in " -#\n" and blocks:
+            blocks[-1] += line
+        else:
+            blocks.append(line)
+    return blocks
+
+
+@cache
+def _flat_block(block: str) -> dict[str, str]:
+    return _flatten(parse_yaml(block) or {})
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
+    if not isinstance(node, dict):
+        raise ValueError("expected a mapping")
+    flat: dict[str, str] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = as_text(value)
+    return flat
+
+
+def as_text(value: Any) -> str:
+    """A plain value as text, in the notation of JSON; strings as they are."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except TypeError:  # YAML may have keys that JSON lacks
+        return str(value)
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """The content of environment.json; empty if it cannot be read."""
+    return json_or_empty(folder, "environment.json")
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """The overrides of a run: those of its own job in a sweep, and those typed at a resume."""
+    try:
+        recorded = listed(read_yaml(folder, ".hydra/overrides.yaml"))
+    except UnreadableError:
+        recorded = []
+    words = [word for word in recorded if isinstance(word, str)]
+    typed = [*words, *_typed_at_resume(environment_of(folder))]
+    return list({override.partition("=")[0]: override for override in typed}.values())
+
+
+def _typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
+    """The overrides typed when the run was resumed.
+
+    `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
+    new overrides.
+    """
+    command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
+    at = [i for i, word in enumerate(command) if word.startswith("resume=")]
+    later = command[at[-1] + 1 :] if at else []
+    return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
+
+
+def was_resumed(environment: Mapping[str, Any]) -> bool:
+    return any(str(word).startswith("resume=") for word in listed(environment.get("command")))

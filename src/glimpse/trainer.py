@@ -1,0 +1,150 @@
+"""Build Lightning's Trainer: devices, processes, callbacks and arguments."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from omegaconf import DictConfig
+
+from glimpse.checkpoint_file import AtomicCheckpointIO
+from glimpse.config.build import build, plain, require_target
+from glimpse.distributed.place import Place
+from glimpse.errors import UserError, first_line
+from glimpse.lightning_compat import skip_empty_hooks
+
+ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+
+
+def device_of(config: DictConfig) -> str:
+    """The device ("cpu", "cuda" or "mps") that `trainer.accelerator` selects on this machine.
+
+    Raises:
+        UserError: the configuration asks for a GPU that this machine does not have.
+    """
+    asked = str(config.trainer.accelerator)
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (asked in ("gpu", "cuda") and not (has_cuda or (asked == "gpu" and has_mps))) or (
+        asked == "mps" and not has_mps
+    ):
+        raise UserError(
+            f"trainer.accelerator={asked}: this machine has no such device; type trainer=cpu"
+        )
+    if asked == "cpu":
+        return "cpu"
+    return "cuda" if has_cuda and asked != "mps" else "mps" if has_mps else "cpu"
+
+
+def build_callback(node: DictConfig, folder: Path) -> Callback:
+    """Build a callback.
+
+    Two of Lightning's callbacks get better defaults. ModelCheckpoint saves beside our checkpoints.
+    EarlyStopping checks a metric when its value is known: a training metric at the end of the epoch, a
+    validation metric after each validation. At the end of an epoch without validation, it would
+    otherwise check the former value again or, in a resumed run, find none and fail.
+    """
+    found = require_target("callbacks", str(node["_target_"]))
+    more: dict[str, Any] = {}
+    if inspect.isclass(found) and issubclass(found, ModelCheckpoint) and not node.get("dirpath"):
+        more = {"dirpath": folder / "checkpoints"}
+    if inspect.isclass(found) and issubclass(found, EarlyStopping):
+        is_of_training = str(node.get("monitor")).startswith("train/")
+        if node.get("check_on_train_epoch_end") is None:
+            more = {"check_on_train_epoch_end": is_of_training}
+    callback: Callback = build("callbacks", node, **more)
+    return callback
+
+
+def num_processes(config: DictConfig) -> int:
+    """How many processes train on this machine: one for each of `trainer.devices`.
+
+    Raises:
+        UserError: there are not that many devices.
+    """
+    accelerator, devices = ACCELERATORS[device_of(config)], plain(config)["trainer"]["devices"]
+    if str(devices) in ("auto", "-1"):
+        return accelerator.auto_device_count()
+    try:
+        found = accelerator.parse_devices(devices)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer.devices={devices}: {first_line(error)}") from error
+    return found if isinstance(found, int) else len(found or [])
+
+
+def global_batch_size(config: DictConfig, num_processes: int) -> int:
+    """Images per batch of all processes together.
+
+    Raises:
+        UserError: `data.global_batch_size` cannot be divided among them.
+    """
+    wanted = config.data.global_batch_size
+    if wanted is None:
+        return int(config.data.batch_size) * num_processes
+    if wanted % num_processes:
+        nearest = max(1, round(wanted / num_processes)) * num_processes
+        raise UserError(
+            f"data.global_batch_size={wanted} cannot be divided among {num_processes} processes: type "
+            f"data.global_batch_size={nearest}"
+        )
+    return int(wanted)
+
+
+def build_trainer(
+    config: DictConfig,
+    precision_name: str,
+    loggers: Sequence[Logger],
+    folder: Path,
+    ours: list[Callback],
+    *,
+    place: Place,
+) -> pl.Trainer:
+    """Build Lightning's Trainer with the configured callbacks, followed by our own.
+
+    Args:
+        place: This process among those of the run, all of which have been started.
+
+    Raises:
+        UserError: Lightning rejects the arguments.
+    """
+    arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    arguments["num_nodes"] = place.num_nodes
+    several = place.world_size > 1
+    if several or place.launcher:
+        if isinstance(arguments["devices"], int | str):  # a list names the devices
+            arguments["devices"] = place.local_world_size
+        if several and arguments["strategy"] == "auto":
+            arguments["strategy"] = "ddp"
+    # Lightning must not look for launchers itself: it would start processes, or requeue SLURM's jobs.
+    environment = TorchElasticEnvironment() if several else LightningEnvironment()
+    if arguments["profiler"] in PROFILERS:  # writes fit-profile.txt to the run folder
+        arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
+    callbacks = [build_callback(node, folder) for node in (config.callbacks or {}).values() if node]
+    callbacks += ours
+    for callback in callbacks:
+        skip_empty_hooks(callback)
+    try:
+        trainer = pl.Trainer(
+            **arguments,
+            logger=list(loggers) or False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            plugins=[AtomicCheckpointIO(), environment],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {first_line(error)}") from error
+    return trainer
