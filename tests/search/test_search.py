@@ -58,7 +58,7 @@ def results(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def wait_for(process: subprocess.Popen[bytes], path: Path, pattern: str, number: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         if len(list(path.glob(pattern))) >= number:
             return

@@ -125,28 +125,35 @@ class Search:
             is_last: Whether no other trial runs, so that nothing changes if none begins.
         """
         study = self.study
-        if study.levels and (trial := promotable(study.trials(), study.levels, study.mode)):
+        if not study.levels:
+            return study.ask(self.num_trials)
+        trials = study.trials()
+        waiting = [trial for trial in trials if waits(trial, study.levels)]
+        busy = {t.number for t in waiting if self.trials.is_ours(t) or self._is_elsewhere(t)}
+        if trial := promotable(trials, study.levels, study.mode, busy):
             return trial
         trial = study.ask(self.num_trials)
-        if trial is None and study.levels and is_last:
-            trials = study.trials()
+        if trial is None and is_last:
             if not any(trial.state == TrialState.COMPLETE for trial in trials):
-                return best_waiting(trials, study.levels, study.mode)
-            for waiting in trials:
-                if waits(waiting, study.levels):
-                    study.prune(waiting.number)
+                return best_waiting(trials, study.levels, study.mode, busy)
+            for one in waiting:
+                if one.number not in busy:
+                    study.prune(one.number)
         return trial
+
+    def _is_elsewhere(self, trial: FrozenTrial) -> bool:
+        """Whether another process works on a trial that is not ours."""
+        return any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial))
 
     def _take_up(self, runner: Runs) -> bool:
         """Go on with trials that nobody works on. Returns whether another process works on one."""
         is_elsewhere = False
         for trial in self.study.trials():
-            is_open = not trial.state.is_finished() and not waits(trial, self.study.levels)
-            if not is_open or self.trials.is_ours(trial):
+            if trial.state.is_finished() or self.trials.is_ours(trial):
                 continue
-            if any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial)):
+            if self._is_elsewhere(trial):
                 is_elsewhere = True
-            else:
+            elif not waits(trial, self.study.levels):
                 self._begin(trial, runner)
         return is_elsewhere
 
