@@ -1,50 +1,242 @@
 """What a GPU does with all this, in at most eight minutes; `make bench-gpu`.
 
-Four parts, each with a limit of its own, so that none keeps the others from being reported:
-  tests    `pytest -m gpu`, with its slowest ten
-  training images a second of a run's second epoch, with and without compile=true, beside a bare loop over
-           tensors on the GPU, as it is and compiled: best of several, interleaved; and the memory it took
-  recipes  `experiment=fashion_mnist_fast` and `cifar10_fast` to their accuracy, where --data-dir has the files
-Writes benchmarks/gpu.json and benchmarks/gpu.md, with the names of the GPU and of the versions. Without a GPU
-it stops at once, unless --device=cpu tries the program itself.
+    PYTHONPATH=src python benchmarks/gpu.py --data-dir data --airbench airbench94_muon.py
+
+Every line below runs in a process of its own with a limit, so that none takes the others with it. Time that one
+does not use is left to the others:
+  tests     `pytest -m "gpu and not slow"`, in the files that have such tests, with its slowest ten
+  recipes   `experiment=fashion_mnist_fast` and `cifar10_fast` to their accuracy, where --data-dir has the files
+  airbench  K. Jordan's airbench94_muon.py for the seconds of a run, on the same images, where --airbench names it
+  training  images a second of an epoch, with each way to compile, beside a bare loop over tensors on the GPU, as
+            it is and compiled: the best of several epochs after the first; and the memory that it took
+Writes gpu.json and gpu.md after each, with the names of the GPU and of the versions. Without a GPU it stops at
+once; --device=cpu --quick tries the program itself in small. All it needs are this repository, the packages of
+pyproject.toml without extras, pytest with pytest-timeout and pytest-xdist, and a C compiler.
 """
 
 import argparse
+import csv
 import json
+import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from hydra import compose
 from omegaconf import DictConfig
-from throughput import (
-    BATCH_SIZE,
-    TASKS,
-    Bench,
-    Epoch,
-    compose_task,
-    composing,
-    in_memory,
-    measure,
-    ours,
-)
+from rich.console import Console
+from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing, in_memory
 from torch import Tensor
 
 from glimpse.assembly import build_data
 from glimpse.data.module import ImageDataModule
+from glimpse.run import run
 
-HERE = Path(__file__).parent
-NUM_IMAGES = {"linear": 60_000, "mlp": 60_000, "small_convnet": 60_000, "convnet": 20_000}
-LIMITS = {"tests": 200, "recipes": 120}  # seconds, of all tests and of each recipe
-RECIPES = ("fashion_mnist_fast", "cifar10_fast")
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+# Whole batches, so that compiled code meets one size only.
+NUM_BATCHES = {"linear": 468, "mlp": 468, "small_convnet": 468, "convnet": 156}
+LIMITS = {"tests": 170, "recipe": 45, "airbench": 60, "training": 90}  # seconds of a process
+RECIPES = {
+    "fashion_mnist_fast": ("FashionMNIST/raw",),
+    "cifar10_fast": ("cifar-10-batches-py", "cifar10"),
+}
+COMPILED = {"ours": False, "ours, compiled": "default", "ours, CUDA graphs": "reduce-overhead"}
+COLUMNS = (*COMPILED, "bare", "bare, compiled", "GB")
+GRACE = 10  # seconds in which a process that has run out of time says what it has found
 
 
-def bare(config: DictConfig, data: ImageDataModule, *, compiled: bool) -> Epoch:
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says, and when the time is over."""
+
+    device: str
+    quick: bool
+    repeats: int
+    data_dir: Path | None
+    airbench: Path | None
+    only: str
+    ends_at: float
+
+    def limit(self, kind: str) -> float:
+        """The seconds that a process may take."""
+        return max(0.0, min(LIMITS[kind], self.ends_at - time.monotonic() - GRACE))
+
+
+def finished(words: Sequence[str], limit: float, *, cwd: Path = REPOSITORY) -> tuple[str, float]:
+    """What a command printed, and its seconds. After the limit it is interrupted, then killed."""
+    began = time.monotonic()
+    path = os.pathsep.join(filter(None, (str(REPOSITORY / "src"), os.environ.get("PYTHONPATH"))))
+    settings = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    with TemporaryDirectory() as folder, (Path(folder) / "printed").open("w+b") as printed:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=settings,
+            start_new_session=True,
+        )
+        ended = ""
+        for seconds, number in ((limit, signal.SIGINT), (GRACE, signal.SIGKILL)):
+            try:
+                process.wait(seconds)
+                break
+            except subprocess.TimeoutExpired:
+                ended = f"\nended after {limit:.0f} s\n"
+                os.killpg(process.pid, number)
+        process.wait()
+        printed.seek(0)
+        text = printed.read().decode(errors="replace")
+    return text + ended, time.monotonic() - began
+
+
+# Parts ----------------------------------------------------------------------------------------------
+
+
+def tests(settings: Settings) -> dict[str, Any]:
+    """The last line of pytest, what failed, and its slowest tests.
+
+    Warnings are no errors here, because other versions of libraries warn of other things.
+    """
+    files = [
+        str(path.relative_to(REPOSITORY))
+        for path in sorted((REPOSITORY / "tests").rglob("test_*.py"))
+        if "mark.gpu" in path.read_text()
+    ]
+    num_processes = max(1, min(6, (os.cpu_count() or 1) // 2))
+    options = ["-m", "gpu and not slow", "-W", "default", "--timeout=60", f"-n{num_processes}"]
+    options += ["-p", "no:cacheprovider", "--continue-on-collection-errors", "-rfE", "--tb=short"]
+    words = ["-m", "pytest", *files, *options, "--durations=10"]
+    printed, seconds = finished(words, settings.limit("tests"))
+    found = re.findall(
+        r"^=* ?(.*\d+ (?:passed|failed|skipped|error).*?) ?=*$", printed, re.MULTILINE
+    )
+    return {
+        "result": found[-1] if found else printed.strip().splitlines()[-1],
+        "seconds": round(seconds),
+        "failed": re.findall(r"^(?:FAILED|ERROR) .*$", printed, re.MULTILINE),
+        "slowest": re.findall(r"^\s*([\d.]+)s call\s+(\S+)", printed, re.MULTILINE),
+        "printed": printed[-20_000:],
+    }
+
+
+def recipe(name: str, settings: Settings) -> dict[str, Any]:
+    """Accuracy of a recipe, the seconds of its steps and of the whole command."""
+    data_dir = settings.data_dir
+    if data_dir is None or not any((data_dir / folder).is_dir() for folder in RECIPES[name]):
+        return {"error": f"--data-dir={data_dir} has no {' and no '.join(RECIPES[name])}"}
+    with TemporaryDirectory() as folder:
+        words = ["train.py", f"experiment={name}", f"data_dir={data_dir}", f"output_dir={folder}"]
+        words.append(f"trainer={'gpu' if settings.device == 'cuda' else settings.device}")
+        if settings.quick:
+            words += ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=val"]
+            words += ["trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
+        printed, seconds = finished(words, settings.limit("recipe"))
+        rows = [row for path in Path(folder).rglob("metrics.csv") for row in rows_of(path)]
+    found: dict[str, Any] = {"seconds": round(seconds, 1)}
+    found["of steps"] = round(sum(float(row["seconds"] or 0) for row in rows), 2)
+    for split, value, rest in re.findall(
+        r"^(val|test)\s+accuracy ([\d.]+)(.*)$", printed, re.MULTILINE
+    ):
+        found[f"{split}, flip" if "flip" in rest else split] = float(value)
+    if "val" not in found:
+        found["error"] = printed.strip()[-2000:]
+    return found
+
+
+def airbench(settings: Settings) -> dict[str, Any]:
+    """Seconds and accuracy of the runs that airbench94_muon.py makes within its limit."""
+    assert settings.airbench is not None
+    if settings.data_dir is None:
+        return {"error": "--airbench needs --data-dir"}
+    with TemporaryDirectory() as folder:
+        words = [str(HERE / "gpu.py"), "--images-for-airbench", folder]
+        printed, _ = finished(
+            [*words, "--data-dir", str(settings.data_dir)], settings.limit("airbench")
+        )
+        limit = settings.limit("airbench")
+        ran, seconds = finished([str(settings.airbench.resolve())], limit, cwd=Path(folder))
+    # Its table ends each run with a line that says eval: accuracies, then seconds.
+    lines = [line for line in ran.splitlines() if re.search(r"\beval\b", line)]
+    numbers = [[float(n) for n in re.findall(r"\d+\.\d+", line)] for line in lines]
+    found = {"seconds": round(seconds, 1), "runs": [n for n in numbers if n]}
+    return found if found["runs"] else found | {"error": (printed + ran).strip()[-2000:]}
+
+
+def images_for_airbench(folder: Path, data_dir: Path) -> None:
+    """Write CIFAR-10 as airbench94_muon.py keeps it after its first run."""
+    with composing():
+        chosen = ["data=cifar10", f"data_dir={data_dir}", "data.val_fraction=0"]
+        data = build_data(compose("train", overrides=chosen))
+    (folder / "cifar10").mkdir()
+    for name, split in (("train", "train"), ("test", "val")):
+        loader = data.batches.loader(split)
+        loader.order.batch_size = len(loader.rows)
+        [batch] = list(loader)
+        content = {"images": batch.images, "labels": batch.labels, "classes": data.spec.class_names}
+        torch.save(content, folder / "cifar10" / f"{name}.pt")
+
+
+def training(task: Task, settings: Settings) -> dict[str, Any]:
+    """Images a second of each contender that a process found within its limit."""
+    words = [str(HERE / "gpu.py"), "--task", task.name, "--device", settings.device]
+    words += ["--repeats", str(settings.repeats), *(["--quick"] if settings.quick else [])]
+    printed, _ = finished(words, settings.limit("training"))
+    lines = [line for line in printed.splitlines() if line.startswith('{"task"')]
+    found: dict[str, Any] = json.loads(lines[-1])["found"] if lines else {}
+    return found if len(found) >= len(COLUMNS) - 1 else found | {"error": printed.strip()[-2000:]}
+
+
+# A process of `training` ----------------------------------------------------------------------------
+
+
+def measure(task: Task, settings: Settings) -> None:
+    """Print what is known after each contender, as a line of JSON."""
+    found: dict[str, float] = {}
+    with composing() as folder:
+        config = compose_task(task, folder)
+        config.trainer.accelerator = "gpu" if settings.device == "cuda" else settings.device
+        config.trainer.max_epochs = settings.repeats + 1
+        num_batches = 4 if settings.quick else NUM_BATCHES[task.name.split()[-1]]
+        config.data.num_train = num_batches * BATCH_SIZE
+        data = build_data(config)
+        contenders: dict[str, Callable[[], float]] = {
+            name: lambda mode=mode: ours(config, mode, folder)  # type: ignore[misc]
+            for name, mode in COMPILED.items()
+        }
+        for name, compiled in (("bare", False), ("bare, compiled", True)):
+            contenders[name] = lambda compiled=compiled: bare(  # type: ignore[misc]
+                config, data, settings.repeats, compiled=compiled
+            )
+        for name in ("ours", "bare", "bare, compiled", "ours, compiled", "ours, CUDA graphs"):
+            found[name] = contenders[name]()
+            if settings.device == "cuda" and "GB" not in found:
+                found["GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+            print(json.dumps({"task": task.name, "found": found}), flush=True)
+
+
+def ours(config: DictConfig, mode: str | bool, folder: Path) -> float:
+    """The project's own epochs: the best but the first, which compiles."""
+    config = config.copy()
+    config.compile = mode
+    run(config, folder / str(mode), {"data": "synthetic", "model": "benchmark"})
+    speeds = [
+        float(row["images_per_second"]) for row in rows_of(folder / str(mode) / "metrics.csv")
+    ]
+    return max(speeds[1:])
+
+
+def bare(config: DictConfig, data: ImageDataModule, repeats: int, *, compiled: bool) -> float:
     """A loop over bytes that lie on the GPU, with its own order and nothing counted."""
     bench = Bench(config, data, "auto", our_convolutions=True)
     if compiled:
@@ -57,126 +249,108 @@ def bare(config: DictConfig, data: ImageDataModule, *, compiled: bool) -> Epoch:
         for chosen in torch.split(order, BATCH_SIZE):
             yield images[chosen].float() / 255, labels[chosen]
 
-    return lambda: bench.timed(batches())
+    return round(max([bench.timed(batches()) for _ in range(repeats + 1)][1:]), 1)
 
 
-def training(repeats: int, device: str, only: str) -> dict[str, dict[str, float]]:
-    """Images a second of each contender for each task, and gigabytes of the GPU's memory."""
-    found = {}
-    for task in TASKS:
-        if only not in task.name:
-            continue
-        with composing() as folder:
-            config = compose_task(task, folder)
-            config.trainer.accelerator = "gpu" if device == "cuda" else device
-            if device == "cuda":
-                config.data.num_train = NUM_IMAGES[task.name.split()[-1]]
-                torch.cuda.reset_peak_memory_stats()
-            compiled = config.copy()
-            compiled.compile = True
-            data = build_data(config)
-            speeds = measure(
-                {
-                    "ours": ours(config, folder / "run"),
-                    "ours, compiled": ours(compiled, folder / "compiled"),
-                    "bare": bare(config, data, compiled=False),
-                    "bare, compiled": bare(config, data, compiled=True),
-                },
-                repeats,
-            )
-            if device == "cuda":
-                speeds["GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-            found[task.name] = speeds
-            print(f"{task.name}: {speeds}", flush=True)
-    return found
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def finished(words: list[str], limit: int) -> tuple[str, float]:
-    """What a command printed, and its seconds; what it had printed by the limit, where that ended it."""
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit, check=False)
-        printed = done.stdout + done.stderr
-    except subprocess.TimeoutExpired as error:
-        so_far = error.stdout or b""
-        text = so_far.decode(errors="replace") if isinstance(so_far, bytes) else so_far
-        printed = f"{text}\nended after {limit} s"
-    return printed, time.perf_counter() - began
-
-
-def tests(device: str) -> dict[str, Any]:
-    """The last line of pytest, and its slowest tests."""
-    which = "gpu" if device == "cuda" else "gpu and not slow"
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which]
-    printed, seconds = finished([*words, "--durations=10"], LIMITS["tests"])
-    slowest = re.findall(r"^\s*([\d.]+)s call\s+(\S+)", printed, re.MULTILINE)
-    lines = printed.strip().splitlines()
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return {"result": lines[-1], "seconds": round(seconds), "failed": failed, "slowest": slowest}
-
-
-def recipes(data_dir: Path, device: str) -> dict[str, Any]:
-    """Accuracy and time of the whole command."""
-    found = {}
-    for name in RECIPES:
-        words = [sys.executable, "train.py", f"experiment={name}", f"data_dir={data_dir}"]
-        words.append(f"trainer={'gpu' if device == 'cuda' else device}")
-        printed, seconds = finished(words, LIMITS["recipes"])
-        accuracies = re.findall(r"^(val|test)\s+accuracy ([\d.]+)", printed, re.MULTILINE)
-        one: dict[str, Any] = {"seconds": round(seconds, 1)}
-        one |= {split: float(accuracy) for split, accuracy in accuracies}
-        if not accuracies:
-            one["error"] = printed.strip().splitlines()[-1]
-        found[name] = one
-        print(f"{name}: {one}", flush=True)
-    return found
+# The record -----------------------------------------------------------------------------------------
 
 
 def as_markdown(found: dict[str, Any]) -> str:
     """The tables of docs/speed.md."""
     lines = [f"{found['device']}, torch {found['torch']}, Python {found['python']}", ""]
     if "tests" in found:
-        lines += [f"`pytest -m gpu`: {found['tests']['result']}", ""]
-    names = ("ours", "ours, compiled", "bare", "bare, compiled", "GB")
-    lines += [f"| images a second | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+        lines += [f"`pytest -m gpu`: {found['tests']['result']}, {found['tests']['seconds']} s", ""]
+        lines += [f"- `{line}`" for line in found["tests"]["failed"]] + [""]
+    lines += [f"| images a second | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     for task, speeds in found.get("training", {}).items():
-        lines.append(f"| {task} | {' | '.join(f'{speeds.get(n, 0):,}' for n in names)} |")
-    lines += ["", "| recipe | validation | test | seconds |", "|---|---|---|---|"]
+        cells = [f"{speeds[name]:,}" if name in speeds else "–" for name in COLUMNS]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    columns = ("val", "test", "test, flip", "of steps", "seconds")
+    lines += ["", f"| recipe | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, one in found.get("recipes", {}).items():
-        lines.append(
-            f"| {name} | {one.get('val', '–')} | {one.get('test', '–')} | {one['seconds']} |"
-        )
+        lines.append(f"| {name} | {' | '.join(str(one.get(c, '–')) for c in columns)} |")
+    if "airbench" in found:
+        lines += [
+            "",
+            f"airbench94_muon, accuracies and seconds: {found['airbench'].get('runs', [])}",
+        ]
+    errors = {
+        f"{part}, {name}": one["error"]
+        for part in ("recipes", "training")
+        for name, one in found.get(part, {}).items()
+        if "error" in one
+    }
+    lines += [f"\n{name}:\n```\n{text}\n```" for name, text in errors.items()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Run the parts, and write after each."""
+    """Run the parts, and write after each process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--data-dir", type=Path, help="a folder with fashion_mnist and cifar10")
+    parser.add_argument("--quick", action="store_true", help="a few steps of everything")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for everything together")
+    parser.add_argument("--data-dir", type=Path, help="a folder with Fashion-MNIST and CIFAR-10")
+    parser.add_argument("--airbench", type=Path, help="the file airbench94_muon.py")
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each, best counts")
     parser.add_argument("--only", default="", help="tasks whose name contains this")
-    parser.add_argument("--parts", default="training,tests,recipes")
+    parser.add_argument("--parts", default="tests,recipes,airbench,training")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of gpu.json and gpu.md")
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("this machine has no CUDA device; --device=cpu tries the program without one")
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else "no GPU"
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--images-for-airbench", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.images_for_airbench:
+        images_for_airbench(given.images_for_airbench, given.data_dir)
+        return
+    if given.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(
+            "this machine has no CUDA device; --device=cpu --quick tries the program without one"
+        )
+    settings = Settings(
+        device=given.device,
+        quick=given.quick,
+        repeats=1 if given.quick else given.repeats,
+        data_dir=given.data_dir and given.data_dir.resolve(),
+        airbench=given.airbench,
+        only=given.only,
+        ends_at=time.monotonic() + 60 * given.minutes,
+    )
+    if given.task:
+        measure(next(task for task in TASKS if task.name == given.task), settings)
+        return
     found: dict[str, Any] = {
-        "device": name,
+        "device": torch.cuda.get_device_name() if given.device == "cuda" else "no GPU",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    for part in arguments.parts.split(","):
-        if part == "training":
-            found[part] = training(arguments.repeats, arguments.device, arguments.only)
-        elif part == "tests":
-            found[part] = tests(arguments.device)
-        elif part == "recipes" and arguments.data_dir is not None:
-            found[part] = recipes(arguments.data_dir, arguments.device)
-        (arguments.out / "gpu.json").write_text(json.dumps(found, indent=2) + "\n")
-        (arguments.out / "gpu.md").write_text(as_markdown(found))
-    print(as_markdown(found))
+    for part in given.parts.split(","):
+        for name, result in results(part, settings):
+            found.setdefault(part, {}).update({name: result} if name else result)
+            given.out.mkdir(parents=True, exist_ok=True)
+            (given.out / "gpu.json").write_text(json.dumps(found, indent=2) + "\n")
+            (given.out / "gpu.md").write_text(as_markdown(found))
+    Console(width=110).print(as_markdown(found), markup=False, highlight=False)
+
+
+def results(part: str, settings: Settings) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the processes of a part found, by name; the largest networks first."""
+    if part == "tests":
+        yield "", tests(settings)
+    elif part == "recipes":
+        for name in RECIPES:
+            yield name, recipe(name, settings)
+    elif part == "airbench" and settings.airbench is not None:
+        yield "", airbench(settings)
+    elif part == "training":
+        for task in reversed(TASKS):
+            if settings.only in task.name:
+                yield task.name, training(task, settings)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What a run costs beyond its training steps; a part of `make bench`. Linux, for the memory.
 
+  command   seconds from the shell to the prompt: of `python train.py`, of the same without pictures and
+            loggers, and of the imports alone; the best of several
 On generated images of Tiny ImageNet's shape, with the plain convnet:
   start-up  seconds from the command to the first training step, beside those of
             `import torch, torchvision, lightning` alone; the best of several
@@ -14,6 +16,7 @@ Writes benchmarks/whole_run.json.
 import argparse
 import csv
 import json
+import math
 import runpy
 import subprocess
 import sys
@@ -24,6 +27,11 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 IMPORTS = "import torch, torchvision, lightning"
+COMMANDS = {
+    "python train.py": ["train.py"],
+    "without pictures and loggers": ["train.py", "callbacks.pictures=null", "logger=none"],
+    "its imports": ["-c", "import glimpse.run, sklearn.model_selection"],
+}
 TINY_IMAGENET = 100_000  # training images of an epoch
 NUM_TRAIN, NUM_EPOCHS = 1_920, 3
 GENERATED = [
@@ -45,7 +53,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     imports, starts = [], []
+    results: dict[str, float] = {}
     for _ in range(arguments.repeats):
+        for what, words in COMMANDS.items():
+            key = f"seconds of {what}"
+            results[key] = min(results.get(key, math.inf), round(command_seconds(words), 2))
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", IMPORTS], check=True)
         imports.append(time.perf_counter() - began)
@@ -56,7 +68,7 @@ def main() -> None:
         _, memory = run_watched([*FROM_DISK, f"data_dir={arguments.data_dir}"])
     beyond = (seconds["fit"] - seconds["training"] - seconds["validation"]) / NUM_EPOCHS
     whole_epoch = seconds["training"] / NUM_EPOCHS * TINY_IMAGENET / NUM_TRAIN
-    results = {
+    results |= {
         "seconds to the imports": round(min(imports), 2),
         "seconds to the first step": round(min(starts), 2),
         "seconds of an epoch beyond its steps": round(beyond, 2),
@@ -66,6 +78,16 @@ def main() -> None:
     for what, value in results.items():
         print(f"{what}: {value}")
     (Path(__file__).parent / "whole_run.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+def command_seconds(words: list[str]) -> float:
+    """How long a command of Python takes, from the shell to the prompt."""
+    with TemporaryDirectory() as folder:
+        place = [f"output_dir={folder}"] if words[0] == "train.py" else []
+        began = time.perf_counter()
+        command = [sys.executable, *words, *place]
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+        return time.perf_counter() - began
 
 
 def run_watched(overrides: list[str]) -> tuple[dict[str, float], int]:

@@ -5,6 +5,7 @@ CUDA's own kernels do; the gpu tests do. What data/transfer.py does is left to t
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -115,8 +116,10 @@ def on_a_cpu(is_on_host: Callable[[Any], bool] = lambda _: False) -> Iterator[No
 @contextmanager
 def on_a_gpu() -> Iterator[None]:
     """Inside, whatever makes the program wait for a GPU raises a RuntimeError."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

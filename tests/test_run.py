@@ -265,7 +265,7 @@ def test_resume_before_the_first_checkpoint_begins_and_says_so(
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
     for path in checkpoints:
         path.write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"damaged \(last\.ckpt, best\.ckpt\)"):
+    with pytest.raises(UserError, match=r"can be used \(last\.ckpt, best\.ckpt\): .* damaged"):
         execute(*TINY, f"resume={tmp_path / 'run'}")
 
 
@@ -388,13 +388,24 @@ def test_early_stopping_stops(execute: Execute) -> None:
     assert read_summary(folder)["epochs"] == 2  # the second is no better than the first
 
 
+COMPILED_BY_DEFAULT = ("linear", "small_convnet")  # compiling takes up to a minute
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("published_weights")
-@pytest.mark.parametrize("model", choices("model"))
-@pytest.mark.parametrize("compiled", ["compile=false", "compile=true", "compile=reduce-overhead"])
+@pytest.mark.parametrize(
+    ("model", "compiled"),
+    [
+        case if compiled == "false" or model in COMPILED_BY_DEFAULT else slow(*case)
+        for model in choices("model")
+        for compiled in ("false", "true", "reduce-overhead")
+        for case in [(model, compiled)]
+    ],
+)
 def test_on_a_gpu(execute: Execute, model: str, compiled: str) -> None:
     options = ("data=synthetic", "data.num_train=256", "data.num_val=64", "augment=crop_flip")
-    folder = execute(*options, f"model={model}", "trainer=gpu", "trainer.max_epochs=1", compiled)
+    short = (f"model={model}", "trainer=gpu", "trainer.max_epochs=1", f"compile={compiled}")
+    folder = execute(*options, *short)
     assert read_summary(folder)["status"] == "finished"
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert not any("_orig_mod" in name for name in checkpoint["state_dict"])

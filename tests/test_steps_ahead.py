@@ -1,5 +1,7 @@
 """Several batches for each one that Lightning sees: the same results, whatever the length of a chunk."""
 
+import itertools
+import types
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,21 @@ def test_a_chunk_ends_where_lightning_has_something_to_do(
     assert [step for _, _, step in seen] == [1, 3, 6, 7, 8, 10, 12]
 
 
-@pytest.mark.parametrize("option", ["trainer.accumulate_grad_batches=2", "trainer.profiler=simple"])
+def test_a_chunk_of_slow_steps_ends_early(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, int, int]]
+) -> None:
+    long_chunks(monkeypatch)
+    ticks = itertools.count(0, 0.2)  # seconds by the clock of steps_ahead.py
+    clock = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(steps_ahead, "time", clock)
+    execute(*SMALL, "trainer.max_epochs=1")
+    assert [batch for _, batch, _ in seen] == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["trainer.accumulate_grad_batches=2", "trainer.profiler=simple", "trainer.strategy=ddp"],
+)
 def test_lightning_sees_every_batch_where_it_must(
     execute: Execute,
     monkeypatch: pytest.MonkeyPatch,

@@ -88,7 +88,7 @@ class ImageClassifier(LeanModule):
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
-        self.has_begun = False  # whether training has, after whatever a resume restores
+        self.has_begun = False  # whether training has begun, after all that a resume restores
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -119,7 +119,8 @@ class ImageClassifier(LeanModule):
     def compile_steps(self, mode: str) -> None:
         """Compile the network together with the loss, for training and validation.
 
-        The final evaluation stays as it is: each split would be compiled anew for a single pass.
+        The final evaluation is not compiled, because each split would be compiled for a single
+        pass.
 
         Args:
             mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
@@ -153,7 +154,8 @@ class ImageClassifier(LeanModule):
         return loss
 
     def _stop_at(self, failed: Failed | None, images: Tensor | None = None) -> None:
-        """Raise the error of a batch whose loss is not finite; its images, while the weights are its own."""
+        """Raise the error for a batch whose loss is not finite. Its images are given only if the
+        weights have not changed since."""
         if failed is not None:
             batch_idx, loss = failed
             what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
@@ -167,9 +169,9 @@ class ImageClassifier(LeanModule):
         """
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.on_after_batch_transfer(
-            data.transfer_batch_to_device(batch, self.device, 0), 0
-        )
+        batch = data.on_before_batch_transfer(batch, 0)
+        batch = data.transfer_batch_to_device(batch, self.device, 0)
+        batch = data.on_after_batch_transfer(batch, 0)
         with trainer.precision_plugin.train_step_context():
             loss = self.training_step(batch, next_batch(trainer))
         [optimizer] = trainer.optimizers
@@ -437,6 +439,6 @@ class ImageClassifier(LeanModule):
 def _logits_and_loss(
     network: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is compiled of a step. The backward pass follows from it."""
+    """The part of a step that is compiled; the compiler derives the backward pass from it."""
     logits = network(images)
     return logits, exact_loss(loss, logits, labels)

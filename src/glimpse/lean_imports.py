@@ -1,17 +1,18 @@
-"""Import Lightning, torchvision and scikit-learn without what they import but a run does not use.
+"""Import Lightning, torchvision and scikit-learn without modules that a run does not use.
 
-Each entry of `DEFERRED` names a module of a library, and what that module imports at its top but uses in
-some of its functions only. While the module is imported, stand-ins take their place, which import the real
-module when they are first used. Afterwards, whoever imports the real module gets it. Together they take a
-third of the time of all imports:
+Each entry of `DEFERRED` names a module of a library, and the modules that it imports at its top but
+uses in few of its functions. While the module is imported, stand-ins replace them; a stand-in
+imports the real module when it is first used. Any other import gets the real module. Together, the
+deferred modules take a third of the time of all imports:
 
 - torchmetrics 1.9 imports scipy.signal only to add an old name of one window to it.
 - torchvision 0.29 imports torch._dynamo, the compiler, for a question that `roi_align` asks.
 - Lightning 2.6 imports it to tell compiled modules from others.
 - scikit-learn 1.9 imports scipy.stats for some estimators, and pandas, if it is installed, for nothing.
 
-torch 2.14 itself imports torch._dynamo when an optimizer is made, to forbid it to compile the methods of
-`SPARED`, and in every step. As long as nobody has imported it, there is nothing to forbid.
+torch 2.14 itself imports torch._dynamo when an optimizer is built, to exclude the methods in
+`SPARED` from compilation, and in every step. As long as nothing has imported it, there is nothing
+to exclude.
 
 tests/test_lean_imports.py fails when an entry is no longer needed.
 """
@@ -27,7 +28,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Importer: what it imports in vain, and the names that it takes from there by `from … import`.
+# Importing module: what it imports needlessly, and the names that it takes by `from … import`.
 DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
     "torchmetrics": {"scipy.signal": ("hamming",)},
     "torchvision.ops.roi_align": {
@@ -48,7 +49,7 @@ SPARED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")  # of
 
 
 def _until_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as it is, and as soon as the compiler is there, in the form that it must not touch."""
+    """Wrap a function so that, once the compiler has been imported, it is excluded from compilation."""
     forbidden: Callable[..., Any] | None = None
 
     @functools.wraps(function)
@@ -101,7 +102,7 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def standing_in(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
-    """Inside, stand-ins take the place of these modules, unless they have been imported already."""
+    """Replace these modules by stand-ins inside the block, unless they have been imported already."""
     placed = {
         name: _StandIn(name, names)
         for name, names in deferred.items()
@@ -167,7 +168,7 @@ def install() -> None:
 
 
 def make_optimizers_without_compiler() -> None:
-    """Let torch's optimizers import the compiler only after somebody else has.
+    """Keep torch's optimizers from being the first to import the compiler.
 
     torch keeps the form of a method that the compiler must not touch in an attribute of the method. Here
     stands the method itself until the compiler is there. Their steps are replaced likewise.

@@ -85,11 +85,11 @@ def start_of_resume(
 def named_if_it_does_not_fit(
     checkpoint: str | None, has_begun: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Name the checkpoint in an error that occurs while its state is looked at or taken over.
+    """Name the checkpoint in an error that occurs while its state is checked or restored.
 
     Args:
-        checkpoint: The path of what is resumed from; None if nothing is.
-        has_begun: Whether the training has taken over everything. Later errors are its own.
+        checkpoint: The path of the checkpoint; None for a new run.
+        has_begun: Whether training has begun. Later errors do not concern the checkpoint.
 
     Raises:
         UserError: the state does not fit. The message says why.

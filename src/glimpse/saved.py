@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning
-            )  # of torch, on kinds of tensors that we refuse
+            )  # on kinds of tensors that are refused below
             saved = AtomicCheckpointIO().load_checkpoint(path)
     except UnpicklingError as error:
         raise UserError(
@@ -137,7 +137,7 @@ def _faults_of_spec(spec: Any) -> Any:
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a checkpoint, at any depth. A pickle may hold what contains itself."""
+    """Every tensor in a checkpoint, at any depth. Objects in a pickle may contain themselves."""
     waiting, seen = [value], set()
     while waiting:
         one = waiting.pop()
@@ -168,7 +168,8 @@ def _is_number(value: Any) -> bool:
 def _is_plain(value: Any) -> bool:
     """Whether a value consists of mappings with text as keys, lists, text, numbers and nothing else.
 
-    None of them may stand in two places, as with an alias of YAML: a few could expand to any size.
+    No part may occur in two places, as an alias of YAML does, because a few of them could expand to
+    any size.
     """
     layer, seen = [value], set()
     for _ in range(DEEPEST):

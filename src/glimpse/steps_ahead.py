@@ -5,10 +5,11 @@ network, or of a large one on a fast GPU. Therefore the training batches come in
 a chunk are trained here, by `ImageClassifier.step_ahead`, and counted in Lightning's own progress; the last
 is Lightning's. A chunk takes about `CHUNK_SECONDS`, so a step of 20 ms is a chunk of its own. It ends
 where Lightning has something to do: at the end of an epoch, before a validation, and at the last of
-`trainer.max_steps`. Its length never changes a result.
+`trainer.max_steps`. A chunk whose steps turn out to be slower ends after `MOST_SECONDS`, so that a signal to
+stop, `trainer.max_time` and `checkpoints.every_minutes` never wait longer. Its length never changes a result.
 
-Every batch is Lightning's own wherever something must see each: several processes, accumulated gradients,
-a loss scaler, a profiler, an optimizer that evaluates the loss itself, and callbacks with a hook for every
+Every batch is Lightning's own wherever something must see each: a strategy for several processes, accumulated
+gradients, a loss scaler, a profiler, an optimizer that evaluates the loss itself, and callbacks with a hook for every
 batch. A callback that only needs to see the end of each chunk says `sees_chunks = True`. If it has a method
 `on_step_ahead(trainer, pl_module)`, that is called after each step that Lightning does not see.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import LBFGS
 
 from glimpse.console import console
@@ -32,6 +34,7 @@ from glimpse.lightning_compat import (
 )
 
 CHUNK_SECONDS = 0.025
+MOST_SECONDS = 0.5
 LONGEST_CHUNK = 32  # batches
 
 
@@ -63,18 +66,17 @@ class StepsAhead:
             return
         callbacks: list[Any] = self._trainer.callbacks  # type: ignore[attr-defined]
         followers = [c.on_step_ahead for c in callbacks if hasattr(c, "on_step_ahead")]
-        length = num_left = 1  # the first batch is Lightning's, for what callbacks do at the start
+        length, done = 1, 0  # the first batch is Lightning's, for what callbacks do at the start
         began = time.perf_counter()
         for batch in batches:
-            num_left -= 1
-            if num_left:
+            done += 1
+            if done < length and time.perf_counter() - began < MOST_SECONDS:
                 self._train(batch, followers)
                 continue
             yield batch
             now = time.perf_counter()
-            wanted = chunk_length((now - began) / length, length)
-            began = now
-            length = num_left = min(wanted, batches_until_seen(self._trainer))
+            wanted = chunk_length((now - began) / done, done)
+            length, done, began = min(wanted, batches_until_seen(self._trainer)), 0, now
 
     def _train(self, batch: Batch, followers: Sequence[Callable[..., None]]) -> None:
         trainer = self._trainer
@@ -112,7 +114,9 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
     module = trainer.lightning_module
     if not hasattr(module, "step_ahead"):  # another module than ours
         return ""
-    if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1:
+    if not isinstance(trainer.strategy, SingleDeviceStrategy):
+        return ""
+    if trainer.accumulate_grad_batches > 1:
         return ""
     if scales_loss(trainer) or writes_profile(trainer):
         return ""
@@ -127,7 +131,9 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
     if not asking:
         return None
     foreign = [kind.__name__ for kind in asking if not kind.__module__.startswith("glimpse.")]
-    return f"the callback {' and '.join(foreign)} has a hook for each" if foreign else ""
+    if len(foreign) > 1:
+        return f"the callbacks {' and '.join(foreign)} have a hook for each"
+    return f"the callback {foreign[0]} has a hook for each" if foreign else ""
 
 
 def _asks(callback: Callback) -> bool:

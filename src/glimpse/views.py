@@ -26,12 +26,14 @@ def flip(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
 
 
 def flip_shift(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
-    """The mean over six views: the image, the image shifted by a pixel to either end of a diagonal, and
-    the mirror images of all three. The two views without a shift have half of the weight together.
+    """The mean over six views: the image, the image shifted by one pixel in both directions along a
+    diagonal, and the mirror images of these three. The two views without a shift have half of the
+    total weight.
 
     Args:
         forward: Maps images to logits (B, K).
-        images: (B, C, H, W), of at least two pixels a side. Shifts mirror the pixels at the border.
+        images: (B, C, H, W), at least two pixels high and wide. Shifts mirror the pixels at the
+        border.
         logits: Those of the images, which are known already.
     """
     height, width = images.shape[2:]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from commands import environment, train, wait_for
 from conftest import REPOSITORY
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.errors import Interrupted
-from test_launch import environment, train, wait_for
 
 
 class TwoProcesses:

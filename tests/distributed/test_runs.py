@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from commands import environment, train, wait_for
 from conftest import REPOSITORY, Execute, slow
 from glimpse.errors import Interrupted, UserError
-from test_launch import environment, train, wait_for
 from test_resume import assert_same, stop_at
 from test_run import read_rows, read_summary
 

@@ -67,7 +67,7 @@ def check(
         remembered[files] = dict(leaves(compose(root, overrides=list(files))))
     known = remembered[files]  # and their defaults
     found = dict(leaves(resolved))
-    _check_targets(resolved)
+    check_targets(resolved)
     for off in _turned_off(config):
         if any(key.startswith(f"{off}.") for key in known):
             del found[off]
@@ -109,7 +109,7 @@ def check_values(config: DictConfig) -> None:
     Raises:
         UserError: a value is not allowed. The message names the first such key.
     """
-    _check_targets(config)
+    check_targets(config)
     for key, value in leaves(config):
         _check_range(key, value)
 
@@ -176,7 +176,7 @@ def _as_typed(value: Any) -> str:
     return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
-def _check_targets(config: DictConfig) -> None:
+def check_targets(config: DictConfig) -> None:
     """Require every `_target_` to be in a group that we build, and outside the standard library."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":

@@ -4,6 +4,7 @@ The traceback of an unexpected error is saved to a file, which the line names. N
 imported.
 """
 
+import errno
 import re
 import sys
 import sysconfig
@@ -58,8 +59,20 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
             write_text(path, text)
         except (OSError, UserError):  # the disk is full
             remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
-            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
-    return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
+            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
+    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+
+
+def _with_remedy(error: BaseException) -> str:
+    """The error, and what to type if the memory was too small; each library says that in its own way."""
+    is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    if not is_memory:
+        return _named(error)
+    return (
+        "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model "
+        f"({_named(error)})"
+    )
 
 
 def _place(error: Exception) -> str:
@@ -108,8 +121,9 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return unknown_key(key[1], _known_keys(typed))
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {first_line(error)}{remedy}"
+        if not equals:
+            return f"{error.override}: expected key=value"
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
@@ -143,11 +157,11 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    available = choices_of(group, _folders(typed))
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
     if any(word.startswith("resume=") for word in _words(typed)):

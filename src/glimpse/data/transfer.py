@@ -15,17 +15,17 @@ def is_queued(device: torch.device) -> bool:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; from the CPU to a GPU from pinned memory, as a part of its queue."""
+    """Copy a tensor to a device; a copy to a GPU goes through pinned memory and only joins the queue."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Arriving:
-    """A copy of a tensor on its way to the CPU. It starts now, and the program waits when it reads it.
+    """A copy of a tensor to the CPU that starts now; reading it waits until it is done.
 
     Args:
-        values: (N,), on any device. Later changes of it do not show in the copy.
+        values: (N,), on any device. Later changes do not affect the copy.
     """
 
     def __init__(self, values: Tensor) -> None:

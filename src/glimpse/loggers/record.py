@@ -29,7 +29,7 @@ def write_start(
     Args:
         loggers: The loggers of the run.
         config_yaml: The resolved configuration as text.
-        settings: What of it people vary.
+        settings: The part of it that people vary.
         folder: The run folder.
         start: Where a resumed run goes on; None for a new run.
     """

@@ -1,4 +1,4 @@
-"""Which models are ahead on each dataset, and which of the differences are more than noise.
+"""Which models are ahead on each dataset, and which differences exceed the noise.
 
 Each model is represented by its best group of runs, chosen by the monitor. Whether two models differ
 is decided by Welch's t-test over the seeds, with Holm's correction for the number of comparisons (Holm
@@ -48,7 +48,7 @@ class Ranking:
 
 
 def rankings(groups: Sequence[Group]) -> list[Ranking]:
-    """Rank the models wherever finished runs of two or more have the same images."""
+    """Rank the models of each dataset whose finished runs have the same images."""
     found = []
     for same_images in rivals([g for g in groups if g.status == FINISHED]):
         best: dict[str, Group] = {}
@@ -103,7 +103,7 @@ def _p_value(one: Statistic | None, other: Statistic | None) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
-    """Whether each hypothesis is rejected, so that one is wrongly with probability `LEVEL` at most."""
+    """Whether each hypothesis is rejected; any is rejected wrongly with probability at most `LEVEL`."""
     rejected = [False] * len(p_values)
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[number] >= LEVEL / (len(p_values) - place):
