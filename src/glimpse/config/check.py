@@ -12,7 +12,7 @@ type of its value there is the type that it accepts.
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from hydra import compose
@@ -44,6 +44,7 @@ def check(
     *,
     root: str = ROOT,
     searchpath: Sequence[str] = (),
+    known_before: MutableMapping[tuple[str, ...], dict[str, Any]] | None = None,
 ) -> None:
     """Reject a composed configuration that contains a mistake.
 
@@ -52,6 +53,7 @@ def check(
         choices: The chosen file of each group (`hydra.runtime.choices`).
         root: The name of the root configuration (`hydra.job.config_name`).
         searchpath: Folders of configuration files that the command added (`hydra.searchpath`).
+        known_before: The known keys by choices of files, which checks of one sweep share.
 
     Raises:
         UserError: there is a mistake. The message names the first wrong key and what to type
@@ -59,7 +61,11 @@ def check(
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    known = dict(leaves(_reference(config, choices, root, searchpath)))
+    files = _same_files(config, choices, searchpath)
+    remembered = {} if known_before is None else known_before
+    if files not in remembered:
+        remembered[files] = dict(leaves(compose(root, overrides=list(files))))
+    known = remembered[files]  # and their defaults
     found = dict(leaves(resolved))
     check_targets(resolved)
     for off in _turned_off(config):
@@ -116,10 +122,10 @@ def check_values(config: DictConfig) -> None:
         _check_range(key, value)
 
 
-def _reference(
-    config: DictConfig, choices: Mapping[str, Any], root: str, searchpath: Sequence[str]
-) -> DictConfig:
-    """Compose the same files without overrides, to find the known keys and their defaults."""
+def _same_files(
+    config: DictConfig, choices: Mapping[str, Any], searchpath: Sequence[str]
+) -> tuple[str, ...]:
+    """The overrides that choose the same files, and set nothing."""
     chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group) is not None}
     overrides = [f"{group}={_as_choice(name)}" for group, name in chosen.items()]
     for group in LISTS:
@@ -130,7 +136,7 @@ def _reference(
         overrides.append(f"{group}=[{','.join(named)}]")
     if searchpath:
         overrides.append(f"hydra.searchpath=[{','.join(map(quoted, searchpath))}]")
-    return compose(root, overrides=overrides)
+    return tuple(overrides)
 
 
 def _as_choice(name: str) -> str:

@@ -6,6 +6,7 @@ with the sweep, even if that was killed. torch is imported when it starts, not w
 """
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -98,9 +99,12 @@ def serve(connection: Connection, slot: Slot) -> None:
         setup_globals()
         register_resolvers()
         slot.settle()
-        gc.freeze()  # or the collection after each job would look through all modules again
         is_last = False
-        while not (is_last or _Stop.received):
+        for num_done in itertools.count():
+            if is_last or _Stop.received:
+                return
+            if num_done < 2:  # the collection after a job leaves out all that is imported by then
+                gc.freeze()
             request = connection.recv()
             with _everything_as_before():
                 found, is_last = _run(request, slot)
