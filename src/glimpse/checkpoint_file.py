@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.errors import UserError
-from glimpse.files import replacing
+from glimpse.files import make_folder, replacing
 
 BLOCK = 2**20  # bytes read at a time
 # The last record of a zip archive without a comment. Its last two bytes are the length of the comment.
@@ -34,7 +34,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(final.parent)
         try:
             with replacing(final) as partial, partial.open("w+b") as file:
                 torch.save(checkpoint, file)

@@ -143,6 +143,20 @@ def make_folder(path: Path) -> None:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
+def require_current_folder() -> None:
+    """Reject a current folder that has been deleted since the shell entered it.
+
+    Raises:
+        UserError: it has been.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the current folder has been deleted: type cd and the name of another one"
+        ) from error
+
+
 def require_inside(folder: Path, path: Path) -> None:
     """Reject a path below `folder` if a link takes it outside `folder`.
 

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -29,7 +30,7 @@ from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
-from glimpse.files import require_no_links_out
+from glimpse.files import require_current_folder, require_no_links_out
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -59,6 +60,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         signal.signal(number, raise_interrupted)
     place, code, line = Place(), 0, ""
     try:
+        require_current_folder()
         place = place_of(os.environ)
         if place.rank > 0:
             return follow(place)
@@ -75,7 +77,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name(), own_files_first():
+        with lists_by_name(), own_files_first(), _named_if_hydra_cannot_write():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 task
             )()
@@ -119,6 +121,24 @@ def task(config: DictConfig) -> float | None:
     except Exception as error:
         _failure.append(error)
         return None
+
+
+@contextmanager
+def _named_if_hydra_cannot_write() -> Iterator[None]:
+    """Name the place if Hydra cannot make a run folder or write its record there.
+
+    Raises:
+        UserError: the disk is full or read-only, for example.
+    """
+    try:
+        yield
+    except OSError as error:
+        places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
+        place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2]
+        raise UserError(
+            f"cannot write {place}: {error.strerror or error}: type "
+            "output_dir=<a folder where results can be written>"
+        ) from error
 
 
 def _after_a_restart(place: Place) -> list[str]:

@@ -8,6 +8,7 @@ best, and its atomic save is not atomic across file systems. Therefore this file
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -118,6 +119,18 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
 
+    def read_best(self) -> dict[str, Any] | None:
+        """What `best.ckpt` holds; None if there is none. A resumed run may find it damaged, and says so."""
+        if not os.path.lexists(self.best):
+            return None
+        try:
+            if not is_own_file(self.folder, self.best):
+                raise UserError(f"{self.best} is not a file in this folder")
+            return read_checkpoint(self.best)
+        except UserError as error:
+            console.print(f"{error}; measuring the last weights instead")
+            return None
+
     def begin_from(self, path: Path) -> None:
         """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
         if path.name != self.last.name:
@@ -181,6 +194,8 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: no checkpoint can be used.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: remove it to start from the beginning")
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != LAST)

@@ -61,7 +61,7 @@ def check(
     assert isinstance(resolved, DictConfig)
     known = dict(leaves(_reference(config, choices, root, searchpath)))
     found = dict(leaves(resolved))
-    _check_targets(resolved)
+    check_targets(resolved)
     for off in _turned_off(config):
         if any(key.startswith(f"{off}.") for key in known):
             del found[off]
@@ -103,7 +103,7 @@ def check_values(config: DictConfig) -> None:
     Raises:
         UserError: a value is not allowed. The message names the first such key.
     """
-    _check_targets(config)
+    check_targets(config)
     for key, value in leaves(config):
         _check_range(key, value)
 
@@ -170,7 +170,7 @@ def _as_typed(value: Any) -> str:
     return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
-def _check_targets(config: DictConfig) -> None:
+def check_targets(config: DictConfig) -> None:
     """Require every `_target_` to be in a group that we build, and outside the standard library."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":

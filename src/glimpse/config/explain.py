@@ -4,6 +4,7 @@ The traceback of an unexpected error is saved to a file, which the line names. N
 imported.
 """
 
+import errno
 import re
 import sys
 import sysconfig
@@ -58,8 +59,20 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
             write_text(path, text)
         except (OSError, UserError):  # the disk is full
             remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
-            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
-    return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
+            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
+    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+
+
+def _with_remedy(error: BaseException) -> str:
+    """The error, and what to type if the memory was too small; each library says that in its own way."""
+    is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    if not is_memory:
+        return _named(error)
+    return (
+        "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model "
+        f"({_named(error)})"
+    )
 
 
 def _place(error: Exception) -> str:

@@ -22,7 +22,7 @@ from glimpse import precision
 from glimpse.assembly import build_data
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import check_values
+from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
@@ -253,9 +253,13 @@ def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) 
         raise UserError(
             f"{path}: its configuration contains an interpolation, which is not allowed"
         )
-    for group, named in targets_of(created):
-        if group in BUILT:
-            require_no_library_function(group, named, trusted)
+    try:
+        check_targets(created)
+        for group, named in targets_of(created):
+            if group in BUILT:
+                require_no_library_function(group, named, trusted)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return created
 
 
