@@ -62,7 +62,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     if node._target_.startswith("glimpse."):  # nothing of ours is out of reach of the command line
         given_by_the_run = {
             "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "params", "total_steps", "args", "kwargs",
-            "no_matrices",
+            "no_matrices", "fused",
         }  # fmt: skip
         given_by_the_run |= {"num_classes"} if group == "metrics" else set()
         assert accepted - given_by_the_run == listed

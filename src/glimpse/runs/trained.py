@@ -36,7 +36,7 @@ from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
-from glimpse.resume import require_same_sight
+from glimpse.resume import require_same_input
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 from glimpse.saved import read_checkpoint
@@ -292,7 +292,7 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.update(merged, key, os.path.expanduser(value))
     assert isinstance(merged, DictConfig)
     check_values(merged)
-    require_same_sight(plain(config)["data"], plain(merged)["data"])
+    require_same_input(plain(config)["data"], plain(merged)["data"])
     return merged
 
 
