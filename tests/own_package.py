@@ -35,6 +35,23 @@ FILES = {
             def __init__(self, width: int = 3):
                 super().__init__()
 
+        class Keyword(Net):
+            def __init__(self, *, spec, width=4):
+                super().__init__(spec, width=width)
+
+        class OtherName(Plain):
+            def __init__(self, n_classes):
+                super().__init__(n_classes)
+
+        class Frozen(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes)
+                self.requires_grad_(False)
+
+        class Detached(Plain):
+            def forward(self, images):
+                return super().forward(images).detach()
+
         class FiveClasses(Plain):
             def __init__(self, spec):
                 super().__init__(5)
@@ -83,6 +100,22 @@ FILES = {
 
             def forward(self, logits, labels):
                 return nn.functional.multi_margin_loss(logits, labels, margin=self.margin)
+
+        class Learns(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = nn.Parameter(torch.ones(2))
+
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits * self.scale, labels)
+
+        class Listed(nn.Module):
+            def __init__(self, weight):
+                super().__init__()
+                self.weight = weight
+
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits, labels, weight=self.weight)
 
         class EachImage(nn.Module):
             def forward(self, logits, labels):
@@ -144,6 +177,7 @@ FILES = {
     """,
     "ownpkg/data.py": """
         import numpy as np
+        import torch
         from glimpse.data.module import ImageDataModule
         from glimpse.data.spec import Arrays, Source
 
@@ -172,11 +206,16 @@ FILES = {
                     images = images.reshape(-1, 64)
                 elif self.kind == "short":
                     labels = labels[:-1]
+                elif self.kind == "tensor":
+                    images = torch.from_numpy(images)
+                elif self.kind == "listed":
+                    labels = labels.tolist()
                 elif self.kind == "words":
                     labels = labels.astype("U1")
                 return Source(("dark", "light"), Arrays(images, labels))
     """,
     "ownpkg/slip.py": "class Net(:\n",
+    "ownpkg/program.py": "raise SystemExit('usage: program FILE')\n",
     "src/inner/__init__.py": "",
     "ownpkg/wrong.py": """
         from pathlib import Path
@@ -197,6 +236,13 @@ FILES = {
     "conf/model/square.yaml": "_target_: ownpkg.nets.Square\n",
     "conf/model/grey_only.yaml": "_target_: ownpkg.nets.GreyOnly\n",
     "conf/model/pair.yaml": "_target_: ownpkg.nets.Pair\n",
+    "conf/model/keyword.yaml": "_target_: ownpkg.nets.Keyword\nwidth: 4\n",
+    "conf/model/other_name.yaml": "_target_: ownpkg.nets.OtherName\nn_classes: 2\n",
+    "conf/model/frozen.yaml": "_target_: ownpkg.nets.Frozen\n",
+    "conf/model/without_grad.yaml": "_target_: ownpkg.nets.Detached\n",
+    "conf/model/program.yaml": "_target_: ownpkg.program.Net\n",
+    "conf/model/standard.yaml": "_target_: statistics.Net\n",
+    "conf/model/shallow.yaml": "_target_: ownpkg.Net\n",
     "conf/model/anything.yaml": "_target_: ownpkg.nets.Anything\n",
     "conf/model/lit.yaml": "_target_: ownpkg.nets.Lit\n",
     "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
@@ -207,12 +253,16 @@ FILES = {
     "conf/model/nameless.yaml": "_target: ownpkg.nets.Net\n",
     "conf/model/empty.yaml": "",
     "conf/model/yaml.yaml": "_target_: ownpkg.nets.Net\n  width: 3\n",
+    "conf/loss/learns.yaml": "_target_: ownpkg.rest.Learns\n",
+    "conf/loss/listed.yaml": "_target_: ownpkg.rest.Listed\nweight: [1, 2]\n",
+    "conf/loss/sum.yaml": "_target_: torch.nn.CrossEntropyLoss\nreduction: sum\n",
     "conf/loss/detached.yaml": "_target_: ownpkg.rest.Detached\n",
     "conf/metrics/both.yaml": "both:\n  _target_: ownpkg.rest.Both\n",
     "conf/experiment/lost.yaml": "trainer:\n  max_epochs: 2\n",
     "conf/data/halves.yaml": (
         "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nkind: null\nval_fraction: 0.2\n"
     ),
+    "conf/data/bare.yaml": "_target_: ownpkg.data.Halves\nnum_images: 60\n",
     "conf/data/photos.yaml": (
         "defaults: [image_folder]\nroot: photos\npresize: 12\nbatch_size: 8\nnum_workers: 1\n"
     ),
@@ -225,6 +275,7 @@ FILES = {
     "conf/scheduler/annealing.yaml": (
         "_target_: torch.optim.lr_scheduler.CosineAnnealingLR\nT_max: null\neta_min: 0.0\n"
     ),
+    "conf/callbacks/rate.yaml": "_target_: lightning.pytorch.callbacks.LearningRateMonitor\n",
     "conf/callbacks/count.yaml": "_target_: ownpkg.rest.Count\n",
     "conf/callbacks/note.yaml": "_target_: ownpkg.rest.Note\nword: hello\n",
     "conf/callbacks/topk.yaml": """

@@ -103,8 +103,8 @@ def test_an_image_that_cannot_be_read(
     assert caches(train.folder) == before
     skipping = train(*LOOK, "data.on_bad_file=skip", "check=false", "trainer.max_epochs=1")
     assert skipping.returncode == 0, skipping.stderr
-    assert "1 unreadable files skipped" in skipping.stdout
-    listed = skipping.stdout.split("unreadable files skipped (")[1].split(")")[0]
+    assert "1 unreadable file skipped" in skipping.stdout
+    listed = skipping.stdout.split("unreadable file skipped (")[1].split(")")[0]
     assert f"{part}/dog/dog_1.png" in (train.folder / listed).read_text()
     path.write_bytes(whole)
     assert train(*LOOK).returncode == 0

@@ -96,3 +96,13 @@ def test_something_else_is_named(tmp_path: Path, content: dict[str, object], mes
     with pytest.raises(UserError, match=message) as error:
         read_checkpoint(path)
     assert str(path) in str(error.value)
+
+
+def test_what_a_callback_keeps_must_be_plain(tmp_path: Path) -> None:
+    plain = {"rows": [1, 2.5, None], "best": {"val/acc": torch.ones(2)}, "kind": torch.float32}
+    path = tmp_path / "a.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"callbacks": {"Mine": plain}}, path)
+    assert torch.load(path, weights_only=True)["callbacks"]["Mine"]["rows"] == [1, 2.5, None]
+    with pytest.raises(UserError, match=r"state_dict\(\) of Mine holds more than plain data"):
+        AtomicCheckpointIO().save_checkpoint({"callbacks": {"Mine": {"x": object()}}}, path)
+    assert is_intact(path)  # the earlier one

@@ -78,6 +78,26 @@ def test_full_disks_of_loggers_and_pictures_end_no_training(
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
+LAUNCH = """
+import sys
+from glimpse import launch
+sys.argv = ["train.py", "model=linear", f"output_dir={sys.argv[1]}/outputs"]
+print(launch.main())
+"""
+
+
+def test_a_run_folder_that_hydra_cannot_write_is_named(
+    tmp_path: Path, own_mounts: list[str]
+) -> None:
+    (tmp_path / "small").mkdir()
+    program = f"import os; os.dup2(1, 2)\n{LAUNCH}"
+    printed = run_on(own_mounts, {tmp_path / "small": "4k"}, "-c", program, str(tmp_path / "small"))
+    error, code = printed.splitlines()
+    assert error.startswith(f"error: cannot write {tmp_path / 'small'}")
+    assert "No space left on device: type output_dir=" in error
+    assert code == "1"
+
+
 FILL = """
 import hashlib, pathlib, shutil, sys
 folder = pathlib.Path(sys.argv[1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -107,7 +108,19 @@ def test_a_project_is_written_into_a_new_folder_alone(tmp_path: Path) -> None:
     assert "make test" in init("birds")
     assert (tmp_path / "birds" / "conf" / "data" / "stripes.yaml").is_file()
     assert "is not empty" in init("birds")
-    assert "named like a Python package" in init("2birds")
+    for name, other in {
+        "2birds": "my_2birds",
+        "my birds": "my_birds",
+        "my.birds": "my_birds",
+        "class": "my_class",
+        "torch": "my_torch",
+        "json": "my_json",
+        "data": "my_data",
+        "train": "my_train",
+    }.items():
+        said = init(name)
+        assert re.search(rf"type glimpse init \S*/{other}'?$", said.strip()), said
+        assert not (tmp_path / name).exists()
 
 
 def test_glimpse_train_shows_hydras_help_and_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
+from glimpse.errors import UserError
 from glimpse.launch import split_arguments
 from glimpse.runs.trained import TrainedRun
 from preloaded import Preloaded
@@ -83,9 +84,13 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         slow(["data.lr=["], "for text, type"),
         (["resume=nowhere"], "there is no such folder"),
         slow(
-            ["augment=null"], "augment=null: there is no such augment; choose from alternating_flip"
+            ["augment=null"],
+            "augment=null: there is no such augmentation; choose from alternating_flip",
         ),
         slow(["resume=."], "not a run folder"),
+        slow(["resume="], "expected a run folder"),
+        slow(["hydra/sweeper=search"], "type -m too"),
+        slow(["-m", "hydra/sweeper=serach"], "there is no such sweeper (did you mean search?)"),
     ],
 )
 def test_configuration_errors_are_one_line_before_torch_is_imported(
@@ -228,6 +233,11 @@ def test_flags_are_told_from_overrides(
     arguments: list[str], flags: list[str], overrides: list[str]
 ) -> None:
     assert split_arguments(arguments) == (flags, overrides)
+
+
+def test_a_flag_that_does_not_exist_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"--model: there is no such flag.*: type model=mlp"):
+        split_arguments(["--model", "mlp"])
 
 
 def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:

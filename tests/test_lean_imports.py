@@ -22,7 +22,7 @@ names = {name for deferred in lean_imports.DEFERRED.values() for name in deferre
 assert not names & set(sys.modules), names & set(sys.modules)
 """
 AFTERWARDS = """
-import pandas, scipy.stats, scipy.signal, torch
+import scipy.stats, scipy.signal, torch
 assert scipy.signal.windows.hamming(3)[1] == 1
 from torchmetrics.functional.audio import permutation_invariant_training
 from sklearn.metrics import label_ranking_average_precision_score as ranked

@@ -14,6 +14,7 @@ from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
 from glimpse.config.compose import composed
+from glimpse.config.explain import explain
 from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
@@ -62,6 +63,8 @@ def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data=halves", "model=plain"),
         ("data=photos", "model=function"),
         ("data=photos", "model=anything"),
+        ("data=photos", "model=keyword"),
+        ("data=photos", "model=other_name"),
         ("data=photos", "model='my net'"),
         ("data=halves", "model=linear", "loss=margin"),
         ("data=halves", "model=linear", "optimizer=sign", "scheduler=constant"),
@@ -134,6 +137,12 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("loss=each", "returns 2 for two images, expected one number"),
         ("model=nett", "did you mean net?"),
         ("model.widht=3", "did you mean model.width"),
+        ("model=frozen", "has no parameters to train"),
+        ("model=without_grad", "returns logits without a gradient: remove detach()"),
+        ("model=program", "it is a program that ends (usage: program FILE)"),
+        ("model=standard", "statistics is a module of Python itself, give yours another name"),
+        ("model=shallow", "ownpkg has no Net; its modules are data, nets, program, rest, slip …"),
+        ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
         ("model=pair", "returns <class 'tuple'> for one image of 3×12×12, expected logits of 1×2"),
         ("model=grey_only", "takes images of 1×12×12 but not of 3×12×12: it needs grey images"),
         ("model=syntax", "slip.py, line 1: invalid syntax"),
@@ -147,6 +156,11 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=empty", "model=empty: its file has no _target_, expected the name of a"),
         ("model=yaml", "conf/model/yaml.yaml, line 2: mapping values are not allowed here"),
         ("loss=detached", "returns a number without a gradient"),
+        ("loss=learns", "has parameters, which no optimizer trains"),
+        ("loss=listed", "annotate the argument of __init__ as torch.Tensor"),
+        ("loss=sum", "adds up the losses of images, expected their mean: type reduction: mean"),
+        ("data=bare", "its file lacks the keys of every dataset; write defaults: [_common]"),
+        ("callbacks=[rate]", "trainer: Cannot use `LearningRateMonitor` callback"),
         (
             "metrics=[both]",
             "metrics.both gives (2,) numbers, expected one number: its compute must",
@@ -166,8 +180,9 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
     train: Train, override: str, message: str
 ) -> None:
     model = () if override.startswith("model=") else ("model=net",)
+    data = () if override.startswith("data=") else ("data=photos",)
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        train("data=photos", *model, override)
+        train(*data, *model, *override.split())
     assert "\n" not in str(error.value)
     assert not Path("CALLED").exists()
 
@@ -194,6 +209,8 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
         ("flat", "the train images are 60×64 of uint8, expected N×H×W×C of uint8"),
         ("short", "there are 60 train images but 59 labels"),
         ("words", "the labels of the train images are of <U1, expected whole numbers"),
+        ("tensor", "the train images are a Tensor, expected a NumPy array"),
+        ("listed", "the labels of the train images are a list, expected a NumPy array"),
         ("list", "read() returned a list, expected a Source"),
     ],
 )
@@ -221,6 +238,30 @@ def test_loss_weights_must_fit_the_classes() -> None:
     hinge = OmegaConf.create({"_target_": "torch.nn.MultiMarginLoss"})
     with pytest.raises(UserError, match="the augmentation mixes labels: type augment=none"):
         build_loss(hinge, TWO, mixes=True)
+
+
+def test_a_library_s_network_for_another_number_of_channels() -> None:
+    grey = ImageSpec(3, tuple("abc"), 1, 32, 32, (0.0,), (1.0,))
+    network = build_network({"_target_": "timm.create_model", "model_name": "test_resnet"}, grey)
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    with pytest.raises(UserError, match=r"type model=pretrained model\.architecture=resnet18"):
+        build_network({"_target_": "torchvision.models.resnet18", "weights": None}, grey)
+
+
+def test_a_module_that_an_installed_package_hides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pooch.py").write_text("class Net: pass\n")
+    for target in ("pooch.Net", "pooch.nets.Net"):
+        with pytest.raises(UserError, match=r"Python finds pooch in .* before yours in .*; rename"):
+            build_network({"_target_": target}, TWO)
+
+
+def test_batch_norm_says_that_it_needs_two_images() -> None:
+    with pytest.raises(ValueError, match="Expected more than 1") as error:
+        torch.nn.BatchNorm1d(3)(torch.zeros(1, 3))
+    assert "type data.batch_size=2 or more" in explain(error.value)
 
 
 def test_a_network_of_a_library_is_told_the_class_count() -> None:

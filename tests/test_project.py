@@ -14,6 +14,17 @@ from packaging.requirements import Requirement
 from conftest import REPOSITORY, choices
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+README = (REPOSITORY / "README.md").read_text()
+GROUPS_IN_README = (
+    "data",
+    "model",
+    "optimizer",
+    "scheduler",
+    "loss",
+    "augment",
+    "callbacks",
+    "trainer",
+)
 TOP_PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = TOP_PAGES[:2] + sorted((REPOSITORY / "docs").glob("*.md"))
 REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
@@ -90,7 +101,8 @@ OF_A_USER = ("mine",)  # what the pages call a choice that a user adds
 def test_pages_name_what_there_is(page: Path) -> None:
     text = page.read_text()
     for group, choice in re.findall(
-        r"\b(data|model|optimizer|scheduler|loss|augment|trainer|experiment)=([a-z]\w+)", text
+        r"\b(data|model|optimizer|scheduler|loss|augment|trainer|experiment)=(?:choice\()?([a-z]\w+)",
+        text,
     ):
         assert choice in [*choices(group), *OF_A_USER], f"{group}={choice}"
     for target in re.findall(r"`make ([a-z-]+)`", text):
@@ -126,6 +138,12 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
 
 def test_the_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS_IN_README))
+def test_the_readme_lists_every_choice(group: str) -> None:
+    [row] = [line for line in README.splitlines() if line.startswith(f"| [`{group}`]")]
+    assert set(choices(group)) <= set(re.findall(r"`(\w+)`", row))
 
 
 @pytest.mark.parametrize(

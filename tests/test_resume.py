@@ -90,6 +90,8 @@ def check_stopped_equals_unbroken(
         ("optimizer=muon", ("on_train_batch_end", 1, 2)),
         slow("trainer.max_steps=20", ("on_train_batch_end", 1, 2)),
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
+        # No validation ends the last epoch, so nothing is left for early stopping to look at.
+        ("trainer.max_steps=9 callbacks=[early_stopping]", ("on_train_batch_end", 1, 0)),
     ],
 )
 def test_stopped_and_resumed_with_other_loops(
@@ -99,7 +101,7 @@ def test_stopped_and_resumed_with_other_loops(
     option: str,
     where: tuple[str, int, int],
 ) -> None:
-    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, option), where)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, *option.split()), where)
 
 
 # A schedule that steps every batch is stopped everywhere; one that steps every epoch, where an epoch ends;
@@ -401,6 +403,37 @@ def test_a_damaged_last_checkpoint_is_replaced_even_where_nothing_is_left_to_tra
     )
     assert is_intact(last)
     assert not is_done or last.read_bytes() == best.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["cut", "pipe", "folder", "link"])
+def test_without_a_best_checkpoint_the_last_weights_are_measured(
+    execute: Execute, finished: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = finished / "checkpoints" / "best.ckpt"
+    content = best.read_bytes()
+    best.unlink()
+    if kind == "cut":
+        best.write_bytes(content[:-9])
+    elif kind == "pipe":
+        os.mkfifo(best)
+    elif kind == "folder":
+        best.mkdir()
+    else:
+        (tmp_path / "elsewhere.ckpt").write_bytes(content)
+        best.symlink_to(tmp_path / "elsewhere.ckpt")
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    printed = capsys.readouterr().out
+    assert f"{best} is not a " in printed
+    assert "measuring the last weights instead" in printed
+    assert json.loads((finished / "summary.json").read_text())["status"] == "finished"
+
+
+def test_checkpoints_that_are_no_folder_are_named(execute: Execute, finished: Path) -> None:
+    folder = finished / "checkpoints"
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(UserError, match=f"^{folder} is not a folder: remove it"):
+        execute(*LINEAR, f"resume={finished}", folder=finished)
 
 
 def test_what_a_killed_process_was_writing_is_removed(execute: Execute, finished: Path) -> None:

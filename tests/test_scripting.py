@@ -104,6 +104,7 @@ def test_images_of_every_kind_are_predicted_alike(trained: TrainedRun, tmp_path:
         (np.zeros(8, np.uint8), r"the shape 8, expected \(H, W\)"),
         (3, "int is not an image"),
         (["no.png"], "no.png"),
+        (Path(), "is a folder, expected image files: type glimpse predict"),
     ],
 )
 def test_what_is_no_image_is_named(trained: TrainedRun, images: Any, message: str) -> None:
@@ -139,10 +140,12 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
         ("-m", "without flags"),
         ("resume=nowhere", "there is no such folder"),
         ("data.batch_size=0", "expected at least 1"),
+        (3, "3: expected overrides as text"),
+        ("seed = 1", "a blank before =; type seed=1"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_folder(
-    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    override: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = surroundings()
@@ -151,6 +154,19 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
     assert "\n" not in str(error.value)
     assert surroundings() == before
     assert not list(tmp_path.rglob("*"))
+
+
+def test_what_trains_nothing_returns_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="check=true trains nothing, expected a run to return"):
+        glimpse.train(*QUICK, "check=true", f"output_dir={tmp_path}")
+
+
+def test_a_split_that_the_data_lacks_is_named(trained: TrainedRun) -> None:
+    run = glimpse.load(trained.folder, overrides=["data.test_fraction=0.2", "data.val_fraction=0"])
+    with pytest.raises(
+        UserError, match="test: the data of this run has no such split, only train, val"
+    ):
+        run.predict("test")
 
 
 def test_importing_glimpse_imports_nothing_heavy() -> None:

@@ -49,6 +49,18 @@ def test_a_program_goes_on_where_its_output_goes_nowhere(
     assert (tmp_path / "record").read_text() == "whole"
 
 
+@pytest.mark.parametrize("main", ["glimpse.launch", "glimpse.cli.main"])
+def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, main: str) -> None:
+    code = f"import os, sys; os.rmdir(os.getcwd()); from {main} import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: the current folder has been deleted: type cd and the name of another one\n"
+    )
+
+
 def test_text_from_outside_is_escaped() -> None:
     assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
     assert printable("a\nb\r", kept="\n") == "a\nb\\r"

@@ -82,6 +82,8 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             hint = "" if what == "labels" else "; the augmentation mixes labels: type augment=none"
             shape = "×".join(map(str, given.shape))
+            if "must be Tensor, not list" in str(error):
+                hint = "; annotate the argument of __init__ as torch.Tensor, and it becomes one"
             raise UserError(
                 f"loss {target} does not take logits of 2×{num_classes} and {what} of {shape}, for "
                 f"the {num_classes} classes of this data: {first_line(error)}{hint}"
@@ -96,7 +98,26 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
                 f"loss {target} returns a number without a gradient, expected one computed from the "
                 "logits: remove detach(), item() and no_grad() from its forward"
             )
+    _require_mean(loss, str(target), num_classes)
+    if any(parameter.requires_grad for parameter in loss.parameters()):
+        raise UserError(
+            f"loss {target} has parameters, which no optimizer trains: move them into the network, or set "
+            "requires_grad to False"
+        )
     return loss
+
+
+def _require_mean(loss: nn.Module, target: str, num_classes: int) -> None:
+    """Refuse a loss that adds up images, whose value would grow with the batch."""
+    logits, labels = torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64)
+    one, two = (
+        exact_loss(loss, logits.repeat(num, 1), labels.repeat(num)).item() for num in (1, 2)
+    )
+    if one != 0 and two == 2 * one:
+        raise UserError(
+            f"loss {target} adds up the losses of images, expected their mean: type reduction: mean in its "
+            "YAML file"
+        )
 
 
 def build_classifier(

@@ -6,6 +6,7 @@ directory nor the padding between records. Any program that reads torch's archiv
 checkpoint of an earlier version has no comment, so only its records are checked.
 """
 
+import io
 import os
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from glimpse.errors import UserError
-from glimpse.files import replacing
+from glimpse.files import make_folder, replacing
 
 BLOCK = 2**20  # bytes read at a time
 # The last record of a zip archive without a comment. Its last two bytes are the length of the comment.
@@ -34,7 +35,9 @@ class AtomicCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        for name, state in checkpoint.get("callbacks", {}).items():
+            _require_plain(name, state)
+        make_folder(final.parent)
         try:
             with replacing(final) as partial, partial.open("w+b") as file:
                 torch.save(checkpoint, file)
@@ -55,6 +58,33 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _require_plain(name: str, state: object) -> None:
+    """Require what a callback keeps to be plain data, which a checkpoint can be read with.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if _is_plain(state):
+        return
+    try:
+        torch.save(state, content := io.BytesIO())
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception as error:  # pickle raises many kinds
+        raise UserError(
+            f"callbacks: state_dict() of {name.partition('{')[0]} holds more than plain data, expected "
+            "numbers, text, tensors, and lists and dicts of these"
+        ) from error
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (str, int, float, bool, type(None), torch.Tensor)
 
 
 def is_intact(path: Path) -> bool:

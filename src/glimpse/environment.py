@@ -29,6 +29,7 @@ VARIABLES = (
 )  # fmt: skip
 MAX_DIFF = 200_000  # characters of the uncommitted changes that are kept
 MAX_UNTRACKED = 100  # names of files
+OID = "# branch.oid "  # what git status writes before the commit
 CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")  # of an address such as https://user:token@host/
 
 
@@ -98,16 +99,18 @@ def _checkout(folder: Path) -> dict[str, Any] | None:
         return found.decode(errors="backslashreplace").strip()
 
     try:
-        commit = ask("rev-parse", "HEAD")
-        status = ask("status", "--porcelain")
-        if not status:
+        lines = ask("status", "--porcelain=v2", "--branch", "--untracked-files=all").splitlines()
+        commit = next(line for line in lines if line.startswith(OID)).removeprefix(OID)
+        changes = [line for line in lines if not line.startswith("#")]
+        if commit == "(initial)":
+            return None
+        if not changes:
             return {"commit": commit, "dirty": False}
-        top = ask("rev-parse", "--show-toplevel")
         plain = ("--no-color", "--no-ext-diff", "--no-textconv")
-        diff = CREDENTIALS.sub("", ask("-C", top, "diff", "HEAD", *plain))
-        untracked = ask("-C", top, "ls-files", "--others", "--exclude-standard").splitlines()
+        diff = CREDENTIALS.sub("", ask("diff", "HEAD", "--no-relative", *plain))
     except (OSError, subprocess.CalledProcessError):
         return None
+    untracked = [line[2:] for line in changes if line.startswith("? ")]
     return {
         "commit": commit,
         "dirty": True,

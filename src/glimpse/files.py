@@ -1,9 +1,9 @@
 """All file writing: a file is written completely or not at all, and never through a link.
 
-A file is written under a temporary name in the same folder, flushed to disk and renamed. A full
-disk or a killed process therefore never leaves half a file, and a reader never sees one. Renaming
-replaces a link instead of following it. A run folder may come from a stranger, so no link is
-followed out of it.
+A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full disk or
+a killed process therefore never leaves half a file, and a reader never sees one. Files that can be made
+again from others, such as pictures, are not flushed. Renaming replaces a link instead of following it. A run
+folder may come from a stranger, so no link is followed out of it.
 """
 
 import json
@@ -36,10 +36,15 @@ def kind_of(mode: int) -> str | None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path with the suffix of `path`, and rename it to `path` after the block.
 
     If the block raises, `path` stays as it was.
+
+    Args:
+        path: The file to write.
+        flush: Whether to wait until it is on the disk, so that it survives a power failure. What can be
+            made again from other files need not.
 
     Raises:
         CannotWriteError: the file cannot be written, for example because the disk is full.
@@ -48,10 +53,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         _create(partial)
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        if flush:
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
         partial.replace(path)
-        _flush_folder(path.parent)
+        if flush:
+            _flush_folder(path.parent)
     except OSError as error:
         raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -141,6 +148,20 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
+
+
+def require_current_folder() -> None:
+    """Reject a current folder that has been deleted since the shell entered it.
+
+    Raises:
+        UserError: it has been.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            "the current folder has been deleted: type cd and the name of another one"
+        ) from error
 
 
 def require_inside(folder: Path, path: Path) -> None:

@@ -20,7 +20,7 @@ from glimpse.config.check import check
 from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.explain import explain
 from glimpse.config.folder import ROOT
-from glimpse.distributed.place import Place, place_of, require_room
+from glimpse.distributed.place import Place, place_of, require_launched_processes
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
@@ -119,7 +119,7 @@ def run_in(
     is_ours = True
     try:
         require_one_batch_size(config, settings.overrides.task)
-        require_room(config.trainer, place_of(os.environ))
+        require_launched_processes(config.trainer, place_of(os.environ))
         from glimpse.run import run  # torch and lightning are imported from here on
 
         names = choices_of_run(settings.runtime.choices)

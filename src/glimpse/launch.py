@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -29,7 +30,7 @@ from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
-from glimpse.files import require_no_links_out
+from glimpse.files import require_current_folder, require_no_links_out
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -59,6 +60,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         signal.signal(number, raise_interrupted)
     place, code, line = Place(), 0, ""
     try:
+        require_current_folder()
         place = place_of(os.environ)
         if place.rank > 0:
             return follow(place)
@@ -70,11 +72,12 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
                 f"{place.launcher}"
             )
+        _require_sweep(flags, overrides)
         overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name(), own_files_first():
+        with lists_by_name(), own_files_first(), _named_if_hydra_cannot_write():
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 task
             )()
@@ -97,6 +100,18 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     return code
 
 
+def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require -m for settings that only a sweep uses.
+
+    Raises:
+        UserError: it is missing.
+    """
+    of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
+    found = next((word for word in overrides if word.startswith(of_sweeps)), None)
+    if found is not None and not is_sweep(flags):
+        raise UserError(f"{found} is a setting of sweeps: type -m too")
+
+
 def task(config: DictConfig) -> float | None:
     """What Hydra calls once for each composed configuration; launchers pickle it by its name."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -106,6 +121,24 @@ def task(config: DictConfig) -> float | None:
     except Exception as error:
         _failure.append(error)
         return None
+
+
+@contextmanager
+def _named_if_hydra_cannot_write() -> Iterator[None]:
+    """Name the place if Hydra cannot make a run folder or write its record there.
+
+    Raises:
+        UserError: the disk is full or read-only, for example.
+    """
+    try:
+        yield
+    except OSError as error:
+        places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
+        place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2].strip("'")
+        raise UserError(
+            f"cannot write {place}: {error.strerror or error}: type "
+            "output_dir=<a folder where results can be written>"
+        ) from error
 
 
 def _after_a_restart(place: Place) -> list[str]:
@@ -157,6 +190,10 @@ FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",
 )  # fmt: skip
+OTHER_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
+    "--shell-completion", "-sc",
+)  # fmt: skip
 INFO = ("--info", "-i")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -165,7 +202,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: a flag would execute the contents of a pickle.
+        UserError: there is no such flag, or it would execute the contents of a pickle.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -179,6 +216,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(word)
             continue
+        name, equals, value = word.partition("=")
+        if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
+            setting = (
+                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
+            )
+            raise UserError(
+                f"{name}: there is no such flag; settings have no dashes: type {setting}"
+            )
         flags.append(word)
         if word in FLAGS_WITH_VALUE and rest:
             flags.append(rest.pop(0))
@@ -201,8 +246,10 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
     """
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not resume or resume[-1] in ("", "null"):
+    if not resume or resume[-1] == "null":
         return overrides
+    if not resume[-1]:
+        raise UserError("resume=: expected a run folder; resume=null begins a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")

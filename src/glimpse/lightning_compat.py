@@ -189,9 +189,10 @@ def next_step_of_loggers(trainer: pl.Trainer) -> int:
     """
     loop = trainer.fit_loop.epoch_loop
     validation: Any = loop.val_loop.batch_progress.current
-    is_counted = has_ended_epoch(trainer)
+    if has_ended_epoch(trainer):
+        return loop._batches_that_stepped + is_accumulating(trainer)
     is_in_validation = trainer.validating and validation.processed != validation.completed
-    return loop._batches_that_stepped + (not is_counted and not is_in_validation)
+    return loop._batches_that_stepped + (not is_in_validation)
 
 
 def send_epoch_to_loggers(trainer: pl.Trainer) -> None:
@@ -201,9 +202,12 @@ def send_epoch_to_loggers(trainer: pl.Trainer) -> None:
     receive them: the checkpoint counts the epoch as done.
     """
     loop = trainer.fit_loop.epoch_loop
-    loop._batches_that_stepped -= 1  # as Lightning does, so that the step is that of the last batch
+    # As Lightning does, so that the step is that of the last batch. An early stop may end an epoch at a
+    # batch without a step, where Lightning would name the step before the last one.
+    counted = int(not is_accumulating(trainer))
+    loop._batches_that_stepped -= counted
     trainer._logger_connector.update_train_epoch_metrics()  # and forgets them
-    loop._batches_that_stepped += 1
+    loop._batches_that_stepped += counted
 
 
 def set_up_callbacks(

@@ -32,7 +32,8 @@ class LossWatch:
             batch_idx: The number of the batch in its epoch, from 0.
         """
         if not is_queued(loss.device):
-            return _first_failed([batch_idx], [loss.item()])
+            value = loss.item()
+            return None if math.isfinite(value) else (batch_idx, value)
         if self._losses is None:
             self._losses = loss.new_zeros(CHECK_EVERY)
         self._losses[len(self._batches)] = loss

@@ -89,14 +89,19 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
     own = metric.removeprefix("val_")
     if own in choices and f"val/{own}" not in logged:
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
-    near = difflib.get_close_matches(name, logged, n=1, cutoff=0.6)
+    choices = list(choices)
+    every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
+    near = difflib.get_close_matches(name, every, n=1, cutoff=0.6)
+    if near and near[0] not in logged:  # val/auc is nearer to val/auroc than to val/acc
+        added = near[0].removeprefix("val/")
+        return f"{key}={name} is not a metric of this run: did you mean metrics=[{added}] {key}={near[0]}?"
     near = near or [one for one in logged if one.rpartition("/")[2] == own][:1]
     by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
     near = near or [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
     if near:
         hint = f"did you mean {near[0]}?"
     else:
-        others = difflib.get_close_matches(own, list(choices), n=1, cutoff=0.6)
+        others = difflib.get_close_matches(own, choices, n=1, cutoff=0.6)
         hint = (
             f"did you mean metrics=[{others[0]}] {key}=val/{others[0]}?"
             if others

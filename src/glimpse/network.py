@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from glimpse.config.build import accepts, build, parameters_of, plain, require_target
+from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
@@ -17,8 +18,8 @@ from glimpse.errors import UserError
 def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     """Build a network for images of this spec.
 
-    A network takes the spec as its first argument, or `num_classes` and perhaps `in_channels` (or
-    `in_chans`).
+    A network takes the spec as its first argument or as `spec`, or `num_classes` and perhaps `in_channels`
+    (or `in_chans`), or its file gives the number of classes.
 
     Raises:
         UserError: the network takes neither, or does not return logits of (B, num_classes).
@@ -36,23 +37,30 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
 
 def _image_arguments(
     found: Any, target: str, values: Mapping[str, Any], spec: ImageSpec
-) -> tuple[tuple[ImageSpec, ...], dict[str, int]]:
+) -> tuple[tuple[ImageSpec, ...], dict[str, Any]]:
     """The arguments that describe the images to a network: positional, and by keyword."""
     parameters = parameters_of(found)
     first = next(iter(parameters.values()), None)
+    if "spec" in parameters and parameters["spec"].kind is inspect.Parameter.KEYWORD_ONLY:
+        return (), {"spec": spec}
     if "spec" in parameters or (first and "ImageSpec" in str(first.annotation)):
         return (spec,), {}
     if accepts(found, "num_classes"):
         known = {"num_classes": spec.num_classes}
         known |= {name: spec.channels for name in ("in_channels", "in_chans") if name in parameters}
+        if is_from(found.__module__, ("timm",)):  # create_model passes it on
+            known["in_chans"] = spec.channels
         return (), {name: value for name, value in known.items() if name not in values}
     empty = inspect.Parameter.empty
     is_bare = first is not None and first.default is empty and first.annotation is empty
     if first is not None and is_bare and first.name not in values:
         return (spec,), {}
+    if spec.num_classes in values.values():  # the file gives it, as n_classes or the like
+        return (), {}
     raise UserError(
         f"model._target_={target} takes neither a spec nor num_classes: write "
-        "__init__(self, spec, …), or __init__(self, num_classes, in_channels, …)"
+        "__init__(self, spec, …), or __init__(self, num_classes, in_channels, …), or give the number of "
+        f"classes, {spec.num_classes}, in its YAML file"
     )
 
 
@@ -67,12 +75,18 @@ def remark_on(network: nn.Module) -> str | None:
 
 
 def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
-    """Show a network one black image, and require one logit for each class."""
+    """Show a network one black image, and require one logit with a gradient for each class."""
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
+            "attributes, of which some require gradients"
+        )
     size = _as_text(spec.channels, spec.height, spec.width)
     was_training = network.training
     network.eval()
     try:
-        logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
+        with torch.enable_grad():
+            logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
     except Exception as error:
         _explain_size(network, target, spec)
         error.add_note(f"while {target} was given one image of {size}")
@@ -83,13 +97,17 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
         shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else type(logits)
         raise UserError(
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
-            f"1×{spec.num_classes}, one for each class"
+            f"1×{spec.num_classes}, one for each class: return them alone from forward"
+        )
+    if not logits.requires_grad:
+        raise UserError(
+            f"model._target_={target} returns logits without a gradient: remove detach(), data and "
+            "no_grad() from its forward"
         )
 
 
 def _logits_of_black(network: nn.Module, channels: int, height: int, width: int) -> Any:
-    with torch.no_grad():
-        return network(torch.zeros(1, channels, height, width))
+    return network(torch.zeros(1, channels, height, width))
 
 
 def _as_text(*sizes: int) -> str:
@@ -114,6 +132,9 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
         else:
             needs = "grey images" if other[0] == 1 else "images of three channels"
             remedy = "take in_channels or the spec as an argument of __init__"
+            if target.startswith("torchvision."):
+                name = target.rpartition(".")[2]
+                remedy = f"type model=pretrained model.architecture={name}, which takes both"
         raise UserError(
             f"model._target_={target} takes images of {_as_text(*other)} but not of {size}: it needs "
             f"{needs}; {remedy}"

@@ -106,7 +106,7 @@ def named_if_it_does_not_fit(
         ) from error
 
 
-def require_same_sight(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def require_same_input(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Require the `data` settings that determine the network's input to match the checkpoint's.
 
     Args:
@@ -141,7 +141,7 @@ def _require_same_data(
             f"the checkpoint has {spec.num_classes} classes, but this data has "
             f"{data.spec.num_classes}: resume with the same data and data.classes"
         )
-    require_same_sight(saved["config"]["data"], now)
+    require_same_input(saved["config"]["data"], now)
     if saved["fingerprint"] != data.fingerprint:
         raise UserError(
             "the checkpoint was trained on different data, or on a different split of it: "

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -24,7 +25,6 @@ from glimpse.callbacks.pruning import Judge, Pruning
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
-from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.combinations import check_monitors
@@ -35,6 +35,7 @@ from glimpse.distributed.place import Place
 from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
+from glimpse.errors import UserError, first_line
 from glimpse.files import discard_partials, write_json
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
@@ -170,9 +171,7 @@ def run(
         _fit(config, trainer, classifier, data, own, summary, resume_from)
         num_trained = _num_trained_on(own.record, data)
         if config.test and not summary.is_pruned:
-            found = _final_metrics(
-                config, trainer, classifier, data, own.checkpoints.best, num_trained
-            )
+            found = _final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
         summary.update(**_beside_accuracy(summary, classifier, data, own.checkpoints))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -299,6 +298,8 @@ def _fit(
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
         except PrunedError:
             summary.prune()
+        except MisconfigurationException as error:  # as of a callback that needs a logger
+            raise UserError(f"trainer: {first_line(error)}") from error
         finally:
             summary.update(
                 epochs=epochs_trained(trainer),
@@ -350,15 +351,15 @@ def _final_metrics(
     trainer: pl.Trainer,
     classifier: ImageClassifier,
     data: ImageDataModule,
-    best_checkpoint: Path,
+    checkpoints: Checkpoints,
     num_trained: int,
 ) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
-    if best_checkpoint.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        best = AtomicCheckpointIO().load_checkpoint(best_checkpoint)
+    best = None if trainer.fast_dev_run else checkpoints.read_best()  # type: ignore[attr-defined]
+    if best is not None:
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)
     splits = ["val", "test"] if config.tta else ["test"]

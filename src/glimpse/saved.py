@@ -51,7 +51,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning
-            )  # of torch, on kinds of tensors that we refuse
+            )  # on kinds of tensors that are refused below
             saved = AtomicCheckpointIO().load_checkpoint(path)
     except UnpicklingError as error:
         raise UserError(

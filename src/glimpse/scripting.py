@@ -56,6 +56,9 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         if place.rank > 0:  # torchrun runs the script in every process
             sys.exit(follow(place))
         config, folder = run(overrides, config_dir=config_dir)
+        if config.check or config.task != "fit":
+            what = "check=true" if config.check else f"task={config.task}"
+            raise UserError(f"{what} trains nothing, expected a run to return: remove it")
         from glimpse.runs.trained import TrainedRun
 
         return TrainedRun(folder, trust=packages_of(config))
@@ -98,6 +101,9 @@ def run(
     Returns:
         The configuration and the run folder.
     """
+    for word in overrides:
+        if not isinstance(word, str):
+            raise UserError(f'{word!r}: expected overrides as text, such as "model=mlp"')
     flags = [word for word in overrides if word.startswith("-")]
     if flags:
         raise UserError(f"{flags[0]}: expected overrides such as model=mlp, without flags")

@@ -133,7 +133,11 @@ def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None
 
 def shown(path: Path) -> Path:
     """A path relative to the current folder, if it is inside it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it has been deleted meanwhile
+        return path
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _name_of_traceback() -> str:

@@ -1,9 +1,11 @@
-"""TensorBoard content besides the curves: the config as text, charts of both splits, HPARAMS."""
+"""TensorBoard content besides the curves: config as text, charts of both splits, pictures, HPARAMS."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 LAYOUT = {
     "training and validation": {
@@ -33,6 +35,20 @@ def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
     writer.add_text("config", f"```yaml\n{config_yaml}\n```", step)
     if not step:
         writer.add_custom_scalars(LAYOUT)
+
+
+def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
+    """Write a PNG as it is. `add_image` would decode it and encode it again."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+    image = Summary.Image(
+        height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
+    )
+    # Public methods that reopen the file, which training closed, write something of their own too.
+    writer = logger.experiment._get_file_writer()
+    writer.add_summary(Summary(value=[Summary.Value(tag=path.stem, image=image)]), step)
 
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def test_help_has_an_example(here: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digitz"], "data=digitz: there is no such data (did you mean digits?)"),
-        (["digits,mnist"], "data=digits,mnist: there is no such data"),
+        (["digitz"], "data=digitz: there is no such dataset (did you mean digits?)"),
+        (["digits,mnist"], "data=digits,mnist: there is no such dataset"),
         (["data=digits"], "expected a dataset name before any KEY=VALUE"),
         (["digits", "data=mnist"], "data=mnist: the dataset is already digits"),
         (["image_folder"], "data.root is not set"),

@@ -62,7 +62,7 @@ def test_yaml_lists_the_arguments_of_its_target(path: Path) -> None:
     if node._target_.startswith("glimpse."):  # nothing of ours is out of reach of the command line
         given_by_the_run = {
             "self", "spec", "common", "augment", "data_dir", "seed", "optimizer", "params", "total_steps", "args", "kwargs",
-            "no_matrices",
+            "no_matrices", "fused",
         }  # fmt: skip
         given_by_the_run |= {"num_classes"} if group == "metrics" else set()
         assert accepted - given_by_the_run == listed
@@ -109,7 +109,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("+data.url.x=1", "data.url.x is not a key"),
         ("+resume.x=1", "resume.x is not a key"),
         ("~trainer.max_epochs", "was removed from the configuration"),
-        ("~model", "was removed from the configuration"),
+        ("~model", "model was removed from the configuration: do not type ~model"),
         ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
         ("trainer.accumulate_grad_batches=0", "at least 1"),
         ("model._target_='${oc.decode:os.getcwd}'", "expected a torch.nn.Module"),
@@ -189,6 +189,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["monitor=val/f1"], "type metrics=[f1] monitor=val/f1"),
         (["metrics=[f1]", "monitor=f1"], "did you mean val/f1?"),
         (["metrics=[auroc]", "monitor=val/auc"], "did you mean val/auroc?"),
+        (["monitor=val/auc"], "did you mean metrics=[auroc] monitor=val/auroc?"),
         (["monitor=val_loss"], "did you mean val/loss?"),
         (["monitor=acc"], "did you mean val/acc?"),
         (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),

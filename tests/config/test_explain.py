@@ -1,5 +1,6 @@
 """An error that nobody foresaw is one line, and its traceback is kept."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from hydra.errors import HydraException
 from torch import Tensor
 
 from conftest import REPOSITORY, Execute
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
+from glimpse.config.compose import composed
 from glimpse.config.explain import CrashError, crash, explain
 from glimpse.errors import UserError
 from glimpse.models.linear import Linear
@@ -97,6 +101,42 @@ def test_without_a_folder_the_traceback_is_kept_elsewhere(tmp_path: Path) -> Non
         found = crash(error, tmp_path / "none")
     path = Path(str(found).rpartition(" ")[2])
     assert "oops" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("deletion", "message"),
+    [
+        ("~callbacks", "~callbacks: type callbacks=[] for none"),
+        ("~metrics", "~metrics: type metrics=[] for none"),
+        (
+            "~callbacks.pictures=1",
+            "~callbacks.pictures: type callbacks.pictures=null to turn it off",
+        ),
+        ("~model=linear", "~model removes nothing here: type model=<value>"),
+        ("~modle", "modle is not a key of this configuration: did you mean model?"),
+    ],
+)
+def test_a_deletion_says_what_to_type(deletion: str, message: str) -> None:
+    with pytest.raises(HydraException) as error:
+        composed([deletion])
+    assert explain(error.value, [deletion]) == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 1.83 GiB"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+    ],
+)
+def test_too_little_memory_has_a_remedy(error: Exception, tmp_path: Path) -> None:
+    try:
+        raise error
+    except type(error):
+        found = str(crash(error, tmp_path))
+    assert found.startswith("out of memory: type a lower data.batch_size")
 
 
 def test_what_would_reach_the_terminal_as_a_command_is_escaped() -> None:

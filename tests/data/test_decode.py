@@ -1,5 +1,6 @@
 """A file becomes its pixels, upright and of the wanted size, or an error that names it."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from glimpse.data.decode import PixelFormat, decode, probe
 from glimpse.errors import UserError
@@ -198,6 +199,26 @@ def test_what_cannot_be_decoded_is_named(
         decode(path, PixelFormat(40, 40, 3))
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_no_program_is_started_for_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'STARTED'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # look for it again
+    path = tmp_path / "seven.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n%%EOF\n")
+    with pytest.raises(UserError, match=f"{path} is not an image that Pillow can read"):
+        decode(path, PixelFormat(40, 40, 3))
+    assert not (tmp_path / "STARTED").exists()
+    for name in ("TGA", "WEBP", "TIFF", "PCX"):  # all other formats are read
+        Image.new("RGB", (40, 40)).save(path, name)
+        assert decode(path, PixelFormat(40, 40, 3)).shape == (40, 40, 3)
 
 
 def test_a_bomb_is_refused_by_what_it_would_become(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from conftest import composed
 from glimpse.config.combinations import require_one_batch_size
-from glimpse.distributed.place import Place, first_host, place_of, require_room
+from glimpse.distributed.place import Place, first_host, place_of, require_launched_processes
 from glimpse.errors import UserError
 
 TORCHRUN = {
@@ -79,15 +79,15 @@ def test_the_trainer_has_the_processes_of_the_launcher(
 ) -> None:
     trainer, place = {"devices": devices, "num_nodes": nodes}, place_of(dict(TORCHRUN))
     if message is None:
-        require_room(trainer, place)
+        require_launched_processes(trainer, place)
         return
     with pytest.raises(UserError, match=message):
-        require_room(trainer, place)
+        require_launched_processes(trainer, place)
 
 
 def test_several_nodes_need_a_launcher() -> None:
     with pytest.raises(UserError, match="type torchrun --nnodes=2"):
-        require_room({"devices": 1, "num_nodes": 2}, Place())
+        require_launched_processes({"devices": 1, "num_nodes": 2}, Place())
 
 
 def test_one_of_the_two_batch_sizes() -> None:

@@ -71,6 +71,14 @@ def test_csv_goes_on_where_a_resumed_run_was_stopped(execute: Execute) -> None:
     assert "optimizer.lr" in (folder / "csv" / "hparams.yaml").read_text()
 
 
+def test_an_early_stop_between_two_steps_takes_no_logger_back(execute: Execute) -> None:
+    stops = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0")
+    loops = ("trainer.accumulate_grad_batches=3", "trainer.val_check_interval=2")
+    folder = execute(*TINY, "logger=csv", *stops, *loops)
+    steps = [int(row["step"]) for row in rows_of(folder / "csv" / "metrics.csv")]
+    assert steps == sorted(steps)
+
+
 def test_a_table_of_a_logger_of_ones_own_receives_pictures(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:

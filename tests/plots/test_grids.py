@@ -11,7 +11,8 @@ from PIL import Image
 from glimpse.data.augment.flips import Flip
 from glimpse.data.inspect.show import _name, draw_batch
 from glimpse.data.sets.digits import Digits
-from glimpse.plots.grids import CELL, DPI, SIDE, TITLE, draw_grids
+from glimpse.plots.canvas import DPI
+from glimpse.plots.grids import CELL, SIDE, TITLE, draw_grids
 
 COMMON: dict[str, Any] = {"data_dir": "", "seed": 0, "batch_size": 4, "val_fraction": 0.0}
 

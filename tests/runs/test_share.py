@@ -1,17 +1,21 @@
 """`glimpse export --to safetensors`: plain libraries load the weights, and the card is the Hub's."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from safetensors.torch import load_file
 
 from conftest import Execute
 from glimpse.errors import UserError
 from glimpse.runs.share import CARD, share_run
 from glimpse.runs.trained import TrainedRun
+from glimpse.streams import printable
 
 SMALL = (
     "data=synthetic", "data.num_train=16", "data.num_val=12", "trainer=cpu", "trainer.max_epochs=1",
@@ -79,3 +83,17 @@ def test_a_readme_of_somebody_else_is_left_alone(trained_run: Path, tmp_path: Pa
     with pytest.raises(UserError, match="is there already: type --out"):
         list(share_run(TrainedRun(trained_run), tmp_path / "model.safetensors"))
     assert (tmp_path / CARD).read_text() == "# My project\n"
+
+
+def test_a_card_shows_names_from_a_record_as_text(trained_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    summary = json.loads((folder / "summary.json").read_text())
+    evil = "<img src=x onerror=alert(1)> [a](javascript:b)\n---\n"
+    (folder / "summary.json").write_text(json.dumps(summary | {"data": evil}))
+    list(share_run(TrainedRun(folder), tmp_path / "model.safetensors"))
+    _, metadata, text = (tmp_path / CARD).read_text().split("---\n", 2)
+    assert yaml.safe_load(metadata)["model-index"][0]["results"][0]["dataset"]["name"] == printable(
+        evil
+    )
+    [heading] = [line for line in text.splitlines() if line.startswith("# ")]
+    assert r"\<img src=x onerror=alert(1)\> \[a\](javascript:b)\\n---\\n" in heading

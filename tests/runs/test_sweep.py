@@ -69,7 +69,7 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
 def test_few_settings_have_no_importance(tmp_path: Path) -> None:
     write_sweep(tmp_path, a_search(9))
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert "Importance is shown from 10 finished settings on." in result.output
+    assert "Importance is shown once 10 settings have finished." in result.output
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", "0.2"), ("min", "0.1")])

@@ -108,11 +108,34 @@ def changed(trained_run: Path, path: Path, change: Any) -> Path:
     return path
 
 
-def test_a_foreign_target_is_not_called(trained_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("os.system", r"needs os\.system, and"),
+        ("torch.load", r"expected a torch\.nn\.Module"),
+        ("torch", r"expected a torch\.nn\.Module, as package\.module\.Class"),
+        ("torch.nn.Linear.forward", r"no module torch\.nn\.Linear"),
+        ("torchvision.models.resnet.partial", r"expected a torch\.nn\.Module"),
+        ("timm.create_model", "is a function"),
+        ("glimpse.config.build.build", r"expected a torch\.nn\.Module"),
+    ],
+)
+def test_a_foreign_target_is_not_called(
+    trained_run: Path, tmp_path: Path, target: str, reason: str
+) -> None:
     def change(saved: Any) -> None:
-        saved["glimpse"]["config"]["model"] = {"_target_": "os.system", "command": "touch it"}
+        saved["glimpse"]["config"]["model"] = {"_target_": target, "command": "touch it"}
 
-    with pytest.raises(UserError, match=r"os\.system"):
+    path = tmp_path / "evil.ckpt"
+    with pytest.raises(UserError, match=f"^{path}.*{reason}"):
+        TrainedRun(changed(trained_run, path, change))
+
+
+def test_a_target_within_an_argument_is_refused(trained_run: Path, tmp_path: Path) -> None:
+    def change(saved: Any) -> None:
+        saved["glimpse"]["config"]["data"]["x"] = {"_target_": "torch.nn.Identity"}
+
+    with pytest.raises(UserError, match=r"data\.x\._target_.* is not allowed here"):
         TrainedRun(changed(trained_run, tmp_path / "evil.ckpt", change))
 
 

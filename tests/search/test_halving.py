@@ -50,6 +50,14 @@ def test_the_best_third_goes_on_and_the_highest_rung_first() -> None:
     assert promotable([*trials, *higher], LEVELS, "max") is higher[-1]
 
 
+def test_a_trial_that_goes_on_is_not_chosen_twice() -> None:
+    """With several at once, a place is free before the trial has reported its next epoch."""
+    trials = [trial(n, n / 10) for n in range(6)]
+    assert promotable(trials, LEVELS, "max", busy={5}) is trials[4]
+    assert promotable(trials, LEVELS, "max", busy={4, 5}) is None
+    assert best_waiting(trials, LEVELS, "max", busy={5}) is trials[4]
+
+
 def test_a_small_search_ends_with_a_whole_trial() -> None:
     trials = [trial(0, 0.1), trial(1, 0.9, 0.9, 0.3), trial(2, 0.2, 0.2, 0.4)]
     assert best_waiting(trials, LEVELS, "max") is trials[2]

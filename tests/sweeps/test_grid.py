@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_a_killed_worker_ends_one_job_which_continues_later(
     monkeypatch.chdir(tmp_path)
     long = job_of(*QUICK, "trainer.max_epochs=200", name="long")
     short = job_of(*QUICK, name="short")
-    with Runner(composer_of(*QUICK)) as runner:
+    with closing(Runner(composer_of(*QUICK))) as runner:
         for job in (long, short):
             runner.submit(job)
         rows = tmp_path / "outputs" / "sweeps" / "s" / "long" / "metrics.csv"

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_on_a_terminal_one_line_stays_below_what_is_printed(
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setattr(standing, "REDRAW_SECONDS", 0.0)
-    with Standing(left, is_free=True) as line:
+    with closing(Standing(left, is_free=True)) as line:
         line.show()
         print("job 1 of 9 finished")
         line.show()
@@ -39,10 +40,10 @@ def test_elsewhere_a_line_is_printed_when_it_is_due(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", terminal)
-    with Standing(left, is_free=is_free) as line:
+    with closing(Standing(left, is_free=is_free)) as line:
         line.show()
         assert capsys.readouterr().out == ""
     monkeypatch.setattr(standing, "LINE_SECONDS", 0.0)
-    with Standing(left, is_free=is_free) as line:
+    with closing(Standing(left, is_free=is_free)) as line:
         line.show()
         assert capsys.readouterr().out == "9 jobs left\n"

@@ -14,6 +14,7 @@ from conftest import REPOSITORY, slow
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.timeout(900)  # it takes a minute on an idle machine, and much longer on a busy one
 @pytest.mark.parametrize(("kind", "seed"), [slow("side_by_side", 1), slow("two_processes", 2)])
 def test_a_sweep_survives_whatever_ends_it(kind: str, seed: int, tmp_path: Path) -> None:
     words = ("--minutes", "0", "--kind", kind, "--seed", str(seed))

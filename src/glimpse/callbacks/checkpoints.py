@@ -8,6 +8,7 @@ best, and its atomic save is not atomic across file systems. Therefore this file
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -50,6 +51,7 @@ class Checkpoints(Checkpoint):
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
         self.saved_at = time.monotonic()  # when `last.ckpt` was saved
         self._awaits_epoch_end = False  # whether the last validation is yet to be judged
+        self._best_is_current = False  # whether `best.ckpt` holds what `last.ckpt` would
         self._best_rank: Rank | None = None
         self._kept: dict[str, Rank] = {}  # of `top_k`: file name and rank, the best first
 
@@ -70,20 +72,22 @@ class Checkpoints(Checkpoint):
         """Save `last.ckpt`. Lightning calls this hook at the very end of an epoch."""
         assert isinstance(pl_module, ImageClassifier)
         if self.monitor.of_training:
-            self._consider(trainer, pl_module, of_this_epoch(trainer, pl_module))
+            found = of_this_epoch(trainer, pl_module)
+            self._best_is_current = self._consider(trainer, pl_module, found)
         elif self._awaits_epoch_end:
-            self._consider(trainer, pl_module, logged(trainer))
+            self._best_is_current = self._consider(trainer, pl_module, logged(trainer))
         self._awaits_epoch_end = False
         self.save_last(trainer)
+        self._best_is_current = False
 
     def _consider(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]
-    ) -> None:
-        """Save the current state if its metrics are among the best."""
+    ) -> bool:
+        """Save the current state if its metrics are among the best. Returns whether it is in `best.ckpt`."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank = self.monitor.rank(found)
         if rank is None or data.batches.training_size is not None:
-            return  # while training on small images, no checkpoint counts as the best
+            return False  # while training on small images, no checkpoint counts as the best
         is_best = self._best_rank is None or rank > self._best_rank
         if is_best:
             assert isinstance(pl_module, ImageClassifier)
@@ -95,7 +99,7 @@ class Checkpoints(Checkpoint):
         name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
+            return False
         if is_best:
             trainer.save_checkpoint(self.best)
         if name in self._kept:
@@ -103,6 +107,7 @@ class Checkpoints(Checkpoint):
         if IS_FIRST_PROCESS:
             for name in dropped:
                 (self.folder / name).unlink(missing_ok=True)
+        return is_best
 
     def _enter(self, name: str, rank: Rank) -> list[str]:
         """Rank a checkpoint among the `top_k`; return those that no longer belong to them."""
@@ -114,15 +119,35 @@ class Checkpoints(Checkpoint):
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Save the current state as `last.ckpt`. All processes must call this together."""
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if (
+            self._best_is_current
+        ):  # and on the disk: if this copy gets lost, a run resumes from there
+            if IS_FIRST_PROCESS:
+                self._copy_to_last(self.best, flush=False)
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
+
+    def read_best(self) -> dict[str, Any] | None:
+        """What `best.ckpt` holds; None if there is none. A resumed run may find it damaged, and says so."""
+        if not os.path.lexists(self.best):
+            return None
+        try:
+            if not is_own_file(self.folder, self.best):
+                raise UserError(f"{self.best} is not a file in this folder")
+            return read_checkpoint(self.best)
+        except UserError as error:
+            console.print(f"{error}; measuring the last weights instead")
+            return None
 
     def begin_from(self, path: Path) -> None:
         """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
         if path.name != self.last.name:
-            with replacing(self.last) as partial:
-                shutil.copyfile(path, partial)
+            self._copy_to_last(path, flush=True)
+
+    def _copy_to_last(self, path: Path, *, flush: bool) -> None:
+        with replacing(self.last, flush=flush) as partial:
+            shutil.copyfile(path, partial)
 
     def state_dict(self) -> dict[str, Any]:
         """The best results so far, which a resumed run compares with."""
@@ -181,6 +206,8 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: no checkpoint can be used.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: remove it to start from the beginning")
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
     paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
     paths.sort(key=lambda p: p.name != LAST)

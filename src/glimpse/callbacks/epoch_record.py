@@ -96,7 +96,8 @@ class EpochRecord(LateCallback):
         return tuple(dict.fromkeys((*COLUMNS, *more)))
 
     def _write(self) -> None:
-        with replacing(self.path) as partial, partial.open("w", newline="") as file:
+        # Checkpoints hold the rows too, so they need not be flushed to the disk here.
+        with replacing(self.path, flush=False) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, (*self._columns, *LAST_COLUMNS))
             writer.writeheader()
             writer.writerows(self.rows)

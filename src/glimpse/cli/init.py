@@ -3,6 +3,11 @@
 Its files are in template/, where the project is called `my_project`.
 """
 
+import importlib.util
+import keyword
+import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +19,7 @@ from glimpse.files import write_text
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 NAME = "my_project"  # of the project in the template
+TAKEN = ("conf", "data", "outputs", "tests", "train")  # by the project's own folders and files
 RENAMED = {"gitignore": ".gitignore"}  # which git would obey in the template
 
 
@@ -26,8 +32,7 @@ def init(
     """
     with one_line_errors():
         name = folder.resolve().name.replace("-", "_")
-        if not name.isidentifier() or name in ("glimpse", "tests", "conf"):
-            raise UserError(f"{folder}: expected a folder named like a Python package: my_project")
+        _require_free_name(folder, name)
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty: type the name of a new folder")
         for file in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
@@ -39,3 +44,33 @@ def init(
             written.parent.mkdir(parents=True, exist_ok=True)
             write_text(written, file.read_text(encoding="utf-8").replace(NAME, name))
         print(f"written: {folder}\ntype: cd {folder} && make test")
+
+
+def _require_free_name(folder: Path, name: str) -> None:
+    """Require a name that Python can import, and that nothing else has.
+
+    Raises:
+        UserError: It is another.
+    """
+    words = re.sub(r"\W+", "_", name).strip("_") or NAME
+    if not name.isidentifier() or keyword.iskeyword(name):
+        wrong = "is no name of a Python package"
+    elif name in TAKEN:
+        wrong = "is the name of another folder or file of a project"
+    elif _is_installed(name):
+        wrong = "is the name of a package that Python already has"
+    else:
+        return
+    usable = words.isidentifier() and not keyword.iskeyword(words)
+    other = words if usable and words != name else f"my_{words}"
+    place = shlex.quote(str(folder.parent / other))
+    raise UserError(f"{folder}: {name} {wrong}: type glimpse init {place}")
+
+
+def _is_installed(name: str) -> bool:
+    """Whether another package has this name. A folder in the current one does not count."""
+    if name in sys.stdlib_module_names or name == "glimpse":
+        return True
+    found = importlib.util.find_spec(name)
+    here = Path.cwd()
+    return found is not None and found.origin is not None and here not in Path(found.origin).parents

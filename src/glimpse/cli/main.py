@@ -16,6 +16,8 @@ from glimpse.cli.evaluate import evaluate
 from glimpse.cli.init import init
 from glimpse.cli.insight import confused, look, losses, shift
 from glimpse.cli.predict import export, predict
+from glimpse.errors import UserError
+from glimpse.files import require_current_folder
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -38,6 +40,11 @@ def main() -> int:
     """
     keep_printing()
     spin_briefly()
+    try:
+        require_current_folder()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     sys.argv[1:] = map(_expanded, sys.argv[1:])
     try:
         return app(standalone_mode=False) or 0
@@ -46,10 +53,9 @@ def main() -> int:
         if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
-            print(
-                f"error: {message.rstrip('.')}: type {command} --help for an example",
-                file=sys.stderr,
-            )
+            is_question = message.endswith("?")
+            joined = f"{message} Type" if is_question else f"{message.rstrip('.')}: type"
+            print(f"error: {joined} {command} --help for an example", file=sys.stderr)
         return error.exit_code
 
 

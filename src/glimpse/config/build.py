@@ -12,7 +12,9 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -59,9 +61,12 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
     tensors = _tensors(found, named)
+    facts = {key: kwargs.pop(key) for key in [*kwargs] if is_dataclass(kwargs[key])}
     values = {key: value for key, value in values.items() if key not in tensors}
     try:
-        return instantiate(values, *args, _convert_="all", _recursive_=False, **tensors, **kwargs)
+        options = {"_convert_": "all", "_recursive_": False, "_partial_": bool(facts)}
+        built = instantiate(values, *args, **options, **tensors, **kwargs)
+        return built(**facts) if facts else built  # Hydra would turn a dataclass into a dict
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
@@ -199,6 +204,7 @@ def _locate(group: str, target: str) -> Any:
     """
     module, _, name = target.rpartition(".")
     package = module.partition(".")[0]
+    importlib.invalidate_caches()  # a notebook may have written the module a moment ago
     if importlib.util.find_spec(package) is None and _is_here(package):
         sys.path.append(str(Path.cwd()))
     what = f"{group}._target_={target}"
@@ -213,16 +219,45 @@ def _locate(group: str, target: str) -> Any:
     except SyntaxError as error:
         place = f"{error.filename}, line {error.lineno}"
         raise UserError(f"{what}: {module} cannot be imported: {place}: {error.msg}") from error
+    except SystemExit as error:
+        raise UserError(
+            f"{what}: {module} cannot be imported: it is a program that ends ({error.code}); put what it "
+            'does under if __name__ == "__main__":'
+        ) from error
     if not hasattr(imported, name):
-        near = difflib.get_close_matches(name, dir(imported), n=1)
-        hint = f": did you mean {near[0]}?" if near else ""
-        raise UserError(f"{what}: {module} has no {name}{hint}")
+        raise UserError(f"{what}: {module} has no {name}{_hint(imported, name)}")
     return getattr(imported, name)
+
+
+def _hint(module: ModuleType, name: str) -> str:
+    """Say what was meant by a name that a module does not have."""
+    near = difflib.get_close_matches(name, dir(module), n=1)
+    if near:
+        return f": did you mean {near[0]}?"
+    package = module.__name__.partition(".")[0]
+    if own := _shadowed(package):
+        return f": {own}"
+    inner = sorted(m.name for m in pkgutil.iter_modules(getattr(module, "__path__", None) or ()))
+    if not inner or is_from(package, RECORD_PACKAGES):
+        return ""
+    return f"; its modules are {', '.join(inner[:5])}{' …' if len(inner) > 5 else ''}"
+
+
+def _shadowed(package: str) -> str | None:
+    """Say that Python finds another package than the one in the current folder; None if it does not."""
+    place = getattr(sys.modules.get(package), "__file__", None)
+    if place is None or not _is_here(package) or Path.cwd() in Path(place).parents:
+        return None
+    return (
+        f"Python finds {package} in {Path(place).parent} before yours in {Path.cwd()}; rename yours"
+    )
 
 
 def _no_module(name: str) -> str:
     """The error message for a module that does not exist."""
     parent, _, last = name.rpartition(".")
+    if parent and (own := _shadowed(name.partition(".")[0])):
+        return f"there is no module {name}: {own}"
     if parent:
         places = list(getattr(sys.modules.get(parent), "__path__", ()))
         near = difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(places)], n=1)
@@ -234,7 +269,7 @@ def _no_module(name: str) -> str:
     if near:
         return f"there is no package {name}: did you mean {near[0]}?"
     folder = "src" if (Path("src") / name).is_dir() else f"<the folder that contains {name}>"
-    return f"there is no package {name}; type PYTHONPATH={folder} before the command"
+    return f"there is no package {name}; type PYTHONPATH={folder} before the command, or pip install it"
 
 
 def _is_here(package: str) -> bool:

@@ -12,7 +12,7 @@ type of its value there is the type that it accepts.
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from hydra import compose
@@ -44,6 +44,7 @@ def check(
     *,
     root: str = ROOT,
     searchpath: Sequence[str] = (),
+    known_before: MutableMapping[tuple[str, ...], dict[str, Any]] | None = None,
 ) -> None:
     """Reject a composed configuration that contains a mistake.
 
@@ -52,6 +53,7 @@ def check(
         choices: The chosen file of each group (`hydra.runtime.choices`).
         root: The name of the root configuration (`hydra.job.config_name`).
         searchpath: Folders of configuration files that the command added (`hydra.searchpath`).
+        known_before: The known keys by choices of files, which checks of one sweep share.
 
     Raises:
         UserError: there is a mistake. The message names the first wrong key and what to type
@@ -59,9 +61,13 @@ def check(
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
-    known = dict(leaves(_reference(config, choices, root, searchpath)))
+    files = _same_files(config, choices, searchpath)
+    remembered = {} if known_before is None else known_before
+    if files not in remembered:
+        remembered[files] = dict(leaves(compose(root, overrides=list(files))))
+    known = remembered[files]  # and their defaults
     found = dict(leaves(resolved))
-    _check_targets(resolved)
+    check_targets(resolved)
     for off in _turned_off(config):
         if any(key.startswith(f"{off}.") for key in known):
             del found[off]
@@ -77,7 +83,15 @@ def check(
                     f"callbacks without {callback[1]}, but the experiment sets its keys: type "
                     f"callbacks.{callback[1]}=null to turn it off"
                 )
-            raise UserError(f"{key} was removed from the configuration: do not type ~{key}")
+            parts = key.split(".")
+            above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+            gone = next(
+                part
+                for part in above
+                if not any(name == part or name.startswith(f"{part}.") for name in found)
+            )
+            gone = gone.removesuffix("._target_")
+            raise UserError(f"{gone} was removed from the configuration: do not type ~{gone}")
     _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
@@ -103,15 +117,15 @@ def check_values(config: DictConfig) -> None:
     Raises:
         UserError: a value is not allowed. The message names the first such key.
     """
-    _check_targets(config)
+    check_targets(config)
     for key, value in leaves(config):
         _check_range(key, value)
 
 
-def _reference(
-    config: DictConfig, choices: Mapping[str, Any], root: str, searchpath: Sequence[str]
-) -> DictConfig:
-    """Compose the same files without overrides, to find the known keys and their defaults."""
+def _same_files(
+    config: DictConfig, choices: Mapping[str, Any], searchpath: Sequence[str]
+) -> tuple[str, ...]:
+    """The overrides that choose the same files, and set nothing."""
     chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group) is not None}
     overrides = [f"{group}={_as_choice(name)}" for group, name in chosen.items()]
     for group in LISTS:
@@ -122,7 +136,7 @@ def _reference(
         overrides.append(f"{group}=[{','.join(named)}]")
     if searchpath:
         overrides.append(f"hydra.searchpath=[{','.join(map(quoted, searchpath))}]")
-    return compose(root, overrides=overrides)
+    return tuple(overrides)
 
 
 def _as_choice(name: str) -> str:
@@ -170,7 +184,7 @@ def _as_typed(value: Any) -> str:
     return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
-def _check_targets(config: DictConfig) -> None:
+def check_targets(config: DictConfig) -> None:
     """Require every `_target_` to be in a group that we build, and outside the standard library."""
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
@@ -182,9 +196,11 @@ def _check_targets(config: DictConfig) -> None:
         if group not in TARGETS or rest.count(".") not in depths:
             raise UserError(f"{key}={target}: a _target_ is not allowed here")
         is_name = NAME.fullmatch(str(target)) is not None
-        if not is_name or str(target).partition(".")[0] in sys.stdlib_module_names:
+        package = str(target).partition(".")[0]
+        if not is_name or package in sys.stdlib_module_names:
+            hint = f"; {package} is a module of Python itself, give yours another name" * is_name
             raise UserError(
-                f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class"
+                f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class{hint}"
             )
 
 
@@ -193,6 +209,11 @@ def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> No
     for group in ("data", "model", "optimizer", "scheduler", "loss"):
         node = config.get(group)
         if OmegaConf.is_dict(node) and "_target_" in node:
+            if group == "data" and "global_batch_size" not in node:
+                raise UserError(
+                    f"data={choices.get(group)}: its file lacks the keys of every dataset; write "
+                    "defaults: [_common] as its first line"
+                )
             continue
         raise UserError(
             f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
@@ -204,7 +225,10 @@ def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:
     for value in values:
         if isinstance(value, dict):
             if "_target_" in value:
-                raise UserError(f"{key}: a _target_ ({value['_target_']}) is not allowed in a list")
+                raise UserError(
+                    f"{key}: a _target_ ({value['_target_']}) is not allowed in a list; write a function "
+                    "that returns the whole, and name it in _target_"
+                )
             _refuse_nested_targets(key, value.values())
         elif isinstance(value, list):
             _refuse_nested_targets(key, value)

@@ -4,6 +4,7 @@ The traceback of an unexpected error is saved to a file, which the line names. N
 imported.
 """
 
+import errno
 import re
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.keys import leaves, unknown_choice, unknown_key
 from glimpse.config.quoting import quoted
+from glimpse.config.schema import LISTS
 from glimpse.errors import UserError, first_line
 from glimpse.files import write_text
 from glimpse.streams import printable
@@ -58,8 +60,20 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
             write_text(path, text)
         except (OSError, UserError):  # the disk is full
             remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
-            return CrashError(f"{_named(error)}, at {_place(error)}; {remedy}")
-    return CrashError(f"{_named(error)}, at {_place(error)}; the full traceback is in {path}")
+            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
+    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+
+
+def _with_remedy(error: BaseException) -> str:
+    """The error, and what to type if the memory was too small; each library says that in its own way."""
+    is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    if not is_memory:
+        return _named(error)
+    return (
+        "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model "
+        f"({_named(error)})"
+    )
 
 
 def _place(error: Exception) -> str:
@@ -105,11 +119,19 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
-            return unknown_key(key[1], _known_keys(typed))
+            return _explain_key(key[1], typed)
+        deleted = re.search(
+            r"Could not delete (?:from config\. )?(?:The value of )?'([^'=]+)", str(error)
+        )
+        if deleted:
+            return _explain_deletion(deleted[1], typed)
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
-        remedy = f'; for text, type "{name}={_quoted(value)}"' if equals else "; expected key=value"
-        return f"{error.override}: {first_line(error)}{remedy}"
+        if equals and name != name.strip():
+            return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
+        if not equals:
+            return f"{error.override}: expected key=value"
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if "Ambiguous value" in str(error):
@@ -120,6 +142,28 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
     return _named(error)
+
+
+def _explain_key(key: str, typed: Sequence[str] | None) -> str:
+    """Why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
+    known = _known_keys(typed)
+    if key not in known:
+        return unknown_key(key, known)
+    group = key.partition(".")[0]
+    return f"{group} was removed from the configuration: do not type ~{group}"
+
+
+def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of ~key, which removes nothing."""
+    known = _known_keys(typed)
+    group, _, rest = key.partition(".")
+    if not (key in known or any(name.startswith(f"{key}.") for name in known)):
+        return unknown_key(key, known)
+    if group in LISTS:
+        return (
+            f"~{key}: type {key}=null to turn it off" if rest else f"~{key}: type {key}=[] for none"
+        )
+    return f"~{key} removes nothing here: type {key}=<value>"
 
 
 def _quoted(value: str) -> str:
@@ -133,6 +177,10 @@ def _quoted(value: str) -> str:
 
 
 def _named(error: BaseException) -> str:
+    if "Expected more than 1 value per channel" in str(error):
+        error.add_note(
+            "batch norm needs two values or more of each channel: type data.batch_size=2 or more"
+        )
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {_one_line(str(error))}{notes}"
 
@@ -143,11 +191,11 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"'([\w/]+)/([^/']+)'", str(error))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
     if not missing:
         return _one_line(str(error))
     group, choice = missing.groups()
-    available = choices_of(group, _folders(typed))
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
     if any(word.startswith("resume=") for word in _words(typed)):

@@ -48,9 +48,18 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"{key} is not a key of this configuration: {hint}"
 
 
+NOUNS = {
+    "data": "dataset",
+    "augment": "augmentation",
+    "callbacks": "callback",
+    "metrics": "metric",
+}  # what a choice of a group is called, if not by the group's name
+
+
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     """An error message for an unknown choice of a group, with the most similar known choice."""
     available = sorted(available)
     near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{group}={choice}: there is no such {group}{hint}; choose from {', '.join(available)}"
+    noun = NOUNS.get(group, group.rpartition("/")[2])  # hydra/sweeper is a sweeper
+    return f"{group}={choice}: there is no such {noun}{hint}; choose from {', '.join(available)}"

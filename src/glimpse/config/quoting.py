@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 PATHS = (
-    "data_dir", "output_dir", "resume", "data.root", "data.train", "data.test", "data.folder",
-    "model.weights",
+    "data_dir", "output_dir", "resume", "data.root", "data.train", "data.val", "data.test",
+    "data.folder", "model.weights",
 )  # fmt: skip
 # Text of other kinds, which is quoted only if Hydra cannot read it.
 TEXTS = (

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from glimpse.data import cache_index
 from glimpse.data.cache_index import DamagedError
 from glimpse.data.decode import PixelFormat, decode
-from glimpse.data.identity import identity, mark
+from glimpse.data.identity import identity, mark, missing_file
 from glimpse.data.pixel_statistics import histogram
 from glimpse.data.processes import CHUNK, each_chunk
 from glimpse.data.spec import Arrays, Files, Part, Source
@@ -67,11 +67,22 @@ class Contents:
     num_skipped: int = 0
 
 
-def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object) -> str:
+def fingerprint(
+    root: Path | str,
+    files: Iterable[Path | str],
+    *settings: object,
+    skip_unreadable: bool = False,
+) -> str:
     """Return a key of 16 hexadecimal digits for files and settings.
 
     For each file, the name below `root`, the size and the modification time count. The key stays
     the same if the whole folder moves.
+
+    Args:
+        root: The folder of the files.
+        files: Their paths.
+        settings: The settings.
+        skip_unreadable: Whether a file may be missing, as a link may lead nowhere.
 
     Raises:
         UserError: A file is missing.
@@ -83,9 +94,9 @@ def fingerprint(root: Path | str, files: Iterable[Path | str], *settings: object
         try:
             status = os.stat(name)
         except FileNotFoundError as error:
-            raise UserError(
-                f"{path} is missing, but the dataset lists it: restore it from a copy or its archive"
-            ) from error
+            if not skip_unreadable:
+                raise missing_file(name) from error
+            status = os.lstat(name)
         digest.update(
             f"{name.removeprefix(prefix)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
                 "utf-8", "surrogateescape"

@@ -4,25 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from glimpse.data.formats import readable_endings
-from glimpse.data.table import NUMBER, Table, one_of, shown
+from glimpse.data.splits import split_of
+from glimpse.data.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
-
-PATHS = (
-    "path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path", "image", "images",
-    "image_path", "image_name", "image_id", "img", "img_path", "id", "name",
-)  # fmt: skip
-LABELS = (
-    "label", "labels", "class", "classes", "class_name", "class_id", "category", "target", "y", "breed",
-    "species", "diagnosis", "emotion",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table by their role.
 
-    `path` is None in a table of pixels, whose `pixels` are in order. `labels` is one column, or one for
-    each class. `remarks` tell the user which columns were found and which were skipped.
+        `path` is None in a table of pixels, whose `pixels` are in order, or are the one column whose cells
+    list all of them. `labels` is one column, or one for each class. `remarks` tell the user which
+    columns were found and which were skipped.
     """
 
     path: str | None
@@ -69,11 +62,23 @@ def find_columns(
     if found_path != path and found_path != "path" and found_path is not None:
         remarks.append(f"paths in the column {found_path}")
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
+    cells = {name: [row[table.index(name)] for row in sample] for name in rest}
+    if split is None:
+        remarks += [
+            f"the column {name} is not used (data.split={name} takes its splits)"
+            for name in rest
+            if name not in given and _are_splits(cells[name])
+        ]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one per class,"
         remarks.append(f"labels in the {kind} {one_of(labels)}")
     pixels = [name for name in rest if name not in labels] if found_path is None else []
+    lists = [name for name in pixels if sample and all(map(numbers_in, cells[name]))]
+    if len(lists) == 1:
+        others = [name for name in pixels if name not in lists]
+        remarks += [f"skipped, besides the pixels: {one_of(others)}"] * bool(others)
+        pixels = lists
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
         others = [name for name in pixels if name not in numbered]
@@ -114,7 +119,13 @@ def _path_column(
             )
         if found:
             return found[0]
-    words = [name for name in free if not all(NUMBER.fullmatch(cell) for cell in cells[name])]
+    words = [
+        name
+        for name in free
+        if not all(NUMBER.fullmatch(cell) or numbers_in(cell) for cell in cells[name])
+    ]
+    if len(words) < len(free) and any(sample and all(map(numbers_in, cells[n])) for n in free):
+        return None
     named = [name for name in free if name.lower() in PATHS]
     are_words = len(words) > len(free) / 2 or (len(free) < 3 and named)
     if are_words and sample and len(free) < 16:
@@ -144,7 +155,15 @@ def _label_columns(
     values = {name: [row[table.index(name)] for row in sample] for name in rest}
     if has_paths and len(rest) > 1 and sample and all(map(_is_one_hot, values.values())):
         return list(rest)
-    wanted = f"data.label={named[0]}" if named else "data.label=<column>"
+    binary = [name for name, cells in values.items() if _is_one_hot(cells)]
+    are_classes = len(binary) > 1 and all(
+        sum(bool(one_hot_value(row[table.index(name)])) for name in binary) == 1 for row in sample
+    )
+    wanted = (
+        f"data.label=[{','.join(binary)}], one column for each class"
+        if are_classes
+        else f"data.label={named[0] if named else '<column>' if table.has_header else '1'}"
+    )
     raise UserError(
         f"{table.path} has no column 'label', its columns are {one_of(table.columns)}: type {wanted}"
     )
@@ -152,6 +171,18 @@ def _label_columns(
 
 def _is_one_hot(cells: Sequence[str]) -> bool:
     return all(one_hot_value(cell) is not None for cell in cells)
+
+
+def _are_splits(cells: Sequence[str]) -> bool:
+    """Return whether cells name splits, more than one."""
+    found = {split_of(cell) for cell in cells}
+    return len(found) > 1 and None not in found
+
+
+def numbers_in(cell: str) -> list[str]:
+    """Return the pixels that one cell lists, as `0 12 255` or `[0, 12, 255]`; empty if it does not."""
+    found = cell.strip("[]()").replace(",", " ").split()
+    return found if len(found) > 3 and all(map(str.isdecimal, found)) else []
 
 
 def one_hot_value(cell: str) -> bool | None:

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
-from glimpse.data.formats import can_read_heif, is_heif, register_heif
+from glimpse.data.formats import (
+    USUAL_FORMATS,
+    can_read_heif,
+    is_heif,
+    other_formats,
+    register_heif,
+)
 from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import kind_of
@@ -202,7 +208,8 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
             yield image
         except _DECODING_ERRORS as error:
             raise UnreadableImageError(
-                f"cannot read the image {name}: {str(error) or type(error).__name__}"
+                f"cannot read the image {name}: {str(error) or type(error).__name__}; replace it or move it "
+                "elsewhere"
             ) from error
         finally:
             still_working()
@@ -259,7 +266,10 @@ def _identified(path: Path | io.BytesIO) -> Image.Image:
         # On odd metadata, of which the warning does not name the file.
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        try:
+            image = Image.open(path, formats=USUAL_FORMATS)
+        except UnidentifiedImageError:
+            image = Image.open(path, formats=other_formats())
     if image.format == "TIFF":  # Pillow 13 maps one that is turned as if it were stored upright
         image.filename = ""  # without a name, it reads the file instead
     return image

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from glimpse.data.formats import is_hidden, is_image, readable_endings, unreadable_endings
+from glimpse.data.formats import (
+    begins_as_image,
+    is_hidden,
+    is_image,
+    readable_endings,
+    unreadable_endings,
+)
 from glimpse.data.spec import Files
 from glimpse.errors import UserError
 from glimpse.text import class_name
@@ -51,7 +57,7 @@ def listing(folder: Path) -> Listing:
             inside = [where, *where.parents][::-1]
             link = next((path for path in inside if path != folder and path.is_symlink()), where)
             raise UserError(
-                f"{link} leads back into its own folder (symbolic links): remove it"
+                f"{link} is a symbolic link that leads back to itself or to a folder around it: remove it"
             ) from error
         raise UserError(f"{where}: {error.strerror}") from error
     found.names.sort()
@@ -86,6 +92,8 @@ def _walk(folder: str, found: Listing) -> None:
                     f"{entry.path} is a link to {os.readlink(entry.path)}, which does not exist: restore "
                     "that folder, or remove the link"
                 )
+            elif "." not in name and begins_as_image(entry.path):
+                found.passed_over[""] += 1
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:

@@ -7,11 +7,12 @@ that this installation cannot read are skipped too, but counted, so that a run c
 
 import functools
 import importlib.util
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import features
+from PIL import Image, features
 
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
@@ -29,6 +30,12 @@ OTHERS = (
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
+# How JPEG, PNG, GIF, TIFF and WebP files begin, by which those without an ending are counted.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
+# Pillow's names of the formats that it knows without loading the others, a tenth of a second of work.
+USUAL_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB")
+# Pillow hands these to a program that executes them: EPS to Ghostscript, WMF to Windows.
+PROGRAMS = ("EPS", "WMF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -43,6 +50,12 @@ def readable_endings() -> tuple[str, ...]:
 def unreadable_endings() -> tuple[str, ...]:
     """Return the endings of image files that cannot be read here."""
     return tuple(e for e in (*AVIF, *HEIF, *OTHERS) if e not in readable_endings())
+
+
+def other_formats() -> tuple[str, ...]:
+    """Pillow's names of all other formats that it reads itself, whatever a file is called."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in (*USUAL_FORMATS, *PROGRAMS))
 
 
 def can_read_heif() -> bool:
@@ -65,6 +78,17 @@ def is_heif(path: Path) -> bool:
     return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
 
 
+def begins_as_image(path: str) -> bool:
+    """Return whether a regular file's first bytes are those of an image, whatever its name."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_BEGINNINGS)
+    except OSError:
+        return False
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
@@ -79,9 +103,15 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
     """Return one remark for each format of skipped files, given counts by ending."""
     remarks = []
     for ending, number in sorted(Counter(passed_over).items()):
-        files = f"{number:,} {ending} file{'s' if number > 1 else ''} skipped"
+        several = "s" if number > 1 else ""
+        what = f"{ending} file{several}" if ending else f"image file{several} without an ending"
+        files = f"{number:,} {what} skipped"
         remedy = (
-            "to read them, type pip install pillow-heif" if ending in HEIF else "not readable here"
+            "to read them, type pip install pillow-heif"
+            if ending in HEIF
+            else "not readable here"
+            if ending
+            else "add it to their names, such as .jpg"
         )
         remarks.append(f"{files} ({remedy})")
     return remarks

@@ -61,12 +61,21 @@ def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             return [found for chunk in pool.map(_marks_of, chunks) for found in chunk]
     except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename} is missing, but the dataset lists it: restore it, or delete the "
-            "dataset's folder to unpack it again"
-        ) from error
+        raise missing_file(error.filename) from error
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def missing_file(path: Path | str) -> UserError:
+    """Return the error for a file that a dataset lists and that is not there."""
+    if os.path.islink(path):
+        return UserError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist: restore that file, remove the "
+            "link, or type data.on_bad_file=skip to leave it out"
+        )
+    return UserError(
+        f"{path} is missing, but the dataset lists it: restore it from a copy or its archive"
+    )
 
 
 def _marks_of(paths: Sequence[Path]) -> list[bytes]:

@@ -15,7 +15,9 @@ from statistics import median
 from glimpse.data.table import NUMBER, shown
 from glimpse.errors import UserError
 
-MISSING = ("", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "inf", "-inf", "?", "-")
+NO_LABEL = ("nan", "<na>", "#n/a", "n/a", "nat")  # never the name of a class
+DOUBTFUL = ("none", "null", "na", "?", "-")  # perhaps
+MISSING = (*NO_LABEL, *DOUBTFUL, "", "inf", "-inf")  # among numbers
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 LARGEST = 2**53  # floats hold whole numbers exactly up to here
 RARE = 0.05  # of all labels: the share below which labels of another kind are a mistake
@@ -45,6 +47,11 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
     return tuple(sorted(counts))
 
 
+def may_be_missing(name: str) -> bool:
+    """Return whether the name of a class is one that people also write where a label is missing."""
+    return name.lower() in DOUBTFUL
+
+
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of names that differ only in capitals, in spaces or in the form of letters."""
     found: dict[str, str] = {}
@@ -60,12 +67,14 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
 def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iterator[str]:
     """Yield why a label is out of place among all labels, of which `numbers` look like numbers."""
     parts = [] if text in numbers else _parts(text, counts)
-    if parts:
+    if _is_list(text) and len(parts) == 1:
+        yield "is a list, where one class is expected"
+    elif parts:
         yield f"names several classes ({', '.join(parts[:3])}), where one is expected"
     total = counts.total()
     num_numeric = sum(counts[number] for number in numbers)
     are_numbers = 2 * num_numeric > total
-    if text.lower() == "nan" or (are_numbers and text.lower() in MISSING):
+    if text.lower() in NO_LABEL or (are_numbers and text.lower() in MISSING):
         yield "stands for a missing value"
     value = numbers.get(text)
     if value is None:
@@ -107,7 +116,7 @@ def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> boo
 
 def _parts(text: str, counts: Counter[str]) -> list[str]:
     """Return the labels of which a label consists, if it is several in one; else an empty list."""
-    if re.fullmatch(r"\[.*\]|\{.*\}", text):
+    if _is_list(text):
         return re.findall(r"[^\[\]{}'\",\s]+", text) or [text]
     for separator in "|;,/+&":
         if separator in text:
@@ -117,6 +126,10 @@ def _parts(text: str, counts: Counter[str]) -> list[str]:
                 return parts
     parts = text.split()
     return parts if len(parts) > 1 and all(part in counts for part in parts) else []
+
+
+def _is_list(text: str) -> bool:
+    return re.fullmatch(r"\[.*\]|\{.*\}", text) is not None
 
 
 def _split(text: str, separator: str) -> list[str]:

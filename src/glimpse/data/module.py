@@ -223,7 +223,13 @@ class ImageDataModule(pl.LightningDataModule):
             raise UserError(self.missing())
 
     def _has_files(self) -> bool:
-        return any(True for _ in self.source_files())
+        files = self.source_files()
+        if files is None:
+            raise UserError(
+                f"{type(self).__name__}.source_files() returns None, expected the files that the dataset is "
+                "read from: return their paths, or set embedded = True in the class if there are none"
+            )
+        return any(True for _ in files)
 
     @cached_property
     def contents(self) -> Contents:

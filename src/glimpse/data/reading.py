@@ -60,7 +60,9 @@ def cache_key(data: "ImageDataModule") -> str:
     place = partial(without_place, folder=folder, data_dir=data.data_dir)
     common = (data.presize, data.fit, data.skip_unreadable)
     settings = described((common, data.own_arguments), place)
-    return cache.fingerprint(folder, files, data.readers, settings)
+    return cache.fingerprint(
+        folder, files, data.readers, settings, skip_unreadable=data.skip_unreadable
+    )
 
 
 def identity_of(contents: Contents, *, num_workers: int) -> str:

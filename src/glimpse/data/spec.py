@@ -106,7 +106,7 @@ def check_source(source: Source) -> None:
     """
     if not isinstance(source, Source):
         raise UserError(
-            f"read() returned a {type(source).__name__}, expected a Source (src/glimpse/data/spec.py)"
+            f"read() returned a {type(source).__name__}, expected a Source of glimpse.data.spec"
         )
     if len(source.class_names) < 2:
         found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
@@ -130,6 +130,12 @@ def check_pixels(part: Part, what: str) -> None:
     Raises:
         UserError: They are of another form.
     """
+    given: dict[str, object] = {f"the labels of the {what} images": part.labels}
+    if isinstance(part, Arrays):
+        given[f"the {what} images"] = part.images
+    for name, values in given.items():
+        if not isinstance(values, np.ndarray):
+            raise UserError(f"{name} are a {type(values).__name__}, expected a NumPy array")
     if part.labels.dtype.kind not in "iu":
         raise UserError(
             f"the labels of the {what} images are of {part.labels.dtype}, expected whole numbers, the "

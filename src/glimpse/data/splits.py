@@ -60,8 +60,18 @@ class Drawn:
 # words that they add to them.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
-    "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"),
-    "test": ("test", "testing", "tst", "te", "holdout", "heldout"),
+    "val": (
+        "val",
+        "valid",
+        "validation",
+        "validate",
+        "dev",
+        "development",
+        "eval",
+        "evaluation",
+        "publictest",
+    ),
+    "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
 REST = "the rest"  # where training images come from if others were drawn from the same part
@@ -216,7 +226,11 @@ def _parts(
     num_groups = len(rows) if of_rows is None else len(np.unique(of_rows))
     if num_groups < num:
         what = "images" if of_rows is None else "groups"
-        raise UserError(f"{typed}: there are only {num_groups} {what}, expected {num} or more")
+        key = typed.partition("=")[0]
+        remedy = f"{key}={num_groups}" if key == "data.folds" else f"a larger {key}"
+        raise UserError(
+            f"{typed}: there are only {num_groups} {what}, expected {num} or more: type {remedy}"
+        )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

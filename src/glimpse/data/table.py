@@ -3,6 +3,8 @@
 The delimiter is a comma, a semicolon, a tab or a bar. It is detected; Excel's `sep=;` line counts.
 The text is UTF-8 or, with a byte-order mark, UTF-16. Spaces around cells are removed. Blank lines
 are skipped, and so are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
+The first line is a header if it has no number and no file name, or if its numbers count up from 0 or 1, or if
+it has a usual name such as label.
 
 Left out: other encodings, quotes other than ", and compressed tables.
 """
@@ -13,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from glimpse.data.formats import readable_endings
@@ -22,9 +24,19 @@ from glimpse.files import kind_of
 from glimpse.text import as_utf8
 
 DELIMITERS = ",;\t|"
+# Usual names of columns, by which columns and headers are found.
+PATHS = (
+    "path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path", "image", "images",
+    "image_path", "image_name", "image_id", "img", "img_path", "id", "name",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "classes", "class_name", "class_id", "category", "target", "y", "breed",
+    "species", "diagnosis", "emotion",
+)  # fmt: skip
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
+_reader = partial(csv.reader, skipinitialspace=True)  # a quote may follow a blank: a, "b, c"
 # The first bytes of files that are not tables of text: what such a file is, and what to do.
 OTHER_KINDS = (
     (b"\x1f\x8b", "compressed by gzip", "type gunzip -k {path}"),
@@ -69,12 +81,12 @@ class Table:
         self.path = path
         kind = kind_of(os.stat(path).st_mode)
         if kind is not None:
-            raise UserError(f"{path} is {kind}, expected a table")
+            raise UserError(f"{path} is {kind}, expected a table: type the name of a file")
         self._require_text()
         csv.field_size_limit(sys.maxsize)  # so that a long cell is named by its column
         self._delimiter, self._num_skipped = self._find_delimiter()
         first = next(self._lines(), (1, []))[1]
-        self.has_header = not any(_is_value(cell) for cell in first)
+        self.has_header = _is_header(first)
         self.header = (
             first if self.has_header else [str(number) for number in range(1, len(first) + 1)]
         )
@@ -86,7 +98,8 @@ class Table:
         if len(self.header) < 2:
             raise UserError(
                 f"{path}, line 1: expected a header such as label,pixel1,pixel2 … or path,label, found "
-                f"{shown(first[0]) if first else 'nothing'}"
+                f"{shown(first[0]) if first else 'nothing'}: write commas, semicolons or tabs between the "
+                "cells, and no line before the header"
             )
 
     @property
@@ -169,7 +182,7 @@ class Table:
         lines = [line for line in text if line.strip()][:2]
 
         def widths(delimiter: str) -> tuple[bool, int]:
-            found = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
+            found = [len(row) for row in _reader(lines, delimiter=delimiter)]
             return len(set(found)) == 1 and found[0] > 1, max(found, default=0)
 
         return max(DELIMITERS, key=widths), 0  # the first of those with most columns
@@ -179,7 +192,7 @@ class Table:
         with self.path.open(newline="", encoding=self._encoding) as file:
             for _ in range(self._num_skipped):
                 next(file)
-            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            reader = _reader(file, delimiter=self._delimiter, strict=True)
             line = 1 + self._num_skipped  # where a row begins, which may have several lines
             try:
                 for row in reader:
@@ -215,12 +228,20 @@ def _odd(line: bytes) -> bytes:
     return b""
 
 
-def _is_value(cell: str) -> bool:
-    """Return whether a cell of the first line is data, not a name."""
-    is_name = UNNAMED.fullmatch(cell) is not None
-    return not is_name and (
-        NUMBER.fullmatch(cell) is not None or cell.lower().endswith(readable_endings())
+def _is_header(first: Sequence[str]) -> bool:
+    """Return whether the cells of the first line are names and no data."""
+    names = [cell.lower() for cell in first if not UNNAMED.fullmatch(cell)]
+    if any(name.endswith(readable_endings()) for name in names):
+        return False
+    numbers = [name for name in names if NUMBER.fullmatch(name)]
+    if not numbers:
+        return True
+    is_usual = any(name in (*PATHS, *LABELS) for name in names) and len(set(names)) == len(names)
+    count = len(numbers)
+    counts_up = count > 1 and any(
+        numbers == [str(number) for number in range(start, start + count)] for start in (0, 1)
     )
+    return is_usual or counts_up
 
 
 def one_of(names: Sequence[str], most: int = 6) -> str:

@@ -135,7 +135,7 @@ def _checked(numbers: tuple[int, ...], launcher: str) -> Place:
     return place
 
 
-def require_room(trainer: Mapping[str, Any], place: Place) -> None:
+def require_launched_processes(trainer: Mapping[str, Any], place: Place) -> None:
     """Require `trainer.devices` and `trainer.num_nodes` to match what the launcher started.
 
     Raises:

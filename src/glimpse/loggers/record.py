@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from PIL import Image
 
 from glimpse import tensorboard
 from glimpse.console import console
@@ -71,8 +69,7 @@ def show(loggers: Iterable[Logger], picture: Path, step: int) -> None:
     for logger in filter(works, loggers):
         with forgiving(logger):
             if isinstance(logger, TensorBoardLogger):
-                pixels = np.asarray(Image.open(picture).convert("RGB"))
-                logger.experiment.add_image(picture.stem, pixels, step, dataformats="HWC")
+                tensorboard.write_picture(logger, picture, step)
             elif isinstance(logger, MLFlowLogger):
                 logger.experiment.log_artifact(logger.run_id, str(picture), "figures")
             elif hasattr(logger, "log_image"):

@@ -18,8 +18,9 @@ How ours differs from torch.optim.Muon, which takes matrices only and always com
 processor without fast bf16 products, the iteration runs in fp32 (6 times as fast on such a CPU).
 
 On a GPU, which would wait for the launch of so many small kernels, all matrices of a shape are updated
-together, and AdamW is fused. Fused AdamW could unscale fp16 gradients inside its step. Muon cannot, so the
-loss scaler is told that neither does.
+together, and AdamW is fused. (On a CPU, three matrices of 256×2304 took a third longer together than one by
+one.) Fused AdamW could unscale fp16 gradients inside its step. Muon cannot, so the loss scaler is told that
+neither does.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

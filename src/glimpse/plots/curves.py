@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 110
+SPACE = 0.75  # inches, for the numbers and the name of a y axis
 MARKERS = "os^Dv<>"
+NUM_TICKS = 7  # at most, on an axis; each takes a millisecond to draw
 DOTTED = 30  # curves with fewer points than this mark each point
 METRICS = (("loss", "loss"), ("acc", "accuracy"))  # metric of a split and its axis label
 
@@ -29,8 +31,14 @@ def draw_epochs(rows: Rows, path: Path) -> None:
     added = more_metrics(name for row in rows for name in row)
     more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
     num_lines = 1 + -(-len(more) // 2)
-    figure = Figure(figsize=(9, 3.5 * num_lines), layout="constrained", dpi=DPI)
+    width, height = 9, 3.5 * num_lines
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.set_layout_engine("none")  # measuring all labels takes as long as drawing them
     grid = figure.subplots(num_lines, 2, squeeze=False).ravel()
+    figure.subplots_adjust(
+        left=SPACE / width, right=1 - 0.1 / width, bottom=0.5 / height, top=1 - 0.2 / height,
+        wspace=2 * SPACE / (width - 2 * SPACE), hspace=0.2,
+    )  # fmt: skip
     for unused in grid[len(METRICS) + len(more) :]:
         unused.remove()
     for axes, (metric, title) in zip(grid, (*METRICS, *more), strict=False):
@@ -71,7 +79,8 @@ def _finish(axes: "Axes", title: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(NUM_TICKS, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(NUM_TICKS))
     if axes.lines:
         axes.legend()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glimpse.plots.save import save_figure
+from glimpse.plots.canvas import Canvas
 
 COLUMNS = 8
 CELL = 1.1  # width of an image and the gap beside it
@@ -15,7 +15,7 @@ LINE = 0.125  # height of a line of a label
 TITLE = 0.35
 LABEL_CHARACTERS = 17  # as many as fit the width of a cell in FONT_SIZE
 FONT_SIZE = 7.5  # points
-DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number
+TITLE_SIZE = 10.0
 
 
 def draw_grids(
@@ -30,8 +30,6 @@ def draw_grids(
             image.
         path: The PNG to write.
     """
-    from matplotlib.figure import Figure  # takes a second to import
-
     lines = {title: [_lines(label) for label in texts] for title, texts in labels.items()}
     num_lines = max(len(label) for texts in lines.values() for label in texts)
     num_images = len(next(iter(grids.values())))
@@ -40,27 +38,24 @@ def draw_grids(
     tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
     grid_width, row_height = columns * CELL, tallest + (num_lines + 1) * LINE
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
-    height = TITLE + rows * row_height
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    figure.set_layout_engine("none")  # overrides the settings of a notebook
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
+    canvas = Canvas(width, TITLE + rows * row_height)
     for number, (title, images) in enumerate(grids.items()):
         left = number * (grid_width + CELL / 2)
-        axes.text(left + CELL - SIDE, TITLE / 2, title, va="center", weight="bold")
+        canvas.text(
+            left + CELL - SIDE, TITLE / 2, title, size=TITLE_SIZE, anchor="lm", is_bold=True
+        )
         scale = SIDE / max(images.shape[2:])
         image_height, image_width = images.shape[2] * scale, images.shape[3] * scale
-        for place, (image, label) in enumerate(zip(images.cpu(), lines[title], strict=True)):
+        for place, (image, label) in enumerate(zip(images, lines[title], strict=True)):
             row, column = divmod(place, columns)
             middle, top = left + (column + 0.5) * CELL, TITLE + row * row_height
             bottom = top + image_height
-            box = (middle - image_width / 2, middle + image_width / 2, bottom, top)
-            axes.imshow(image.permute(1, 2, 0).numpy(), extent=box, cmap="gray", vmin=0, vmax=1)
+            box = (middle - image_width / 2, top, middle + image_width / 2, bottom)
+            canvas.image(image, box)
             for line_number, line in enumerate(label, 1):  # aligned at the baseline of the text
                 baseline = bottom + line_number * LINE
-                axes.text(middle, baseline, line, ha="center", size=FONT_SIZE, parse_math=False)
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    save_figure(figure, path)
+                canvas.text(middle, baseline, line, size=FONT_SIZE, anchor="ms")
+    canvas.save(path)
 
 
 def _lines(label: str) -> list[str]:

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from glimpse.insight.activations import LayerOutput
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.mistakes import DPI, shortened
+from glimpse.plots.mistakes import shortened
 from glimpse.plots.save import save_figure
 
 MAX_LAYERS = 12
 NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
 MAX_UNITS = 64  # units drawn for a linear layer
+DPI = 110
 
 
 def draw_layers(

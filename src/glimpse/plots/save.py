@@ -19,7 +19,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial, warnings.catch_warnings():
+    with replacing(path, flush=False) as partial, warnings.catch_warnings():
         # Names of classes in letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure.savefig(partial)
@@ -31,5 +31,5 @@ def save_pixels(pixels: "Tensor", path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial:
+    with replacing(path, flush=False) as partial:
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(partial)

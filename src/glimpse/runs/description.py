@@ -28,7 +28,7 @@ class Description:
     Attributes:
         facts: (what, value) pairs.
         results: The column names, then a row for each split; empty if nothing was measured.
-        recall: Column names and a row for each class, the one found least first; None unless the
+        recall: Column names and a row for each class, the lowest recall first; None unless the
             classes differ much in size.
         gap: A sentence on overfitting.
         commands: Shell commands that repeat or resume the run.

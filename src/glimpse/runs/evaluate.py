@@ -13,7 +13,7 @@ from glimpse.files import replacing, write_json
 from glimpse.insight.confusion import confusion_matrix
 from glimpse.insight.predictions import Predictions, names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
-from glimpse.plots.mistakes import draw_confusion
+from glimpse.plots.confusion import draw_confusion
 from glimpse.runs.folds import OUT_OF_FOLD, Pooled
 from glimpse.runs.trained import TrainedRun
 

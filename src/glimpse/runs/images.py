@@ -1,6 +1,6 @@
 """Images as paths, Pillow images, arrays or tensors, taken one by one, and the prediction for each."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ class Prediction:
         return self.probabilities[self.label]
 
 
-def one_by_one(images: Any) -> Iterator[One]:
+def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
     """Yield the paths and Pillow images in one image or several.
 
     Args:
         images: Paths, Pillow images, arrays (H, W), (H, W, C) or (N, H, W, C), tensors (H, W),
             (C, H, W) or (N, C, H, W), or an iterable of these. Three dimensions without one of 1, 3
             or 4 channels are N grey images.
+        channels: Channels of the network's images. For a network of colour images, an array
+            (3, H, W) is one image, and for one of grey images it is three.
 
     Raises:
         UserError: An image is of another type or shape.
@@ -53,10 +55,14 @@ def one_by_one(images: Any) -> Iterator[One]:
             array = array.movedim(-3, -1)
         yield from _of_array(array.numpy())
     elif isinstance(images, np.ndarray):
+        if images.ndim > 2 and images.shape[-1] not in CHANNELS:
+            first = images.shape[-3]
+            if first in CHANNELS and (images.ndim == 4 or (channels == 3 and first > 1)):
+                images = np.moveaxis(images, -3, -1)
         yield from _of_array(images)
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping | bytes):
         for image in images:
-            yield from one_by_one(image)
+            yield from one_by_one(image, channels=channels)
     else:
         raise UserError(
             f"{type(images).__name__} is not an image: expected paths, Pillow images, or uint8 arrays "
@@ -68,7 +74,8 @@ def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
     shape = "×".join(map(str, array.shape))
     if array.dtype != np.uint8:
         raise UserError(
-            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255"
+            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: of floats "
+            "from 0 to 1, give (255 * image) as uint8"
         )
     if array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
         for one in array:

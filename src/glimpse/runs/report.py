@@ -321,9 +321,9 @@ def heading(groups: Sequence[Group]) -> list[str]:
     )
     if any(member.class_recall for member in groups):
         lines.append(
-            f"{RECALL} is the fraction of a class's images that is found, on the test set, or else "
-            "on the validation set: of the classes that are found least, where classes differ in "
-            "size by more than 3 to 1."
+            f"{RECALL} is the fraction of a class's images that are predicted correctly, on the test "
+            "set or else on the validation set. It shows the worst classes of runs whose class sizes "
+            "differ by more than 3 to 1."
         )
     simplest = {
         member.simplest.data: member.simplest.model

@@ -7,6 +7,7 @@ huggingface_hub takes it: YAML between two lines of dashes, then Markdown.
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _library(network: Pretrained) -> str:
 def _card(trained: TrainedRun, weights: str) -> str:
     """The model card: metadata for the Hub, then what the network is and how to load it."""
     run = read_run(trained.folder) if trained.folder.is_dir() else None
-    data = run.data if run else str(trained.config.data["_target_"])
+    data = printable(run.data if run else str(trained.config.data["_target_"]))
     network, spec = trained.inner, trained.spec
     is_timm = isinstance(network, Pretrained) and _library(network) == "timm"
     name = f"{network.architecture if isinstance(network, Pretrained) else type(network).__name__}"
@@ -132,7 +133,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
             yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
             "---",
             MARK,
-            f"# {name} on {printable(data)}",
+            f"# {name} on {_as_text(data)}",
             "",
             f"A classifier of {spec.num_classes} classes, trained with glimpse for {trained.epoch} "
             "epochs.",
@@ -156,6 +157,11 @@ def _card(trained: TrainedRun, weights: str) -> str:
             "",
         ]
     )
+
+
+def _as_text(name: str) -> str:
+    """A name, escaped so that Markdown shows it as it is."""
+    return re.sub(r"[\\`*<>\[\]&!|#]", r"\\\g<0>", name)
 
 
 def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:

@@ -22,7 +22,7 @@ from glimpse import precision
 from glimpse.assembly import build_data
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.check import check_values
+from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
 from glimpse.config.quoting import PATHS
 from glimpse.config.schema import NOT_KNOWN_YET
@@ -36,7 +36,7 @@ from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
-from glimpse.resume import require_same_sight
+from glimpse.resume import require_same_input
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, Prediction, one_by_one
 from glimpse.saved import read_checkpoint
@@ -179,11 +179,15 @@ class TrainedRun:
             A list with one `Prediction` for each image; for a split, its `Predictions`.
 
         Raises:
-            UserError: an image cannot be read, is of another type, or the answer to it is not finite.
+            UserError: an image cannot be read, is of another type, or the answer to it is not finite; or
+                the data has no such split.
         """
         if isinstance(images, str) and images in ("train", "val", "test"):
+            if images not in self.data.splits:
+                has = ", ".join(sorted(self.data.splits))
+                raise UserError(f"{images}: the data of this run has no such split, only {has}")
             return self.predict_split(images)
-        pixels = [self._pixels(image) for image in one_by_one(images)]
+        pixels = [self._pixels(image) for image in one_by_one(images, channels=self.spec.channels)]
         found: list[Prediction] = []
         for start in range(0, len(pixels), PREDICTED_TOGETHER):
             batch = torch.from_numpy(np.stack(pixels[start : start + PREDICTED_TOGETHER]))
@@ -196,6 +200,11 @@ class TrainedRun:
 
     def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
+            if Path(image).is_dir():
+                raise UserError(
+                    f"{image} is a folder, expected image files: type glimpse predict <run> {image}, or "
+                    "give a list of its files"
+                )
             return self.read_image(Path(image))
         return fitted(image.copy(), self._format, "the image").copy()
 
@@ -253,9 +262,13 @@ def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) 
         raise UserError(
             f"{path}: its configuration contains an interpolation, which is not allowed"
         )
-    for group, named in targets_of(created):
-        if group in BUILT:
-            require_no_library_function(group, named, trusted)
+    try:
+        check_targets(created)
+        for group, named in targets_of(created):
+            if group in BUILT:
+                require_no_library_function(group, named, trusted)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return created
 
 
@@ -279,7 +292,7 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.update(merged, key, os.path.expanduser(value))
     assert isinstance(merged, DictConfig)
     check_values(merged)
-    require_same_sight(plain(config)["data"], plain(merged)["data"])
+    require_same_input(plain(config)["data"], plain(merged)["data"])
     return merged
 
 

@@ -6,7 +6,7 @@ on from there: its schedule is that of a whole training from the beginning. Optu
 stops trials for good, and cannot take one up again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,24 +33,31 @@ def waits(trial: FrozenTrial, levels: Sequence[int]) -> bool:
 
 
 def promotable(
-    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str
+    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
 ) -> FrozenTrial | None:
-    """The waiting trial that should go on next: on the highest rung, the best of its best third."""
+    """The waiting trial that should go on next: on the highest rung, the best of its best third.
+
+    Args:
+        trials: All trials.
+        levels: The rungs.
+        mode: "max" or "min": which values are better.
+        busy: The numbers of trials that have been told to go on, and have not reported yet.
+    """
     for level in reversed(levels[:-1]):
         ranked = _ranked(trials, level, mode)
         for trial in ranked[: len(ranked) // FACTOR]:
-            if waits(trial, levels) and trial.last_step == level:
+            if waits(trial, levels) and trial.last_step == level and trial.number not in busy:
                 return trial
     return None
 
 
 def best_waiting(
-    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str
+    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
 ) -> FrozenTrial | None:
     """The best trial of the highest rung on which any waits, for a search too small for thirds."""
     for level in reversed(levels[:-1]):
         for trial in _ranked(trials, level, mode):
-            if waits(trial, levels) and trial.last_step == level:
+            if waits(trial, levels) and trial.last_step == level and trial.number not in busy:
                 return trial
     return None
 

@@ -5,16 +5,16 @@ for another. Several processes may run the same search: they share its record, a
 """
 
 import shlex
-import signal
 import sys
 import time
 from collections import Counter
+from contextlib import closing
+from functools import partial
 from statistics import fmean, stdev
 
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
-from glimpse.durations import duration
 from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
@@ -25,11 +25,11 @@ from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.grid import how_to_continue, print_start
 from glimpse.sweeps.jobs import Job
-from glimpse.sweeps.launching import Runs, num_at_once, open_runner
+from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import NAME, Record
 from glimpse.sweeps.runner import Outcome
-from glimpse.sweeps.standing import Standing
-from glimpse.sweeps.state import Found, State
+from glimpse.sweeps.standing import Standing, left_text
+from glimpse.sweeps.state import DONE, Found, State
 
 LOOK_SECONDS = 1.0  # between looks at trials that another process runs
 STATES = {  # of a trial whose run folder says nothing
@@ -65,7 +65,7 @@ class Search:
     def print_plan(self) -> None:
         """`sweep.plan=true`: the trials so far, and how long the others take."""
         self.record.print_table()
-        print(f"{self._counted()}; {self._left(num_at_once(self.launcher))}")
+        print(f"{self._counted()}; {self._left(num_at_once(self.launcher)) or 'nothing to do'}")
 
     def run(self) -> None:
         """Run the trials that are missing, and sum up.
@@ -77,9 +77,10 @@ class Search:
         print_start(self.composer)
         print(f"{self._counted()} of {self.num_trials} in {self.composer.folder}", flush=True)
         retry = bool(self.composer.config.sweep.retry_failed)
-        with open_runner(
+        runs = open_runner(
             self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
-        ) as runner:
+        )
+        with closing(runs) as runner:
             try:
                 if retry:
                     self._begin_failed(runner)
@@ -92,27 +93,30 @@ class Search:
 
     def _run(self, runner: Runs) -> None:
         is_free = runner.num_at_once > 1  # their output goes to files
-        with Standing(lambda: self._left(runner.num_at_once), is_free=is_free) as standing:
-            self._run_all(runner, standing)
+        left = partial(self._left, runner.num_at_once)
+        with closing(Standing(left, is_free=is_free)) as standing:
+            while True:
+                is_elsewhere = self._fill(runner)
+                if not runner.num_open:
+                    if not is_elsewhere:
+                        return
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                outcome = runner.next(LOOK_SECONDS if is_elsewhere else standing.seconds)
+                if outcome is not None:
+                    self._take(outcome, runner)
+                    standing.postpone()
+                standing.show()
 
-    def _run_all(self, runner: Runs, standing: Standing) -> None:
-        while True:
-            is_elsewhere = self._take_up(runner)
-            while runner.num_open < runner.num_at_once:
-                trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
-                if trial is None:
-                    break
-                self._begin(trial, runner)
-            if not runner.num_open:
-                if not is_elsewhere:
-                    return
-                time.sleep(LOOK_SECONDS)
-                continue
-            outcome = runner.next(LOOK_SECONDS if is_elsewhere else standing.seconds)
-            if outcome is not None:
-                self._take(outcome, runner)
-                standing.postpone()
-            standing.show()
+    def _fill(self, runner: Runs) -> bool:
+        """Begin a trial for each free place. Returns whether another process works on one."""
+        is_elsewhere = self._take_up(runner)
+        while runner.num_open < runner.num_at_once:
+            trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
+            if trial is None:
+                break
+            self._begin(trial, runner)
+        return is_elsewhere
 
     def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
         """The trial that should begin or go on now.
@@ -121,28 +125,35 @@ class Search:
             is_last: Whether no other trial runs, so that nothing changes if none begins.
         """
         study = self.study
-        if study.levels and (trial := promotable(study.trials(), study.levels, study.mode)):
+        if not study.levels:
+            return study.ask(self.num_trials)
+        trials = study.trials()
+        waiting = [trial for trial in trials if waits(trial, study.levels)]
+        busy = {t.number for t in waiting if self.trials.is_ours(t) or self._is_elsewhere(t)}
+        if trial := promotable(trials, study.levels, study.mode, busy):
             return trial
         trial = study.ask(self.num_trials)
-        if trial is None and study.levels and is_last:
-            trials = study.trials()
+        if trial is None and is_last:
             if not any(trial.state == TrialState.COMPLETE for trial in trials):
-                return best_waiting(trials, study.levels, study.mode)
-            for waiting in trials:
-                if waits(waiting, study.levels):
-                    study.prune(waiting.number)
+                return best_waiting(trials, study.levels, study.mode, busy)
+            for one in waiting:
+                if one.number not in busy:
+                    study.prune(one.number)
         return trial
+
+    def _is_elsewhere(self, trial: FrozenTrial) -> bool:
+        """Whether another process works on a trial that is not ours."""
+        return any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial))
 
     def _take_up(self, runner: Runs) -> bool:
         """Go on with trials that nobody works on. Returns whether another process works on one."""
         is_elsewhere = False
         for trial in self.study.trials():
-            is_open = not trial.state.is_finished() and not waits(trial, self.study.levels)
-            if not is_open or self.trials.is_ours(trial):
+            if trial.state.is_finished() or self.trials.is_ours(trial):
                 continue
-            if any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial)):
+            if self._is_elsewhere(trial):
                 is_elsewhere = True
-            else:
+            elif not waits(trial, self.study.levels):
                 self._begin(trial, runner)
         return is_elsewhere
 
@@ -178,11 +189,7 @@ class Search:
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
         """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if runner.running:
-            print("stopping: the running jobs save and end", flush=True)
-        for outcome in runner.stop(signal_number):
+        for outcome in stopped(runner, signal_number):
             row = self._rows.setdefault(outcome.job.name, outcome.job)
             self.record.found[row] = outcome.found
             self.trials.end(outcome)
@@ -215,10 +222,9 @@ class Search:
         number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
         return f"{number} ({parts})" if parts else number
 
-    def _afterwards(self, job: Job, at_once: int) -> str:
-        """What is left once a job has ended; of several at once, none can say."""
-        left = self._left(at_once, num_more_ended=1)
-        return "" if at_once > 1 or left.startswith("0 ") else left
+    def _afterwards(self, job: Job) -> str:
+        """What is left once a job has ended that runs alone."""
+        return self._left(1, num_more_ended=1)
 
     def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
         """How many trials are left, and how long they take if they take as long as those before."""
@@ -226,22 +232,17 @@ class Search:
             t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
         )
         num_left = max(0, self.num_trials - ended - num_more_ended)
-        text = f"{num_left} {'trial' if num_left == 1 else 'trials'} left"
-        if not (num_left and self._seconds):
-            return text
-        seconds = fmean(self._seconds) * self.trials.num_seeds * num_left / min(at_once, num_left)
-        return f"{text}, about {duration(seconds)}"
+        seconds = None
+        if num_left and self._seconds:
+            rounds = num_left / min(at_once, num_left)
+            seconds = fmean(self._seconds) * self.trials.num_seeds * rounds
+        return left_text(num_left, "trial", seconds)
 
     def _print_end(self, job: Job, found: Found, left: str) -> None:
         number = job.number // self.trials.num_seeds + 1
         is_waiting = self.study.levels and found.state is State.PRUNED
-        line = f"trial {number} of {self.num_trials} {'waits' if is_waiting else found.state}"
-        if found.state in (State.FINISHED, State.PRUNED):
-            metric = "" if found.metric is None else f", {self.metric} {found.metric:.4f}"
-            took = "" if found.seconds is None else f" in {duration(found.seconds)}"
-            print(f"{line}{took}{metric} ({job}); {left}", flush=True)
-        else:
-            print(f"{line} ({job}): {found.reason}", file=sys.stderr, flush=True)
+        what = f"trial {number} of {self.num_trials} {'waits' if is_waiting else found.state}"
+        self.record.print_end(what, job, found, left)
 
     def _sum_up(self) -> None:
         """Print the table, the best trial, and how to train and look at it.
@@ -279,5 +280,5 @@ class Search:
 
 def _is_mistake(found: Found) -> bool:
     """Whether a job ended otherwise than a search expects: well, pruned, or by values that diverge."""
-    is_well = found.state in (State.FINISHED, State.PRUNED, State.RUNNING)
+    is_well = found.state in (*DONE, State.RUNNING)
     return not is_well and DIVERGED not in found.reason

@@ -36,6 +36,7 @@ class Composer:
         self._groups = set(loader.list_groups(""))
         self._bases: dict[tuple[str, ...], Mapping[str, str]] = {}
         self._parsed: dict[str, Override] = {}
+        self._known: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def folder_of(self, job: Job) -> Path:
         """The job's run folder."""
@@ -67,6 +68,7 @@ class Composer:
             config.hydra.runtime.choices,
             root=config.hydra.job.config_name,
             searchpath=config.hydra.searchpath,
+            known_before=self._known,
         )
         return config
 

@@ -1,10 +1,10 @@
 """The story of a sweep over listed values: which jobs there are, which are done, the rest, and the table."""
 
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.launcher import Launcher
@@ -19,13 +19,12 @@ from glimpse.monitor import monitor_of
 from glimpse.sweeps.composing import Composer, require_folder_name
 from glimpse.sweeps.estimate import Estimate
 from glimpse.sweeps.jobs import Grid, Job, grid
-from glimpse.sweeps.launching import Runs, num_at_once, open_runner
+from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import NAME, Record
-from glimpse.sweeps.standing import Standing
-from glimpse.sweeps.state import Found, State, look
+from glimpse.sweeps.standing import Standing, left_text
+from glimpse.sweeps.state import DONE, Found, State, look
 
 LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
-DONE = (State.FINISHED, State.PRUNED)
 
 
 def run_grid(
@@ -158,9 +157,10 @@ class _Sweep:
         self.record.save()
         print(f"{_counted(self.record)}; {len(todo)} to run in {self.composer.folder}", flush=True)
         if todo or self.elsewhere:
-            with open_runner(
+            runs = open_runner(
                 self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
-            ) as runner:
+            )
+            with closing(runs) as runner:
                 for job in todo:
                     runner.submit(job)
                 try:
@@ -173,23 +173,20 @@ class _Sweep:
 
     def _run(self, runner: Runs) -> None:
         is_free = runner.num_at_once > 1  # their output goes to files
-        with Standing(lambda: self._left(runner), is_free=is_free) as standing:
-            self._run_all(runner, standing)
-
-    def _run_all(self, runner: Runs, standing: Standing) -> None:
-        while runner.num_open or self.elsewhere:
-            outcome = runner.next(LOOK_SECONDS if self.elsewhere else standing.seconds)
-            if outcome is None:
-                if not runner.num_open:
-                    time.sleep(LOOK_SECONDS)
-                self._look_elsewhere(runner)
-            elif outcome.found.state is State.RUNNING:  # begun by another process in the meantime
-                self.elsewhere.append(outcome.job)
-                self.record.note(outcome.job, outcome.found)
-            else:
-                self._take(outcome.job, outcome.found, runner)
-                standing.postpone()
-            standing.show()
+        with closing(Standing(lambda: self._left(runner), is_free=is_free)) as standing:
+            while runner.num_open or self.elsewhere:
+                outcome = runner.next(LOOK_SECONDS if self.elsewhere else standing.seconds)
+                if outcome is None:
+                    if not runner.num_open:
+                        time.sleep(LOOK_SECONDS)
+                    self._look_elsewhere(runner)
+                elif outcome.found.state is State.RUNNING:  # begun by another process meanwhile
+                    self.elsewhere.append(outcome.job)
+                    self.record.note(outcome.job, outcome.found)
+                else:
+                    self._take(outcome.job, outcome.found, runner)
+                    standing.postpone()
+                standing.show()
 
     def _take(self, job: Job, found: Found, runner: Runs) -> None:
         """Note how a job ended."""
@@ -215,13 +212,7 @@ class _Sweep:
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
         """After Ctrl-C or SIGTERM: let the running jobs save, and print how to continue."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        running = {job for job, _ in runner.running}
-        if running:
-            print("stopping: the running jobs save and end", flush=True)
-        for outcome in runner.stop(signal_number):
-            running.discard(outcome.job)
+        for outcome in stopped(runner, signal_number):
             self.record.begin({outcome.job: outcome.found})
         self.record.save()
         print(
@@ -231,20 +222,12 @@ class _Sweep:
     # What it prints ---------------------------------------------------------------------------------
 
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
-        line = f"job {job.number + 1} of {len(self.jobs)} {found.state}"
-        if found.state in DONE:
-            metric = (
-                "" if found.metric is None else f", {self.record.monitor.name} {found.metric:.4f}"
-            )
-            took = "" if found.seconds is None else f" in {duration(found.seconds)}"
-            print(f"{line}{took}{metric} ({job}); {left}", flush=True)
-        else:
-            print(f"{line} ({job}): {found.reason}", file=sys.stderr, flush=True)
+        what = f"job {job.number + 1} of {len(self.jobs)} {found.state}"
+        self.record.print_end(what, job, found, left)
 
-    def _afterwards(self, job: Job, at_once: int) -> str:
-        """What is left once a job has ended; of several at once, none can say."""
-        left = self._left_of([], {job}, at_once)
-        return "" if at_once > 1 or left.startswith("0 ") else left
+    def _afterwards(self, job: Job) -> str:
+        """What is left once a job has ended that runs alone."""
+        return self._left_of([], {job}, 1)
 
     def _left(self, runner: Runs) -> str:
         """How many jobs are left, and how long they take."""
@@ -257,10 +240,8 @@ class _Sweep:
             for job in self.jobs
             if job not in begun and self.record.found[job].is_to_run(retry_failed=False)
         ]
-        number = len(running) + len(waiting)
-        left = self.estimate.left(waiting, running, num_at_once=at_once)
-        about = f", about {duration(left)}" if left and number else ""
-        return f"{number} {'job' if number == 1 else 'jobs'} left{about}"
+        seconds = self.estimate.left(waiting, running, num_at_once=at_once)
+        return left_text(len(running) + len(waiting), "job", seconds)
 
     def _sum_up(self) -> None:
         """Print the table and the best job.

@@ -110,7 +110,7 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
         line = f"{key}={text}"
         part = name_part(override.key_or_group, value_of(line))
         if part in found:
-            remarks.append(f"{found[part]} and {line} are one job")
+            remarks.append(f"{override.input_line}: equal values are one job, {found[part]}")
         else:
             found[part] = line
     return [(line, part) for part, line in found.items()]

@@ -4,11 +4,12 @@ The published launchers for SLURM and Ray take all jobs at once and return when 
 gives them the interface of Runner. Each of their jobs runs launch.task in a process of its own.
 """
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from contextlib import closing
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -22,6 +23,7 @@ from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import Found, State, look
+from glimpse.sweeps.worker import SIGNALS
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # ours does all that it does, and DDP
 
@@ -39,13 +41,7 @@ class Runs(Protocol):
     def next(self, timeout: float | None = None) -> Outcome | None: ...
     def withdraw(self) -> None: ...
     def stop(self, signal_number: int) -> list[Outcome]: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def close(self) -> None: ...
 
 
 def num_at_once(launcher: Launcher) -> int:
@@ -69,15 +65,15 @@ def open_runner(
     composer: Composer,
     *,
     retry_failed: bool,
-    afterwards: Callable[[Job, int], str] | None = None,
+    afterwards: Callable[[Job], str] | None = None,
 ) -> Runs:
-    """What runs the jobs of a sweep; use it in a `with` statement.
+    """What runs the jobs of a sweep; close it at the end.
 
     Args:
         launcher: Hydra's launcher, ours or another.
         composer: Composes the jobs' configurations.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
-        afterwards: What is left of the sweep after a job, for its bar, given the number at once.
+        afterwards: What is left of the sweep after a job, for its bar.
     """
     at_once = num_at_once(launcher)
     if type(launcher).__module__ == "hydra_plugins.glimpse_sweeps":
@@ -85,6 +81,19 @@ def open_runner(
             composer, num_at_once=at_once, retry_failed=retry_failed, afterwards=afterwards
         )
     return Launched(launcher, composer)
+
+
+def stopped(runner: Runs, signal_number: int) -> list[Outcome]:
+    """After Ctrl-C or SIGTERM, let the running jobs save and end, and do not listen to other signals.
+
+    Returns:
+        The jobs that ended by it.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if runner.running:
+        print("stopping: the running jobs save and end", flush=True)
+    return runner.stop(signal_number)
 
 
 class Launched:
@@ -151,15 +160,8 @@ class Launched:
         self._ended.clear()
         return ended
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Withdraw what was not launched."""
         self.withdraw()
 
     def _places(self, job: Job) -> list[str]:
@@ -201,7 +203,7 @@ def run_batch(
     composer = Composer(context.config_loader, config)
     typed = set(config.hydra.overrides.task)
     returned: dict[Job, JobReturn] = {}
-    with open_runner(launcher, composer, retry_failed=False) as runner:
+    with closing(open_runner(launcher, composer, retry_failed=False)) as runner:
         for number, overrides in enumerate(batch, first_number):
             varying = tuple(line for line in overrides if line not in typed)
             parts = [

@@ -4,6 +4,7 @@ The folder belongs to the name of the sweep, so sweep.json also keeps the jobs o
 processes may write it; each replaces only the entries of its own jobs.
 """
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
 from glimpse.records import UnreadableError, finite, listed, read_json
 from glimpse.sweeps.jobs import Job
-from glimpse.sweeps.state import Found, State
+from glimpse.sweeps.state import DONE, Found, State
 
 NAME = "sweep.json"
 SAVE_SECONDS = 5.0  # between two saves
@@ -106,6 +107,22 @@ class Record:
             "seconds": found.seconds,
         }
         return entry | ({"reason": found.reason} if found.reason else {})
+
+    def print_end(self, what: str, job: Job, found: Found, left: str = "") -> None:
+        """Print how a job ended.
+
+        Args:
+            what: Such as "job 3 of 9 finished".
+            job: The job.
+            found: How it ended.
+            left: What is left of the sweep.
+        """
+        if found.state not in DONE:
+            print(f"{what} ({job}): {found.reason}", file=sys.stderr, flush=True)
+            return
+        took = "" if found.seconds is None else f" in {duration(found.seconds)}"
+        metric = "" if found.metric is None else f", {self.monitor.name} {found.metric:.4f}"
+        print(f"{what}{took}{metric} ({job}){f'; {left}' if left else ''}", flush=True)
 
     def print_table(self) -> None:
         """Print a row for each job, in the order of the sweep; of many jobs, the best and the unfinished."""

@@ -1,6 +1,6 @@
 """Run jobs in processes of their own, several at once if wanted, and hand back each as it ends.
 
-    with Runner(composer, num_at_once=2) as runner:
+    with closing(Runner(composer, num_at_once=2)) as runner:
         runner.submit(job)                       # returns at once; any number of times
         while (outcome := runner.next()) is not None:   # the next job that ends, whichever it is
             print(outcome.job, outcome.found.state, outcome.found.metric)
@@ -24,8 +24,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from glimpse.config.explain import explain
 from glimpse.errors import Interrupted
@@ -38,6 +37,7 @@ from glimpse.sweeps.state import Found, State
 from glimpse.sweeps.worker import SIGNALS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
+OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.figure"]  # with several workers, these too
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Runner:
         num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
             log.txt in its folder.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
-        afterwards: What is left of the sweep after a job, given the number at once; for the job's bar.
+        afterwards: What is left of the sweep after a job, for its bar. Of several at once, none can say.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Runner:
         *,
         num_at_once: int = 1,
         retry_failed: bool = False,
-        afterwards: Callable[[Job, int], str] | None = None,
+        afterwards: Callable[[Job], str] | None = None,
     ) -> None:
         self.composer = composer
         self.num_at_once = num_at_once
@@ -168,15 +168,8 @@ class Runner:
         self._ended.clear()
         return ended
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop what still runs, as after SIGTERM."""
         self.stop(signal.SIGTERM)
 
     # One step of the loop ---------------------------------------------------------------------------
@@ -211,8 +204,8 @@ class Runner:
             if worker is not None and worker.job is not None:
                 continue
             job, request = self._prepared.popleft()
-            if self._afterwards is not None:
-                request = replace(request, afterwards=self._afterwards(job, self.num_at_once))
+            if self._afterwards is not None and self.num_at_once == 1:
+                request = replace(request, afterwards=self._afterwards(job))
             worker = worker or self._start(slot)
             worker.take(job)
             with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` finds that out
@@ -257,7 +250,8 @@ class Runner:
         context = process_context(_start_method())
         with _signals_held():  # the server must not die by the signals that the sweep is sent
             if context.get_start_method() == "forkserver":
-                context.set_forkserver_preload(PRELOADED)
+                more = OF_MOST_JOBS if self.num_at_once > 1 else []
+                context.set_forkserver_preload(PRELOADED + more)
                 forkserver.ensure_running()
         process = context.Process(target=serve, args=(theirs, Slot(slot, self.num_at_once)))  # type: ignore[attr-defined]
         process.start()

@@ -6,19 +6,19 @@ itself shows it in its own bar. Everywhere else, a line is printed every minute 
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from glimpse.durations import duration
 
 LINE_SECONDS = 60.0  # between printed lines
 REDRAW_SECONDS = 1.0  # between two versions of the line on a terminal
 
 
 class Standing:
-    """Show the time left; use it in a `with` statement.
+    """Show the time left; close it at the end.
 
     Args:
         left: Says how much is left, such as "9 jobs left, about 0:12".
@@ -31,22 +31,10 @@ class Standing:
         is_live = is_free and console.is_terminal
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
         self.seconds = REDRAW_SECONDS if is_live else LINE_SECONDS
-        self._due = 0.0
-
-    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
+        self._due = 0.0
         self.postpone()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self) -> None:
         """Redraw the line, or print it if it is due."""
@@ -61,3 +49,22 @@ class Standing:
     def postpone(self) -> None:
         """A line about a job that ended has just said the same; redraw at once on a terminal."""
         self._due = 0.0 if self._live is not None else time.monotonic() + LINE_SECONDS
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self._live is not None:
+            self._live.stop()
+
+
+def left_text(number: int, what: str, seconds: float | None) -> str:
+    """What is left, such as "9 jobs left, about 0:12"; empty if nothing is.
+
+    Args:
+        number: How many are left.
+        what: Of what, such as "job".
+        seconds: How long they take, if that is known.
+    """
+    if not number:
+        return ""
+    about = f", about {duration(seconds)}" if seconds else ""
+    return f"{number} {what}{'' if number == 1 else 's'} left{about}"

@@ -34,6 +34,9 @@ class State(StrEnum):
     RUNNING = "running"  # in another process
 
 
+DONE = (State.FINISHED, State.PRUNED)  # nothing has gone wrong
+
+
 @dataclass(frozen=True)
 class Found:
     """What a run folder says about a job.

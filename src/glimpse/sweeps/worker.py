@@ -6,6 +6,7 @@ with the sweep, even if that was killed. torch is imported when it starts, not w
 """
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,7 @@ from omegaconf import DictConfig, open_dict
 from glimpse.config.explain import crash, explain, is_foreseen
 from glimpse.config.resolvers import register_resolvers
 from glimpse.errors import Interrupted, LostProcessError, UserError
-from glimpse.files import appending
+from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
@@ -98,9 +99,12 @@ def serve(connection: Connection, slot: Slot) -> None:
         setup_globals()
         register_resolvers()
         slot.settle()
-        gc.freeze()  # or the collection after each job would look through all modules again
         is_last = False
-        while not (is_last or _Stop.received):
+        for num_done in itertools.count():
+            if is_last or _Stop.received:
+                return
+            if num_done < 2:  # the collection after a job leaves out all that is imported by then
+                gc.freeze()
             request = connection.recv()
             with _everything_as_before():
                 found, is_last = _run(request, slot)
@@ -169,14 +173,18 @@ def _trained(request: Request) -> Found:
             config.resume = str(folder)
             config.hydra.output_subdir = None  # the record of how the run began stays
         sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
-    ended = run_job(
-        task_function=partial(_task, afterwards=request.afterwards),
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
-        configure_logging=True,
-    )
+    try:
+        ended = run_job(
+            task_function=partial(_task, afterwards=request.afterwards),
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
+            configure_logging=True,
+        )
+    except OSError as error:  # of Hydra itself; what the run raises is the returned value
+        place = error.filename or folder
+        raise CannotWriteError(f"cannot write {place}: {error.strerror or error}") from error
     if isinstance(ended._return_value, Exception):
         raise ended._return_value
     summary = summary_of(folder)

@@ -85,3 +85,20 @@ def test_what_is_no_transform_of_one_image_is_named(transform: nn.Module, messag
 def test_normalising_is_left_to_the_data() -> None:
     with pytest.raises(UserError, match=r"type data\.normalize=dataset"):
         PerImage(v2.Normalize([0.5], [0.5]), "mine")
+    inside = v2.Compose([v2.RandomHorizontalFlip(), v2.Compose([v2.Normalize([0.5], [0.5])])])
+    with pytest.raises(UserError, match=r"type data\.normalize=dataset"):
+        PerImage(inside, "mine")
+
+
+class Normalises(nn.Module):
+    """Takes floats alone, and says nowhere that it normalises."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.dtype == torch.uint8:
+            raise TypeError("floats, please")
+        return (image - 0.45) / 0.22
+
+
+def test_values_far_from_those_of_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"it returned values from -2\S* to 2\S*, expected 0 to 1"):
+        PerImage(Normalises(), "mine")(noise(), draws_of())

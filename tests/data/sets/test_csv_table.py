@@ -40,8 +40,8 @@ def test_labels_with_gaps_keep_their_outputs(tmp_path: Path) -> None:
     make_sign_mnist(tmp_path, per_class=2)
     folder = tmp_path / "sign-language-mnist"
     letters = [chr(ord("A") + i) for i in range(26)]
-    test = str(folder / "sign_mnist_test.csv")
-    data = table(folder / "sign_mnist_train.csv", test=test, class_names=letters)
+    val = str(folder / "sign_mnist_test.csv")
+    data = table(folder / "sign_mnist_train.csv", val=val, class_names=letters)
     assert data.spec.num_classes == 26
     counts = np.bincount(data.labels("train"), minlength=26)
     assert [letters[i] for i in np.flatnonzero(counts == 0)] == ["J", "Z"]
@@ -318,7 +318,7 @@ def test_a_missing_file_is_named_with_its_line_and_skipped_where_asked(
         table(path)
     assert "delete" not in str(error.value)
     are_right(data := table(path, on_bad_file="skip", test_fraction=0.2))
-    assert "1 unreadable files skipped" in data.describe()
+    assert "1 unreadable file skipped" in data.describe()
 
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
@@ -347,7 +347,7 @@ def test_files_that_are_listed_again_are_counted(
         for name in "ab"
     }
     both = table(tables["a"], test=str(tables["b"])).describe()
-    assert "20 images of the held-out table also in train" in both
+    assert "20 images of test also in train" in both
 
 
 @pytest.mark.parametrize(
@@ -417,6 +417,7 @@ def test_names_as_another_system_writes_them(
         ("/mnt/old/00.png", "is it images/00.png? correct the column"),
         ("https://example.org/00.png", "it is an address on the web; download the images"),
         ("gone.png", "restore the file, correct the cell"),
+        ("images", "it is a folder; write the path of an image file"),
     ],
 )
 def test_a_missing_file_has_a_remedy_that_works(
@@ -462,6 +463,117 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, content: bytes, message
         table(path)
 
 
+def test_a_test_table_chooses_nothing(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    parts = {
+        "train": written(tmp_path, "path,label", lines[:12], "train.csv"),
+        "val": written(tmp_path, "path,label", lines[12:16], "val.csv"),
+        "test": written(tmp_path, "path,label", lines[16:], "test.csv"),
+    }
+    test = str(parts["test"])
+    both = written(tmp_path, "path,label", lines[:16], "both.csv")
+    are_right(data := table(both, test=test, test_fraction=0.25))
+    assert {name: len(split.rows) for name, split in data.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+    assert data.splits["test"].part == "test"
+    are_right(data := table(parts["train"], val=str(parts["val"]), test=test))
+    assert {name: len(split.rows) for name, split in data.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+    with pytest.raises(UserError, match=r"data\.split and data\.test both give the splits"):
+        table(parts["train"], split="label", test=test)
+
+
+def test_a_column_of_splits_that_is_not_used_is_said(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images/{n},{x},{('Train', 'dev')[i % 3 == 0]}" for i, (n, x) in enumerate(pictures)]
+    data = table(written(tmp_path, "path,label,phase", lines), test_fraction=0.2)
+    assert "the column phase is not used (data.split=phase takes its splits)" in data.describe()
+
+
+@pytest.mark.parametrize(
+    "header", ["path,0,1", "image,1,2", "img_path,001,250", "photo,0,1", "Label,3,7"]
+)
+def test_a_header_may_have_numbers(
+    tmp_path: Path, pictures: list[tuple[str, str]], header: str
+) -> None:
+    names = header.split(",")
+    lines = [f"images/{name},{int(x == 'cat')},{int(x == 'dog')}" for name, x in pictures]
+    path = written(tmp_path, header, lines)
+    are_right(table(path, path=names[0], label=names[1:], test_fraction=0.2), tuple(names[1:]))
+
+
+def test_pixels_numbered_by_their_header(tmp_path: Path) -> None:
+    lines = [f"{i % 2},{i},2,3,4" for i in range(20)]
+    data = table(written(tmp_path, "label,0,1,2,3", lines), test_fraction=0.2)
+    assert data.part("train").images[7].reshape(-1).tolist() == [7, 2, 3, 4]
+    assert "no header" not in data.describe()
+
+
+@pytest.mark.parametrize("style", ["{}", '"{}"', "[{}]"])
+def test_pixels_in_one_cell(tmp_path: Path, style: str) -> None:
+    usage = ("Training", "Training", "PublicTest", "PrivateTest")
+    lines = [f"{i % 2},{style.format(f'{i} 2 3 255')},{usage[i // 2 % 4]}" for i in range(20)]
+    path = written(tmp_path, "emotion,pixels,Usage", lines)
+    data = table(path, split="Usage")
+    assert {name: len(split.rows) for name, split in data.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+    assert data.part("val").images[0].reshape(-1).tolist() == [4, 2, 3, 255]
+    lines[4] = "0,1 2 3 4 5,Training"
+    with pytest.raises(UserError, match=r"line 6: the column pixels lists 5 pixels, expected 4"):
+        table(written(tmp_path, "emotion,pixels,Usage", lines), split="Usage")
+
+
+def test_cells_may_be_quoted_after_a_blank(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    lines = [f'images/{name}, "{label}, big"' for name, label in pictures]
+    data = table(written(tmp_path, "path, label", lines), test_fraction=0.2)
+    are_right(data, ("cat, big", "dog, big"))
+
+
+def test_an_ending_that_the_cells_have_already(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"{name.replace('.png', '.PNG')},{label}" for name, label in pictures]
+    path = written(tmp_path, "path,label", lines)
+    are_right(table(path, folder="images", suffix=".png", test_fraction=0.2))
+    with pytest.raises(UserError, match=r"type data\.folder=images data\.suffix=null"):
+        table(written(tmp_path, "path,label", ["00.png,cat"]), folder="images", suffix=".jpg")
+    with pytest.raises(UserError, match=r"there is no folder .*pictures; type data\.folder="):
+        table(path, folder="pictures")
+
+
+@pytest.mark.parametrize("label", ["N/A", "<NA>", "NaT", "#N/A", "nan"])
+def test_a_missing_label_among_words_is_refused(tmp_path: Path, label: str) -> None:
+    path = written(tmp_path, "label,p1,p2,p3,p4", pixel_lines(["cat", "dog", label] * 5))
+    with pytest.raises(UserError, match=r"line 4: .* stands for a missing value"):
+        table(path)
+
+
+@pytest.mark.parametrize("label", ["None", "null", "NA", "?"])
+def test_a_label_that_may_be_missing_is_said(tmp_path: Path, label: str) -> None:
+    path = written(tmp_path, "label,p1,p2,p3,p4", pixel_lines(["cat", "dog", label] * 5))
+    said = table(path, test_fraction=0.2).describe()
+    assert f"the class {label} may stand for missing labels" in said
+
+
+def test_one_column_a_class_beside_others(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    lines = [
+        f"images/{n},{i},{int(x == 'cat')},{int(x == 'dog')}" for i, (n, x) in enumerate(pictures)
+    ]
+    path = written(tmp_path, "path,age,cat,dog", lines)
+    with pytest.raises(UserError, match=r"type data\.label=\[cat,dog\], one column for each class"):
+        table(path)
+
+
 def pixel_lines(labels: list[str]) -> list[str]:
     return [f"{label},1,2,3,4" for label in labels]
 
@@ -485,6 +597,7 @@ def pixel_lines(labels: list[str]) -> list[str]:
         ("0|1", "names several classes"),
         ("0 1", "names several classes"),
         ("\"['0', '1']\"", "names several classes"),
+        ("['0']", "is a list, where one class is expected"),
         ("9" * 100_000, "… (100,000 characters) is too large"),
         ('"0', "a cell begins with a quote"),
         ('"0\n1"', "has a line break"),

@@ -75,6 +75,39 @@ def test_other_names_of_the_parts(photos: Path, train: str, val: str) -> None:
     assert sizes(image_folder(photos)) == {"train": 12, "val": 6}
 
 
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("seg_train", "seg_dev"),
+        ("train2017", "val2017"),
+        ("images_train", "images-val"),
+        ("01 Train", "02 Valid"),
+        ("seg_train/seg_train", "seg_val/seg_val"),
+        ("train/train", "val/val"),
+        ("train", "val/images"),
+    ],
+)
+def test_names_of_the_parts_with_more_words(photos: Path, train: str, val: str) -> None:
+    root = photos / "archive"
+    shutil.copytree(photos / "train", root / train)
+    shutil.copytree(photos / "val", root / val)
+    (root / "notes" / "more").mkdir(parents=True)
+    data = image_folder(root)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert sizes(data) == {"train": 12, "val": 6}
+    told = data.describe()
+    assert (f"train is {train}" in told, f"val is {val}" in told) == (train != "train", True)
+    assert "skipped, because not named train, val or test: notes" in told
+
+
+def test_classes_may_have_the_words_of_parts(photos: Path) -> None:
+    for name, folder in (("steam train", "cat"), ("test tube", "dog"), ("model train", "owl")):
+        shutil.copytree(photos / "train" / folder, photos / "things" / name / "new")
+        shutil.copytree(photos / "val" / folder, photos / "things" / name / "old")
+    data = image_folder(photos / "things", test_fraction=0.25)
+    assert data.spec.class_names == ("model train", "steam train", "test tube")
+
+
 def test_train_val_and_test(photos: Path) -> None:
     shutil.copytree(photos / "val" / "dog", photos / "test" / "dog")
     data = image_folder(photos)
@@ -287,6 +320,25 @@ def test_what_is_no_file_is_named_and_nothing_waits(photos: Path, kind: str, cac
         odd.symlink_to("/dev/zero" if kind == "link to a device" else "nowhere")
     with pytest.raises(UserError, match=r"aa\.png"):
         _ = image_folder(photos, cache=cache).fingerprint
+
+
+def test_a_link_to_nowhere_is_left_out_where_asked(photos: Path) -> None:
+    link = photos / "train" / "cat" / "aa.png"
+    link.symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"aa\.png is a link to nowhere, .*data\.on_bad_file=skip"):
+        image_folder(photos)
+    data = image_folder(photos, on_bad_file="skip")
+    assert sizes(data) == {"train": 12, "val": 6}
+    assert "1 unreadable file skipped" in data.describe()
+
+
+def test_images_without_an_ending_are_counted(photos: Path) -> None:
+    cat = photos / "train" / "cat"
+    (cat / "LICENSE").write_text("free")
+    shutil.copy(cat / "cat_0.png", cat / "00a1f3")
+    data = image_folder(photos)
+    assert sizes(data)["train"] == 12
+    assert "1 image file without an ending skipped (add it to their names" in data.describe()
 
 
 def test_names_that_are_not_utf_8(photos: Path) -> None:

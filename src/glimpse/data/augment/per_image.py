@@ -6,6 +6,7 @@ rest of the run draws as if nothing had happened. This takes a call for each ima
 augmentations take one for a batch.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torchvision.transforms import v2
 from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
 from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
+
+BEYOND = 0.5  # how far noise and interpolation may leave [0, 1]; normalised images go beyond
 
 
 class PerImage(Augmentation):
@@ -32,7 +35,7 @@ class PerImage(Augmentation):
     """
 
     def __init__(self, transform: nn.Module, name: str) -> None:
-        if isinstance(transform, v2.Normalize | transforms.Normalize):
+        if _normalises(transform):
             raise UserError(
                 f"augment {name}: images are normalised after their augmentation; type "
                 "data.normalize=dataset, imagenet or none"
@@ -65,12 +68,18 @@ class PerImage(Augmentation):
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             raise self._misfit(image, first_line(error)) from error
         if self._takes_floats and isinstance(found, Tensor) and found.is_floating_point():
+            lowest, highest = (value.item() for value in found.aminmax())
+            if not (lowest >= -BEYOND and highest <= 1 + BEYOND):
+                raise self._misfit(
+                    image, f"it returned values from {lowest:.3g} to {highest:.3g}, expected 0 to 1"
+                )
             found = to_bytes(found * 255)
         if not isinstance(found, Tensor):
             raise self._misfit(image, f"it returned {type(found).__name__}")
         if found.ndim != 3 or len(found) != len(image) or found.dtype != torch.uint8:
             shape = "×".join(map(str, found.shape))
-            raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}")
+            hint = "; leave out ToDtype and Normalize" if found.is_floating_point() else ""
+            raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}{hint}")
         return found.as_subclass(Tensor)
 
     def _fails_on_bytes(self, image: Tensor) -> bool:
@@ -87,7 +96,16 @@ class PerImage(Augmentation):
 
     def _misfit(self, image: Tensor, reason: str) -> UserError:
         shape = "×".join(map(str, image.shape))
+        channels = "1 channel" if len(image) == 1 else f"{len(image)} channels"
         return UserError(
             f"augment {self.name} was given one image, {shape} uint8, and should return one with "
-            f"{len(image)} channels: {reason}"
+            f"{channels}: {reason}"
         )
+
+
+def _normalises(transform: object) -> bool:
+    """Return whether a transform, or one inside it, normalises."""
+    inner = getattr(transform, "transforms", None)
+    return isinstance(transform, v2.Normalize | transforms.Normalize) or (
+        isinstance(inner, Iterable) and any(map(_normalises, inner))
+    )

@@ -8,6 +8,7 @@ doubt (columns.py). Errors in a table are reported with file and line before any
 import math
 import os
 import re
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.columns import Columns, find_columns, one_hot_value
+from glimpse.data.columns import Columns, find_columns, numbers_in, one_hot_value
 from glimpse.data.formats import readable_endings
-from glimpse.data.labels import class_names_of
+from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.data.splits import split_of
@@ -35,11 +36,12 @@ _VALUE = re.compile(r"0*(\d{1,3})(\.0*)?", re.ASCII)
 
 
 class CsvTable(ImageDataModule):
-    """One table, or a training table and a held-out table.
+    """One table, or a training table with a validation table, a test table or both.
 
     Args:
         train: Table of training images.
-        test: The official held-out table; None: a fraction of `train` is held out.
+        val: The official held-out table, for validation; None: a fraction of `train` is held out.
+        test: Table of test images, which choose nothing.
         label: Column of labels, or a list of columns that hold 1 for the class of an image and 0 for
             the others; None: found.
         path: Column of paths; None: found. A table without such a column contains pixels: all other
@@ -55,12 +57,13 @@ class CsvTable(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __init__(
         self,
         *,
         train: str,
+        val: str | None = None,
         test: str | None = None,
         label: str | int | Sequence[str] | None = None,
         path: str | int | None = None,
@@ -74,9 +77,9 @@ class CsvTable(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.tables = [
-            Path(os.path.expanduser(table)) for table in (train, test) if table is not None
-        ]
+        given = {"train": train, "val": val, "test": test}
+        self._splits_of_tables = [part for part, table in given.items() if table is not None]
+        self.tables = [Path(os.path.expanduser(table)) for table in given.values() if table]
         self.label = str(label) if isinstance(label, int) else label
         self.path = _text(path)
         self.folder = Path(os.path.expanduser(folder or ""))
@@ -87,8 +90,11 @@ class CsvTable(ImageDataModule):
         self.class_names = class_names
         self.num_classes = num_classes
         self.source = source
-        if split is not None and test is not None:
-            raise UserError("data.split and data.test both give the test set: remove one of them")
+        for key, table in {"val": val, "test": test}.items():
+            if split is not None and table is not None:
+                raise UserError(
+                    f"data.split and data.{key} both give the splits: remove one of them"
+                )
         if class_names is not None and num_classes is not None:
             raise UserError("data.num_classes and data.class_names exclude each other: remove one")
 
@@ -120,11 +126,13 @@ class CsvTable(ImageDataModule):
         """Return the error message, which names the missing table and its source."""
         table = next(table for table in self.tables if not table.is_file())
         origin = f"; download it from {self.source} and put it there" if self.source else ""
-        return f"{table}: no such table{origin}"
+        return f"{table}: no such table{origin or ': type data.train=<your table>'}"
 
     def remarks(self) -> list[str]:
         """Say which columns were found without being named, and which files are listed twice."""
-        return [*self.columns.remarks, *self._repeats()]
+        doubtful = [name for name in self.contents.class_names if may_be_missing(name)]
+        missing = [f"the class {name} may stand for missing labels" for name in doubtful]
+        return [*self.columns.remarks, *missing, *self._repeats()]
 
     def _repeats(self) -> Iterator[str]:
         """Yield how many files are in two splits, and how many rows name a file again."""
@@ -132,7 +140,7 @@ class CsvTable(ImageDataModule):
             return
         first: dict[str, str] = {}  # the split of each file
         shared, num_again = Counter[tuple[str, str]](), 0
-        for table, name in zip(self._tables, ("train", "the held-out table"), strict=False):
+        for table, name in zip(self._tables, self._splits_of_tables, strict=True):
             index = table.index(self.columns.path)
             for (_, row), part in zip(table.rows(), self._splits(table), strict=True):
                 split = name if self.split is None else part
@@ -177,16 +185,14 @@ class CsvTable(ImageDataModule):
 
     def _path(self, table: Table, cell: str) -> str:
         """Return the path that a cell names."""
-        ending = "" if cell.endswith(self.suffix) else self.suffix
+        ending = "" if cell.lower().endswith(self.suffix.lower()) else self.suffix
         cell = os.path.expanduser(cell) if cell.startswith("~") else cell
         return os.path.join(table.path.parent / self.folder, f"{cell}{ending}")
 
     def _found(self, table: Table, cell: str) -> str | None:
         """Return the path of the file that a cell names, perhaps as another system writes it."""
         path = self._path(table, cell)
-        if os.path.exists(path):
-            return path
-        return next(filter(os.path.exists, other_spellings(path)), None)
+        return path if _is_there(path) else next(filter(_is_there, other_spellings(path)), None)
 
     def _location(self, table: Table, line: int, row: Sequence[str]) -> str:
         """Return the path of a row's file.
@@ -211,14 +217,22 @@ class CsvTable(ImageDataModule):
         """Return what to type if a cell names no file."""
         if "://" in cell:
             return "it is an address on the web; download the images and write their paths instead"
+        if os.path.isdir(self._path(table, cell)):
+            return "it is a folder; write the path of an image file"
         here = table.path.parent
+        if not (here / self.folder).is_dir() and not os.path.isabs(cell):
+            return (
+                f"there is no folder {here / self.folder}; type data.folder=<folder of the images>, "
+                "relative to the table's"
+            )
         folders = [here / self.folder, here, *sorted(p for p in here.iterdir() if p.is_dir())]
         name = os.path.basename(cell.replace("\\", "/"))
         for folder in folders:
             for ending in ("", *readable_endings()):
                 if os.path.isfile(os.path.join(folder, cell + ending)):
                     keys = [f"data.folder={os.path.relpath(folder, here)}"]
-                    return f"type {' '.join(keys + [f'data.suffix={ending}'] * bool(ending))}"
+                    suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
+                    return f"type {' '.join(keys + suffix)}"
         for folder in folders:
             if os.path.isfile(folder / name):
                 there = os.path.relpath(folder / name, here / self.folder)
@@ -241,7 +255,8 @@ class CsvTable(ImageDataModule):
             self._part(table, found) for table, found in zip(self._tables, numbers, strict=True)
         ]
         if self.split is None:
-            return Source(names, *read)
+            divided = dict(zip(self._splits_of_tables, read, strict=True))
+            return Source(names, divided["train"], divided.get("val"), divided.get("test"))
         of = {
             name: np.array([part == name for part in parts[0]]) for name in ("train", "val", "test")
         }
@@ -250,16 +265,15 @@ class CsvTable(ImageDataModule):
 
     def column(self, name: str, part: str) -> Sequence[str] | None:
         """Return the cells of a column, without those of unreadable images that were skipped."""
-        number = 0 if part == "train" or self.split is not None else 1
-        table = self._tables[number]
+        wanted = {"heldout": "val"}.get(part, part)
+        table = self._tables[0 if self.split else self._splits_of_tables.index(wanted)]
         if name not in table.header:
             return None
         index = table.index(name)
-        wanted = {"heldout": "val"}.get(part, part) if self.split is not None else "train"
         cells = [
             row[index]
             for (_, row), split in zip(table.rows(), self._splits(table), strict=True)
-            if split == wanted
+            if self.split is None or split == wanted
         ]
         kept = self.kept_rows(part)
         return cells if kept is None else [cells[row] for row in kept]
@@ -366,12 +380,23 @@ class CsvTable(ImageDataModule):
         return Files(paths, labels)
 
     def _pixels(self, table: Table, labels: NDArray[np.int64]) -> Arrays:
-        names = self.columns.pixels
+        names: Sequence[str] = self.columns.pixels
         columns = [table.index(name) for name in names]
-        channels, height, width = self._shape(table)
-        pixels = np.empty((len(labels), len(columns)), np.uint8)
+        first = next((row for _, row in table.rows()), [])
+        listed = numbers_in(first[columns[0]]) if len(columns) == 1 else []
+        if listed:  # one column lists all pixels
+            names = [f"{names[0]} {number}" for number in range(1, len(listed) + 1)]
+        channels, height, width = self._shape(table, names)
+        pixels = np.empty((len(labels), len(names)), np.uint8)
         for number, (line, row) in enumerate(table.rows()):
             cells = [row[column] for column in columns]
+            if listed:
+                cells = numbers_in(cells[0])
+                if len(cells) != len(names):
+                    raise UserError(
+                        f"{table.place(line)}: the column {self.columns.pixels[0]} lists {len(cells):,} "
+                        f"pixels, expected {len(names):,}: correct the line"
+                    )
             try:
                 values = bytes(map(_VALUES.__getitem__, cells))
             except KeyError:
@@ -380,14 +405,14 @@ class CsvTable(ImageDataModule):
             pixels[number] = np.frombuffer(values, np.uint8)
         return Arrays(pixels.reshape(-1, height, width, channels), labels)
 
-    def _shape(self, table: Table) -> tuple[int, int, int]:
-        names = self.columns.pixels
+    def _shape(self, table: Table, names: Sequence[str]) -> tuple[int, int, int]:
         side = math.isqrt(len(names))
         channels, height, width = self.shape or (1, side, side)
         if channels * height * width != len(names) or not names:
             raise UserError(
                 f"{table.path} has {len(names)} columns of pixels, which is not {channels}×{height}×"
-                f"{width} ({one_of(names, 3)}): type data.shape=[C,H,W] with the shape of an image"
+                f"{width} ({one_of(names, 3)}): type data.shape={_usual_shape(len(names))} with the shape of "
+                "an image"
             )
         return channels, height, width
 
@@ -401,6 +426,20 @@ def other_spellings(path: str) -> Iterator[str]:
         for two in dict.fromkeys((one, f"{stem}{ending.lower()}", f"{stem}{ending.upper()}")):
             yield two
             yield from (unicodedata.normalize(form, two) for form in ("NFC", "NFD"))
+
+
+def _is_there(path: str) -> bool:
+    """Return whether there is something at a path that is no folder."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):  # ValueError: a name with a byte of zero
+        return False
+
+
+def _usual_shape(num_pixels: int) -> str:
+    """Return the shape of a square image in colour of so many values, or [C,H,W]."""
+    side = math.isqrt(num_pixels // 3)
+    return f"[3,{side},{side}]" if 3 * side * side == num_pixels else "[C,H,W]"
 
 
 def _split_by_flag(column: str, cell: str) -> str | None:

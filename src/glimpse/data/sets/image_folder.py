@@ -1,6 +1,7 @@
 """A user's own images, with the class given by folders or by a pattern in the file path.
 
-`data.root` contains one of two layouts: train/<class>/… with val/, test/ or both, in any spelling, or the class folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
+`data.root` contains one of two layouts: train/<class>/… with val/, test/ or both, in any spelling, or the class
+folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
 Without val/, validation is a part of the training images; test/ never chooses a checkpoint. The classes
 are those of the training set, sorted by name; a validation folder may lack some. With `data.pattern`, the
 class is part of each file's path, at any depth, and the fractions split all files.
@@ -42,7 +43,7 @@ class ImageFolder(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
         super().__init__(**common)
@@ -81,7 +82,14 @@ class ImageFolder(ImageDataModule):
         if self.pattern is None:
             parts = self._parts_by_name()
             classes = class_folders(parts.get("train", self.root))
-            others = [f for f in class_folders(self.root) if parts and f not in parts.values()]
+            others = [
+                folder
+                for folder in class_folders(self.root)
+                if parts and not any(folder in (part, *part.parents) for part in parts.values())
+            ]
+            for split, folder in parts.items():
+                if _split_of(folder) != split or folder.parent != self.root:
+                    remarks.append(f"{split} is {as_utf8(str(folder.relative_to(self.root)))}")
             if others:
                 names = some([as_utf8(folder.name) for folder in others])
                 remarks.append(f"skipped, because not named train, val or test: {names}")
@@ -119,6 +127,8 @@ class ImageFolder(ImageDataModule):
         folders = class_folders(self.root)
         named = [(split, folder) for folder in folders if (split := _split_of(folder))]
         has_train = any(split == "train" and class_folders(folder) for split, folder in named)
+        if not has_train and (in_words := _parts_by_words(folders)):
+            return {split: _without_wrapping(folder) for split, folder in in_words.items()}
         if len(named) < len(folders) and not has_train:
             return {}  # `train` without subfolders, next to other folders, is the class of trains
         parts: dict[str, Path] = {}
@@ -128,7 +138,7 @@ class ImageFolder(ImageDataModule):
                     f"data.root={self.root}: {parts[split].name} and {folder.name} both mean {split}, "
                     "expected one of them: merge them, or move one elsewhere"
                 )
-            parts[split] = folder
+            parts[split] = _without_wrapping(folder)
         if parts and "train" not in parts:
             found = ", ".join(folder.name for folder in folders)
             hint = ""
@@ -199,6 +209,32 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _split_of(folder: Path) -> str | None:
     return None if folder.name.lower() in TOO_SHORT else split_of(folder.name)
+
+
+def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the splits in names such as seg_train and val2017; empty unless one is train, and another not.
+
+    Each has folders of its own, or it might be a class.
+    """
+    parts: dict[str, Path] = {}
+    for folder in folders:
+        words = set(re.findall(r"[^\W\d_]+", folder.name.lower())) - set(TOO_SHORT)
+        found = {split for word in words if (split := split_of(word))}
+        if len(found) != 1 or not class_folders(folder):
+            continue
+        [split] = found
+        if split in parts:
+            return {}
+        parts[split] = folder
+    return parts if "train" in parts and len(parts) > 1 else {}
+
+
+def _without_wrapping(folder: Path) -> Path:
+    """Return the folder of the classes where archives wrap it in another, as in train/train/cat."""
+    inner = class_folders(folder)
+    while len(inner) == 1 and class_folders(inner[0]) and not any(map(is_image, folder.iterdir())):
+        folder, inner = inner[0], class_folders(inner[0])
+    return folder
 
 
 def _has_train(folder: Path) -> bool:

@@ -1,0 +1,125 @@
+"""A picture made of images, lines of text and coloured boxes, drawn by Pillow. Lengths are in inches.
+
+matplotlib takes a tenth of a second for what Pillow draws in a hundredth, and every run draws such pictures.
+What has axes is drawn by matplotlib. The letters are those that matplotlib is set to; one that the font lacks
+becomes a box.
+"""
+
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from glimpse.files import replacing
+from glimpse.streams import printable
+
+DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number to an inch
+POINTS = 72  # an inch
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Colour = str | tuple[int, int, int]
+
+
+class Canvas:
+    """A white picture to draw on, from (0, 0) in its upper left corner.
+
+    Args:
+        width: Inches.
+        height: Inches.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self._image = Image.new("RGB", (round(width * DPI), round(height * DPI)), "white")
+        self._draw = ImageDraw.Draw(self._image)
+
+    def image(self, image: Tensor, box: Box) -> None:
+        """Draw an image (C, H, W) in [0, 1] to fill a box; C is 1 or 3. A small one keeps its pixels."""
+        left, top, right, bottom = (round(side * DPI) for side in box)
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        size = (max(1, right - left), max(1, bottom - top))
+        is_larger = pixels.shape[1] > size[0] or pixels.shape[0] > size[1]
+        how = Image.Resampling.LANCZOS if is_larger else Image.Resampling.NEAREST
+        picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        self._image.paste(picture.resize(size, how), (left, top))
+
+    def fill(self, box: Box, colour: Colour) -> None:
+        """Fill a box."""
+        left, top, right, bottom = (round(side * DPI) for side in box)
+        self._draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+
+    def frame(self, box: Box) -> None:
+        """Draw a black line around a box."""
+        self._draw.rectangle([round(side * DPI) for side in box], outline="black")
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float,
+        anchor: str = "ls",
+        angle: float = 0.0,
+        is_bold: bool = False,
+        colour: Colour = "black",
+    ) -> None:
+        """Draw a line of text.
+
+        Args:
+            x: Where its anchor is.
+            y: The same.
+            text: Any text.
+            size: Points.
+            anchor: Pillow's name of the anchor: l, m or r for left, middle or right, and s or m for the
+                baseline or the middle. A turned text takes "mm" or "rm".
+            angle: Degrees, counter-clockwise, around the anchor.
+            is_bold: Whether the letters are bold.
+            colour: Of the letters.
+        """
+        text, font = printable(text), _font(size, is_bold)
+        place = (x * DPI, y * DPI)
+        if not angle:
+            self._draw.text(place, text, fill=colour, font=font, anchor=anchor)
+            return
+        length, height = math.ceil(font.getlength(text)), sum(font.getmetrics())
+        mask = Image.new("L", (length, height))
+        ImageDraw.Draw(mask).text((0, height / 2), text, fill=255, font=font, anchor="lm")
+        turned = mask.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        reach = length / 2 if anchor[0] == "r" else 0.0  # from the middle of the text to its anchor
+        left = place[0] - reach * math.cos(math.radians(angle)) - turned.width / 2
+        top = place[1] + reach * math.sin(math.radians(angle)) - turned.height / 2
+        self._image.paste(colour, (round(left), round(top)), turned)
+
+    def save(self, path: Path) -> None:
+        """Write the picture as a PNG.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        with replacing(path, flush=False) as partial:
+            self._image.save(
+                partial, compress_level=1
+            )  # a third faster; no larger than matplotlib's
+
+
+def text_width(text: str, *, size: float) -> float:
+    """The width of a line of text in inches; its size is in points."""
+    return _font(size, False).getlength(printable(text)) / DPI
+
+
+def shades(values: np.ndarray, name: str) -> list[tuple[int, int, int]]:
+    """Values in [0, 1] as colours of one of matplotlib's colour maps."""
+    from matplotlib import colormaps
+
+    return [(int(r), int(g), int(b)) for r, g, b, _ in colormaps[name](values, bytes=True)]
+
+
+@cache
+def _font(size: float, is_bold: bool) -> ImageFont.FreeTypeFont:
+    from matplotlib.font_manager import FontProperties, findfont
+
+    path = findfont(FontProperties(weight="bold" if is_bold else "normal"))
+    return ImageFont.truetype(str(path), size * DPI / POINTS)
