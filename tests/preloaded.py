@@ -58,6 +58,8 @@ class Preloaded:
     def start(self, folder: Path, *command: str, **variables: str) -> int:
         """Begin `python <command>` in `folder`, with `variables` set; returns the process id."""
         logs = [self.logs / f"{len(self.started)}.{name}" for name in ("out", "err")]
+        for log in logs:
+            log.touch()
         pid = self._ask(
             folder=str(folder), command=command, variables=variables, logs=[*map(str, logs)]
         )
