@@ -5,6 +5,7 @@ What a command imports before a mistake is reported is test_launch.py's to hold,
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,19 +55,24 @@ class Preloaded:
         )
         self.logs = logs
         self.started: dict[int, tuple[list[str], list[Path]]] = {}
+        self.running: set[int] = set()
 
     def start(self, folder: Path, *command: str, **variables: str) -> int:
         """Begin `python <command>` in `folder`, with `variables` set; returns the process id."""
         logs = [self.logs / f"{len(self.started)}.{name}" for name in ("out", "err")]
+        for log in logs:
+            log.touch()
         pid = self._ask(
             folder=str(folder), command=command, variables=variables, logs=[*map(str, logs)]
         )
         self.started[pid] = ([*command], logs)
+        self.running.add(pid)
         return pid
 
     def wait(self, pid: int) -> subprocess.CompletedProcess[str]:
         """How a command that was started ended."""
         code = self._ask(wait=pid)
+        self.running.discard(pid)
         return subprocess.CompletedProcess(self.started[pid][0], code, *self.printed(pid))
 
     def printed(self, pid: int) -> list[str]:
@@ -80,7 +86,9 @@ class Preloaded:
         return self.wait(self.start(folder, *command, **variables))
 
     def close(self) -> None:
-        """End the process that imported; commands that it started go on."""
+        """End the process that imported, and commands that nobody waited for."""
+        for pid in self.running:
+            os.kill(pid, signal.SIGKILL)
         self.server.communicate()
 
     def _ask(self, **order: object) -> int:

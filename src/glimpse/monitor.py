@@ -91,11 +91,11 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
     choices = list(choices)
     every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
-    near = difflib.get_close_matches(name, every, n=1, cutoff=0.6)
+    near = [one for one in logged if one.rpartition("/")[2] == own][:1]
+    near = near or difflib.get_close_matches(name, every, n=1, cutoff=0.6)
     if near and near[0] not in logged:  # val/auc is nearer to val/auroc than to val/acc
         added = near[0].removeprefix("val/")
         return f"{key}={name} is not a metric of this run: did you mean metrics=[{added}] {key}={near[0]}?"
-    near = near or [one for one in logged if one.rpartition("/")[2] == own][:1]
     by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
     near = near or [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
     if near:

@@ -72,5 +72,6 @@ def _is_installed(name: str) -> bool:
     if name in sys.stdlib_module_names or name == "glimpse":
         return True
     found = importlib.util.find_spec(name)
-    here = Path.cwd()
-    return found is not None and found.origin is not None and here not in Path(found.origin).parents
+    if found is None or found.origin is None:
+        return False
+    return Path.cwd() not in list(Path(found.origin).parents)[:2]  # of a module, and of a package

@@ -106,7 +106,7 @@ def check_source(source: Source) -> None:
     """
     if not isinstance(source, Source):
         raise UserError(
-            f"read() returned a {type(source).__name__}, expected a Source of glimpse.data.spec"
+            f"read() returned a {type(source).__name__}, expected a Source"
         )
     if len(source.class_names) < 2:
         found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
