@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import Execute, choices
+from conftest import Execute, choices, slow
 from test_resume import assert_same
 
 SMALL = (
@@ -30,7 +30,9 @@ def test_every_loss_is_tried() -> None:
     assert set(LOSSES) == set(choices("loss"))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [loss if loss == "cross_entropy" else slow(loss) for loss in LOSSES]
+)
 def test_the_loss_is_compiled_with_the_network(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_traceback_for_those_who_ask(train: Train, tmp_path: Path) -> None:
     assert "Traceback" in result.stderr
 
 
+@pytest.mark.slow
 def test_sweep_has_one_folder_and_goes_on_after_a_failure(train: Train, tmp_path: Path) -> None:
     result = train("-m", "model=linear,convnet_template,mlp", *SMALL, "name=trial")
     assert result.returncode == 1

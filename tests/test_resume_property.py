@@ -14,7 +14,7 @@ from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from attempts import ANY_CALL, HALF_WRITTEN, MOMENTS, Stop, attempt, difference, left, moments
-from conftest import composed
+from conftest import composed, slow
 from glimpse.checkpoint_file import is_intact
 from makers import MAKERS
 
@@ -183,7 +183,7 @@ def drawn(number: int, strategy: st.SearchStrategy[Example]) -> Example:
     return found[-1]  # the first is always the simplest
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", [0, slow(1)])
 def test_a_stopped_run_equals_an_unbroken_one(
     place: Path, files: dict[str, Path], number: int
 ) -> None:

@@ -317,9 +317,19 @@ ON_EACH_DEVICE = pytest.mark.parametrize(
 )
 
 
+# Variants of others, of which the default tests only compose the configuration.
+VARIANTS = {
+    "birds_from_airplanes_crops", "birds_from_airplanes_deep", "birds_from_airplanes_mse", "cifar10_best",
+    "imagewoof_fast", "sign_language_linear", "sign_language_small_convnet", "tiny_imagenet_batchnorm",
+    "tiny_imagenet_best", "tiny_imagenet_dropout",
+}  # fmt: skip
+
+
 @ON_EACH_DEVICE
 @pytest.mark.usefixtures("published_weights")
-@pytest.mark.parametrize("experiment", choices("experiment"))
+@pytest.mark.parametrize(
+    "experiment", [slow(name) if name in VARIANTS else name for name in choices("experiment")]
+)
 def test_every_experiment_runs_on_synthetic_images(
     execute: Execute, experiment: str, trainer: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import Execute
+from conftest import Execute, slow
 from glimpse import scripting, steps_ahead
 from glimpse.callbacks.progress import Progress
 from glimpse.steps_ahead import chunk_length
@@ -46,11 +46,11 @@ def long_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 OPTIONS = [
     ("augment=[crop_flip,cutmix]", "callbacks=[ema]"),
-    ("trainer.val_check_interval=3",),
+    slow(("trainer.val_check_interval=3",)),
     ("trainer.val_check_interval=5", "trainer.check_val_every_n_epoch=null", "scheduler=plateau"),
     ("trainer.max_steps=10", "optimizer=muon"),
     ("trainer.limit_train_batches=5", "scheduler=step", "trainer.gradient_clip_val=0.1"),
-    ("trainer.overfit_batches=4", "trainer.precision=bf16-mixed"),
+    slow(("trainer.overfit_batches=4", "trainer.precision=bf16-mixed")),
     ("callbacks=[progressive_sizes]", "trainer.max_epochs=6"),
 ]
 

@@ -241,8 +241,10 @@ def test_what_early_stopping_watches_by_itself_has_the_mode_of_its_name() -> Non
     assert config.callbacks.early_stopping.mode == "max"
 
 
-# test_pairs.py composes every dataset and model, test_run.py every experiment and callback.
-@pytest.mark.parametrize("group", [g for g in TARGETS if g not in {"callbacks", "data", "model"}])
+# test_pairs.py composes every dataset and model, test_run.py every callback.
+@pytest.mark.parametrize(
+    "group", ["experiment", *(g for g in TARGETS if g not in {"callbacks", "data", "model"})]
+)
 def test_every_choice_composes(group: str) -> None:
     for choice in choices(group):
         composed(f"{group}={choice}")

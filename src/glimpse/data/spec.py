@@ -105,9 +105,7 @@ def check_source(source: Source) -> None:
         UserError: There is one class, or something is wrong with images or labels.
     """
     if not isinstance(source, Source):
-        raise UserError(
-            f"read() returned a {type(source).__name__}, expected a Source"
-        )
+        raise UserError(f"read() returned a {type(source).__name__}, expected a Source")
     if len(source.class_names) < 2:
         found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
         raise UserError(
