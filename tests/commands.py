@@ -1,18 +1,12 @@
 """Commands in new processes, for tests that start, watch and stop them."""
 
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from conftest import TRAIN
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The variables of this process, with others, for a command in one thread."""
-    kept = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return kept | {"OMP_NUM_THREADS": "1"} | variables
+from preloaded import environment
 
 
 def train(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

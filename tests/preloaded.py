@@ -40,15 +40,19 @@ for line in sys.stdin:
 """
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """The variables of this process, with others, for a command in one thread."""
+    kept = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    return kept | {"OMP_NUM_THREADS": "1"} | variables
+
+
 class Preloaded:
     """Starts Python scripts without the seconds that their imports take; `logs` receives their output."""
 
     def __init__(self, logs: Path) -> None:
-        variables = {name: text for name, text in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-        variables |= {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
-            env=variables,
+            env=environment(NO_PROXY="127.0.0.1", no_proxy="127.0.0.1"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from commands import environment, train, wait_for
+from commands import train, wait_for
 from conftest import REPOSITORY
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.errors import Interrupted
+from preloaded import environment
 
 
 class TwoProcesses:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from commands import environment, train, wait_for
-from conftest import REPOSITORY, Execute, slow
+from commands import train, wait_for
+from conftest import TRAIN, Execute, slow
 from glimpse.errors import Interrupted, UserError
+from preloaded import environment
 from test_resume import assert_same, stop_at
 from test_run import read_rows, read_summary
 
@@ -22,7 +23,6 @@ TINY = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=67", "data.num_val=33",
     "data.batch_size=16", "model=mlp", "model.widths=[12]", "trainer.max_epochs=2", "logger=none",
 )  # fmt: skip
-TRAIN = str(REPOSITORY / "train.py")
 ENDLESS = (
     *TINY[:4], "data.num_train=20000", "data.batch_size=16", "model=linear", "logger=none",
     "trainer.max_epochs=1000", "callbacks.pictures=null", "test=false",
@@ -191,12 +191,7 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
     else:
         process = start(tmp_path, torchrun(TRAIN, *ENDLESS, "trainer=ddp_cpu"))
     log = tmp_path / "log"
-    try:
-        wait_for(log, "epoch 1/")
-        os.kill(process_of_rank(tmp_path, 1), signal.SIGKILL)
-        assert process.wait(60) == 1, log.read_text()
-    finally:
-        process.kill()
+    assert ended_without_rank_1(process, tmp_path, "epoch 1/", 60) == 1, log.read_text()
     [run] = tmp_path.glob("outputs/*/*")
     summary = read_summary(run)
     assert summary["status"] == "interrupted"
@@ -207,14 +202,19 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
     assert processes_of(tmp_path) == []
 
 
-def process_of_rank(folder: Path, rank: int) -> int:
-    wanted = f"RANK={rank}".encode()
-    [found] = [
-        p
-        for p in processes_of(folder)
-        if wanted in Path(f"/proc/{p}/environ").read_bytes().split(b"\0")
-    ]
-    return found
+def ended_without_rank_1(process: Any, folder: Path, text: str, seconds: float) -> int:
+    """Kill the process of rank 1 when the log contains a text; return how the command ends."""
+    try:
+        wait_for(folder / "log", text)
+        [rank_1] = [
+            found
+            for found in processes_of(folder)
+            if b"RANK=1" in Path(f"/proc/{found}/environ").read_bytes().split(b"\0")
+        ]
+        os.kill(rank_1, signal.SIGKILL)
+        return int(process.wait(seconds))
+    finally:
+        process.kill()
 
 
 @pytest.mark.slow
@@ -239,12 +239,7 @@ def test_a_restart_by_torchrun_resumes_the_run(tmp_path: Path) -> None:
     arguments = ("--max-restarts=1", TRAIN, *ENDLESS, "trainer=ddp_cpu", "trainer.max_epochs=20")
     process = start(tmp_path, torchrun(*arguments))
     log = tmp_path / "log"
-    try:
-        wait_for(log, "epoch 2/")
-        os.kill(process_of_rank(tmp_path, 1), signal.SIGKILL)
-        assert process.wait(200) == 0, log.read_text()
-    finally:
-        process.kill()
+    assert ended_without_rank_1(process, tmp_path, "epoch 2/", 200) == 0, log.read_text()
     [run] = tmp_path.glob("outputs/*/*")
     assert "torchrun has started the processes again: resuming" in log.read_text()
     assert read_summary(run)["status"] == "finished"

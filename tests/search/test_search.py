@@ -13,8 +13,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from conftest import REPOSITORY, slow
+from conftest import TRAIN, slow
 from glimpse.search.study import NAME, open_storage
+from preloaded import environment
 
 SMALL = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
@@ -25,11 +26,7 @@ LR = "optimizer.lr=tag(log,interval(1e-3,1))"
 
 def command(*arguments: str) -> list[str]:
     words = ("-m", "hydra/sweeper=search", "name=find", *SMALL, *arguments)
-    return [sys.executable, str(REPOSITORY / "train.py"), *words]
-
-
-def environment() -> dict[str, str]:
-    return dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+    return [sys.executable, TRAIN, *words]
 
 
 def search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -192,9 +189,9 @@ def test_a_mistake_in_a_search_is_one_line_before_torch_is_imported(
     words = ("-m", "hydra/sweeper=search", *arguments)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
-        [sys.executable, str(REPOSITORY / "train.py"), *words],
+        [sys.executable, TRAIN, *words],
         cwd=tmp_path,
-        env=environment() | {"PYTHONPATH": path},
+        env=environment(PYTHONPATH=path),
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from conftest import REPOSITORY
+from conftest import TRAIN
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
 
@@ -66,20 +65,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, folder: Path, *overrides: str) -> Pat
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    return kept | {"OMP_NUM_THREADS": "1"} | variables
-
-
-def train(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python train.py <arguments>` in `folder`."""
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(**variables), capture_output=True,
-        text=True, timeout=240, check=False,
-    )  # fmt: skip
+    return [sys.executable, TRAIN, *arguments]
 
 
 def states(folder: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from sweeping import QUICK, states, train
+from sweeping import QUICK, states
 
+from commands import train
 from conftest import Execute
 from glimpse.distributed.place import Place
 from glimpse.errors import Interrupted, UserError

@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sweeping import QUICK, command, environment, states
+from sweeping import QUICK, command, states
+
+from preloaded import environment
 
 LONGER = (*QUICK, "trainer.max_epochs=40")
 

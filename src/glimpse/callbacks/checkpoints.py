@@ -119,10 +119,10 @@ class Checkpoints(Checkpoint):
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Save the current state as `last.ckpt`. All processes must call this together."""
-        if (
-            self._best_is_current
-        ):  # and on the disk: if this copy gets lost, a run resumes from there
-            if IS_FIRST_PROCESS:
+        if self._best_is_current:
+            if (
+                IS_FIRST_PROCESS
+            ):  # `best.ckpt` is on the disk: a run resumes from it if the copy is lost
                 self._copy_to_last(self.best, flush=False)
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)

@@ -100,9 +100,7 @@ class Canvas:
             UserError: the file cannot be written.
         """
         with replacing(path, flush=False) as partial:
-            self._image.save(
-                partial, compress_level=1
-            )  # a third faster; no larger than matplotlib's
+            self._image.save(partial, compress_level=1)  # a third faster
 
 
 def text_width(text: str, *, size: float) -> float:
