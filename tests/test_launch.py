@@ -75,7 +75,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["modle=convnet"], "did you mean model?"),
-        slow(["model=convent"], "did you mean convnet?"),
+        (["model=convent"], "did you mean convnet?"),
         (["model.widhts=[3]", "model=mlp"], "did you mean model.widths?"),
         slow(["callbacks=[early_stoping]"], "did you mean early_stopping?"),
         (["data.batch_size=0"], "expected at least 1"),

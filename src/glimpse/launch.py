@@ -16,6 +16,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -132,6 +133,8 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
     """
     try:
         yield
+    except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
+        raise
     except OSError as error:
         places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
         place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2].strip("'")
