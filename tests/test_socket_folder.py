@@ -41,7 +41,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("killed", ["worker", "first"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_no_folder_is_left(method: str, killed: str, tmp_path: Path) -> None:
-    script, temporary = tmp_path / "script.py", tmp_path / "temporary"
+    script, temporary = tmp_path / "script.py", tmp_path / "t"
     script.write_text(PROGRAM)
     temporary.mkdir()
     ended = subprocess.run(  # its pipes close when the last process has ended
@@ -54,3 +54,17 @@ def test_no_folder_is_left(method: str, killed: str, tmp_path: Path) -> None:
     assert ended.returncode == (0 if killed == "worker" else -9), ended.stderr
     assert list(temporary.iterdir()) == []
     assert "Traceback" not in ended.stderr
+
+
+def test_a_path_that_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    temporary = tmp_path / ("long" * 20)
+    temporary.mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", "from glimpse import socket_folder; socket_folder.share()"],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+    )
+    assert "UserError: the path of the temporary folder" in ended.stderr
+    assert ended.stderr.endswith("bytes: type export TMPDIR=/tmp first\n")
+    assert list(temporary.iterdir()) == []

@@ -19,6 +19,8 @@ from glimpse.errors import UserError
 if sys.platform != "win32":
     import fcntl
 
+# Bytes of the folder's path: the system allows so many for that of a socket, such as listener-0123abcd.
+LONGEST = (107 if sys.platform == "linux" else 103) - len("/listener-0123abcd")
 _LOCK = "in-use"
 _held: int | None = None  # the descriptor of the lock; a forked process has its parent's
 
@@ -27,7 +29,7 @@ def share() -> None:
     """Make the folder, unless there is one; processes that are started from now on use it.
 
     Raises:
-        UserError: no temporary folder can be written.
+        UserError: no temporary folder can be written, or its path is too long for sockets.
     """
     if _held is None:
         _hold()
@@ -74,6 +76,11 @@ def _hold() -> None:
             f"no temporary folder can be written ({error.strerror or error}): type "
             "export TMPDIR=<a writable folder> first"
         ) from error
+    if len(os.fsencode(folder)) > LONGEST:
+        raise UserError(
+            f"the path of the temporary folder {folder} is too long for sockets, expected at most {LONGEST} "
+            "bytes: type export TMPDIR=/tmp first"
+        )
     if sys.platform != "win32":
         with suppress(OSError):  # a file system without locks
             fcntl.flock(_held, fcntl.LOCK_SH)

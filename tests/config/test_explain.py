@@ -137,6 +137,10 @@ PROCESSES = "the system starts no more processes or threads: raise the limit tha
         (OSError(errno.EAGAIN, "Resource temporarily unavailable"), PROCESSES),
         (RuntimeError("can't start new thread"), PROCESSES),
         (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "no temporary folder can be written: type export TMPDIR=",
+        ),
+        (
             ImportError("libtorch_cpu.so: failed to map segment from shared object"),
             "too little memory to load torch: raise the limit that ulimit -v shows",
         ),
@@ -148,6 +152,14 @@ def test_a_shortage_has_a_remedy(error: Exception, remedy: str, tmp_path: Path) 
     except type(error):
         found = str(crash(error, tmp_path))
     assert found.startswith(remedy)
+
+
+def test_a_path_that_is_too_long_is_shortened(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as error:
+        (tmp_path / ("x" * 5000)).stat()
+    found = str(crash(error.value, None))
+    assert found.startswith(str(tmp_path)[:60])
+    assert found.endswith("… is too long for a path: type a shorter one")
 
 
 def test_what_would_reach_the_terminal_as_a_command_is_escaped() -> None:

@@ -48,6 +48,8 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
             system's temporary folder.
         name: The name of the traceback file.
     """
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")
     text = "".join(traceback.format_exception(error))
     try:
         if folder is None or not folder.is_dir():
@@ -65,7 +67,7 @@ def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> Cr
 
 
 def shortage(error: BaseException) -> str | None:
-    """What the system ran out of, and what to type, if that raised the error: memory, files or processes.
+    """What the system lacks, and what to type, if that raised the error: memory, files or processes.
 
     Each library says that in its own way. A full disk is none of these: what writes names it.
     """
@@ -80,6 +82,8 @@ def shortage(error: BaseException) -> str | None:
             "the system starts no more processes or threads: raise the limit that ulimit -u shows, or "
             "type data.num_workers=0"
         )
+    if "No usable temporary directory" in text:
+        return "no temporary folder can be written: type export TMPDIR=<a writable folder> first"
     if "failed to map segment" in text:
         return "too little memory to load torch: raise the limit that ulimit -v shows"
     is_memory = isinstance(error, MemoryError) or number == errno.ENOMEM

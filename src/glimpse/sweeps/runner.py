@@ -35,7 +35,7 @@ from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State
-from glimpse.sweeps.worker import SIGNALS, Reply, Request, serve
+from glimpse.sweeps.worker import GRACE_SECONDS, SIGNALS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
 OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.figure"]  # with several workers, these too
@@ -150,6 +150,8 @@ class Runner:
     def stop(self, signal_number: int) -> list[Outcome]:
         """Let the running jobs save and end, and withdraw the others. No job can be submitted after it.
 
+        A job that does not end in time is killed.
+
         Returns:
             The jobs that ended since the last call of `next`.
         """
@@ -158,10 +160,15 @@ class Runner:
             if worker.job is None:
                 worker.connection.close()
             else:
-                with contextlib.suppress(ProcessLookupError, TypeError):
+                with contextlib.suppress(ProcessLookupError, PermissionError, TypeError):
                     os.kill(worker.process.pid, signal_number)  # type: ignore[arg-type]
+                    os.killpg(worker.process.pid, signal.SIGCONT)  # type: ignore[arg-type] # may be stopped
+        deadline = time.monotonic() + GRACE_SECONDS
         for worker in list(self._workers.values()):
-            worker.process.join()
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
             if worker.job is not None:
                 self._end(worker, self._reply_of(worker))
             self._bury(worker)

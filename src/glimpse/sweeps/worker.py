@@ -43,7 +43,7 @@ from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE_SECONDS = 60.0  # to save what runs when the sweep itself has been killed
+GRACE_SECONDS = 50.0  # to save what runs when the sweep is stopped or has been killed
 LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
 
 
