@@ -9,6 +9,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import FrameType
 
@@ -121,6 +123,8 @@ def _end_with_the_sweep() -> None:
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     sweep.join()
+    # The folder of the fork server's socket, which a sweep that was killed cannot remove.
+    shutil.rmtree(get_temp_dir(), ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
