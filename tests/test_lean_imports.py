@@ -16,8 +16,11 @@ from glimpse.lean_imports import DEFERRED, SPARED, make_optimizers_without_compi
 RUN = """
 import sys
 from glimpse import launch, lean_imports
+from glimpse.scripting import process_unchanged
+from glimpse.sweeps.worker import everything_as_before
 sys.argv = ["train.py", "trainer.fast_dev_run=true", "trainer=cpu", "model=linear", "data_dir=.", "output_dir=."]
-assert launch.main() == 0
+with process_unchanged(), everything_as_before():
+    assert launch.main() == 0
 names = {name for deferred in lean_imports.DEFERRED.values() for name in deferred}
 assert not names & set(sys.modules), names & set(sys.modules)
 """
