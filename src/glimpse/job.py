@@ -25,6 +25,7 @@ from glimpse.distributed.place import Place, place_of, require_launched_processe
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
+from glimpse.garbage import without_collection
 
 if TYPE_CHECKING:
     from glimpse.search.pruning import Judge
@@ -122,7 +123,8 @@ def run_in(
     try:
         require_one_batch_size(config, settings.overrides.task)
         require_launched_processes(config.trainer, place_of(os.environ))
-        from glimpse.run import run  # torch and lightning are imported from here on
+        with without_collection("glimpse.run"):
+            from glimpse.run import run  # torch and lightning are imported from here on
 
         names = choices_of_run(settings.runtime.choices)
         return run(config, folder, names, judge=_judge(config, settings), afterwards=afterwards)

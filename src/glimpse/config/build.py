@@ -225,9 +225,10 @@ def _locate(group: str, target: str) -> Any:
     """
     module, _, name = target.rpartition(".")
     package = module.partition(".")[0]
-    importlib.invalidate_caches()  # a notebook may have written the module a moment ago
-    if importlib.util.find_spec(package) is None and _is_here(package):
-        sys.path.append(str(Path.cwd()))
+    if module not in sys.modules:
+        importlib.invalidate_caches()  # a notebook may have written the module a moment ago
+        if importlib.util.find_spec(package) is None and _is_here(package):
+            sys.path.append(str(Path.cwd()))
     what = f"{group}._target_={target}"
     try:
         imported = importlib.import_module(module)

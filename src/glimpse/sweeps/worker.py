@@ -9,6 +9,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import FrameType
 
@@ -106,7 +108,7 @@ def serve(connection: Connection, slot: Slot) -> None:
             if num_done < 2:  # the collection after a job leaves out all that is imported by then
                 gc.freeze()
             request = connection.recv()
-            with _everything_as_before():
+            with everything_as_before():
                 found, is_last = _run(request, slot)
             connection.send(Reply(found, is_last))
 
@@ -121,6 +123,8 @@ def _end_with_the_sweep() -> None:
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     sweep.join()
+    # The folder of the fork server's socket, which a sweep that was killed cannot remove.
+    shutil.rmtree(get_temp_dir(), ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
@@ -231,7 +235,7 @@ def _flush() -> None:
 
 
 @contextmanager
-def _everything_as_before() -> Iterator[None]:
+def everything_as_before() -> Iterator[None]:
     """Undo what a job may have set for the whole process, so that the next one finds what the first found."""
     import torch
 
@@ -249,7 +253,8 @@ def _everything_as_before() -> Iterator[None]:
             signal.signal(number, _interrupt)
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():  # or this imports the compiler: 3 s
+            torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = benchmark
         gc.collect()
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
