@@ -20,6 +20,7 @@ from glimpse.config.check import check
 from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.explain import explain
 from glimpse.config.folder import ROOT
+from glimpse.config.places import require_weights
 from glimpse.distributed.place import Place, place_of, require_launched_processes
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
@@ -95,6 +96,7 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
             root=settings.job.config_name or ROOT,
             searchpath=settings.searchpath,
         )
+        require_weights(config)
         if config.sweep.plan:
             raise UserError("sweep.plan=true plans a sweep: add -m")
     except BaseException:

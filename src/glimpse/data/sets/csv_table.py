@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from glimpse.config.places import wrong_place
 from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
@@ -116,9 +117,10 @@ class CsvTable(ImageDataModule):
 
     def missing(self) -> str:
         """Return the error message, which names the missing table and its source."""
-        table = next(table for table in self.tables if not table.is_file())
-        origin = f"; download it from {self.source} and put it there" if self.source else ""
-        return f"{table}: no such table{origin or ': type data.train=<your table>'}"
+        named = zip(self._splits_of_tables, self.tables, strict=True)
+        split, table = next((split, table) for split, table in named if not table.is_file())
+        wrong = wrong_place(f"data.{split}", str(table), source=self.source)
+        return wrong or f"{table} is not a file, expected a table"
 
     def remarks(self) -> list[str]:
         """Say which columns were found without being named, and which files are listed twice."""
