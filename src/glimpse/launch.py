@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from glimpse import job
 from glimpse.config import trust
 from glimpse.config.choices import parts_hidden
-from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse.config.explain import crash, explain, is_foreseen, shortage
 from glimpse.config.folder import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -152,6 +152,8 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
     except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
         raise
     except OSError as error:
+        if shortage(error) is not None:
+            raise
         places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
         place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2].strip("'")
         raise UserError(

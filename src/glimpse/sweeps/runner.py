@@ -26,8 +26,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from glimpse.config.explain import explain
-from glimpse.errors import Interrupted
+from glimpse import socket_folder
+from glimpse.config.explain import explain, shortage
+from glimpse.errors import Interrupted, UserError, first_line
 from glimpse.process_context import process_context
 from glimpse.runs.folder import summary_of
 from glimpse.sweeps.composing import Composer
@@ -246,6 +247,27 @@ class Runner:
     # Processes --------------------------------------------------------------------------------------
 
     def _start(self, slot: int) -> _Worker:
+        """Start a worker; once more if the process that starts them has been killed meanwhile.
+
+        Raises:
+            UserError: that process ends each time.
+        """
+        for is_last in (False, True):
+            try:
+                return self._started(slot)
+            except (EOFError, OSError) as error:
+                if shortage(error) is not None:
+                    raise
+                if is_last:
+                    raise UserError(
+                        "the process that starts the workers of a sweep ended, perhaps because memory ran "
+                        f"out ({first_line(error)}): run the same command again"
+                    ) from error
+                time.sleep(1)  # until the system has noted its end
+        raise AssertionError
+
+    def _started(self, slot: int) -> _Worker:
+        socket_folder.share()
         ours, theirs = multiprocessing.Pipe()
         context = process_context(_start_method())
         with _signals_held():  # the server must not die by the signals that the sweep is sent
