@@ -21,7 +21,8 @@ from pathlib import Path
 
 from glimpse.records import finite
 from glimpse.runs.folder import FINISHED, Run, find_runs
-from glimpse.runs.report import as_markdown, group
+from glimpse.runs.groups import group
+from glimpse.runs.report import as_markdown
 from glimpse.runs.settings import environment_of
 
 REPOSITORY = Path(__file__).parents[1]

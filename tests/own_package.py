@@ -52,6 +52,14 @@ FILES = {
             def forward(self, images):
                 return super().forward(images).detach()
 
+        class Exits(Plain):
+            def forward(self, images):
+                raise SystemExit(0)
+
+        class Softmax(Plain):
+            def forward(self, images):
+                return super().forward(images).softmax(1)
+
         class FiveClasses(Plain):
             def __init__(self, spec):
                 super().__init__(5)
@@ -100,6 +108,13 @@ FILES = {
 
             def forward(self, logits, labels):
                 return nn.functional.multi_margin_loss(logits, labels, margin=self.margin)
+
+        class OneArgument(nn.Module):
+            def forward(self, logits):
+                return logits.mean()
+
+        def hinge(logits, labels):
+            return nn.functional.multi_margin_loss(logits, labels)
 
         class Learns(nn.Module):
             def __init__(self):
@@ -215,6 +230,7 @@ FILES = {
                 return Source(("dark", "light"), Arrays(images, labels))
     """,
     "ownpkg/slip.py": "class Net(:\n",
+    "ownpkg/needs.py": "import nowhere\n",
     "ownpkg/program.py": "raise SystemExit('usage: program FILE')\n",
     "src/inner/__init__.py": "",
     "ownpkg/wrong.py": """
@@ -247,6 +263,15 @@ FILES = {
     "conf/model/lit.yaml": "_target_: ownpkg.nets.Lit\n",
     "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
     "conf/model/syntax.yaml": "_target_: ownpkg.slip.Net\n",
+    "conf/model/exits.yaml": "_target_: ownpkg.nets.Exits\n",
+    "conf/model/softmax.yaml": "_target_: ownpkg.nets.Softmax\n",
+    "conf/model/deeper.yaml": "_target_: ownpkg.nets.Net\ndepth: 3\n",
+    "conf/model/needs.yaml": "_target_: ownpkg.needs.Net\n",
+    "conf/loss/one_argument.yaml": "_target_: ownpkg.rest.OneArgument\n",
+    "conf/loss/function.yaml": "_target_: ownpkg.rest.hinge\n",
+    "conf/data/lightning.yaml": (
+        "defaults: [_common]\n_target_: lightning.pytorch.LightningDataModule\n"
+    ),
     "conf/model/package.yaml": "_target_: ownpgk.nets.Net\n",
     "conf/model/module.yaml": "_target_: ownpkg.net.Net\n",
     "conf/model/inner.yaml": "_target_: inner.Net\n",

@@ -114,7 +114,6 @@ def test_flags_answer_before_torch_is_imported(tmp_path: Path, flag: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        slow(["data=image_folder", "data.root=nowhere"], "no such folder; type data.root"),
         slow(["data=mnist", "data.url=file:///nowhere/at/all"], "no such file"),
         slow(["data.classes=[0,eleven]"], "no class eleven"),
         (["model=convnet_template"], "22×22 or larger"),

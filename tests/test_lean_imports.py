@@ -16,8 +16,11 @@ from glimpse.lean_imports import DEFERRED, SPARED, make_optimizers_without_compi
 RUN = """
 import sys
 from glimpse import launch, lean_imports
+from glimpse.scripting import process_unchanged
+from glimpse.sweeps.worker import everything_as_before
 sys.argv = ["train.py", "trainer.fast_dev_run=true", "trainer=cpu", "model=linear", "data_dir=.", "output_dir=."]
-assert launch.main() == 0
+with process_unchanged(), everything_as_before():
+    assert launch.main() == 0
 names = {name for deferred in lean_imports.DEFERRED.values() for name in deferred}
 assert not names & set(sys.modules), names & set(sys.modules)
 """
@@ -27,8 +30,11 @@ assert scipy.signal.windows.hamming(3)[1] == 1
 from torchmetrics.functional.audio import permutation_invariant_training
 from sklearn.metrics import label_ranking_average_precision_score as ranked
 assert ranked([[0, 1]], [[1, 2]]) == 1
-from sklearn.preprocessing import PowerTransformer
+from sklearn.preprocessing import PowerTransformer, SplineTransformer
 assert PowerTransformer("box-cox").fit([[1.0], [2.0], [4.0]]).lambdas_.shape == (1,)
+assert SplineTransformer().fit_transform([[1.0], [2.0], [4.0]]).shape == (3, 7)
+from sklearn.metrics import auc, consensus_score
+assert auc([0, 1], [1, 1]) == 1
 from lightning.fabric.wrappers import _unwrap_compiled
 from lightning.pytorch.utilities.compile import to_uncompiled
 linear = torch.nn.Linear(2, 2)
@@ -41,6 +47,10 @@ optimizer.zero_grad()
 optimizer.step()
 from torchvision.ops import roi_align
 assert isinstance(roi_align.__globals__["is_compile_supported"]("cpu"), bool)
+from torch.utils.flop_counter import FlopCounterMode
+with FlopCounterMode(display=False) as counter:
+    torch.ones(2, 2) @ torch.ones(2, 2)
+assert counter.get_total_flops() == 16
 """
 BEFORE = """
 import scipy.signal as signal, scipy.stats as stats, torch._dynamo as dynamo

@@ -14,7 +14,7 @@ from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
 from glimpse.config.compose import composed
-from glimpse.config.explain import explain
+from glimpse.config.explain import CrashError, explain
 from glimpse.config.trust import recorded_overrides
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
@@ -141,9 +141,9 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=without_grad", "returns logits without a gradient: remove detach()"),
         ("model=program", "it is a program that ends (usage: program FILE)"),
         ("model=standard", "statistics is a module of Python itself, give yours another name"),
-        ("model=shallow", "ownpkg has no Net; its modules are data, nets, program, rest, slip …"),
+        ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),
         ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
-        ("model=pair", "returns <class 'tuple'> for one image of 3×12×12, expected logits of 1×2"),
+        ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),
         ("model=grey_only", "takes images of 1×12×12 but not of 3×12×12: it needs grey images"),
         ("model=syntax", "slip.py, line 1: invalid syntax"),
         ("model=package", "there is no package ownpgk: did you mean ownpkg?"),
@@ -159,6 +159,17 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("loss=learns", "has parameters, which no optimizer trains"),
         ("loss=listed", "annotate the argument of __init__ as torch.Tensor"),
         ("loss=sum", "adds up the losses of images, expected their mean: type reduction: mean"),
+        ("data=lightning", "found a LightningDataModule: derive it from that class, whose read()"),
+        (
+            "model=deeper",
+            "unexpected keyword argument 'depth'; it also takes width: correct its YAML",
+        ),
+        (
+            "model=needs",
+            "ownpkg.needs cannot be imported: No module named 'nowhere'; type pip install",
+        ),
+        ("loss=one_argument", "3 were given: expected forward(self, logits, labels)"),
+        ("loss=function", "a function of logits and labels belongs into the forward of a module"),
         ("data=bare", "its file lacks the keys of every dataset; write defaults: [_common]"),
         ("callbacks=[rate]", "trainer: Cannot use `LearningRateMonitor` callback"),
         (
@@ -185,6 +196,19 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
         train(*data, *model, *override.split())
     assert "\n" not in str(error.value)
     assert not Path("CALLED").exists()
+
+
+def test_a_network_that_ends_the_process_fails_the_run(train: Train) -> None:
+    with pytest.raises(CrashError, match=r"sys\.exit\(0\) was called, .*nets\.py:"):
+        train("data=photos", "model=exits")
+
+
+def test_a_network_that_ends_in_softmax_is_remarked_on(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", "model=softmax")
+    said = capsys.readouterr().out
+    assert "Softmax returns probabilities, where losses and metrics expect logits" in said
 
 
 def test_a_net_that_needs_squares_says_so(train: Train) -> None:

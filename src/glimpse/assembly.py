@@ -22,6 +22,7 @@ from glimpse.losses import exact_loss, use_class_weights
 from glimpse.monitor import monitor_of
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
+from glimpse.text import kind_of
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
@@ -80,7 +81,9 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
         try:
             found = exact_loss(loss, logits, given)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            hint = "" if what == "labels" else "; the augmentation mixes labels: type augment=none"
+            hint = ": expected forward(self, logits, labels)"
+            if what != "labels":
+                hint = "; the augmentation mixes labels: type augment=none"
             shape = "×".join(map(str, given.shape))
             if "must be Tensor, not list" in str(error):
                 hint = "; annotate the argument of __init__ as torch.Tensor, and it becomes one"
@@ -89,7 +92,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
                 f"the {num_classes} classes of this data: {first_line(error)}{hint}"
             ) from error
         if not isinstance(found, Tensor) or found.numel() != 1:
-            shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else type(found)
+            shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else kind_of(found)
             raise UserError(
                 f"loss {target} returns {shape} for two images, expected one number, their mean"
             )

@@ -1,5 +1,6 @@
 """The command line of this process, for records and for messages that suggest a command."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,12 @@ def to_type(*arguments: str) -> str:
         for value in values_of(sys.argv[1:], flags):
             program += [flags[0], value]
     return shlex.join([*program, *arguments])
+
+
+def as_shown(override: str) -> str:
+    """An override for a command that is shown: without the quotes around a path that needs none."""
+    found = re.fullmatch(r"([\w.+]+)='([\w./-]*/[\w./-]*)'", override)
+    return f"{found[1]}={found[2]}" if found else override
 
 
 def _is_glimpse() -> bool:

@@ -20,10 +20,12 @@ from glimpse.config.check import check
 from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.explain import explain
 from glimpse.config.folder import ROOT
+from glimpse.config.places import require_weights
 from glimpse.distributed.place import Place, place_of, require_launched_processes
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
+from glimpse.garbage import without_collection
 
 if TYPE_CHECKING:
     from glimpse.search.pruning import Judge
@@ -94,6 +96,7 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
             root=settings.job.config_name or ROOT,
             searchpath=settings.searchpath,
         )
+        require_weights(config)
         if config.sweep.plan:
             raise UserError("sweep.plan=true plans a sweep: add -m")
     except BaseException:
@@ -120,7 +123,8 @@ def run_in(
     try:
         require_one_batch_size(config, settings.overrides.task)
         require_launched_processes(config.trainer, place_of(os.environ))
-        from glimpse.run import run  # torch and lightning are imported from here on
+        with without_collection("glimpse.run"):
+            from glimpse.run import run  # torch and lightning are imported from here on
 
         names = choices_of_run(settings.runtime.choices)
         return run(config, folder, names, judge=_judge(config, settings), afterwards=afterwards)

@@ -8,6 +8,7 @@ one, config/explain.py the error messages, and config/trust.py the checks of a r
 import difflib
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -23,9 +24,18 @@ from omegaconf import DictConfig
 
 from glimpse import job
 from glimpse.config import trust
+from glimpse.config.choices import parts_hidden
 from glimpse.config.explain import crash, explain, is_foreseen, shortage
-from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT, config_folder, values_of
+from glimpse.config.folder import (
+    CONFIG_DIR,
+    CONFIG_NAME,
+    ROOT,
+    config_folder,
+    config_folders,
+    values_of,
+)
 from glimpse.config.lists import lists_by_name
+from glimpse.config.own_files import named_if_unreadable
 from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
@@ -79,7 +89,13 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         overrides = [*overrides, *_after_a_restart(place)]
         flags = _with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
-        with lists_by_name(), own_files_first(), _named_if_hydra_cannot_write():
+        with (
+            lists_by_name(),
+            own_files_first(),
+            parts_hidden(),
+            _named_if_hydra_cannot_write(),
+            named_if_unreadable(config_folders(sys.argv[1:])),
+        ):
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 task
             )()
@@ -182,7 +198,19 @@ def _with_default_flags(
     """
     for place in values_of(flags, CONFIG_DIR):
         if not Path(place).is_dir():
-            raise UserError(f"--config-dir {place}: there is no such folder")
+            found = (
+                "it is a file, expected"
+                if Path(place).exists()
+                else "there is no such folder; type"
+            )
+            raise UserError(
+                f"--config-dir {place}: {found} the folder that holds yours, such as conf with "
+                "model/mine.yaml in it"
+            )
+        if not os.access(place, os.R_OK | os.X_OK):
+            raise UserError(
+                f"--config-dir {place}: you may not read this folder: type chmod u+rX {shlex.quote(place)}"
+            )
     names = {flag.partition("=")[0] for flag in flags}
     if config_dir is not None and not names & set(CONFIG_DIR):
         flags = [CONFIG_DIR[0], str(config_dir), *flags]
@@ -200,6 +228,7 @@ OTHER_FLAGS = (
     "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
     "--shell-completion", "-sc",
 )  # fmt: skip
+CFG, CFG_VALUES = ("--cfg", "-c"), ("job", "hydra", "all")
 INFO = ("--info", "-i")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -231,11 +260,26 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 f"{name}: there is no such flag; settings have no dashes: type {setting}"
             )
         flags.append(word)
-        if word in FLAGS_WITH_VALUE and rest:
-            flags.append(rest.pop(0))
+        if word in FLAGS_WITH_VALUE:
+            value = rest.pop(0) if rest else ""
+            flags.append(value)
+        if name in FLAGS_WITH_VALUE:
+            _require_value(name, value)
         elif word in INFO:
             flags.append(rest.pop(0) if rest and rest[0] in INFO_VALUES else "all")
     return flags, overrides
+
+
+def _require_value(flag: str, value: str) -> None:
+    """Require the value of a flag, which Hydra would otherwise take from the next word.
+
+    Raises:
+        UserError: there is none, or it is none of the flag's choices.
+    """
+    if flag in CFG and value not in CFG_VALUES:
+        raise UserError(f"{flag} {value}: expected one of {', '.join(CFG_VALUES)}: type {flag} job")
+    if not value or value.startswith("-") or (flag not in CFG and "=" in value):
+        raise UserError(f"{flag} {value}: expected a value: type {flag} <value>")
 
 
 def is_sweep(flags: Sequence[str]) -> bool:

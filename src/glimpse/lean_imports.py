@@ -8,7 +8,9 @@ deferred modules take a third of the time of all imports:
 - torchmetrics 1.9 imports scipy.signal only to add an old name of one window to it.
 - torchvision 0.29 imports torch._dynamo, the compiler, for a question that `roi_align` asks.
 - Lightning 2.6 imports it to tell compiled modules from others.
-- scikit-learn 1.9 imports scipy.stats for some estimators, and pandas, if it is installed, for nothing.
+- scikit-learn 1.9 imports parts of SciPy for some metrics and estimators, and pandas, if it is installed,
+  for nothing.
+- torch 2.14 imports triton, if it is installed, to count the operations of its kernels.
 
 torch 2.14 itself imports torch._dynamo when an optimizer is built, to exclude the methods in
 `SPARED` from compilation, and in every step. As long as nothing has imported it, there is nothing
@@ -39,9 +41,12 @@ DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
     "lightning.pytorch.utilities.compile": {"torch._dynamo": ("OptimizedModule",)},
     "lightning.pytorch.trainer.connectors.logger_connector.result": {"torch._dynamo": ("disable",)},
     "sklearn.utils.fixes": {"pandas": (), "scipy.stats": ()},
-    "sklearn.metrics._ranking": {"scipy.stats": ("rankdata",)},
+    "sklearn.metrics._ranking": {"scipy.integrate": ("trapezoid",), "scipy.stats": ("rankdata",)},
+    "sklearn.metrics.cluster._bicluster": {"scipy.optimize": ("linear_sum_assignment",)},
     "sklearn.model_selection._search": {"scipy.stats": ("rankdata",)},
     "sklearn.preprocessing._data": {"scipy.stats": ()},
+    "sklearn.preprocessing._polynomial": {"scipy.interpolate": ("BSpline",)},
+    "torch.utils.flop_counter": {"triton.runtime.jit": ("JITFunction",)},
 }
 DYNAMO = "torch._dynamo"
 FORBIDDEN = "__dynamo_disable"
@@ -78,8 +83,15 @@ class _Name(type):
     def __call__(cls, *arguments: Any, **named: Any) -> Any:
         return cls._found()(*arguments, **named)
 
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._found(), name)
+
     def __instancecheck__(cls, instance: object) -> bool:
-        return cls.home in sys.modules and isinstance(instance, cls._found())
+        home = sys.modules.get(cls.home)
+        is_there = home is not None and not isinstance(home, _StandIn)
+        return is_there and isinstance(instance, getattr(home, cls.__name__))
 
 
 class _StandIn(ModuleType):

@@ -13,6 +13,7 @@ from glimpse.config.build import accepts, build, parameters_of, plain, require_t
 from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.text import kind_of
 
 
 def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
@@ -64,14 +65,31 @@ def _image_arguments(
     )
 
 
-def remark_on(network: nn.Module) -> str | None:
-    """A remark for the user on a network that is a whole LightningModule; None for any other."""
-    if not isinstance(network, pl.LightningModule):
-        return None
-    return (
-        f"{type(network).__name__} is a LightningModule: only its forward is used; loss, optimizer, "
-        "schedule and metrics come from this configuration"
-    )
+def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
+    """Remarks for the user on a network of their own that is more, or returns other, than is used here."""
+    name = type(network).__name__
+    remarks = []
+    if isinstance(network, pl.LightningModule):
+        remarks.append(
+            f"{name} is a LightningModule: only its forward is used; loss, optimizer, schedule and "
+            "metrics come from this configuration"
+        )
+    if not type(network).__module__.startswith("glimpse.") and _ends_in_softmax(network, spec):
+        remarks.append(
+            f"{name} returns probabilities, where losses and metrics expect logits: remove softmax from "
+            "the end of its forward"
+        )
+    return remarks
+
+
+def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
+    """Whether the output for a black image is not negative and sums to 1, as no logits do by chance."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        found = _logits_of_black(network, spec.channels, spec.height, spec.width).float()
+    network.train(was_training)
+    return bool(found.min() >= 0 and (found.sum() - 1).abs() < 1e-4)
 
 
 def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
@@ -94,7 +112,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
     finally:
         network.train(was_training)
     if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
-        shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else type(logits)
+        shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
         raise UserError(
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class: return them alone from forward"

@@ -51,7 +51,7 @@ from glimpse.loggers.building import build_loggers, remember_ids
 from glimpse.loggers.record import close, write_result, write_start
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
-from glimpse.network import build_network, remark_on
+from glimpse.network import build_network, remarks_on
 from glimpse.precision import Precision, choose
 from glimpse.result import print_result
 from glimpse.resume import Start, named_if_it_does_not_fit, start_of_resume
@@ -224,7 +224,7 @@ def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool)
     """Build the network, set initial weights that are not random, and print its layers."""
     seed_all(config.seed)
     network = build_network(config.model, data.spec)
-    if remark := remark_on(network):
+    for remark in remarks_on(network, data.spec):
         console.print(remark)
     if not is_resumed:
         initialise(network, data, config.model.get("weights"))

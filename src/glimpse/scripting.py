@@ -170,7 +170,10 @@ def process_unchanged() -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        if (
+            torch.are_deterministic_algorithms_enabled() or deterministic
+        ):  # or it imports the compiler
+            torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
         torch.set_float32_matmul_precision(precision)
         restore(generators, device)
         for name, level in levels.items():

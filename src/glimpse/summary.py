@@ -113,7 +113,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     except UserError as error:
         _end_anyway(summary, "failed", explain(error))
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) in a user's own network is no success
         place = folder if summary.is_written else None  # a refused resume changes nothing
         crashed = crash(error, place, name=_name_of_traceback())
         _end_anyway(summary, "failed", explain(crashed))

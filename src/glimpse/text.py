@@ -30,3 +30,16 @@ def as_utf8(name: object) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate that no file name contains
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, such as "a list" or "nothing", for messages."""
+    if value is None:
+        return "nothing"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 epoch" or "1,797 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -7,10 +7,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from conftest import CONF, choices, composed, slow
 from glimpse.config.build import build, require_target
+from glimpse.config.compose import hydra_for
 from glimpse.config.keys import leaves
 from glimpse.config.schema import LISTS, TARGETS
 from glimpse.errors import UserError
@@ -117,6 +119,8 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("model._target_=os.system", "expected a torch.nn.Module"),
         ("+data.classes=[{_target_:os.system}]", "not allowed"),
         ("+trainer.profiler={_target_:os.system}", "not allowed here"),
+        ("model=[linear,mlp]", "expected one choice, found a list: type model=<choice>, or -m"),
+        ("trainer.devices=0", "trainer.devices=0: expected a number of devices above 0"),
     ],
 )
 def test_mistake_is_one_line(override: str, message: str) -> None:
@@ -243,6 +247,19 @@ def test_what_early_stopping_watches_by_itself_has_the_mode_of_its_name() -> Non
 
 # test_pairs.py composes every dataset and model, test_run.py every callback.
 @pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ("[a]", "expected whole numbers, such as model.widths=[512]"),
+        ("[1.5]", "expected whole numbers, such as model.widths=[512]"),
+        ("[0]", "expected at least 1"),
+    ],
+)
+def test_a_list_of_numbers_holds_numbers_in_range(widths: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        composed("model=mlp", f"model.widths={widths}")
+
+
+@pytest.mark.parametrize(
     "group", ["experiment", *(g for g in TARGETS if g not in {"callbacks", "data", "model"})]
 )
 def test_every_choice_composes(group: str) -> None:
@@ -256,3 +273,9 @@ def test_help_names_every_group_and_root_key() -> None:
     for key in set(root) - {"defaults", "hydra", "callbacks", "model"}:
         assert re.search(rf"^\s+{key}[.=]", template, re.M), key
     assert template.count("python train.py") >= 5
+
+
+def test_parts_of_other_files_are_no_choices() -> None:
+    with hydra_for():
+        loader = GlobalHydra.instance().config_loader()
+        assert loader.get_group_options("data") == choices("data")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from conftest import REPOSITORY, Execute
@@ -176,3 +177,79 @@ def test_arguments_that_are_not_taken_are_told_before_anything_is_called() -> No
 def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
     with pytest.raises(UserError, match=r"_target_=.*: expected a "):
         build("data", {"_target_": "glimpse.data.download.fetch"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("model = mlp", "model = mlp: blanks around =; type model=mlp"),
+        ("model =mlp", "model =mlp: blanks around =; type model=mlp"),
+        ("model= mlp", "model= mlp: a blank after =; type model=mlp"),
+        ("model:mlp", "model:mlp: expected key=value; type model=mlp"),
+        ("mlp", "mlp: expected key=value; did you mean model=mlp?"),
+        ("ema", "ema: expected key=value; did you mean callbacks=[ema]?"),
+        ("optimizer", "optimizer: expected key=value, such as optimizer=adam"),
+        ("model.widths=[2, 3]", 'type it in quotes: "model.widths=[2, 3]"'),
+        ("lr=tag(log, interval(1,2))", 'type it in quotes: "lr=tag(log, interval(1,2))"'),
+        ("model=linear,mlp", "several values for one run: type -m to sweep over them"),
+        ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over them"),
+        ("augment=flip,mixup", "type augment=[flip,mixup] for a list, or -m to sweep over them"),
+        (
+            "data=my/photos",
+            "expected a name, found a path: type data=image_folder data.root=my/photos",
+        ),
+        ("data=a.csv", "expected a name, found a path: type data=csv data.train=a.csv"),
+        ("model=mine.yaml", "expected a name, found a path: type model=mine"),
+        ("model=net.pth", "type model=<its name> model.weights=net.pth"),
+        ("data.root=photos", "data.root is a key of image_folder, which is not the dataset here"),
+        ("callbacks.ema.decay=0.9", "type callbacks=[ema] too"),
+        ("hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
+        ("hydra.launcher.n_jobs=two", "hydra.launcher.n_jobs=two: expected a whole number"),
+    ],
+)
+def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message: str) -> None:
+    words = typed.split(" ")
+    with pytest.raises((HydraException, OmegaConfBaseException)) as error:
+        composed(words)
+    found = explain(error.value, words)
+    assert message in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- _target_: a.B", "model/mine.yaml: expected lines of key: value, found a list"),
+        (
+            "defaults: [other]\n_target_: a.B",
+            "model/mine.yaml, in defaults: model=other: there is no",
+        ),
+        (
+            "_target_: a.B\nwidth: ${nowhere.x}",
+            "model.width: Interpolation key 'nowhere.x' not found",
+        ),
+        ("_target_: a.B\nwidth: ${nowhere", "expected a key in braces, such as ${optimizer.lr}"),
+        ("_target_:a.B", "its file has no _target_, expected the name of a torch.nn.Module"),
+        ("_target_: caf\udce9", "mine.yaml: expected text in UTF-8, found other bytes"),
+    ],
+)
+def test_a_mistake_in_a_file_of_the_user_names_the_file(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    file = tmp_path / "model" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises((HydraException, OmegaConfBaseException, UserError)) as error:
+        composed(["model=mine"], config_dir=tmp_path)
+    found = explain(error.value, ["--config-dir", str(tmp_path), "model=mine"])
+    assert message in found
+    assert "\n" not in found
+
+
+def test_a_file_with_another_ending_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yml").write_text("_target_: a.B")
+    with pytest.raises(HydraException) as error:
+        composed(["model=mine"], config_dir=tmp_path)
+    typed = ["--config-dir", str(tmp_path), "model=mine"]
+    assert "mine.yml ends in .yml, expected .yaml: rename it" in explain(error.value, typed)

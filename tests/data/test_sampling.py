@@ -106,6 +106,22 @@ def test_a_batch_holds_the_images_of_its_numbers(photos: Path, cache: str) -> No
     assert sum(map(len, ordered)) == 27  # an evaluation sees every image once
 
 
+def test_a_class_without_training_images_is_named_and_not_drawn(tmp_path: Path) -> None:
+    rows = [f"{label},{','.join(['9'] * 16)}" for label in (0, 0, 0, 2, 2, 2, 2, 2, 2, 2)]
+    header = "label," + ",".join(f"p{i}" for i in range(16))
+    (tmp_path / "gaps.csv").write_text("\n".join([header, *rows]))
+    config, _ = composed(
+        "data=csv", f"data.train={tmp_path / 'gaps.csv'}", f"data_dir={tmp_path / 'data'}",
+        "data.num_classes=4", "data.sampling=balanced", "data.test_fraction=0.2",
+    )  # fmt: skip
+    data = build_data(config)
+    assert "no training image of 1, 3, which the network cannot learn" in data.describe()
+    labels = torch.cat(
+        [b.labels for b in data.batches.loader("train", training=True, shuffle=True)]
+    )
+    assert labels.bincount(minlength=4).tolist() == [4, 0, 4, 0]
+
+
 def test_a_sampled_run_resumes_bit_for_bit(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path
 ) -> None:

@@ -198,7 +198,7 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
     summary = read_summary(run)
     assert summary["status"] == "interrupted"
     assert "killed" in summary["error"].lower()
-    assert re.findall("^error: ", log.read_text(), re.MULTILINE) == ["error: "]
+    assert sum(line.startswith("error: ") for line in log.read_text().splitlines()) == 1
     assert summary["error"] in log.read_text()
     time.sleep(1)
     assert processes_of(tmp_path) == []
@@ -267,14 +267,14 @@ def test_torchrun_is_stopped_and_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_restart_by_torchrun_resumes_the_run(tmp_path: Path) -> None:
-    arguments = ("--max-restarts=1", TRAIN, *ENDLESS, "trainer=ddp_cpu", "trainer.max_epochs=20")
+    arguments = ("--max-restarts=1", TRAIN, *ENDLESS, "trainer=ddp_cpu", "trainer.max_epochs=8")
     process = start(tmp_path, torchrun(*arguments))
     log = tmp_path / "log"
     assert ended_without_rank_1(process, tmp_path, "epoch 2/", 200) == 0, log.read_text()
     [run] = tmp_path.glob("outputs/*/*")
     assert "torchrun has started the processes again: resuming" in log.read_text()
     assert read_summary(run)["status"] == "finished"
-    assert [int(row["epoch"]) for row in read_rows(run)] == list(range(1, 21))
+    assert [int(row["epoch"]) for row in read_rows(run)] == list(range(1, 9))
 
 
 @pytest.mark.slow

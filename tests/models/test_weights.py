@@ -71,7 +71,7 @@ def test_every_wrapping_loads_all_layers_but_the_head(
     assert line.startswith(
         "file: 3 of 4 layers loaded; fc is new for 2 classes, the file has 5 classes"
     )
-    assert ("1 layers of the file are not used (loss)" in line) is (wrapping == "lightning")
+    assert ("1 layer of the file not used (loss)" in line) is (wrapping == "lightning")
     for name, tensor in net.state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(tensor, state[name]), name
@@ -94,7 +94,7 @@ def test_a_file_without_a_head_is_enough(state: State) -> None:
     body = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     _, line = loaded(body | {"projector.weight": torch.ones(2, 2)})
     assert "3 of 4 layers loaded; fc is new for 2 classes, the file has none" in line
-    assert "1 layers of the file are not used (projector)" in line
+    assert "1 layer of the file not used (projector)" in line
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from folders import write_run
 from glimpse.cli.main import app
 from glimpse.insight.significance import welch
 from glimpse.runs.folder import find_runs
+from glimpse.runs.groups import group
 from glimpse.runs.ranking import holm, rankings, told
-from glimpse.runs.report import group
 
 CLEAR, CLOSE, BEHIND = (0.90, 0.91, 0.92), (0.70, 0.72, 0.74), (0.69, 0.71, 0.74)
 

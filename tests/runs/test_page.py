@@ -14,7 +14,7 @@ from glimpse.cli.main import app
 from glimpse.runs import page
 from glimpse.runs.curves import curves
 from glimpse.runs.folder import find_runs, read_run
-from glimpse.runs.report import group
+from glimpse.runs.groups import group
 
 VOID = {"meta", "img", "line", "circle", "path", "li"}
 

@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 from folders import COMMIT, write_environment, write_run, write_start
 from glimpse.cli.main import app
 from glimpse.runs.folder import find_runs
-from glimpse.runs.report import fitted, group, table
+from glimpse.runs.groups import group
+from glimpse.runs.report import fitted, table
 
 MLP = {"_target_": "glimpse.models.mlp.MLP", "widths": [64]}
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.001, "momentum": 0.9}

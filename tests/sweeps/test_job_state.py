@@ -67,8 +67,8 @@ def test_the_notation_of_a_number_does_not_count(finished: Path, text: str) -> N
 def test_more_epochs_extend_it(finished: Path) -> None:
     settings = {**settings_of(finished), "trainer.max_epochs": "5"}
     found = look(finished, settings)
-    assert found.state is State.INTERRUPTED
-    assert "from 2 epochs" in found.reason
+    assert found.state is State.TO_EXTEND
+    assert found.reason == "from 2 epochs to 5"
     summary(finished, max_epochs=5, epochs=3)  # extended, and early stopping ended it
     assert look(finished, settings).state is State.FINISHED
 

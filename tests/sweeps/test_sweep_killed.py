@@ -24,4 +24,7 @@ def test_a_sweep_survives_whatever_ends_it(kind: str, seed: int, tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rounds: 1" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    if (
+        "SIGKILL to all" not in done.stdout
+    ):  # then nobody is left to remove the socket of the workers
+        assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.options import Out, RunPath, Set, Split, Trust, output_folder, trained_run
 from glimpse.cli.table import print_table
 from glimpse.streams import say
+from glimpse.text import plural
 
 MAX_SHIFT = 8  # pixels
 
@@ -50,7 +51,9 @@ def confused(
             [(names[a], names[p], str(n), f"{matrix[a].sum():,}") for a, p, n in pairs],
         )
         if not pairs:
-            say(f"no pair has at least {min_count} mistakes: type --min 1 to list every pair")
+            say(
+                f"no pair has at least {plural(min_count, 'mistake')}: type --min 1 to list every pair"
+            )
         path = output_folder(trained, out, "figures") / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,

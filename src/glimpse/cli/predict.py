@@ -12,7 +12,7 @@ from glimpse.cli.options import RunPath, Set, Trust, output_folder, trained_run
 from glimpse.cli.table import print_table
 from glimpse.files import make_folder
 from glimpse.streams import printable, say
-from glimpse.text import as_utf8, json_of
+from glimpse.text import as_utf8, json_of, plural
 
 
 class Format(StrEnum):
@@ -67,7 +67,9 @@ def predict(
                 rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
-            say(f"{failed} of {len(files)} images could not be predicted", file=sys.stderr)
+            say(
+                f"{failed} of {plural(len(files), 'image')} could not be predicted", file=sys.stderr
+            )
             raise typer.Exit(1)
 
 
@@ -83,8 +85,9 @@ def export(
 ) -> None:
     """Export one file that maps uint8 images to probabilities, with preprocessing and class names.
 
-    The exported network is compared with the original on validation images, and the largest
-    difference in probability is printed. If it exceeds 0.001, the command fails and writes nothing.
+    The exported network computes in fp32. It is compared with the original in fp32 on validation images,
+    and the largest difference in probability is printed. If it exceeds 0.001, the command fails and
+    writes nothing. If the run's own precision is another, the difference to that is printed too.
     With safetensors, the file holds the weights alone, for plain torchvision, timm or PyTorch, and a
     model card, README.md, is written beside it.
 

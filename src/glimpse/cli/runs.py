@@ -24,6 +24,7 @@ from glimpse.runs import page, report
 from glimpse.runs.by_model import by_model
 from glimpse.runs.description import describe
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
+from glimpse.runs.groups import Group, group
 from glimpse.runs.mattered import mattered
 from glimpse.streams import printable, say
 
@@ -64,7 +65,7 @@ def report_(
             raise UserError(f"--html {html}: the folder {html.parent} does not exist")
         root = folder.resolve()
         runs = find_runs(root)
-        groups = report.group(runs)
+        groups = group(runs)
         if is_run(root) and format_ is not Format.csv:
             _print_run(runs[0], format_)
         else:
@@ -196,7 +197,7 @@ def repeat_(
         raise typer.Exit(1)
 
 
-def _print_runs(groups: list[report.Group], root: Path, format_: Format) -> None:
+def _print_runs(groups: list[Group], root: Path, format_: Format) -> None:
     if format_ is Format.csv:
         say(report.as_csv(groups), end="")
         return

@@ -100,8 +100,24 @@ def require_target(group: str, target: str) -> Any:
         hint = ""
         if inspect.isfunction(found):
             hint = ", or a function whose return annotation is one"
+            if group == "loss":
+                hint += "; a function of logits and labels belongs into the forward of a module"
+        elif group == "data":
+            hint = _why_not_data(found)
         raise UserError(f"{group}._target_={target}: expected a {TARGETS[group][0]}{hint}")
     return found
+
+
+def _why_not_data(found: Any) -> str:
+    """How a class of the user's own becomes a dataset, for the message that refuses it."""
+    base = "another class"
+    if inspect.isclass(found):
+        ours = _locate("data", "lightning.pytorch.LightningDataModule")
+        base = "a LightningDataModule" if issubclass(found, ours) else base
+    return (
+        f", found {base}: derive it from that class, whose read() returns the images and labels, and write no "
+        "loaders; docs/extending.md shows how under Write a dataset"
+    )
 
 
 def require_targets(config: DictConfig) -> None:
@@ -189,7 +205,12 @@ def _require_arguments(
     try:
         inspect.signature(found).bind(*args, **kwargs)
     except TypeError as error:
-        raise UserError(f"{group} {target} does not accept these arguments: {error}") from error
+        names = [name for name in parameters_of(found) if name not in kwargs][len(args) :]
+        takes = f"; it also takes {', '.join(names)}" if names else ""
+        raise UserError(
+            f"{group} {target} does not accept these arguments: {error}{takes}: correct its YAML file, or "
+            "the arguments of its __init__"
+        ) from error
     except ValueError:  # a class written in C has no signature
         return
 
@@ -204,16 +225,18 @@ def _locate(group: str, target: str) -> Any:
     """
     module, _, name = target.rpartition(".")
     package = module.partition(".")[0]
-    importlib.invalidate_caches()  # a notebook may have written the module a moment ago
-    if importlib.util.find_spec(package) is None and _is_here(package):
-        sys.path.append(str(Path.cwd()))
+    if module not in sys.modules:
+        importlib.invalidate_caches()  # a notebook may have written the module a moment ago
+        if importlib.util.find_spec(package) is None and _is_here(package):
+            sys.path.append(str(Path.cwd()))
     what = f"{group}._target_={target}"
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             raise UserError(f"{what}: {_no_module(error.name)}") from error
-        raise UserError(f"{what}: {module} cannot be imported: {error}") from error
+        needs = f"; type pip install {error.name}" if error.name and "." not in error.name else ""
+        raise UserError(f"{what}: {module} cannot be imported: {error}{needs}") from error
     except ImportError as error:
         raise UserError(f"{what}: {module} cannot be imported: {error}") from error
     except SyntaxError as error:

@@ -3,8 +3,8 @@
 Hydra composes the configuration. This file checks the result before anything heavy is imported or
 any data is read. It reports unknown keys (including those added by `+key` or an experiment file),
 values of a different type than the default, numbers out of range, missing values, and a `_target_`
-that cannot be one. combinations.py checks which settings fit each other, and build.py the types of
-targets.
+that cannot be one. combinations.py checks which settings fit each other, places.py which files exist,
+and build.py the types of targets.
 
 The YAML files are the schema: a key is known if it appears in the chosen files of `conf/`, and the
 type of its value there is the type that it accepts.
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config.combinations import check_combinations
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.keys import leaves, unknown_key
+from glimpse.config.places import check_places
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import (
     CHOICES,
@@ -61,6 +62,7 @@ def check(
     """
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
+    _require_single_choices(config, choices)
     files = _same_files(config, choices, searchpath)
     remembered = {} if known_before is None else known_before
     if files not in remembered:
@@ -99,6 +101,18 @@ def check(
         _check_kind(key, value, known.get(key))
         _check_range(key, value)
     check_combinations(resolved, choices)
+    check_places(resolved)
+
+
+def _require_single_choices(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Require one choice for each group that takes one. Hydra would mix the files of model=[linear,mlp]."""
+    for group in GROUPS:
+        is_removed = group not in config or (group == "model" and "_target_" not in config.model)
+        if group not in choices and group != "augment" and not is_removed:
+            raise UserError(
+                f"{group}=[…]: expected one choice, found a list: type {group}=<choice>, or -m "
+                f"{group}=<choice>,<choice> to try each"
+            )
 
 
 def _turned_off(config: DictConfig) -> list[str]:
@@ -152,12 +166,27 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         return
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return
+    if isinstance(value, list) and isinstance(default, list):
+        _check_numbers(key, value, default)
     if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
         example = f"={default}" if default is not None else ""
         hint = f", such as {key}{example}" if example else ""
         raise UserError(f"{key}={value}: expected {expected}{hint}")
+
+
+def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
+    """Require numbers in place of a list of numbers, and whole ones in place of whole ones."""
+    kinds = {type(number) for number in default}
+    if not kinds or not kinds <= {int, float}:
+        return
+    allowed = kinds | {int}
+    wrong = next((value for value in values if type(value) not in allowed), None)
+    if wrong is not None:
+        numbers = "numbers" if float in kinds else "whole numbers"
+        example = ",".join(map(str, default))
+        raise UserError(f"{key}={values}: expected {numbers}, such as {key}=[{example}]")
 
 
 def _check_range(key: str, value: Any) -> None:
@@ -217,7 +246,7 @@ def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> No
             continue
         raise UserError(
             f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
-            f"{TARGETS[group][0]}, such as _target_: mypkg.Name"
+            f"{TARGETS[group][0]}, such as _target_: mypkg.Name (with a blank after the colon)"
         )
 
 

@@ -35,6 +35,11 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     check_monitors(config, _logged(config))
     _check_folds(config)
     _check_callbacks(config, choices)
+    if config.trainer.devices in (0, "0", "", []):
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: expected a number of devices above 0; type "
+            "trainer=cpu for the processor"
+        )
     if config.tta and not config.test:
         raise UserError(
             f"tta={config.tta} needs the final evaluation, which test=false skips: type test=true or "

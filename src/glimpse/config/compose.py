@@ -15,8 +15,10 @@ from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, open_dict
 
 from glimpse.config.check import check
+from glimpse.config.choices import parts_hidden
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
+from glimpse.config.own_files import named_if_unreadable
 from glimpse.config.quoting import as_typed
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
@@ -75,7 +77,13 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
                 raise UserError(f"config_dir={config_dir}: there is no such folder")
             place = f"file://{config_dir.resolve()}"
             places.prepend("command-line", place, SearchPathQuery(provider="schema"))
-        with lists_by_name(), own_files_first():
+        folders = [config_folder(), *([config_dir] if config_dir else [])]
+        with (
+            lists_by_name(),
+            own_files_first(),
+            parts_hidden(),
+            named_if_unreadable(folders),
+        ):
             Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
             yield
     finally:

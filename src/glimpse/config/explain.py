@@ -4,6 +4,7 @@ The traceback of an unexpected error is saved to a file, which the line names. N
 imported.
 """
 
+import difflib
 import errno
 import re
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose
@@ -33,13 +35,17 @@ from glimpse.files import write_text
 from glimpse.streams import printable
 
 TRACEBACK = "traceback.txt"  # file name in a run folder
+# What OmegaConf calls a type, in our words.
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 
 
 class CrashError(Exception):
     """An unexpected error, as one line that names the file with its traceback."""
 
 
-def crash(error: Exception, folder: Path | None, *, name: str = TRACEBACK) -> CrashError:
+def crash(
+    error: Exception | SystemExit, folder: Path | None, *, name: str = TRACEBACK
+) -> CrashError:
     """Save the full traceback of an error and describe the error and its location in one line.
 
     Args:
@@ -100,7 +106,7 @@ def _with_remedy(error: BaseException) -> str:
     return _named(error) if found is None else f"{found} ({_named(error)})"
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """File and line of the innermost frame outside libraries, or of the innermost frame."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
@@ -139,7 +145,13 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
         )
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:
-        return f"{merging[1]}: {_one_line(str(error.__cause__))}"
+        cause = _one_line(str(error.__cause__))
+        kind = re.search(r"could not be converted to (\w+)", cause)
+        return (
+            f"{merging[1]}: expected {KINDS.get(kind[1], kind[1])}"
+            if kind
+            else f"{merging[1]}: {cause}"
+        )
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
@@ -151,21 +163,96 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             return _explain_deletion(deleted[1], typed)
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
+        if split := _split_by_blanks(str(error.override), typed):
+            return f'{split}: blanks separate settings; type it in quotes: "{split}"'
         if equals and name != name.strip():
             return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
         if not equals:
-            return f"{error.override}: expected key=value"
+            return _explain_word(str(error.override), typed)
         return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
     if "Config group override must be" in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
-    if "Ambiguous value" in str(error):
-        return f"{_one_line(str(error))}: type -m to sweep over the values, or key=[1,2] for a list"
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+)'\n", str(error)):
+        return _explain_several(ambiguous[1], typed)
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _one_line(str(error))
+        return _explain_composing(error)
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"
     return _named(error)
+
+
+def _explain_composing(error: HydraException | OmegaConfBaseException) -> str:
+    """The file or the key that Hydra or OmegaConf could not compose."""
+    text = str(error)
+    in_file = re.match(r"In '([^']+)': \w+ raised while composing config:\n\s*(.+)", text)
+    if in_file:
+        source, reason = in_file.groups()
+        is_list = "ListConfig" in reason
+        found = "expected lines of key: value, found a list" if is_list else reason
+        return f"{source}.yaml: {found}"
+    if not text and error.__cause__ is not None:  # of the grammar of ${…}
+        return (
+            f"a value with ${{ in a configuration file: {_one_line(str(error.__cause__))}: expected a key "
+            "in braces, such as ${optimizer.lr}"
+        )
+    key = re.search(r"full_key: (\S+)", text)
+    where = f"{key[1]}: " if key else ""
+    hint = ": expected a key of this configuration" if "nterpolation" in text else ""
+    return f"{where}{_one_line(text)}{hint}"
+
+
+def _explain_word(word: str, typed: Sequence[str] | None) -> str:
+    """What was meant by a word without `=`: a part of an override that blanks have split, or a choice."""
+    words = list(_words(typed))
+    place = words.index(word) if word in words else len(words)
+    before, after = " ".join(words[:place]), " ".join(words[place + 1 :])
+    if after.startswith("="):
+        value = after.lstrip("= ").partition(" ")[0]
+        return (
+            f"{word} ={' ' * after.startswith('= ')}{value}: blanks around =; type {word}={value}"
+        )
+    if before.endswith("="):
+        key = words[place - 1]
+        return f"{key} {word}: a blank after =; type {key}{word}"
+    name, colon, value = word.partition(":")
+    if colon and value:
+        return f"{word}: expected key=value; type {name}={value}"
+    groups = sorted({path.name for folder in _folders(typed) for path in folder.iterdir()})
+    group = next((g for g in groups if word in choices_of(g, _folders(typed))), None)
+    if group:
+        shown = f"[{word}]" if group in LISTS else word
+        return f"{word}: expected key=value; did you mean {group}={shown}?"
+    if word in groups:
+        choice = choices_of(word, _folders(typed))[0]
+        return f"{word}: expected key=value, such as {word}={choice}"
+    return f"{word}: expected key=value, such as model=mlp or trainer.max_epochs=3"
+
+
+def _split_by_blanks(word: str, typed: Sequence[str] | None) -> str | None:
+    """An override in brackets, of which the shell has made several words; None for any other."""
+    words = list(_words(typed))
+    if "=" not in word or not _is_open(word) or word not in words:
+        return None
+    place = words.index(word)
+    wholes = (" ".join(words[place : end + 1]) for end in range(place + 1, len(words)))
+    return next((whole for whole in wholes if not _is_open(whole)), None)
+
+
+def _is_open(text: str) -> bool:
+    """Whether a text opens a bracket that it does not close."""
+    return any(text.count(opening) > text.count(closing) for opening, closing in ("[]", "()", "{}"))
+
+
+def _explain_several(override: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
+    key, _, values = override.partition("=")
+    found = f"{override}: several values for one run"
+    is_list = key in (*LISTS, "augment") or isinstance(_known(typed).get(key), list | None)
+    if choices_of(key, _folders(typed)) and key not in (*LISTS, "augment"):
+        is_list = False
+    list_ = f"{key}=[{values}] for a list, or " if is_list else ""
+    return f"{found}: type {list_}-m to sweep over them"
 
 
 def _explain_key(key: str, typed: Sequence[str] | None) -> str:
@@ -201,6 +288,8 @@ def _quoted(value: str) -> str:
 
 
 def _named(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called, which ends the process before the run is over"
     if "Expected more than 1 value per channel" in str(error):
         error.add_note(
             "batch norm needs two values or more of each channel: type data.batch_size=2 or more"
@@ -215,10 +304,14 @@ def _one_line(text: str) -> str:
 
 
 def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
-    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^/']+)'", str(error))
-    if not missing:
+    root = re.search(r"Cannot find primary config '(.+?)'", str(error))
+    if root:
+        return _explain_root(root[1], typed)
+    missing = re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)'", str(error))
+    if not missing or "/" not in missing[2]:
         return _one_line(str(error))
-    group, choice = missing.groups()
+    source, path = missing.groups()
+    group, _, choice = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
     available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
@@ -227,14 +320,52 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
             f"{group}={choice}, with which the run was started, is in none of the configuration folders "
             f"here: type --config-dir <the folder of {group}/{choice}.yaml>"
         )
+    if source and "/" in source and source != "hydra/config":  # the defaults of a file
+        return f"{source}.yaml, in defaults: {unknown_choice(group, choice, available)}"
+    other = next(
+        (file for f in _folders(typed) if (file := f / group / f"{choice}.yml").exists()), None
+    )
+    if other:
+        return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"
+    if remedy := _for_a_path(group, choice):
+        return f"{group}={choice}: expected a name, found a path: type {remedy}"
     return unknown_choice(group, choice, available)
+
+
+def _for_a_path(group: str, choice: str) -> str | None:
+    """What to type for a path where the name of a choice belongs; None if it looks like a name."""
+    ending = Path(choice).suffix.lower()
+    if ending == ".yaml":
+        return f"{group}={Path(choice).stem}"
+    is_path = "/" in choice or "\\" in choice or bool(ending) or Path(choice).exists()
+    if group == "data" and is_path:
+        if ending == ".parquet":
+            return f"data=huggingface data.name={choice}"
+        if ending in (".csv", ".tsv", ".txt"):
+            return f"data=csv data.train={choice}"
+        return f"data=image_folder data.root={choice}"
+    if group == "model" and ending in (".ckpt", ".pt", ".pth", ".safetensors"):
+        return f"model=<its name> model.weights={choice}"
+    return None
+
+
+def _explain_root(name: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of a root configuration that does not exist."""
+    folders = _folders(typed)
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "type --config-dir <its folder> too"
+    places = " or ".join(map(str, folders))
+    return f"--config-name {name}: there is no {name}.yaml in {places}; {hint}"
 
 
 def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
     for argument in _words(typed):
         group, _, chosen = argument.lstrip("+").partition("=")
         available = choices_of(group, _folders(typed))
-        if available and chosen[:1] != "[" and chosen not in available:
+        if available and chosen[:1] != "[":
+            if chosen in available:  # its name is a number for YAML, such as nan
+                return f"{argument}: YAML reads {chosen} as a number; rename {group}/{chosen}.yaml"
             return unknown_choice(group, chosen, available)
     return _one_line(str(error))
 
@@ -248,20 +379,26 @@ def _folders(typed: Sequence[str] | None) -> list[Path]:
 
 
 def _known_keys(typed: Sequence[str] | None) -> list[str]:
-    """The keys of the configuration files chosen by the overrides, without their values."""
+    """The groups, and the keys of the configuration files that the overrides choose."""
     folders = _folders(typed)
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    return [*groups, *_known(typed)]
+
+
+def _known(typed: Sequence[str] | None) -> dict[str, Any]:
+    """The keys of the configuration files that the overrides choose, with their defaults."""
+    folders = _folders(typed)
     choices = []
     for argument in _words(typed):
         group, _, chosen = argument.partition("=")
         available = choices_of(group, folders)
         names = [name for name in chosen.strip("[]").split(",") if name in available]
-        if group in groups and names:  # in a sweep, take the first choice
+        if names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
     with hydra_for(folders[-1]):
         try:
-            composed = compose(ROOT, overrides=choices)
+            composed = compose(ROOT, overrides=choices, return_hydra_config=True)
         except HydraException:  # the choices cannot be combined
-            composed = compose(ROOT)
-    return [*groups, *(key for key, _ in leaves(composed))]
+            composed = compose(ROOT, return_hydra_config=True)
+    return dict(leaves(composed))

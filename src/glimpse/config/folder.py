@@ -50,4 +50,5 @@ def values_of(arguments: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
 
 def choices_of(group: str, folders: Sequence[Path]) -> list[str]:
     """The names of a group's files; those with an underscore are parts of others."""
-    return sorted({file.stem for f in folders for file in (f / group).glob("[!_]*.yaml")})
+    files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")]
+    return sorted({file.stem for file in files if file.is_file()})

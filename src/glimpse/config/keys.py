@@ -1,12 +1,16 @@
 """The dotted keys of a configuration, and messages for keys and choices that do not exist."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from glimpse.config.schema import NOT_KNOWN_YET
+from glimpse.config.folder import choices_of, config_folders
+from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -30,14 +34,30 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """An error message for an unknown key, with the most similar known key."""
+def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None = None) -> str:
+    """An error message for an unknown key: which choices have it, or the most similar known key.
+
+    Args:
+        key: The key.
+        known: The keys of the configuration.
+        folders: The folders of configuration files; None: those of this process's command line.
+    """
     known = list(known)
     group, _, rest = key.partition(".")
     if group == "experiment" and rest in known:
         return (
             f"{key} is not a key of this configuration: write # @package _global_ as the first line of "
             "the experiment's file, so that it sets the keys of the run"
+        )
+    owners = _owners(key, config_folders(sys.argv[1:]) if folders is None else folders)
+    part = f"{group}.{rest.partition('.')[0]}."  # callbacks.ema., which may be there already
+    if owners and not (group in LISTS and any(name.startswith(part) for name in known)):
+        noun = NOUNS.get(group, group)
+        choice = f"[{owners[0]}]" if group in LISTS else owners[0]
+        is_one = len(owners) == 1
+        return (
+            f"{key} is a key of {', '.join(owners)}, {'which is not' if is_one else 'none of which is'} the "
+            f"{noun} here: type {group}={choice} too{'' if is_one else ', for example'}"
         )
     swapped = [name for name in known if sorted(name) == sorted(key)]  # modle is model, not mode
     near = swapped or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
@@ -47,6 +67,30 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     hint = f"did you mean {near[0]}?" if near else "type python train.py --cfg job to list the keys"
     return f"{key} is not a key of this configuration: {hint}"
 
+
+def _owners(key: str, folders: Sequence[Path]) -> list[str]:
+    """The choices of a group whose files have this key; if some of them need a value, only those."""
+    group, _, rest = key.partition(".")
+    found: dict[str, bool] = {}
+    for choice in choices_of(group, folders) if rest else ():
+        if group in LISTS:
+            if rest.partition(".")[0] == choice:
+                return [choice]
+            continue
+        for folder in folders:
+            file = folder / group / f"{choice}.yaml"
+            try:
+                node: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            for part in rest.split("."):
+                node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
+            if node is not _ABSENT:
+                found[choice] = node == NOT_KNOWN_YET
+    return [choice for choice, needs in found.items() if needs] or list(found)
+
+
+_ABSENT = object()
 
 NOUNS = {
     "data": "dataset",

@@ -103,6 +103,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.gradient_clip_val": (0, float("inf")),
     "trainer.log_every_n_steps": (0, float("inf")),
     "model.hidden": (1, float("inf")),
+    "model.widths": (1, float("inf")),
     "model.dropout": (0, 0.999),
     "model.patch": (1, 64),
     "model.stride": (1, 64),

@@ -31,7 +31,7 @@ from glimpse.data.pixel_statistics import histogram
 from glimpse.data.processes import CHUNK, each_chunk
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UnreadableImageError, UserError
-from glimpse.text import as_utf8
+from glimpse.text import as_utf8, plural
 
 FORMAT = 4  # increase it when the meaning of a cache's files changes
 UNREADABLE = "unreadable.txt"  # in a cache: one line for each skipped file
@@ -304,7 +304,7 @@ def _store(
     if hasattr(os, "posix_fallocate"):  # report a full disk now; a later write would crash
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    print(f"decoding {len(part.paths):,} images once into {file.parent.parent}", flush=True)
+    print(f"decoding {plural(len(part.paths), 'image')} once into {file.parent.parent}", flush=True)
     decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)
     marks: list[bytes] = []

@@ -71,6 +71,10 @@ def division_of(data: "ImageDataModule") -> Division:
     if len(drawn.only_trained):
         few = [names[label] for label in drawn.only_trained]
         remarks.append(f"too few images to hold any out, all used for training: {some(few)}")
+    trained = np.unique(contents.parts["train"].labels[drawn.splits["train"].rows])
+    if len(without := np.setdiff1d(kept, trained)):
+        lost = [names[label] for label in without]
+        remarks.append(f"no training image of {some(lost)}, which the network cannot learn")
     for one, other in alike([names[label] for label in kept]):
         remarks.append(f"the classes {one} and {other} differ only in spelling")
     mean, std = _normalisation(data, drawn.not_held_out)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from glimpse.data.table import NUMBER, shown
+from glimpse.data.tables.table import NUMBER, shown
 from glimpse.errors import UserError
 
 NO_LABEL = ("nan", "<na>", "#n/a", "n/a", "nat")  # never the name of a class

@@ -205,9 +205,6 @@ def _fold(
             f"{few:,} {'class has' if few == 1 else 'classes have'} fewer than {folds.num} images, "
             "so that some folds lack it"
         )
-    without = len(np.setdiff1d(labels[drawn], labels[kept]))
-    if without:
-        remarks.append(f"{without:,} classes of this fold have no training image")
     return kept, drawn, remarks
 
 

@@ -15,6 +15,7 @@ from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, LostProcessError, UserError, raise_interrupted, stop_signals
+from glimpse.garbage import without_collection
 
 
 def follow(place: Place) -> int:
@@ -31,7 +32,8 @@ def follow(place: Place) -> int:
         if "exit" in told:
             _say(place, str(told["error"]))
             return int(told["exit"])
-        from glimpse.run import run
+        with without_collection("glimpse.run"):
+            from glimpse.run import run
 
         config = OmegaConf.create(told["config"])
         run(config, Path(told["folder"]), told["names"])

@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 from glimpse.console import console
 from glimpse.errors import UserError
+from glimpse.text import kind_of
 
 NUM_RESAMPLES = 200
 MOST_PROBABILITIES = 100_000  # images times classes, of which metrics are resampled
@@ -165,7 +166,7 @@ class Scoring:
                 f"labels ({size},): {reason}"
             ) from error
         if not isinstance(found, Tensor | float | int) or torch.as_tensor(found).numel() != 1:
-            what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else type(found)
+            what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else kind_of(found)
             remedy = "its compute must return a mean over them"
             if hasattr(metric, "average"):
                 remedy = f"type metrics.{name}.average=macro"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.errors import UserError
+from glimpse.text import plural
 
 # Where training programs keep the state dict, the most specific first.
 WRAPPERS = (
@@ -135,7 +136,7 @@ def _what_is_wrong(
 
 
 def _described(fit: Fit, wanted: Mapping[str, Tensor], num_classes: int) -> str:
-    text = f"{_num_layers(fit.loaded)} of {_num_layers(wanted)} layers loaded"
+    text = f"{_num_layers(fit.loaded)} of {plural(_num_layers(wanted), 'layer')} loaded"
     if fit.new_head:
         has = f"has {fit.classes_of_file} classes" if fit.classes_of_file else "has none"
         text += f"; {fit.new_head} is new for {num_classes} classes, the file {has}"
@@ -143,7 +144,7 @@ def _described(fit: Fit, wanted: Mapping[str, Tensor], num_classes: int) -> str:
         layers = list(dict.fromkeys(map(_owner, fit.unexpected)))
         more = " …" if len(layers) > NUM_NAMED else ""
         names = ", ".join(layers[:NUM_NAMED])
-        text += f"; {len(layers)} layers of the file are not used ({names}{more})"
+        text += f"; {plural(len(layers), 'layer')} of the file not used ({names}{more})"
     return text
 
 

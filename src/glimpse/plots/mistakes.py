@@ -11,6 +11,7 @@ from glimpse.insight.confusion import Pair
 from glimpse.insight.predictions import Predictions
 from glimpse.plots.canvas import Canvas
 from glimpse.plots.grids import FONT_SIZE, TITLE_SIZE, draw_grids
+from glimpse.text import plural
 
 NUM_PAIRS = 6  # pairs shown with examples
 NUM_EXAMPLES = 8  # examples per pair
@@ -34,7 +35,7 @@ def draw_most_confused(
         middle = height - ROW * (len(shown) - row - 0.5)
         names = (predictions.class_names[pair.actual], predictions.class_names[pair.predicted])
         actual, predicted = (shortened(name) for name in names)
-        lines = (actual, f"called {predicted}", f"{pair.num_images} images")
+        lines = (actual, f"called {predicted}", plural(pair.num_images, "image"))
         for number, line in enumerate(lines):
             canvas.text(0.15, middle + (number - 1) * LINE, line, size=FONT_SIZE, anchor="lm")
         for place, image in enumerate(images(examples(predictions, pair))):

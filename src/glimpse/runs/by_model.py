@@ -5,8 +5,8 @@ from pathlib import Path
 
 from glimpse.files import subfolder
 from glimpse.plots.by_model import draw_by_model
+from glimpse.runs.groups import Group
 from glimpse.runs.ranking import rankings, told
-from glimpse.runs.report import Group
 from glimpse.runs.section import Section
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glimpse.command import as_shown
 from glimpse.records import listed, mapping
 from glimpse.runs.folder import FINISHED, RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, was_resumed
@@ -161,7 +162,7 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         if was_resumed(environment)
         else ""
     )
-    lines.append(shlex.join(["python", "train.py", *overrides]) + note)
+    lines.append(shlex.join(["python", "train.py", *map(as_shown, overrides)]) + note)
     if run.status == FINISHED:
         again = shlex.join(["glimpse", "repeat", str(run.folder)])
         lines.append(f"{again}   # trains it again, and compares weights and metrics")

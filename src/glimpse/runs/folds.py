@@ -13,7 +13,7 @@ import numpy as np
 from glimpse.errors import UserError
 from glimpse.insight.predictions import Predictions, names_of
 from glimpse.runs.folder import FINISHED, Run, find_runs
-from glimpse.runs.report import Group, group
+from glimpse.runs.groups import Group, group
 from glimpse.runs.trained import TrainedRun
 
 OUT_OF_FOLD = "out-of-fold"

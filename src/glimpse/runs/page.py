@@ -17,6 +17,7 @@ from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
 from glimpse.runs.description import describe
 from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
+from glimpse.runs.groups import Group
 from glimpse.runs.section import Section
 from glimpse.text import as_utf8
 
@@ -56,7 +57,7 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 
 
 def over_all(
-    groups: Sequence[report.Group],
+    groups: Sequence[Group],
     root: Path,
     sections: Sequence[Section] = (),
 ) -> str:
@@ -162,7 +163,7 @@ def _kind(text: str) -> str:
     return "long" if len(text) > 30 else ""
 
 
-def _details(member: report.Group, root: Path, *, has_pictures: bool, is_open: bool) -> str:
+def _details(member: Group, root: Path, *, has_pictures: bool, is_open: bool) -> str:
     run = member.best
     charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from glimpse.runs.folder import FINISHED
-from glimpse.runs.report import Group, Statistic, rivals
+from glimpse.runs.groups import Group, Statistic, rivals
 
 LEVEL = 0.05  # of the test
 MORE, NOISE, UNKNOWN = ">", "≈", "?"

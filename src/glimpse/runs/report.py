@@ -1,238 +1,21 @@
-"""The table of runs, with a row for each group of runs that differ only in their seed or fold.
+"""The table of runs, with a row for each group of them, as text, Markdown and CSV.
 
-Differences are taken from the composed configurations, so an experiment and the same keys typed by
-hand form one group. Each result is compared with two baselines: the majority class, and the
-simplest model on the same images. page.py makes the HTML page.
+Each result is compared with two baselines: the majority class, and the simplest model on the same
+images. groups.py forms the groups; page.py makes the HTML page.
 """
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from math import inf, sqrt
-from statistics import fmean
 from typing import Any
 
-from glimpse.monitor import Monitor, monitor_of, more_metrics
+from glimpse.monitor import more_metrics
 from glimpse.runs.folder import FINISHED, KILLED, Run
-from glimpse.runs.settings import PLACES
+from glimpse.runs.groups import Group, named
 
-NOT_SETTINGS = ("seed", "data.fold", *PLACES)
-
-# Keys of `data` that do not change which images are in which split.
-NOT_SPLITS = {
-    f"data.{key}"
-    for key in (
-        "batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
-        "presize", "fit", "size", "sampling",
-    )
-}  # fmt: skip
-
-TARGET = "_target_"
 RECALL = "recall by class"
 NUM_WORST = 3  # classes whose recall the table shows
-LONGEST_VALUE = 300  # characters of a setting that the table shows
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """The mean and the sample standard deviation (None for a single run) of one quantity."""
-
-    mean: float
-    std: float | None
-    num: int
-
-    def __str__(self) -> str:
-        spread = f" ± {self.std:.4f}" if self.std is not None else ""
-        return f"{self.mean:.4f}{spread}"
-
-
-@dataclass(eq=False)
-class Group:
-    """Runs with the same settings and status that differ only in their seed or fold.
-
-    Attributes:
-        runs: The runs of the group.
-        settings: The settings that the runs share.
-        differs: The settings that vary among the runs of the same data and model.
-        simplest: The group to compare with; the group itself if it is the simplest.
-        monitor: What the groups are compared by.
-    """
-
-    runs: list[Run]
-    settings: dict[str, str]
-    monitor: Monitor
-    differs: dict[str, str] = field(default_factory=dict)
-    simplest: "Group | None" = None
-
-    def differ_in(self, settings: Mapping[str, str]) -> None:
-        """Note the settings that distinguish this group from others of the same data and model."""
-        self.differs = dict(settings)
-
-    def compare_with(self, simplest: "Group") -> None:
-        """Note the group with the simplest model on the same images."""
-        self.simplest = simplest
-
-    @property
-    def data(self) -> str:
-        return self.runs[0].data
-
-    @property
-    def model(self) -> str:
-        return self.runs[0].model
-
-    @property
-    def status(self) -> str:
-        return self.runs[0].status
-
-    @property
-    def label(self) -> str:
-        """The differing settings as they would be typed."""
-        if not self.runs[0].settings:
-            return "(settings not recorded)"
-        return " ".join(f"{key}={_short(value)}" for key, value in self.differs.items())
-
-    @cached_property
-    def accuracy(self) -> float | None:
-        """The mean accuracy on the reported split."""
-        found = self.metric(f"{self.runs[0].reported}/acc")
-        return found.mean if found else None
-
-    @cached_property
-    def rank(self) -> float:
-        """The mean of the monitor, higher is better. It orders the groups."""
-        found = self.metric(self.monitor.name)
-        return self.monitor.sign * found.mean if found else -inf
-
-    @property
-    def best(self) -> Run:
-        return max(self.runs, key=lambda run: self.monitor.rank(run.metrics) or (-inf, 0.0))
-
-    @property
-    def class_recall(self) -> dict[str, float]:
-        """The mean recall of each class over the runs, the lowest first; empty if not recorded."""
-        names = {name for run in self.runs for name in run.class_recall}
-        found = {
-            name: _statistic(run.class_recall.get(name) for run in self.runs) for name in names
-        }
-        means = {name: one.mean for name, one in found.items() if one}
-        return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
-
-    @property
-    def above_simplest(self) -> float | None:
-        if self.simplest is None or self.accuracy is None or self.simplest.accuracy is None:
-            return None
-        return self.accuracy - self.simplest.accuracy
-
-    def metric(self, name: str) -> Statistic | None:
-        return _statistic(run.metrics.get(name) for run in self.runs)
-
-    def number(self, name: str) -> float | None:
-        """The mean of a number in the summaries."""
-        found = _statistic(run.number(name) for run in self.runs)
-        return found.mean if found else None
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
-
-
-def _statistic(found: Iterable[float | None]) -> Statistic | None:
-    values = [value for value in found if value is not None]
-    if not values:
-        return None
-    mean, num = fmean(values), len(values)
-    # statistics.stdev is exact because it uses fractions, but too slow for a thousand runs.
-    std = sqrt(sum((v - mean) ** 2 for v in values) / (num - 1)) if num > 1 else None
-    return Statistic(mean, std, num)
-
-
-def group(runs: Sequence[Run]) -> list[Group]:
-    """Group the runs. Sort the groups by data, then the best first.
-
-    The best is that by the runs' monitor, or by val/acc if they differ in it.
-    """
-    found: dict[tuple[Any, ...], Group] = {}
-    monitors = {run.monitor for run in runs}
-    monitor = monitors.pop() if len(monitors) == 1 else monitor_of({})
-    for run in runs:
-        settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
-        # Runs with unknown settings are not averaged.
-        same = tuple(sorted(settings.items())) or (str(run.folder),)
-        key = (run.data, run.model, run.status, run.reported, same)
-        found.setdefault(key, Group([], settings, monitor)).runs.append(run)
-    groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
-    for section in _by(groups, lambda g: (g.data, g.model)).values():
-        keys = _differing([g.settings for g in section])
-        for member in section:
-            member.differ_in(_named({k: member.settings[k] for k in keys if k in member.settings}))
-    for same_images in rivals(groups):
-        _set_simplest(same_images)
-    return groups
-
-
-def rivals(groups: Sequence[Group]) -> list[list[Group]]:
-    """The groups by their training and evaluation images: only those with the same can be compared."""
-    return list(_by(groups, _images).values())
-
-
-def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
-    found: dict[Any, list[Group]] = {}
-    for member in groups:
-        found.setdefault(key(member), []).append(member)
-    return found
-
-
-def _images(member: Group) -> tuple[Any, ...]:
-    """A key that is equal for groups with the same training and evaluation images."""
-    own = {k: v for k, v in member.settings.items() if k.startswith("data.")}
-    kept = sorted((k, v) for k, v in own.items() if k not in NOT_SPLITS)
-    return (member.data, member.runs[0].reported, *kept)
-
-
-def _set_simplest(rivals: Sequence[Group]) -> None:
-    """Set the rivals' `simplest`: the finished group with the fewest parameters, best first."""
-    sized = [
-        (parameters, -g.rank, i)
-        for i, g in enumerate(rivals)
-        if g.status == FINISHED and g.accuracy is not None
-        if (parameters := g.number("parameters")) is not None
-    ]
-    for member in rivals if sized else ():
-        member.compare_with(rivals[min(sized)[2]])
-
-
-def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys with differing values.
-
-    If a `_target_` differs, its arguments are compared only among equal targets. For example,
-    `optimizer=Adam` already implies the arguments that Adam has and SGD does not.
-    """
-    keys = sorted({key for settings in all_settings for key in settings})
-    differing = []
-    for key in keys:
-        if len({settings.get(key) for settings in all_settings}) == 1:
-            continue
-        parts = key.split(".")
-        depth = len(parts) - (2 if parts[-1] == TARGET else 1)
-        owners = [".".join([*parts[: i + 1], TARGET]) for i in range(depth)]
-        values: dict[tuple[str | None, ...], set[str | None]] = {}
-        for settings in all_settings:
-            owned_by = tuple(settings.get(owner) for owner in owners)
-            values.setdefault(owned_by, set()).add(settings.get(key))
-        if any(len(found) > 1 for found in values.values()):
-            differing.append(key)
-    return differing
-
-
-def _named(settings: Mapping[str, str]) -> dict[str, str]:
-    """Shorten `optimizer._target_=torch.optim.Adam` to `optimizer=Adam`."""
-    return {
-        key.removesuffix(f".{TARGET}"): value.rpartition(".")[2] if key.endswith(TARGET) else value
-        for key, value in settings.items()
-    }
 
 
 def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
@@ -331,10 +114,10 @@ def heading(groups: Sequence[Group]) -> list[str]:
         if member.simplest and member.simplest is not member
     }
     if simplest:
-        named = ", ".join(f"{model} on {data}" for data, model in simplest.items())
+        compared = ", ".join(f"{model} on {data}" for data, model in simplest.items())
         lines.append(
             "vs simplest is the accuracy on the test set, or else on the validation set, minus that "
-            f"of the model with the fewest parameters on the same images ({named})."
+            f"of the model with the fewest parameters on the same images ({compared})."
         )
     if KILLED in ended:
         lines.append(f"A {KILLED} run has no summary.json and has not written for a while.")
@@ -373,9 +156,9 @@ def as_csv(groups: Sequence[Group]) -> str:
     keys = sorted({key for member in groups for key in member.differs})
     rows = []
     for member in groups:
-        named = _named(member.settings)
+        settings = named(member.settings)
         row: dict[str, Any] = {"data": member.data, "model": member.model}
-        row |= {key: named.get(key) for key in keys}
+        row |= {key: settings.get(key) for key in keys}
         row |= {"status": member.status, "n": len(member.runs)}
         for name in names:
             found = member.metric(name)

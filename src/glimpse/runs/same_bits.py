@@ -18,6 +18,7 @@ from glimpse.files import is_own_file
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.settings import PLACES, as_text, environment_of, settings_of
 from glimpse.saved import read_checkpoint
+from glimpse.text import plural
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
@@ -73,7 +74,7 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
     if difference:
         differences.append(f"metrics.csv differs first in {difference}")
     else:
-        equal.append(f"metrics.csv ({len(rows)} epochs)")
+        equal.append(f"metrics.csv ({plural(len(rows), 'epoch')})")
     compared = [
         name for name in CHECKPOINTS if is_own_file(original, original / "checkpoints" / name)
     ]
@@ -91,7 +92,7 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
         if difference:
             differences.append(f"{name} differs first in {difference}")
         else:
-            equal.append(f"{name} ({len(saved['state_dict'])} tensors)")
+            equal.append(f"{name} ({plural(len(saved['state_dict']), 'tensor')})")
     if not saved:
         raise UserError(f"{original} has no intact checkpoint to compare with")
     difference = _first_of_results(read_run(original).metrics, read_run(again).metrics)
@@ -114,7 +115,7 @@ def first_of_epochs(
                 found = (_number(values.get(column)) for values in (row, other))
                 return f"epoch {row['epoch']:.0f}, column {column}: {', now '.join(found)}"
     if len(before) != len(now):
-        return f"epoch {min(len(before), len(now)) + 1}: {len(before)} epochs, now {len(now)}"
+        return f"epoch {min(len(before), len(now)) + 1}: {plural(len(before), 'epoch')}, now {len(now)}"
     return None
 
 

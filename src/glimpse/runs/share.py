@@ -26,6 +26,7 @@ from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED
 from glimpse.runs.folder import read_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
+from glimpse.text import plural
 
 CARD = "README.md"
 MARK = "<!-- written by glimpse export -->"  # in a card that may be replaced
@@ -58,7 +59,7 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
         if isinstance(network, Pretrained):
             yield _checked(trained, network, load_file(partial))
     write_text(card, _card(trained, path.name))
-    yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB, {len(tensors)} tensors) and {card}"
+    yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB, {plural(len(tensors), 'tensor')}) and {card}"
     if not is_of_a_library:
         yield f"the tensors are named as in {type(network).__module__}.{type(network).__qualname__}"
 
@@ -135,8 +136,8 @@ def _card(trained: TrainedRun, weights: str) -> str:
             MARK,
             f"# {name} on {_as_text(data)}",
             "",
-            f"A classifier of {spec.num_classes} classes, trained with glimpse for {trained.epoch} "
-            "epochs.",
+            f"A classifier of {spec.num_classes} classes, trained with glimpse for "
+            f"{plural(trained.epoch, 'epoch')}.",
             "",
             *(["| measure | value |", "|---|---|", *table, ""] if table else []),
             "## Load it",

@@ -20,7 +20,7 @@ PRUNED = "pruned"
 LOG_RATIO = (
     30  # numbers above 0 whose highest is so many times the lowest are shown by their logarithm
 )
-PLANNED = ("new", "running", "interrupted")  # states of jobs that will still run
+PLANNED = ("new", "running", "interrupted", "to extend")  # states of jobs that will still run
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class TrainedRun:
         device = device_of(self.config)
         settle(device)
         chosen = precision.choose(self.config.trainer.precision, self.inner, self.spec, device)
+        self.precision = chosen.name
         self.memory_format = chosen.memory_format
         fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]
         self.network = fabric.setup_module(self.inner.to(memory_format=self.memory_format))
@@ -99,7 +100,8 @@ class TrainedRun:
 
     @property
     def model(self) -> nn.Module:
-        """The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32 images."""
+        """The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32 images, and computes
+        in fp32, as an exported file does. `predict` computes in the run's precision."""
         return self.inner
 
     @property

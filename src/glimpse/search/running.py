@@ -30,6 +30,7 @@ from glimpse.sweeps.record import NAME, Record
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State
+from glimpse.text import plural
 
 LOOK_SECONDS = 1.0  # between looks at trials that another process runs
 STATES = {  # of a trial whose run folder says nothing
@@ -219,7 +220,7 @@ class Search:
         trials = self.study.trials()
         counts = Counter(str(STATES[trial.state]) for trial in trials)
         parts = ", ".join(f"{number} {state}" for state, number in counts.items())
-        number = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}"
+        number = plural(len(trials), "trial")
         return f"{number} ({parts})" if parts else number
 
     def _afterwards(self, job: Job) -> str:
@@ -265,7 +266,7 @@ class Search:
         if wrong:
             counts = Counter(str(found.state) for found in wrong)
             parts = ", ".join(f"{number} {state}" for state, number in counts.items())
-            raise UserError(f"{len(wrong)} jobs did not finish ({parts}): {where}")
+            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}")
         if best is None:
             raise UserError(f"no trial finished: {where}")
 

@@ -11,6 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.command import as_shown
 from glimpse.config.explain import explain
 from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
@@ -23,6 +24,7 @@ from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import NAME, Record
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
+from glimpse.text import plural
 
 LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
 
@@ -90,7 +92,7 @@ def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
     record.begin(_states(composer, made.jobs))
     for job, found in record.found.items():
-        if found.state is State.FINISHED:
+        if found.state in (State.FINISHED, State.TO_EXTEND):
             estimate.learn(job, found.seconds)
     record.print_table()
     for job, found in record.found.items():
@@ -105,9 +107,8 @@ def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
 
 def _counted(record: Record) -> str:
     """Such as "12 jobs: 10 finished, 2 new"."""
-    total = len(record.found)
     parts = ", ".join(f"{number} {state}" for state, number in record.counts.items())
-    return f"{total} {'job' if total == 1 else 'jobs'}: {parts}"
+    return f"{plural(len(record.found), 'job')}: {parts}"
 
 
 def print_start(composer: Composer) -> None:
@@ -118,7 +119,7 @@ def print_start(composer: Composer) -> None:
 
 def how_to_continue(composer: Composer) -> str:
     """The command that continues a sweep."""
-    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+    words = [as_shown(word) for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     if not any(word.startswith("name=") for word in words):
         words.append(f"name={composer.name}")
     return f"python train.py -m {shlex.join(words)}"

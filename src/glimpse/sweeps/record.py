@@ -19,6 +19,7 @@ from glimpse.monitor import Monitor
 from glimpse.records import UnreadableError, finite, listed, read_json
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
+from glimpse.text import plural
 
 NAME = "sweep.json"
 SAVE_SECONDS = 5.0  # between two saves
@@ -144,7 +145,7 @@ class Record:
             ],
         )
         if len(rows) < len(self.found):
-            print(f"and {len(self.found) - len(rows)} more jobs, in {self.folder / NAME}")
+            print(f"and {plural(len(self.found) - len(rows), 'more job')}, in {self.folder / NAME}")
 
     def _rank(self, row: tuple[Job, Found]) -> tuple[bool, float]:
         """Unfinished jobs first, then the best."""

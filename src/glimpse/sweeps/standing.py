@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from glimpse.durations import duration
+from glimpse.text import plural
 
 LINE_SECONDS = 60.0  # between printed lines
 REDRAW_SECONDS = 1.0  # between two versions of the line on a terminal
@@ -67,4 +68,4 @@ def left_text(number: int, what: str, seconds: float | None) -> str:
     if not number:
         return ""
     about = f", about {duration(seconds)}" if seconds else ""
-    return f"{number} {what}{'' if number == 1 else 's'} left{about}"
+    return f"{plural(number, what)} left{about}"

@@ -17,6 +17,7 @@ from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import PLACES, settings_of
 from glimpse.streams import printable
+from glimpse.text import plural
 
 MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended
 IGNORED = frozenset((*PLACES, MAX_EPOCHS))  # keys that do not change what is computed
@@ -28,6 +29,7 @@ class State(StrEnum):
     NEW = "new"
     FINISHED = "finished"
     INTERRUPTED = "interrupted"  # stopped or killed; it resumes from its checkpoint
+    TO_EXTEND = "to extend"  # finished, and trainer.max_epochs now asks for more
     FAILED = "failed"
     PRUNED = "pruned"  # stopped early by a search, because it lagged behind
     REFUSED = "refused"  # its configuration has a mistake, or differs from the folder's
@@ -55,7 +57,7 @@ class Found:
         """Whether the job has something left to do here."""
         if self.state is State.FAILED:
             return retry_failed
-        return self.state in (State.NEW, State.INTERRUPTED)
+        return self.state in (State.NEW, State.INTERRUPTED, State.TO_EXTEND)
 
     @property
     def metric(self) -> float | None:
@@ -107,7 +109,8 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
     if not is_ours and is_held(folder):
         return Found(State.RUNNING, summary=summary)
     if status == State.FINISHED:
-        return Found(State.INTERRUPTED, f"to be extended from {trained:g} epochs", summary)
+        more = "without a limit" if math.isinf(asked) else f"to {asked:g}"
+        return Found(State.TO_EXTEND, f"from {plural(int(trained), 'epoch')} {more}", summary)
     if status in (State.FAILED, State.PRUNED):
         return Found(State(status), printable(str(summary.get("error", ""))), summary)
     return Found(State.INTERRUPTED, summary=summary)

@@ -109,7 +109,7 @@ def serve(connection: Connection, slot: Slot) -> None:
                 gc.freeze()
             request = connection.recv()
             try:
-                with _everything_as_before():
+                with everything_as_before():
                     found, is_last = _run(request, slot)
             except Exception as error:  # torch cannot be loaded, or the current folder has gone
                 line = explain(error if is_foreseen(error) else crash(error, None))
@@ -241,7 +241,7 @@ def _flush() -> None:
 
 
 @contextmanager
-def _everything_as_before() -> Iterator[None]:
+def everything_as_before() -> Iterator[None]:
     """Undo what a job may have set for the whole process, so that the next one finds what the first found."""
     import torch
 
@@ -259,7 +259,8 @@ def _everything_as_before() -> Iterator[None]:
             signal.signal(number, _interrupt)
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():  # or this imports the compiler: 3 s
+            torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = benchmark
         gc.collect()
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -124,7 +124,9 @@ def test_the_mark_that_excel_writes_is_no_part_of_the_header(tmp_path: Path) -> 
 
 
 def test_a_missing_table_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no such table; download it from https://example\.org"):
+    with pytest.raises(
+        UserError, match=r"data.train=.*no such table; download it from https://example\.org"
+    ):
         table(tmp_path / "none.csv", source="https://example.org")
 
 

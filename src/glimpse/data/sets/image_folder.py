@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from glimpse.config.places import wrong_place
 from glimpse.data.folders import (
     class_folders,
     folders_with_images,
@@ -69,10 +70,8 @@ class ImageFolder(ImageDataModule):
 
     def missing(self) -> str:
         """Return the error message for a missing root or a root without images."""
-        if not self.root.exists():
-            return f"data.root={self.root}: no such folder; type data.root=<your images>"
-        if not self.root.is_dir():
-            return f"data.root={self.root}: expected a folder of images, found a file"
+        if wrong := wrong_place("data.root", str(self.root)):
+            return wrong
         found = "; ".join(["no images found", *counted(self.passed_over)])
         return f"data.root={self.root}: {found}; expected {self.root}/<class>/*.jpg"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from glimpse.data.formats import readable_endings
 from glimpse.data.splits import split_of
-from glimpse.data.table import LABELS, NUMBER, PATHS, Table, one_of, shown
+from glimpse.data.tables.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
 
 

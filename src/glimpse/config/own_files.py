@@ -1,0 +1,56 @@
+"""Name the configuration file that Hydra could not read: its permission, or its encoding, is wrong."""
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.errors import HydraException
+
+from glimpse.errors import UserError
+
+
+@contextmanager
+def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
+    """Turn the error of a configuration file that cannot be read into one line. Other errors pass.
+
+    Args:
+        folders: The folders of configuration files.
+
+    Raises:
+        UserError: a file or a folder may not be read, or a file is not text in UTF-8.
+    """
+    try:
+        yield
+    except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
+        raise
+    except UnicodeDecodeError as error:
+        file = next((f for f in _files(folders) if error.object in f.read_bytes()), None)
+        if file is None:
+            raise
+        raise UserError(
+            f"{file}: expected text in UTF-8, found other bytes: save the file in UTF-8"
+        ) from error
+    except OSError as error:
+        path = Path(os.fsdecode(error.filename)) if error.filename else None
+        if path is None or not _is_read_only(path, folders):
+            raise
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}: expected a configuration file that you may "
+            f"read; type chmod u+rX {shlex.quote(str(path))}, or choose another"
+        ) from error
+
+
+def _files(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted(path for path in folder.glob("**/*.yaml") if path.is_file())
+
+
+def _is_read_only(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a path is a file or a folder of configurations, which Hydra reads and never writes."""
+    inside = [folder.resolve() in (path.resolve(), *path.resolve().parents) for folder in folders]
+    is_file = (
+        path.suffix == ".yaml" and ".hydra" not in path.parts
+    )  # `--config-dir .` holds outputs/
+    return any(inside) and (is_file or (path.exists() and not os.access(path, os.R_OK | os.X_OK)))

@@ -1,0 +1,102 @@
+"""Require the files and folders that a configuration names to exist, before anything heavy is imported."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from glimpse.errors import UserError
+
+FOLDERS, TABLES = ("root",), ("train", "val", "test")  # of the two datasets of a user's own files
+OWN_FILES = {
+    "glimpse.data.sets.image_folder.ImageFolder": FOLDERS,
+    "glimpse.data.sets.csv_table.CsvTable": TABLES,
+}
+NO_FILES = (None, "none", "default")  # values of model.weights
+
+
+def check_places(config: DictConfig) -> None:
+    """Require the user's own images and tables to exist.
+
+    The known datasets are in `data_dir`, and say themselves how to get them.
+
+    Args:
+        config: The resolved configuration.
+
+    Raises:
+        UserError: one of them does not. The message names the nearest file or folder that does.
+    """
+    data = config.data
+    if data.get("url") is not None:  # they may be downloaded first
+        return
+    for key in OWN_FILES.get(str(data.get("_target_")), ()):
+        place = data.get(key)
+        if isinstance(place, str) and not Path(place).is_relative_to(config.data_dir):
+            _require(wrong_place(f"data.{key}", place))
+
+
+def require_weights(config: DictConfig) -> None:
+    """Require the file of `model.weights` to exist, which a run needs only when it begins.
+
+    Raises:
+        UserError: it does not.
+    """
+    weights = config.model.get("weights")
+    is_read = weights not in NO_FILES and str(config.model._target_).startswith("glimpse.")
+    if is_read and not config.resume:
+        _require(wrong_place("model.weights", str(weights)))
+
+
+def _require(wrong: str | None) -> None:
+    if wrong is not None:
+        raise UserError(wrong)
+
+
+def wrong_place(key: str, value: str, *, source: str | None = None) -> str | None:
+    """What is wrong with the file or folder that a key names; None if it is there.
+
+    Args:
+        key: Such as data.root.
+        value: The path as typed.
+        source: Where the file can be downloaded, if that is known.
+    """
+    path = Path(os.path.expanduser(value))
+    part = key.rpartition(".")[2]
+    if not path.exists():
+        what = {"root": "folder", "weights": "file or run folder"}.get(part, "table")
+        return f"{key}={value}: there is no such {what}{_hint(key, value, source)}"
+    if part in FOLDERS and not path.is_dir():
+        remedy = f"; for a table, type data=csv data.train={value}" * (path.suffix == ".csv")
+        return f"{key}={value}: expected a folder of images, found a file{remedy}"
+    if part in TABLES and path.is_dir():
+        return (
+            f"{key}={value}: expected a table, found a folder: type the name of a file; for a folder of "
+            f"images, type data=image_folder data.root={value}"
+        )
+    return None
+
+
+def _hint(key: str, value: str, source: str | None) -> str:
+    """What to type in place of a path that does not exist."""
+    path = Path(os.path.expanduser(value))
+    if os.name != "nt" and (drive := re.match(r"([A-Za-z]):", value)):
+        rest = value[2:].replace("\\", "/").lstrip("/")
+        return (
+            "; drives of Windows have other names here: in WSL, type "
+            f"{key}=/mnt/{drive[1].lower()}/{rest}, in quotes if it has blanks"
+        )
+    if os.name != "nt" and "\\" in value:
+        return f"; type {key}={value.replace(chr(92), '/')}, with / between folders"
+    if source:
+        return f"; download it from {source} and put it there"
+    try:
+        beside = [str(other) for other in path.parent.iterdir()]
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.75)
+    if near:
+        return f": did you mean {near[0]}?"
+    here = "" if path.is_absolute() else f" in {Path.cwd()}"
+    return f"{here}; type {key}=<the path of yours>"

@@ -1,0 +1,1 @@
+"""Tables of images: their columns, the files they name, labels, splits and pixels."""

@@ -1,0 +1,104 @@
+"""The image files that a table names, whatever system wrote their paths.
+
+A path is relative to the folder of its table, or to `folder` there. A file that is missing is
+reported with its line and what to type.
+"""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from glimpse.data.formats import readable_endings
+from glimpse.data.tables.table import Table, shown
+from glimpse.errors import UserError
+
+
+class TableFiles:
+    """Finds the file that a cell names.
+
+    Args:
+        folder: Folder of the files, relative to the folder of the table.
+        suffix: Ending that the cells lack.
+        skip_unreadable: Whether a missing file is left for the cache to skip.
+    """
+
+    def __init__(self, folder: str | None, suffix: str | None, *, skip_unreadable: bool) -> None:
+        self.folder = Path(os.path.expanduser(folder or ""))
+        is_bare = suffix is not None and f".{suffix.lower()}" in readable_endings()
+        self.suffix = f".{suffix}" if is_bare else suffix or ""
+        self.skip_unreadable = skip_unreadable
+
+    def path(self, table: Table, cell: str) -> str:
+        """Return the path that a cell names."""
+        ending = "" if cell.lower().endswith(self.suffix.lower()) else self.suffix
+        cell = os.path.expanduser(cell) if cell.startswith("~") else cell
+        return os.path.join(table.path.parent / self.folder, f"{cell}{ending}")
+
+    def found(self, table: Table, cell: str) -> str | None:
+        """Return the path of the file that a cell names, perhaps as another system writes it."""
+        path = self.path(table, cell)
+        return path if _is_there(path) else next(filter(_is_there, other_spellings(path)), None)
+
+    def location(self, table: Table, line: int, row: Sequence[str], column: str) -> str:
+        """Return the path of the file that a row names in a column.
+
+        Raises:
+            UserError: The cell is empty, or there is no such file.
+        """
+        cell = row[table.index(column)]
+        if not cell:
+            raise UserError(f"{table.place(line)}: the column {column!r} is empty")
+        found = self.found(table, cell)
+        if found is None and not self.skip_unreadable:
+            raise UserError(
+                f"{table.place(line)}, column {column}: {shown(cell)} is missing, expected the file "
+                f"{self.path(table, cell)[-200:]}: {self._remedy(table, cell)}"
+            )
+        return found or self.path(table, cell)
+
+    def _remedy(self, table: Table, cell: str) -> str:
+        """Return what to type if a cell names no file."""
+        if "://" in cell:
+            return "it is an address on the web; download the images and write their paths instead"
+        if os.path.isdir(self.path(table, cell)):
+            return "it is a folder; write the path of an image file"
+        here = table.path.parent
+        if not (here / self.folder).is_dir() and not os.path.isabs(cell):
+            return (
+                f"there is no folder {here / self.folder}; type data.folder=<folder of the images>, "
+                "relative to the table's"
+            )
+        folders = [here / self.folder, here, *sorted(p for p in here.iterdir() if p.is_dir())]
+        name = os.path.basename(cell.replace("\\", "/"))
+        for folder in folders:
+            for ending in ("", *readable_endings()):
+                if os.path.isfile(os.path.join(folder, cell + ending)):
+                    keys = [f"data.folder={os.path.relpath(folder, here)}"]
+                    suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
+                    return f"type {' '.join(keys + suffix)}"
+        for folder in folders:
+            if os.path.isfile(folder / name):
+                there = os.path.relpath(folder / name, here / self.folder)
+                return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
+        return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+
+
+def other_spellings(path: str) -> Iterator[str]:
+    """Yield a path as other systems write it: with / for \\, its ending in the other case, and with
+    accents as separate characters (macOS) or not.
+    """
+    for one in dict.fromkeys((path, path.replace("\\", "/"))):
+        stem, ending = os.path.splitext(one)
+        for two in dict.fromkeys((one, f"{stem}{ending.lower()}", f"{stem}{ending.upper()}")):
+            yield two
+            yield from (unicodedata.normalize(form, two) for form in ("NFC", "NFD"))
+
+
+def _is_there(path: str) -> bool:
+    """Return whether there is something at a path that is no folder."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):  # ValueError: a name with a byte of zero
+        return False

@@ -1,0 +1,100 @@
+"""What each row of a table says of its image: the label, and perhaps the split."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glimpse.data.splits import split_of
+from glimpse.data.tables.columns import one_hot_value
+from glimpse.data.tables.table import Table, one_of, shown
+from glimpse.errors import UserError
+from glimpse.text import class_name
+
+
+def labels_of(table: Table, names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield (line, label) of each row."""
+    columns = [(name, table.index(name)) for name in names]
+    is_empty = True
+    for line, row in table.rows():
+        is_empty = False
+        if len(columns) == 1:
+            [(name, index)] = columns
+            if not row[index]:
+                raise UserError(f"{table.place(line)}: the column {name!r} is empty")
+            if "\n" in row[index]:
+                raise UserError(
+                    f"{table.place(line)}: the label {shown(row[index])} has a line break; a quote "
+                    'before it (") may be too many'
+                )
+            yield line, class_name(row[index])
+            continue
+        says = {name: one_hot_value(row[index]) for name, index in columns}
+        for name, index in columns:
+            if says[name] is None:
+                raise UserError(
+                    f"{table.place(line)}: the column {name} is {shown(row[index])}, expected 0 or 1"
+                )
+        chosen = [name for name in says if says[name]]
+        if len(chosen) != 1:
+            raise UserError(
+                f"{table.place(line)}: {len(chosen)} classes ({one_of(chosen) or 'none'}), expected "
+                "one: correct the line"
+            )
+        yield line, chosen[0]
+    if is_empty:
+        raise UserError(f"{table.path} has a header but no rows; expected one row per image")
+
+
+def splits_of(table: Table, column: str | None) -> Iterator[str]:
+    """Yield the split of each row: train, val or test."""
+    if column is None:
+        yield from ("train" for _ in table.rows())
+        return
+    index, found = table.index(column), set()
+    for line, row in table.rows():
+        name = split_of(row[index]) or _split_by_flag(column, row[index])
+        if name is None:
+            raise UserError(
+                f"{table.place(line)}: the column {column} is {shown(row[index])}, expected train, "
+                "val or test, or true and false in a column named is_val or is_test: correct the column"
+            )
+        found.add(name)
+        yield name
+    if "train" not in found:
+        raise UserError(
+            f"{table.path}: the column {column} never says train, only {one_of(sorted(found))}"
+        )
+
+
+def numbered(
+    table: Table,
+    labels: Sequence[tuple[int, str]],
+    names: Sequence[str],
+    *,
+    are_positions: bool,
+) -> NDArray[np.int64]:
+    """Return the labels as indices into the names."""
+    index = {name: number for number, name in enumerate(names)}
+    found = np.zeros(len(labels), np.int64)
+    for row, (line, text) in enumerate(labels):
+        number = index.get(text)
+        if number is None and are_positions:  # a number is the index of a name
+            whole = re.fullmatch(r"(\d{1,9})(\.0*)?", text, re.ASCII)
+            number = int(whole[1]) if whole and int(whole[1]) < len(names) else None
+        if number is None:
+            raise UserError(
+                f"{table.place(line)}: the label {shown(text)} is not one of the {len(names)} classes "
+                f"of training, {one_of(names)}: correct it"
+            )
+        found[row] = number
+    return found
+
+
+def _split_by_flag(column: str, cell: str) -> str | None:
+    """Return the split of a row by a column such as is_valid, which says true or false; else None."""
+    named, says = split_of(column.lower().removeprefix("is_")), one_hot_value(cell)
+    if named is None or says is None:
+        return None
+    return named if says else "test" if named == "train" else "train"
