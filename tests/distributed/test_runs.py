@@ -1,7 +1,6 @@
 """A run in several processes: the same as in one, whoever starts them; and no process is left."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
