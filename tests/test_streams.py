@@ -1,12 +1,15 @@
 """Output that goes nowhere ends nothing, and text from outside does not command the terminal."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from commands import train
+from conftest import TRAIN
 from glimpse.console import console
 from glimpse.streams import printable
 
@@ -72,3 +75,27 @@ def test_text_from_outside_is_escaped() -> None:
 def test_the_console_shows_markup_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     console.print("x[/red]y :smile: \x1b[2J")
     assert "x[/red]y :smile: \\x1b[2J" in capsys.readouterr().out
+
+
+QUICK = (
+    "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "model=linear",
+    "trainer=cpu", "trainer.max_epochs=1", "callbacks.pictures=null",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_needs_little_of_its_environment(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    poor = {"HOME": nowhere, "TMPDIR": nowhere, "XDG_CACHE_HOME": nowhere, "MPLCONFIGDIR": nowhere}
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "No/Where"}
+    strict = {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    terminal = {"TERM": "dumb", "COLUMNS": "1", "NO_COLOR": "1"}
+    done = train(tmp_path, *QUICK, **poor, **plain, **strict, **terminal)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_sweep_without_any_stream_trains(tmp_path: Path) -> None:
+    words = shlex.join([sys.executable, TRAIN, "-m", *QUICK, "seed=1,2", "name=s"])
+    subprocess.run(["bash", "-c", f"{words} <&- >&- 2>&-"], cwd=tmp_path, check=True)
+    assert len(list(tmp_path.glob("outputs/sweeps/s/seed-*/checkpoints/last.ckpt"))) == 2

@@ -267,8 +267,8 @@ class Runner:
                     raise
                 if is_last:
                     raise UserError(
-                        "the process that starts the workers of a sweep ended, perhaps because memory ran "
-                        f"out ({first_line(error)}): run the same command again"
+                        "the process that starts the workers of a sweep ended, perhaps because memory, or "
+                        f"what ulimit -u allows, ran out ({first_line(error)}): run the same command again"
                     ) from error
                 time.sleep(1)  # until the system has noted its end
         raise AssertionError
