@@ -240,6 +240,20 @@ def test_a_flag_that_does_not_exist_is_one_line() -> None:
         split_arguments(["--model", "mlp"])
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--cfg", "--cfg: expected one of job, hydra, all: type --cfg job"),
+        ("--cfg jobb", "--cfg jobb: expected one of job, hydra, all"),
+        ("--config-dir", "--config-dir: expected a value after it, found nothing"),
+        ("-cn -m", "-cn: expected a value after it, found -m"),
+    ],
+)
+def test_a_flag_without_its_value_is_one_line(typed: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        split_arguments(typed.split())
+
+
 def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:
     assert train(*SMALL, "model=linear").returncode == 0
     [folder] = tmp_path.glob("outputs/*/*")

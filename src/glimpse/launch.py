@@ -7,7 +7,6 @@ one, config/explain.py the error messages, and config/trust.py the checks of a r
 
 import difflib
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -34,7 +33,7 @@ from glimpse.config.folder import (
     values_of,
 )
 from glimpse.config.lists import lists_by_name
-from glimpse.config.own_files import named_if_unreadable
+from glimpse.config.own_files import named_if_unreadable, require_own_folder
 from glimpse.config.quoting import as_typed, quoted
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
@@ -42,6 +41,7 @@ from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import require_current_folder, require_no_links_out
+from glimpse.found_checkpoint import newest_run
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -191,23 +191,10 @@ def _with_default_flags(
     """Add a project's own configuration folder and root, unless others were typed.
 
     Raises:
-        UserError: the folder that was typed does not exist.
+        UserError: the folder that was typed does not exist, or may not be read.
     """
     for place in values_of(flags, CONFIG_DIR):
-        if not Path(place).is_dir():
-            found = (
-                "it is a file, expected"
-                if Path(place).exists()
-                else "there is no such folder; type"
-            )
-            raise UserError(
-                f"--config-dir {place}: {found} the folder that holds yours, such as conf with "
-                "model/mine.yaml in it"
-            )
-        if not os.access(place, os.R_OK | os.X_OK):
-            raise UserError(
-                f"--config-dir {place}: you may not read this folder: type chmod u+rX {shlex.quote(place)}"
-            )
+        require_own_folder(Path(place))
     names = {flag.partition("=")[0] for flag in flags}
     if config_dir is not None and not names & set(CONFIG_DIR):
         flags = [CONFIG_DIR[0], str(config_dir), *flags]
@@ -274,9 +261,12 @@ def _require_value(flag: str, value: str) -> None:
         UserError: there is none, or it is none of the flag's choices.
     """
     if flag in CFG and value not in CFG_VALUES:
-        raise UserError(f"{flag} {value}: expected one of {', '.join(CFG_VALUES)}: type {flag} job")
-    if not value or value.startswith("-") or (flag not in CFG and "=" in value):
-        raise UserError(f"{flag} {value}: expected a value: type {flag} <value>")
+        typed = f"{flag} {value}".strip()
+        raise UserError(f"{typed}: expected one of {', '.join(CFG_VALUES)}: type {flag} job")
+    if not value or value.startswith("-"):
+        raise UserError(
+            f"{flag}: expected a value after it, found {value or 'nothing'}: type {flag} <value>"
+        )
 
 
 def is_sweep(flags: Sequence[str]) -> bool:
@@ -317,6 +307,13 @@ def _run_folder(path: Path) -> Path:
     if path.suffix == ".ckpt" and path.parent.name == "checkpoints":
         return path.parent.parent
     if path.is_dir():
+        inside = None if os.path.lexists(path / ".hydra") else newest_run(path)
+        if (path / "multirun.yaml").is_file():
+            raise UserError(
+                f"resume={path}: it is the folder of a sweep: type the sweep's command again"
+            )
+        if inside:
+            raise UserError(f"resume={path}: not a run folder; type one, such as resume={inside}")
         return path
     if path.exists():
         raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
