@@ -6,7 +6,8 @@
 Every line below runs in a process of its own with a limit, so that none takes the others with it. Time that one
 does not use is left to the others:
   tests     `pytest -m "gpu and not slow"`, in the files that have such tests, with its slowest ten
-  recipes   `experiment=fashion_mnist_fast` and `cifar10_fast` to their accuracy, where --data-dir has the files
+  recipes   `experiment=fashion_mnist_fast` and `cifar10_fast` to their accuracy, where --data-dir has the files,
+            or cifar10.zip of pack_cifar10.py
   training  images a second of an epoch, with each way to compile, beside a bare loop over tensors on the GPU, as
             it is and compiled: the best of several epochs after the first; and the memory that it took
   airbench  K. Jordan's airbench94_muon.py for the seconds of a run, on the same images, where --airbench names
@@ -22,6 +23,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -330,6 +332,9 @@ def main() -> None:
     if given.task:
         measure(next(task for task in TASKS if task.name == given.task), settings)
         return
+    folder = settings.data_dir
+    if folder and (folder / "cifar10.zip").is_file() and not (folder / "cifar10").is_dir():
+        shutil.unpack_archive(folder / "cifar10.zip", folder)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if given.device == "cuda" else "no GPU",
         "torch": torch.__version__,

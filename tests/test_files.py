@@ -1,5 +1,7 @@
 """Files are written whole or not at all, and never through a link."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from glimpse.files import is_own_file, replacing, subfolder, write_text
 def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("precious")
-    for name in ("page.html", ".page.partial.html"):
+    for name in ("page.html", ".0123456789abcdef.partial.html"):
         (tmp_path / name).symlink_to(target)
     write_text(tmp_path / "page.html", "new")
     assert target.read_text() == "precious"
@@ -27,6 +29,30 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
         partial.write_text(f"half{1 / 0}")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    with replacing(path) as one:
+        one.write_text("one")
+        write_text(path, "two")
+        assert path.read_text() == "two"
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    write = (
+        "import os, sys; from pathlib import Path; from glimpse.files import replacing\n"
+        "with replacing(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    for name in ("page.html", f"{'x' * 250}.html"):  # the longest name that a file may have
+        path = tmp_path / name
+        subprocess.run([sys.executable, "-c", write, str(path)], check=False)
+        assert len(list(tmp_path.iterdir())) == 1
+        write_text(path, "new")
+        assert list(tmp_path.iterdir()) == [path]
+        path.unlink()
 
 
 def test_a_full_disk_is_named() -> None:

@@ -11,9 +11,11 @@ from glimpse.console import console
 from glimpse.streams import printable
 
 CODE = """
-import sys
+import subprocess, sys
 from glimpse.streams import keep_printing
 keep_printing()
+started = "import sys; assert None not in (sys.stdin, sys.stdout, sys.stderr)"
+subprocess.run([sys.executable, "-c", started], check=True)
 with open("record", "w") as record:
     for line in range(5000):
         print(f"é {line}")

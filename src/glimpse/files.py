@@ -1,20 +1,28 @@
 """All file writing: a file is written completely or not at all, and never through a link.
 
 A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full disk or
-a killed process therefore never leaves half a file, and a reader never sees one. Files that can be made
-again from others, such as pictures, are not flushed. Renaming replaces a link instead of following it. A run
+a killed process therefore never leaves half a file, and a reader never sees one. Each writer has a
+temporary name of its own, so that two of one file do not disturb each other: the last one wins. What a
+killed one has left is removed by the next one. Files that can be made again from others, such as
+pictures, are not flushed. Renaming replaces a link instead of following it. A run
 folder may come from a stranger, so no link is followed out of it.
 """
 
 import json
 import os
+import re
+import secrets
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from glimpse.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class CannotWriteError(UserError):
@@ -49,34 +57,83 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     Raises:
         CannotWriteError: the file cannot be written, for example because the disk is full.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        _create(partial)
-        yield partial
-        if flush:
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-        partial.replace(path)
+        with _temporary(path) as partial:
+            yield partial
+            if flush:
+                with partial.open("rb") as written:
+                    os.fsync(written.fileno())
+            partial.replace(path)
         if flush:
             _flush_folder(path.parent)
     except OSError as error:
         raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def discard_partials(folder: Path) -> None:
-    """Remove, at any depth, the temporary files that a killed process has left."""
+    """Remove, at any depth, the temporary files that killed processes have left."""
     for path in folder.rglob(".*.partial*"):
+        _discard_if_left(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Create an empty file in the folder of `path`, locked in the block and then removed."""
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            if _TEMPORARY.match(entry.name):
+                _discard_if_left(Path(entry))
+    partial, descriptor = _created(path)
+    try:
+        yield partial
+    finally:
         with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+_TEMPORARY = re.compile(
+    r"\.[0-9a-f]{16}\.partial"
+)  # without the name of the file, which may be long
+
+
+def _created(path: Path) -> tuple[Path, int]:
+    """A new file for what will be `path`, and the descriptor that locks it."""
+    while True:
+        partial = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if _is_lockable(descriptor) and os.path.lexists(partial):
+            return partial, descriptor
+        os.close(descriptor)  # another process has just taken it for one that was left
+
+
+def _discard_if_left(path: Path) -> None:
+    """Remove a temporary file, unless a process is writing it."""
+    with suppress(OSError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
             path.unlink()
+            return
+        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
+        try:
+            if _is_lockable(descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
-def _create(path: Path) -> None:
-    """Create a new empty file, replacing anything of the same name."""
-    path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def _is_lockable(descriptor: int) -> bool:
+    """Lock an open file. False if another process has locked it; True on a system without locks."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ one, config/explain.py the error messages, and config/trust.py the checks of a r
 """
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 from glimpse import job
 from glimpse.config import trust
 from glimpse.config.choices import parts_hidden
-from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse.config.explain import crash, explain, is_foreseen, shortage
 from glimpse.config.folder import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -152,6 +153,8 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
     except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
         raise
     except OSError as error:
+        if shortage(error) is not None or error.errno == errno.ENAMETOOLONG:
+            raise
         places = [word for word in sys.argv if word.startswith(("output_dir=", "hydra.run.dir="))]
         place = error.filename or (["output_dir=outputs", *places])[-1].partition("=")[2].strip("'")
         raise UserError(
@@ -317,6 +320,8 @@ def _run_folder(path: Path) -> Path:
         return path
     if path.exists():
         raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
+    if path.is_symlink():
+        raise UserError(f"resume={path} is a link that leads nowhere: type the run folder itself")
     siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""

@@ -45,14 +45,15 @@ def keep_printing() -> None:
     """Keep the program running if its output goes nowhere, and escape what the encoding lacks.
 
     `train.py | head -1` and a closed terminal lose the output, not the run. A stream that was
-    closed before the start (`>&-`) is replaced by an empty one. Otherwise, the next file that is
-    opened would get its number, and with it the output.
+    closed before the start (`>&-`) is replaced by an empty one, here and in processes that are started.
+    Otherwise, the next file that is opened would get its number, and with it the output.
     """
     for number, name in enumerate(NAMES):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     for number, name in enumerate(NAMES):
         stream = getattr(sys, name)

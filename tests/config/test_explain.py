@@ -125,21 +125,44 @@ def test_a_deletion_says_what_to_type(deletion: str, message: str) -> None:
     assert explain(error.value, [deletion]) == message
 
 
+MEMORY = "out of memory: type a lower data.batch_size"
+PROCESSES = "the system starts no more processes or threads: raise the limit that ulimit -u shows"
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "remedy"),
     [
-        MemoryError("Unable to allocate 1.83 GiB"),
-        OSError(errno.ENOMEM, "Cannot allocate memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        (MemoryError("Unable to allocate 1.83 GiB"), MEMORY),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to …"), MEMORY),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), MEMORY),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files: type ulimit -n 4096"),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), PROCESSES),
+        (RuntimeError("can't start new thread"), PROCESSES),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "no temporary folder can be written: type export TMPDIR=",
+        ),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "too little memory to load torch: raise the limit that ulimit -v shows",
+        ),
     ],
 )
-def test_too_little_memory_has_a_remedy(error: Exception, tmp_path: Path) -> None:
+def test_a_shortage_has_a_remedy(error: Exception, remedy: str, tmp_path: Path) -> None:
     try:
         raise error
     except type(error):
         found = str(crash(error, tmp_path))
-    assert found.startswith("out of memory: type a lower data.batch_size")
+    assert found.startswith(remedy)
+
+
+def test_a_path_that_is_too_long_is_shortened(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as error:
+        (tmp_path / ("x" * 5000)).stat()
+    found = str(crash(error.value, None))
+    assert found.startswith(str(tmp_path)[:60])
+    assert found.endswith("… is too long for a path: type a shorter one")
 
 
 def test_what_would_reach_the_terminal_as_a_command_is_escaped() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from commands import train, wait_for
 from conftest import TRAIN, Execute, slow
+from glimpse.distributed.processes import Silence
 from glimpse.errors import Interrupted, UserError
 from preloaded import environment
 from test_resume import assert_same, stop_at
@@ -202,8 +203,37 @@ def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
     assert processes_of(tmp_path) == []
 
 
-def ended_without_rank_1(process: Any, folder: Path, text: str, seconds: float) -> int:
-    """Kill the process of rank 1 when the log contains a text; return how the command ends."""
+@pytest.mark.slow
+def test_a_process_that_is_stopped_for_long_ends_the_run(tmp_path: Path) -> None:
+    process = start(tmp_path, [sys.executable, TRAIN, *ENDLESS, "trainer=ddp_cpu"])
+    log = tmp_path / "log"
+    stop = signal.SIGSTOP
+    assert ended_without_rank_1(process, tmp_path, "epoch 1/", 120, stop) == 1, log.read_text()
+    [run] = tmp_path.glob("outputs/*/*")
+    summary = read_summary(run)
+    assert summary["status"] == "interrupted"
+    assert "process 1 of 2: it has given no sign of life for 40 s" in summary["error"]
+    assert log.read_text().count("error: ") == 1
+    assert processes_of(tmp_path) == []
+
+
+def test_silence_counts_from_the_last_sign() -> None:
+    silence = Silence()
+    assert silence.of({}, 100) == []  # a process that has not begun
+    assert silence.of({1: "1"}, 100) == []
+    assert silence.of({1: "1", 2: "1"}, 39) == []
+    assert silence.of({1: "2", 2: "1"}, 39) == []
+    assert silence.of({1: "2", 2: "1"}, 1) == [2]
+
+
+def ended_without_rank_1(
+    process: Any,
+    folder: Path,
+    text: str,
+    seconds: float,
+    number: signal.Signals = signal.SIGKILL,
+) -> int:
+    """Send a signal to the process of rank 1 when the log contains a text; return how the command ends."""
     try:
         wait_for(folder / "log", text)
         [rank_1] = [
@@ -211,7 +241,7 @@ def ended_without_rank_1(process: Any, folder: Path, text: str, seconds: float) 
             for found in processes_of(folder)
             if b"RANK=1" in Path(f"/proc/{found}/environ").read_bytes().split(b"\0")
         ]
-        os.kill(rank_1, signal.SIGKILL)
+        os.kill(rank_1, number)
         return int(process.wait(seconds))
     finally:
         process.kill()

@@ -3,18 +3,22 @@
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import closing
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig
-from sweeping import QUICK, composer_of, entry, job_of, states, sweep
+from sweeping import QUICK, command, composer_of, entry, job_of, states, sweep
 
 from conftest import slow
 from glimpse.errors import UserError
@@ -209,6 +213,33 @@ def ended(runner: Runner) -> Outcome:
     outcome = runner.next(120)
     assert outcome is not None
     return outcome
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, no server starts the workers")
+def test_the_server_of_the_workers_may_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    forkserver.ensure_running()
+    server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(server, signal.SIGSTOP)  # so that it dies while it is asked for a worker
+    threading.Timer(1.0, os.kill, (server, signal.SIGKILL)).start()
+    with closing(Runner(composer_of(*QUICK))) as runner:
+        runner.submit(job_of(*QUICK))
+        assert ended(runner).found.state is State.FINISHED
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, memory has no such limit")
+def test_workers_that_cannot_load_torch_say_so(tmp_path: Path) -> None:
+    result = subprocess.run(
+        ["bash", "-c", f"ulimit -v 600000; {shlex.join(command('-m', *QUICK, 'seed=1,2'))}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "seed=2): too little memory to load torch: raise the limit that ulimit" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGTERM)])

@@ -8,7 +8,6 @@ the dataset's cache folder, under a key made from the images, splits, weights an
 """
 
 import hashlib
-import os
 import zipfile
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from glimpse.callbacks.finetune import require_one_process
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
+from glimpse.files import CannotWriteError, make_folder, replacing
 
 Features = dict[str, NDArray[np.float32]]  # part of the dataset to (N, F) features
 
@@ -105,15 +105,9 @@ def _load(file: Path) -> Features:
 
 
 def _save(file: Path, features: Features) -> None:
-    """Write the file completely or not at all."""
-    partial = file.with_name(f".{file.stem}.partial-{os.getpid()}.npz")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(partial, allow_pickle=False, **features)
-        partial.replace(file)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the features to {file}: {error.strerror}; type data.cache=false"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        make_folder(file.parent)
+        with replacing(file, flush=False) as partial:
+            np.savez(partial, allow_pickle=False, **features)
+    except CannotWriteError as error:
+        raise UserError(f"{error}; type data.cache=false") from error

@@ -54,6 +54,8 @@ def crash(
             system's temporary folder.
         name: The name of the traceback file.
     """
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")
     text = "".join(traceback.format_exception(error))
     try:
         if folder is None or not folder.is_dir():
@@ -70,16 +72,38 @@ def crash(
     return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
 
 
+def shortage(error: BaseException) -> str | None:
+    """What the system lacks, and what to type, if that raised the error: memory, files or processes.
+
+    Each library says that in its own way. A full disk is none of these: what writes names it.
+    """
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return (
+            "too many open files: type ulimit -n 4096 first, or a lower data.num_workers or "
+            "hydra.launcher.n_jobs"
+        )
+    if number == errno.EAGAIN or "can't start new thread" in text:
+        return (
+            "the system starts no more processes or threads: raise the limit that ulimit -u shows, or "
+            "type data.num_workers=0"
+        )
+    if "No usable temporary directory" in text:
+        return "no temporary folder can be written: type export TMPDIR=<a writable folder> first"
+    if "failed to map segment" in text:
+        return "too little memory to load torch: raise the limit that ulimit -v shows"
+    is_memory = isinstance(error, MemoryError) or number == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text
+    if is_memory:
+        return (
+            "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model"
+        )
+    return None
+
+
 def _with_remedy(error: BaseException) -> str:
-    """The error, and what to type if the memory was too small; each library says that in its own way."""
-    is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-    if not is_memory:
-        return _named(error)
-    return (
-        "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model "
-        f"({_named(error)})"
-    )
+    found = shortage(error)
+    return _named(error) if found is None else f"{found} ({_named(error)})"
 
 
 def _place(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from glimpse import socket_folder
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.loader import Batch
 from glimpse.data.processes import ended_unexpectedly, kill, leave_stops_to_the_run
@@ -64,6 +65,7 @@ class DecodedRows:
         num_bytes = max(map(len, batches), default=0) * self.dataset.bytes_per_image
         _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
         context = process_context()
+        socket_folder.share()
         pulse = Pulse(self.num_workers, context)
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
@@ -163,6 +165,7 @@ class _DecodingDataset(Dataset[Batch | UserError]):
 def _begin_batches(pulse: Pulse, worker: int) -> None:
     """Set up a process of torch's DataLoader."""
     leave_stops_to_the_run()
+    socket_folder.outlive_no_other()
     pulse.begin(worker)
 
 

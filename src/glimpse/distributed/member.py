@@ -11,6 +11,7 @@ import threading
 import warnings
 from pathlib import Path
 
+from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, LostProcessError, UserError, raise_interrupted, stop_signals
@@ -69,5 +70,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
+    socket_folder.discard_if_last()
     sys.stdout.flush()
     os._exit(code)  # the thread that reads standard input would delay a usual end

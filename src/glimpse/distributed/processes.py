@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,13 @@ from glimpse.errors import Interrupted, LostProcessError
 
 GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 SHORT_SECONDS = 2  # for the others to end, after an error or a signal
+LOOK_SECONDS = 0.2  # between two looks at the others
+SIGN_SECONDS = 1.0  # between two signs of life of a process
+SILENT_SECONDS = 40.0  # without one, a process is stopped, or its machine cannot be reached
+SILENT = (
+    f"it has given no sign of life for {SILENT_SECONDS:g} s: it is stopped, or its machine cannot be "
+    "reached; to resume, type resume=<run folder>"
+)
 
 
 @contextmanager
@@ -60,6 +67,8 @@ def gathered(
             team.tell(**message)
             watch = (team, others, record_end, over)
             threading.Thread(target=_watch, args=watch, daemon=True).start()
+        elif team.place.world_size > 1:
+            threading.Thread(target=_give_signs, args=(team, over), daemon=True).start()
         with _own_end_told(team):
             yield team
             team.wait_for_all("end")
@@ -173,12 +182,16 @@ def _watch(
     record_end: Callable[[str, str], None],
     over: threading.Event,
 ) -> None:
-    """In the first process: notice that another one has ended, and end this one if it waits in vain."""
-    while not over.wait(0.2):
+    """In the first process: notice that another has ended or is silent, and end if this one waits in vain."""
+    silence = Silence()
+    while not over.wait(LOOK_SECONDS):
         for rank, other in enumerate(others, 1):
             code = other.poll()
             if code:
                 team.end(rank, {"error": _named_end(code), "is_lost": True})
+        with suppress(RuntimeError):  # the server, torchrun's agent, has gone
+            for rank in silence.of(team.signs(), LOOK_SECONDS):
+                team.end(rank, {"error": SILENT, "is_lost": True})
         how = team.ended()
         if how is None or how["rank"] == 0 or over.wait(GRACE_SECONDS):
             continue
@@ -189,6 +202,29 @@ def _watch(
         for other in others:
             other.kill()
         os._exit(1)
+
+
+def _give_signs(team: Team, over: threading.Event) -> None:
+    """In another process than the first."""
+    with suppress(RuntimeError):  # the first one has gone
+        while not over.wait(SIGN_SECONDS):
+            team.give_sign()
+
+
+class Silence:
+    """For how long each process has given no new sign of life, while this one was looking."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, str] = {}
+        self._seconds: dict[int, float] = {}
+
+    def of(self, signs: Mapping[int, str], seconds: float) -> list[int]:
+        """The processes that are silent for too long, `seconds` after the last look."""
+        for rank, sign in signs.items():
+            is_new = sign != self._last.get(rank)
+            self._seconds[rank] = 0.0 if is_new else self._seconds[rank] + seconds
+        self._last = dict(signs)
+        return [rank for rank, silent in self._seconds.items() if silent >= SILENT_SECONDS]
 
 
 def _named_end(code: int) -> str:

@@ -48,6 +48,7 @@ class Team:
         self.place = place
         self.has_told = False
         self._store = store
+        self._num_signs = 0
 
     # What to do ----------------------------------------------------------------------------------
 
@@ -137,6 +138,17 @@ class Team:
         except RuntimeError:
             return None
         return found
+
+    def give_sign(self) -> None:
+        """From another process than the first: give a sign of life."""
+        self._num_signs += 1
+        self._store.set(f"sign/{self.place.rank}", str(self._num_signs))
+
+    def signs(self) -> dict[int, str]:
+        """In the first process: the last sign of life of each other one that has given any."""
+        ranks = range(1, self.place.world_size)
+        given = {rank: f"sign/{rank}" for rank in ranks if self._store.check([f"sign/{rank}"])}
+        return {rank: self._store.get(key).decode() for rank, key in given.items()}
 
     def require_all(self) -> None:
         """Raise what ended another process early.

@@ -26,15 +26,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from glimpse.config.explain import explain
-from glimpse.errors import Interrupted
+from glimpse import socket_folder
+from glimpse.config.explain import explain, shortage
+from glimpse.errors import Interrupted, UserError, first_line
 from glimpse.process_context import process_context
 from glimpse.runs.folder import summary_of
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State
-from glimpse.sweeps.worker import SIGNALS, Reply, Request, serve
+from glimpse.sweeps.worker import GRACE_SECONDS, SIGNALS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
 OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.figure"]  # with several workers, these too
@@ -149,6 +150,8 @@ class Runner:
     def stop(self, signal_number: int) -> list[Outcome]:
         """Let the running jobs save and end, and withdraw the others. No job can be submitted afterwards.
 
+        A job that does not end in time is killed.
+
         Returns:
             The jobs that ended since the last call of `next`.
         """
@@ -157,10 +160,15 @@ class Runner:
             if worker.job is None:
                 worker.connection.close()
             else:
-                with contextlib.suppress(ProcessLookupError, TypeError):
+                with contextlib.suppress(ProcessLookupError, PermissionError, TypeError):
                     os.kill(worker.process.pid, signal_number)  # type: ignore[arg-type]
+                    os.killpg(worker.process.pid, signal.SIGCONT)  # type: ignore[arg-type] # may be stopped
+        deadline = time.monotonic() + GRACE_SECONDS
         for worker in list(self._workers.values()):
-            worker.process.join()
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
             if worker.job is not None:
                 self._end(worker, self._reply_of(worker))
             self._bury(worker)
@@ -246,6 +254,27 @@ class Runner:
     # Processes --------------------------------------------------------------------------------------
 
     def _start(self, slot: int) -> _Worker:
+        """Start a worker; once more if the process that starts them has been killed meanwhile.
+
+        Raises:
+            UserError: that process ends each time.
+        """
+        for is_last in (False, True):
+            try:
+                return self._started(slot)
+            except (EOFError, OSError) as error:
+                if shortage(error) is not None:
+                    raise
+                if is_last:
+                    raise UserError(
+                        "the process that starts the workers of a sweep ended, perhaps because memory ran "
+                        f"out ({first_line(error)}): run the same command again"
+                    ) from error
+                time.sleep(1)  # until the system has noted its end
+        raise AssertionError
+
+    def _started(self, slot: int) -> _Worker:
+        socket_folder.share()
         ours, theirs = multiprocessing.Pipe()
         context = process_context(_start_method())
         with _signals_held():  # the server must survive the signals that are sent to the sweep

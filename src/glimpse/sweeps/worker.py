@@ -9,7 +9,6 @@ import gc
 import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from types import FrameType
 
@@ -31,7 +29,8 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from glimpse.config.explain import crash, explain, is_foreseen
+from glimpse import socket_folder
+from glimpse.config.explain import crash, explain, is_foreseen, shortage
 from glimpse.config.resolvers import register_resolvers
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import CannotWriteError, appending
@@ -44,7 +43,7 @@ from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE_SECONDS = 60.0  # to save what runs when the sweep itself has been killed
+GRACE_SECONDS = 50.0  # to save what runs when the sweep is stopped or has been killed
 LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
 
 
@@ -91,11 +90,12 @@ class _Stop:
 def serve(connection: Connection, slot: Slot) -> None:
     """Run jobs from the connection until it closes."""
     os.setsid()
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    socket_folder.outlive_no_other()
     with suppress(Interrupted, EOFError, BrokenPipeError, ConnectionResetError):
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
+        threading.Thread(target=_end_with_the_sweep, daemon=True).start()
         assert isinstance(sys.stdout, TextIOWrapper)
         sys.stdout.reconfigure(line_buffering=True)  # in order with the lines of the sweep
         setup_globals()
@@ -104,13 +104,19 @@ def serve(connection: Connection, slot: Slot) -> None:
         is_last = False
         for num_done in itertools.count():
             if is_last or _Stop.received:
-                return
+                break
             if num_done < 2:  # the collection after a job leaves out all that is imported by then
                 gc.freeze()
             request = connection.recv()
-            with everything_as_before():
-                found, is_last = _run(request, slot)
+            try:
+                with everything_as_before():
+                    found, is_last = _run(request, slot)
+            except Exception as error:  # torch cannot be loaded, or the current folder has gone
+                line = explain(error if is_foreseen(error) else crash(error, None))
+                found, is_last = Found(State.FAILED, line, summary_of(request.folder)), True
             connection.send(Reply(found, is_last))
+    for number in SIGNALS:  # nothing is left to stop
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
@@ -123,8 +129,6 @@ def _end_with_the_sweep() -> None:
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     sweep.join()
-    # The folder of the fork server's socket, which a sweep that was killed cannot remove.
-    shutil.rmtree(get_temp_dir(), ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
@@ -187,6 +191,8 @@ def _trained(request: Request) -> Found:
             configure_logging=True,
         )
     except OSError as error:  # of Hydra itself; what the run raises is the returned value
+        if shortage(error) is not None:
+            raise
         place = error.filename or folder
         raise CannotWriteError(f"cannot write {place}: {error.strerror or error}") from error
     if isinstance(ended._return_value, Exception):
