@@ -15,8 +15,8 @@ import torch
 
 from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
+from glimpse.config.flags import split_arguments
 from glimpse.errors import UserError
-from glimpse.launch import split_arguments
 from glimpse.runs.trained import TrainedRun
 from preloaded import Preloaded
 
