@@ -1,5 +1,6 @@
 """One process at a time works in a run folder."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from conftest import Execute
 from glimpse.errors import UserError
+from glimpse.files import write_text
 from glimpse.folder_lock import NAME, held, is_held
 
 HOLD = (
@@ -41,6 +43,20 @@ def test_the_lock_ends_with_its_process_even_by_sigkill(tmp_path: Path) -> None:
     with held(tmp_path), held(tmp_path):  # the same process may ask twice
         assert is_held(tmp_path)
     assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_that_vanishes_hides_no_error(tmp_path: Path, is_replaced: bool) -> None:
+    folder = tmp_path / "run"
+
+    def train() -> None:
+        shutil.rmtree(folder)
+        if is_replaced:
+            folder.write_text("")
+        write_text(folder / "metrics.csv", "")
+
+    with pytest.raises(UserError, match=r"cannot write .*metrics.csv: No"), held(folder):
+        train()
 
 
 def test_a_run_in_a_folder_that_is_in_use_is_refused_and_changes_nothing(

@@ -6,7 +6,7 @@ when the process ends, even by SIGKILL. In a run of several processes, only the 
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,7 +46,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock.lock_counter == 1:  # filelock notices that the file it waited for has gone
-            (folder / NAME).unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may have vanished; what the run raised tells that
+                (folder / NAME).unlink()
         lock.release()
 
 

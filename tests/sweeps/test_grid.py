@@ -215,6 +215,27 @@ def ended(runner: Runner) -> Outcome:
     return outcome
 
 
+def test_a_stopped_worker_ends_with_its_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = job_of(*QUICK, "trainer.max_epochs=100000")
+    with closing(Runner(composer_of(*QUICK))) as runner:
+        runner.submit(job)
+        rows = tmp_path / "outputs" / "sweeps" / "s" / "job" / "metrics.csv"
+        while not rows.exists():
+            assert runner.next(0.05) is None
+        [process] = multiprocessing.active_children()
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        [outcome] = runner.stop(signal.SIGTERM)
+        assert (outcome.found.state, outcome.found.reason) == (
+            State.INTERRUPTED,
+            "stopped by SIGTERM",
+        )
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, no server starts the workers")
 def test_the_server_of_the_workers_may_be_killed(
