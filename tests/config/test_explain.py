@@ -193,9 +193,12 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("optimizer", "optimizer: expected key=value, such as optimizer=adam"),
         ("model.widths=[2, 3]", 'type it in quotes: "model.widths=[2, 3]"'),
         ("lr=tag(log, interval(1,2))", 'type it in quotes: "lr=tag(log, interval(1,2))"'),
-        ("model=linear,mlp", "several values for one run: type -m to sweep over them"),
-        ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over them"),
-        ("augment=flip,mixup", "type augment=[flip,mixup] for a list, or -m to sweep over them"),
+        ("model=linear,mlp", "several values for one run: type -m to sweep over the values"),
+        ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over the values"),
+        (
+            "augment=flip,mixup",
+            "type augment=[flip,mixup] for a list, or -m to sweep over the values",
+        ),
         (
             "data=my/photos",
             "expected a name, found a path: type data=image_folder data.root=my/photos",
