@@ -15,8 +15,8 @@ import torch
 
 from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
+from glimpse.config.flags import split_arguments
 from glimpse.errors import UserError
-from glimpse.launch import split_arguments
 from glimpse.runs.trained import TrainedRun
 from preloaded import Preloaded
 
@@ -238,6 +238,20 @@ def test_flags_are_told_from_overrides(
 def test_a_flag_that_does_not_exist_is_one_line() -> None:
     with pytest.raises(UserError, match=r"--model: there is no such flag.*: type model=mlp"):
         split_arguments(["--model", "mlp"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--cfg", "--cfg: expected one of job, hydra, all: type --cfg job"),
+        ("--cfg jobb", "--cfg jobb: expected one of job, hydra, all"),
+        ("--config-dir", "--config-dir: expected a value after it, found nothing"),
+        ("-cn -m", "-cn: expected a value after it, found -m"),
+    ],
+)
+def test_a_flag_without_its_value_is_one_line(typed: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        split_arguments(typed.split())
 
 
 def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:

@@ -319,9 +319,10 @@ ON_EACH_DEVICE = pytest.mark.parametrize(
 
 # Variants of others, of which the default tests only compose the configuration.
 VARIANTS = {
-    "birds_from_airplanes_crops", "birds_from_airplanes_deep", "birds_from_airplanes_mse", "cifar10_best",
-    "imagewoof_fast", "sign_language_linear", "sign_language_small_convnet", "tiny_imagenet_batchnorm",
-    "tiny_imagenet_best", "tiny_imagenet_dropout",
+    "birds_from_airplanes_convnet", "birds_from_airplanes_crops", "birds_from_airplanes_deep",
+    "birds_from_airplanes_mse", "cifar10_best", "imagewoof_fast", "mnist_fast", "sign_language_linear",
+    "sign_language_small_convnet", "tiny_imagenet_batchnorm", "tiny_imagenet_best", "tiny_imagenet_dropout",
+    "tiny_imagenet_resnet18",
 }  # fmt: skip
 
 

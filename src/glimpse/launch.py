@@ -1,14 +1,13 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-This file orders flags and overrides, and turns `resume=` into the recorded overrides followed by
-the new ones. job.py runs what Hydra has composed, distributed/ holds the processes besides the first
-one, config/explain.py the error messages, and config/trust.py the checks of a run folder's record.
+config/flags.py puts flags before overrides, and config/recorded.py turns `resume=` into the recorded
+overrides followed by the new ones. job.py runs what Hydra has composed, distributed/ holds the processes
+besides the first one, config/explain.py the error messages, and config/trust.py the checks of a run
+folder's record.
 """
 
-import difflib
 import errno
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -26,23 +25,18 @@ from glimpse import job
 from glimpse.config import trust
 from glimpse.config.choices import parts_hidden
 from glimpse.config.explain import crash, explain, is_foreseen, shortage
-from glimpse.config.folder import (
-    CONFIG_DIR,
-    CONFIG_NAME,
-    ROOT,
-    config_folder,
-    config_folders,
-    values_of,
-)
+from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
+from glimpse.config.folder import ROOT, config_folder, config_folders
 from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable
-from glimpse.config.quoting import as_typed, quoted
+from glimpse.config.quoting import as_typed
+from glimpse.config.recorded import with_recorded
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
-from glimpse.files import require_current_folder, require_no_links_out
+from glimpse.files import require_current_folder
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -87,7 +81,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         _require_sweep(flags, overrides)
         overrides = as_typed(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
-        flags = _with_default_flags(flags, config_dir, config_name)
+        flags = with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
         with (
             lists_by_name(),
@@ -186,146 +180,3 @@ def _dismiss_others(place: Place, code: int, line: str) -> None:
             team.dismiss(code, line)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-
-
-def _with_default_flags(
-    flags: list[str], config_dir: Path | None, config_name: str | None
-) -> list[str]:
-    """Add a project's own configuration folder and root, unless others were typed.
-
-    Raises:
-        UserError: the folder that was typed does not exist.
-    """
-    for place in values_of(flags, CONFIG_DIR):
-        if not Path(place).is_dir():
-            found = (
-                "it is a file, expected"
-                if Path(place).exists()
-                else "there is no such folder; type"
-            )
-            raise UserError(
-                f"--config-dir {place}: {found} the folder that holds yours, such as conf with "
-                "model/mine.yaml in it"
-            )
-        if not os.access(place, os.R_OK | os.X_OK):
-            raise UserError(
-                f"--config-dir {place}: you may not read this folder: type chmod u+rX {shlex.quote(place)}"
-            )
-    names = {flag.partition("=")[0] for flag in flags}
-    if config_dir is not None and not names & set(CONFIG_DIR):
-        flags = [CONFIG_DIR[0], str(config_dir), *flags]
-    if config_name is not None and not names & set(CONFIG_NAME):
-        flags = [CONFIG_NAME[0], config_name, *flags]
-    return flags
-
-
-# Hydra's flags that take a value, and those that take an optional value.
-FLAGS_WITH_VALUE = (
-    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
-    "-cd",
-)  # fmt: skip
-OTHER_FLAGS = (
-    "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m",
-    "--shell-completion", "-sc",
-)  # fmt: skip
-CFG, CFG_VALUES = ("--cfg", "-c"), ("job", "hydra", "all")
-INFO = ("--info", "-i")
-INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-
-
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate flags, with their values, from overrides, which argparse expects after all flags.
-
-    Raises:
-        UserError: there is no such flag, or it would execute the contents of a pickle.
-    """
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word.startswith("--experimental-rerun"):
-            raise UserError(
-                f"{word} is not allowed, because it executes a pickle: type resume=<run folder>"
-            )
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        name, equals, value = word.partition("=")
-        if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
-            setting = (
-                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
-            )
-            raise UserError(
-                f"{name}: there is no such flag; settings have no dashes: type {setting}"
-            )
-        flags.append(word)
-        if word in FLAGS_WITH_VALUE:
-            value = rest.pop(0) if rest else ""
-            flags.append(value)
-        if name in FLAGS_WITH_VALUE:
-            _require_value(name, value)
-        elif word in INFO:
-            flags.append(rest.pop(0) if rest and rest[0] in INFO_VALUES else "all")
-    return flags, overrides
-
-
-def _require_value(flag: str, value: str) -> None:
-    """Require the value of a flag, which Hydra would otherwise take from the next word.
-
-    Raises:
-        UserError: there is none, or it is none of the flag's choices.
-    """
-    if flag in CFG and value not in CFG_VALUES:
-        raise UserError(f"{flag} {value}: expected one of {', '.join(CFG_VALUES)}: type {flag} job")
-    if not value or value.startswith("-") or (flag not in CFG and "=" in value):
-        raise UserError(f"{flag} {value}: expected a value: type {flag} <value>")
-
-
-def is_sweep(flags: Sequence[str]) -> bool:
-    """Whether the flags ask for a sweep."""
-    return bool({"-m", "--multirun"} & set(flags))
-
-
-def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
-    """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
-
-    The run continues in the same folder.
-
-    Raises:
-        UserError: the folder does not exist, or is not a run folder that can be trusted.
-    """
-    resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
-    if not resume or resume[-1] == "null":
-        return overrides
-    if not resume[-1]:
-        raise UserError("resume=: expected a run folder; resume=null begins a new run")
-    folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
-    if is_sweep(flags):
-        raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
-    packages = trust.listed_packages([*flags, *overrides])
-    recorded = trust.recorded_overrides(folder, packages, overrides)
-    require_no_links_out(folder)
-    place = quoted(folder)
-    here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
-    return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
-
-
-def _run_folder(path: Path) -> Path:
-    """The run folder for a path, which may be the folder itself or one of its checkpoints.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if path.suffix == ".ckpt" and path.parent.name == "checkpoints":
-        return path.parent.parent
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
-    if path.is_symlink():
-        raise UserError(f"resume={path} is a link that leads nowhere: type the run folder itself")
-    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"resume={path}: there is no such folder{hint}")

@@ -13,11 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from glimpse.callbacks.checkpoints import LAST, to_resume_from
+from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.found_checkpoint import LAST
 from glimpse.runs.settings import PLACES
 
 LONGEST_REASON = 200  # characters

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse import launch
 from glimpse.config.compose import composed_with_hydra, hydra_for
 from glimpse.config.explain import explain, is_foreseen
+from glimpse.config.recorded import with_recorded
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
@@ -109,7 +109,7 @@ def run(
         raise UserError(f"{flags[0]}: expected overrides such as model=mlp, without flags")
     try:
         with hydra_for(Path(config_dir) if config_dir else None):
-            words = launch.with_recorded(list(overrides), ())
+            words = with_recorded(list(overrides), ())
             config, settings = composed_with_hydra(words)
             place = folder or Path(settings.run.dir)
             names = choices_of_run(settings.runtime.choices)

@@ -38,7 +38,7 @@ class SearchSweeper(CommandSweeper):
     def run(
         self, lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
     ) -> None:
-        from glimpse.search.story import run_search
+        from glimpse.search.starting import run_search
 
         run_search(lines, context, config, launcher)
 

@@ -1,5 +1,6 @@
 """An error that nobody foresaw is one line, and its traceback is kept."""
 
+import builtins
 import errno
 import json
 import subprocess
@@ -18,6 +19,7 @@ from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
 from glimpse.config.compose import composed
 from glimpse.config.explain import CrashError, crash, explain
+from glimpse.config.own_files import named_if_unreadable
 from glimpse.errors import UserError
 from glimpse.models.linear import Linear
 
@@ -191,9 +193,12 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("optimizer", "optimizer: expected key=value, such as optimizer=adam"),
         ("model.widths=[2, 3]", 'type it in quotes: "model.widths=[2, 3]"'),
         ("lr=tag(log, interval(1,2))", 'type it in quotes: "lr=tag(log, interval(1,2))"'),
-        ("model=linear,mlp", "several values for one run: type -m to sweep over them"),
-        ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over them"),
-        ("augment=flip,mixup", "type augment=[flip,mixup] for a list, or -m to sweep over them"),
+        ("model=linear,mlp", "several values for one run: type -m to sweep over the values"),
+        ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over the values"),
+        (
+            "augment=flip,mixup",
+            "type augment=[flip,mixup] for a list, or -m to sweep over the values",
+        ),
         (
             "data=my/photos",
             "expected a name, found a path: type data=image_folder data.root=my/photos",
@@ -253,3 +258,26 @@ def test_a_file_with_another_ending_is_named(tmp_path: Path) -> None:
         composed(["model=mine"], config_dir=tmp_path)
     typed = ["--config-dir", str(tmp_path), "model=mine"]
     assert "mine.yml ends in .yml, expected .yaml: rename it" in explain(error.value, typed)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_one_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("_target_: a.B")
+    before = builtins.open
+
+    def denied(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if path == str(file):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return before(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", denied)
+    with pytest.raises(UserError, match=r"cannot read .*mine\.yaml: .*; type chmod u\+rX /"):
+        composed(["model=mine"], config_dir=tmp_path)
+    written = OSError(
+        errno.EACCES, "Permission denied", str(tmp_path / "out" / ".hydra" / "config.yaml")
+    )
+    with pytest.raises(OSError, match="Permission"), named_if_unreadable([tmp_path]):
+        raise written

@@ -12,8 +12,8 @@ from glimpse.errors import UserError
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("data=image_folder data.root=photo", "there is no such folder: did you mean photos?"),
-        ("data=image_folder data.root=nowhere", "type data.root=<the path of yours>"),
+        ("data=image_folder data.root=photo", "no such folder: did you mean photos?"),
+        ("data=image_folder data.root=nowhere", "type data.root=<your images>"),
         (
             "data=image_folder data.root=a.csv",
             "found a file; for a table, type data=csv data.train=",
@@ -25,9 +25,9 @@ from glimpse.errors import UserError
         ),
         (
             "data=csv data.train=b.csv",
-            "data.train=b.csv: there is no such table: did you mean a.csv?",
+            "data.train=b.csv: no such table: did you mean a.csv?",
         ),
-        ("data=csv data.train=a.csv data.val=b.csv", "data.val=b.csv: there is no such table"),
+        ("data=csv data.train=a.csv data.val=b.csv", "data.val=b.csv: no such table"),
         (
             "data=csv data.train=photos",
             "found a folder: type the name of a file; for a folder of images",
@@ -59,9 +59,7 @@ def test_weights_are_needed_only_by_a_run_that_begins(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = composed(["model=mlp", "model.weights=nowhere.pth"])
-    with pytest.raises(
-        UserError, match=r"model\.weights=nowhere\.pth: there is no such file or run"
-    ):
+    with pytest.raises(UserError, match=r"model\.weights=nowhere\.pth: no such file or run"):
         require_weights(config)
     config.resume = "run"
     require_weights(config)

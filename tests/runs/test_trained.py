@@ -12,8 +12,9 @@ from PIL import Image
 
 from conftest import Execute
 from glimpse.errors import UserError
+from glimpse.found_checkpoint import find_checkpoint
 from glimpse.insight.predictions import images_of, names_of
-from glimpse.runs.trained import TrainedRun, find_checkpoint
+from glimpse.runs.trained import TrainedRun
 from makers import MAKERS
 
 

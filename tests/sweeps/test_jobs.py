@@ -47,7 +47,7 @@ def test_equal_values_are_one_job_and_that_is_said(lines: tuple[str, ...]) -> No
     made = grid_of(*lines)
     assert len(made.jobs) == 1
     [remark] = made.remarks
-    assert "equal values are one job" in remark
+    assert "equal values make one job" in remark
 
 
 DIFFERENT = [

@@ -21,12 +21,12 @@ from glimpse.callbacks.epoch_record import logged, of_this_epoch
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import UserError
-from glimpse.files import is_own_file, replacing, require_inside
+from glimpse.files import is_own_file, replacing
+from glimpse.found_checkpoint import BEST, LAST
 from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
 
-BEST, LAST = "best.ckpt", "last.ckpt"
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
 
@@ -177,27 +177,6 @@ class Checkpoints(Checkpoint):
             judged[self.monitor.name] = state_dict["best_value"]
         self._best_rank = self.monitor.rank(judged) if judged else None
         self.best_value = judged.get(self.monitor.name)
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint for a path, which may be a run folder or the checkpoint itself.
-
-    Raises:
-        UserError: there is no checkpoint.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path}: there is no such run folder or checkpoint")
-    for name in (BEST, LAST):
-        checkpoint = path / "checkpoints" / name
-        require_inside(path, checkpoint)
-        if checkpoint.is_file():
-            return checkpoint
-    hint = "expected a run folder, such as outputs/<data>-<model>/<time>"
-    if (path / ".hydra").is_dir():
-        hint = "the run has not saved a checkpoint yet"
-    raise UserError(f"{path} contains no checkpoints/best.ckpt or last.ckpt: {hint}")
 
 
 def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -167,9 +167,10 @@ def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]
 def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
     """The file of each dataset; one in a folder of the user's own replaces ours of the same name."""
     from glimpse.config.folder import config_folders
+    from glimpse.config.own_files import require_own_folder
 
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    if config_dir is not None:
+        require_own_folder(config_dir)
     folders = config_folders([*typed, *_flags(config_dir)])
     return {file.stem: file for folder in folders for file in (folder / "data").glob("[!_]*.yaml")}
 

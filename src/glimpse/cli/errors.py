@@ -45,3 +45,15 @@ def require_png(path: Path) -> None:
         raise UserError(f"--out {path}: expected a file name that ends in .png")
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: the folder {path.parent} does not exist")
+
+
+def require_image(path: Path, *, may_be_folder: bool = True) -> None:
+    """Require an image file to exist, before torch is imported.
+
+    Raises:
+        UserError: it does not, or it is a folder where a file is expected.
+    """
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: there is no such file{' or folder' if may_be_folder else ''}")
+    if path.is_dir() and not may_be_folder:
+        raise UserError(f"{path} is a folder, expected an image file: type the name of one in it")

@@ -10,6 +10,7 @@ from glimpse.cli.options import Out, RunPath, Set, Split, SplitName, Trust, outp
 from glimpse.cli.table import print_table
 from glimpse.errors import UserError
 from glimpse.files import make_folder, subfolder
+from glimpse.found_checkpoint import find_checkpoint, newest_run
 from glimpse.streams import say
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def evaluate(
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
     """
     with one_line_errors(settings or ()):
+        if newest_run(run) is None:
+            find_checkpoint(run)  # before torch is imported
         from glimpse.runs.evaluate import evaluate_folds, evaluate_run
         from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
         from glimpse.runs.trained import TrainedRun

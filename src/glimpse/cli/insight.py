@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.errors import one_line_errors, require_image, require_png
 from glimpse.cli.options import Out, RunPath, Set, Split, Trust, output_folder, trained_run
 from glimpse.cli.table import print_table
+from glimpse.found_checkpoint import find_checkpoint
 from glimpse.streams import say
 from glimpse.text import plural
 
@@ -137,6 +138,9 @@ def look(
 
     Example: glimpse look outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 cat.jpg
     """
+    with one_line_errors(settings or ()):
+        if image is not None:
+            require_image(image, may_be_folder=False)
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.look import draw_look
 
@@ -173,6 +177,8 @@ def shift(
     with one_line_errors(settings or ()):
         if out:
             require_png(out)
+        for run in runs:
+            find_checkpoint(run)  # before torch is imported
         from glimpse.plots.curves import draw_curves_over
         from glimpse.runs.shift import accuracy_by_shift
         from glimpse.runs.trained import TrainedRun

@@ -36,7 +36,7 @@ def main() -> int:
     """Run the command given on the command line.
 
     Returns:
-        0 on success, 1 after an error, 2 if the command line is invalid. Errors print one line.
+        0 on success, 1 after an error, 2 if only `glimpse` was typed. Errors print one line.
     """
     keep_printing()
     spin_briefly()
@@ -49,13 +49,14 @@ def main() -> int:
     try:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
-        message = " ".join(error.format_message().split())
+        message = " ".join(error.format_message().split()).replace("Value error, ", "")
         if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
             is_question = message.endswith("?")
             joined = f"{message} Type" if is_question else f"{message.rstrip('.')}: type"
             print(f"error: {joined} {command} --help for an example", file=sys.stderr)
+            return 1
         return error.exit_code
 
 

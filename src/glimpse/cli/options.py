@@ -10,6 +10,7 @@ import typer
 
 from glimpse.cli.errors import one_line_errors
 from glimpse.files import make_folder, subfolder
+from glimpse.found_checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from glimpse.runs.trained import TrainedRun
@@ -51,6 +52,7 @@ def trained_run(
 ) -> "Iterator[TrainedRun]":
     """Yield the trained run; report any error in one line and exit with code 1."""
     with one_line_errors(settings or ()):
+        find_checkpoint(path)  # before torch is imported
         from glimpse.runs.trained import TrainedRun
 
         yield TrainedRun(path, overrides=settings or (), trust=trust or ())

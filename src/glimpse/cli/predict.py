@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from glimpse.cli.errors import one_line_errors, require_image
 from glimpse.cli.options import RunPath, Set, Trust, output_folder, trained_run
 from glimpse.cli.table import print_table
 from glimpse.files import make_folder
@@ -51,6 +52,9 @@ def predict(
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
+    with one_line_errors(settings or ()):
+        for image in images:
+            require_image(image)
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.predict import image_files, predict_files
 

@@ -153,6 +153,7 @@ def repeat_(
     """
     typed = [*(overrides or ()), *(settings or ())]
     with one_line_errors(typed):
+        one_run(run)  # before torch is imported
         from glimpse.runs.repeat import prepare, train_again
         from glimpse.runs.same_bits import compare_bits
         from glimpse.scripting import process_unchanged

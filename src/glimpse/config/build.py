@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.config.packages import is_here, is_installed, no_package
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError
@@ -227,7 +228,7 @@ def _locate(group: str, target: str) -> Any:
     package = module.partition(".")[0]
     if module not in sys.modules:
         importlib.invalidate_caches()  # a notebook may have written the module a moment ago
-        if importlib.util.find_spec(package) is None and _is_here(package):
+        if not is_installed(package) and is_here(package):
             sys.path.append(str(Path.cwd()))
     what = f"{group}._target_={target}"
     try:
@@ -269,7 +270,7 @@ def _hint(module: ModuleType, name: str) -> str:
 def _shadowed(package: str) -> str | None:
     """Say that Python finds another package than the one in the current folder; None if it does not."""
     place = getattr(sys.modules.get(package), "__file__", None)
-    if place is None or not _is_here(package) or Path.cwd() in Path(place).parents:
+    if place is None or not is_here(package) or Path.cwd() in Path(place).parents:
         return None
     return (
         f"Python finds {package} in {Path(place).parent} before yours in {Path.cwd()}; rename yours"
@@ -287,19 +288,7 @@ def _no_module(name: str) -> str:
         return f"there is no module {name}" + (
             f": did you mean {parent}.{near[0]}?" if near else ""
         )
-    here = [module.name for module in pkgutil.iter_modules([str(Path.cwd())])]
-    near = difflib.get_close_matches(name, here, n=1, cutoff=0.75)
-    if near:
-        return f"there is no package {name}: did you mean {near[0]}?"
-    folder = "src" if (Path("src") / name).is_dir() else f"<the folder that contains {name}>"
-    return f"there is no package {name}; type PYTHONPATH={folder} before the command, or pip install it"
-
-
-def _is_here(package: str) -> bool:
-    here = Path.cwd()
-    return package.isidentifier() and (
-        (here / package).is_dir() or (here / f"{package}.py").is_file()
-    )
+    return no_package(name)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

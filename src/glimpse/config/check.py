@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config.combinations import check_combinations
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.keys import leaves, unknown_key
+from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import (
@@ -214,7 +215,10 @@ def _as_typed(value: Any) -> str:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Require every `_target_` to be in a group that we build, and outside the standard library."""
+    """Require every `_target_` to be in a group that we build, of a package that can be found.
+
+    Packages of the standard library are refused.
+    """
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
             if isinstance(target, list):
@@ -231,6 +235,7 @@ def check_targets(config: DictConfig) -> None:
             raise UserError(
                 f"{key}={target}: expected a {TARGETS[group][0]}, as package.module.Class{hint}"
             )
+        require_package(key, str(target))
 
 
 def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> None:

@@ -18,11 +18,10 @@ from glimpse.config.check import check
 from glimpse.config.choices import parts_hidden
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
-from glimpse.config.own_files import named_if_unreadable
+from glimpse.config.own_files import named_if_unreadable, require_own_folder
 from glimpse.config.quoting import as_typed
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
-from glimpse.errors import UserError
 
 OF_A_PROCESS = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # Hydra's singletons
 
@@ -73,8 +72,7 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
         version.setbase("1.3")
         places = create_config_search_path(str(config_folder()))
         if config_dir is not None:
-            if not config_dir.is_dir():
-                raise UserError(f"config_dir={config_dir}: there is no such folder")
+            require_own_folder(config_dir, "config_dir=")
             place = f"file://{config_dir.resolve()}"
             places.prepend("command-line", place, SearchPathQuery(provider="schema"))
         folders = [config_folder(), *([config_dir] if config_dir else [])]

@@ -252,7 +252,7 @@ def _explain_several(override: str, typed: Sequence[str] | None) -> str:
     if choices_of(key, _folders(typed)) and key not in (*LISTS, "augment"):
         is_list = False
     list_ = f"{key}=[{values}] for a list, or " if is_list else ""
-    return f"{found}: type {list_}-m to sweep over them"
+    return f"{found}: type {list_}-m to sweep over the values"
 
 
 def _explain_key(key: str, typed: Sequence[str] | None) -> str:

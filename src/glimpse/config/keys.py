@@ -97,6 +97,7 @@ NOUNS = {
     "augment": "augmentation",
     "callbacks": "callback",
     "metrics": "metric",
+    "--class": "class",
 }  # what a choice of a group is called, if not by the group's name
 
 

@@ -42,6 +42,28 @@ def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
         ) from error
 
 
+def require_own_folder(folder: Path, typed: str = "--config-dir ") -> None:
+    """Require the user's folder of configuration files to exist, and to be readable.
+
+    Args:
+        folder: The folder.
+        typed: How it was given.
+
+    Raises:
+        UserError: it does not, or it is not.
+    """
+    if not folder.is_dir():
+        found = "it is a file" if folder.exists() else "there is no such folder"
+        raise UserError(
+            f"{typed}{folder}: {found}, expected the folder of your configuration files, which holds "
+            "model/mine.yaml or the like"
+        )
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(
+            f"{typed}{folder}: this folder may not be read: type chmod u+rX {shlex.quote(str(folder))}"
+        )
+
+
 def _files(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         yield from sorted(path for path in folder.glob("**/*.yaml") if path.is_file())

@@ -66,7 +66,7 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
     part = key.rpartition(".")[2]
     if not path.exists():
         what = {"root": "folder", "weights": "file or run folder"}.get(part, "table")
-        return f"{key}={value}: there is no such {what}{_hint(key, value, source)}"
+        return f"{key}={value}: no such {what}{_hint(key, value, source)}"
     if part in FOLDERS and not path.is_dir():
         remedy = f"; for a table, type data=csv data.train={value}" * (path.suffix == ".csv")
         return f"{key}={value}: expected a folder of images, found a file{remedy}"
@@ -98,5 +98,5 @@ def _hint(key: str, value: str, source: str | None) -> str:
     near = difflib.get_close_matches(str(path), beside, n=1, cutoff=0.75)
     if near:
         return f": did you mean {near[0]}?"
-    here = "" if path.is_absolute() else f" in {Path.cwd()}"
-    return f"{here}; type {key}=<the path of yours>"
+    own = {"root": "images", "weights": "weights"}.get(key.rpartition(".")[2], "table")
+    return f"; type {key}=<your {own}>"

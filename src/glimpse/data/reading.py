@@ -9,7 +9,7 @@ from glimpse.data.cache import Contents, Stored
 from glimpse.data.identity import common_folder, identity, marks
 from glimpse.data.spec import Arrays, Files, Source, check_source
 from glimpse.data.splits import kept_labels
-from glimpse.errors import UserError
+from glimpse.errors import UnreadableImageError, UserError
 
 if TYPE_CHECKING:
     from glimpse.data.module import ImageDataModule
@@ -25,13 +25,21 @@ def contents_of(data: "ImageDataModule") -> Contents:
     if data.embedded or not data.cache:
         found = cache.without_cache(read, data.pixel_format)
     else:
-        found = cache.load_or_build(
-            data.data_dir / ".cache" / f"{type(data).__name__.lower()}-{cache_key(data)}",
-            read,
-            data.pixel_format,
-            num_workers=data.num_workers,
-            skip_unreadable=data.skip_unreadable,
-        )
+        folder = data.data_dir / ".cache" / f"{type(data).__name__.lower()}-{cache_key(data)}"
+        try:
+            found = cache.load_or_build(
+                folder,
+                read,
+                data.pixel_format,
+                num_workers=data.num_workers,
+                skip_unreadable=data.skip_unreadable,
+            )
+        except UnreadableImageError as error:
+            if "data.on_bad_file" in str(error):
+                raise
+            raise UnreadableImageError(
+                f"{error}; data.on_bad_file=skip leaves such files out"
+            ) from error
     height, width = found.format.height, found.format.width
     if data.presize not in (None, (height, width)):
         raise UserError(

@@ -19,8 +19,8 @@ import torch
 from numpy._core.multiarray import scalar  # how NumPy pickles a number
 from torch import Tensor, nn
 
-from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.errors import UserError
+from glimpse.found_checkpoint import find_checkpoint
 from glimpse.text import plural
 
 # Where training programs keep the state dict, the most specific first.
@@ -81,7 +81,7 @@ def load_weights(
     fit = _fit(wanted, best, num_classes)
     counts = (
         f"{_num_layers(fit.loaded)} of {_num_layers(wanted)} layers fit, "
-        f"{_num_layers(fit.missing)} are missing, {_num_layers(fit.unexpected)} are not expected"
+        f"{_num_layers(fit.missing)} missing, {_num_layers(fit.unexpected)} not expected"
     )
     wrong = _what_is_wrong(wanted, best, fit)
     if wrong:

@@ -94,7 +94,7 @@ def _checked(
     difference = (found - original).abs().max().item()
     same = int((found.argmax(1) == original.argmax(1)).sum())
     yield (
-        f"compared with the original network on {plural(num_images, 'validation image')}, both in fp32: "
+        f"compared with the original network in fp32 on {plural(num_images, 'validation image')}: "
         f"probabilities differ by at most {difference:.1e}; {same} have the same class"
     )
     if trained.precision not in FP32:

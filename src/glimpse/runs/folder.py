@@ -110,7 +110,8 @@ def find_runs(root: Path) -> list[Run]:
         UserError: there is no such folder, or it contains no run.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder")
+        found = "it is a file" if root.exists() else "there is no such folder"
+        raise UserError(f"{root}: {found}, expected a folder of runs: type glimpse report outputs")
     runs = [read_run(folder) for folder in _run_folders(root)]
     if not runs:
         raise UserError(

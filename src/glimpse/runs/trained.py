@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from glimpse import precision
 from glimpse.assembly import build_data
-from glimpse.callbacks.checkpoints import find_checkpoint
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
@@ -32,6 +31,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.found_checkpoint import find_checkpoint
 from glimpse.insight.predictions import Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.network import build_network
@@ -285,8 +285,13 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         key, equals, _ = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: expected KEY=VALUE")
+        if key not in known and key in config:
+            raise UserError(
+                f"--set {override}: the {key} of a trained network cannot be replaced; type a setting of it, "
+                "such as data.num_workers=2"
+            )
         if key not in known:
-            raise UserError(unknown_key(key, known))
+            raise UserError(unknown_key(key, [*known, *map(str, config)]))
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
     for override in overrides:  # a path is text, and no YAML
         key, _, value = override.partition("=")

@@ -1,20 +1,20 @@
-"""Successive halving: many trials begin, the best third of them goes on, and of those again the best third.
+"""Successive halving: many trials begin, the best third of them continues, then the best third of those.
 
-Source: ASHA (Li et al. 2020, arXiv:1810.05934), algorithm 2: whenever a place is free, a trial that is among
-the best third of its rung goes on, or else a new one begins. A trial that waits keeps its checkpoint, and goes
-on from there: its schedule is that of a whole training from the beginning. Optuna's own pruner of this name
-stops trials for good, and cannot take one up again.
+Source: ASHA (Li et al. 2020, arXiv:1810.05934), algorithm 2: whenever a worker is free, it continues a trial
+that is among the best third of its rung, or else begins a new one. A trial that waits keeps its checkpoint and
+resumes from it; its schedule is that of a complete training from the start. Optuna's pruner of this name cannot
+resume a trial that it has stopped.
 """
 
 from collections.abc import Collection, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-FACTOR = 3  # one trial in so many goes on
+FACTOR = 3  # one in so many trials continues
 
 
 def rungs(num_epochs: int) -> tuple[int, ...]:
-    """The numbers of epochs at which trials are compared, and at the end those of a whole trial."""
+    """The numbers of epochs at which trials are compared; the last is that of a complete trial."""
     found = [num_epochs]
     while found[0] > 1:
         found.insert(0, -(-found[0] // FACTOR))
@@ -22,7 +22,7 @@ def rungs(num_epochs: int) -> tuple[int, ...]:
 
 
 def next_rung(trial: FrozenTrial, levels: Sequence[int]) -> int:
-    """The number of epochs to which a trial is trained when it goes on."""
+    """The number of epochs to which a trial is trained when it continues."""
     trained = trial.last_step or 0
     return next((level for level in levels if level > trained), levels[-1])
 
@@ -35,13 +35,13 @@ def waits(trial: FrozenTrial, levels: Sequence[int]) -> bool:
 def promotable(
     trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
 ) -> FrozenTrial | None:
-    """The waiting trial that should go on next: on the highest rung, the best of its best third.
+    """The waiting trial that should continue next: on the highest rung, the best of its best third.
 
     Args:
         trials: All trials.
         levels: The rungs.
         mode: "max" or "min": which values are better.
-        busy: The numbers of trials that have been told to go on, and have not reported yet.
+        busy: The numbers of trials that were told to continue and have not reported yet.
     """
     for level in reversed(levels[:-1]):
         ranked = _ranked(trials, level, mode)

@@ -1,7 +1,7 @@
-"""When a trial of a search stops early: Optuna's pruners compare its curve with those of the others.
+"""Decide when a trial of a search stops early: Optuna's pruners compare its curve with those of the others.
 
-A trial reports to the study's file itself, so it may run in any process, and on any machine that sees the
-folder of the sweep.
+A trial reports to the study's file itself. It may therefore run in any process, and on any machine that
+sees the sweep's folder.
 """
 
 from pathlib import Path
@@ -11,11 +11,12 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import Trial
 
 from glimpse.console import console
-from glimpse.search.study import NAME, STORAGE_ERRORS, first_line, open_storage
+from glimpse.errors import first_line
+from glimpse.search.study import NAME, STORAGE_ERRORS, open_storage
 
 NUM_COMPLETE = 5  # trials that must have been trained to their end before the median stops one
 WARM_UP = 5  # the median stops no trial in the first fifth of its epochs
-REDUCTION = 3  # of Hyperband: about one trial in three goes on at 1, 3, 9, … epochs
+REDUCTION = 3  # of Hyperband: about one trial in three continues after 1, 3, 9, … epochs
 
 
 class Judge:
@@ -44,7 +45,7 @@ class Judge:
         self._reported = set(frozen.intermediate_values)
 
     def __call__(self, epoch: int, value: float) -> bool:
-        """Report an epoch's monitored metric. Whether the trial stops now.
+        """Report an epoch's monitored metric; returns whether the trial stops now.
 
         Args:
             epoch: The number of epochs trained so far.

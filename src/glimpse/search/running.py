@@ -1,6 +1,6 @@
-"""A search at work: what to try next whenever a place is free, until the record has all its trials.
+"""Run a search: begin the next trial whenever a worker is free, until the record has all its trials.
 
-A trial is asked for only when it can begin. So it is suggested with all results so far, and no worker waits
+A trial is suggested only when it can begin, so that the suggestion uses all results so far and no worker waits
 for another. Several processes may run the same search: they share its record, and each trial is run by one.
 """
 
@@ -76,7 +76,10 @@ class Search:
             Interrupted: the search was told to stop.
         """
         print_start(self.composer)
-        print(f"{self._counted()} of {self.num_trials} in {self.composer.folder}", flush=True)
+        print(
+            f"{self._counted()} so far, {self.num_trials} planned, in {self.composer.folder}",
+            flush=True,
+        )
         retry = bool(self.composer.config.sweep.retry_failed)
         runs = open_runner(
             self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
@@ -110,7 +113,7 @@ class Search:
                 standing.show()
 
     def _fill(self, runner: Runs) -> bool:
-        """Begin a trial for each free place. Returns whether another process works on one."""
+        """Begin a trial for each free worker. Returns whether another process works on one."""
         is_elsewhere = self._take_up(runner)
         while runner.num_open < runner.num_at_once:
             trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
@@ -120,10 +123,10 @@ class Search:
         return is_elsewhere
 
     def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
-        """The trial that should begin or go on now.
+        """The trial that should begin or continue now.
 
         Args:
-            is_last: Whether no other trial runs, so that nothing changes if none begins.
+            is_last: Whether no other trial is running, so that waiting for results is pointless.
         """
         study = self.study
         if not study.levels:
@@ -147,7 +150,7 @@ class Search:
         return any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial))
 
     def _take_up(self, runner: Runs) -> bool:
-        """Go on with trials that nobody works on. Returns whether another process works on one."""
+        """Continue trials that no process works on. Returns whether another process works on one."""
         is_elsewhere = False
         for trial in self.study.trials():
             if trial.state.is_finished() or self.trials.is_ours(trial):
@@ -174,7 +177,7 @@ class Search:
             print(f"trial {trial.number + 1} repeats an earlier one ({self.trials.jobs(trial)[0]})")
 
     def _take(self, outcome: Outcome, runner: Runs) -> None:
-        """Note how a job ended, and submit what can begin by it."""
+        """Record how a job ended, and submit the jobs that can begin now."""
         job, found = outcome.job, outcome.found
         for following in self.trials.end(outcome):
             runner.submit(following)
@@ -189,13 +192,13 @@ class Search:
             raise UserError(f"sweep.fail_fast=true ends the search: {job}: {found.reason}")
 
     def _stop(self, runner: Runs, signal_number: int) -> None:
-        """After Ctrl-C or SIGTERM: let the running jobs save, and say how to go on."""
+        """After Ctrl-C or SIGTERM: let the running jobs save, and print how to continue."""
         for outcome in stopped(runner, signal_number):
             row = self._rows.setdefault(outcome.job.name, outcome.job)
             self.record.found[row] = outcome.found
             self.trials.end(outcome)
         self.record.save()
-        print(f"{self._counted()}; to go on, type: {how_to_continue(self.composer)}", flush=True)
+        print(f"{self._counted()}; to continue, type: {how_to_continue(self.composer)}", flush=True)
 
     def _note_earlier(self) -> None:
         """Fill the table with the jobs of the trials that have ended."""
@@ -224,11 +227,11 @@ class Search:
         return f"{number} ({parts})" if parts else number
 
     def _afterwards(self, job: Job) -> str:
-        """What is left once a job has ended that runs alone."""
+        """What will be left after a job that runs alone."""
         return self._left(1, num_more_ended=1)
 
     def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
-        """How many trials are left, and how long they take if they take as long as those before."""
+        """How many trials are left, and how long they take if they are like those before."""
         ended = sum(
             t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
         )
@@ -242,7 +245,7 @@ class Search:
     def _print_end(self, job: Job, found: Found, left: str) -> None:
         number = job.number // self.trials.num_seeds + 1
         is_waiting = self.study.levels and found.state is State.PRUNED
-        what = f"trial {number} of {self.num_trials} {'waits' if is_waiting else found.state}"
+        what = f"trial {number} of {self.num_trials} {'paused' if is_waiting else found.state}"
         self.record.print_end(what, job, found, left)
 
     def _sum_up(self) -> None:
@@ -257,10 +260,14 @@ class Search:
         finished = [t for t in self.study.trials() if t.state == TrialState.COMPLETE]
         best = max(finished, key=lambda t: sign * (t.value or 0.0), default=None)
         if best is not None:
-            print(f"best: trial {best.number + 1}, {self.metric} {self._score(best)}")
+            print(
+                f"best: trial {best.number + 1}, {self.metric} {self._score(best)}; to train it, type:"
+            )
             words = shlex.join(self.trials.command(best))
             print(f"  python train.py {words}")
-            print(f"what mattered: glimpse report {shlex.quote(str(self.composer.folder))}")
+            print(
+                f"to see what mattered, type: glimpse report {shlex.quote(str(self.composer.folder))}"
+            )
         wrong = [found for found in self.record.found.values() if _is_mistake(found)]
         where = f"the reasons are in {self.composer.folder / NAME}"
         if wrong:
@@ -280,6 +287,6 @@ class Search:
 
 
 def _is_mistake(found: Found) -> bool:
-    """Whether a job ended otherwise than a search expects: well, pruned, or by values that diverge."""
+    """Whether a job ended in a way that a search does not expect. It expects that values diverge."""
     is_well = found.state in (*DONE, State.RUNNING)
     return not is_well and DIVERGED not in found.reason

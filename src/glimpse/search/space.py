@@ -1,7 +1,7 @@
 """What a search varies, read from the overrides: `choice`, lists, `range`, `interval` and `tag`.
 
 The grammar is Hydra's (hydra.cc, "Extended override syntax"). Optuna is not imported here, so that a
-mistake is answered at once.
+mistake is reported at once.
 """
 
 import math
@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def samples(self) -> tuple[str, ...]:
-        """Values that show whether all are possible."""
+        """Values that are checked in place of all values."""
         return self.values
 
     def typed(self, value: str) -> str:
@@ -61,13 +61,13 @@ class Interval:
 
     @property
     def samples(self) -> tuple[str, ...]:
-        """Values that show whether all are possible: the ends, and a fraction if there may be some."""
+        """Values that are checked in place of all: both ends, and a fraction if there can be one."""
         ends = (self.typed(self.low), self.typed(self.high))
         has_fractions = not self.is_whole and self.step is None
         return (*ends, self.typed(self.low + (self.high - self.low) / 3)) if has_fractions else ends
 
     def typed(self, value: float) -> str:
-        """A number as it is typed: rounded to what matters, so that it is easy to read and repeat."""
+        """The number as it is typed: rounded, so that it is easy to read and to type again."""
         if self.is_whole:
             return str(round(value))
         if self.step is not None:
@@ -145,9 +145,9 @@ def _interval(text: str | None, sweep: IntervalSweep, tags: set[str]) -> Interva
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"{text}: expected two finite numbers, the lower one first")
     if is_whole and not (float(low).is_integer() and float(high).is_integer()):
-        raise UserError(f"{text}: tag int needs whole numbers as ends")
+        raise UserError(f"{text}: tag int needs whole numbers at both ends")
     if "log" in tags and low <= 0:
-        raise UserError(f"{text}: tag log needs ends above 0")
+        raise UserError(f"{text}: tag log needs both ends above 0")
     return Interval(low, high, is_whole=is_whole, is_log="log" in tags)
 
 

@@ -1,12 +1,12 @@
 """The record of a search: an Optuna study on disk, and what to try next.
 
 The next values are a function of the seed, the trial's number and the trials recorded so far, so that a
-search which was interrupted goes on as if it had not been. Optuna's own samplers hold a state that ends
-with the process: a search continued with them repeats its first suggestions.
+search that was interrupted continues as if it had not been. Optuna's own samplers keep a state that is lost with
+the process: continued with them, a search would repeat its first suggestions.
 
 The sampler is the tree-structured Parzen estimator over all axes jointly (Watanabe 2023, arXiv:2304.11127),
-as Optuna 5 sets it. Optuna would ignore failed trials, and so suggest again and again what diverges. Here
-the sampler takes them as worse than all others.
+as Optuna 5 sets it. Optuna ignores failed trials, and would therefore suggest diverging values again and
+again. Here, the sampler treats them as worse than all others.
 """
 
 import functools
@@ -34,7 +34,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.search.halving import waits
 from glimpse.search.space import Axis, Choice, Space
 
@@ -48,10 +48,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class Study:
-    """The trials of a search, which other processes may read and extend at the same time.
+    """The trials of a search, which several processes may read and extend at the same time.
 
     Args:
-        path: The file, study.db or study.journal. It is made if there is none.
+        path: The file, study.db or study.journal. It is created if there is none.
         space: What is searched.
         mode: "max" or "min": which values are better.
         seed: The seed of the suggestions.
@@ -59,7 +59,7 @@ class Study:
         levels: The rungs of successive halving, on which trials wait; empty without it.
 
     Raises:
-        UserError: the file holds a search for something else, or cannot be read or written.
+        UserError: the file holds another search, or cannot be read or written.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ def suggest(
 
 
 def _as_worst(trial: FrozenTrial) -> FrozenTrial:
-    """A failed trial as one that was pruned before its first value, which ranks behind all others."""
+    """A failed trial, turned into one that was pruned before its first value and so ranks last."""
     if trial.state != TrialState.FAIL:
         return trial
     return optuna.create_trial(
@@ -180,7 +180,7 @@ def _as_worst(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """A trial that waits on a rung as one that was stopped there, so that its curve counts."""
+    """A trial that waits on a rung, turned into one that was pruned there, so that its curve counts."""
     return optuna.create_trial(
         state=TrialState.PRUNED,
         params=trial.params,
@@ -213,16 +213,11 @@ def _direction(mode: str) -> StudyDirection:
 
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Turn what a storage raises into one line."""
+    """Turn the errors of a storage into one line."""
     try:
         yield
     except STORAGE_ERRORS as error:
         raise UserError(f"{path} cannot be read or written: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What a storage says about an error."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _shown(key: str, value: str | None) -> str:

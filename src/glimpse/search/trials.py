@@ -1,6 +1,6 @@
 """From trials to jobs and back: each trial is one job for each seed, and its score is their mean.
 
-The first seed of a trial goes ahead: if it fails or lags behind, the others are not trained. Trials with the
+The first seed of a trial is trained first: if it fails or lags behind, the others are not trained. Trials with the
 same values share their jobs, so nothing is trained twice.
 """
 
@@ -76,9 +76,9 @@ class Trials:
         return [*own, *self.values(trial)]
 
     def begin(self, trial: FrozenTrial) -> list[Job]:
-        """Take up a trial. Returns the jobs to submit now."""
+        """Begin or continue a trial. Returns the jobs to submit now."""
         if self.levels and self._repeats(trial):
-            self.study.prune(trial.number)  # the earlier one waits and goes on, not this
+            self.study.prune(trial.number)  # the earlier one waits, and continues instead
             return []
         jobs = self._jobs[trial.number] = self.jobs(trial)
         again = (State.RUNNING, State.PRUNED) if self.levels else (State.RUNNING,)
@@ -103,7 +103,7 @@ class Trials:
         return trial.number in self._jobs or trial.number in self._interrupted
 
     def end(self, outcome: Outcome) -> list[Job]:
-        """Note how a job ended, and record each trial that is complete by it.
+        """Record how a job ended, and each trial that is complete now.
 
         Returns:
             The jobs to submit now.
@@ -114,7 +114,7 @@ class Trials:
         return [job for number in waiting for job in self._advance(number)]
 
     def _advance(self, number: int) -> list[Job]:
-        """Close a trial if its jobs say so; otherwise, the jobs of it that can begin."""
+        """Close a trial if its jobs are over. Otherwise, return those that can begin."""
         jobs = self._jobs[number]
         known = [self._found[job.name] for job in jobs if job.name in self._found]
         states = {found.state for found in known}

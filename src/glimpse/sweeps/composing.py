@@ -1,8 +1,8 @@
-"""Compose the configuration of each job; and, thousands of times faster, only what it sets.
+"""Compose the configuration of each job or, thousands of times faster, only its settings.
 
 Hydra takes about a tenth of a second to compose a configuration. To recognise a finished job, its settings
-as text are enough. Jobs that choose the same files differ only in single values, so those are composed once
-for every choice of files, and the values are set in the result.
+as text are enough. Jobs that choose the same files differ only in single values. Each choice of files is
+therefore composed once, and the values are set in the result.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ class Composer:
         return {**base, **{line.key_or_group: as_text(line.value()) for line in values}}
 
     def chooses_files(self, line: str) -> bool:
-        """Whether an override has a say in which files of `conf/` are read."""
+        """Whether an override decides which files of `conf/` are read."""
         return not self._only_sets_a_value(self._parse(line))
 
     def _parse(self, line: str) -> Override:
@@ -99,7 +99,7 @@ class Composer:
         return self._parsed[line]
 
     def _only_sets_a_value(self, line: Override) -> bool:
-        """Whether an override sets one value and has no say in which files are read."""
+        """Whether an override sets a single value, and does not decide which files are read."""
         return (
             line.type is OverrideType.CHANGE
             and line.package is None

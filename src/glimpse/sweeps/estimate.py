@@ -1,7 +1,7 @@
-"""How long the rest of a sweep takes, judged by the jobs that are done.
+"""Estimate how long the rest of a sweep takes, from the jobs that have ended.
 
-Jobs that share their choices of files (model=mlp, data=cifar10) are taken to last equally long. Numbers,
-such as seeds and learning rates, are taken to make no difference.
+Jobs that share their choices of files (model=mlp, data=cifar10) are assumed to take equally long.
+Numbers, such as seeds and learning rates, are assumed to make no difference.
 """
 
 from collections import defaultdict
@@ -18,18 +18,18 @@ class Estimate:
         self._by_kind: dict[tuple[str, ...], list[float]] = defaultdict(list)
 
     def learn(self, job: Job, seconds: float | None) -> None:
-        """Take note of a finished job and its time, if that is known."""
+        """Record the time of a finished job, if it is known."""
         if seconds is not None:
             self._by_kind[_kind(job)].append(seconds)
 
     def left(
         self, waiting: Iterable[Job], running: Sequence[tuple[Job, float]], *, num_at_once: int
     ) -> float | None:
-        """Seconds until all jobs are done; None before the first is done.
+        """Seconds until all jobs have ended; None until the first has.
 
         Args:
             waiting: Jobs that have not begun.
-            running: Jobs that run, and for how many seconds.
+            running: The jobs that are running, each with the seconds since it began.
             num_at_once: How many run at the same time.
         """
         if not self._by_kind:

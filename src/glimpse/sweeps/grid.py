@@ -1,4 +1,6 @@
-"""The story of a sweep over listed values: which jobs there are, which are done, the rest, and the table."""
+"""Run a sweep over listed values, from top to bottom: list the jobs, see which are done, run the others, and
+print the table.
+"""
 
 import shlex
 import sys
@@ -101,7 +103,9 @@ def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     retry = bool(composer.config.sweep.retry_failed)
     todo = [j for j, f in record.found.items() if f.is_to_run(retry_failed=retry)]
     left = estimate.left(todo, [], num_at_once=num_at_once)
-    time_left = "time not known before one is done" if left is None else f"about {duration(left)}"
+    time_left = (
+        "the time is known once a job has finished" if left is None else f"about {duration(left)}"
+    )
     print(f"{_counted(record)}; {len(todo)} to run: {time_left if todo else 'nothing to do'}")
 
 
@@ -112,9 +116,11 @@ def _counted(record: Record) -> str:
 
 
 def print_start(composer: Composer) -> None:
-    """Say how a sweep is called, unless the user named it."""
+    """Print the name of a sweep, unless the user has chosen it."""
     if not any(word.startswith("name=") for word in sys.argv[1:]):
-        print(f"this sweep is {composer.name}; to continue it, type: {how_to_continue(composer)}")
+        print(
+            f"this sweep is called {composer.name}; to continue it, type: {how_to_continue(composer)}"
+        )
 
 
 def how_to_continue(composer: Composer) -> str:
@@ -217,7 +223,8 @@ class _Sweep:
             self.record.begin({outcome.job: outcome.found})
         self.record.save()
         print(
-            f"{_counted(self.record)}; to go on, type: {how_to_continue(self.composer)}", flush=True
+            f"{_counted(self.record)}; to continue, type: {how_to_continue(self.composer)}",
+            flush=True,
         )
 
     # What it prints ---------------------------------------------------------------------------------
@@ -227,7 +234,7 @@ class _Sweep:
         self.record.print_end(what, job, found, left)
 
     def _afterwards(self, job: Job) -> str:
-        """What is left once a job has ended that runs alone."""
+        """What will be left after a job that runs alone."""
         return self._left_of([], {job}, 1)
 
     def _left(self, runner: Runs) -> str:

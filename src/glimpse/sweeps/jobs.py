@@ -100,17 +100,19 @@ def require_sweepable(override: Override) -> None:
         UserError: the key is one of those.
     """
     if override.key_or_group.partition(".")[0] in NOT_SWEPT:
-        raise UserError(f"{override.input_line}: a sweep has one {override.key_or_group}")
+        raise UserError(
+            f"{override.input_line}: a sweep has only one {override.key_or_group}: type a single value"
+        )
 
 
 def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str, str | None]]:
-    """The different values of one key, as (override, part of the name)."""
+    """The distinct values of one key, as (override, part of the name)."""
     found: dict[str, str] = {}
     for text in override.sweep_string_iterator():
         line = f"{key}={text}"
         part = name_part(override.key_or_group, value_of(line))
         if part in found:
-            remarks.append(f"{override.input_line}: equal values are one job, {found[part]}")
+            remarks.append(f"{override.input_line}: equal values make one job, {found[part]}")
         else:
             found[part] = line
     return [(line, part) for part, line in found.items()]
@@ -154,14 +156,14 @@ def _as_text(value: Any) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a file's name can show the value as it is, and as nothing but this value."""
+    """Whether a file name can show the value as it is, without ambiguity."""
     if isinstance(value, str):
         return bool(re.fullmatch(r"\w|\w[\w.+-]*\w", value)) and not _reads_as_another_kind(value)
     return value is None or isinstance(value, bool) or _is_number(value)
 
 
 def _is_plain_list(value: Any) -> bool:
-    """Whether it is a list of numbers that can be told apart when only a hyphen stands between them."""
+    """Whether it is a list of numbers that stay distinct when they are joined by hyphens."""
     return (
         isinstance(value, list)
         and len(value) > 1

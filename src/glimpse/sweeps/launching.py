@@ -1,7 +1,7 @@
-"""Where the jobs of a sweep run: on this machine (runner.py), or wherever another launcher of Hydra takes them.
+"""Where the jobs of a sweep run: on this machine (runner.py), or wherever another of Hydra's launchers sends them.
 
 The published launchers for SLURM and Ray take all jobs at once and return when all have ended. `Launched`
-gives them the interface of Runner. Each of their jobs runs launch.task in a process of its own.
+gives them the interface of Runner. Each of their jobs runs launch.task in its own process.
 """
 
 import signal
@@ -29,7 +29,7 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # ours does all that it does, a
 
 
 class Runs(Protocol):
-    """What runs jobs: `Runner` or `Launched`; runner.py explains the methods."""
+    """What `Runner` and `Launched` have in common; runner.py explains the methods."""
 
     num_at_once: int
 
@@ -48,11 +48,11 @@ def num_at_once(launcher: Launcher) -> int:
     """How many jobs run at the same time.
 
     Raises:
-        UserError: the number is impossible, or another launcher is asked for what only ours does.
+        UserError: the number is impossible, or the launcher is one that loses processes.
     """
     if type(launcher).__module__.startswith(JOBLIB):
         raise UserError(
-            "hydra/launcher=joblib loses the processes of a job: type hydra.launcher.n_jobs=4 alone"
+            "hydra/launcher=joblib loses the processes of a job: type hydra.launcher.n_jobs=4 instead"
         )
     number = getattr(launcher, "n_jobs", 1)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -84,15 +84,15 @@ def open_runner(
 
 
 def stopped(runner: Runs, signal_number: int) -> list[Outcome]:
-    """After Ctrl-C or SIGTERM, let the running jobs save and end, and do not listen to other signals.
+    """After Ctrl-C or SIGTERM, let the running jobs save and end, and ignore further signals.
 
     Returns:
-        The jobs that ended by it.
+        The jobs that have ended as a result.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if runner.running:
-        print("stopping: the running jobs save and end", flush=True)
+        print("stopping: the running jobs save their state and end", flush=True)
     return runner.stop(signal_number)
 
 
@@ -114,12 +114,12 @@ class Launched:
 
     @property
     def num_open(self) -> int:
-        """Jobs that were submitted and not handed back yet."""
+        """Jobs that were submitted and not returned yet."""
         return len(self._queue) + len(self._ended)
 
     @property
     def running(self) -> list[tuple[Job, float]]:
-        """The jobs that the launcher has been given, and for how many seconds."""
+        """The jobs that the launcher runs, each with the seconds since it began."""
         if self._began is None:
             return []
         return [(job, time.monotonic() - self._began) for job in self._queue]
@@ -150,11 +150,11 @@ class Launched:
         return self._ended.popleft() if self._ended else None
 
     def withdraw(self) -> None:
-        """Take back the jobs that were not launched."""
+        """Withdraw the jobs that were not launched."""
         self._queue.clear()
 
     def stop(self, signal_number: int) -> list[Outcome]:
-        """Withdraw the jobs that were not launched; the launcher's own processes are its own affair."""
+        """Withdraw the jobs that were not launched; the launcher deals with its own processes."""
         self.withdraw()
         ended = list(self._ended)
         self._ended.clear()

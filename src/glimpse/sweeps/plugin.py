@@ -1,4 +1,4 @@
-"""What our two sweepers have in common towards Hydra; import nothing heavy."""
+"""The interface to Hydra that our two sweepers share. Nothing heavy is imported."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

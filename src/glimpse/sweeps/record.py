@@ -33,7 +33,7 @@ class Record:
         folder: The sweep's folder.
         command: The command that runs the sweep, as typed.
         monitor: The metric that compares the jobs.
-        num_planned: The number of trials that a search wants; None if the jobs are all there are.
+        num_planned: The number of trials that a search runs in all; None for a sweep over listed values.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Record:
         self._saved = 0.0
 
     def begin(self, states: Mapping[Job, Found]) -> None:
-        """Note the states of several jobs without writing."""
+        """Record the states of several jobs, without writing."""
         self.found |= states
 
     def note(self, job: Job, found: Found) -> None:
-        """Note the state of a job; sweep.json is written every few seconds."""
+        """Record the state of a job; sweep.json is written every few seconds."""
         self.found[job] = found
         if time.monotonic() > self._saved + SAVE_SECONDS:
             self.save()

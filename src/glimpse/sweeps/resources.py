@@ -1,4 +1,4 @@
-"""What each of several jobs at once gets of the machine: cores, and GPUs by slot.
+"""Divide the machine among the jobs that run at the same time: cores, and GPUs by slot.
 
 Source for GPUs: CUDA_VISIBLE_DEVICES, which CUDA reads when a process first uses it. Left out: memory.
 """

@@ -1,4 +1,4 @@
-"""Run jobs in processes of their own, several at once if wanted, and hand back each as it ends.
+"""Run jobs in separate processes, several at once if asked, and return each as it ends.
 
     with closing(Runner(composer, num_at_once=2)) as runner:
         runner.submit(job)                       # returns at once; any number of times
@@ -81,7 +81,7 @@ class Runner:
         num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
             log.txt in its folder.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
-        afterwards: What is left of the sweep after a job, for its bar. Of several at once, none can say.
+        afterwards: What is left of the sweep after a job, for its bar; not used if several run at once.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class Runner:
 
     @property
     def num_open(self) -> int:
-        """Jobs that were submitted and not handed back yet."""
+        """Jobs that were submitted and not returned yet."""
         return len(self._queue) + len(self._prepared) + len(self._ended) + len(self.running)
 
     @property
     def running(self) -> list[tuple[Job, float]]:
-        """The jobs that run now, and for how many seconds."""
+        """The jobs that are running, each with the seconds since it began."""
         now = time.monotonic()
         return [(w.job, now - w.began) for w in self._workers.values() if w.job is not None]
 
@@ -143,12 +143,12 @@ class Runner:
                 return None
 
     def withdraw(self) -> None:
-        """Take back the jobs that have not begun."""
+        """Withdraw the jobs that have not begun."""
         self._queue.clear()
         self._prepared.clear()
 
     def stop(self, signal_number: int) -> list[Outcome]:
-        """Let the running jobs save and end, and withdraw the others. No job can be submitted after it.
+        """Let the running jobs save and end, and withdraw the others. No job can be submitted afterwards.
 
         A job that does not end in time is killed.
 
@@ -277,7 +277,7 @@ class Runner:
         socket_folder.share()
         ours, theirs = multiprocessing.Pipe()
         context = process_context(_start_method())
-        with _signals_held():  # the server must not die by the signals that the sweep is sent
+        with _signals_held():  # the server must survive the signals that are sent to the sweep
             if context.get_start_method() == "forkserver":
                 more = OF_MOST_JOBS if self.num_at_once > 1 else []
                 context.set_forkserver_preload(PRELOADED + more)
@@ -313,7 +313,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _lost(process: BaseProcess, summary: dict[str, Any]) -> Found:
-    """How a job ended whose worker is dead. If one of several processes was killed, the summary says so."""
+    """How a job has ended whose worker died. If one of several processes was killed, the summary says so."""
     told = summary.get("error") if summary.get("status") == State.INTERRUPTED else None
     return Found(State.INTERRUPTED, str(told or _death(process)), summary)
 

@@ -1,4 +1,4 @@
-"""What stands on screen while the jobs of a sweep run: how many are left, and for how long.
+"""Show while a sweep runs how many jobs are left, and how long they will take.
 
 On a terminal that no job prints to, it is one line that stays at the bottom. A job that prints to the terminal
 itself shows it in its own bar. Everywhere else, a line is printed every minute in which no job ends.
@@ -48,7 +48,7 @@ class Standing:
         self._due = time.monotonic() + self.seconds
 
     def postpone(self) -> None:
-        """A line about a job that ended has just said the same; redraw at once on a terminal."""
+        """Wait for the next minute, because a line about a job has just said the same; redraw a live line now."""
         self._due = 0.0 if self._live is not None else time.monotonic() + LINE_SECONDS
 
     def close(self) -> None:

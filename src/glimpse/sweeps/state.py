@@ -1,6 +1,6 @@
 """The state of a job, read from its run folder, and whether the folder was made with the same settings.
 
-The folder alone decides. A job is finished if its recorded configuration equals today's, apart from
+The folder alone decides. A job is finished if its recorded configuration equals the present one, apart from
 `IGNORED` keys, and its summary says so. Nothing heavy is imported.
 """
 
@@ -85,7 +85,7 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
 
     Args:
         folder: The job's run folder, which need not exist.
-        settings: Today's configuration as `runs.folder.flat_settings` gives it.
+        settings: The present configuration as `runs.folder.flat_settings` gives it.
         is_ours: Whether this process holds the folder's lock.
     """
     if not (folder / "summary.json").exists() and not (folder / "environment.json").exists():

@@ -1,8 +1,8 @@
-"""A process that runs jobs one after another, and nothing that a job does reaches the sweep.
+"""A process that runs jobs one after another, so that nothing a job does can harm the sweep.
 
 The sweep's own process starts it and sends it jobs (runner.py). A worker leads a session of its own: the
 Ctrl-C of a terminal does not reach it, and whatever processes a job started can be ended together. It ends
-with the sweep, even if that was killed. torch is imported when it starts, not when this file is.
+when the sweep does, even if the sweep is killed. torch is imported when it starts, not when this file is.
 """
 
 import gc
@@ -125,7 +125,7 @@ def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_with_the_sweep() -> None:
-    """When the sweep's process has gone, save what runs, then end with everything that it started."""
+    """When the sweep's process is gone, let the running job save, then end everything that it started."""
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     sweep.join()
@@ -242,7 +242,7 @@ def _flush() -> None:
 
 @contextmanager
 def everything_as_before() -> Iterator[None]:
-    """Undo what a job may have set for the whole process, so that the next one finds what the first found."""
+    """Undo what a job may have set for the whole process, so that every job starts from the same state."""
     import torch
 
     variables, arguments, here = dict(os.environ), list(sys.argv), Path.cwd()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import choices, composed
+from conftest import choices, composed, slow
 from glimpse.assembly import unprepared_data
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.inspect.check import DatasetCheck, Step
@@ -20,6 +20,7 @@ from glimpse.data.spec import Arrays
 from makers import MAKERS, make_image_folder, overrides, save_image
 
 SAMPLE = ["listed", "opened", "sized", "decoded", "labelled", "stored"]
+READ_IN_THEIR_OWN_WAY = {"csv", "digits", "image_folder", "tiny_imagenet"}  # pixels, and files
 BATCH = ["gathered", "moved", "normalised", "augmented", "learned"]
 COMMON: dict[str, Any] = {"seed": 0, "batch_size": 4, "val_fraction": 0.0, "num_workers": 1}
 
@@ -38,8 +39,14 @@ def walk_through(root: Path, **options: Any) -> tuple[DatasetCheck, list[Step]]:
 
 
 @pytest.mark.usefixtures("any_checksum")
-@pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("name", choices("data"))
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [(name, True) for name in choices("data")]
+    + [
+        (name, False) if name in READ_IN_THEIR_OWN_WAY else slow(name, False)
+        for name in choices("data")
+    ],
+)
 def test_every_dataset_is_walked_through(tmp_path: Path, name: str, cache: bool) -> None:
     if name in MAKERS:
         MAKERS[name](tmp_path, per_class=10)

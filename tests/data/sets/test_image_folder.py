@@ -382,7 +382,7 @@ def test_an_empty_class_folder_is_named(photos: Path) -> None:
 def test_no_such_folder(photos: Path) -> None:
     root = photos.parent / "fotos"
     found = error_of(root)
-    assert found == f"data.root={root}: there is no such folder: did you mean {photos}?"
+    assert found == f"data.root={root}: no such folder: did you mean {photos}?"
 
 
 def test_a_folder_without_images(photos: Path) -> None:

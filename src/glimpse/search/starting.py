@@ -1,6 +1,6 @@
-"""The story of a search up to its first trial: what is searched, and whether that is possible.
+"""Start a search: read what it varies, check that this is possible, and open its record.
 
-Optuna is imported only when everything else is right.
+Mistakes are reported before Optuna is imported.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ PRUNERS = ("none", "median", "hyperband", "halving")
 def run_search(
     lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
 ) -> None:
-    """Search until the record has `hydra.sweeper.n_trials` trials.
+    """Run trials until the record has `hydra.sweeper.n_trials` trials.
 
     Args:
-        lines: The overrides as typed, with what is searched.
+        lines: The overrides as typed, including the values to search.
         context: Hydra's loader.
         config: The sweep's configuration, as Hydra composed it.
         launcher: Where the jobs run.
@@ -51,7 +51,9 @@ def run_search(
     _require_possible_values(composer, space, shared)
     path = study_path(composer.folder, config.hydra.sweeper.storage)
     if config.sweep.plan and not path.exists():
-        print(f"0 trials, up to {config.hydra.sweeper.n_trials} to run: time not known yet")
+        print(
+            f"0 of {config.hydra.sweeper.n_trials} trials; the time is known once one has finished"
+        )
         return
     composer.folder.mkdir(parents=True, exist_ok=True)
     trials = _open(composer, space, shared)
@@ -77,7 +79,7 @@ def _require_possible_settings(settings: DictConfig) -> None:
 
 
 def _require_possible_values(composer: Composer, space: Space, shared: Sequence[str]) -> None:
-    """Compose and check samples of all axes, to find mistakes before anything is trained.
+    """Compose and check samples of every axis, so that mistakes are found before anything is trained.
 
     Raises:
         Exception: Hydra's or ours; `explain` turns it into one line.
@@ -88,10 +90,10 @@ def _require_possible_values(composer: Composer, space: Space, shared: Sequence[
 
 
 def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
-    """Open the record of the search, which is begun if there is none.
+    """Open the record of the search, or begin one.
 
     Raises:
-        UserError: the folder holds a search for something else, or Optuna is not installed.
+        UserError: the folder holds another search, or Optuna is not installed.
     """
     try:
         from glimpse.search.study import Study

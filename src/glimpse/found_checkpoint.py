@@ -1,0 +1,68 @@
+"""The names of a run's checkpoints, and the checkpoint that a path means. Nothing heavy is imported."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from glimpse.errors import UserError
+from glimpse.files import require_inside
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+DEPTH = 4  # of the jobs of a sweep, below the folder that holds outputs/
+MOST_FOLDERS = 5_000  # to look at for a suggestion
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint for a path, which may be a run folder or the checkpoint itself.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    if path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise UserError(
+                f"{path} is not a checkpoint, or it is damaged: type a run folder, or a checkpoint in one"
+            )
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such run folder or checkpoint{_such_as(path.parent)}")
+    for name in (BEST, LAST):
+        checkpoint = path / "checkpoints" / name
+        require_inside(path, checkpoint)
+        if checkpoint.is_file():
+            return checkpoint
+    if (path / ".hydra").is_dir():
+        hint = ": the run has not saved a checkpoint yet"
+    else:
+        hint = _such_as(path) or ": expected a run folder, such as outputs/<data>-<model>/<time>"
+    raise UserError(f"{path} contains no checkpoints/{BEST} or {LAST}{hint}")
+
+
+def newest_run(folder: Path) -> Path | None:
+    """The run in or below a folder whose last checkpoint is the newest; None if there is none."""
+    seen = islice(_folders(folder, DEPTH), MOST_FOLDERS)
+    last = [file for one in seen if (file := one / "checkpoints" / LAST).is_file()]
+    newest = max(last, key=lambda file: file.stat().st_mtime, default=None)
+    return newest.parents[1] if newest else None
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """A folder and those below it, without hidden ones and the insides of runs."""
+    yield folder
+    if depth == 0 or (folder / "checkpoints").is_dir():
+        return
+    try:
+        inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return
+    for one in inside:
+        if not one.name.startswith("."):
+            yield from _folders(one, depth - 1)
+
+
+def _such_as(folder: Path) -> str:
+    """A run folder to type in place of the folder that holds it; empty if there is none."""
+    found = newest_run(folder)
+    return f": type a run folder, such as {found}" if found else ""
