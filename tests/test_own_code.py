@@ -14,8 +14,9 @@ from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
 from glimpse.config.compose import composed
-from glimpse.config.explain import CrashError, explain
+from glimpse.config.explain import explain
 from glimpse.config.trust import recorded_overrides
+from glimpse.crash import CrashError
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.network import build_network

@@ -15,7 +15,7 @@ from conftest import Execute, choices, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.classifier import DivergedError, ImageClassifier
-from glimpse.config.explain import CrashError
+from glimpse.crash import CrashError
 from glimpse.data.loader import Batch
 from queueing import on_a_cpu, on_a_gpu
 

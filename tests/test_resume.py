@@ -16,8 +16,8 @@ from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import is_intact
-from glimpse.config.explain import CrashError
 from glimpse.counting import Counts
+from glimpse.crash import CrashError
 from glimpse.errors import Interrupted, UserError
 from glimpse.run import run
 from makers import MAKERS

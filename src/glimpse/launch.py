@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from glimpse import job
 from glimpse.config import trust
 from glimpse.config.choices import parts_hidden
-from glimpse.config.explain import crash, explain, is_foreseen, shortage
+from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
 from glimpse.config.folder import ROOT, config_folder, config_folders
 from glimpse.config.lists import lists_by_name
@@ -33,6 +33,7 @@ from glimpse.config.quoting import as_typed
 from glimpse.config.recorded import with_recorded
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
+from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals

@@ -14,8 +14,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from glimpse.command import to_type
-from glimpse.config.explain import TRACEBACK, crash, explain
+from glimpse.config.explain import explain
 from glimpse.console import console
+from glimpse.crash import TRACEBACK, crash
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS

@@ -11,7 +11,7 @@ from conftest import Execute, composed
 from glimpse.assembly import build_data
 from glimpse.callbacks.frozen_features import FrozenFeatures
 from glimpse.config.build import build
-from glimpse.config.explain import CrashError
+from glimpse.crash import CrashError
 from glimpse.errors import UserError
 from makers import MAKERS
 

@@ -18,8 +18,9 @@ from conftest import REPOSITORY, Execute
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
 from glimpse.config.compose import composed
-from glimpse.config.explain import CrashError, crash, explain
+from glimpse.config.explain import explain
 from glimpse.config.own_files import named_if_unreadable
+from glimpse.crash import CrashError, crash
 from glimpse.errors import UserError
 from glimpse.models.linear import Linear
 

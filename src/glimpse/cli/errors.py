@@ -28,7 +28,8 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         # Hydra is slow to import and only needed to explain an error.
-        from glimpse.config.explain import crash, explain, is_foreseen
+        from glimpse.config.explain import explain, is_foreseen
+        from glimpse.crash import crash
 
         found = error if is_foreseen(error) else crash(error, None)
         print(f"error: {explain(found, typed)}", file=sys.stderr)

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from glimpse import socket_folder
-from glimpse.config.explain import explain, shortage
+from glimpse.config.explain import explain
+from glimpse.crash import shortage
 from glimpse.errors import Interrupted, UserError, first_line
 from glimpse.process_context import process_context
 from glimpse.runs.folder import summary_of

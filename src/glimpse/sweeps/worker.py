@@ -30,8 +30,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from glimpse import socket_folder
-from glimpse.config.explain import crash, explain, is_foreseen, shortage
+from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.resolvers import register_resolvers
+from glimpse.crash import crash, shortage
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held

@@ -1,0 +1,291 @@
+"""What was meant by an override, or a configuration file, that Hydra cannot compose.
+
+Hydra and OmegaConf say in many forms that a key, a choice or a value is wrong. Here each becomes one line
+that names the nearest valid one. Nothing heavy is imported.
+"""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from glimpse.config.compose import hydra_for
+from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.keys import leaves, unknown_choice, unknown_key
+from glimpse.config.quoting import quoted
+from glimpse.config.schema import LISTS
+from glimpse.crash import one_line
+from glimpse.errors import first_line
+
+# What OmegaConf calls a type, in our words.
+KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+# Parts of messages that Hydra raises as plain errors.
+NO_CHOICE, SEVERAL = "Config group override must be", "Ambiguous value"
+
+
+def is_of_composing(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf could not compose a configuration."""
+    is_theirs = isinstance(error, HydraException | OmegaConfBaseException)
+    return is_theirs or any(text in str(error) for text in (NO_CHOICE, SEVERAL))
+
+
+def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str | None:
+    """Describe an error of composing in one line; None for any other error.
+
+    Args:
+        error: The error that was raised.
+        typed: The overrides that led to it; None means the process's arguments.
+    """
+    if isinstance(error, MissingConfigException):
+        return _explain_missing_choice(error, typed)
+    merging = re.match("Error merging override (.+)", str(error))
+    if merging and error.__cause__ is not None:
+        cause = one_line(str(error.__cause__))
+        kind = re.search(r"could not be converted to (\w+)", cause)
+        return (
+            f"{merging[1]}: expected {KINDS.get(kind[1], kind[1])}"
+            if kind
+            else f"{merging[1]}: {cause}"
+        )
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        key = re.search(r"Could not override '([^']+)'", str(error))
+        if key:
+            return _explain_key(key[1], typed)
+        deleted = re.search(
+            r"Could not delete (?:from config\. )?(?:The value of )?'([^'=]+)", str(error)
+        )
+        if deleted:
+            return _explain_deletion(deleted[1], typed)
+    if isinstance(error, OverrideParseException):
+        name, equals, value = str(error.override).partition("=")
+        if split := _split_by_blanks(str(error.override), typed):
+            return f'{split}: blanks separate settings; type it in quotes: "{split}"'
+        if equals and name != name.strip():
+            return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
+        if not equals:
+            return _explain_word(str(error.override), typed)
+        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
+    if NO_CHOICE in str(error):  # Hydra raises a plain ValueError here
+        return _explain_no_choice(error, typed)
+    if ambiguous := re.search(r"Ambiguous value for argument '(.+)'\n", str(error)):
+        return _explain_several(ambiguous[1], typed)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _explain_other(error)
+    return None
+
+
+def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
+    """The file or the key that Hydra or OmegaConf could not compose."""
+    text = str(error)
+    in_file = re.match(r"In '([^']+)': \w+ raised while composing config:\n\s*(.+)", text)
+    if in_file:
+        source, reason = in_file.groups()
+        is_list = "ListConfig" in reason
+        found = "expected lines of key: value, found a list" if is_list else reason
+        return f"{source}.yaml: {found}"
+    if not text and error.__cause__ is not None:  # of the grammar of ${…}
+        return (
+            f"a value with ${{ in a configuration file: {one_line(str(error.__cause__))}: expected a key "
+            "in braces, such as ${optimizer.lr}"
+        )
+    key = re.search(r"full_key: (\S+)", text)
+    where = f"{key[1]}: " if key else ""
+    hint = ": expected a key of this configuration" if "nterpolation" in text else ""
+    return f"{where}{one_line(text)}{hint}"
+
+
+def _explain_word(word: str, typed: Sequence[str] | None) -> str:
+    """What was meant by a word without `=`: a part of an override that blanks have split, or a choice."""
+    words = list(_words(typed))
+    place = words.index(word) if word in words else len(words)
+    before, after = " ".join(words[:place]), " ".join(words[place + 1 :])
+    if after.startswith("="):
+        value = after.lstrip("= ").partition(" ")[0]
+        return (
+            f"{word} ={' ' * after.startswith('= ')}{value}: blanks around =; type {word}={value}"
+        )
+    if before.endswith("="):
+        key = words[place - 1]
+        return f"{key} {word}: a blank after =; type {key}{word}"
+    name, colon, value = word.partition(":")
+    if colon and value:
+        return f"{word}: expected key=value; type {name}={value}"
+    groups = sorted({path.name for folder in _folders(typed) for path in folder.iterdir()})
+    group = next((g for g in groups if word in choices_of(g, _folders(typed))), None)
+    if group:
+        shown = f"[{word}]" if group in LISTS else word
+        return f"{word}: expected key=value; did you mean {group}={shown}?"
+    if word in groups:
+        choice = choices_of(word, _folders(typed))[0]
+        return f"{word}: expected key=value, such as {word}={choice}"
+    return f"{word}: expected key=value, such as model=mlp or trainer.max_epochs=3"
+
+
+def _split_by_blanks(word: str, typed: Sequence[str] | None) -> str | None:
+    """An override in brackets, of which the shell has made several words; None for any other."""
+    words = list(_words(typed))
+    if "=" not in word or not _is_open(word) or word not in words:
+        return None
+    place = words.index(word)
+    wholes = (" ".join(words[place : end + 1]) for end in range(place + 1, len(words)))
+    return next((whole for whole in wholes if not _is_open(whole)), None)
+
+
+def _is_open(text: str) -> bool:
+    """Whether a text opens a bracket that it does not close."""
+    return any(text.count(opening) > text.count(closing) for opening, closing in ("[]", "()", "{}"))
+
+
+def _explain_several(override: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
+    key, _, values = override.partition("=")
+    found = f"{override}: several values for one run"
+    is_list = key in (*LISTS, "augment") or isinstance(_known(typed).get(key), list | None)
+    if choices_of(key, _folders(typed)) and key not in (*LISTS, "augment"):
+        is_list = False
+    list_ = f"{key}=[{values}] for a list, or " if is_list else ""
+    return f"{found}: type {list_}-m to sweep over the values"
+
+
+def _explain_key(key: str, typed: Sequence[str] | None) -> str:
+    """Why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
+    known = _known_keys(typed)
+    if key not in known:
+        return unknown_key(key, known)
+    group = key.partition(".")[0]
+    return f"{group} was removed from the configuration: do not type ~{group}"
+
+
+def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of ~key, which removes nothing."""
+    known = _known_keys(typed)
+    group, _, rest = key.partition(".")
+    if not (key in known or any(name.startswith(f"{key}.") for name in known)):
+        return unknown_key(key, known)
+    if group in LISTS:
+        return (
+            f"~{key}: type {key}=null to turn it off" if rest else f"~{key}: type {key}=[] for none"
+        )
+    return f"~{key} removes nothing here: type {key}=<value>"
+
+
+def _quoted(value: str) -> str:
+    """Quote a value that Hydra cannot parse: as text, or as a list of texts."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return quoted(value[1:-1])
+    if value[:1] == "[" and value[-1:] == "]":
+        items = [item.strip().strip("'\"") for item in value[1:-1].split(",")]
+        return f"[{','.join(map(quoted, items))}]"
+    return quoted(value)
+
+
+def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
+    root = re.search(r"Cannot find primary config '(.+?)'", str(error))
+    if root:
+        return _explain_root(root[1], typed)
+    missing = re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)'", str(error))
+    if not missing or "/" not in missing[2]:
+        return one_line(str(error))
+    source, path = missing.groups()
+    group, _, choice = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
+    available = choices_of(group, _folders(typed)) or list(error.options or ())
+    if not available:
+        return unknown_key(group, _known_keys(typed))
+    if any(word.startswith("resume=") for word in _words(typed)):
+        return (
+            f"{group}={choice}, with which the run was started, is in none of the configuration folders "
+            f"here: type --config-dir <the folder of {group}/{choice}.yaml>"
+        )
+    if source and "/" in source and source != "hydra/config":  # the defaults of a file
+        return f"{source}.yaml, in defaults: {unknown_choice(group, choice, available)}"
+    other = next(
+        (file for f in _folders(typed) if (file := f / group / f"{choice}.yml").exists()), None
+    )
+    if other:
+        return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"
+    if remedy := _for_a_path(group, choice):
+        return f"{group}={choice}: expected a name, found a path: type {remedy}"
+    return unknown_choice(group, choice, available)
+
+
+def _for_a_path(group: str, choice: str) -> str | None:
+    """What to type for a path where the name of a choice belongs; None if it looks like a name."""
+    ending = Path(choice).suffix.lower()
+    if ending == ".yaml":
+        return f"{group}={Path(choice).stem}"
+    is_path = "/" in choice or "\\" in choice or bool(ending) or Path(choice).exists()
+    if group == "data" and is_path:
+        if ending == ".parquet":
+            return f"data=huggingface data.name={choice}"
+        if ending in (".csv", ".tsv", ".txt"):
+            return f"data=csv data.train={choice}"
+        return f"data=image_folder data.root={choice}"
+    if group == "model" and ending in (".ckpt", ".pt", ".pth", ".safetensors"):
+        return f"model=<its name> model.weights={choice}"
+    return None
+
+
+def _explain_root(name: str, typed: Sequence[str] | None) -> str:
+    """What to type in place of a root configuration that does not exist."""
+    folders = _folders(typed)
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "type --config-dir <its folder> too"
+    places = " or ".join(map(str, folders))
+    return f"--config-name {name}: there is no {name}.yaml in {places}; {hint}"
+
+
+def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
+    for argument in _words(typed):
+        group, _, chosen = argument.lstrip("+").partition("=")
+        available = choices_of(group, _folders(typed))
+        if available and chosen[:1] != "[":
+            if chosen in available:  # its name is a number for YAML, such as nan
+                return f"{argument}: YAML reads {chosen} as a number; rename {group}/{chosen}.yaml"
+            return unknown_choice(group, chosen, available)
+    return one_line(str(error))
+
+
+def _words(typed: Sequence[str] | None) -> Sequence[str]:
+    return sys.argv[1:] if typed is None else typed
+
+
+def _folders(typed: Sequence[str] | None) -> list[Path]:
+    return config_folders(_words(typed))
+
+
+def _known_keys(typed: Sequence[str] | None) -> list[str]:
+    """The groups, and the keys of the configuration files that the overrides choose."""
+    folders = _folders(typed)
+    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    return [*groups, *_known(typed)]
+
+
+def _known(typed: Sequence[str] | None) -> dict[str, Any]:
+    """The keys of the configuration files that the overrides choose, with their defaults."""
+    folders = _folders(typed)
+    choices = []
+    for argument in _words(typed):
+        group, _, chosen = argument.partition("=")
+        available = choices_of(group, folders)
+        names = [name for name in chosen.strip("[]").split(",") if name in available]
+        if names:  # in a sweep, take the first choice
+            listed = chosen.startswith("[")
+            choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
+    with hydra_for(folders[-1]):
+        try:
+            composed = compose(ROOT, overrides=choices, return_hydra_config=True)
+        except HydraException:  # the choices cannot be combined
+            composed = compose(ROOT, return_hydra_config=True)
+    return dict(leaves(composed))

@@ -1,0 +1,109 @@
+"""An unexpected error: its traceback in a file, and one line that says what happened and where.
+
+What the system lacks, such as memory, is named with what to type. Nothing heavy is imported.
+"""
+
+import errno
+import sysconfig
+import tempfile
+import traceback
+from pathlib import Path
+
+from glimpse.errors import UserError
+from glimpse.files import write_text
+
+TRACEBACK = "traceback.txt"  # file name in a run folder
+
+
+class CrashError(Exception):
+    """An unexpected error, as one line that names the file with its traceback."""
+
+
+def crash(
+    error: Exception | SystemExit, folder: Path | None, *, name: str = TRACEBACK
+) -> CrashError:
+    """Save the full traceback of an error and describe the error and its location in one line.
+
+    Args:
+        error: The error that was raised.
+        folder: The run folder. If it is None or cannot be written, the traceback goes to the
+            system's temporary folder.
+        name: The name of the traceback file.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")
+    text = "".join(traceback.format_exception(error))
+    try:
+        if folder is None or not folder.is_dir():
+            raise UserError("there is no run folder")
+        path = folder / name
+        write_text(path, text)
+    except UserError:
+        try:
+            path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
+            write_text(path, text)
+        except (OSError, UserError):  # the disk is full
+            remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
+            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
+    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+
+
+def shortage(error: BaseException) -> str | None:
+    """What the system lacks, and what to type, if that raised the error: memory, files or processes.
+
+    Each library says that in its own way. A full disk is none of these: what writes names it.
+    """
+    number, text = getattr(error, "errno", None), str(error)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return (
+            "too many open files: type ulimit -n 4096 first, or a lower data.num_workers or "
+            "hydra.launcher.n_jobs"
+        )
+    if number == errno.EAGAIN or "can't start new thread" in text:
+        return (
+            "the system starts no more processes or threads: raise the limit that ulimit -u shows, or "
+            "type data.num_workers=0"
+        )
+    if "No usable temporary directory" in text:
+        return "no temporary folder can be written: type export TMPDIR=<a writable folder> first"
+    if "failed to map segment" in text:
+        return "too little memory to load torch: raise the limit that ulimit -v shows"
+    is_memory = isinstance(error, MemoryError) or number == errno.ENOMEM
+    is_memory |= type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text
+    if is_memory:
+        return (
+            "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model"
+        )
+    return None
+
+
+def _with_remedy(error: BaseException) -> str:
+    found = shortage(error)
+    return named(error) if found is None else f"{found} ({named(error)})"
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost frame outside libraries, or of the innermost frame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
+    own = [f for f in frames if not any(part in f.filename for part in libraries)]
+    frame = (own or list(frames))[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def named(error: BaseException) -> str:
+    """The type and the message of an error, and what has been added to it."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called, which ends the process before the run is over"
+    if "Expected more than 1 value per channel" in str(error):
+        error.add_note(
+            "batch norm needs two values or more of each channel: type data.batch_size=2 or more"
+        )
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {one_line(str(error))}{notes}"
+
+
+def one_line(text: str) -> str:
+    """The first line of a text that is not blank."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else "no message"
