@@ -136,7 +136,7 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
     [
         ("modle=linear", "did you mean model"),
         ("model=linaer", "did you mean linear"),
-        ("seed=1,2", "type -m to sweep over them"),
+        ("seed=1,2", "to sweep over the values"),
         ("-m", "without flags"),
         ("resume=nowhere", "there is no such folder"),
         ("data.batch_size=0", "expected at least 1"),
