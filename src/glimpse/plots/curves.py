@@ -32,8 +32,8 @@ def draw_epochs(rows: Rows, path: Path) -> None:
     more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
     num_lines = 1 + -(-len(more) // 2)
     width, height = 9, 3.5 * num_lines
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    figure.set_layout_engine("none")  # measuring all labels takes as long as drawing them
+    # Without a layout engine: to measure all labels takes as long as to draw them.
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="none")  # type: ignore[arg-type]
     grid = figure.subplots(num_lines, 2, squeeze=False).ravel()
     figure.subplots_adjust(
         left=SPACE / width, right=1 - 0.1 / width, bottom=0.5 / height, top=1 - 0.2 / height,

@@ -26,8 +26,12 @@ def draw_layers(
     chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
     shown = [outputs[number] for number in chosen]
     num_rows = len(shown) + 1
-    figure = Figure(figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows), dpi=DPI)
-    figure.set_layout_engine("none")  # overrides the settings of a notebook
+    # Without a layout engine, whatever a notebook has set.
+    figure = Figure(
+        figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows),
+        dpi=DPI,
+        layout="none",  # type: ignore[arg-type]
+    )
     height = figure.get_figheight()
     grid = figure.add_gridspec(
         num_rows, NUM_MAPS + 2, wspace=0.08, hspace=0.08,
