@@ -92,9 +92,8 @@ def _temporary(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-_TEMPORARY = re.compile(
-    r"\.[0-9a-f]{16}\.partial"
-)  # without the name of the file, which may be long
+# Without the name of the file, which may be long.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
 def _created(path: Path) -> tuple[Path, int]:

@@ -120,9 +120,8 @@ class Checkpoints(Checkpoint):
     def save_last(self, trainer: pl.Trainer) -> None:
         """Save the current state as `last.ckpt`. All processes must call this together."""
         if self._best_is_current:
-            if (
-                IS_FIRST_PROCESS
-            ):  # `best.ckpt` is on the disk: a run resumes from it if the copy is lost
+            # Not flushed: `best.ckpt` is on the disk, and a run resumes from it if the copy is lost.
+            if IS_FIRST_PROCESS:
                 self._copy_to_last(self.best, flush=False)
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)

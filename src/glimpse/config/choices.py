@@ -10,18 +10,16 @@ from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
 
+from glimpse.config.replacing import replaced
+
 _ORIGINAL = ConfigRepository.get_group_options
 
 
 @contextmanager
 def parts_hidden() -> Iterator[None]:
     """Let Hydra list only files whose names do not begin with an underscore inside this context."""
-    before = ConfigRepository.get_group_options
-    ConfigRepository.get_group_options = _get_group_options  # type: ignore[method-assign]
-    try:
+    with replaced(ConfigRepository, "get_group_options", _get_group_options):
         yield
-    finally:
-        ConfigRepository.get_group_options = before  # type: ignore[method-assign]
 
 
 def _get_group_options(self: ConfigRepository, *args: Any, **kwargs: Any) -> list[str]:

@@ -16,6 +16,7 @@ from hydra._internal import config_loader_impl, defaults_list
 from hydra.core.default_element import ConfigDefault, InputDefault
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.config.replacing import replaced
 from glimpse.config.schema import LISTS
 
 LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
@@ -25,17 +26,11 @@ GROUPS = ("augment", *LISTS)  # augment also takes a single file, whose keys are
 @contextmanager
 def lists_by_name() -> Iterator[None]:
     """Let Hydra compose lists of choices by name inside this context."""
-    place, compose = defaults_list.update_package_header, LOADER.create_defaults_list
-    if place is _place:
+    with (
+        replaced(defaults_list, "update_package_header", _place),
+        replaced(LOADER, "create_defaults_list", _create_defaults_list),
+    ):
         yield
-        return
-    defaults_list.update_package_header = _place
-    LOADER.create_defaults_list = _create_defaults_list
-    try:
-        yield
-    finally:
-        defaults_list.update_package_header = place
-        LOADER.create_defaults_list = compose
 
 
 _ORIGINAL_PLACE = defaults_list.update_package_header

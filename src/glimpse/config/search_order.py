@@ -12,6 +12,8 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_search_path import ConfigSearchPath
 
+from glimpse.config.replacing import replaced
+
 OURS = "main"  # Hydra's names of the providers
 OF_THE_USER = ("command-line", "hydra.searchpath in command-line", "hydra.searchpath in main")
 
@@ -21,12 +23,8 @@ _ORIGINAL = ConfigRepository.initialize_sources
 @contextmanager
 def own_files_first() -> Iterator[None]:
     """Let Hydra look into the user's folders before ours inside this context."""
-    before = ConfigRepository.initialize_sources
-    ConfigRepository.initialize_sources = _initialize_sources  # type: ignore[method-assign]
-    try:
+    with replaced(ConfigRepository, "initialize_sources", _initialize_sources):
         yield
-    finally:
-        ConfigRepository.initialize_sources = before  # type: ignore[method-assign]
 
 
 def _initialize_sources(self: ConfigRepository, config_search_path: ConfigSearchPath) -> None:

@@ -11,9 +11,8 @@ from glimpse.data.tables.columns import numbers_in
 from glimpse.data.tables.table import Table, one_of, shown
 from glimpse.errors import UserError
 
-_VALUES = {
-    str(value): value for value in range(256)
-}  # of pixels, as they are nearly always written
+# The values of pixels, as they are nearly always written.
+_VALUES = {str(value): value for value in range(256)}
 _VALUE = re.compile(r"0*(\d{1,3})(\.0*)?", re.ASCII)
 
 
