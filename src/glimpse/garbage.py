@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection(module: str) -> Iterator[None]:
-    """Collect nothing while the block imports a module for the first time, and leave out all objects then.
+    """Suspend collection while the block imports a module for the first time.
 
-    Only for imports of libraries: Python does not delete what is left out, even when it ends. A file that
-    hangs on it would not be written to its end.
+    Afterwards, the collector ignores every object that exists by then. Python does not delete those, even
+    when it ends, so the block may only import libraries: a file that such an object holds open might lose
+    its last lines.
     """
     if module in sys.modules or not gc.isenabled():
         yield

@@ -215,6 +215,15 @@ def ended(runner: Runner) -> Outcome:
     return outcome
 
 
+def worker_of(runner: Runner, rows: Path) -> int:
+    """Wait until the job has written its first rows; return the process that trains it."""
+    while not rows.exists():
+        assert runner.next(0.05) is None
+    [process] = multiprocessing.active_children()
+    assert process.pid is not None
+    return process.pid
+
+
 def test_a_stopped_worker_ends_with_its_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,11 +232,7 @@ def test_a_stopped_worker_ends_with_its_sweep(
     with closing(Runner(composer_of(*QUICK))) as runner:
         runner.submit(job)
         rows = tmp_path / "outputs" / "sweeps" / "s" / "job" / "metrics.csv"
-        while not rows.exists():
-            assert runner.next(0.05) is None
-        [process] = multiprocessing.active_children()
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(worker_of(runner, rows), signal.SIGSTOP)
         [outcome] = runner.stop(signal.SIGTERM)
         assert (outcome.found.state, outcome.found.reason) == (
             State.INTERRUPTED,
@@ -274,11 +279,7 @@ def test_a_killed_worker_ends_one_job_which_continues_later(
         for job in (long, short):
             runner.submit(job)
         rows = tmp_path / "outputs" / "sweeps" / "s" / "long" / "metrics.csv"
-        while not rows.exists():
-            assert runner.next(0.05) is None
-        [process] = multiprocessing.active_children()
-        assert process.pid is not None
-        os.kill(process.pid, number)
+        os.kill(worker_of(runner, rows), number)
         killed, other = ended(runner), ended(runner)
         assert (killed.job, killed.found.state) == (long, State.INTERRUPTED)
         assert number.name in killed.found.reason
