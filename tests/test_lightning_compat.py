@@ -330,6 +330,7 @@ print(IS_FIRST_PROCESS)
 """
 
 
+@pytest.mark.slow
 def test_what_lightnings_import_does() -> None:
     """It makes torch look for a GPU by loading NVML, and it knows the rank before there is a trainer."""
     unset = {n: v for n, v in os.environ.items() if n != "PYTORCH_NVML_BASED_CUDA_CHECK"}

@@ -170,9 +170,9 @@ def test_stopped_and_resumed_without_the_cache(
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, options, where)
 
 
-# What the tests above do not have (callbacks/test_finetune.py stops in a phase of frozen layers): features that are kept, test-time flip with
-# Muon, and a loss on probabilities.
-DISTINCT = ("pets_linear_probe", "cifar10_fast", "birds_from_airplanes_mse")
+# What the tests above do not have: test-time flip with Muon, and a loss on probabilities.
+# callbacks/test_finetune.py stops in a phase of frozen layers, test_frozen_features.py with features that are kept.
+DISTINCT = ("cifar10_fast", "birds_from_airplanes_mse")
 
 
 @pytest.mark.usefixtures("published_weights")

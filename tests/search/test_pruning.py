@@ -51,6 +51,7 @@ def test_the_median_stops_what_lags_behind(
     assert stops(judge, values) == stopped
 
 
+@pytest.mark.slow
 def test_hyperband_compares_after_1_3_and_9_epochs(tmp_path: Path) -> None:
     study = Study(tmp_path / "study.db", {"lr": Interval(0, 1)}, mode="max", seed=0, same={})
     ends = []
