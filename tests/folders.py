@@ -28,10 +28,12 @@ def write_run(
     seed: int = 0,
     config: dict[str, Any] | None = None,
     overrides: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """A finished run; `changes` are the summary's, `config` adds to (or empties) groups of it."""
-    write_start(folder, seed=seed, config=config, overrides=overrides)
+    """A finished run; `changes` are the summary's, `config` adds to (or empties) groups of it, and
+    `settings` replaces its root keys."""
+    write_start(folder, seed=seed, config=config, overrides=overrides, settings=settings)
     summary = {
         "status": "finished", "data": "digits", "model": "linear", "seed": seed, "epochs": 2,
         "best_epoch": 2, "parameters": 650, "seconds": 3.0, "images_per_second": 1000.0,
@@ -48,9 +50,10 @@ def write_start(
     seed: int = 0,
     config: dict[str, Any] | None = None,
     overrides: tuple[str, ...] = (),
+    settings: dict[str, Any] | None = None,
 ) -> Path:
     """What lies in a run folder before the run ends."""
-    composed = CONFIG | {"seed": seed}
+    composed = CONFIG | {"seed": seed} | (settings or {})
     for group, changed in (config or {}).items():
         composed[group] = changed if "_target_" in changed else composed[group] | changed
     hydra = folder / ".hydra"

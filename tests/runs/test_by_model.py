@@ -62,6 +62,29 @@ def test_a_model_is_shown_by_the_group_that_validation_prefers(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("watched", "best"),
+    [("val/f1", "linear"), ("val/loss", "linear"), (None, "mlp")],
+    ids=["highest", "lowest", "different"],
+)
+def test_models_are_ranked_by_what_their_runs_watched(
+    tmp_path: Path, watched: str | None, best: str
+) -> None:
+    results = {"linear": (0.5, 0.9, 0.1), "mlp": (0.8, 0.4, 0.6)}
+    for model, values in results.items():
+        named = dict(zip(("acc", "f1", "loss"), values, strict=True))
+        metrics = {f"{split}/{name}": v for split in ("val", "test") for name, v in named.items()}
+        monitor = watched or ("val/f1" if model == "mlp" else "val/loss")
+        write_run(tmp_path / model, model=model, metrics=metrics, monitor=monitor)
+    first, _ = sentences(tmp_path)
+    metric = (watched or "val/acc").replace("val/", "test/")
+    assert first.startswith(f"digits ({metric}): {best} ? ")
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    name = "result_by_model.png" if watched else "accuracy_by_model.png"
+    assert (tmp_path / "figures" / name).is_file()
+
+
+@pytest.mark.parametrize(
     "changes", [{"status": "failed"}, {"data": "mnist"}], ids=["failed", "other data"]
 )
 def test_one_model_alone_is_not_ranked(tmp_path: Path, changes: dict[str, str]) -> None:

@@ -186,6 +186,21 @@ def test_a_run_of_the_learning_rate_finder_shows_what_it_suggests(tmp_path: Path
     assert re.search(r"lr_find/valley +0.0123", report(folder).output)
 
 
+def test_runs_of_the_learning_rate_finder_stand_apart_from_trainings(tmp_path: Path) -> None:
+    task, metrics = {"task": "lr_find"}, {"lr_find/valley": 0.0123, "lr_find/steepest": 0.2}
+    for name in ("a", "b"):
+        write_run(tmp_path / "tests" / name, settings=task, metrics=metrics)
+    none = report(tmp_path / "tests")
+    assert none.exit_code == 1
+    assert "all 2 runs are of task=lr_find" in " ".join(none.output.split())
+    write_run(tmp_path / "training")
+    assert [row["n"] for row in rows(tmp_path)] == ["1"]
+    said = report(tmp_path).output
+    assert "1 run (1 finished) in 1 group" in said
+    assert "linear on digits suggests optimizer.lr=0.012 (tests/a)" in said
+    assert "Learning-rate tests" in (tmp_path / "report.html").read_text()
+
+
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", status="interrupted")
     (folder / "checkpoints").mkdir()

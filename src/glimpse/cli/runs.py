@@ -26,6 +26,7 @@ from glimpse.runs.description import describe
 from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.groups import Group, group
 from glimpse.runs.mattered import mattered
+from glimpse.runs.range_tests import range_tests
 from glimpse.streams import printable, say
 
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
@@ -65,12 +66,20 @@ def report_(
             raise UserError(f"--html {html}: the folder {html.parent} does not exist")
         root = folder.resolve()
         runs = find_runs(root)
-        groups = group(runs)
+        trainings = runs if is_run(root) else [run for run in runs if run.is_training]
+        if not trainings:
+            raise UserError(
+                f"{root}: all {len(runs)} runs are of task=lr_find, which trains nothing; type glimpse report "
+                f"{runs[-1].folder}"
+            )
+        groups = group(trainings)
         if is_run(root) and format_ is not Format.csv:
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
-        found = [] if is_run(root) else [by_model(groups, path.parent), mattered(root)]
+        found = []
+        if not is_run(root):
+            found = [by_model(groups, path.parent), mattered(root), range_tests(runs, root)]
         sections = [section for section in found if section]
         for section in sections if format_ is not Format.csv else ():
             say("", *section.told, sep="\n")

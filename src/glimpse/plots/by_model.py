@@ -1,4 +1,4 @@
-"""Draw the accuracy of each model on each dataset, with error bars over seeds."""
+"""Draw how each model did on each dataset, with error bars over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ NAME_CHARACTERS = 20
 def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
     """Draw a panel for each dataset: a dot for each model, its standard deviation as a bar.
 
-    A panel shows the range of its accuracies only, so that small differences can be seen. Its title
-    gives the accuracy of the majority class.
+    A panel shows the range of its values only, so that small differences can be seen. Its title
+    gives the accuracy of the majority class, if the models are compared by accuracy.
     """
     from matplotlib.figure import Figure
 
@@ -33,19 +33,19 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, ranking in zip(panels, drawn, strict=False):
         models = dict(list(ranking.models.items())[:MAX_MODELS])
-        for place, (name, accuracy) in enumerate(models.items()):
+        for place, (name, value) in enumerate(models.items()):
             axes.errorbar(
-                accuracy.mean, place, xerr=accuracy.std, fmt="o", markersize=5, capsize=3,
+                value.mean, place, xerr=value.std, fmt="o", markersize=5, capsize=3,
                 color=COLOURS[names.index(name) % len(COLOURS)],
             )  # fmt: skip
             axes.annotate(
-                f"{accuracy.mean:.3f}", (accuracy.mean, place), (0, 6), size=8, ha="center",
+                f"{value.mean:.3f}", (value.mean, place), (0, 6), size=8, ha="center",
                 textcoords="offset points",
             )  # fmt: skip
         axes.set_yticks(range(len(models)), [_short(name) for name in models], parse_math=False)
         axes.set_ylim(len(models) - 0.5, -0.7)  # the best on top
         axes.margins(x=0.12)
-        axes.set_xlabel(f"{ranking.split} accuracy")
+        axes.set_xlabel(ranking.metric.replace("/acc", " accuracy"), parse_math=False)
         majority = "" if ranking.majority is None else f" (majority {ranking.majority:.3f})"
         axes.set_title(f"{_short(ranking.data)}{majority}", size=10, parse_math=False)
         axes.grid(alpha=0.3)

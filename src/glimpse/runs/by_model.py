@@ -23,6 +23,8 @@ def by_model(groups: Sequence[Group], folder: Path) -> Section | None:
     found = rankings(groups)
     if not found:
         return None
-    picture = subfolder(folder, "figures") / "accuracy_by_model.png"
+    is_accuracy = all(ranking.metric.endswith("/acc") for ranking in found)
+    name = "accuracy_by_model.png" if is_accuracy else "result_by_model.png"
+    picture = subfolder(folder, "figures") / name
     draw_by_model(found, picture)
     return Section("Models", told(found), [picture])

@@ -98,6 +98,11 @@ class Run:
         """The accuracy on the `reported` split."""
         return self.metrics.get(f"{self.reported}/acc")
 
+    @property
+    def is_training(self) -> bool:
+        """Whether the run trained a network, as opposed to `task=lr_find`. Without a record, it did."""
+        return self.settings.get("task", "fit") == "fit"
+
     def number(self, name: str) -> float | None:
         """A number from the summary, such as parameters, seconds or majority_acc."""
         return finite(self.summary.get(name))

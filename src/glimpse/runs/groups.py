@@ -149,8 +149,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     The best is that by the runs' monitor, or by val/acc if they differ in it.
     """
     found: dict[tuple[Any, ...], Group] = {}
-    monitors = {run.monitor for run in runs}
-    monitor = monitors.pop() if len(monitors) == 1 else monitor_of({})
+    monitor = common_monitor(runs)
     for run in runs:
         settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
         # Runs with unknown settings are not averaged.
@@ -165,6 +164,12 @@ def group(runs: Sequence[Run]) -> list[Group]:
     for same_images in rivals(groups):
         _set_simplest(same_images)
     return groups
+
+
+def common_monitor(runs: Iterable[Run]) -> Monitor:
+    """The monitor of all the runs, or val/acc if they differ in it."""
+    monitors = {run.monitor for run in runs}
+    return monitors.pop() if len(monitors) == 1 else monitor_of({})
 
 
 def rivals(groups: Sequence[Group]) -> list[list[Group]]:

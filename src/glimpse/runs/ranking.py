@@ -1,17 +1,19 @@
 """Which models are ahead on each dataset, and which differences exceed the noise.
 
-Each model is represented by its best group of runs, chosen by the monitor. Whether two models differ
-is decided by Welch's t-test over the seeds, with Holm's correction for the number of comparisons (Holm
+The models are compared by what all their runs watched, measured on the test set, or else on the
+validation set; by accuracy if they watched different metrics. Each model is represented by its best
+group of runs, chosen by the monitor. Whether two models differ is decided by Welch's t-test over the seeds, with Holm's correction for the number of comparisons (Holm
 1979, A simple sequentially rejective multiple test procedure). Left out: the noise of the evaluation
 images, which all models share; `glimpse compare` tests it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 from glimpse.runs.folder import FINISHED
-from glimpse.runs.groups import Group, Statistic, rivals
+from glimpse.runs.groups import Group, Statistic, common_monitor, rivals
 
 LEVEL = 0.05  # of the test
 MORE, NOISE, UNKNOWN = ">", "≈", "?"
@@ -29,14 +31,14 @@ class Ranking:
 
     Attributes:
         data: The name of the dataset.
-        split: The split that measures them: test, or else val.
-        majority: The accuracy of the majority class, if it is recorded.
-        models: The accuracy of each model, the highest first.
+        metric: The metric that measures them, such as test/acc.
+        majority: The accuracy of the majority class, if it is recorded and the metric is accuracy.
+        models: The metric of each model, the best first.
         signs: Whether each model differs from the next: `MORE`, `NOISE` or `UNKNOWN`.
     """
 
     data: str
-    split: str
+    metric: str
     majority: float | None
     models: dict[str, Statistic]
     signs: list[str]
@@ -44,20 +46,38 @@ class Ranking:
     def __str__(self) -> str:
         first, *others = self.models
         order = " ".join([first, *(f"{s} {m}" for s, m in zip(self.signs, others, strict=True))])
-        return f"{self.data} ({self.split}/acc): {order}"
+        return f"{self.data} ({self.metric}): {order}"
 
 
 def rankings(groups: Sequence[Group]) -> list[Ranking]:
     """Rank the models of each dataset whose finished runs have the same images."""
     found = []
     for same_images in rivals([g for g in groups if g.status == FINISHED]):
+        monitor = common_monitor(run for member in same_images for run in member.runs)
+        split = same_images[0].runs[0].reported
+        metric = f"{split}/{monitor.name.rpartition('/')[2]}"
+        sign = monitor.sign
+        if any(member.metric(metric) is None for member in same_images):
+            metric, sign = f"{split}/acc", 1
+        order = _best_first(monitor.name, monitor.sign)
         best: dict[str, Group] = {}
-        for member in sorted(same_images, key=lambda g: -g.rank):
-            if member.accuracy is not None:
+        for member in sorted(same_images, key=order):
+            if member.metric(metric):
                 best.setdefault(member.model, member)
         if len(best) > 1:
-            found.append(_ranking(list(best.values())))
+            ranked = sorted(best.values(), key=_best_first(metric, sign))
+            found.append(_ranking(ranked, metric))
     return found
+
+
+def _best_first(metric: str, sign: int) -> Callable[[Group], float]:
+    """A sort key for groups by a metric, whose highest value is best if `sign` is 1."""
+
+    def key(member: Group) -> float:
+        found = member.metric(metric)
+        return -sign * found.mean if found else inf
+
+    return key
 
 
 def told(found: Sequence[Ranking]) -> list[str]:
@@ -70,16 +90,14 @@ def told(found: Sequence[Ranking]) -> list[str]:
     return [*map(str, found), f"Between two models, {meanings}{test}."]
 
 
-def _ranking(members: Sequence[Group]) -> Ranking:
-    split = members[0].runs[0].reported
-    measured = {m: found for m in members if (found := m.metric(f"{split}/acc"))}
-    ranked = sorted(measured, key=lambda member: -measured[member].mean)
+def _ranking(members: Sequence[Group], metric: str) -> Ranking:
+    measured = {member: found for member in members if (found := member.metric(metric))}
     return Ranking(
         members[0].data,
-        split,
-        members[0].number("majority_acc"),
-        {member.model: measured[member] for member in ranked},
-        _signs([measured[member] if _has_seeds(member) else None for member in ranked]),
+        metric,
+        members[0].number("majority_acc") if metric.endswith("/acc") else None,
+        {member.model: found for member, found in measured.items()},
+        _signs([found if _has_seeds(member) else None for member, found in measured.items()]),
     )
 
 
