@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from loops import Bench
 from rich.console import Console
 from rich.table import Table
-from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing
+from tasks import BATCH_SIZE, TASKS, Task, compose_task, composing
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -36,9 +36,10 @@ from typing import Any
 
 import torch
 from hydra import compose
+from loops import Bench, in_memory
 from omegaconf import DictConfig
 from rich.console import Console
-from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing, in_memory
+from tasks import BATCH_SIZE, TASKS, Task, compose_task, composing
 from torch import Tensor
 
 from glimpse.assembly import build_data

@@ -15,7 +15,7 @@ from pathlib import Path
 from hydra import compose
 from PIL import Image
 from rich.progress import track
-from throughput import composing
+from tasks import composing
 
 from glimpse.assembly import build_data
 
@@ -31,11 +31,12 @@ def main() -> None:
         chosen = ["data=cifar10", f"data_dir={given.data_dir}", "data.val_fraction=0"]
         data = build_data(compose("train", overrides=chosen))
         for part, split in (("train", "train"), ("test", "val")):
-            loader = data.batches.loader(split)
-            loader.order.batch_size = len(loader.rows)
-            [batch] = list(loader)
-            pairs = zip(batch.images.numpy(), batch.labels.tolist(), strict=True)
-            for number, (image, label) in enumerate(track(list(pairs), description=part)):
+            pairs = [
+                pair
+                for batch in data.batches.loader(split)
+                for pair in zip(batch.images.numpy(), batch.labels.tolist(), strict=True)
+            ]
+            for number, (image, label) in enumerate(track(pairs, description=part)):
                 file = io.BytesIO()
                 Image.fromarray(image).save(file, "webp", quality=given.quality, method=4)
                 name = f"cifar10/{part}/{data.spec.class_names[label]}/{number:05}.webp"

@@ -16,9 +16,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from loops import bare, ours
 from rich.console import Console
 from rich.table import Table
-from throughput import TASKS, bare, compose_task, composing, ours
+from tasks import TASKS, compose_task, composing
 
 from glimpse.assembly import build_data
 from glimpse.models.linear import Linear
