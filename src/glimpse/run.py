@@ -1,6 +1,6 @@
 """The story of one run: data, network, training, measurement, record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from glimpse.allocator import keep_freed_memory
 from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import EpochRecord, logged
+from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress
 from glimpse.callbacks.pruning import Judge, Pruning
@@ -30,7 +30,6 @@ from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.combinations import check_monitors
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.distributed.gather import of_all_processes
 from glimpse.distributed.place import Place
 from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
@@ -45,10 +44,10 @@ from glimpse.lightning_compat import (
     set_up_callbacks,
     settle,
     skip_empty_hooks,
-    stop_profiling,
 )
 from glimpse.loggers.building import build_loggers, remember_ids
 from glimpse.loggers.record import close, write_result, write_start
+from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
@@ -169,11 +168,11 @@ def run(
             summary.update(metrics=found)
             return None
         _fit(config, trainer, classifier, data, own, summary, resume_from)
-        num_trained = _num_trained_on(own.record, data)
+        num_trained = num_trained_on(own.record, data)
         if config.test and not summary.is_pruned:
-            found = _final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
+            found = final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
             summary.update(metrics=summary.metrics | found)
-        summary.update(**_beside_accuracy(summary, classifier, data, own.checkpoints))
+        summary.update(**beside_accuracy(summary, classifier, data, own.checkpoints))
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
                 callback.draw_result(trainer, classifier)
@@ -321,57 +320,3 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     classifier.new_optimizer().step()
     size = "×".join(map(str, batch.images.shape))
     console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
-
-
-def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
-    """The recall of each class that has images, by its name."""
-    pairs = zip(data.spec.class_names, recall, strict=True)
-    return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
-
-
-def _beside_accuracy(
-    summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
-) -> dict[str, Any]:
-    """What stands beside the accuracy: that of the majority class, and the recall of each class."""
-    reported = "test" if "test/acc" in summary.metrics else "val"
-    recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
-    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
-    return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
-
-
-def _num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
-    """The number of training images in an epoch: all, unless an argument such as
-    trainer.limit_train_batches ended each epoch early. All processes must call this together."""
-    of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
-    return min(of_first_process, len(data.splits["train"].rows))
-
-
-def _final_metrics(
-    config: DictConfig,
-    trainer: pl.Trainer,
-    classifier: ImageClassifier,
-    data: ImageDataModule,
-    checkpoints: Checkpoints,
-    num_trained: int,
-) -> dict[str, float]:
-    """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
-
-    At most as many training images are measured as an epoch trained on; `test=val` skips them.
-    """
-    best = None if trainer.fast_dev_run else checkpoints.read_best()  # type: ignore[attr-defined]
-    if best is not None:
-        classifier.load_state_dict(best["state_dict"])
-    stop_profiling(trainer)
-    splits = ["val", "test"] if config.tta else ["test"]
-    if config.test != "val" and num_trained:
-        splits.insert(0, "train")
-    metrics: dict[str, float] = {}
-    for split in splits:
-        if split in data.splits:
-            data.batches.score(split, num_images=num_trained if split == "train" else None)
-            trainer.test(classifier, datamodule=data, verbose=False)
-            found = logged(trainer)
-            metrics |= {
-                n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
-            }
-    return metrics

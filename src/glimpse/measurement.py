@@ -1,0 +1,69 @@
+"""What is measured once a training has ended: the best checkpoint on the training and test sets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from omegaconf import DictConfig
+
+from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.callbacks.epoch_record import EpochRecord, logged
+from glimpse.classifier import ImageClassifier
+from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
+from glimpse.lightning_compat import stop_profiling
+from glimpse.summary import Summary
+
+
+def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
+    """The recall of each class that has images, by its name."""
+    pairs = zip(data.spec.class_names, recall, strict=True)
+    return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
+
+
+def beside_accuracy(
+    summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """What stands beside the accuracy: that of the majority class, and the recall of each class."""
+    reported = "test" if "test/acc" in summary.metrics else "val"
+    recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
+    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
+    return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
+
+
+def num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
+    """The number of training images in an epoch: all, unless an argument such as
+    trainer.limit_train_batches ended each epoch early. All processes must call this together."""
+    of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
+    return min(of_first_process, len(data.splits["train"].rows))
+
+
+def final_metrics(
+    config: DictConfig,
+    trainer: pl.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    checkpoints: Checkpoints,
+    num_trained: int,
+) -> dict[str, float]:
+    """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
+
+    At most as many training images are measured as an epoch trained on; `test=val` skips them.
+    """
+    best = None if trainer.fast_dev_run else checkpoints.read_best()  # type: ignore[attr-defined]
+    if best is not None:
+        classifier.load_state_dict(best["state_dict"])
+    stop_profiling(trainer)
+    splits = ["val", "test"] if config.tta else ["test"]
+    if config.test != "val" and num_trained:
+        splits.insert(0, "train")
+    metrics: dict[str, float] = {}
+    for split in splits:
+        if split in data.splits:
+            data.batches.score(split, num_images=num_trained if split == "train" else None)
+            trainer.test(classifier, datamodule=data, verbose=False)
+            found = logged(trainer)
+            metrics |= {
+                n: v for n, v in found.items() if n.startswith(f"{split}/") and n != "train/top5"
+            }
+    return metrics
