@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from glimpse import job
 from glimpse.config import trust
-from glimpse.config.choices import parts_hidden
+from glimpse.config.choices import choices_listed
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
 from glimpse.config.folder import ROOT, config_folder, config_folders
@@ -87,7 +87,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         with (
             lists_by_name(),
             own_files_first(),
-            parts_hidden(),
+            choices_listed(),
             _named_if_hydra_cannot_write(),
             named_if_unreadable(config_folders(sys.argv[1:])),
         ):

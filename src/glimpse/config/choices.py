@@ -1,26 +1,45 @@
-"""Hide parts of configuration files, such as conf/data/_common.yaml, wherever Hydra lists the choices of a group.
+"""List the choices of a group: without parts of files such as conf/data/_common.yaml, and quickly.
 
-Hydra takes every file of a group for a choice: in its help, in completion and in its errors.
-This changes one function inside Hydra 1.3, for as long as the context lasts.
+Hydra takes every file of a group for a choice: in its help, in completion and in its errors. For its help
+it also copies all configuration files that it has read, once for each of a hundred lists.
+This changes two functions inside Hydra 1.3, for as long as the context lasts.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
 
 from glimpse.config.replacing import replaced
 
 _ORIGINAL = ConfigRepository.get_group_options
+_ORIGINAL_OF_LOADER = ConfigLoaderImpl.get_group_options
 
 
 @contextmanager
-def parts_hidden() -> Iterator[None]:
+def choices_listed() -> Iterator[None]:
     """Let Hydra list only files whose names do not begin with an underscore inside this context."""
-    with replaced(ConfigRepository, "get_group_options", _get_group_options):
+    with (
+        replaced(ConfigRepository, "get_group_options", _get_group_options),
+        replaced(ConfigLoaderImpl, "get_group_options", _get_group_options_of_loader),
+    ):
         yield
 
 
 def _get_group_options(self: ConfigRepository, *args: Any, **kwargs: Any) -> list[str]:
     return [name for name in _ORIGINAL(self, *args, **kwargs) if not name.startswith("_")]
+
+
+def _get_group_options_of_loader(
+    self: ConfigLoaderImpl,
+    group_name: str,
+    results_filter: ObjectType | None = ObjectType.CONFIG,
+    config_name: str | None = None,
+    overrides: list[str] | None = None,
+) -> list[str]:
+    if config_name is None and not overrides:  # no search path to add, so no copy is needed
+        return self.repository.get_group_options(group_name, results_filter)
+    return _ORIGINAL_OF_LOADER(self, group_name, results_filter, config_name, overrides)

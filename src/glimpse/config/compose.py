@@ -15,7 +15,7 @@ from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, open_dict
 
 from glimpse.config.check import check
-from glimpse.config.choices import parts_hidden
+from glimpse.config.choices import choices_listed
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable, require_own_folder
@@ -79,7 +79,7 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
         with (
             lists_by_name(),
             own_files_first(),
-            parts_hidden(),
+            choices_listed(),
             named_if_unreadable(folders),
         ):
             Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
