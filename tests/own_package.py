@@ -68,6 +68,14 @@ FILES = {
             def forward(self, images):
                 return super().forward(images + images.new_zeros(1, 1, 12, 12))
 
+        class FixedSize(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.fc = nn.Linear(3 * 32 * 32, num_classes)
+
+            def forward(self, images):
+                return self.fc(images.flatten(1))
+
         class GreyOnly(Plain):
             def __init__(self, num_classes):
                 super().__init__(num_classes, 1)
@@ -128,6 +136,14 @@ FILES = {
             def __init__(self, weight):
                 super().__init__()
                 self.weight = weight
+
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits, labels, weight=self.weight)
+
+        class Optional(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = None
 
             def forward(self, logits, labels):
                 return nn.functional.cross_entropy(logits, labels, weight=self.weight)
@@ -250,6 +266,7 @@ FILES = {
     "conf/model/absent.yaml": "_target_: ownpkg.nets.Nett\n",
     "conf/model/elsewhere.yaml": "_target_: nopkg.nets.Net\n",
     "conf/model/square.yaml": "_target_: ownpkg.nets.Square\n",
+    "conf/model/fixed_size.yaml": "_target_: ownpkg.nets.FixedSize\n",
     "conf/model/grey_only.yaml": "_target_: ownpkg.nets.GreyOnly\n",
     "conf/model/pair.yaml": "_target_: ownpkg.nets.Pair\n",
     "conf/model/keyword.yaml": "_target_: ownpkg.nets.Keyword\nwidth: 4\n",
@@ -291,6 +308,7 @@ FILES = {
     "conf/data/photos.yaml": (
         "defaults: [image_folder]\nroot: photos\npresize: 12\nbatch_size: 8\nnum_workers: 1\n"
     ),
+    "conf/loss/optional.yaml": "_target_: ownpkg.rest.Optional\n",
     "conf/loss/margin.yaml": "_target_: ownpkg.rest.Margin\nmargin: 1.0\n",
     "conf/loss/each.yaml": "_target_: ownpkg.rest.EachImage\n",
     "conf/loss/weighted.yaml": "_target_: torch.nn.CrossEntropyLoss\nweight: [1, 3]\n",

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import Execute, composed
 from glimpse.class_weights import class_weights
@@ -101,6 +101,21 @@ def test_the_focal_loss_is_the_papers() -> None:
     sure = torch.tensor([[60.0, 0.0]], requires_grad=True)
     [gradient] = torch.autograd.grad(Focal(gamma=0.5)(sure, torch.tensor([0])), sure)
     assert gradient.isfinite().all()
+
+
+def test_a_loss_of_ones_own_has_them_in_its_attribute() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = None
+
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, weight=self.weight)
+
+    loss, logits, labels = Own(), torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    use_class_weights(loss, [1.0, 2.0, 5.0])
+    expected = F.cross_entropy(logits, labels, weight=torch.tensor([1.0, 2.0, 5.0]))
+    torch.testing.assert_close(loss(logits, labels), expected)
 
 
 def test_a_loss_without_weights_says_so() -> None:

@@ -68,6 +68,7 @@ def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data=photos", "model=other_name"),
         ("data=photos", "model='my net'"),
         ("data=halves", "model=linear", "loss=margin"),
+        ("data=halves", "model=linear", "loss=optional", "loss.class_weights=[1,3]"),
         ("data=halves", "model=linear", "optimizer=sign", "scheduler=constant"),
         ("data=halves", "model=linear", "optimizer=rmsprop", "scheduler=annealing"),
         ("data=halves", "model=linear", "scheduler=shrink"),
@@ -145,6 +146,10 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),
         ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
         ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),
+        (
+            "model=fixed_size",
+            "takes images of 3×32×32 but not of 3×12×12: it needs images of another size; type data.size=32",
+        ),
         ("model=grey_only", "takes images of 1×12×12 but not of 3×12×12: it needs grey images"),
         ("model=syntax", "slip.py, line 1: invalid syntax"),
         ("model=package", "there is no package ownpgk: did you mean ownpkg?"),

@@ -143,8 +143,10 @@ def use_class_weights(loss: nn.Module, weights: Sequence[float]) -> None:
     """
     if not hasattr(loss, "weight"):
         raise UserError(
-            f"loss.class_weights: {type(loss).__name__} has no class weights; type "
-            "loss=cross_entropy or another loss of torch.nn with a weight"
+            f"loss.class_weights: {type(loss).__name__} has no class weights; type loss=cross_entropy or "
+            "another loss with the attribute weight"
         )
     tensor = torch.tensor(list(weights), dtype=torch.float32)
+    if "weight" in vars(loss):  # a plain attribute, such as None, which a buffer cannot replace
+        del loss.weight
     loss.register_buffer("weight", tensor, persistent=False)

@@ -15,6 +15,9 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.text import kind_of
 
+# Sides of square images, in pixels, that networks are written for.
+USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)
+
 
 def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     """Build a network for images of this spec.
@@ -133,20 +136,23 @@ def _as_text(*sizes: int) -> str:
 
 
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
-    """Try a network that has failed on squares, and with another number of channels.
+    """Try a network that has failed on squares, with another number of channels, and with usual sizes.
 
     Raises: UserError: it accepts one of these.
     """
     channels, height, width = spec.channels, spec.height, spec.width
     size = _as_text(channels, height, width)
     others = [(channels, side, side) for side in (height, width) if height != width]
-    for other in (*others, (4 - channels, height, width)):
+    others.append((4 - channels, height, width))
+    others += [(channels, side, side) for side in USUAL_SIDES if (side, side) != (height, width)]
+    for other in others:
         try:
             _logits_of_black(network, *other)
         except Exception:
             continue
         if other[0] == channels:
-            needs, remedy = "square images", f"type data.size={other[1]}"
+            needs = "square images" if other[1] in (height, width) else "images of another size"
+            remedy = f"type data.size={other[1]}"
         else:
             needs = "grey images" if other[0] == 1 else "images of three channels"
             remedy = "take in_channels or the spec as an argument of __init__"

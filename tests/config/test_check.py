@@ -134,6 +134,11 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
     ("overrides", "message"),
     [
         (
+            ["data=image_folder", "data.root=null"],
+            "data.root=null: expected a value; for what is called null, type \"data.root='null'\"",
+        ),
+        (["data=csv", "data.train=t.csv", "data.label=true"], "data.label=true: expected a word"),
+        (
             ["callbacks=[finetune,frozen_features]"],
             "frozen_features and finetune exclude each other",
         ),

@@ -160,6 +160,10 @@ def _as_choice(name: str) -> str:
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
+    if value is None and default == NOT_KNOWN_YET:
+        raise UserError(
+            f"{key}=null: expected a value; for what is called null, type \"{key}='null'\""
+        )
     if NOT_KNOWN_YET in (value, default):
         return
     kinds = OTHER_KINDS.get(key) or (() if default is None else (type(default),))
@@ -174,7 +178,7 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
         example = f"={default}" if default is not None else ""
         hint = f", such as {key}{example}" if example else ""
-        raise UserError(f"{key}={value}: expected {expected}{hint}")
+        raise UserError(f"{key}={_as_typed(value)}: expected {expected}{hint}")
 
 
 def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
@@ -211,7 +215,9 @@ def _check_range(key: str, value: Any) -> None:
 
 def _as_typed(value: Any) -> str:
     """Format a plain value as it is typed on the command line."""
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    return (
+        str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    )
 
 
 def check_targets(config: DictConfig) -> None:

@@ -53,6 +53,13 @@ def test_an_image_is_changed_alike_in_any_batch_and_epoch_by_epoch(transform: nn
     assert not torch.equal(changed(slice(0, 40), 2), together)
 
 
+def test_floats_from_0_to_1_are_as_good_as_bytes() -> None:
+    scaled = v2.Compose([JITTER, v2.ToDtype(torch.float32, scale=True)])
+    images = noise()
+    changed = [PerImage(transform, "mine")(images, draws_of()) for transform in (JITTER, scaled)]
+    assert torch.equal(*changed)
+
+
 def test_the_run_draws_as_if_nothing_had_happened() -> None:
     torch.manual_seed(1)
     random.seed(1)
@@ -70,7 +77,10 @@ def test_the_run_draws_as_if_nothing_had_happened() -> None:
     [
         (v2.CutMix(num_classes=3), "augment mine was given one image, 3×12×16 uint8"),
         (v2.Grayscale(1), "it returned 1×12×16 of uint8"),
-        (v2.ToDtype(torch.float32, scale=True), "it returned 3×12×16 of float32"),
+        (
+            v2.ToDtype(torch.float32),
+            r"leave out Normalize, and write ToDtype\(torch.float32, scale=True",
+        ),
         (v2.RandomCrop(99), "Required crop size"),
         (nn.Linear(2, 2), "augment mine was given one image"),
     ],

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -417,14 +418,20 @@ def test_names_as_another_system_writes_them(
         ("00.png", "type data.folder=images"),
         ("C:\\photos\\00.png", "is it images/00.png? correct the column"),
         ("/mnt/old/00.png", "is it images/00.png? correct the column"),
-        ("https://example.org/00.png", "it is an address on the web; download the images"),
+        ("/mnt/old/images/00.png", "is it images/00.png? correct the column"),
+        ("deep.png", "type data.folder=more/photos"),
+        ("/data/photos/deep.png", "is it more/photos/deep.png? correct the column"),
+        ("https://example.org/00.png", "is an address on the web, expected a path: download"),
+        ("file:///data/00.png", "is an address, expected a path: remove file://"),
         ("gone.png", "restore the file, correct the cell"),
-        ("images", "it is a folder; write the path of an image file"),
+        ("images", "is a folder, expected an image file: write a line for each image"),
     ],
 )
 def test_a_missing_file_has_a_remedy_that_works(
     tmp_path: Path, pictures: list[tuple[str, str]], cell: str, remedy: str
 ) -> None:
+    (tmp_path / "more" / "photos").mkdir(parents=True)
+    shutil.copy(tmp_path / "images" / "00.png", tmp_path / "more" / "photos" / "deep.png")
     path = written(tmp_path, "path,label", [f"{cell},cat", f"{cell},dog"])
     with pytest.raises(UserError, match=re.escape(remedy)):
         table(path)
@@ -455,6 +462,7 @@ def test_names_that_only_look_different_are_said(
         (b"PAR1\x00", "is a parquet file, expected a table of text (CSV): type data=huggingface data.name="),
         (b'[{"path": "a"}]', "is JSON"),
         (b"\n<!DOCTYPE html>", "is HTML or XML, perhaps a page that was saved in place of the file"),
+        ("path,label\na,b\n".encode("utf-32"), "contains zero bytes, expected text in UTF-8"),
         ("path,label\na,b\n".encode("utf-16-le"), "contains zero bytes, expected text in UTF-8"),
     ],
 )  # fmt: skip

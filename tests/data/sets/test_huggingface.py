@@ -66,6 +66,38 @@ def test_parquet_files_of_the_hub_and_of_others(tmp_path: Path) -> None:
         opened(tmp_path / "plain.parquet", tmp_path)
     data = opened(tmp_path / "plain.parquet", tmp_path, label="kind")
     are_right(data, {"train": 16, "val": 4}, ("ant", "bee"))
+    named = plain.rename_column("kind", "species")
+    named.to_parquet(str(tmp_path / "named.parquet"))
+    are_right(opened(tmp_path / "named.parquet", tmp_path), {"train": 16, "val": 4}, ("ant", "bee"))
+
+
+@pytest.mark.parametrize("form", ["H×W×3", "3×H×W", "H×W", "flat"])
+def test_images_as_lists_of_pixels(tmp_path: Path, form: str) -> None:
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    pixels[1, :4] = 200  # the upper half of the second image
+    columns: Any = {
+        "H×W×3": pixels, "3×H×W": pixels.transpose(0, 3, 1, 2), "H×W": pixels[..., 0],
+        "flat": pixels[..., 0].reshape(2, 64),
+    }[form].tolist()  # fmt: skip
+    table = datasets.Dataset.from_dict({"image": columns * 10, "label": [0, 1] * 10})
+    table.to_parquet(str(tmp_path / "lists.parquet"))
+    data = opened(tmp_path / "lists.parquet", tmp_path)
+    assert data.spec.channels == (3 if "3" in form else 1)
+    for batch in data.batches.loader("val"):
+        upper, lower = batch.images[:, :4].float(), batch.images[:, 4:].float()
+        assert (upper.mean((1, 2, 3)) == 200 * batch.labels).all()
+        assert not lower.any()
+
+
+def test_a_test_set_without_labels_is_left_out_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlabelled = rows(6).map(lambda row: {"label": -1})
+    datasets.DatasetDict({"train": rows(20), "test": unlabelled}).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    are_right(opened(tmp_path / "saved", tmp_path), {"train": 16, "val": 4}, ("cat", "dog"))
+    assert "its test images have no labels, so there is no test set" in capsys.readouterr().out
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
@@ -82,6 +114,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     several.to_parquet(str(tmp_path / "several.parquet"))
     with pytest.raises(UserError, match=r"train\[0\]: the label is '\[0, 1\]', expected one class"):
         opened(tmp_path / "several.parquet", tmp_path)
+    paths = datasets.Dataset.from_dict({"image": ["a.png"] * 4, "label": [0, 1] * 2})
+    paths.to_parquet(str(tmp_path / "paths.parquet"))
+    with pytest.raises(UserError, match=r"holds 'a\.png', expected an image \(for paths of files"):
+        opened(tmp_path / "paths.parquet", tmp_path)
     broken = datasets.Dataset.from_dict({"image": [png(9), b"<html>"] * 4, "label": [0, 1] * 4})
     broken.to_parquet(str(tmp_path / "broken.parquet"))
     with pytest.raises(UserError, match=r"train\[1\] is not an image that can be read"):

@@ -423,6 +423,24 @@ def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
     )  # what it says to type works
 
 
+@pytest.mark.parametrize(
+    ("table", "remedy"),
+    [
+        ("train/labels.csv", "type data=csv data.train={root}/train/labels.csv"),
+        ("labels.csv", "type data=csv data.train={root}/labels.csv data.folder=train"),
+        ("train/metadata.jsonl", "type data=huggingface data.name={root}"),
+    ],
+)
+def test_images_whose_labels_are_in_a_table(photos: Path, table: str, remedy: str) -> None:
+    shutil.rmtree(photos / "val")
+    for image in (photos / "train").glob("*/*.png"):
+        image.rename(photos / "train" / image.name)
+    for folder in ("cat", "dog", "owl"):
+        (photos / "train" / folder).rmdir()
+    (photos / table).write_text("file_name,label\n")
+    assert remedy.format(root=photos) in error_of(photos)
+
+
 def test_no_training_folder_beside_the_others(photos: Path) -> None:
     (photos / "train").rename(photos / "test")
     assert "expected train/ beside test, val" in error_of(photos)

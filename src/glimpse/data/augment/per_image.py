@@ -25,8 +25,8 @@ class PerImage(Augmentation):
     """Apply a transform to each image, and resize the result if it has another size.
 
     Args:
-        transform: Maps (C, H, W) uint8 to (C, H', W') uint8. If it takes floats only, it gets
-            values in [0, 1].
+        transform: Maps (C, H, W) uint8 to (C, H', W'), uint8 or floats in [0, 1]. If it takes floats
+            only, it gets values in [0, 1].
         name: Its name in the configuration, for messages.
 
     Raises:
@@ -67,19 +67,20 @@ class PerImage(Augmentation):
             found: Any = self.transform(image / 255 if self._takes_floats else image)
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             raise self._misfit(image, first_line(error)) from error
-        if self._takes_floats and isinstance(found, Tensor) and found.is_floating_point():
+        if isinstance(found, Tensor) and found.is_floating_point():
             lowest, highest = (value.item() for value in found.aminmax())
             if not (lowest >= -BEYOND and highest <= 1 + BEYOND):
                 raise self._misfit(
-                    image, f"it returned values from {lowest:.3g} to {highest:.3g}, expected 0 to 1"
+                    image,
+                    f"it returned values from {lowest:.3g} to {highest:.3g}, expected 0 to 1; leave out "
+                    "Normalize, and write ToDtype(torch.float32, scale=True)",
                 )
             found = to_bytes(found * 255)
         if not isinstance(found, Tensor):
             raise self._misfit(image, f"it returned {type(found).__name__}")
         if found.ndim != 3 or len(found) != len(image) or found.dtype != torch.uint8:
             shape = "×".join(map(str, found.shape))
-            hint = "; leave out ToDtype and Normalize" if found.is_floating_point() else ""
-            raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}{hint}")
+            raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}")
         return found.as_subclass(Tensor)
 
     def _fails_on_bytes(self, image: Tensor) -> bool:

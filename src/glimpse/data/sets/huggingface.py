@@ -2,14 +2,15 @@
 
 The `datasets` library (an extra) downloads and reads them: a name of the hub, a folder that `save_to_disk` wrote,
 a folder of parquet files or of images, or one .parquet file. Its splits become training, validation and test
-set by their names. Classes are those of a ClassLabel column, or the labels that occur. Images are decoded as
-everywhere else, one by one into memory, and then cached. Nothing that a data set contains is executed, and
-files that are local need no network.
+set by their names. Classes are those of a ClassLabel column, or the labels that occur. Images are files inside
+the data set, or lists of pixels. They are decoded as everywhere else, one by one into memory, and then cached.
+Nothing that a data set contains is executed, and files that are local need no network.
 
-Left out: columns of several labels, images given by URL, and data sets that do not fit into memory.
+Left out: columns of several labels, images given by URL or by path, and data sets that do not fit into memory.
 """
 
 import io
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -18,14 +19,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey, reading
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source, some
 from glimpse.data.splits import split_of
+from glimpse.data.tables.table import LABELS
 from glimpse.errors import UserError
 
+IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
+WITHOUT_LABEL = "-1"  # the label of test images that only a competition's judges know
 SAVED = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` wrote
 
 
@@ -40,7 +45,7 @@ class HuggingFace(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -103,6 +108,12 @@ class HuggingFace(ImageDataModule):
             )
         image, label = self._columns(found["train"])
         texts = {split: self._labels(rows, label, split) for split, rows in found.items()}
+        if set(texts.get("test", ())) == {WITHOUT_LABEL}:
+            print(
+                f"{self.set_name}: its test images have no labels, so there is no test set",
+                flush=True,
+            )
+            del found["test"], texts["test"]
         names = self._class_names(found["train"], label, texts["train"])
         index = {name: number for number, name in enumerate(names)}
         wanted = self._format_of(found["train"], image)
@@ -156,12 +167,14 @@ class HuggingFace(ImageDataModule):
             return given if given is not None else found[0]
 
         features = rows.features
-        pictures = [n for n in columns if isinstance(features[n], ImageColumn)] or [
-            n for n in columns if _is_encoded(features[n])
-        ]
+        pictures = (
+            [n for n in columns if isinstance(features[n], ImageColumn)]
+            or [n for n in columns if _is_encoded(features[n])]
+            or [n for n in columns if n.lower() in IMAGES]
+        )
         image = chosen("image", self.image, pictures)
         classes = [n for n in columns if isinstance(features[n], ClassLabel)] or [
-            n for n in columns if n.lower() in ("label", "labels")
+            n for n in columns if n.lower() in LABELS
         ]
         return image, chosen("label", self.label, classes)
 
@@ -216,9 +229,13 @@ class HuggingFace(ImageDataModule):
             content = cell.get("bytes") if isinstance(cell, Mapping) else cell
             if isinstance(cell, Mapping) and content is None and cell.get("path"):
                 content = Path(cell["path"]).read_bytes()
+            if isinstance(content, list):
+                content = _as_file(content)
             if not isinstance(content, bytes):
+                hint = " (for paths of files, save the table as CSV and type data=csv)"
                 raise UserError(
                     f"{what}: the column {column} holds {str(cell)[:40]!r}, expected an image"
+                    f"{hint * isinstance(cell, str)}"
                 )
             yield what, io.BytesIO(content)
 
@@ -253,3 +270,26 @@ def _is_encoded(feature: Any) -> bool:
     if isinstance(feature, Mapping):
         return "bytes" in feature
     return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")
+
+
+def _as_file(values: list[Any]) -> bytes | None:
+    """Return a list of pixels from 0 to 255 as the content of an image file; None if it is something else.
+
+    The list is (H, W), (H, W, 3) or (3, H, W), or the H·W values of a grey square.
+    """
+    try:
+        pixels = np.array(values)
+    except ValueError:  # lists of different lengths
+        return None
+    if pixels.ndim == 1 and (side := math.isqrt(len(pixels))) ** 2 == len(pixels):
+        pixels = pixels.reshape(side, side)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if not is_image or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        return None
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
+    return file.getvalue()

@@ -169,6 +169,16 @@ class ImageFolder(ImageDataModule):
         files = Files(paths, np.array([label_of[name] for name in names]))
         return Source(class_names, files)
 
+    def _table_beside(self, images: Path) -> str | None:
+        """Return what to type if a table, which may hold the labels, lies beside or above images."""
+        if (images / "metadata.jsonl").is_file():
+            return f"data=huggingface data.name={self.root}"
+        for place in dict.fromkeys((images, self.root)):
+            for table in sorted([*place.glob("*.csv"), *place.glob("*.tsv")]):
+                inside = f" data.folder={images.relative_to(place)}" if images != place else ""
+                return f"data=csv data.train={table}{inside}"
+        return None
+
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
         divided = [folder for folder in classes if _has_train(folder)]
         if len(classes) >= 2 and not divided:
@@ -183,7 +193,9 @@ class ImageFolder(ImageDataModule):
         hint = (
             f"did you mean data.root={self.root.parent}?" if loose else "is it one level too high?"
         )
-        if divided:
+        if loose and (table := self._table_beside(train)):
+            hint = f"are its labels in a table? type {table}"
+        elif divided:
             hint = f"did you mean data.root={divided[0]}?"
         elif len(classes) == 1 and (inner := _first_with_several(classes[0])):
             hint = f"did you mean data.root={inner}?"

@@ -52,37 +52,62 @@ class TableFiles:
             raise UserError(f"{table.place(line)}: the column {column!r} is empty")
         found = self.found(table, cell)
         if found is None and not self.skip_unreadable:
-            raise UserError(
-                f"{table.place(line)}, column {column}: {shown(cell)} is missing, expected the file "
-                f"{self.path(table, cell)[-200:]}: {self._remedy(table, cell)}"
-            )
+            raise UserError(f"{table.place(line)}, column {column}: {self._fault(table, cell)}")
         return found or self.path(table, cell)
 
-    def _remedy(self, table: Table, cell: str) -> str:
-        """Return what to type if a cell names no file."""
+    def _fault(self, table: Table, cell: str) -> str:
+        """Return what is wrong with a cell that names no file, and what to do."""
+        if cell.startswith("file://"):
+            return f"{shown(cell)} is an address, expected a path: remove file://"
         if "://" in cell:
-            return "it is an address on the web; download the images and write their paths instead"
+            return (
+                f"{shown(cell)} is an address on the web, expected a path: download the images and write "
+                "their paths instead"
+            )
         if os.path.isdir(self.path(table, cell)):
-            return "it is a folder; write the path of an image file"
+            return (
+                f"{shown(cell)} is a folder, expected an image file: write a line for each image, or type "
+                "data=image_folder data.root=<the folder of the classes' folders> without the table"
+            )
+        wanted = self.path(table, cell)[-200:]
+        return f"{shown(cell)} is missing, expected the file {wanted}: {self._remedy(table, cell)}"
+
+    def _remedy(self, table: Table, cell: str) -> str:
+        """Return what to type if a cell names a file that is missing."""
         here = table.path.parent
         if not (here / self.folder).is_dir() and not os.path.isabs(cell):
             return (
                 f"there is no folder {here / self.folder}; type data.folder=<folder of the images>, "
                 "relative to the table's"
             )
-        folders = [here / self.folder, here, *sorted(p for p in here.iterdir() if p.is_dir())]
-        name = os.path.basename(cell.replace("\\", "/"))
+        folders = list(dict.fromkeys([here / self.folder, here, *_folders_in(here)]))
         for folder in folders:
             for ending in ("", *readable_endings()):
                 if os.path.isfile(os.path.join(folder, cell + ending)):
                     keys = [f"data.folder={os.path.relpath(folder, here)}"]
                     suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
                     return f"type {' '.join(keys + suffix)}"
-        for folder in folders:
-            if os.path.isfile(folder / name):
-                there = os.path.relpath(folder / name, here / self.folder)
-                return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
+        parts = cell.replace("\\", "/").split("/")
+        tails = [os.path.join(*parts[start:]) for start in range(len(parts)) if parts[start]]
+        for tail in tails:  # of a path on another machine, the longest that is found here
+            for folder in folders:
+                if os.path.isfile(folder / tail):
+                    there = os.path.relpath(folder / tail, here / self.folder)
+                    return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
         return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the folders below one, up to three levels and a thousand of them, the upper ones first."""
+    found = []
+    for place, names, _ in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        found += [Path(place, name) for name in names]
+        if len(found) > 1000:
+            break
+        if len(Path(place).relative_to(folder).parts) == 2:
+            names.clear()
+    return sorted(found, key=lambda path: (len(path.parts), path))
 
 
 def other_spellings(path: str) -> Iterator[str]:

@@ -166,8 +166,12 @@ class Table:
     @cached_property
     def _encoding(self) -> str:
         with self.path.open("rb") as file:
-            start = file.read(2)
-        is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            start = file.read(4)
+        # The mark of UTF-32 begins with that of UTF-16.
+        is_utf_16 = (
+            start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            and start != codecs.BOM_UTF32_LE
+        )
         return "utf-16" if is_utf_16 else "utf-8-sig"  # Excel writes a byte-order mark
 
     def _find_delimiter(self) -> tuple[str, int]:
