@@ -84,6 +84,11 @@ FILES = {
             def forward(self, images):
                 return super().forward(images), images
 
+        class Auxiliary(Plain):
+            def forward(self, images):
+                logits = super().forward(images)
+                return (logits, logits) if self.training else logits
+
         class Anything(Plain):
             def __init__(self, **kwargs):
                 super().__init__(kwargs["num_classes"])
@@ -269,6 +274,7 @@ FILES = {
     "conf/model/fixed_size.yaml": "_target_: ownpkg.nets.FixedSize\n",
     "conf/model/grey_only.yaml": "_target_: ownpkg.nets.GreyOnly\n",
     "conf/model/pair.yaml": "_target_: ownpkg.nets.Pair\n",
+    "conf/model/auxiliary.yaml": "_target_: ownpkg.nets.Auxiliary\n",
     "conf/model/keyword.yaml": "_target_: ownpkg.nets.Keyword\nwidth: 4\n",
     "conf/model/other_name.yaml": "_target_: ownpkg.nets.OtherName\nn_classes: 2\n",
     "conf/model/frozen.yaml": "_target_: ownpkg.nets.Frozen\n",

@@ -145,6 +145,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=standard", "statistics is a module of Python itself, give yours another name"),
         ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),
         ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
+        ("model=auxiliary", "returns a tuple in training, expected logits alone"),
         ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),
         (
             "model=fixed_size",

@@ -1,7 +1,9 @@
 """Build a network for the images of a dataset, and find out at once whether it fits them."""
 
+import copy
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
@@ -125,6 +127,20 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns logits without a gradient: remove detach(), data and "
             "no_grad() from its forward"
         )
+    in_training = _output_in_training(network, spec)
+    if not isinstance(in_training, Tensor | None):
+        raise UserError(
+            f"model._target_={target} returns {kind_of(in_training)} in training, expected logits alone, as "
+            "it returns otherwise; for a network of torchvision, write aux_logits: false into its YAML file"
+        )
+
+
+def _output_in_training(network: nn.Module, spec: ImageSpec) -> Any:
+    """What a copy of the network returns for two black images in training; None if that fails."""
+    images = torch.zeros(2, spec.channels, spec.height, spec.width)
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return copy.deepcopy(network).train()(images)
+    return None
 
 
 def _logits_of_black(network: nn.Module, channels: int, height: int, width: int) -> Any:

@@ -37,7 +37,7 @@ def kind_of(value: object) -> str:
     if value is None:
         return "nothing"
     name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -113,6 +113,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("+resume.x=1", "resume.x is not a key"),
         ("~trainer.max_epochs", "was removed from the configuration"),
         ("~model", "model was removed from the configuration: do not type ~model"),
+        ("~loss", "loss was removed from the configuration: do not type ~loss"),
         ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
         ("trainer.accumulate_grad_batches=0", "at least 1"),
         ("model._target_='${oc.decode:os.getcwd}'", "expected a torch.nn.Module"),

@@ -108,7 +108,10 @@ def check(
 def _require_single_choices(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """Require one choice for each group that takes one. Hydra would mix the files of model=[linear,mlp]."""
     for group in GROUPS:
-        is_removed = group not in config or (group == "model" and "_target_" not in config.model)
+        has_keys_of_the_root = group in ("model", "loss")  # model.weights, loss.class_weights
+        is_removed = group not in config or (
+            has_keys_of_the_root and "_target_" not in config[group]
+        )
         if group not in choices and group != "augment" and not is_removed:
             raise UserError(
                 f"{group}=[…]: expected one choice, found a list: type {group}=<choice>, or -m "
