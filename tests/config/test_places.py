@@ -18,6 +18,11 @@ from glimpse.errors import UserError
             "data=image_folder data.root=a.csv",
             "found a file; for a table, type data=csv data.train=",
         ),
+        ("data=image_folder data.root=photos.zip", "found a file; unpack it, and type the folder"),
+        (
+            "data=image_folder data.root=p.parquet",
+            "found a file; type data=huggingface data.name=p.parquet",
+        ),
         (r"data=image_folder data.root='C:\\my\\pets'", "in WSL, type data.root=/mnt/c/my/pets"),
         (
             r"data=image_folder data.root='my\\pets'",
@@ -38,7 +43,8 @@ def test_a_path_that_leads_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: str, message: str
 ) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "a.csv").touch()
+    for name in ("a.csv", "photos.zip", "p.parquet"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
         composed(overrides.replace("'", "").replace(r"\\", "\\").split())

@@ -68,7 +68,13 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
         what = {"root": "folder", "weights": "file or run folder"}.get(part, "table")
         return f"{key}={value}: no such {what}{_hint(key, value, source)}"
     if part in FOLDERS and not path.is_dir():
-        remedy = f"; for a table, type data=csv data.train={value}" * (path.suffix == ".csv")
+        remedy = ""
+        if path.suffix in (".csv", ".tsv"):
+            remedy = f"; for a table, type data=csv data.train={value}"
+        elif path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+            remedy = "; unpack it, and type the folder that it leaves"
+        elif path.suffix == ".parquet":
+            remedy = f"; type data=huggingface data.name={value}"
         return f"{key}={value}: expected a folder of images, found a file{remedy}"
     if part in TABLES and path.is_dir():
         return (
