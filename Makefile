@@ -49,7 +49,6 @@ docs: $(STAMP)  ## build the documentation in site/; fails on a broken link
 
 bench: $(STAMP)  ## compare the speed with bare PyTorch and other libraries (minutes)
 	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/step_parts.py
 	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/whole_run.py
