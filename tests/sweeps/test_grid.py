@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from multiprocessing import forkserver
@@ -149,6 +150,14 @@ def test_a_mistake_in_one_job_refuses_that_job_alone(
     assert not (folder / "data.batch_size-0").exists()
 
 
+def test_a_mistake_that_all_jobs_share_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"^data\.batch_size=0: expected at least 1$"):
+        sweep(monkeypatch, tmp_path, "data.batch_size=0", "seed=1,2,3")
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.slow
 def test_failed_jobs_are_tried_again_if_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -183,7 +192,7 @@ def test_a_plan_runs_nothing(
     monkeypatch.setattr(Runner, "submit", lambda *_: pytest.fail("a job was run"))
     sweep(monkeypatch, again, "model=linear,mlp", "seed=1,2,3", "sweep.plan=true")
     printed = capsys.readouterr().out
-    assert "6 jobs: 4 finished, 2 new; 2 to run: about 0:0" in printed
+    assert "6 jobs: 4 finished, 2 new; 2 to run: about " in printed
     sweep(monkeypatch, again, "seed=1", "sweep.plan=true", "name=other")
     assert not (again / "outputs" / "sweeps" / "other").exists()
 
@@ -239,6 +248,33 @@ def test_a_stopped_worker_ends_with_its_sweep(
             "stopped by SIGTERM",
         )
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nobody wakes it")
+def test_a_stopped_worker_ends_where_its_sweep_is_killed(tmp_path: Path) -> None:
+    line = command("-m", *QUICK, "seed=1,2", "trainer.max_epochs=100000")
+    with (
+        open(tmp_path / "out.txt", "w") as out,
+        subprocess.Popen(line, cwd=tmp_path, stdout=out) as running,
+    ):
+        folder = tmp_path / "outputs" / "sweeps" / "s" / "seed-1"
+        while not (folder / "metrics.csv").exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        [worker] = [
+            int(stat.parent.name)
+            for stat in Path("/proc").glob("[0-9]*/stat")
+            if os.path.realpath(stat.parent / "cwd") == str(tmp_path)
+            and os.getsid(int(stat.parent.name)) == int(stat.parent.name)
+        ]
+        os.kill(worker, signal.SIGSTOP)
+        running.kill()
+    deadline = time.monotonic() + 90
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert summary(folder)["status"] == "interrupted"
 
 
 @pytest.mark.slow

@@ -82,7 +82,11 @@ class Search:
         )
         retry = bool(self.composer.config.sweep.retry_failed)
         runs = open_runner(
-            self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
+            self.launcher,
+            self.composer,
+            retry_failed=retry,
+            titles=lambda job: f"{self._called(job)} ({job})",
+            afterwards=self._afterwards,
         )
         with closing(runs) as runner:
             try:
@@ -243,10 +247,13 @@ class Search:
         return left_text(num_left, "trial", seconds)
 
     def _print_end(self, job: Job, found: Found, left: str) -> None:
-        number = job.number // self.trials.num_seeds + 1
         is_waiting = self.study.levels and found.state is State.PRUNED
-        what = f"trial {number} of {self.num_trials} {'paused' if is_waiting else found.state}"
-        self.record.print_end(what, job, found, left)
+        how = "paused" if is_waiting else found.state
+        self.record.print_end(f"{self._called(job)} {how}", job, found, left)
+
+    def _called(self, job: Job) -> str:
+        """Such as "trial 3 of 9"."""
+        return f"trial {job.number // self.trials.num_seeds + 1} of {self.num_trials}"
 
     def _sum_up(self) -> None:
         """Print the table, the best trial, and how to train and look at it.
