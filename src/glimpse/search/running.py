@@ -23,7 +23,7 @@ from glimpse.search.halving import best_waiting, promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
-from glimpse.sweeps.grid import how_to_continue, print_start
+from glimpse.sweeps.grid import RETRY, how_to_continue, print_start
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import NAME, Record
@@ -278,9 +278,10 @@ class Search:
         wrong = [found for found in self.record.found.values() if _is_mistake(found)]
         where = f"the reasons are in {self.composer.folder / NAME}"
         if wrong:
-            counts = Counter(str(found.state) for found in wrong)
+            counts = Counter(found.state for found in wrong)
             parts = ", ".join(f"{number} {state}" for state, number in counts.items())
-            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}")
+            hint = RETRY if counts[State.FAILED] else ""
+            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}{hint}")
         if best is None:
             raise UserError(f"no trial finished: {where}")
 

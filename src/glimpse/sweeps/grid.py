@@ -28,6 +28,7 @@ from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
 
+RETRY = "; type sweep.retry_failed=true to try failed ones again"
 LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
 
 
@@ -292,8 +293,7 @@ class _Sweep:
         undone = {state: number for state, number in counts.items() if state not in DONE}
         if undone:
             parts = ", ".join(f"{number} {state}" for state, number in undone.items())
-            hint = "; type sweep.retry_failed=true to try failed ones again"
             raise UserError(
                 f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts}): the reasons "
-                f"are in {self.composer.folder / NAME}{hint if counts[State.FAILED] else ''}"
+                f"are in {self.composer.folder / NAME}{RETRY if counts[State.FAILED] else ''}"
             )
