@@ -35,7 +35,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from hydra import compose
 from omegaconf import DictConfig
 from rich.console import Console
 from throughput import BATCH_SIZE, TASKS, Bench, Task, compose_task, composing, in_memory
@@ -79,7 +78,7 @@ class Settings:
         return max(0.0, min(wanted, self.ends_at - time.monotonic() - GRACE))
 
 
-def finished(words: Sequence[str], limit: float, *, cwd: Path = REPOSITORY) -> tuple[str, float]:
+def finished(words: Sequence[str], limit: float) -> tuple[str, float]:
     """What a command printed, and its seconds. After the limit it is interrupted, then killed."""
     began = time.monotonic()
     path = os.pathsep.join(filter(None, (str(REPOSITORY / "src"), os.environ.get("PYTHONPATH"))))
@@ -89,7 +88,7 @@ def finished(words: Sequence[str], limit: float, *, cwd: Path = REPOSITORY) -> t
             [sys.executable, *words],
             stdout=printed,
             stderr=subprocess.STDOUT,
-            cwd=cwd,
+            cwd=REPOSITORY,
             env=settings,
             start_new_session=True,
         )
@@ -166,32 +165,15 @@ def airbench(settings: Settings) -> dict[str, Any]:
     assert settings.airbench is not None
     if settings.data_dir is None:
         return {"error": "--airbench needs --data-dir"}
-    with TemporaryDirectory() as folder:
-        words = [str(HERE / "gpu.py"), "--images-for-airbench", folder]
-        printed, _ = finished(
-            [*words, "--data-dir", str(settings.data_dir)], settings.limit("airbench")
-        )
-        limit = settings.limit("airbench")
-        ran, seconds = finished([str(settings.airbench.resolve())], limit, cwd=Path(folder))
+    words = [str(HERE / "airbench.py"), str(settings.airbench.resolve())]
+    ran, seconds = finished(
+        [*words, "--data-dir", str(settings.data_dir)], settings.limit("airbench")
+    )
     # Its table ends each run with a line that says eval: accuracies, then seconds.
     lines = [line for line in ran.splitlines() if re.search(r"\beval\b", line)]
     numbers = [[float(n) for n in re.findall(r"\d+\.\d+", line)] for line in lines]
     found = {"seconds": round(seconds, 1), "runs": [n for n in numbers if n]}
-    return found if found["runs"] else found | {"error": (printed + ran).strip()[-2000:]}
-
-
-def images_for_airbench(folder: Path, data_dir: Path) -> None:
-    """Write CIFAR-10 as airbench94_muon.py keeps it after its first run."""
-    with composing():
-        chosen = ["data=cifar10", f"data_dir={data_dir}", "data.val_fraction=0"]
-        data = build_data(compose("train", overrides=chosen))
-    (folder / "cifar10").mkdir()
-    for name, split in (("train", "train"), ("test", "val")):
-        loader = data.batches.loader(split)
-        loader.order.batch_size = len(loader.rows)
-        [batch] = list(loader)
-        content = {"images": batch.images, "labels": batch.labels, "classes": data.spec.class_names}
-        torch.save(content, folder / "cifar10" / f"{name}.pt")
+    return found if found["runs"] else found | {"error": ran.strip()[-2000:]}
 
 
 def training(task: Task, settings: Settings) -> dict[str, Any]:
@@ -310,11 +292,7 @@ def main() -> None:
     parser.add_argument("--parts", default="tests,recipes,training,airbench")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of gpu.json and gpu.md")
     parser.add_argument("--task", help=argparse.SUPPRESS)
-    parser.add_argument("--images-for-airbench", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.images_for_airbench:
-        images_for_airbench(given.images_for_airbench, given.data_dir)
-        return
     if given.device == "cuda" and not torch.cuda.is_available():
         sys.exit(
             "this machine has no CUDA device; --device=cpu --quick tries the program without one"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from glimpse.lightning_compat import (
     send_epoch_to_loggers,
     set_up_callbacks,
     skip_empty_hooks,
+    step_context,
     stop_profiling,
 )
 from test_resume import SMALL, stop_at
@@ -328,6 +330,16 @@ settle("cpu")
 print(os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"])
 print(IS_FIRST_PROCESS)
 """
+
+
+def test_a_step_in_plain_fp32_enters_contexts_that_do_nothing() -> None:
+    plain, mixed = (pl.Trainer(accelerator="cpu", precision=p) for p in ("32-true", "bf16-mixed"))
+    lightnings = plain.precision_plugin.train_step_context()
+    assert not isinstance(lightnings, nullcontext)
+    assert isinstance(plain.precision_plugin.forward_context(), nullcontext)
+    assert isinstance(step_context(plain), nullcontext)
+    with step_context(mixed):
+        assert torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, UserError
-from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch
+from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch, step_context
 from glimpse.loss_watch import Failed, LossWatch
 from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
@@ -84,6 +84,7 @@ class ImageClassifier(LeanModule):
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were taken back, in the whole run
         self._watch = LossWatch()
+        self._watches_each_loss = False
         self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
@@ -105,7 +106,6 @@ class ImageClassifier(LeanModule):
 
     def _step(self, batch: Batch, split: str) -> Tensor:
         if self._compiled is not None:
-            keep_exact(self.loss)  # here, because the compiler cannot
             logits, loss = self._compiled(self.network, self.loss, batch.images, batch.labels)
         else:
             logits = self(batch.images)
@@ -146,8 +146,7 @@ class ImageClassifier(LeanModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
-        # Under DDP all processes must stop together, so there only the epoch's totals are checked.
-        if self.stops_at_nonfinite and self.trainer.world_size == 1:
+        if self._watches_each_loss:
             failed = self._watch.add(loss.detach(), batch_idx)
             if failed is not None:
                 self._stop_at(failed, batch.images if failed[0] == batch_idx else None)
@@ -172,10 +171,12 @@ class ImageClassifier(LeanModule):
         batch = data.on_before_batch_transfer(batch, 0)
         batch = data.transfer_batch_to_device(batch, self.device, 0)
         batch = data.on_after_batch_transfer(batch, 0)
-        with trainer.precision_plugin.train_step_context():
+        with step_context(trainer):
             loss = self.training_step(batch, next_batch(trainer))
         [optimizer] = trainer.optimizers
-        optimizer.zero_grad()
+        for group in optimizer.param_groups:  # as optimizer.zero_grad() does, which takes longer
+            for parameter in group["params"]:
+                parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         self.configure_gradient_clipping(
             optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
@@ -264,6 +265,9 @@ class ImageClassifier(LeanModule):
 
     def on_train_start(self) -> None:
         self.has_begun = True  # Lightning calls this after the callbacks'
+        keep_exact(self.loss)
+        # Under DDP all processes must stop together, so there only the epoch's totals are checked.
+        self._watches_each_loss = self.stops_at_nonfinite and self.trainer.world_size == 1
 
     def on_train_epoch_start(self) -> None:
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
@@ -297,6 +301,7 @@ class ImageClassifier(LeanModule):
         }
 
     def on_test_epoch_start(self) -> None:
+        keep_exact(self.loss)
         self._start(self._scored_split)
         if self._views:
             self._start(self._scored_split, f"_{self._views}")

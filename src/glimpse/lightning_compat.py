@@ -9,12 +9,13 @@ import logging
 import math
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 
 HOOKS_OF_A_STEP = (
@@ -85,6 +86,16 @@ def note_step_ahead(trainer: pl.Trainer) -> None:
     loop._batches_that_stepped += 1
     assert trainer.fit_loop._data_fetcher is not None
     trainer.fit_loop._data_fetcher.fetched += 1
+
+
+def step_context(trainer: pl.Trainer) -> AbstractContextManager[Any]:
+    """The context in which the precision lets a training step run.
+
+    Where the precision is plain fp32, Lightning enters two contexts that do nothing. That takes as long as the
+    loss of a small network.
+    """
+    plugin = trainer.precision_plugin
+    return nullcontext() if type(plugin) is Precision else plugin.train_step_context()
 
 
 def next_batch(trainer: pl.Trainer) -> int:

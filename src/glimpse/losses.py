@@ -23,7 +23,8 @@ HALVES = (torch.float16, torch.bfloat16)
 def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the loss in fp32 if the network uses a half type, and in fp64 if it uses fp64.
 
-    Autocast is off inside the loss, so that it cannot lower the precision again.
+    Autocast is off inside the loss, so that it cannot lower the precision again. What the loss holds must be
+    in fp32 too (`keep_exact`).
 
     Args:
         loss: Any loss that takes logits and labels.
@@ -34,10 +35,11 @@ def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
         logits = logits.float()
     if labels.is_floating_point():
         labels = labels.to(logits.dtype)
-    keep_exact(loss)
-    with torch.autocast(logits.device.type, enabled=False):
-        found: Tensor = loss(logits, labels)
-    return found
+    kind = logits.device.type
+    if not torch.is_autocast_enabled(kind):
+        return loss(logits, labels)  # type: ignore[no-any-return]
+    with torch.autocast(kind, enabled=False):
+        return loss(logits, labels)  # type: ignore[no-any-return]
 
 
 def keep_exact(loss: nn.Module) -> None:

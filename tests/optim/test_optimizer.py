@@ -160,6 +160,13 @@ def test_onecycle_rises_to_the_rate_and_falls() -> None:
     assert values[-1] < 0.001
 
 
+def test_onecycle_along_straight_lines() -> None:
+    values = rates("onecycle", "scheduler.warmup_fraction=0.2", "scheduler.anneal_strategy=linear")
+    rising, falling = values[:21], values[20:]
+    assert rising == pytest.approx([0.004 + 0.0048 * step for step in range(21)])
+    assert falling == pytest.approx([0.1 - 0.0999900 / 80 * step for step in range(80)])
+
+
 def test_step_falls_every_so_many_epochs() -> None:
     values = rates("step", "scheduler.every=4", "scheduler.factor=0.5")
     assert values[39] == 0.1

@@ -139,6 +139,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "data.normalize": ("none", "dataset", "imagenet"),
     "data.fit": ("crop", "pad", "squash"),
     "data.on_bad_file": ("error", "skip"),
+    "scheduler.anneal_strategy": ("cos", "linear"),
     # Others either start processes that leave no run folder, or shard weights, which is not tested.
     "trainer.strategy": (
         "auto",

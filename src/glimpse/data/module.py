@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
+from lightning.pytorch.trainer.states import RunningStage
 from numpy.typing import NDArray
 
 from glimpse.data.arguments import own_arguments, readers
@@ -407,7 +408,8 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment in training, then scale and normalise on the device."""
         trainer = self.trainer
-        training = trainer is not None and trainer.training
+        # `trainer.training` says the same, after it has compared two strings letter by letter
+        training = trainer is not None and trainer.state.stage is RunningStage.TRAINING
         batch = self.batches.to_network(batch, training=training, epoch=self.batches.epoch)
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
             batch = trainer.precision_plugin.convert_input(batch)  # not done by Lightning for bytes

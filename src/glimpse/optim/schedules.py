@@ -113,17 +113,20 @@ def onecycle(
     warmup_fraction: float,
     start_factor: float,
     final_factor: float,
+    anneal_strategy: str,
 ) -> Schedule:
-    """Increase from `start_factor`·lr to lr by half a cosine, then decrease to `final_factor`·lr.
+    """Increase from `start_factor`·lr to lr, then decrease to `final_factor`·lr.
 
-    Smith and Topin 2018, Super-Convergence, with fastai's cosine instead of straight lines.
-    Momentum stays constant.
+    Smith and Topin 2018, Super-Convergence. Momentum stays constant. The `anneal_strategy` is "linear" for
+    their straight lines, or "cos" for fastai's half cosines.
     """
     _require_end(total_steps, warmup_fraction)
     peak = max(1.0, warmup_fraction * total_steps)
 
     def between(first: float, last: float, done: float) -> float:
-        return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+        done = min(1.0, done)
+        left = 1 - done if anneal_strategy == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return last + (first - last) * left
 
     def factor(step: int) -> float:
         if step < peak:

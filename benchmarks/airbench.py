@@ -1,0 +1,107 @@
+"""K. Jordan's airbench94_muon.py on our copy of CIFAR-10, to compare `experiment=cifar10_fast` with.
+
+    PYTHONPATH=src python benchmarks/airbench.py airbench94_muon.py --data-dir data
+    PYTHONPATH=src python benchmarks/airbench.py airbench94_muon.py --data-dir data --device cpu --runs 1
+
+The file is from github.com/KellerJordan/cifar10-airbench. On a GPU it runs as it stands, up to its number of runs. On a CPU its
+loop, network, settings and views stay, and these parts give way: fp16 becomes fp32 under autocast to bf16, nothing
+is compiled or warmed up, and a clock takes the place of CUDA's events. Its table ends each run with a line that
+says eval: the accuracies of the last batch, of the test images, with six views, and the seconds.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from hydra import compose
+from throughput import composing
+from torch import nn
+
+from glimpse.assembly import build_data
+
+SPLITS = {"train": "train", "test": "val"}  # its name of a split, and ours without `val_fraction`
+FOR_CPU = {
+    ".half()": ".float()",
+    'torch.device("cuda")': '"cpu"',
+    "CifarNet().cuda()": "CifarNet()",
+    '    main("warmup", model)\n': "",
+}
+RUNS = "range(200)"
+
+
+class Event:
+    """torch.cuda.Event, by the clock of the processor."""
+
+    def __init__(self, **_: Any) -> None:
+        self.seconds = 0.0
+
+    def record(self) -> None:
+        """Note the time."""
+        self.seconds = time.perf_counter()
+
+    def elapsed_time(self, later: "Event") -> float:
+        """Milliseconds until another event."""
+        return 1e3 * (later.seconds - self.seconds)
+
+
+def write_images(folder: Path, data_dir: Path) -> None:
+    """Write CIFAR-10 as the program keeps it after its first run."""
+    with composing():
+        chosen = ["data=cifar10", f"data_dir={data_dir}", "data.val_fraction=0"]
+        data = build_data(compose("train", overrides=chosen))
+    (folder / "cifar10").mkdir()
+    for name, split in SPLITS.items():
+        loader = data.batches.loader(split)
+        loader.order.batch_size = len(loader.rows)
+        [batch] = list(loader)
+        content = {"images": batch.images, "labels": batch.labels, "classes": data.spec.class_names}
+        torch.save(content, folder / "cifar10" / f"{name}.pt")
+
+
+def replaced(source: str, replacements: dict[str, str]) -> str:
+    """Replace parts of the program.
+
+    Raises:
+        SystemExit: it has no such part.
+    """
+    for old, new in replacements.items():
+        if old not in source:
+            sys.exit(f"{old!r} is not in the file: expected airbench94_muon.py as of 2025")
+        source = source.replace(old, new)
+    return source
+
+
+def main() -> None:
+    """Run the program in a folder with its images."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="airbench94_muon.py")
+    parser.add_argument("--data-dir", type=Path, required=True, help="a folder with CIFAR-10")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--runs", type=int, help="how many; 200 unless given")
+    given = parser.parse_args()
+    file = given.file.resolve()
+    replacements = {RUNS: f"range({given.runs})"} if given.runs else {}
+    how: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if given.device == "cpu":
+        replacements |= FOR_CPU
+        torch.compile = lambda function, **_: function  # type: ignore[assignment]
+        nn.Module.compile = lambda *_, **__: None  # type: ignore[method-assign]
+        torch.cuda.Event, torch.cuda.synchronize = Event, lambda: None  # type: ignore[misc,assignment]
+        how = torch.autocast("cpu", torch.bfloat16)
+    source = replaced(file.read_text(), replacements)
+    with TemporaryDirectory() as folder:
+        write_images(Path(folder), given.data_dir.resolve())
+        os.chdir(folder)
+        sys.argv = [str(file)]  # which it reads to keep its own text
+        with how:
+            exec(compile(source, str(file), "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    main()
