@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from multiprocessing import forkserver
@@ -248,33 +247,6 @@ def test_a_stopped_worker_ends_with_its_sweep(
             "stopped by SIGTERM",
         )
     assert multiprocessing.active_children() == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nobody wakes it")
-def test_a_stopped_worker_ends_where_its_sweep_is_killed(tmp_path: Path) -> None:
-    line = command("-m", *QUICK, "seed=1,2", "trainer.max_epochs=100000")
-    with (
-        open(tmp_path / "out.txt", "w") as out,
-        subprocess.Popen(line, cwd=tmp_path, stdout=out) as running,
-    ):
-        folder = tmp_path / "outputs" / "sweeps" / "s" / "seed-1"
-        while not (folder / "metrics.csv").exists():
-            assert running.poll() is None
-            time.sleep(0.1)
-        [worker] = [
-            int(stat.parent.name)
-            for stat in Path("/proc").glob("[0-9]*/stat")
-            if os.path.realpath(stat.parent / "cwd") == str(tmp_path)
-            and os.getsid(int(stat.parent.name)) == int(stat.parent.name)
-        ]
-        os.kill(worker, signal.SIGSTOP)
-        running.kill()
-    deadline = time.monotonic() + 90
-    while Path(f"/proc/{worker}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert summary(folder)["status"] == "interrupted"
 
 
 @pytest.mark.slow
