@@ -475,6 +475,20 @@ def test_a_finished_run_tells_its_loggers_nothing_more(execute: Execute) -> None
     assert all(again[name] == shown[name] for name in again)
 
 
+def test_the_clock_may_be_set_back_before_a_resume(execute: Execute) -> None:
+    options = (*LINEAR, "logger=tensorboard")
+    folder = execute(*options)
+    for path in (folder / "tensorboard").glob("events*"):  # as if an hour had not come yet
+        date = path.name.split(".")[3]
+        path.rename(path.with_name(path.name.replace(date, str(int(date) + 3600))))
+    execute(*options, "trainer.max_epochs=3", f"resume={folder}", folder=folder)
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    assert [step + 1 for step, _ in curves(folder)["val/acc"]] == [
+        int(row.split(",")[1]) for row in rows
+    ]
+    assert len(rows) == 3
+
+
 # How much of the training set is measured ---------------------------------------------------------
 
 

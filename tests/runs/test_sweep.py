@@ -90,6 +90,16 @@ def test_seeds_of_a_setting_are_one_score(tmp_path: Path, mode: str, best: str) 
     assert told == f"Best val/acc: {float(best) + 0.02:.4f} ± 0.0100 over 3 seeds with lr={best}."
 
 
+def test_folds_are_one_mean_and_no_axis(tmp_path: Path) -> None:
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"data.fold={fold}"], "state": "finished", "metric": 0.5 + fold / 10}
+        for fold in range(3)
+    ]
+    sweep = write_sweep(tmp_path, jobs)
+    assert sweep.axes == []
+    assert sweep.told()[1] == "Mean val/acc: 0.6000 ± 0.1000 over 3 folds."
+
+
 @pytest.mark.parametrize(
     ("values", "is_number", "is_log"),
     [

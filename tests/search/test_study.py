@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from glimpse.errors import UserError
@@ -74,6 +75,20 @@ def test_another_space_is_refused(tmp_path: Path, changes: dict[str, str], messa
     opened(tmp_path)
     with pytest.raises(UserError, match=message):
         opened(tmp_path, **changes)
+
+
+def test_the_cause_of_an_error_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = opened(tmp_path)
+
+    def full(**_: object) -> None:  # what Optuna makes of a full disk
+        try:
+            raise sqlite3.OperationalError("database or disk is full")
+        except sqlite3.OperationalError as error:
+            raise StorageInternalError("This typically happens due to invalid data") from error
+
+    monkeypatch.setattr(study._study, "get_trials", full)
+    with pytest.raises(UserError, match=r"study\.db .*: database or disk is full$"):
+        study.trials()
 
 
 def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:

@@ -149,6 +149,14 @@ def test_a_mistake_in_one_job_refuses_that_job_alone(
     assert not (folder / "data.batch_size-0").exists()
 
 
+def test_a_mistake_that_all_jobs_share_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"^data\.batch_size=0: expected at least 1$"):
+        sweep(monkeypatch, tmp_path, "data.batch_size=0", "seed=1,2,3")
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.slow
 def test_failed_jobs_are_tried_again_if_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -183,7 +191,7 @@ def test_a_plan_runs_nothing(
     monkeypatch.setattr(Runner, "submit", lambda *_: pytest.fail("a job was run"))
     sweep(monkeypatch, again, "model=linear,mlp", "seed=1,2,3", "sweep.plan=true")
     printed = capsys.readouterr().out
-    assert "6 jobs: 4 finished, 2 new; 2 to run: about 0:0" in printed
+    assert "6 jobs: 4 finished, 2 new; 2 to run: about " in printed
     sweep(monkeypatch, again, "seed=1", "sweep.plan=true", "name=other")
     assert not (again / "outputs" / "sweeps" / "other").exists()
 

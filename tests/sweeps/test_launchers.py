@@ -1,18 +1,27 @@
 """Jobs that other launchers of Hydra run: submitit's and Ray's, each where it is installed."""
 
+import contextlib
+import os
 import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
-from sweeping import QUICK, states
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from sweeping import QUICK, composer_of, job_of, states
 
 from commands import train
 from conftest import Execute
 from glimpse.distributed.place import Place
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import Interrupted, UserError, raise_interrupted
 from glimpse.job import _require_one_task, _saved_before_preemption
 from glimpse.runs.same_bits import compare_bits
+from glimpse.sweeps.launching import Launched
+from glimpse.sweeps.state import State
 from test_resume import SMALL, assert_same, stop_at
 
 
@@ -56,6 +65,35 @@ def test_a_preempted_job_saves_before_it_is_requeued(
     assert saved == [True]
     execute(*SMALL, f"resume={folder}", folder=folder)
     assert_same(unbroken, folder)
+
+
+class _LikeRay(Launcher):
+    """Waits as Ray does: of what a signal's handler raises, only KeyboardInterrupt is not lost."""
+
+    def setup(self, **_: Any) -> None: ...
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        with contextlib.suppress(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        return [JobReturn() for _ in job_overrides]
+
+
+def test_ctrl_c_ends_a_launcher_that_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    former = signal.signal(signal.SIGINT, raise_interrupted)
+    try:
+        runs = Launched(_LikeRay(), composer_of(*QUICK))
+        runs.submit(job_of(*QUICK))
+        with pytest.raises(Interrupted, match="SIGINT"):
+            runs.next()
+        assert signal.getsignal(signal.SIGINT) is raise_interrupted
+        [outcome] = runs.stop(signal.SIGINT)
+        assert outcome.found.state is State.NEW
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_other_signals_are_not_mistaken_for_preemption() -> None:

@@ -5,9 +5,12 @@
 
 import logging
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,8 @@ def _build(
         if target == TensorBoardLogger.__name__:
             # Also of a new run: TensorBoard takes the first such mark for the beginning of the run.
             given["purge_step"] = start.next_step if start else 0
+            if start and IS_FIRST_PROCESS:
+                _date_back(own)
     stated = {key for key, value in node.items() if value is not None}
     rows: list[dict[str, Any]] = []
     if target == CSVLogger.__name__:
@@ -116,6 +121,22 @@ def _read_ids(folder: Path) -> dict[str, str]:
     except UnreadableError:
         return {}
     return {name: one for name, one in found.items() if isinstance(one, str)}
+
+
+def _date_back(folder: Path) -> None:
+    """Rename TensorBoard's files that are dated in the future, because the clock has been set back since.
+
+    It reads files in the order of their names, and would take those of before the resume for the newest.
+    """
+    now, start = int(time.time()), "events.out.tfevents."
+    names = sorted(path.name for path in folder.glob(f"{start}*"))
+    dated = [name.removeprefix(start).partition(".") for name in names]
+    dates = [(int(date), rest) for date, _, rest in dated if re.fullmatch("[0-9]{10}", date)]
+    latest = now
+    for date, rest in reversed(dates if any(date > now for date, _ in dates) else []):
+        latest = min(latest - 1, date)
+        with suppress(OSError):
+            (folder / f"{start}{date}.{rest}").rename(folder / f"{start}{latest}.{rest}")
 
 
 def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.runs.folder import FINISHED, Run
-from glimpse.runs.settings import PLACES
+from glimpse.runs.settings import PLACES, REPEATS
 
-NOT_SETTINGS = ("seed", "data.fold", *PLACES)
+NOT_SETTINGS = (*REPEATS, *PLACES)
 
 # Keys of `data` that do not change which images are in which split.
 NOT_SPLITS = {
@@ -108,9 +108,7 @@ class Group:
     def class_recall(self) -> dict[str, float]:
         """The mean recall of each class over the runs, the lowest first; empty if not recorded."""
         names = {name for run in self.runs for name in run.class_recall}
-        found = {
-            name: _statistic(run.class_recall.get(name) for run in self.runs) for name in names
-        }
+        found = {name: statistic(run.class_recall.get(name) for run in self.runs) for name in names}
         means = {name: one.mean for name, one in found.items() if one}
         return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
 
@@ -121,11 +119,11 @@ class Group:
         return self.accuracy - self.simplest.accuracy
 
     def metric(self, name: str) -> Statistic | None:
-        return _statistic(run.metrics.get(name) for run in self.runs)
+        return statistic(run.metrics.get(name) for run in self.runs)
 
     def number(self, name: str) -> float | None:
         """The mean of a number in the summaries."""
-        found = _statistic(run.number(name) for run in self.runs)
+        found = statistic(run.number(name) for run in self.runs)
         return found.mean if found else None
 
 
@@ -133,7 +131,8 @@ def _short(value: str) -> str:
     return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
 
 
-def _statistic(found: Iterable[float | None]) -> Statistic | None:
+def statistic(found: Iterable[float | None]) -> Statistic | None:
+    """The statistic of the values that are known; None if none is."""
     values = [value for value in found if value is not None]
     if not values:
         return None

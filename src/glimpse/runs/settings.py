@@ -1,7 +1,7 @@
 """The recorded settings of a run: its configuration, its overrides, and what was typed at a resume."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,16 @@ PLACES = (
     "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
 )  # fmt: skip
 
+# Settings that repeat what is trained, so that its result has a mean and a deviation; and what each chooses.
+REPEATS = {"seed": "seed", "data.fold": "fold"}
+
 MOST_SETTINGS = 5_000  # a record with more is not read
+
+
+def repeats_of(keys: Collection[str]) -> str:
+    """What runs differ in that vary these keys and no others: "seed", "fold", or "run" for both."""
+    found = [what for key, what in REPEATS.items() if key in keys]
+    return found[0] if len(found) == 1 else "run"
 
 
 def choices_of(folder: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Read the record of a sweep or a search, sweep.json: its settings, their scores and states.
 
-Jobs that differ only in their seed are one setting. The folders of the runs themselves are read by folder.py.
+Jobs that differ only in their seed or fold are one setting. The folders of the runs themselves are read by folder.py.
 """
 
 from collections import Counter
@@ -14,6 +14,8 @@ from typing import Any
 from glimpse.monitor import inferred_mode
 from glimpse.records import UnreadableError, finite, read_json
 from glimpse.runs.folder import FAILED, FINISHED
+from glimpse.runs.settings import REPEATS, repeats_of
+from glimpse.text import plural
 
 NAME = "sweep.json"
 PRUNED = "pruned"
@@ -25,19 +27,21 @@ PLANNED = ("new", "running", "interrupted", "to extend")  # states of jobs that 
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination of values that a sweep tried, with any number of seeds.
+    """One combination of values that a sweep tried, with any number of seeds and folds.
 
     Attributes:
         values: The values of the axes, by key, as they were typed.
         state: finished, if a job is; otherwise the state of its jobs.
         scores: The metric of each job that is finished or pruned.
         seconds: The time that its jobs took together.
+        repeats: What its jobs differ in: "seed", "fold", or "run" for both.
     """
 
     values: dict[str, str]
     state: str
     scores: tuple[float, ...]
     seconds: float
+    repeats: str = "seed"
 
     @property
     def is_finished(self) -> bool:
@@ -51,12 +55,12 @@ class Setting:
 
     @property
     def score(self) -> float:
-        """The mean over the seeds."""
+        """The mean over the seeds and folds."""
         return fmean(self.scores)
 
     @property
     def spread(self) -> float:
-        """The sample standard deviation over the seeds; 0 for a single one."""
+        """The sample standard deviation over the seeds and folds; 0 for a single one."""
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
 
 
@@ -137,10 +141,12 @@ class Sweep:
             more = f" {self.num_planned:,} trials planned in all."
         lines = [f"The sweep has {num_jobs:,} {'job' if num_jobs == 1 else 'jobs'}: {parts}.{more}"]
         if (best := self.best) is not None:
-            spread = f" ± {best.spread:.4f} over {len(best.scores)} seeds" if best.spread else ""
+            over = f" ± {best.spread:.4f} over {plural(len(best.scores), best.repeats)}"
+            scored = f"{self.metric}: {best.score:.4f}{over if len(best.scores) > 1 else ''}"
             typed = " ".join(f"{key}={value}" for key, value in best.values.items())
+            is_mean = len(best.scores) > 1 and not typed
             lines.append(
-                f"Best {self.metric}: {best.score:.4f}{spread} with {typed or 'the defaults'}."
+                f"Mean {scored}." if is_mean else f"Best {scored} with {typed or 'the defaults'}."
             )
         return lines
 
@@ -173,13 +179,14 @@ def _settings(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
     by_values: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for job in jobs:
         typed = [str(line).partition("=") for line in job["overrides"]]
-        values = tuple((key, value) for key, _, value in typed if key != "seed")
+        values = tuple((key, value) for key, _, value in typed if key not in REPEATS)
         by_values.setdefault(values, []).append(job)
     return [_setting(dict(values), alike) for values, alike in by_values.items()]
 
 
 def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setting:
     states = [str(job.get("state")) for job in jobs]
+    typed = {str(line).partition("=")[0] for job in jobs for line in job["overrides"]}
     state = next((s for s in (PRUNED, FAILED, FINISHED) if s in states), states[0])
     scored = [job for job in jobs if job.get("state") in (FINISHED, PRUNED)]
     return Setting(
@@ -187,6 +194,7 @@ def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setti
         state,
         scores=tuple(n for job in scored if (n := _number(job.get("metric"))) is not None),
         seconds=sum(_number(job.get("seconds")) or 0.0 for job in jobs),
+        repeats=repeats_of(typed),
     )
 
 

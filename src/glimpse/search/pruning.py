@@ -11,8 +11,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import Trial
 
 from glimpse.console import console
-from glimpse.errors import first_line
-from glimpse.search.study import NAME, STORAGE_ERRORS, open_storage
+from glimpse.search.study import NAME, STORAGE_ERRORS, cause_of, open_storage
 
 NUM_COMPLETE = 5  # trials that must have been trained to their end before the median stops one
 WARM_UP = 5  # the median stops no trial in the first fifth of its epochs
@@ -62,7 +61,7 @@ class Judge:
         except STORAGE_ERRORS as error:
             self._is_open = False
             console.print(
-                f"{self.path}: {first_line(error)}; this trial will not stop early", markup=False
+                f"{self.path}: {cause_of(error)}; this trial will not stop early", markup=False
             )
             return False
 

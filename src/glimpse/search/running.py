@@ -23,7 +23,7 @@ from glimpse.search.halving import best_waiting, promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
-from glimpse.sweeps.grid import how_to_continue, print_start
+from glimpse.sweeps.grid import RETRY, how_to_continue, print_start
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import NAME, Record
@@ -82,7 +82,11 @@ class Search:
         )
         retry = bool(self.composer.config.sweep.retry_failed)
         runs = open_runner(
-            self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
+            self.launcher,
+            self.composer,
+            retry_failed=retry,
+            titles=lambda job: f"{self._called(job)} ({job})",
+            afterwards=self._afterwards,
         )
         with closing(runs) as runner:
             try:
@@ -243,10 +247,13 @@ class Search:
         return left_text(num_left, "trial", seconds)
 
     def _print_end(self, job: Job, found: Found, left: str) -> None:
-        number = job.number // self.trials.num_seeds + 1
         is_waiting = self.study.levels and found.state is State.PRUNED
-        what = f"trial {number} of {self.num_trials} {'paused' if is_waiting else found.state}"
-        self.record.print_end(what, job, found, left)
+        how = "paused" if is_waiting else found.state
+        self.record.print_end(f"{self._called(job)} {how}", job, found, left)
+
+    def _called(self, job: Job) -> str:
+        """Such as "trial 3 of 9"."""
+        return f"trial {job.number // self.trials.num_seeds + 1} of {self.num_trials}"
 
     def _sum_up(self) -> None:
         """Print the table, the best trial, and how to train and look at it.
@@ -271,9 +278,10 @@ class Search:
         wrong = [found for found in self.record.found.values() if _is_mistake(found)]
         where = f"the reasons are in {self.composer.folder / NAME}"
         if wrong:
-            counts = Counter(str(found.state) for found in wrong)
+            counts = Counter(found.state for found in wrong)
             parts = ", ".join(f"{number} {state}" for state, number in counts.items())
-            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}")
+            hint = RETRY if counts[State.FAILED] else ""
+            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}{hint}")
         if best is None:
             raise UserError(f"no trial finished: {where}")
 

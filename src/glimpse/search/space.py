@@ -12,7 +12,7 @@ from decimal import Decimal
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 from glimpse.errors import UserError
-from glimpse.runs.settings import PLACES
+from glimpse.runs.settings import PLACES, REPEATS
 
 TAGS = ("log", "int")
 DIGITS = 4  # a continuous axis has at least this many significant digits
@@ -107,10 +107,11 @@ def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
             continue
         if key.lstrip("+") in PLACES:
             raise UserError(f"{override.input_line}: a search cannot vary {key}; give it one value")
-        if key == "seed":
+        if key in REPEATS:
+            remedy = "hydra.sweeper.seeds=3 to train every trial with three seeds"
             raise UserError(
-                f"{override.input_line}: a search does not choose a seed; type "
-                "hydra.sweeper.seeds=3 to train every trial with three seeds"
+                f"{override.input_line}: a search does not choose a {REPEATS[key]}; type "
+                f"{remedy if key == 'seed' else f'{key}=0 for all trials'}"
             )
         space[key] = _axis(override)
     if not space:

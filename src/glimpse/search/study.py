@@ -217,7 +217,14 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except STORAGE_ERRORS as error:
-        raise UserError(f"{path} cannot be read or written: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read or written: {cause_of(error)}") from error
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error of a storage goes back to, such as a full disk; Optuna's own words only guess at it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
 
 
 def _shown(key: str, value: str | None) -> str:

@@ -28,6 +28,7 @@ from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
 
+RETRY = "; type sweep.retry_failed=true to try failed ones again"
 LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
 
 
@@ -57,8 +58,6 @@ def run_grid(
     if config.sweep.plan:
         _print_plan(composer, made, num_at_once=at_once)
         return
-    composer.folder.mkdir(parents=True, exist_ok=True)
-    write_text(composer.folder / "multirun.yaml", OmegaConf.to_yaml(config))
     _Sweep(composer, made, launcher).run()
 
 
@@ -150,22 +149,29 @@ class _Sweep:
             UserError: a job failed or was refused.
             Interrupted: the sweep was told to stop.
         """
-        print_start(self.composer)
         states = _states(self.composer, self.jobs)
+        retry = bool(self.settings.retry_failed)
+        todo = [job for job in self.jobs if states[job].is_to_run(retry_failed=retry)]
+        self._require_no_shared_mistake(todo)
+        self.composer.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.composer.folder / "multirun.yaml", OmegaConf.to_yaml(self.composer.config))
+        print_start(self.composer)
         self.record.begin(states)
         for job, found in states.items():
             if found.state is State.FINISHED:
                 self.estimate.learn(job, found.seconds)
             elif found.state is State.REFUSED:
                 self._print_end(job, found)
-        retry = bool(self.settings.retry_failed)
         self.elsewhere = [job for job in self.jobs if states[job].state is State.RUNNING]
-        todo = [job for job in self.jobs if states[job].is_to_run(retry_failed=retry)]
         self.record.save()
         print(f"{_counted(self.record)}; {len(todo)} to run in {self.composer.folder}", flush=True)
         if todo or self.elsewhere:
             runs = open_runner(
-                self.launcher, self.composer, retry_failed=retry, afterwards=self._afterwards
+                self.launcher,
+                self.composer,
+                retry_failed=retry,
+                titles=lambda job: f"{self._called(job)} ({job})",
+                afterwards=self._afterwards,
             )
             with closing(runs) as runner:
                 for job in todo:
@@ -177,6 +183,26 @@ class _Sweep:
                     raise
         self.record.save()
         self._sum_up()
+
+    def _require_no_shared_mistake(self, todo: Sequence[Job]) -> None:
+        """Refuse the sweep in one line if all of its jobs would be refused in the same words.
+
+        The first job and the last one vary in most values; what is wrong in both is wrong in what they share.
+
+        Raises:
+            UserError: it is so.
+        """
+        lines = set()
+        for job in (todo[0], todo[-1]) if len(todo) > 1 else ():
+            try:
+                self.composer.checked(job)
+                return
+            except Interrupted:
+                raise
+            except Exception as error:
+                lines.add(explain(error, job.overrides))
+        if len(lines) == 1:
+            raise UserError(lines.pop())
 
     def _run(self, runner: Runs) -> None:
         is_free = runner.num_at_once > 1  # their output goes to files
@@ -230,8 +256,11 @@ class _Sweep:
     # What it prints ---------------------------------------------------------------------------------
 
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
-        what = f"job {job.number + 1} of {len(self.jobs)} {found.state}"
-        self.record.print_end(what, job, found, left)
+        self.record.print_end(f"{self._called(job)} {found.state}", job, found, left)
+
+    def _called(self, job: Job) -> str:
+        """Such as "job 3 of 9"."""
+        return f"job {job.number + 1} of {len(self.jobs)}"
 
     def _afterwards(self, job: Job) -> str:
         """What will be left after a job that runs alone."""
@@ -252,24 +281,19 @@ class _Sweep:
         return left_text(len(running) + len(waiting), "job", seconds)
 
     def _sum_up(self) -> None:
-        """Print the table and the best job.
+        """Print the table, and the best job or setting.
 
         Raises:
             UserError: a job failed or was refused.
         """
         self.record.print_table()
-        best = self.record.best
-        if best is not None:
-            metric = self.record.found[best].metric
-            print(
-                f"best: {best}  {self.record.monitor.name} {metric:.4f}  {self.composer.folder_of(best)}"
-            )
+        if best := self.record.told_best():
+            print(best)
         counts = self.record.counts
         undone = {state: number for state, number in counts.items() if state not in DONE}
         if undone:
             parts = ", ".join(f"{number} {state}" for state, number in undone.items())
-            hint = "; type sweep.retry_failed=true to try failed ones again"
             raise UserError(
                 f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts}): the reasons "
-                f"are in {self.composer.folder / NAME}{hint if counts[State.FAILED] else ''}"
+                f"are in {self.composer.folder / NAME}{RETRY if counts[State.FAILED] else ''}"
             )

@@ -7,8 +7,9 @@ gives them the interface of Runner. Each of their jobs runs launch.task in its o
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,7 +19,7 @@ from omegaconf import DictConfig
 
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quoted
-from glimpse.errors import UserError
+from glimpse.errors import Interrupted, UserError, stop_signals
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of
 from glimpse.sweeps.runner import Outcome, Runner
@@ -32,6 +33,7 @@ class Runs(Protocol):
     """What `Runner` and `Launched` have in common; runner.py explains the methods."""
 
     num_at_once: int
+    on_stop: str
 
     @property
     def num_open(self) -> int: ...
@@ -65,6 +67,7 @@ def open_runner(
     composer: Composer,
     *,
     retry_failed: bool,
+    titles: Callable[[Job], str] = str,
     afterwards: Callable[[Job], str] | None = None,
 ) -> Runs:
     """What runs the jobs of a sweep; close it at the end.
@@ -73,12 +76,17 @@ def open_runner(
         launcher: Hydra's launcher, ours or another.
         composer: Composes the jobs' configurations.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
+        titles: What is printed before a job, such as "job 3 of 9 (seed=3)".
         afterwards: What is left of the sweep after a job, for its bar.
     """
     at_once = num_at_once(launcher)
     if type(launcher).__module__ == "hydra_plugins.glimpse_sweeps":
         return Runner(
-            composer, num_at_once=at_once, retry_failed=retry_failed, afterwards=afterwards
+            composer,
+            num_at_once=at_once,
+            retry_failed=retry_failed,
+            titles=titles,
+            afterwards=afterwards,
         )
     return Launched(launcher, composer)
 
@@ -92,7 +100,7 @@ def stopped(runner: Runs, signal_number: int) -> list[Outcome]:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if runner.running:
-        print("stopping: the running jobs save their state and end", flush=True)
+        print(runner.on_stop, flush=True)
     return runner.stop(signal_number)
 
 
@@ -103,6 +111,8 @@ class Launched:
         launcher: Hydra's launcher.
         composer: Composes the jobs' configurations.
     """
+
+    on_stop = "stopping: jobs on other machines continue"
 
     def __init__(self, launcher: Launcher, composer: Composer) -> None:
         self.num_at_once = 1
@@ -137,7 +147,8 @@ class Launched:
             error: BaseException | None = None
             returned: Sequence[Any] = []
             try:
-                returned = self._launcher.launch(batch, initial_job_idx=self._queue[0].number)
+                with _interruptible():
+                    returned = self._launcher.launch(batch, initial_job_idx=self._queue[0].number)
             except Exception as raised:  # some launchers raise what a job raised
                 error = raised
             for number, job in enumerate(self._queue):
@@ -154,9 +165,14 @@ class Launched:
         self._queue.clear()
 
     def stop(self, signal_number: int) -> list[Outcome]:
-        """Withdraw the jobs that were not launched; the launcher deals with its own processes."""
+        """Withdraw the jobs that were not launched; the launcher deals with its own processes.
+
+        Returns:
+            The jobs that ended since the last call of `next`, and what the launched ones have come to.
+        """
+        launched = [self._outcome(job, None) for job, _ in self.running]
         self.withdraw()
-        ended = list(self._ended)
+        ended = [*self._ended, *launched]
         self._ended.clear()
         return ended
 
@@ -179,6 +195,29 @@ class Launched:
             state = State.FAILED if found.state is State.NEW else found.state
             found = Found(state, explain(error, job.overrides), found.summary)
         return Outcome(job, folder, found)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn signals into KeyboardInterrupt while a launcher waits: Ray loses any other exception of a handler.
+
+    Raises:
+        Interrupted: a signal was received.
+    """
+    received = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, note) for number in stop_signals()}
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(received[0] if received else signal.SIGINT) from stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def run_batch(

@@ -7,8 +7,9 @@ processes may write it; each replaces only the entries of its own jobs.
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from glimpse.cli.table import print_table
@@ -17,6 +18,8 @@ from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
 from glimpse.records import UnreadableError, finite, listed, read_json
+from glimpse.runs.groups import statistic
+from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
@@ -88,6 +91,8 @@ class Record:
             ]
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
+            if _compares_means(_keys(listed(e.get("overrides"))) for e in entries.values()):
+                best = None
             content = {
                 "command": self.command,
                 "metric": self.monitor.name,
@@ -108,6 +113,28 @@ class Record:
             "seconds": found.seconds,
         }
         return entry | ({"reason": found.reason} if found.reason else {})
+
+    def told_best(self) -> str:
+        """The best job; empty if none has finished.
+
+        A fold, or a seed if nothing else varies, is no choice: then the mean of the best setting is told.
+        """
+        metric, best = self.monitor.name, self.best
+        if best is None:
+            return ""
+        if not _compares_means(_keys(job.varying) for job in self.found):
+            score = self.found[best].metric
+            return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
+        scores: dict[str, list[float]] = {}
+        for job, found in self.found.items():
+            if found.state is State.FINISHED and found.metric is not None:
+                chosen = (line for line in job.varying if not _keys([line]) <= REPEATS.keys())
+                scores.setdefault(" ".join(chosen), []).append(found.metric)
+        setting = max(scores, key=lambda one: self.monitor.sign * fmean(scores[one]))
+        what = repeats_of({key for job in self.found for key in _keys(job.varying)})
+        mean = statistic(scores[setting])
+        over = f"{metric} {mean} over {plural(len(scores[setting]), what)}"
+        return f"best: {setting}  {over}" if setting else f"mean: {over}"
 
     def print_end(self, what: str, job: Job, found: Found, left: str = "") -> None:
         """Print how a job ended.
@@ -151,6 +178,20 @@ class Record:
         """Unfinished jobs first, then the best."""
         found = row[1]
         return found.state is State.FINISHED, -self.monitor.sign * (found.metric or 0.0)
+
+
+def _keys(overrides: Iterable[Any]) -> set[str]:
+    return {str(line).partition("=")[0] for line in overrides}
+
+
+def _compares_means(jobs: Iterable[set[str]]) -> bool:
+    """Whether no job of a sweep can be the best, because folds, or nothing but seeds, vary.
+
+    Args:
+        jobs: The keys that each job varies.
+    """
+    varied = set().union(*jobs)
+    return "data.fold" in varied or varied == {"seed"}
 
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:

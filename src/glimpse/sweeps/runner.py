@@ -82,8 +82,11 @@ class Runner:
         num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
             log.txt in its folder.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
+        titles: What is printed before a job.
         afterwards: What is left of the sweep after a job, for its bar; not used if several run at once.
     """
+
+    on_stop = "stopping: the running jobs save their state and end"
 
     def __init__(
         self,
@@ -91,11 +94,13 @@ class Runner:
         *,
         num_at_once: int = 1,
         retry_failed: bool = False,
+        titles: Callable[[Job], str] = str,
         afterwards: Callable[[Job], str] | None = None,
     ) -> None:
         self.composer = composer
         self.num_at_once = num_at_once
         self.retry_failed = retry_failed
+        self._titles = titles
         self._afterwards = afterwards
         self._queue: deque[Job] = deque()
         self._prepared: deque[tuple[Job, Request]] = deque()
@@ -200,7 +205,7 @@ class Runner:
             folder,
             self.retry_failed,
             has_log=self.num_at_once > 1,
-            title=f"job {job.number + 1}: {job}",
+            title=self._titles(job),
         )
         self._prepared.append((job, request))
 

@@ -43,6 +43,9 @@ from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
 
+if sys.platform == "linux":
+    import fcntl
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 50.0  # to save what runs when the sweep is stopped or has been killed
 LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
@@ -96,6 +99,7 @@ def serve(connection: Connection, slot: Slot) -> None:
         for number in SIGNALS:
             signal.signal(number, _interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
+        _wake_when_the_sweep_ends()
         threading.Thread(target=_end_with_the_sweep, daemon=True).start()
         assert isinstance(sys.stdout, TextIOWrapper)
         sys.stdout.reconfigure(line_buffering=True)  # in order with the lines of the sweep
@@ -123,6 +127,17 @@ def serve(connection: Connection, slot: Slot) -> None:
 def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
     _Stop.note(signal_number)
     raise Interrupted(signal_number)
+
+
+def _wake_when_the_sweep_ends() -> None:
+    """Ask the system for SIGCONT when the sweep's process is gone: nobody else could wake a stopped worker."""
+    if sys.platform == "linux":
+        sweep = multiprocessing.parent_process()
+        assert sweep is not None
+        fcntl.fcntl(sweep.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sweep.sentinel, fcntl.F_SETSIG, signal.SIGCONT)
+        flags = fcntl.fcntl(sweep.sentinel, fcntl.F_GETFL)
+        fcntl.fcntl(sweep.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _end_with_the_sweep() -> None:

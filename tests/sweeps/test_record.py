@@ -1,0 +1,46 @@
+"""What a sweep names as its best."""
+
+import json
+from pathlib import Path
+
+import pytest
+from sweeping import job_of
+
+from glimpse.monitor import Monitor
+from glimpse.sweeps.record import Record
+from glimpse.sweeps.state import Found, State
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told", "best"),
+    [
+        ({"seed=1": 0.5, "seed=2": 0.6}, "mean: val/acc 0.5500 ± 0.0707 over 2 seeds", None),
+        ({"data.fold=0": 0.5, "data.fold=1": 0.6}, "mean: val/acc 0.5500 ± 0.0707 over 2 folds", None),
+        ({"data.fold=0": 0.5, "data.fold=1": None}, "mean: val/acc 0.5000 over 1 fold", None),
+        (
+            {"data.fold=0 seed=1": 0.4, "data.fold=1 seed=1": 0.6},
+            "mean: val/acc 0.5000 ± 0.1414 over 2 runs", None,
+        ),
+        (
+            {"model=a data.fold=0": 0.9, "model=a data.fold=1": 0.1, "model=b data.fold=0": 0.6},
+            "best: model=b  val/acc 0.6000 over 1 fold", None,
+        ),
+        (
+            {"model=a seed=1": 0.5, "model=b seed=1": 0.6},
+            "best: model=b seed=1  val/acc 0.6000  ", "model=b seed=1",
+        ),
+        ({"seed=1": None}, "", None),
+    ],
+)  # fmt: skip
+def test_a_seed_or_a_fold_is_no_choice(
+    metrics: dict[str, float | None], told: str, best: str | None, tmp_path: Path
+) -> None:
+    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    for number, (name, metric) in enumerate(metrics.items()):
+        summary = {"metrics": {} if metric is None else {"val/acc": metric}}
+        job = job_of(*name.split(), number=number, name=name)
+        state = State.FAILED if metric is None else State.FINISHED
+        record.begin({job: Found(state, summary=summary)})
+    record.save()
+    assert record.told_best() == (f"{told}{tmp_path / best}" if best else told)
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"] == best
