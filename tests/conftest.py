@@ -63,6 +63,18 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def processes_of(folder: Path) -> list[int]:
+    """The processes whose current folder is this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").resolve() == folder.resolve() and (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder with parts of real datasets that GLIMPSE_SAMPLES names."""

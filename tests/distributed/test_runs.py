@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from commands import train, wait_for
-from conftest import TRAIN, Execute, slow
+from conftest import TRAIN, Execute, processes_of, slow
 from glimpse.distributed.processes import Silence
 from glimpse.errors import Interrupted, UserError
 from preloaded import environment
@@ -49,18 +49,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The processes whose current folder is this one."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if (path / "cwd").resolve() == folder.resolve() and (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
 
 
 def metrics(folder: Path) -> dict[str, Any]:

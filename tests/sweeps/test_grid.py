@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from multiprocessing import forkserver
@@ -20,13 +21,14 @@ import torch
 from omegaconf import DictConfig
 from sweeping import QUICK, command, composer_of, entry, job_of, states, sweep
 
-from conftest import slow
+from conftest import processes_of, slow
 from glimpse.errors import UserError
 from glimpse.sweeps import worker
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import State
 from glimpse.sweeps.worker import Request
+from preloaded import environment
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +249,24 @@ def test_a_stopped_worker_ends_with_its_sweep(
             "stopped by SIGTERM",
         )
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, nobody wakes it")
+def test_a_stopped_worker_ends_though_its_sweep_was_killed(tmp_path: Path) -> None:
+    endless = command("-m", *QUICK, "trainer.max_epochs=100000", "seed=1,2")
+    sweep = subprocess.Popen(endless, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    job = tmp_path / "outputs" / "sweeps" / "s" / "seed-1"
+    while not (job / "metrics.csv").exists():
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    [its_worker] = [pid for pid in processes_of(tmp_path) if os.getsid(pid) == pid]
+    os.kill(its_worker, signal.SIGSTOP)
+    sweep.kill()
+    sweep.wait()
+    while processes_of(tmp_path):  # until the test's time is over
+        time.sleep(0.05)
+    assert summary(job)["status"] == "interrupted"
 
 
 @pytest.mark.slow
