@@ -89,7 +89,7 @@ def bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "part"), [(truncated, "train"), (web_page, "val"), slow(bomb, "train")]
+    ("damage", "part"), [(truncated, "train"), slow(web_page, "val"), slow(bomb, "train")]
 )
 def test_an_image_that_cannot_be_read(
     train: Command, photos: Path, damage: Callable[[Path], None], part: str

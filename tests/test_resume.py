@@ -118,7 +118,6 @@ REPRESENTATIVES = {
         case if scheduler == "onecycle" or case in REPRESENTATIVES else slow(*case)
         for scheduler in ("onecycle", "plateau", "step")
         for where in (
-            ("on_train_batch_end", 1, 2),
             ("on_train_batch_end", 0, 0),
             ("on_train_batch_end", 1, 5),
             ("on_train_batch_end", 1, 6),  # the last of the epoch

@@ -158,10 +158,11 @@ def test_two_nodes_make_one_run(tmp_path: Path, one_process: Path) -> None:
     ("arguments", "message"),
     [
         (["modle=mlp"], "did you mean model?"),
-        slow(["-m", "seed=1,2"], "a sweep starts the processes"),
-        slow(["trainer=cpu", *TINY], "type trainer.devices=2"),
+        (["-m", "seed=1,2"], "a sweep starts the processes"),
+        (["trainer=cpu", *TINY], "type trainer.devices=2"),
     ],
 )
+@pytest.mark.slow
 def test_all_processes_end_where_the_first_composes_nothing(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:

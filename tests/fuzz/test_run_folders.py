@@ -103,7 +103,7 @@ def whole() -> Iterator[Path]:
         yield write_run(Path(folder, "whole"), accuracy=0.8125, config=other, model="whole")
 
 
-@examples(25)
+@examples(15)
 @given(files=st.dictionaries(st.sampled_from(FILES), contents, min_size=1), seed=st.integers(0, 2))
 def test_a_run_folder_hides_no_other(whole: Path, files: dict[str, bytes], seed: int) -> None:
     with tempfile.TemporaryDirectory() as place:

@@ -152,6 +152,7 @@ def history(folder: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     return values, config
 
 
+@pytest.mark.slow
 def test_wandb_offline_holds_the_run_and_goes_on_after_a_resume(
     execute: Execute, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +186,7 @@ def test_two_runs_in_one_process_are_two_runs_of_wandb(execute: Execute, tmp_pat
 # MLflow -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mlflow_holds_the_run_and_goes_on_after_a_resume(execute: Execute) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed: pip install mlflow")
     from mlflow.tracking import MlflowClient
