@@ -218,9 +218,9 @@ def _check_range(key: str, value: Any) -> None:
 
 def _as_typed(value: Any) -> str:
     """Format a plain value as it is typed on the command line."""
-    return (
-        str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-    )
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_targets(config: DictConfig) -> None:

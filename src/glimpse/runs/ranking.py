@@ -2,9 +2,10 @@
 
 The models are compared by what all their runs watched, measured on the test set, or else on the
 validation set; by accuracy if they watched different metrics. Each model is represented by its best
-group of runs, chosen by the monitor. Whether two models differ is decided by Welch's t-test over the seeds, with Holm's correction for the number of comparisons (Holm
-1979, A simple sequentially rejective multiple test procedure). Left out: the noise of the evaluation
-images, which all models share; `glimpse compare` tests it.
+group of runs, chosen by the monitor. Whether two models differ is decided by Welch's t-test over the
+seeds, with Holm's correction for the number of comparisons (Holm 1979, A simple sequentially rejective
+multiple test procedure). Left out: the noise of the evaluation images, which all models share;
+`glimpse compare` tests it.
 """
 
 from collections.abc import Callable, Sequence
