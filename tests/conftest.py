@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
@@ -182,13 +184,21 @@ def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
     return copy.deepcopy(config), dict(chosen)
 
 
-# Hydra takes most of the time of a short run to compose it, and the tests compose the same things often.
+# Hydra takes most of the time of a short run to compose it, and the tests compose the same things often. Each
+# choice of files is composed once, and Hydra's own function sets the values in a copy.
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
-    config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    of_groups = [(CONF / override.key_or_group).is_dir() for override in parsed]
+    files = tuple(line for line, of_group in zip(overrides, of_groups, strict=True) if of_group)
+    config = copy.deepcopy(_remembered("train", files, return_hydra_config=True))
     chosen = dict(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
+    values = [
+        override for override, of_group in zip(parsed, of_groups, strict=True) if not of_group
+    ]
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glimpse.config.check.compose", _compose_again)
         check(config, chosen)
@@ -197,9 +207,9 @@ def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
 
 def _compose_again(name: str, *, overrides: list[str]) -> DictConfig:
     """What `check` compares a configuration with: the choices without their values; only read."""
-    return _remembered(name, tuple(overrides))
+    return _remembered(name, tuple(overrides), return_hydra_config=False)
 
 
 @functools.cache
-def _remembered(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    return compose(name, overrides=list(overrides))
+def _remembered(name: str, overrides: tuple[str, ...], *, return_hydra_config: bool) -> DictConfig:
+    return compose(name, overrides=list(overrides), return_hydra_config=return_hydra_config)
