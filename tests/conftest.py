@@ -191,10 +191,8 @@ def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     of_groups = [(CONF / override.key_or_group).is_dir() for override in parsed]
     files = tuple(line for line, of_group in zip(overrides, of_groups, strict=True) if of_group)
-    config = copy.deepcopy(_remembered("train", files, return_hydra_config=True))
-    chosen = dict(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
+    base, chosen = _base(files)
+    config = copy.deepcopy(base)
     values = [
         override for override, of_group in zip(parsed, of_groups, strict=True) if not of_group
     ]
@@ -205,11 +203,16 @@ def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
     return config, chosen
 
 
-def _compose_again(name: str, *, overrides: list[str]) -> DictConfig:
+def _compose_again(_root: str, *, overrides: list[str]) -> DictConfig:
     """What `check` compares a configuration with: the choices without their values; only read."""
-    return _remembered(name, tuple(overrides), return_hydra_config=False)
+    return _base(tuple(overrides))[0]
 
 
 @functools.cache
-def _remembered(name: str, overrides: tuple[str, ...], *, return_hydra_config: bool) -> DictConfig:
-    return compose(name, overrides=list(overrides), return_hydra_config=return_hydra_config)
+def _base(files: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration of a choice of files, without Hydra's part, and the file of each group."""
+    config = compose("train", overrides=list(files), return_hydra_config=True)
+    chosen = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, chosen
