@@ -192,7 +192,7 @@ class Runner:
         """Compose a job; one with a mistake ends here."""
         folder = self.composer.folder_of(job)
         try:
-            config = self.composer.checked(job)
+            config, settings = self.composer.checked(job), self.composer.settings(job)
         except Interrupted:
             raise
         except Exception as error:
@@ -202,6 +202,7 @@ class Runner:
             return
         request = Request(
             config,
+            settings,
             folder,
             self.retry_failed,
             has_log=self.num_at_once > 1,
