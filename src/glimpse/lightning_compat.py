@@ -83,8 +83,9 @@ def log_faster() -> None:
     Trainer would search all installed packages for callbacks. In a short run both take longer than its
     validations.
     """
-    if not hasattr(registry.entry_points, "cache_info"):
-        registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[attr-defined]
+    search = vars(registry)["entry_points"]
+    if not hasattr(search, "cache_info"):
+        vars(registry)["entry_points"] = functools.cache(search)
         _ResultMetric.to = _moved(_ResultMetric.to)  # type: ignore[method-assign]
 
 

@@ -39,7 +39,8 @@ from glimpse.sweeps.state import Found, State
 from glimpse.sweeps.worker import GRACE_SECONDS, SIGNALS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
-OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.figure"]  # with several workers, these too
+# With several workers, these too.
+OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.font_manager", "matplotlib.ticker"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ class Runner:
         """The jobs that are running, each with the seconds since it began."""
         now = time.monotonic()
         return [(w.job, now - w.began) for w in self._workers.values() if w.job is not None]
+
+    @property
+    def ended(self) -> list[Outcome]:
+        """The jobs that have ended, and that `next` has not returned yet."""
+        return list(self._ended)
 
     def submit(self, job: Job) -> None:
         """Add a job. It runs once those submitted before have begun and a slot is free."""
