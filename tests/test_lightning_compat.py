@@ -18,9 +18,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.profilers import SimpleProfiler
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric
 from torch import Tensor, nn
 
 from conftest import Execute
@@ -31,6 +33,7 @@ from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
     LateCallback,
     LeanModule,
+    log_faster,
     send_epoch_to_loggers,
     set_up_callbacks,
     skip_empty_hooks,
@@ -172,6 +175,59 @@ def test_an_empty_hook_is_wrapped_at_every_step_unless_it_is_none(
         for found in durations
     ]  # fmt: skip
     assert of_the_end == [[len(BATCHES)], []]
+
+
+@pytest.mark.parametrize(("skipped", "times"), [(False, [len(BATCHES)]), (True, [])])
+def test_an_empty_hook_of_evaluation_is_wrapped_too(
+    tmp_path: Path, skipped: bool, times: list[int]
+) -> None:
+    callback, profiler = Empty(), SimpleProfiler()
+    if skipped:
+        skip_empty_hooks(callback)
+    trainer_of(tmp_path, [callback], profiler=profiler).test(Tiny(), BATCHES, verbose=False)
+    found = profiler.recorded_durations.items()
+    of_the_end = [v for name, v in found if "Empty" in name and name.endswith("on_test_batch_end")]
+    assert [len(durations) for durations in of_the_end] == times
+
+
+# log_faster ---------------------------------------------------------------------------------------
+
+
+def test_a_logged_metric_is_moved_and_copied_unless_it_is_there_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log_faster()
+    lightnings = _ResultMetric.to.__wrapped__  # type: ignore[attr-defined]
+    kept: list[bool] = []
+    for move in (lightnings, _ResultMetric.to):
+        metric = _ResultMetric(_Metadata("training_step", "loss"), is_tensor=True)
+        before = metric.meta
+        assert move(metric, torch.device("cpu")) is metric
+        kept.append(metric.meta is before)
+    assert kept == [False, True]
+    assert _ResultMetric.to(metric, torch.device("meta")).value.device.type == "meta"
+
+
+def test_every_trainer_searches_the_packages_for_callbacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_faster()
+    asked: list[str] = []
+    lightnings = registry.entry_points.__wrapped__  # type: ignore[attr-defined]
+
+    def note(*, group: str) -> Any:
+        asked.append(group)
+        return lightnings(group=group)
+
+    monkeypatch.setattr(_ResultMetric, "to", _ResultMetric.to)  # restored after the test
+    monkeypatch.setattr(registry, "entry_points", note)
+    for _ in range(2):
+        trainer_of(tmp_path)
+    num_lightnings = len(asked)
+    log_faster()
+    for _ in range(2):
+        trainer_of(tmp_path)
+    assert (num_lightnings, len(asked) - num_lightnings) == (2, 1)
 
 
 # run_stopped_validation ---------------------------------------------------------------------------

@@ -113,6 +113,14 @@ def test_a_chunk_ends_where_lightning_has_something_to_do(
     assert [step for _, _, step in seen] == [1, 3, 6, 7, 8, 10, 12]
 
 
+def test_an_epochs_chunks_are_soon_as_long_as_those_before(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, int, int]]
+) -> None:
+    monkeypatch.setattr(steps_ahead, "chunk_length", lambda seconds, last: 2 * last)
+    execute(*SMALL, "trainer.max_epochs=2")
+    assert [batch for _, batch, _ in seen] == [0, 2, 6, 0, 6]
+
+
 def test_a_chunk_of_slow_steps_ends_early(
     execute: Execute, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, int, int]]
 ) -> None:

@@ -145,7 +145,7 @@ def build_classifier(
 
 def _weighted_loss(config: DictConfig, data: ImageDataModule) -> nn.Module:
     loss = build_loss(config.loss, data.spec, mixes=bool(data.augment and data.augment.mixes))
-    weights = plain(config)["loss"].get("class_weights")
+    weights = plain(config.loss).get("class_weights")
     if weights is not None:
         use_class_weights(loss, class_weights(weights, data))
     return loss

@@ -86,13 +86,13 @@ def run(
         Interrupted: Ctrl-C or a signal stopped the run.
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
-    watched = monitor_of(config)
+    watched, resolved = monitor_of(config), plain(config)
     with (
         threads_restored(),
         held(folder) if IS_FIRST_PROCESS else nullcontext(),
         summarised(config, folder, names) as summary,
         gathered(
-            _for_the_others(config, folder, names),
+            _for_the_others(resolved, folder, names),
             1 if config.check else num_processes(config),
             summary.end,
         ) as team,
@@ -117,11 +117,12 @@ def run(
         chosen = _lay_out(config, network, data, device, batch_size // world_size)
         classifier = build_classifier(config, network, data)
         if config.task == "fit":
-            check_monitors(OmegaConf.create(plain(config)), classifier.logged_names)
+            check_monitors(resolved, classifier.logged_names)
         skip_empty_hooks(classifier)
         if config.compile:
             classifier.compile_steps("default" if config.compile is True else config.compile)
-        own = _own_callbacks(config, folder, classifier, data, judge=judge, afterwards=afterwards)
+        state = RunState(resolved, data)
+        own = _own_callbacks(config, folder, classifier, state, judge=judge, afterwards=afterwards)
         sends_nothing = config.check or (start is not None and start.is_over)
         named_loggers = {} if sends_nothing else build_loggers(config, folder, start)
         loggers = list(named_loggers.values())
@@ -136,7 +137,7 @@ def run(
             set_up_callbacks(trainer, classifier, data)  # refuse before the record changes
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
-        settings = tensorboard.hyperparameters(plain(config), names)
+        settings = tensorboard.hyperparameters(resolved, names)
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
             discard_partials(folder)
@@ -184,11 +185,13 @@ def run(
     return own.checkpoints.best_value
 
 
-def _for_the_others(config: DictConfig, folder: Path, names: Mapping[str, str]) -> dict[str, Any]:
+def _for_the_others(
+    resolved: Mapping[str, Any], folder: Path, names: Mapping[str, str]
+) -> dict[str, Any]:
     """The message to the other processes, which build no network for `check=true`."""
-    if config.check:
+    if resolved["check"]:
         return {"exit": 0, "error": ""}
-    return {"config": plain(config), "folder": str(folder.resolve()), "names": dict(names)}
+    return {"config": resolved, "folder": str(folder.resolve()), "names": dict(names)}
 
 
 def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
@@ -258,7 +261,7 @@ def _own_callbacks(
     config: DictConfig,
     folder: Path,
     classifier: ImageClassifier,
-    data: ImageDataModule,
+    state: RunState,
     *,
     judge: Judge | None,
     afterwards: str,
@@ -269,7 +272,7 @@ def _own_callbacks(
     stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
     progress = Progress(checkpoints, afterwards=afterwards)
     callbacks: list[Callback] = [
-        RunState(plain(config), data),
+        state,
         stop,
         record,
         checkpoints,

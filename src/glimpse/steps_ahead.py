@@ -50,6 +50,7 @@ class StepsAhead:
         self.loader = loader
         self._trainer = trainer
         self._has_said_why = False
+        self._wanted = 1  # the length of the next chunk, if nothing ends it early
 
     def __len__(self) -> int:
         """The number of all batches."""
@@ -75,8 +76,12 @@ class StepsAhead:
                 continue
             yield batch
             now = time.perf_counter()
-            wanted = chunk_length((now - began) / done, done)
-            length, done, began = min(wanted, batches_until_seen(self._trainer)), 0, now
+            last = max(
+                done, self._wanted
+            )  # the epoch's first chunk is one batch, its last one may be short
+            self._wanted = chunk_length((now - began) / done, last)
+            length = min(self._wanted, batches_until_seen(self._trainer))
+            done, began = 0, now
 
     def _train(self, batch: Batch, followers: Sequence[Callable[..., None]]) -> None:
         trainer = self._trainer

@@ -73,7 +73,7 @@ def num_processes(config: DictConfig) -> int:
     Raises:
         UserError: there are not that many devices.
     """
-    accelerator, devices = ACCELERATORS[device_of(config)], plain(config)["trainer"]["devices"]
+    accelerator, devices = ACCELERATORS[device_of(config)], plain(config.trainer)["devices"]
     if str(devices) in ("auto", "-1"):
         return accelerator.auto_device_count()
     try:
@@ -118,7 +118,7 @@ def build_trainer(
     Raises:
         UserError: Lightning rejects the arguments.
     """
-    arguments = dict(plain(config)["trainer"]) | {"precision": precision_name}
+    arguments = plain(config.trainer) | {"precision": precision_name}
     arguments["num_nodes"] = place.num_nodes
     several = place.world_size > 1
     if several or place.launcher:

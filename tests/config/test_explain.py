@@ -211,6 +211,14 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("callbacks.ema.decay=0.9", "type callbacks=[ema] too"),
         ("hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
         ("hydra.launcher.n_jobs=two", "hydra.launcher.n_jobs=two: expected a whole number"),
+        ("hydra.jbo.num=1", "did you mean hydra.job.num?"),
+        ("hydra.sweeper.n_trails=5 hydra/sweeper=search", "did you mean hydra.sweeper.n_trials?"),
+        ("hydra/sweeper=search hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
+        ("hydra/sweeper=search hydra.sweeper.n_trials=x", "n_trials=x: expected a whole number"),
+        (
+            "hydra.sweeper.n_trials=5",
+            "a key of search, which is not the sweeper here: type hydra/sweeper=search too",
+        ),
     ],
 )
 def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message: str) -> None:
@@ -220,6 +228,30 @@ def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message
     found = explain(error.value, words)
     assert message in found
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("launcher", "key", "hint"),
+    [
+        ("submitit_local", "timeoutmin", "timeout_min"),
+        ("submitit_slurm", "partitoin", "partition"),
+        ("ray", "ray.init.num_cpu", "ray.init.num_cpus"),
+        ("basic", "n_job", None),
+    ],
+)
+def test_the_chosen_launchers_own_keys_are_known(launcher: str, key: str, hint: str | None) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+    for words in (
+        [f"hydra/launcher={launcher}", f"hydra.launcher.{key}=5"],
+        [f"hydra.launcher.{key}=5", "hydra/sweeper=search", f"hydra/launcher={launcher}"],
+    ):
+        with pytest.raises((HydraException, OmegaConfBaseException)) as error:
+            composed(words)
+        found = explain(error.value, words)
+        assert f"hydra.launcher.{key} is not a key of this configuration" in found
+        if hint:
+            assert found.endswith(f"did you mean hydra.launcher.{hint}?")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_both_halves_show_the_first_training_images(tmp_path: Path) -> None:
         np.testing.assert_allclose(cell(picture, after + number * CELL), stored[:, ::-1], atol=1)
 
 
+@pytest.mark.parametrize(("num_channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_a_picture_without_colours_holds_none(tmp_path: Path, num_channels: int, mode: str) -> None:
+    path = tmp_path / "grid.png"
+    draw_grids({"": torch.rand(2, num_channels, 8, 8)}, {"": ["one", "two"]}, path)
+    with Image.open(path) as image:
+        assert image.mode == mode
+
+
 def test_without_augmentation_there_is_one_half(tmp_path: Path) -> None:
     draw_batch(digits(), tmp_path / "one.png", num_images=16)
     draw_batch(digits(augment=Flip()), tmp_path / "two.png", num_images=16)

@@ -327,8 +327,10 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def request_for(folder: Path) -> Request:
-    config: DictConfig = composer_of(*QUICK).checked(job_of(*QUICK, name=folder.name))
-    return Request(config, folder, retry_failed=False, has_log=False, title="job 1")
+    composer, job = composer_of(*QUICK), job_of(*QUICK, name=folder.name)
+    config: DictConfig = composer.checked(job)
+    settings = composer.settings(job)
+    return Request(config, settings, folder, retry_failed=False, has_log=False, title="job 1")
 
 
 @pytest.mark.parametrize(

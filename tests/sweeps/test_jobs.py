@@ -38,6 +38,7 @@ def test_one_value_and_none_are_sweeps_of_one_job() -> None:
         ("optimizer.lr=1e-1,0.1",),
         ("optimizer.lr=1,1.0",),
         ("seed=3,3",),
+        ("optimizer.lr=0.1,0.10,1e-1",),
         ("model=mlp,'mlp'",),
         ("model.widths=[1,2],[1, 2]",),
         ("seed=1,2", "optimizer.lr=5,5.0", "seed=7"),  # the last of a key counts
@@ -82,6 +83,8 @@ def test_a_name_has_at_most_200_bytes_and_stays_distinct() -> None:
         ("sweep.plan=true,false", "one sweep.plan"),
         ("resume=a,b", "one resume"),
         ("optimizer.lr=interval(0,1)", "hydra/sweeper=search"),
+        ("seed=range(3,1)", "no value fits"),
+        ("seed=range(0,3,0)", "a step other than 0"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(line: str, message: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from sweeping import QUICK, composer_of, job_of, states
 
@@ -20,9 +21,14 @@ from glimpse.distributed.place import Place
 from glimpse.errors import Interrupted, UserError, raise_interrupted
 from glimpse.job import _require_one_task, _saved_before_preemption
 from glimpse.runs.same_bits import compare_bits
+from glimpse.sweeps import grid, launching
+from glimpse.sweeps.jobs import Grid, Job
 from glimpse.sweeps.launching import Launched
-from glimpse.sweeps.state import State
+from glimpse.sweeps.runner import Outcome
+from glimpse.sweeps.state import Found, State
 from test_resume import SMALL, assert_same, stop_at
+
+FINISHED = Found(State.FINISHED, summary={"status": "finished", "seconds": 1.0})
 
 
 @pytest.mark.slow
@@ -94,6 +100,67 @@ def test_ctrl_c_ends_a_launcher_that_waits(monkeypatch: pytest.MonkeyPatch, tmp_
         assert outcome.found.state is State.NEW
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+class _AllAtOnce(Launcher):
+    """All of its jobs are over when it returns."""
+
+    def setup(self, **_: Any) -> None: ...
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]
+
+
+def test_nothing_is_left_once_a_launcher_has_returned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(launching, "look", lambda *_, **__: FINISHED)
+    jobs = [job_of(*QUICK, f"seed={seed}", name=f"seed-{seed}") for seed in (1, 2)]
+    grid._Sweep(composer_of(*QUICK), Grid(tuple(jobs), ()), _AllAtOnce()).run()
+    printed = capsys.readouterr().out
+    assert printed.count(" finished in 0:01") == 2
+    assert " left" not in printed
+
+
+class _Instant:
+    """Runs each job in no time."""
+
+    num_at_once, on_stop = 1, ""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.running: list[tuple[Job, float]] = []
+        self.ended: list[Outcome] = []
+
+    @property
+    def num_open(self) -> int:
+        return len(self.jobs)
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def next(self, timeout: float | None = None) -> Outcome:
+        return Outcome(self.jobs.pop(0), Path(), FINISHED)
+
+    def close(self) -> None: ...
+
+
+def test_jobs_that_are_tried_again_are_left_until_they_have_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(grid, "look", lambda *_: Found(State.FAILED, "no reason"))
+    monkeypatch.setattr(grid, "open_runner", lambda *_, **__: _Instant())
+    jobs = [job_of(*QUICK, f"seed={seed}", name=f"seed-{seed}") for seed in (1, 2, 3)]
+    composer = composer_of(*QUICK, "sweep.retry_failed=true")
+    grid._Sweep(composer, Grid(tuple(jobs), ()), _AllAtOnce()).run()
+    printed = capsys.readouterr().out
+    assert [number for number in range(4) if f"; {number} job" in printed] == [1, 2]
 
 
 def test_other_signals_are_not_mistaken_for_preemption() -> None:

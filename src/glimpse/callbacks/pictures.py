@@ -28,7 +28,7 @@ from glimpse.insight.predictions import Predictions, images_of, inputs_of, predi
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.record import show
 from glimpse.plots.confusion import draw_confusion
-from glimpse.plots.curves import draw_epochs
+from glimpse.plots.epochs import draw_epochs
 from glimpse.plots.mistakes import draw_answers, draw_most_confused
 from glimpse.plots.save import save_pixels
 from glimpse.runs.folder import epochs_of

@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.folder import config_folder
-from glimpse.config.keys import leaves
 from glimpse.config.schema import APART, WATCHERS
 from glimpse.errors import UserError
 from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
@@ -32,7 +31,9 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
             f"lr_find.start={config.lr_find.start:g}: expected less than "
             f"lr_find.end={config.lr_find.end:g}"
         )
-    check_monitors(config, _logged(config))
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    check_monitors({str(key): value for key, value in plain.items()}, _logged(config))
     _check_folds(config)
     _check_callbacks(config, choices)
     if config.trainer.devices in (0, "0", "", []):
@@ -93,31 +94,36 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
         )
 
 
-def check_monitors(config: DictConfig, logged: Iterable[str]) -> None:
+def check_monitors(config: Mapping[str, Any], logged: Iterable[str]) -> None:
     """Require the metrics that choose the checkpoint, stop the run or slow it down to be logged.
 
     Args:
-        config: The resolved configuration.
+        config: The resolved configuration as plain data.
         logged: The names of the metrics that the run logs.
 
     Raises:
         UserError: a metric is not. The message names the nearest one that is.
     """
     logged = list(logged)
-    watched = {"monitor": config.monitor or DEFAULT}
-    for key, value in leaves(config):
-        owner, _, last = key.rpartition(".")
-        if not (owner and last == "monitor" and value):
-            continue
-        if OmegaConf.select(config, f"{owner}._target_") in WATCHERS:
-            watched[key] = value
-    if config.monitor is None and config.mode is not None:
-        raise UserError(f"mode={config.mode} needs a monitor: type monitor={DEFAULT}")
+    watched = {"monitor": config["monitor"] or DEFAULT, **_watched(config)}
+    if config["monitor"] is None and config["mode"] is not None:
+        raise UserError(f"mode={config['mode']} needs a monitor: type monitor={DEFAULT}")
     available = [path.stem for path in (config_folder() / "metrics").glob("[!_]*.yaml")]
     for key, name in watched.items():
         wrong = what_is_wrong(key, str(name), logged, available)
         if wrong:
             raise UserError(wrong)
+
+
+def _watched(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The metrics that parts of a run watch, by their keys."""
+    found: dict[str, str] = {}
+    if config.get("_target_") in WATCHERS and config.get("monitor"):
+        found[f"{prefix}monitor"] = config["monitor"]
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _watched(value, f"{prefix}{key}.")
+    return found
 
 
 def _logged(config: DictConfig) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.folder import choices_of, config_folders
@@ -42,7 +43,7 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
         folders: The folders of configuration files; None: those of this process's command line.
     """
     known = list(known)
-    group, _, rest = key.partition(".")
+    group, rest = _group_of(key)
     if group == "experiment" and rest in known:
         return (
             f"{key} is not a key of this configuration: write # @package _global_ as the first line of "
@@ -51,7 +52,7 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
     owners = _owners(key, config_folders(sys.argv[1:]) if folders is None else folders)
     part = f"{group}.{rest.partition('.')[0]}."  # callbacks.ema., which may be there already
     if owners and not (group in LISTS and any(name.startswith(part) for name in known)):
-        noun = NOUNS.get(group, group)
+        noun = NOUNS.get(group, group.rpartition("/")[2])
         choice = f"[{owners[0]}]" if group in LISTS else owners[0]
         is_one = len(owners) == 1
         return (
@@ -69,7 +70,9 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
 
 def _owners(key: str, folders: Sequence[Path]) -> list[str]:
     """The choices of a group whose files have this key; if some of them need a value, only those."""
-    group, _, rest = key.partition(".")
+    group, rest = _group_of(key)
+    if group.startswith("hydra/"):
+        return [choice for choice in choices_of_plugins(group) if _plugin_has(group, choice, rest)]
     found: dict[str, bool] = {}
     for choice in choices_of(group, folders) if rest else ():
         if group in LISTS:
@@ -90,6 +93,33 @@ def _owners(key: str, folders: Sequence[Path]) -> list[str]:
 
 
 _ABSENT = object()
+
+
+def _group_of(key: str) -> tuple[str, str]:
+    """A key's group and the rest of it: `hydra/launcher` and `n_jobs` for `hydra.launcher.n_jobs`."""
+    group, _, rest = key.partition(".")
+    if group == "hydra":
+        name, _, rest = rest.partition(".")
+        group = f"hydra/{name}"
+    return group, rest
+
+
+def choices_of_plugins(group: str) -> list[str]:
+    """The choices of a group such as `hydra/launcher` that Hydra's plugins have registered."""
+    if not group.startswith("hydra/"):
+        return []
+    try:
+        listed = ConfigStore.instance().list(group)
+    except OSError:  # there is no such group
+        return []
+    return sorted(name.removesuffix(".yaml") for name in listed if name.endswith(".yaml"))
+
+
+def _plugin_has(group: str, choice: str, key: str) -> bool:
+    """Whether a plugin takes a key; joblib's, which sweeps refuse, counts as none."""
+    node = ConfigStore.instance().load(f"{group}/{choice}.yaml").node
+    return choice != "joblib" and bool(key) and key.partition(".")[0] in node
+
 
 NOUNS = {
     "data": "dataset",

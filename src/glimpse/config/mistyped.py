@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
-from glimpse.config.keys import leaves, unknown_choice, unknown_key
+from glimpse.config.keys import choices_of_plugins, leaves, unknown_choice, unknown_key
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTS
 from glimpse.crash import one_line
@@ -278,7 +278,7 @@ def _known(typed: Sequence[str] | None) -> dict[str, Any]:
     choices = []
     for argument in _words(typed):
         group, _, chosen = argument.partition("=")
-        available = choices_of(group, folders)
+        available = choices_of(group, folders) or choices_of_plugins(group)
         names = [name for name in chosen.strip("[]").split(",") if name in available]
         if names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")

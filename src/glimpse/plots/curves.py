@@ -1,4 +1,4 @@
-"""Draw curves over epochs or over any other x as PNGs.
+"""Draw curves of several runs, or over any other x, as PNGs; epochs.py draws those of one run.
 
 matplotlib takes a second to import, so each function imports it only when it draws.
 """
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glimpse.monitor import more_metrics
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.save import save_figure
 
@@ -15,37 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 110
-SPACE = 0.75  # inches, for the numbers and the name of a y axis
 MARKERS = "os^Dv<>"
-NUM_TICKS = 7  # at most, on an axis; each takes a millisecond to draw
+NUM_TICKS = 7  # at most, on an axis
 DOTTED = 30  # curves with fewer points than this mark each point
 METRICS = (("loss", "loss"), ("acc", "accuracy"))  # metric of a split and its axis label
 
 Rows = Sequence[Mapping[str, Any]]  # rows of metrics.csv, by column
-
-
-def draw_epochs(rows: Rows, path: Path) -> None:
-    """Draw loss, accuracy and added metrics of a run over its epochs, with a dash per split."""
-    from matplotlib.figure import Figure
-
-    added = more_metrics(name for row in rows for name in row)
-    more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
-    num_lines = 1 + -(-len(more) // 2)
-    width, height = 9, 3.5 * num_lines
-    # Without a layout engine: to measure all labels takes as long as to draw them.
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="none")  # type: ignore[arg-type]
-    grid = figure.subplots(num_lines, 2, squeeze=False).ravel()
-    figure.subplots_adjust(
-        left=SPACE / width, right=1 - 0.1 / width, bottom=0.5 / height, top=1 - 0.2 / height,
-        wspace=2 * SPACE / (width - 2 * SPACE), hspace=0.2,
-    )  # fmt: skip
-    for unused in grid[len(METRICS) + len(more) :]:
-        unused.remove()
-    for axes, (metric, title) in zip(grid, (*METRICS, *more), strict=False):
-        for split, colour in zip(("train", "val"), COLOURS, strict=False):
-            _plot(axes, rows, f"{split}/{metric}", label=split, colour=colour)
-        _finish(axes, title)
-    save_figure(figure, path)
 
 
 def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:

@@ -101,7 +101,7 @@ class Search:
 
     def _run(self, runner: Runs) -> None:
         is_free = runner.num_at_once > 1  # their output goes to files
-        left = partial(self._left, runner.num_at_once)
+        left = partial(self._left_of, runner)
         with closing(Standing(left, is_free=is_free)) as standing:
             while True:
                 is_elsewhere = self._fill(runner)
@@ -190,7 +190,7 @@ class Search:
         self.record.note(self._rows.setdefault(job.name, job), found)
         if found.seconds is not None:
             self._seconds.append(found.seconds)
-        self._print_end(job, found, self._left(runner.num_at_once))
+        self._print_end(job, found, self._left_of(runner))
         if self.composer.config.sweep.fail_fast and _is_mistake(found):
             self.record.save()
             raise UserError(f"sweep.fail_fast=true ends the search: {job}: {found.reason}")
@@ -233,6 +233,10 @@ class Search:
     def _afterwards(self, job: Job) -> str:
         """What will be left after a job that runs alone."""
         return self._left(1, num_more_ended=1)
+
+    def _left_of(self, runner: Runs) -> str:
+        """What is left while jobs run: another launcher may have ended several of them at once."""
+        return self._left(runner.num_at_once, num_more_ended=self.trials.num_ending(runner.ended))
 
     def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
         """How many trials are left, and how long they take if they are like those before."""

@@ -4,7 +4,7 @@ The first seed of a trial is trained first: if it fails or lags behind, the othe
 same values share their jobs, so nothing is trained twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from optuna.trial import FrozenTrial
@@ -112,6 +112,12 @@ class Trials:
         self._found[name] = outcome.found
         waiting = [n for n, jobs in self._jobs.items() if name in {job.name for job in jobs}]
         return [job for number in waiting for job in self._advance(number)]
+
+    def num_ending(self, ended: Iterable[Outcome]) -> int:
+        """How many trials are over once these jobs, which have ended, are recorded too."""
+        names = {o.job.name for o in ended if not (self.levels and o.found.state is State.PRUNED)}
+        names |= self._found.keys()
+        return sum(all(job.name in names for job in jobs) for jobs in self._jobs.values())
 
     def _advance(self, number: int) -> list[Job]:
         """Close a trial if its jobs are over. Otherwise, return those that can begin."""

@@ -140,6 +140,7 @@ class _Sweep:
         self.settings = composer.config.sweep
         self.record = Record(composer.folder, sys.argv, monitor_of(composer.config))
         self.estimate = Estimate()
+        self.open: set[Job] = set()  # jobs that run here, or will
         self.elsewhere: list[Job] = []  # jobs that another process runs
 
     def run(self) -> None:
@@ -175,7 +176,7 @@ class _Sweep:
             )
             with closing(runs) as runner:
                 for job in todo:
-                    runner.submit(job)
+                    self._submit(job, runner)
                 try:
                     self._run(runner)
                 except Interrupted as stop:
@@ -204,6 +205,10 @@ class _Sweep:
         if len(lines) == 1:
             raise UserError(lines.pop())
 
+    def _submit(self, job: Job, runner: Runs) -> None:
+        self.open.add(job)
+        runner.submit(job)
+
     def _run(self, runner: Runs) -> None:
         is_free = runner.num_at_once > 1  # their output goes to files
         with closing(Standing(lambda: self._left(runner), is_free=is_free)) as standing:
@@ -214,6 +219,7 @@ class _Sweep:
                         time.sleep(LOOK_SECONDS)
                     self._look_elsewhere(runner)
                 elif outcome.found.state is State.RUNNING:  # begun by another process meanwhile
+                    self.open.discard(outcome.job)
                     self.elsewhere.append(outcome.job)
                     self.record.note(outcome.job, outcome.found)
                 else:
@@ -224,11 +230,13 @@ class _Sweep:
     def _take(self, job: Job, found: Found, runner: Runs) -> None:
         """Note how a job ended."""
         self.record.note(job, found)
+        self.open.discard(job)
         if found.state is State.FINISHED:
             self.estimate.learn(job, found.seconds)
         self._print_end(job, found, self._left(runner))
         if found.state not in DONE and self.settings.fail_fast:
             runner.withdraw()
+            self.open = {job for job, _ in runner.running}
             self.elsewhere.clear()
 
     def _look_elsewhere(self, runner: Runs) -> None:
@@ -239,7 +247,7 @@ class _Sweep:
                 continue
             self.elsewhere.remove(job)
             if found.is_to_run(retry_failed=False):
-                runner.submit(job)
+                self._submit(job, runner)
             else:
                 self._take(job, found, runner)
 
@@ -269,14 +277,12 @@ class _Sweep:
     def _left(self, runner: Runs) -> str:
         """How many jobs are left, and how long they take."""
         running = runner.running
-        return self._left_of(running, {job for job, _ in running}, runner.num_at_once)
+        begun = {job for job, _ in running} | {outcome.job for outcome in runner.ended}
+        return self._left_of(running, begun, runner.num_at_once)
 
     def _left_of(self, running: Sequence[tuple[Job, float]], begun: set[Job], at_once: int) -> str:
-        waiting = [
-            job
-            for job in self.jobs
-            if job not in begun and self.record.found[job].is_to_run(retry_failed=False)
-        ]
+        not_begun = self.open - begun
+        waiting = [job for job in self.jobs if job in not_begun]
         seconds = self.estimate.left(waiting, running, num_at_once=at_once)
         return left_text(len(running) + len(waiting), "job", seconds)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 
 from glimpse.errors import UserError
 
@@ -106,15 +106,28 @@ def require_sweepable(override: Override) -> None:
 
 
 def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str, str | None]]:
-    """The distinct values of one key, as (override, part of the name)."""
+    """The distinct values of one key, as (override, part of the name).
+
+    Raises:
+        UserError: there is none, as where glob(*) matches nothing.
+    """
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep) and not sweep.step:
+        raise UserError(f"{override.input_line}: expected a step other than 0")
     found: dict[str, str] = {}
     for text in override.sweep_string_iterator():
         line = f"{key}={text}"
         part = name_part(override.key_or_group, value_of(line))
         if part in found:
-            remarks.append(f"{override.input_line}: equal values make one job, {found[part]}")
+            remark = f"{override.input_line}: equal values make one job, {found[part]}"
+            if remark not in remarks:
+                remarks.append(remark)
         else:
             found[part] = line
+    if not found:
+        raise UserError(
+            f"{override.input_line}: no value fits; expected values to list, such as {key}=1,2"
+        )
     return [(line, part) for part, line in found.items()]
 
 

@@ -39,6 +39,8 @@ class Runs(Protocol):
     def num_open(self) -> int: ...
     @property
     def running(self) -> list[tuple[Job, float]]: ...
+    @property
+    def ended(self) -> list[Outcome]: ...
     def submit(self, job: Job) -> None: ...
     def next(self, timeout: float | None = None) -> Outcome | None: ...
     def withdraw(self) -> None: ...
@@ -133,6 +135,11 @@ class Launched:
         if self._began is None:
             return []
         return [(job, time.monotonic() - self._began) for job in self._queue]
+
+    @property
+    def ended(self) -> list[Outcome]:
+        """The jobs that have ended, and that `next` has not returned yet."""
+        return list(self._ended)
 
     def submit(self, job: Job) -> None:
         """Add a job to the next batch."""

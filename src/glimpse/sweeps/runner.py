@@ -39,7 +39,8 @@ from glimpse.sweeps.state import Found, State
 from glimpse.sweeps.worker import GRACE_SECONDS, SIGNALS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
-OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.figure"]  # with several workers, these too
+# With several workers, these too.
+OF_MOST_JOBS = ["sklearn.model_selection", "matplotlib.font_manager", "matplotlib.ticker"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class Runner:
         now = time.monotonic()
         return [(w.job, now - w.began) for w in self._workers.values() if w.job is not None]
 
+    @property
+    def ended(self) -> list[Outcome]:
+        """The jobs that have ended, and that `next` has not returned yet."""
+        return list(self._ended)
+
     def submit(self, job: Job) -> None:
         """Add a job. It runs once those submitted before have begun and a slot is free."""
         self._queue.append(job)
@@ -192,7 +198,7 @@ class Runner:
         """Compose a job; one with a mistake ends here."""
         folder = self.composer.folder_of(job)
         try:
-            config = self.composer.checked(job)
+            config, settings = self.composer.checked(job), self.composer.settings(job)
         except Interrupted:
             raise
         except Exception as error:
@@ -202,6 +208,7 @@ class Runner:
             return
         request = Request(
             config,
+            settings,
             folder,
             self.retry_failed,
             has_log=self.num_at_once > 1,

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,6 @@ from glimpse.folder_lock import FolderInUseError, held
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import settings_of
-from glimpse.sweeps.composing import settings_of_config
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
 
@@ -57,6 +56,7 @@ class Request:
 
     Attributes:
         config: Its composed and checked configuration, with `hydra`.
+        settings: What it sets, as `Composer.settings` gives it.
         folder: Its run folder.
         retry_failed: Whether to try it again if it has failed before.
         has_log: Whether what it prints goes to a file in its folder.
@@ -65,6 +65,7 @@ class Request:
     """
 
     config: DictConfig
+    settings: Mapping[str, str]
     folder: Path
     retry_failed: bool
     has_log: bool
@@ -153,10 +154,9 @@ def _end_with_the_sweep() -> None:
 def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
     """Run one job. Returns how it ended, and whether this process should take no other."""
     folder = request.folder
-    settings = settings_of_config(request.config)
     try:
         with held(folder):
-            found = look(folder, settings, is_ours=True)
+            found = look(folder, request.settings, is_ours=True)
             goes_on = found.state is State.PRUNED and _is_to_go_on(request.config, found)
             if not (goes_on or found.is_to_run(retry_failed=request.retry_failed)):
                 return found, False
