@@ -35,7 +35,7 @@ from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
 from glimpse.errors import UserError, first_line
-from glimpse.files import discard_partials, write_json
+from glimpse.files import discard_partials
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
@@ -148,7 +148,7 @@ def run(
                 place=team.place,
                 packages=own_packages(config),
             )
-            write_json(folder / "environment.json", found)
+            summary.begin(found)
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
