@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
@@ -182,24 +184,35 @@ def composed(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
     return copy.deepcopy(config), dict(chosen)
 
 
-# Hydra takes most of the time of a short run to compose it, and the tests compose the same things often.
+# Hydra takes most of the time of a short run to compose it, and the tests compose the same things often. Each
+# choice of files is composed once, and Hydra's own function sets the values in a copy.
 @functools.cache
 def _composed(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
-    config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    chosen = dict(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    of_groups = [(CONF / override.key_or_group).is_dir() for override in parsed]
+    files = tuple(line for line, of_group in zip(overrides, of_groups, strict=True) if of_group)
+    base, chosen = _base(files)
+    config = copy.deepcopy(base)
+    values = [
+        override for override, of_group in zip(parsed, of_groups, strict=True) if not of_group
+    ]
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glimpse.config.check.compose", _compose_again)
         check(config, chosen)
     return config, chosen
 
 
-def _compose_again(name: str, *, overrides: list[str]) -> DictConfig:
+def _compose_again(_root: str, *, overrides: list[str]) -> DictConfig:
     """What `check` compares a configuration with: the choices without their values; only read."""
-    return _remembered(name, tuple(overrides))
+    return _base(tuple(overrides))[0]
 
 
 @functools.cache
-def _remembered(name: str, overrides: tuple[str, ...]) -> DictConfig:
-    return compose(name, overrides=list(overrides))
+def _base(files: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration of a choice of files, without Hydra's part, and the file of each group."""
+    config = compose("train", overrides=list(files), return_hydra_config=True)
+    chosen = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return config, chosen

@@ -60,9 +60,8 @@ assert (signal, stats, dynamo) == (scipy.signal, scipy.stats, torch._dynamo)
 """
 
 
-@pytest.mark.parametrize(
-    "program", [RUN + AFTERWARDS, pytest.param(BEFORE, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [RUN + AFTERWARDS, BEFORE])
 def test_deferred_modules_are_imported_by_whoever_wants_them(program: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
 

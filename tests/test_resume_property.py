@@ -192,7 +192,7 @@ def test_a_stopped_run_equals_an_unbroken_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(2, 18))
+@pytest.mark.parametrize("number", range(2, 12))
 def test_more_stopped_runs_equal_unbroken_ones(
     place: Path, files: dict[str, Path], number: int
 ) -> None:
@@ -201,7 +201,7 @@ def test_more_stopped_runs_equal_unbroken_ones(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(18, 22))
+@pytest.mark.parametrize("number", range(12, 14))
 def test_stopped_runs_of_two_processes_equal_unbroken_ones(
     place: Path, files: dict[str, Path], number: int
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from commands import train, wait_for
-from conftest import TRAIN, Execute, processes_of, slow
+from conftest import TRAIN, Execute, processes_of
 from glimpse.distributed.processes import Silence
 from glimpse.errors import Interrupted, UserError
 from preloaded import environment
@@ -174,7 +174,8 @@ def test_all_processes_end_where_the_first_composes_nothing(
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
-@pytest.mark.parametrize("started_by", ["run", slow("torchrun")])
+@pytest.mark.slow
+@pytest.mark.parametrize("started_by", ["run", "torchrun"])
 def test_a_killed_process_ends_the_run(tmp_path: Path, started_by: str) -> None:
     if started_by == "run":
         process = start(tmp_path, [sys.executable, TRAIN, *ENDLESS, "trainer=ddp_cpu"])

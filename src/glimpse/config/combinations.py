@@ -107,8 +107,9 @@ def check_monitors(config: DictConfig, logged: Iterable[str]) -> None:
     watched = {"monitor": config.monitor or DEFAULT}
     for key, value in leaves(config):
         owner, _, last = key.rpartition(".")
-        is_watcher = owner and OmegaConf.select(config, f"{owner}._target_") in WATCHERS
-        if last == "monitor" and is_watcher and value:
+        if not (owner and last == "monitor" and value):
+            continue
+        if OmegaConf.select(config, f"{owner}._target_") in WATCHERS:
             watched[key] = value
     if config.monitor is None and config.mode is not None:
         raise UserError(f"mode={config.mode} needs a monitor: type monitor={DEFAULT}")

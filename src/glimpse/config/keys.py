@@ -7,31 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.folder import choices_of, config_folders
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
     """Yield every (dotted key, plain value) of a configuration. Lists count as values.
 
     Missing values and interpolations are yielded as `NOT_KNOWN_YET`.
     """
-    for key in node:
-        name = f"{prefix}{key}"
-        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
-            yield name, NOT_KNOWN_YET
-            continue
-        value = node[key]
-        if isinstance(value, DictConfig) and len(value):
-            yield from leaves(value, f"{name}.")
-        elif isinstance(value, DictConfig):
-            continue
-        elif isinstance(value, ListConfig):
-            yield name, OmegaConf.to_container(value)
+    content = OmegaConf.to_container(config)
+    assert isinstance(content, dict)
+    return _leaves(content, "")
+
+
+def _leaves(content: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and (value == "???" or "${" in value):
+            yield f"{prefix}{key}", NOT_KNOWN_YET
         else:
-            yield name, value
+            yield f"{prefix}{key}", value
 
 
 def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None = None) -> str:
