@@ -26,7 +26,7 @@ def guard(built: Logger) -> Logger:
     kind = type(built)
     methods = {name: _forgiving(getattr(kind, name)) for name in METHODS if hasattr(kind, name)}
     if isinstance(built, TensorBoardLogger):
-        methods["finalize"] = _forgiving(_flush)
+        methods["finalize"] = _forgiving(_stay_open)
     # A subclass made here, because the logger may be of any class that the configuration names.
     built.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
     if isinstance(built, TensorBoardLogger):
@@ -68,15 +68,13 @@ def _forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _flush(self: TensorBoardLogger, status: str) -> None:
-    """Keep the file open where Lightning, after each of a run's loops, would close it; `close` of record.py does.
+def _stay_open(self: TensorBoardLogger, status: str) -> None:
+    """In place of `finalize`, which Lightning calls after training and after each test: `record.close` closes.
 
-    A later file would have the time in its name. If the clock has been set back, TensorBoard would read it
+    Another file would have the time in its name. If the clock has been set back, TensorBoard would read it
     before the first one, whose beginning discards what was read.
     """
-    if self._experiment is not None:
-        self.experiment.flush()
-        self.save()
+    self.save()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

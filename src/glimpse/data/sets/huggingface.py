@@ -176,6 +176,7 @@ class HuggingFace(ImageDataModule):
             raise UserError(
                 "data=huggingface needs the package datasets: type pip install datasets"
             ) from error
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors say the same
         try:
             if self.path.is_dir() and any((self.path / name).exists() for name in SAVED):
                 opened = datasets.load_from_disk(str(self.path))
@@ -229,6 +230,10 @@ class HuggingFace(ImageDataModule):
             raise UserError(f"{self.set_name}, {split}: there is no column {label}")
         texts = []
         for row, value in enumerate(rows[label]):
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                raise UserError(
+                    f"{self.set_name}, {split}[{row}]: the label is missing, expected one class"
+                )
             if not isinstance(value, str | int | float):
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label is {str(value)[:40]!r}, expected one class"
