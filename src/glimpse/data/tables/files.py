@@ -94,9 +94,9 @@ class TableFiles:
                 if os.path.isfile(folder / tail):
                     there = os.path.relpath(folder / tail, here / self.folder)
                     return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
-        if there := _in_other_case(here / self.folder, parts):
+        if in_other_case := _in_other_case(here / self.folder, parts):
             return (
-                f"is it {there}, in upper or lower case? correct the column, or type "
+                f"is it {in_other_case}, in upper or lower case? correct the column, or type "
                 "data.on_bad_file=skip to leave it out"
             )
         return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
