@@ -37,7 +37,7 @@ def write_run(
     summary = {
         "status": "finished", "data": "digits", "model": "linear", "seed": seed, "epochs": 2,
         "best_epoch": 2, "parameters": 650, "seconds": 3.0, "images_per_second": 1000.0,
-        "majority_acc": 0.1,
+        "majority_acc": 0.1, "attempt": "first",
         "metrics": {"val/acc": accuracy, "train/acc": accuracy + 0.1, "test/acc": accuracy},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary | changes))
@@ -68,9 +68,11 @@ def write_start(
     return folder
 
 
-def write_environment(folder: Path, *command: str, dirty: bool = False) -> None:
+def write_environment(
+    folder: Path, *command: str, dirty: bool = False, host: str = "desk", attempt: str = "first"
+) -> None:
     environment = {
-        "command": command, "versions": {"torch": "2.14.1"}, "host": "desk", "threads": 2,
-        "git": {"commit": COMMIT, "dirty": dirty},
+        "command": command, "versions": {"torch": "2.14.1"}, "host": host, "threads": 2,
+        "git": {"commit": COMMIT, "dirty": dirty}, "attempt": attempt,
     }  # fmt: skip
     (folder / "environment.json").write_text(json.dumps(environment))

@@ -1,7 +1,8 @@
 """The house rules of the source, checked by parsing it.
 
 There is no import circle. Only plots/ uses matplotlib, one place instantiates, a few places write files.
-No object's state is assigned from outside. Only lightning_compat.py uses Lightning's insides.
+No object's state is assigned from outside. Only lightning_compat.py uses Lightning's insides. Few places ask
+the clock.
 """
 
 import ast
@@ -319,3 +320,37 @@ def test_insides_are_recognised(source: str) -> None:
 def test_only_lightning_compat_uses_lightnings_insides() -> None:
     found = insides(TREES)
     assert {file for file, _ in found} == {COMPAT}
+
+
+# The clock ----------------------------------------------------------------------------------------
+
+# The clock may be set back or forward at any time, so durations are monotonic, and no state of a run follows
+# from times. Each of these files says why it asks.
+CLOCK = (
+    "time",
+    "time_ns",
+    "now",
+    "today",
+    "utcnow",
+    "strftime",
+    "st_mtime",
+    "st_mtime_ns",
+    "getmtime",
+)
+ASKS_THE_CLOCK = {
+    "glimpse/runs/folder.py",  # runs of another machine, whose locks are not seen
+    "glimpse/loggers/building.py",  # TensorBoard reads its files by the dates in their names
+    "glimpse/found_checkpoint.py",  # the newest run, as a suggestion in a message
+    "glimpse/runs/repeat.py",  # the name of a new run folder
+    "glimpse/data/cache.py", "glimpse/data/cache_index.py",  # whether a file was changed
+}  # fmt: skip
+
+
+def test_few_places_ask_the_clock() -> None:
+    found = {
+        file
+        for file, tree in TREES.items()
+        for node in nodes(tree)
+        if isinstance(node, ast.Attribute) and node.attr in CLOCK
+    }
+    assert found == ASKS_THE_CLOCK

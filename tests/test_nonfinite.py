@@ -26,6 +26,17 @@ def test_the_layer_whose_output_is_not_finite() -> None:
     assert "that of 1" in where_not_finite(broken, IMAGES - 0.5)
 
 
+class Scaled(nn.Sequential):
+    """Its layers' outputs are finite, but not its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1e38 * 1e38  # type: ignore[no-any-return]
+
+
+def test_the_network_whose_own_output_is_not_finite() -> None:
+    assert "that of the network" in where_not_finite(Scaled(*network()), IMAGES)
+
+
 def test_a_weight_that_is_not_finite() -> None:
     broken = network()
     with torch.no_grad():

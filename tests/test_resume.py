@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from glimpse.checkpoint_file import is_intact
 from glimpse.counting import Counts
 from glimpse.crash import CrashError
 from glimpse.errors import Interrupted, UserError
+from glimpse.records import read_rows
 from glimpse.run import run
+from glimpse.runs.folder import read_run
 from makers import MAKERS
 
 SMALL = (
@@ -486,6 +489,29 @@ def test_the_clock_may_be_set_back_before_a_resume(execute: Execute) -> None:
         int(row.split(",")[1]) for row in rows
     ]
     assert len(rows) == 3
+
+
+def test_the_clock_may_be_set_back_during_a_run(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (*LINEAR, "logger=tensorboard")
+    folder = execute(*options)
+    now = time.time
+
+    def clock() -> float:
+        is_late = (folder / "metrics.csv").read_text().count("\n") > 3  # after the third epoch
+        return now() - 3600 * is_late
+
+    monkeypatch.setattr(time, "time", clock)
+    execute(*options, "trainer.max_epochs=4", f"resume={folder}", folder=folder)
+    assert clock() < now()
+    found = curves(folder)
+    assert len(found["val/acc"]) == 4
+    assert found["final/val/acc"] == [(found["val/acc"][-1][0] + 1, pytest.approx(0.5, abs=0.5))]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert 0 < summary["seconds"] < 600
+    assert all(0 < float(row["seconds"]) < 600 for row in read_rows(folder, "metrics.csv")[1])
+    assert read_run(folder).status == "finished"
 
 
 # How much of the training set is measured ---------------------------------------------------------

@@ -208,6 +208,21 @@ def test_a_profile_is_written_into_the_folder(execute: Execute, profiler: str) -
     assert len(profile.read_text().splitlines()) > 10
 
 
+@pytest.mark.parametrize(
+    ("duration", "message"),
+    [
+        ("00:00:00:00", "the time limit ended the training before its first step"),
+        ("00:00:10:00", None),
+    ],
+)
+def test_a_time_limit_that_ends_a_run_is_said(
+    execute: Execute, capsys: pytest.CaptureFixture[str], duration: str, message: str | None
+) -> None:
+    execute(*TINY, f"trainer.max_time='{duration}'")
+    out = capsys.readouterr().out
+    assert message in out if message else "time limit" not in out
+
+
 def test_accumulated_gradients_step_once_for_several_batches(execute: Execute) -> None:
     folder = execute(*TINY, "trainer.accumulate_grad_batches=2")
     assert [row["step"] for row in read_rows(folder)] == ["2", "4"]

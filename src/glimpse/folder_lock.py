@@ -51,8 +51,8 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process, this one included, works in a run folder."""
+def is_held(folder: Path) -> bool | None:
+    """Whether a process, this one included, works in a run folder; None if that cannot be found out."""
     if not (folder / NAME).exists():
         return False
     lock = _lock(folder)
@@ -62,8 +62,8 @@ def is_held(folder: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return True
-    except OSError:
-        return False
+    except OSError:  # a file system without locks, or a folder that may not be written
+        return None
     lock.release()
     return False
 

@@ -44,9 +44,8 @@ def where_not_finite(network: nn.Module, images: Tensor) -> str:
         return hook
 
     copied = copy.deepcopy(network)  # a forward pass changes running statistics
-    for name, module in copied.named_modules():
-        if not any(module.children()):
-            module.register_forward_hook(note(name))
+    for name, module in copied.named_modules():  # a module runs its hook after those inside it
+        module.register_forward_hook(note(name))
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         copied(images)

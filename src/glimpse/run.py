@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -35,7 +35,7 @@ from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
 from glimpse.errors import UserError, first_line
-from glimpse.files import discard_partials, write_json
+from glimpse.files import discard_partials
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
@@ -149,7 +149,7 @@ def run(
                 place=team.place,
                 packages=own_packages(config),
             )
-            write_json(folder / "environment.json", found)
+            summary.begin(found)
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
@@ -311,6 +311,22 @@ def _fit(
             )
             if config.on_nonfinite == "skip":
                 summary.update(skipped_steps=classifier.num_skipped)
+    _say_if_time_ran_out(config, trainer)
+
+
+def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
+    """Say that a time limit ended the training; otherwise the run would look like one that had all its epochs."""
+    most, epochs = config.trainer.max_epochs, epochs_trained(trainer)
+    if most is not None and 0 <= most <= epochs:
+        return
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if (
+            isinstance(callback, Timer)
+            and (left := callback.time_remaining()) is not None
+            and left <= 0
+        ):
+            when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
+            console.print(f"the time limit ended the training {when}")
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:

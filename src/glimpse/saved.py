@@ -76,6 +76,8 @@ def _faults(saved: Mapping[str, Any]) -> Any:
         return
     if not _is_count(saved.get("epoch"), most=10**9, least=0):
         yield "epoch is not a count"
+    if not _is_count(saved.get("global_step"), most=10**15, least=0):
+        yield "global_step is not a count"
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):

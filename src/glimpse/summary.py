@@ -5,6 +5,7 @@ adds its error.
 """
 
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.records import UnreadableError, finite, read_json
 
 NAME = "summary.json"
+ENVIRONMENT = "environment.json"
 
 
 class Summary:
@@ -54,6 +56,7 @@ class Summary:
             "images_per_second": None,
             "majority_acc": None,
             "metrics": {},
+            "attempt": self.before.get("attempt"),
         }
         if stages := _stages(self.before, config.trainer.max_epochs):
             self.values["extended_from"] = stages
@@ -67,6 +70,15 @@ class Summary:
     def accept(self) -> None:
         """Accept the resume. From now on, the run may write to its folder."""
         self.is_written = True
+
+    def begin(self, environment: Mapping[str, Any]) -> None:
+        """Write the record of the run's environment.
+
+        It and the summary name the attempt, so that readers know whether one of them is of a later resume.
+        """
+        attempt = {"attempt": secrets.token_hex(4)}
+        write_json(self.folder / ENVIRONMENT, {**environment, **attempt})
+        self.update(**attempt)
 
     def prune(self) -> None:
         """Note that a search stopped the run early, because it lagged behind others."""

@@ -46,7 +46,7 @@ def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
     image = Summary.Image(
         height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
     )
-    # Public methods that reopen the file, which training closed, write something of their own too.
+    # The public methods write something of their own too.
     writer = logger.experiment._get_file_writer()
     writer.add_summary(Summary(value=[Summary.Value(tag=path.stem, image=image)]), step)
 
@@ -72,11 +72,15 @@ def write_result(
 
     final = {f"final/{name}": value for name, value in metrics.items()}
     writer = logger.experiment
-    for name, value in final.items():  # must come first: it reopens the file that training closed
+    for name, value in final.items():  # must come first: it opens the file
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary, step)
-    writer.close()
+
+
+def close(logger: TensorBoardLogger, status: str) -> None:
+    """Close the file, if there is one."""
+    TensorBoardLogger.finalize(logger, status)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from conftest import Execute
-from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.callbacks.checkpoints import Checkpoints, to_resume_from
 from glimpse.monitor import Monitor, monitor_of
 
 SMALL = (
@@ -89,6 +90,24 @@ def test_the_three_best_stay(execute: Execute) -> None:
         for name in ("best.ckpt", f"epoch-{best[0]}_step-{4 * best[0]}.ckpt")
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_of_the_intact_checkpoints_the_one_with_the_most_steps_counts(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = execute(*SMALL, "monitor=train/loss", "checkpoints.top_k=2") / "checkpoints"
+    early, late = sorted(folder.glob("epoch-*.ckpt"), key=lambda path: path.name)
+    assert (folder / "best.ckpt").read_bytes() == late.read_bytes()
+    (folder / "best.ckpt").unlink()
+    os.utime(early, (2e9, 2e9))  # the clock was set back in between
+    found = to_resume_from(folder)
+    assert found is not None
+    assert found[0].name == "last.ckpt"
+    (folder / "last.ckpt").write_bytes(b"damaged")
+    found = to_resume_from(folder)
+    assert found is not None
+    assert found[0] == late
+    assert f"damaged; resuming from {late.name}" in capsys.readouterr().out
 
 
 def test_a_resumed_run_goes_on_with_the_best_it_had(execute: Execute, tmp_path: Path) -> None:

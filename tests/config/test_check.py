@@ -117,6 +117,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("~loss", "loss was removed from the configuration: do not type ~loss"),
         ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
         ("trainer.accumulate_grad_batches=0", "at least 1"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: expected a number"),
         ("model._target_='${oc.decode:os.getcwd}'", "expected a torch.nn.Module"),
         ("++trainer.max_epoch=1", "did you mean trainer.max_epochs"),
         ("model._target_=os.system", "expected a torch.nn.Module"),

@@ -284,6 +284,16 @@ def test_a_mistake_in_a_file_of_the_user_names_the_file(
     assert "\n" not in found
 
 
+def test_a_name_that_is_a_number_is_told_from_the_other_choices(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "inf.yaml").write_text("_target_: torch.nn.CrossEntropyLoss")
+    typed = ["trainer=cpu", "loss=inf"]
+    with pytest.raises((HydraException, ValueError)) as error:
+        composed(typed, config_dir=tmp_path)
+    found = explain(error.value, ["--config-dir", str(tmp_path), *typed])
+    assert found == "loss=inf: YAML reads inf as a number; rename loss/inf.yaml"
+
+
 def test_a_file_with_another_ending_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yml").write_text("_target_: a.B")

@@ -23,6 +23,10 @@ from glimpse.errors import UserError
             "data=image_folder data.root=p.parquet",
             "found a file; type data=huggingface data.name=p.parquet",
         ),
+        (
+            "data=image_folder data.root=https://example.org/a.zip",
+            "no such folder, but an address on the web: download it, and type the path",
+        ),
         (r"data=image_folder data.root='C:\\my\\pets'", "in WSL, type data.root=/mnt/c/my/pets"),
         (
             r"data=image_folder data.root='my\\pets'",

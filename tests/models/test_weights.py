@@ -109,6 +109,10 @@ def test_a_file_without_a_head_is_enough(state: State) -> None:
             "blocks.0.weight is missing, expected 6×6×3×3",
         ),
         (lambda s: {"a": torch.ones(1), "b.c": torch.ones(1)}, "is missing"),
+        (
+            lambda s: s | {"blocks.0.bias": torch.full((6,), float("nan"))},
+            "blocks.0.bias holds numbers that are not finite, from a training that diverged",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_counted(state: State, change: object, message: str) -> None:
@@ -142,7 +146,8 @@ def test_a_pickled_module_is_refused_without_running_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [([1], "contains list"), ({"epoch": 3}, "contains epoch")]
+    ("content", "message"),
+    [([1], "contains a list"), ({"epoch": 3}, "contains epoch"), ({}, "contains nothing")],
 )
 def test_a_file_without_weights_is_named(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "weights.pth")

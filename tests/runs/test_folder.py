@@ -1,6 +1,7 @@
 """Which folders are runs, and how a run is doing, whatever state its folder is in."""
 
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from folders import write_environment, write_run, write_start
 from glimpse.errors import UserError
+from glimpse.folder_lock import held
 from glimpse.runs.folder import epochs_of, find_runs, read_run
 from glimpse.runs.settings import overrides_of
 
@@ -26,7 +28,28 @@ def test_a_sweep_is_its_jobs(tmp_path: Path) -> None:
     assert [run.folder.name for run in find_runs(tmp_path)] == ["lr-1", "lr-2"]
 
 
-def test_without_a_summary_a_run_is_running_while_it_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, 3 * 3600, -3600], ids=["now", "old", "future"])
+def test_a_run_of_this_machine_is_running_while_a_process_holds_its_folder(
+    tmp_path: Path, seconds: float
+) -> None:
+    folder = write_start(tmp_path / "run")
+    write_environment(folder, "train.py", host=platform.node())
+    with held(folder):
+        age(folder, seconds=seconds)
+        assert read_run(folder).status == "running"
+    (folder / ".lock").touch()  # as a killed process leaves it
+    run = read_run(folder)
+    assert run.status == "killed?"
+    assert run.problem == "its end is not recorded, and no process works on it"
+
+
+def test_the_end_of_a_run_is_recorded_whatever_the_clock_said_at_its_start(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    os.utime(folder / "environment.json", (time.time() + 3600,) * 2)
+    assert read_run(folder).status == "finished"
+
+
+def test_on_another_machine_a_run_is_running_while_it_writes(tmp_path: Path) -> None:
     folder = write_start(tmp_path / "run", seed=3)
     run = read_run(folder)
     assert (run.status, run.data, run.model) == ("running", "digits", "mlp")
@@ -35,9 +58,13 @@ def test_without_a_summary_a_run_is_running_while_it_writes(tmp_path: Path) -> N
     age(folder, seconds=3 * 3600)
     run = read_run(folder)
     assert run.status == "killed?"
-    assert run.problem == "no summary.json, and nothing written for 3 hours"
+    assert run.problem == "its end is not recorded, and nothing was written for 3 hours"
     (folder / "report.html").write_text("a look at it is no sign of life")
     assert read_run(folder).status == "killed?"
+    age(folder, seconds=-3600)  # the clock has been set back since
+    assert (
+        read_run(folder).problem == "its end is not recorded, and its files are dated in the future"
+    )
 
 
 def test_long_epochs_are_waited_for(tmp_path: Path) -> None:
@@ -57,11 +84,11 @@ def test_before_its_first_epoch_a_run_is_running(tmp_path: Path) -> None:
 
 def test_a_resumed_run_is_running_again_with_what_was_typed_then(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", status="interrupted", overrides=("model=mlp", "seed=1"))
-    age(folder, seconds=60)
     assert read_run(folder).status == "interrupted"
     recorded = ("train.py", "model=mlp", "seed=1")
     resume = (f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null")
-    write_environment(folder, *recorded, *resume, "trainer.max_epochs=9", "optimizer.lr=1e-2")
+    changed = ("trainer.max_epochs=9", "optimizer.lr=1e-2")
+    write_environment(folder, *recorded, *resume, *changed, attempt="second")
     run = read_run(folder)
     assert run.status == "running"
     assert run.settings["trainer.max_epochs"] == "9"

@@ -179,7 +179,10 @@ class Checkpoints(Checkpoint):
 
 
 def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint in a run's `checkpoints/`, and what it holds; None if there is none yet.
+    """The intact checkpoint in a run's `checkpoints/` with the most steps, and what it holds.
+
+    `last.ckpt` has the most. The times of the files say nothing: the clock may have been set back. None if
+    there is no checkpoint yet.
 
     Raises:
         UserError: no checkpoint can be used.
@@ -187,10 +190,10 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: remove it to start from the beginning")
     paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
-    paths.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    paths.sort(key=lambda p: p.name != LAST)
+    paths.sort(key=lambda path: (path.name != LAST, path.name))
     broken: list[str] = []
     why = ""
+    newest: tuple[Path, dict[str, Any]] | None = None
     for path in paths:
         try:
             saved = read_checkpoint(path)
@@ -198,9 +201,14 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             broken.append(path.name)
             why = why or str(error)
             continue
+        if newest is None or saved["global_step"] > newest[1]["global_step"]:
+            newest = path, saved
+        if path.name == LAST:
+            break
+    if newest:
         if broken:
-            console.print(f"{why}; resuming from {path.name}")
-        return path, saved
+            console.print(f"{why}; resuming from {newest[0].name}")
+        return newest
     if not broken:
         console.print("there is no checkpoint yet; starting from the beginning")
         return None

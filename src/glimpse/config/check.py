@@ -10,6 +10,7 @@ The YAML files are the schema: a key is known if it appears in the chosen files 
 type of its value there is the type that it accepts.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -213,6 +214,8 @@ def _check_range(key: str, value: Any) -> None:
     for number in value if isinstance(value, list) else (value,):
         if isinstance(number, int | float) and not lowest <= number <= highest:
             bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
+            if math.isnan(number):
+                bound = "a number"
             raise UserError(f"{key}={value}: expected {bound}")
 
 

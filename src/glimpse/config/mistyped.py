@@ -251,10 +251,21 @@ def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str
         group, _, chosen = argument.lstrip("+").partition("=")
         available = choices_of(group, _folders(typed))
         if available and chosen[:1] != "[":
-            if chosen in available:  # its name is a number for YAML, such as nan
+            if chosen in available:
+                if not _is_number(chosen):
+                    continue  # another choice is the wrong one
                 return f"{argument}: YAML reads {chosen} as a number; rename {group}/{chosen}.yaml"
             return unknown_choice(group, chosen, available)
     return one_line(str(error))
+
+
+def _is_number(word: str) -> bool:
+    """Whether YAML reads a word as a number, such as nan."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _words(typed: Sequence[str] | None) -> Sequence[str]:

@@ -87,6 +87,8 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
 def _hint(key: str, value: str, source: str | None) -> str:
     """What to type in place of a path that does not exist."""
     path = Path(os.path.expanduser(value))
+    if "://" in value:
+        return ", but an address on the web: download it, and type the path of the download"
     if os.name != "nt" and (drive := re.match(r"([A-Za-z]):", value)):
         rest = value[2:].replace("\\", "/").lstrip("/")
         return (

@@ -56,7 +56,8 @@ class Contents:
     """What a dataset holds once it has been read.
 
     `format` is that of the images, stored or to be decoded. `folder` is the cache, `identity` describes
-    the content it was made from, and `num_skipped` counts the files left out, which its `UNREADABLE` lists.
+    the content it was made from, `num_skipped` counts the files left out, which its `UNREADABLE` lists, and
+    `remarks` are the source's.
     """
 
     class_names: tuple[str, ...]
@@ -65,6 +66,7 @@ class Contents:
     folder: Path | None = None
     identity: str | None = None
     num_skipped: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def fingerprint(
@@ -116,7 +118,8 @@ def without_cache(
         else Stored(part.images, part.labels, histogram(part.images))
         for name, part in source.parts().items()
     }
-    return Contents(source.class_names, parts, _format_of(source, pixel_format))
+    wanted = _format_of(source, pixel_format)
+    return Contents(source.class_names, parts, wanted, remarks=source.remarks)
 
 
 def load_or_build(
@@ -222,6 +225,7 @@ def _open(folder: Path) -> Contents:
         folder=folder,
         identity=facts["identity"],
         num_skipped=facts["num_skipped"],
+        remarks=tuple(facts.get("remarks", ())),  # older caches have none
     )
 
 
@@ -281,6 +285,7 @@ def _build(
             "format": asdict(wanted),
             "identity": identity(source.class_names, parts, marks),
             "num_skipped": len(reasons),
+            "remarks": source.remarks,
         }
         cache_index.write(partial, facts)
         partial.rename(folder)

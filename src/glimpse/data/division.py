@@ -44,7 +44,7 @@ def division_of(data: "ImageDataModule") -> Division:
         UserError: A set would be empty, or the settings do not fit the data.
     """
     contents, names = data.contents, data.contents.class_names
-    remarks: list[str] = []
+    remarks = list(contents.remarks)
     if contents.folder and contents.num_skipped:
         listed = contents.folder / UNREADABLE
         files = "file" if contents.num_skipped == 1 else "files"

@@ -25,7 +25,9 @@ OTHERS = (
     ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
     ".nef", ".arw", ".raf", ".orf", ".rw2",
     ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd",
+    ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # which may hold images
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
@@ -49,7 +51,7 @@ def readable_endings() -> tuple[str, ...]:
 @functools.cache
 def unreadable_endings() -> tuple[str, ...]:
     """Return the endings of image files that cannot be read here."""
-    return tuple(e for e in (*AVIF, *HEIF, *OTHERS) if e not in readable_endings())
+    return tuple(e for e in (*AVIF, *HEIF, *OTHERS, *ARCHIVES) if e not in readable_endings())
 
 
 def other_formats() -> tuple[str, ...]:
@@ -109,6 +111,8 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
         remedy = (
             "to read them, type pip install pillow-heif"
             if ending in HEIF
+            else "unpack them if they hold images"
+            if ending in ARCHIVES
             else "not readable here"
             if ending
             else "add it to their names, such as .jpg"

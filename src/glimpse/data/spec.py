@@ -71,13 +71,15 @@ class Source:
     """A dataset with its official parts.
 
     `heldout` is the official held-out set, if there is one, and `test` is a third labelled set, if
-    there is one. Labels index `class_names`.
+    there is one. Labels index `class_names`. `remarks` are what a run says of what was left out; they stay
+    with the cache.
     """
 
     class_names: tuple[str, ...]
     train: Part
     heldout: Part | None = None
     test: Part | None = None
+    remarks: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, Part]:
         """Return the existing parts by name."""

@@ -25,6 +25,8 @@ def guard(built: Logger) -> Logger:
     """Make a logger forgiving, and return it. It keeps its class's name and stays an instance of it."""
     kind = type(built)
     methods = {name: _forgiving(getattr(kind, name)) for name in METHODS if hasattr(kind, name)}
+    if isinstance(built, TensorBoardLogger):
+        methods["finalize"] = _forgiving(_stay_open)
     # A subclass made here, because the logger may be of any class that the configuration names.
     built.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
     if isinstance(built, TensorBoardLogger):
@@ -64,6 +66,15 @@ def _forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
         return None
 
     return call
+
+
+def _stay_open(self: TensorBoardLogger, status: str) -> None:
+    """In place of `finalize`, which Lightning calls after training and after each test: `record.close` closes.
+
+    Another file would have the time in its name. If the clock has been set back, TensorBoard would read it
+    before the first one, whose beginning discards what was read.
+    """
+    self.save()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

@@ -93,7 +93,11 @@ def close(loggers: Iterable[Logger], *, failed: bool) -> None:
     """Close the loggers. Otherwise, the next job of a sweep would continue the same run of wandb."""
     for logger in loggers:
         with forgiving(logger):
-            if not isinstance(logger, TensorBoardLogger):  # Lightning has closed it after training
-                logger.finalize("failed" if failed else "success")
+            status = "failed" if failed else "success"
+            if isinstance(logger, TensorBoardLogger):
+                if works(logger):
+                    tensorboard.close(logger, status)
+            else:
+                logger.finalize(status)
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish(exit_code=int(failed))

@@ -9,6 +9,7 @@ not is named.
 import argparse
 import pickle
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -126,6 +127,9 @@ def _what_is_wrong(
         return f"{name} is {_shape(found[name])}, expected {_shape(wanted[name])}"
     if fit.missing:
         return f"{fit.missing[0]} is missing, expected {_shape(wanted[fit.missing[0]])}"
+    for name, tensor in fit.loaded.items():
+        if not tensor.isfinite().all():
+            return f"{name} holds numbers that are not finite, from a training that diverged: take another file"
     if not fit.loaded:
         return f"nothing fits; the file has {', '.join(list(found)[:NUM_NAMED])} …"
     parts = {_part(name) for name in wanted}
@@ -178,7 +182,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
             content: Any = load_file(path)
         else:
-            with torch.serialization.safe_globals(PLAIN):
+            with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # on kinds that are refused below
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"model.weights={path}: {error.strerror or error}") from error
@@ -190,10 +195,12 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
     found = _state_dict(content)
     if not found:
-        holds = ", ".join(map(str, list(content)[:NUM_NAMED])) if isinstance(content, dict) else ""
+        if isinstance(content, dict):
+            holds = ", ".join(map(str, list(content)[:NUM_NAMED])) or "nothing"
+        else:
+            holds = f"a {type(content).__name__}"
         raise UserError(
-            f"model.weights={path}: the file contains {holds or type(content).__name__}, expected a "
-            "state dict of tensors"
+            f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
         )
     return found
 

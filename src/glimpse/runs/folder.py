@@ -6,6 +6,7 @@ folder if it contains `.hydra` or `summary.json`. The folder of a sweep, which c
 """
 
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any
 
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
+from glimpse.folder_lock import is_held
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import (
     UnreadableError,
@@ -27,18 +29,15 @@ from glimpse.records import (
 )
 from glimpse.runs.settings import as_text, choices_of, environment_of, settings_of
 
-# A run without a summary counts as running if its training has written anything within the last ten
-# minutes, or within three times its longest epoch. Otherwise its status is "killed?", with a
-# question mark, because a first epoch may take longer than that.
+# A run without a summary counts as running if a process holds the lock of its folder, whatever the clock
+# says. Another machine may see no lock. There, it counts as running if its training has written anything
+# within the last ten minutes, or within three times its longest epoch. Otherwise its status is "killed?",
+# with a question mark, because a first epoch may take longer than that.
 QUIET_SECONDS = 600
 NUM_QUIET_EPOCHS = 3
+FUTURE_SECONDS = 60  # by which another machine's clock may be ahead; a later time says nothing
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
 FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
-
-# environment.json is written when a run starts or resumes, and summary.json when it ends. If
-# environment.json is newer by more than this, the run has been resumed. A smaller difference can
-# come from copying the folder.
-RESUMED_SECONDS = 5
 
 # What a stranger's run may add to a report at most, so that it hides no other.
 MOST_METRICS = 100
@@ -173,13 +172,15 @@ def read_run(folder: Path) -> Run:
         return Run(folder, UNREADABLE, {}, {}, f"the folder cannot be read: {reason}")
     environment = environment_of(folder)
     settings = settings_of(folder, environment)
-    if not os.path.lexists(folder / "summary.json") or _was_resumed_since(folder):
-        return _without_summary(folder, settings)
+    if not os.path.lexists(folder / "summary.json"):
+        return _without_summary(folder, settings, environment)
     try:
         summary = read_json(folder, "summary.json")
     except UnreadableError as error:
         problem = f"summary.json cannot be read: {error.cause}"
         return Run(folder, UNREADABLE, _choices(folder), settings, _word(problem))
+    if _was_resumed_since(summary, environment):
+        return _without_summary(folder, settings, environment)
     status = summary.get("status")
     if not isinstance(status, str) or not status.isprintable() or len(status) > LONGEST_WORD:
         problem = "summary.json cannot be read: it states no status"
@@ -193,19 +194,15 @@ def _word(value: Any) -> str:
     return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}…"
 
 
-def _was_resumed_since(folder: Path) -> bool:
-    try:
-        started = os.stat(folder / "environment.json").st_mtime
-        return started > os.lstat(folder / "summary.json").st_mtime + RESUMED_SECONDS
-    except OSError:
-        return False
+def _was_resumed_since(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
+    """Whether environment.json, written at the start of an attempt, is of another one than summary.json."""
+    ended, begun = summary.get("attempt"), environment.get("attempt")
+    return isinstance(ended, str) and isinstance(begun, str) and ended != begun
 
 
-def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
+def _without_summary(folder: Path, settings: dict[str, str], environment: Mapping[str, Any]) -> Run:
     rows = epochs_of(folder)
-    longest = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-    quiet = time.time() - _last_written(folder)
-    is_running = quiet < max(QUIET_SECONDS, NUM_QUIET_EPOCHS * longest)
+    problem = _why_not_running(folder, rows, environment)
     ranked = [(rank, row) for row in rows if (rank := _monitor(settings).rank(row)) is not None]
     best = max(ranked, key=lambda pair: pair[0], default=(None, {}))[1]
     summary = _choices(folder) | {
@@ -215,8 +212,25 @@ def _without_summary(folder: Path, settings: dict[str, str]) -> Run:
         # change, not a measurement of the final weights.
         "metrics": {name: value for name, value in best.items() if name.startswith("val/")},
     }
-    problem = "" if is_running else f"no summary.json, and nothing written for {_ago(quiet)}"
-    return Run(folder, RUNNING if is_running else KILLED, summary, settings, problem)
+    return Run(folder, KILLED if problem else RUNNING, summary, settings, problem)
+
+
+def _why_not_running(
+    folder: Path, rows: list[dict[str, float]], environment: Mapping[str, Any]
+) -> str:
+    """Why a run that has not recorded its end counts as killed; empty if it is running."""
+    held = is_held(folder)
+    if held:
+        return ""
+    if held is False and environment.get("host", platform.node()) == platform.node():
+        return "its end is not recorded, and no process works on it"
+    quiet = time.time() - _last_written(folder)
+    if quiet < -FUTURE_SECONDS:
+        return "its end is not recorded, and its files are dated in the future"
+    longest = max((row.get("seconds", 0.0) for row in rows), default=0.0)
+    if quiet < max(QUIET_SECONDS, NUM_QUIET_EPOCHS * longest):
+        return ""
+    return f"its end is not recorded, and nothing was written for {_ago(quiet)}"
 
 
 def _monitor(*records: Mapping[str, Any]) -> Monitor:

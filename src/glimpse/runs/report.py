@@ -120,7 +120,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
             f"of the model with the fewest parameters on the same images ({compared})."
         )
     if KILLED in ended:
-        lines.append(f"A {KILLED} run has no summary.json and has not written for a while.")
+        lines.append(f"A {KILLED} run has not recorded its end, and nothing seems to work on it.")
     return lines
 
 

@@ -423,6 +423,7 @@ def test_names_as_another_system_writes_them(
         ("/data/photos/deep.png", "is it more/photos/deep.png? correct the column"),
         ("https://example.org/00.png", "is an address on the web, expected a path: download"),
         ("file:///data/00.png", "is an address, expected a path: remove file://"),
+        ("IMAGES/00.Png", "is it images/00.png, in upper or lower case? correct the column"),
         ("gone.png", "restore the file, correct the cell"),
         ("images", "is a folder, expected an image file: write a line for each image"),
     ],

@@ -89,15 +89,48 @@ def test_images_as_lists_of_pixels(tmp_path: Path, form: str) -> None:
         assert not lower.any()
 
 
-def test_a_test_set_without_labels_is_left_out_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_test_set_without_labels_is_left_out_and_that_is_said(tmp_path: Path) -> None:
     unlabelled = rows(6).map(lambda row: {"label": -1})
     datasets.DatasetDict({"train": rows(20), "test": unlabelled}).save_to_disk(
         str(tmp_path / "saved")
     )
-    are_right(opened(tmp_path / "saved", tmp_path), {"train": 16, "val": 4}, ("cat", "dog"))
-    assert "its test images have no labels, so there is no test set" in capsys.readouterr().out
+    for _ in range(2):  # read, then from the cache
+        data = opened(tmp_path / "saved", tmp_path)
+        are_right(data, {"train": 16, "val": 4}, ("cat", "dog"))
+        assert "its test images have no labels, so there is no test set" in data.describe()
+
+
+def test_other_splits_are_said_and_used_if_they_are_named(tmp_path: Path) -> None:
+    splits = {"train": rows(12), "test": rows(4), "extra": rows(6), "test2": rows(8)}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    right = (
+        "not used: splits extra, test2 (data.train=train+extra would train on extra too, "
+        "data.test=extra test on it)"
+    )
+    for _ in range(2):  # read, then from the cache
+        data = opened(tmp_path / "saved", tmp_path)
+        are_right(data, {"train": 9, "val": 3, "test": 4}, ("cat", "dog"))
+        assert right in data.describe()
+    data = opened(tmp_path / "saved", tmp_path, train=["train", "extra"], val="test", test="test2")
+    are_right(data, {"train": 18, "val": 4, "test": 8}, ("cat", "dog"))
+    assert "not used" not in data.describe()
+    data = opened(tmp_path / "saved", tmp_path, train="train+test")
+    are_right(data, {"train": 12, "val": 4}, ("cat", "dog"))
+    assert "not used: splits extra, test2" in data.describe()
+
+
+def test_splits_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    others = rows(4, ("bee", "ant"))
+    datasets.DatasetDict({"train": rows(4), "extra": others}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(UserError, match=r"data\.test=tests: the splits are train, extra"):
+        opened(tmp_path / "saved", tmp_path, test="tests")
+    with pytest.raises(UserError, match="name the same split"):
+        opened(tmp_path / "saved", tmp_path, train="train+extra", test="extra")
+    with pytest.raises(UserError, match=r"data\.train=train\+extra: the columns of these splits"):
+        opened(tmp_path / "saved", tmp_path, train="train+extra")
+    datasets.DatasetDict({"a": rows(4), "b": rows(4)}).save_to_disk(str(tmp_path / "unnamed"))
+    with pytest.raises(UserError, match=r"found a, b: type data\.train=<one of them>"):
+        opened(tmp_path / "unnamed", tmp_path)
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:

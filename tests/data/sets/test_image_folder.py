@@ -239,6 +239,25 @@ def test_other_endings_are_read(photos: Path, ending: str) -> None:
     assert len(image_files([photos])[0]) == 19
 
 
+def test_what_lies_beside_the_classes_is_counted(photos: Path) -> None:
+    before = sizes(image_folder(photos))
+    for place in (photos / "loose.png", photos / "val" / "a.jpg", photos / "val" / "b.jpg"):
+        save_image(np.zeros((20, 24, 3), np.uint8), place)
+    for name in ("val/owl.zip", "train/cat/b.zip", "train/cat/live.MOV"):
+        (photos / name).write_bytes(b"x")
+    data = image_folder(photos)
+    assert sizes(data) == before
+    told = data.describe()
+    assert f"1 image in {photos} skipped, because in no folder of a class" in told
+    assert f"2 images in {photos / 'val'} skipped" in told
+    assert "2 .zip files skipped (unpack them if they hold images)" in told
+    assert "1 .mov file skipped" in told
+    shutil.rmtree(photos / "train")
+    shutil.rmtree(photos / "val")
+    (photos / "loose.png").rename(photos / "cats.zip")
+    assert "no images found; 1 .zip file skipped (unpack them" in error_of(photos)
+
+
 def test_formats_that_cannot_be_read_are_counted(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,10 @@
 
 The `datasets` library (an extra) downloads and reads them: a name of the hub, a folder that `save_to_disk` wrote,
 a folder of parquet files or of images, or one .parquet file. Its splits become training, validation and test
-set by their names. Classes are those of a ClassLabel column, or the labels that occur. Images are files inside
-the data set, or lists of pixels. They are decoded as everywhere else, one by one into memory, and then cached.
-Nothing that a data set contains is executed, and files that are local need no network.
+set by their names; the run says which others there are. Classes are those of a ClassLabel column, or the
+labels that occur. Images are files inside the data set, or lists of pixels. They are decoded as everywhere else,
+one by one into memory, and then cached. Nothing that a data set contains is executed, and files that are local
+need no network.
 
 Left out: columns of several labels, images given by URL or by path, and data sets that do not fit into memory.
 """
@@ -12,7 +13,7 @@ Left out: columns of several labels, images given by URL or by path, and data se
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source, some
 from glimpse.data.splits import split_of
 from glimpse.data.tables.table import LABELS
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
 WITHOUT_LABEL = "-1"  # the label of test images that only a competition's judges know
@@ -42,10 +43,13 @@ class HuggingFace(ImageDataModule):
         subset: The configuration of a data set that has several; None: its default.
         image: The column of images; None: the only one.
         label: The column of labels; None: the only column of classes, or `label`.
+        train: The split to train on, or several, as a list or joined by +; None: found by its name.
+        val: The split to validate on, likewise.
+        test: The split to test on, likewise.
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -54,6 +58,9 @@ class HuggingFace(ImageDataModule):
         subset: str | None = None,
         image: str | None = None,
         label: str | None = None,
+        train: str | Sequence[str] | None = None,
+        val: str | Sequence[str] | None = None,
+        test: str | Sequence[str] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -62,6 +69,12 @@ class HuggingFace(ImageDataModule):
         self.subset = subset
         self.image = image
         self.label = label
+        given = {"train": train, "val": val, "test": test}
+        self.given = {
+            split: names.split("+") if isinstance(names, str) else list(names)
+            for split, names in given.items()
+            if names
+        }
         if self.url is not None:
             raise UserError(
                 "data.url is not supported by data=huggingface: type data.name=<folder or .parquet file>"
@@ -96,23 +109,11 @@ class HuggingFace(ImageDataModule):
 
     def read(self) -> Source:
         """Return pixels (N, H, W, C) uint8 with labels, by the names of the splits."""
-        found: dict[str, Any] = {}
-        opened = self._opened()
-        for name, rows in opened.items():
-            split = split_of(str(name)) or ("train" if len(opened) == 1 else None)
-            if split is not None and split not in found:
-                found[split] = rows
-        if "train" not in found:
-            raise UserError(
-                f"data.name={self.set_name}: expected a split named train, found {some(list(opened))}"
-            )
+        found, remarks = self._chosen(self._opened())
         image, label = self._columns(found["train"])
         texts = {split: self._labels(rows, label, split) for split, rows in found.items()}
         if set(texts.get("test", ())) == {WITHOUT_LABEL}:
-            print(
-                f"{self.set_name}: its test images have no labels, so there is no test set",
-                flush=True,
-            )
+            remarks.append("its test images have no labels, so there is no test set")
             del found["test"], texts["test"]
         names = self._class_names(found["train"], label, texts["train"])
         index = {name: number for number, name in enumerate(names)}
@@ -121,7 +122,51 @@ class HuggingFace(ImageDataModule):
         for split, rows in found.items():
             pixels = self._pixels(rows, image, split, wanted)
             parts[split] = Arrays(pixels, self._numbers(texts[split], index, split))
-        return Source(names, parts["train"], parts.get("val"), parts.get("test"))
+        held_out = parts.get("val"), parts.get("test")
+        return Source(names, parts["train"], *held_out, remarks=tuple(remarks))
+
+    def _chosen(self, opened: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return the rows of training, validation and test set, and what to say of splits that are none."""
+        import datasets
+
+        taken = {name: split for split, names in self.given.items() for name in names}
+        for name, split in taken.items():
+            if name not in opened:
+                raise UserError(f"data.{split}={name}: the splits are {some(list(opened), 20)}")
+        names = {split: list(dict.fromkeys(given)) for split, given in self.given.items()}
+        if len(taken) < sum(map(len, names.values())):
+            raise UserError(
+                "data.train, data.val and data.test name the same split: each image belongs to one of them"
+            )
+        unused = []
+        for name in opened:
+            meant = split_of(str(name)) or ("train" if len(opened) == 1 else None)
+            if meant is not None and meant not in names and name not in taken:
+                names[meant] = [name]
+            elif name not in taken:
+                unused.append(str(name))
+        if "train" not in names:
+            raise UserError(
+                f"data.name={self.set_name}: expected a split named train, found {some(list(opened), 20)}: "
+                "type data.train=<one of them>"
+            )
+        remarks = []
+        if unused:
+            example = "+".join([*names["train"], unused[0]])
+            remarks.append(
+                f"not used: {'split' if len(unused) == 1 else 'splits'} {some(unused, 20)} "
+                f"(data.train={example} would train on {unused[0]} too, data.test={unused[0]} test on it)"
+            )
+        joined: dict[str, Any] = {}
+        for split, several in names.items():
+            try:
+                joined[split] = datasets.concatenate_datasets([opened[name] for name in several])
+            except Exception as error:  # the library raises errors of many types
+                raise UserError(
+                    f"data.{split}={'+'.join(several)}: the columns of these splits differ, so they cannot "
+                    f"be joined: {first_line(error)}"
+                ) from error
+        return joined, remarks
 
     def _opened(self) -> Mapping[str, Any]:
         """Return the rows of each split."""
@@ -131,6 +176,7 @@ class HuggingFace(ImageDataModule):
             raise UserError(
                 "data=huggingface needs the package datasets: type pip install datasets"
             ) from error
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors say the same
         try:
             if self.path.is_dir() and any((self.path / name).exists() for name in SAVED):
                 opened = datasets.load_from_disk(str(self.path))
@@ -184,6 +230,10 @@ class HuggingFace(ImageDataModule):
             raise UserError(f"{self.set_name}, {split}: there is no column {label}")
         texts = []
         for row, value in enumerate(rows[label]):
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                raise UserError(
+                    f"{self.set_name}, {split}[{row}]: the label is missing, expected one class"
+                )
             if not isinstance(value, str | int | float):
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label is {str(value)[:40]!r}, expected one class"

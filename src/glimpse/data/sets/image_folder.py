@@ -86,6 +86,13 @@ class ImageFolder(ImageDataModule):
                 for folder in class_folders(self.root)
                 if parts and not any(folder in (part, *part.parents) for part in parts.values())
             ]
+            for folder in (self.root, *parts.values()):
+                if loose := sum(map(is_image, folder.iterdir())):
+                    images = "image" if loose == 1 else "images"
+                    place = as_utf8(str(folder))
+                    remarks.append(
+                        f"{loose:,} {images} in {place} skipped, because in no folder of a class"
+                    )
             for split, folder in parts.items():
                 if _split_of(folder) != split or folder.parent != self.root:
                     remarks.append(f"{split} is {as_utf8(str(folder.relative_to(self.root)))}")

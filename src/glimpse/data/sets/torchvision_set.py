@@ -189,7 +189,9 @@ class TorchvisionSet(ImageDataModule):
                 self._pixels(dataset, wanted, choice)
                 for dataset, choice in zip(opened, self.choices, strict=True)
             ]
-        return Source(_class_names(opened[0], parts), *parts)
+        train, heldout, test = (*parts, None, None)[:3]
+        assert train is not None
+        return Source(_class_names(opened[0], parts), train, heldout, test)
 
     def _format_of(self, dataset: Any) -> PixelFormat:
         """Determine the format: the size of the first image, and grey if a sample is all grey."""

@@ -94,7 +94,27 @@ class TableFiles:
                 if os.path.isfile(folder / tail):
                     there = os.path.relpath(folder / tail, here / self.folder)
                     return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
+        if in_other_case := _in_other_case(here / self.folder, parts):
+            return (
+                f"is it {in_other_case}, in upper or lower case? correct the column, or type "
+                "data.on_bad_file=skip to leave it out"
+            )
         return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+
+
+def _in_other_case(folder: Path, parts: Sequence[str]) -> str | None:
+    """Return the path below `folder` with these parts in any case, as Windows and macOS find it."""
+    there = folder
+    for part in parts:
+        try:
+            names = os.listdir(there)
+        except OSError:
+            return None
+        same = [name for name in names if name.casefold() == part.casefold()]
+        if not same:
+            return None
+        there /= same[0]
+    return os.path.relpath(there, folder)
 
 
 def _folders_in(folder: Path) -> list[Path]:
