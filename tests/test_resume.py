@@ -15,8 +15,10 @@ import torch
 from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
+from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import is_intact
+from glimpse.classifier import ImageClassifier
 from glimpse.counting import Counts
 from glimpse.crash import CrashError
 from glimpse.errors import Interrupted, UserError
@@ -69,14 +71,15 @@ def check_stopped_equals_unbroken(
     monkeypatch: pytest.MonkeyPatch,
     options: tuple[str, ...],
     where: tuple[str, int, int],
+    number: signal.Signals = signal.SIGTERM,
 ) -> None:
     unbroken = execute(*options, folder=tmp_path / "unbroken")
     stopped = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        stop_at(patch, *where)
+        stop_at(patch, *where, number)
         with pytest.raises(Interrupted) as stop:
             execute(*options, folder=stopped)
-    assert stop.value.exit_code == 143
+    assert stop.value.exit_code == 128 + number
     execute(*options, f"resume={stopped}", folder=stopped)
     assert_same(unbroken, stopped)
     rows = [(f / "metrics.csv").read_text().splitlines() for f in (unbroken, stopped)]
@@ -105,6 +108,54 @@ def test_stopped_and_resumed_with_other_loops(
     where: tuple[str, int, int],
 ) -> None:
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, *option.split()), where)
+
+
+def test_stopped_by_a_cluster_and_resumed(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `sbatch --signal=USR1@60`; the default of this signal would end the process."""
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    where = ("on_train_batch_end", 1, 2)
+    check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, SMALL, where, signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("owner", "hook", "saved"),
+    [
+        (EpochRecord, "on_train_batch_end", 10),
+        (ImageClassifier, "training_step", 7),  # a step that was cut off cannot be saved
+        (Counts, "add", 7),
+    ],
+)
+def test_a_keyboard_interrupt_of_own_code_is_like_ctrl_c(
+    execute: Execute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    hook: str,
+    saved: int,
+) -> None:
+    unbroken, folder = execute(*SMALL, folder=tmp_path / "unbroken"), tmp_path / "run"
+    original, calls = getattr(owner, hook), iter(range(1000))
+
+    def interrupted(self: Any, *arguments: Any, **named: Any) -> Any:
+        found = original(self, *arguments, **named)
+        if (folder / "metrics.csv").exists() and next(calls) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, hook, interrupted)
+        patch.setattr(steps_ahead, "LONGEST_CHUNK", 1)
+        with pytest.raises(Interrupted) as stop:
+            execute(*SMALL, folder=folder)
+    assert stop.value.exit_code == 130
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == saved
+    execute(*SMALL, f"resume={folder}", folder=folder)
+    assert_same(unbroken, folder)
 
 
 # A schedule that steps every batch is stopped everywhere; one that steps every epoch, where an epoch ends;

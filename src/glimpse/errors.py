@@ -1,6 +1,8 @@
 """Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 DIVERGED = "training diverged"  # part of the message; a search expects it of some values
@@ -33,24 +35,49 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
+        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.signal_number
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP unless nohup ignores it, and
-    those that a cluster sends before it preempts a job."""
-    both = (signal.SIGINT, signal.SIGTERM)
-    hangs_up = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    return (*both, *((signal.SIGHUP,) if hangs_up else ()), *preemption_signals())
+    """The signals that stop a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2, which a
+    cluster sends before it ends a job.
+
+    Those are left out that somebody has decided about: nohup, which ignores SIGHUP, or a library with
+    a handler that is not written in Python.
+    """
+    names = [name for name in ("SIGHUP", *_PREEMPTION) if hasattr(signal, name)]
+    handlers = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
+    free = (s for s, handler in handlers.items() if handler not in (signal.SIG_IGN, None))
+    return (signal.SIGINT, signal.SIGTERM, *free)
+
+
+_PREEMPTION = ("SIGUSR1", "SIGUSR2")
 
 
 def preemption_signals() -> tuple[signal.Signals, ...]:
     """SIGUSR1 and SIGUSR2, if they have a handler: submitit asks SLURM to send one of them."""
-    names = [name for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    names = [name for name in _PREEMPTION if hasattr(signal, name)]
     return tuple(s for name in names if callable(signal.getsignal(s := signal.Signals[name])))
 
 
 def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
     """Turn a signal into an `Interrupted`."""
     raise Interrupted(signal_number)
+
+
+@contextmanager
+def interrupts_as_signals() -> Iterator[None]:
+    """Turn a KeyboardInterrupt that a user's own code raises into what Ctrl-C raises.
+
+    Raises:
+        Interrupted: there was one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(signal.SIGINT) from stop
+    except SystemExit as end:  # Lightning's answer to it
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise Interrupted(signal.SIGINT) from end
+        raise

@@ -36,7 +36,13 @@ from glimpse.config.search_order import own_files_first
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
-from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+from glimpse.errors import (
+    Interrupted,
+    UserError,
+    interrupts_as_signals,
+    raise_interrupted,
+    stop_signals,
+)
 from glimpse.files import require_current_folder
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
@@ -57,7 +63,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
 
     Returns:
         0 if the task finished, 1 if it failed (with one line on stderr), 130 after Ctrl-C, 143
-        after SIGTERM, 129 after SIGHUP.
+        after SIGTERM, 129 after SIGHUP, 138 after SIGUSR1, 140 after SIGUSR2.
     """
     keep_printing()
     spin_briefly()
@@ -85,6 +91,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         flags = with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
         with (
+            interrupts_as_signals(),
             lists_by_name(),
             own_files_first(),
             choices_listed(),

@@ -188,6 +188,12 @@ def validates_next(trainer: pl.Trainer) -> bool:
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
+def is_after_batch(trainer: pl.Trainer) -> bool:
+    """Whether a batch has been trained, and the hooks after it are being called: in `on_train_batch_end`."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(progress.processed > progress.completed)
+
+
 def ends_epoch(trainer: pl.Trainer) -> bool:
     """Whether the batch that has just been trained is the last of its epoch, also by an early stop."""
     loop = trainer.fit_loop

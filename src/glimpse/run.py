@@ -34,7 +34,7 @@ from glimpse.distributed.place import Place
 from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
-from glimpse.errors import UserError, first_line
+from glimpse.errors import UserError, first_line, interrupts_as_signals
 from glimpse.files import discard_partials
 from glimpse.folder_lock import held
 from glimpse.initialise import initialise
@@ -96,6 +96,7 @@ def run(
             1 if config.check else num_processes(config),
             summary.end,
         ) as team,
+        interrupts_as_signals(),
         ExitStack() as at_end,
     ):
         device = device_of(config)

@@ -117,7 +117,17 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("~loss", "loss was removed from the configuration: do not type ~loss"),
         ("data.batch_size=${seed}", "data.batch_size=0: expected at least 1"),
         ("trainer.accumulate_grad_batches=0", "at least 1"),
-        ("optimizer.lr=nan", "optimizer.lr=nan: expected a number"),
+        (
+            "optimizer.lr=nan",
+            "optimizer.lr=nan: expected a finite number, such as optimizer.lr=0.001",
+        ),
+        ("optimizer.weight_decay=inf", "optimizer.weight_decay=inf: expected a finite number"),
+        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9, nan]: expected a finite number"),
+        ("loss.label_smoothing=1e999", "loss.label_smoothing=inf: expected a finite number"),
+        (
+            "trainer.gradient_clip_val=nan",
+            "trainer.gradient_clip_val=nan: expected a finite number",
+        ),
         ("model._target_='${oc.decode:os.getcwd}'", "expected a torch.nn.Module"),
         ("++trainer.max_epoch=1", "did you mean trainer.max_epochs"),
         ("model._target_=os.system", "expected a torch.nn.Module"),

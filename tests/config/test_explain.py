@@ -3,6 +3,7 @@
 import builtins
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -17,8 +19,9 @@ from torch import Tensor
 from conftest import REPOSITORY, Execute
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
-from glimpse.config.compose import composed
+from glimpse.config.compose import composed, hydra_for
 from glimpse.config.explain import explain
+from glimpse.config.keys import check_hydra_keys
 from glimpse.config.own_files import named_if_unreadable
 from glimpse.crash import CrashError, crash
 from glimpse.errors import UserError
@@ -252,6 +255,28 @@ def test_the_chosen_launchers_own_keys_are_known(launcher: str, key: str, hint: 
         assert f"hydra.launcher.{key} is not a key of this configuration" in found
         if hint:
             assert found.endswith(f"did you mean hydra.launcher.{hint}?")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("+hydra.launcher.njobs=1", "did you mean hydra.launcher.n_jobs?"),
+        ("+hydra.sweeper.n_trials=5", "a key of search, which is not the sweeper here"),
+        ("+hydra.job.nam=x", "did you mean hydra.job.name?"),
+        ("+hydra.zzzzzz=1", "type python train.py --cfg hydra to list the keys"),
+        (
+            "hydra/launcher=submitit_local +hydra.launcher.nodez=1",
+            "did you mean hydra.launcher.nodes?",
+        ),
+    ],
+)
+def test_a_key_added_to_hydras_own_part_is_named(typed: str, message: str) -> None:
+    if "submitit" in typed:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    with hydra_for(None):
+        config = compose("train", overrides=typed.split(" "), return_hydra_config=True)
+        with pytest.raises(UserError, match="^hydra.*" + re.escape(message)):
+            check_hydra_keys(config.hydra)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""On Ctrl-C, SIGTERM or SIGHUP in training, finish the batch, save `last.ckpt` and stop. No step is lost.
+"""On Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 in training, finish the batch, save `last.ckpt` and stop. No step is lost.
+
+A KeyboardInterrupt of the user's own code stops a run as well. The checkpoint is then saved only if it came
+after a batch: a step that was cut off cannot be saved, so the checkpoint before it stays.
 
 A trial of a search that lags behind stops in the same way, at the start of an epoch. With
 `checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same places.
@@ -23,7 +26,12 @@ from torch import Tensor
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
 from glimpse.errors import Interrupted, raise_interrupted, stop_signals
-from glimpse.lightning_compat import run_stopped_validation, validates_next
+from glimpse.lightning_compat import (
+    is_after_batch,
+    next_batch,
+    run_stopped_validation,
+    validates_next,
+)
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200
@@ -75,15 +83,12 @@ class StopOnSignal(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # Do not stop between the batches of one optimizer step, after the last batch of an epoch, or
-        # before a validation: it would be left out.
         self._num_batches += 1
         if trainer.world_size == 1:
             due = self.received != 0 or self._is_time_to_save()
         else:
             due = self._num_batches >= self._next_look
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if due and stepped and not trainer.is_last_batch and not validates_next(trainer):
+        if due and _can_be_saved(trainer, batch_idx):
             self._stop_if_asked(trainer)
             if self._save_is_due:
                 self._save_is_due = False
@@ -97,6 +102,16 @@ class StopOnSignal(Callback):
         self._in_validation = True
         self._stop_if_asked(trainer)
         self._in_validation = False
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save after a KeyboardInterrupt of another callback, as after Ctrl-C. Several processes cannot."""
+        if not isinstance(exception, KeyboardInterrupt) or trainer.world_size > 1:
+            return
+        if is_after_batch(trainer) and _can_be_saved(trainer, next_batch(trainer) - 1):
+            console.print("stopping: saving last.ckpt")
+            self.checkpoints.save_last(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers, and repeat an interrupted validation, which Lightning skips.
@@ -170,6 +185,16 @@ class StopOnSignal(Callback):
         self._num_batches = 0
         self._looked_at = time.monotonic()
         return float(most)
+
+
+def _can_be_saved(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a checkpoint can be saved after a batch.
+
+    It cannot between the batches of one optimizer step, after the last batch of an epoch, or before a
+    validation, which would be left out.
+    """
+    stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+    return stepped and not trainer.is_last_batch and not validates_next(trainer)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:

@@ -35,6 +35,7 @@ from glimpse.config.schema import (
     SIZES,
     TAKES_A_MAPPING,
     TARGETS,
+    UNBOUNDED,
 )
 from glimpse.errors import UserError
 
@@ -101,6 +102,7 @@ def check(
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
     for key, value in found.items():
         _check_kind(key, value, known.get(key))
+        _require_finite(key, value, known.get(key))
         _check_range(key, value)
     check_combinations(resolved, choices)
     check_places(resolved)
@@ -130,14 +132,20 @@ def _turned_off(config: DictConfig) -> list[str]:
     ]
 
 
-def check_values(config: DictConfig) -> None:
+def check_values(config: DictConfig, before: DictConfig) -> None:
     """Check the targets and numbers of a configuration that has changed since its full check.
+
+    Args:
+        config: The changed configuration.
+        before: The configuration that was checked.
 
     Raises:
         UserError: a value is not allowed. The message names the first such key.
     """
     check_targets(config)
+    known = dict(leaves(before))
     for key, value in leaves(config):
+        _require_finite(key, value, known.get(key))
         _check_range(key, value)
 
 
@@ -185,6 +193,23 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         raise UserError(f"{key}={_as_typed(value)}: expected {expected}{hint}")
 
 
+def _require_finite(key: str, value: Any, default: Any = None) -> None:
+    """Require numbers to be finite: an infinite one trains, and fails later under another name.
+
+    Two kinds may be infinite: a key whose own file gives it such a default, and a bound that nothing reaches.
+    """
+    may_be_infinite = key in UNBOUNDED or any(map(math.isinf, _floats(default)))
+    is_wrong = math.isnan if may_be_infinite else lambda number: not math.isfinite(number)
+    if not any(map(is_wrong, _floats(value))):
+        return
+    hint = f", such as {key}={_as_typed(default)}" if type(default) in (int, float, list) else ""
+    raise UserError(f"{key}={_as_typed(value)}: expected a finite number{hint}")
+
+
+def _floats(value: Any) -> list[float]:
+    return [one for one in (value if isinstance(value, list) else [value]) if type(one) is float]
+
+
 def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
     """Require numbers in place of a list of numbers, and whole ones in place of whole ones."""
     kinds = {type(number) for number in default}
@@ -214,8 +239,6 @@ def _check_range(key: str, value: Any) -> None:
     for number in value if isinstance(value, list) else (value,):
         if isinstance(number, int | float) and not lowest <= number <= highest:
             bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
-            if math.isnan(number):
-                bound = "a number"
             raise UserError(f"{key}={value}: expected {bound}")
 
 

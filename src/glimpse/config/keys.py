@@ -3,15 +3,18 @@
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.conf import HydraConf, JobConf, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.folder import choices_of, config_folders
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
+from glimpse.errors import UserError
 
 
 def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -64,8 +67,37 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
     if not near:  # perhaps only the group is wrong
         last = key.rpartition(".")[2]
         near = [name for name in known if name.rpartition(".")[2] == last][:1]
-    hint = f"did you mean {near[0]}?" if near else "type python train.py --cfg job to list the keys"
+    part = "hydra" if group.startswith("hydra/") else "job"
+    listing = f"type python train.py --cfg {part} to list the keys"
+    hint = f"did you mean {near[0]}?" if near else listing
     return f"{key} is not a key of this configuration: {hint}"
+
+
+def check_hydra_keys(hydra: DictConfig) -> None:
+    """Require Hydra's own part of a configuration to have no key that +key has added.
+
+    Hydra reports none, and the plugin that receives one fails in words of its own. What plugins nest deeper
+    is theirs.
+
+    Raises:
+        UserError: there is one. The message names it.
+    """
+    parts: dict[str, Iterable[str]] = {
+        part: [field.name for field in fields(made)]
+        for part, made in (("hydra", HydraConf), ("hydra.job", JobConf), ("hydra.sweep", SweepDir))
+    }
+    parts["hydra"] = [*parts["hydra"], "env"]  # of Hydra's own files, though not of its class
+    for name in ("launcher", "sweeper"):
+        group, choice = f"hydra/{name}", str(hydra.runtime.choices.get(f"hydra/{name}"))
+        if choice in choices_of_plugins(group):
+            parts[f"hydra.{name}"] = _node_of(group, choice)
+    for part, names in parts.items():
+        known = [f"{part}.{name}" for name in names]
+        _, _, name = part.partition(".")
+        node = hydra[name] if name else hydra
+        wrong = next((key for one in node if (key := f"{part}.{one!s}") not in known), None)
+        if wrong is not None:
+            raise UserError(unknown_key(wrong, known))
 
 
 def _owners(key: str, folders: Sequence[Path]) -> list[str]:
@@ -117,8 +149,12 @@ def choices_of_plugins(group: str) -> list[str]:
 
 def _plugin_has(group: str, choice: str, key: str) -> bool:
     """Whether a plugin takes a key; joblib's, which sweeps refuse, counts as none."""
-    node = ConfigStore.instance().load(f"{group}/{choice}.yaml").node
-    return choice != "joblib" and bool(key) and key.partition(".")[0] in node
+    return choice != "joblib" and bool(key) and key.partition(".")[0] in _node_of(group, choice)
+
+
+def _node_of(group: str, choice: str) -> list[str]:
+    """The keys of a plugin that Hydra has registered."""
+    return list(map(str, ConfigStore.instance().load(f"{group}/{choice}.yaml").node))
 
 
 NOUNS = {

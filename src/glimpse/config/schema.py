@@ -128,6 +128,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.p_lighting": (0, 1),
 }
 
+# Bounds that may be infinite, so that nothing reaches them; all other numbers must be finite.
+UNBOUNDED = (
+    "trainer.gradient_clip_val",
+    "checkpoints.every_minutes",
+)
+
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, *VIEWS),

@@ -27,6 +27,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.folder import config_folder, config_folders, root_name
+from glimpse.config.keys import check_hydra_keys
 from glimpse.errors import UserError
 from glimpse.records import UnreadableError, read_yaml
 
@@ -84,6 +85,7 @@ def guard_hydra() -> None:
     def load_configuration(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
         config = compose(self, *args, **kwargs)
         check_hydra(config)
+        check_hydra_keys(config.hydra)
         return config
 
     load_configuration.is_guarded = True  # type: ignore[attr-defined]

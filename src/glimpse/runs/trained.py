@@ -298,7 +298,7 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key in PATHS and value not in ("", "null", "none", "default"):
             OmegaConf.update(merged, key, os.path.expanduser(value))
     assert isinstance(merged, DictConfig)
-    check_values(merged)
+    check_values(merged, config)
     require_same_input(plain(config)["data"], plain(merged)["data"])
     return merged
 

@@ -45,7 +45,7 @@ from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
 if sys.platform == "linux":
     import fcntl
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 GRACE_SECONDS = 50.0  # to save what runs when the sweep is stopped or has been killed
 LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
 
