@@ -67,11 +67,11 @@ def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
     Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It skips
     a hook that is None.
     """
-    is_module = isinstance(
-        owner, pl.LightningModule
-    )  # Lightning asks for the arguments of its hooks
+    is_module = isinstance(owner, pl.LightningModule)
     base = pl.LightningModule if is_module else Callback
-    for name in HOOKS_OF_A_STEP if is_module else (*HOOKS_OF_A_STEP, *HOOKS_OF_EVALUATION):
+    # Of a module's evaluation hooks, Lightning reads the arguments.
+    names = HOOKS_OF_A_STEP if is_module else (*HOOKS_OF_A_STEP, *HOOKS_OF_EVALUATION)
+    for name in names:
         if getattr(type(owner), name) is getattr(base, name):
             setattr(owner, name, None)
 

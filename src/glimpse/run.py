@@ -320,14 +320,11 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
     most, epochs = config.trainer.max_epochs, epochs_trained(trainer)
     if most is not None and 0 <= most <= epochs:
         return
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if (
-            isinstance(callback, Timer)
-            and (left := callback.time_remaining()) is not None
-            and left <= 0
-        ):
-            when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
-            console.print(f"the time limit ended the training {when}")
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    left = [timer.time_remaining() for timer in timers]
+    if any(seconds is not None and seconds <= 0 for seconds in left):
+        when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
+        console.print(f"the time limit ended the training {when}")
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:

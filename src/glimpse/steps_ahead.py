@@ -76,9 +76,8 @@ class StepsAhead:
                 continue
             yield batch
             now = time.perf_counter()
-            last = max(
-                done, self._wanted
-            )  # the epoch's first chunk is one batch, its last one may be short
+            # The first chunk of an epoch is one batch, and its last one may be short.
+            last = max(done, self._wanted)
             self._wanted = chunk_length((now - began) / done, last)
             length = min(self._wanted, batches_until_seen(self._trainer))
             done, began = 0, now
