@@ -1,7 +1,9 @@
 """A run that was stopped goes on as if it had not been."""
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -17,7 +19,7 @@ from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.stop_on_signal import StopOnSignal
-from glimpse.checkpoint_file import is_intact
+from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.classifier import ImageClassifier
 from glimpse.counting import Counts
 from glimpse.crash import CrashError
@@ -610,3 +612,40 @@ def test_the_training_set_can_be_left_out(execute: Execute) -> None:
     metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     assert "train/acc" not in metrics
     assert {"val/acc", "test/acc"} <= set(metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder"),
+    [
+        (".lock", True),
+        ("metrics.csv", True),
+        ("summary.json", True),
+        ("checkpoints/last.ckpt", True),
+        ("tensorboard", False),
+    ],
+)
+def test_what_has_the_place_of_a_file_or_folder_of_the_run_is_named(
+    execute: Execute, tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.mkdir() if is_folder else place.touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=re.escape(str(place)) + " is .*move it elsewhere"):
+        execute(*SMALL, "logger=tensorboard", f"resume={tmp_path}", folder=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", [math.nan, slow(math.inf)])
+def test_weights_that_are_not_finite_are_named_before_training(
+    execute: Execute, tmp_path: Path, number: float
+) -> None:
+    execute(*SMALL, "trainer.max_epochs=1", folder=tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["state_dict"]["network.classifier.8.bias"][1] = number
+    AtomicCheckpointIO().save_checkpoint(saved, path)
+    with pytest.raises(UserError, match=r"last.ckpt: the weights classifier.8.bias are not finite"):
+        execute(*SMALL, f"resume={tmp_path}", folder=tmp_path)
+    path.unlink()  # as the message says
+    execute(*SMALL, f"resume={tmp_path}", folder=tmp_path)

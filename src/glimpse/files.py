@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             partial.replace(path)
         if flush:
             _flush_folder(path.parent)
+    except IsADirectoryError as error:
+        raise CannotWriteError(
+            f"cannot write {path}: it is a folder, expected a file: move it elsewhere"
+        ) from error
     except OSError as error:
         raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -204,6 +208,24 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
+
+
+def require_kinds(folder: Path, *, files: Iterable[str], folders: Iterable[str] = ()) -> None:
+    """Reject a folder that has a folder in the place of one of its files, or a file in that of a folder.
+
+    Raises:
+        UserError: it has. The message names the first one.
+    """
+    for name in files:
+        if os.path.isdir(folder / name):
+            raise UserError(
+                f"{folder / name} is a folder, expected a file: move it elsewhere, then type the same again"
+            )
+    for name in folders:
+        if os.path.lexists(folder / name) and not os.path.isdir(folder / name):
+            raise UserError(
+                f"{folder / name} is not a folder, as expected: move it elsewhere, then type the same again"
+            )
 
 
 def require_current_folder() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from glimpse.errors import UserError
+from glimpse.files import require_kinds
 
 NAME = ".lock"
 PATIENCE = 1.0  # seconds; another process that only looks at the lock holds it for a moment
@@ -27,8 +28,9 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process holds it.
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or has a folder in the place of the lock.
     """
+    require_kinds(folder, files=[NAME])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)

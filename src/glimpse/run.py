@@ -35,8 +35,9 @@ from glimpse.distributed.processes import gathered
 from glimpse.distributed.team import Team
 from glimpse.environment import environment
 from glimpse.errors import UserError, first_line, interrupts_as_signals
-from glimpse.files import discard_partials
+from glimpse.files import discard_partials, require_kinds
 from glimpse.folder_lock import held
+from glimpse.found_checkpoint import LAST
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -58,6 +59,9 @@ from glimpse.seeding import seed_all
 from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
+
+# What every run writes into its folder. It can do without best.ckpt, if nothing is left to train.
+FILES = ("summary.json", "environment.json", "metrics.csv", f"checkpoints/{LAST}")
 
 
 def run(
@@ -87,6 +91,8 @@ def run(
     """
     torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
     watched, resolved = monitor_of(config), plain(config)
+    if IS_FIRST_PROCESS:
+        require_kinds(folder, files=FILES, folders=map(str, config.logger or ()))
     with (
         threads_restored(),
         held(folder) if IS_FIRST_PROCESS else nullcontext(),

@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
+from glimpse.errors import UserError
 from glimpse.lightning_compat import begin_next_epoch, has_ended_epoch, next_step_of_loggers
+from glimpse.nonfinite import weight_not_finite
 from glimpse.seeding import restore, seed_all, state_of_generators
 from glimpse.steps_ahead import StepsAhead
 
@@ -65,11 +67,20 @@ class RunState(Callback):
         self._resumed = checkpoint["glimpse"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a resume, restore the next batch and the random generators of the checkpoint."""
+        """After a resume, restore the next batch and the random generators of the checkpoint.
+
+        Raises:
+            UserError: its weights are not finite.
+        """
         saved, self._resumed = self._resumed, None
         if saved is None:
             return
         assert isinstance(pl_module, ImageClassifier)
+        if name := weight_not_finite(pl_module.network):
+            raise UserError(
+                f"{trainer.ckpt_path}: the weights {name} are not finite, so no training can go on from them: "
+                "remove this file to resume from another checkpoint of the run, or start a new run"
+            )
         begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])

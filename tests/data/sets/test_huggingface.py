@@ -1,6 +1,8 @@
 """Data sets in Hugging Face's formats, made here and read without a network."""
 
 import io
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,32 @@ def test_deep_images_share_one_white_and_are_decoded_once(
     images = np.concatenate([data.part(split).images for split in ("train",)])
     assert (images[:, 0, 1, 0] == 4080 // 256).all()
     assert len(decoded) < 2.1 * 20  # all, and a sample, which is every one of so few
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset_dict.json", '{"splits": 3}'),
+        ("dataset_dict.json", "{"),
+        ("train/state.json", '{"_data_files": 5}'),
+        ("train/state.json", None),
+        ("train/dataset_info.json", '{"features": {"image": {"_type": "Nothing"}}}'),
+        ("test/data-00000-of-00001.arrow", 900),
+        ("test/data-00000-of-00001.arrow", None),
+    ],
+)
+def test_the_broken_file_of_a_saved_folder_is_named(
+    tmp_path: Path, name: str, content: str | int | None
+) -> None:
+    folder = tmp_path / "saved"
+    datasets.DatasetDict({"train": rows(4), "test": rows(4)}).save_to_disk(str(folder))
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, int):
+        os.truncate(folder / name, content)
+    else:
+        (folder / name).write_text(content)
+    named = re.escape(str(folder / name))
+    with pytest.raises(UserError, match=f"^{named}.*: copy the folder again, or save it") as error:
+        opened(folder, tmp_path)
+    assert "\n" not in str(error.value)

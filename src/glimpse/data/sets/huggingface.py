@@ -25,6 +25,7 @@ from PIL import Image
 from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey, reading
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
+from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source, some
 from glimpse.data.splits import split_of
 from glimpse.data.tables.table import LABELS
@@ -32,7 +33,7 @@ from glimpse.errors import UserError, first_line
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
 WITHOUT_LABEL = "-1"  # the label of test images that only a competition's judges know
-SAVED = ("dataset_dict.json", "state.json")  # in a folder that `save_to_disk` wrote
+SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
 
 class HuggingFace(ImageDataModule):
@@ -177,8 +178,9 @@ class HuggingFace(ImageDataModule):
                 "data=huggingface needs the package datasets: type pip install datasets"
             ) from error
         datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors say the same
+        is_saved = self.path.is_dir() and any((self.path / name).exists() for name in SAVED)
         try:
-            if self.path.is_dir() and any((self.path / name).exists() for name in SAVED):
+            if is_saved:
                 opened = datasets.load_from_disk(str(self.path))
             elif self.path.is_file():
                 opened = datasets.load_dataset(
@@ -188,6 +190,10 @@ class HuggingFace(ImageDataModule):
                 source = str(self.path) if self.path.exists() else self.set_name
                 opened = datasets.load_dataset(source, self.subset, **self._place())
         except Exception as error:  # the library and the network raise errors of any type
+            if is_saved and (broken := broken_file(self.path)):
+                raise UserError(
+                    f"{broken}: copy the folder again, or save it again with save_to_disk"
+                ) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
         return opened if isinstance(opened, Mapping) else {"train": opened}
