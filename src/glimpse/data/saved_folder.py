@@ -5,7 +5,7 @@ The library names no file. Source of the layout: datasets 4, `Dataset.save_to_di
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from glimpse.errors import first_line
 from glimpse.records import UnreadableError, listed, mapping, read_json
@@ -60,5 +60,5 @@ def _of_arrow(path: Path) -> str | None:
     return None
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
