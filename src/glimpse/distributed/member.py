@@ -55,14 +55,20 @@ def _say(place: Place, error: str) -> None:
         print(f"error: {error}", file=sys.__stderr__, flush=True)
 
 
+def _end_with_it() -> None:
+    """End when the first process closes this one's standard input.
+
+    Not read by `sys.stdin`: its lock would be held in a decoding process that is forked meanwhile, which
+    closes it and would wait for ever.
+    """
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> int:
     """Take part in the run of the process that started this one."""
-
-    def end_with_it() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
+    threading.Thread(target=_end_with_it, daemon=True).start()
     for number in stop_signals():
         signal.signal(number, raise_interrupted)
     return follow(place_of(os.environ))
