@@ -1,4 +1,4 @@
-"""On Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 in training, finish the batch, save `last.ckpt` and stop. No step is lost.
+"""On Ctrl-C or another signal to stop, finish the batch, save `last.ckpt` and stop. No step is lost.
 
 A KeyboardInterrupt of the user's own code stops a run as well. The checkpoint is then saved only if it came
 after a batch: a step that was cut off cannot be saved, so the checkpoint before it stays.

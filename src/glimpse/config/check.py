@@ -193,7 +193,7 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         raise UserError(f"{key}={_as_typed(value)}: expected {expected}{hint}")
 
 
-def _require_finite(key: str, value: Any, default: Any = None) -> None:
+def _require_finite(key: str, value: Any, default: Any) -> None:
     """Require numbers to be finite: an infinite one trains, and fails later under another name.
 
     Two kinds may be infinite: a key whose own file gives it such a default, and a bound that nothing reaches.

@@ -33,7 +33,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
         )
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
-    check_monitors({str(key): value for key, value in plain.items()}, _logged(config))
+    check_monitors(plain, _logged(config))
     _check_folds(config)
     _check_callbacks(config, choices)
     if config.trainer.devices in (0, "0", "", []):
@@ -94,7 +94,7 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
         )
 
 
-def check_monitors(config: Mapping[str, Any], logged: Iterable[str]) -> None:
+def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
     """Require the metrics that choose the checkpoint, stop the run or slow it down to be logged.
 
     Args:
@@ -115,7 +115,7 @@ def check_monitors(config: Mapping[str, Any], logged: Iterable[str]) -> None:
             raise UserError(wrong)
 
 
-def _watched(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _watched(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
     """The metrics that parts of a run watch, by their keys."""
     found: dict[str, str] = {}
     if config.get("_target_") in WATCHERS and config.get("monitor"):

@@ -1,8 +1,8 @@
 """A picture made of images, text, coloured boxes and curves, drawn by Pillow. Lengths are in inches.
 
 matplotlib takes a tenth of a second for what Pillow draws in a hundredth, and every run draws such pictures.
-matplotlib draws those that only a report or a command needs. The letters are those that matplotlib is set to; one that the font lacks
-becomes a box.
+matplotlib draws the pictures that only a report or a command needs. The letters are those that matplotlib is
+set to. A letter that the font lacks becomes a box.
 """
 
 import math
