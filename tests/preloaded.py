@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 SERVER = """
-import json, os, runpy, sys, traceback
+import json, os, runpy, signal, sys, traceback
 import glimpse.run, glimpse.data.sets.image_folder, glimpse.data.sets.csv_table, sklearn.model_selection
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where nohup started the tests
 for line in sys.stdin:
     order = json.loads(line)
     if "wait" in order:
@@ -74,9 +76,15 @@ class Preloaded:
         return pid
 
     def wait(self, pid: int) -> subprocess.CompletedProcess[str]:
-        """How a command that was started ended."""
-        code = self._ask(wait=pid)
-        self.running.discard(pid)
+        """How a command that was started ended. If the test's time is over before, the command is killed."""
+        try:
+            code = self._ask(wait=pid)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            self._answer()
+            raise
+        finally:
+            self.running.discard(pid)
         return subprocess.CompletedProcess(self.started[pid][0], code, *self.printed(pid))
 
     def printed(self, pid: int) -> list[str]:
@@ -97,7 +105,10 @@ class Preloaded:
 
     def _ask(self, **order: object) -> int:
         assert self.server.stdin
-        assert self.server.stdout
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> int:
+        assert self.server.stdout
         return int(self.server.stdout.readline())

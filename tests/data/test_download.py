@@ -91,6 +91,7 @@ def test_another_file_is_refused_with_what_to_type_to_use_it(tmp_path: Path) -> 
     message = str(error.value)
     assert f"data.sha256={sha256(source)}" in message
     assert f"data.url=file://{source}" in message
+    assert "copy it again" in message  # and not to download it, which would delete the user's file
     assert "90528d7ca1a48142e341f4ef8d21d0de" in message
     typed = dict(word.split("=", 1) for word in message.split() if word.startswith("data."))
     archive = Archive(typed["data.url"], f"sha256:{typed['data.sha256']}")

@@ -1,6 +1,7 @@
 """The record of a search: what is suggested, what is kept, and what is refused."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,21 @@ def test_a_search_that_was_closed_goes_on_as_if_it_had_not_been(tmp_path: Path, 
     study.finish(5, worth(trial))
     assert searched(study, 16) == whole
     assert len({float(str(params["lr"])) for params in whole}) == 16
+
+
+def test_two_processes_may_record_the_same_trial(tmp_path: Path) -> None:
+    studies = [opened(tmp_path), opened(tmp_path)]
+    numbers = []
+    while (trial := studies[0].ask(8)) is not None:
+        numbers.append(trial.number)
+
+    def finish_all(study: Study) -> None:
+        for number in numbers:
+            study.finish(number, 0.5)
+
+    with ThreadPoolExecutor(len(studies)) as threads:
+        list(threads.map(finish_all, studies))  # raises what they raise
+    assert [trial.value for trial in studies[0].trials()] == [0.5] * len(numbers)
 
 
 def test_trials_that_diverge_are_avoided(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ _DAMAGED = (
     NotImplementedError, struct.error,
 )  # fmt: skip
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+DOWNLOAD_AGAIN = "delete it to download it again"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,16 @@ class Archive:
         """Return the last part of the URL."""
         return Path(urlsplit(self.url).path).name
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the archive is a file of this machine, which is read where it is."""
+        return self.url.startswith("file://")
+
+    @property
+    def remedy(self) -> str:
+        """What a user does about a damaged copy."""
+        return "copy it again" if self.is_local else DOWNLOAD_AGAIN
+
 
 def fetch(archive: Archive, folder: Path) -> Path:
     """Return the path of the archive, downloading it to `folder` if necessary.
@@ -54,7 +65,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     Raises:
         UserError: The archive cannot be downloaded, or does not match its checksum.
     """
-    if archive.url.startswith("file://"):
+    if archive.is_local:
         path = Path(url2pathname(urlsplit(archive.url).path))
         if not path.is_file():
             raise UserError(f"data.url={archive.url}: no such file; type the path of a file")
@@ -64,12 +75,12 @@ def fetch(archive: Archive, folder: Path) -> Path:
             _download(archive, path)
             return path
     if archive.checksum is not None:
-        verify(path, archive.checksum)
+        verify(path, archive.checksum, remedy=archive.remedy)
     return path
 
 
-def verify(path: Path, checksum: str) -> None:
-    """Check a file against `algorithm:hexdigest`.
+def verify(path: Path, checksum: str, *, remedy: str = DOWNLOAD_AGAIN) -> None:
+    """Check a file against `algorithm:hexdigest`; `remedy` tells the user how to get another copy.
 
     Raises:
         UserError: The checksum differs; the message says how to accept the file.
@@ -79,9 +90,8 @@ def verify(path: Path, checksum: str) -> None:
     if found != expected.lower():
         sha256 = pooch.file_hash(str(path), alg="sha256")
         raise UserError(
-            f"{path} is not the expected file ({algorithm} {found}, expected {expected}): delete "
-            f"it to download it again, or type data.url=file://{path.resolve()} "
-            f"data.sha256={sha256} to use it"
+            f"{path} is not the expected file ({algorithm} {found}, expected {expected}): "
+            f"{remedy}, or type data.url=file://{path.resolve()} data.sha256={sha256} to use it"
         )
 
 
@@ -109,8 +119,16 @@ def _download(archive: Archive, path: Path) -> None:
         ) from error
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list[str]:
     """Unpack an archive's top-level entries into `folder`, keeping entries that already exist.
+
+    Args:
+        archive: A zip or tar.
+        folder: Where its content goes.
+        remedy: What a user does about a damaged archive.
+
+    Returns:
+        The names of the top-level entries.
 
     Raises:
         UserError: The file is not an archive, is damaged, or contains entries that are not allowed.
@@ -120,13 +138,13 @@ def unpack(archive: Path, folder: Path) -> None:
         num_entries = archives.survey(archive, folder)
         with whole_or_nothing(folder, archive.name) as partial:
             archives.extract(archive, partial, num_entries=num_entries)
+            return sorted(entry.name for entry in partial.iterdir())
     except (*_DAMAGED, OSError) as error:
         if getattr(error, "errno", None):  # an error of the disk, not of the archive
             raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
         reason = first_line(error).rstrip(":")  # tarfile adds a line for each format
         raise UserError(
-            f"cannot unpack {archive}: {archives.shown(reason)}; it may be damaged: delete it to "
-            "download it again"
+            f"cannot unpack {archive}: {archives.shown(reason)}; it may be damaged: {remedy}"
         ) from error
 
 

@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from lightning.pytorch.trainer.states import RunningStage
 from numpy.typing import NDArray
 
+from glimpse.data.archives import shown
 from glimpse.data.arguments import own_arguments, readers
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.batches import Batches
@@ -164,9 +165,18 @@ class ImageDataModule(pl.LightningDataModule):
         if not archives:
             return
         with one_at_a_time(self.archive_folder):
-            if not self._has_files():
-                for archive in archives:
-                    unpack(fetch(archive, self.archive_folder), self.archive_folder)
+            if self._has_files():
+                return
+            unpacked: list[str] = []
+            for archive in archives:
+                path = fetch(archive, self.archive_folder)
+                unpacked += unpack(path, self.archive_folder, remedy=archive.remedy)
+            if self.url is not None and not self._has_files():
+                found = ", ".join(map(shown, unpacked[:5])) + (", …" if len(unpacked) > 5 else "")
+                raise UserError(
+                    f"{self.missing()}; the archive has {found or 'nothing in it'} at its top, unpacked to "
+                    f"{self.archive_folder}"
+                )
 
     def _archives(self) -> Sequence[Archive]:
         if self.url is None:

@@ -143,7 +143,8 @@ class Study:
         self._tell(number, None, TrialState.FAIL)
 
     def _tell(self, number: int, value: float | None, state: TrialState | None) -> None:
-        with _one_line(self.path):
+        # Two processes may tell the same: one found the trial's run finished before the other had told it.
+        with self._lock, _one_line(self.path):
             self._study.tell(number, value, state, skip_if_finished=True)
 
 

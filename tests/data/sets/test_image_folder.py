@@ -210,6 +210,18 @@ def test_an_archive_is_unpacked_from_a_url(photos: Path, tmp_path: Path) -> None
     assert sizes(data) == {"train": 12, "val": 6}
 
 
+def test_a_root_that_the_archive_lacks_names_what_was_unpacked(
+    photos: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "photos.tar"
+    with tarfile.open(archive, "w") as tarred:
+        tarred.add(photos, "my photos")
+    new = tmp_path / "new"
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    message = error_of(new / "photos", data_dir=str(new), url=archive.as_uri(), sha256=sha256)
+    assert f"the archive has my photos at its top, unpacked to {new}" in message
+
+
 # Folders as people have them --------------------------------------------------------------------
 
 
