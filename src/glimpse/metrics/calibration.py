@@ -12,7 +12,7 @@ class CalibrationError(Metric):
 
     The mean absolute difference between accuracy and confidence over bins of confidence, weighted
     by the number of images in each bin: Guo et al. 2017, On Calibration of Modern Neural Networks,
-    section 4. torchmetrics counts a confidence of exactly 1 in a bin of its own; here it belongs to
+    section 4. torchmetrics counts a confidence of exactly 1 in a separate bin; here it belongs to
     the highest bin.
 
     Args:
