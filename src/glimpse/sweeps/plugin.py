@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class CommandSweeper(Sweeper):
-    """A sweeper that is given the command line as it was typed.
+    """A sweeper that receives the command line as it was typed.
 
     Args:
         params: Overrides to sweep, from configuration files; they come before the typed ones.
