@@ -102,7 +102,7 @@ def test_check_pushes_a_batch_and_leaves_nothing(
     folder = execute(*TINY, "check=true")
     assert list(folder.iterdir()) == []
     printed = capsys.readouterr().out
-    assert "went forward and back" in printed
+    assert "forward and backward: loss" in printed
     assert "390" in printed  # parameters
 
 
