@@ -21,7 +21,7 @@ class LossWatch:
 
     def __init__(self) -> None:
         self._losses: Tensor | None = None  # (CHECK_EVERY,), on the device
-        self._batches: list[int] = []  # whose losses are there
+        self._batches: list[int] = []  # the numbers of the batches in `_losses`
         self._on_the_way: tuple[list[int], Arriving] | None = None
 
     def add(self, loss: Tensor, batch_idx: int) -> Failed | None:

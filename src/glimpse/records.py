@@ -227,7 +227,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _why(error: BaseException, what: str) -> str:
-    """One line that says what a parser found."""
+    """The error of a parser as one line."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

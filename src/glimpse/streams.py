@@ -42,7 +42,7 @@ class _Lossy(io.FileIO):
 
 
 def keep_printing() -> None:
-    """Keep the program running if its output goes nowhere, and escape what the encoding lacks.
+    """Survive output that goes nowhere, and escape characters that the encoding lacks.
 
     `train.py | head -1` and a closed terminal lose the output, not the run. A stream that was
     closed before the start (`>&-`) is replaced by an empty one, here and in processes that are

@@ -163,7 +163,7 @@ NOUNS = {
     "callbacks": "callback",
     "metrics": "metric",
     "--class": "class",
-}  # what a choice of a group is called, if not by the group's name
+}  # the noun for a choice of a group, if it is not the group's name
 
 
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:

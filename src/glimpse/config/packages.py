@@ -25,7 +25,7 @@ def is_installed(package: str) -> bool:
     importlib.invalidate_caches()  # a notebook may have written it a moment ago
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # one that was imported in an unusual way
+    except ValueError:  # the package was imported in an unusual way
         return True
 
 

@@ -39,7 +39,7 @@ def check_places(config: DictConfig) -> None:
 
 
 def require_weights(config: DictConfig) -> None:
-    """Require the file of `model.weights` to exist, which a run needs only when it begins.
+    """Require the file of `model.weights` to exist. A resumed run does not need it.
 
     Raises:
         UserError: the file does not exist.

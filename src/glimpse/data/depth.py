@@ -58,8 +58,8 @@ def with_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Ima
 
     Args:
         image: An image for which `is_deep` holds.
-        white: The value that becomes 255; None, or a value of the other type: the image's own
-            level.
+        white: The value that becomes 255. If it is None or has another type than the image's
+            values, the image's own level becomes 255.
         name: The file, for the error message.
 
     Raises:

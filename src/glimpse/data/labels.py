@@ -35,7 +35,7 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
         UserError: A label is out of place; the message names its place.
     """
     counts = Counter(labels)
-    is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in half of Europe
+    is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in "0,5"
     plain = {text: text.replace(",", ".") if is_decimal else text for text in counts}
     numbers = {text: float(plain[text]) for text in counts if NUMBER.fullmatch(plain[text])}
     for text in counts:

@@ -234,9 +234,8 @@ def _parts(
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that a class is smaller than `num`, which a remark reports
+        # A class may have fewer than `num` images, which a remark reports.
+        warnings.simplefilter("ignore")
         try:
             found = list(splitter.split(rows, labels[rows], of_rows))
         except ValueError as error:

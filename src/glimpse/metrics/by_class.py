@@ -80,6 +80,6 @@ def _images(metric: Any) -> Tensor:
 
 def _mean(values: Any, counts: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a class has no images, which is handled here
+        warnings.simplefilter("ignore")  # a class may have no images, which is handled here
         by_class: Tensor = values()
     return by_class[counts].mean()

@@ -185,7 +185,7 @@ def _is_binary(metric: Metric) -> bool:
 def _computed(metric: Metric, answers: Tensor, labels: Tensor) -> float:
     metric.reset()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a resample lacks a class
+        warnings.simplefilter("ignore")  # a resample may lack a class
         metric.update(answers, labels)
         return float(metric.compute())
 

@@ -38,7 +38,7 @@ NUM_NAMED = 3  # layers that a message names
 
 
 class Fit(NamedTuple):
-    """How the tensors of a file fit a network. Names are those of the network's state dict."""
+    """How the tensors of a file fit a network. All names are keys of the network's state dict."""
 
     loaded: dict[str, Tensor]
     misshapen: list[str]

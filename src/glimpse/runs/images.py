@@ -1,4 +1,4 @@
-"""Iterate over images given as paths, Pillow images, arrays or tensors; hold their predictions."""
+"""Iterate over images given as paths, Pillow images, arrays or tensors; store their predictions."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

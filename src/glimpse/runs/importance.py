@@ -1,8 +1,8 @@
 """How much each axis of a sweep decides whether a setting is among the best.
 
 Source: PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna implements it. It compares
-where the best settings lie on an axis with where all of them lie. Left out: settings that were
-stopped early.
+the distribution of the best settings along an axis with the distribution of all settings. Settings
+that were stopped early are excluded.
 """
 
 import warnings

@@ -183,7 +183,7 @@ def _causes(
     """
     before, now = environment_of(original), environment_of(again)
     if fingerprints[0] != fingerprints[1]:
-        yield "data: the images, their labels or their splits are not those of the run"
+        yield "data: the images, their labels or their splits differ from those of the run"
     changed = [word for word in typed if word.partition("=")[0] not in PLACES]
     if changed:
         yield f"settings: {' '.join(changed)} was typed"

@@ -33,7 +33,7 @@ class Setting:
         state: finished, if a job is; otherwise the state of its jobs.
         scores: The metric of each job that is finished or pruned.
         seconds: The time that its jobs took together.
-        repeats: What its jobs differ in: "seed", "fold", or "run" for both.
+        repeats: The kind of repetition: "seed", "fold", or "run" if both vary.
     """
 
     values: dict[str, str]
