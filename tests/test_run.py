@@ -313,7 +313,7 @@ def test_a_validation_every_other_epoch_is_not_written_twice(execute: Execute) -
 
 
 def test_a_run_without_an_end_has_no_onecycle(execute: Execute) -> None:
-    with pytest.raises(UserError, match=r"set trainer\.max_epochs"):
+    with pytest.raises(UserError, match=r"type trainer\.max_epochs"):
         execute(*TINY, "trainer.max_epochs=-1")
     folder = execute(*TINY, "trainer.max_epochs=-1", "trainer.max_steps=4")
     assert read_summary(folder)["epochs"] == 1
