@@ -1,7 +1,7 @@
 """Train any model on any dataset: `python train.py model=convnet data=tiny_imagenet`.
 
-The entry point and nothing more. It imports nothing heavy, so that `--help`, `--cfg job` and a
-misspelt key are answered at once; the story of a run is in src/glimpse/run.py. `glimpse train` is the
+This is only the entry point. It imports nothing heavy, so that `--help`, `--cfg job` and a misspelt
+key are answered at once. src/glimpse/run.py shows a run from top to bottom. `glimpse train` is the
 same command.
 """
 

@@ -86,7 +86,7 @@ def test_one_of_an_earlier_version_is_read_and_no_damage_ends_in_a_traceback(
     ("content", "message"),
     [
         ({"state_dict": {}}, "not a checkpoint of"),
-        ({"glimpse": Path("x")}, "holds more than plain data"),
+        ({"glimpse": Path("x")}, "contains more than plain data"),
     ],
 )
 def test_something_else_is_named(tmp_path: Path, content: dict[str, object], message: str) -> None:
@@ -103,6 +103,6 @@ def test_what_a_callback_keeps_must_be_plain(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     AtomicCheckpointIO().save_checkpoint({"callbacks": {"Mine": plain}}, path)
     assert torch.load(path, weights_only=True)["callbacks"]["Mine"]["rows"] == [1, 2.5, None]
-    with pytest.raises(UserError, match=r"state_dict\(\) of Mine holds more than plain data"):
+    with pytest.raises(UserError, match=r"state_dict\(\) of Mine contains more than plain data"):
         AtomicCheckpointIO().save_checkpoint({"callbacks": {"Mine": {"x": object()}}}, path)
     assert is_intact(path)  # the earlier one

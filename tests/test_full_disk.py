@@ -72,7 +72,7 @@ def test_full_disks_of_loggers_and_pictures_end_no_training(
         said = [line for line in printed.splitlines() if line.startswith(name) and FULL in line]
         assert len(said) == 1
         assert str(place) in said[0]
-        assert "the run goes on without" in said[0]
+        assert "the run continues without" in said[0]
     assert json.loads((run / "summary.json").read_text())["status"] == "finished"
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
     assert (run / "checkpoints" / "last.ckpt").exists()

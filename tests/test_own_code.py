@@ -141,7 +141,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model.widht=3", "did you mean model.width"),
         ("model=frozen", "has no parameters to train"),
         ("model=without_grad", "returns logits without a gradient: remove detach()"),
-        ("model=program", "it is a program that ends (usage: program FILE)"),
+        ("model=program", "it is a program that exits (usage: program FILE)"),
         ("model=standard", "statistics is a module of Python itself, give yours another name"),
         ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),
         ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
@@ -166,7 +166,10 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("loss=learns", "has parameters, which no optimizer trains"),
         ("loss=listed", "annotate the argument of __init__ as torch.Tensor"),
         ("loss=sum", "adds up the losses of images, expected their mean: type reduction: mean"),
-        ("data=lightning", "found a LightningDataModule: derive it from that class, whose read()"),
+        (
+            "data=lightning",
+            "found a LightningDataModule: derive it from ImageDataModule, return images",
+        ),
         (
             "model=deeper",
             "unexpected keyword argument 'depth'; it also takes width: correct its YAML",
@@ -176,7 +179,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
             "ownpkg.needs cannot be imported: No module named 'nowhere'; type pip install",
         ),
         ("loss=one_argument", "3 were given: expected forward(self, logits, labels)"),
-        ("loss=function", "a function of logits and labels belongs into the forward of a module"),
+        ("loss=function", "a function of logits and labels belongs in the forward of a module"),
         ("data=bare", "its file lacks the keys of every dataset; write defaults: [_common]"),
         ("callbacks=[rate]", "trainer: Cannot use `LearningRateMonitor` callback"),
         (
@@ -317,7 +320,7 @@ def test_a_function_of_a_library_is_not_called_for_a_checkpoint(
     saved = torch.load(checkpoint, weights_only=True)
     saved["glimpse"]["config"]["model"] = {"_target_": "torchvision.models.resnet18"}
     torch.save(saved, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="is a function, and a checkpoint may name only those"):
+    with pytest.raises(UserError, match="is a function, and a checkpoint may name only functions"):
         load(tmp_path / "other.ckpt", trust=["ownpkg"])
 
 

@@ -348,7 +348,7 @@ def test_a_state_that_does_not_fit_is_named(
     holder[keys[-1]] = value
     torch.save(saved, last)
     with pytest.raises(
-        UserError, match=f"^{last} holds a state that does not fit this run: .*new run$"
+        UserError, match=f"^{last} contains a state that does not fit this run: .*new run$"
     ):
         execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
     assert not (finished / "traceback.txt").exists()

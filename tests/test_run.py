@@ -102,7 +102,7 @@ def test_check_pushes_a_batch_and_leaves_nothing(
     folder = execute(*TINY, "check=true")
     assert list(folder.iterdir()) == []
     printed = capsys.readouterr().out
-    assert "went forward and back" in printed
+    assert "forward and backward: loss" in printed
     assert "390" in printed  # parameters
 
 
@@ -313,7 +313,7 @@ def test_a_validation_every_other_epoch_is_not_written_twice(execute: Execute) -
 
 
 def test_a_run_without_an_end_has_no_onecycle(execute: Execute) -> None:
-    with pytest.raises(UserError, match=r"set trainer\.max_epochs"):
+    with pytest.raises(UserError, match=r"type trainer\.max_epochs"):
         execute(*TINY, "trainer.max_epochs=-1")
     folder = execute(*TINY, "trainer.max_epochs=-1", "trainer.max_steps=4")
     assert read_summary(folder)["epochs"] == 1

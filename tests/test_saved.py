@@ -120,7 +120,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, saved: dict[str, Any]) 
         more = {"predict": ["."], "export": ["--to", "onnx"]}.get(command, [])
         result = CliRunner().invoke(app, [command, str(tmp_path / "x.ckpt"), *more])
         assert result.exit_code == 1
-        assert "holds more than plain data" in result.stderr
+        assert "contains more than plain data" in result.stderr
     assert not (tmp_path / "EXECUTED").exists()
 
 

@@ -141,7 +141,7 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
         ("resume=nowhere", "there is no such folder"),
         ("data.batch_size=0", "expected at least 1"),
         (3, "3: expected overrides as text"),
-        ("seed = 1", "a blank before =; type seed=1"),
+        ("seed = 1", "a space before =; type seed=1"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_folder(
@@ -157,7 +157,7 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
 
 
 def test_what_trains_nothing_returns_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="check=true trains nothing, expected a run to return"):
+    with pytest.raises(UserError, match="check=true does not train, expected a run to return"):
         glimpse.train(*QUICK, "check=true", f"output_dir={tmp_path}")
 
 

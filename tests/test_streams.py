@@ -62,7 +62,7 @@ def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, main: str) -
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "error: the current folder has been deleted: type cd and the name of another one\n"
+        "error: the current folder has been deleted: type cd <another folder>\n"
     )
 
 

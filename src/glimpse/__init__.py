@@ -1,7 +1,7 @@
 """glimpse: image-classification experiments, any model on any dataset from one command.
 
-`from glimpse import train, load` trains and loads from Python. Importing the package imports nothing
-heavy; both names are found when they are first used.
+`from glimpse import train, load` trains and loads from Python. Importing the package imports
+nothing heavy; both functions are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -69,7 +69,8 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
         mixes: Whether labels are (B, K) probabilities in training.
 
     Raises:
-        UserError: it does not take logits and labels of this many classes, or returns no number.
+        UserError: it does not take logits and labels of this many classes, does not return one
+            number with a gradient, sums over images, or has parameters to train.
     """
     loss: nn.Module = build("loss", node)
     target, num_classes = node["_target_"], spec.num_classes
@@ -86,7 +87,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
                 hint = "; the augmentation mixes labels: type augment=none"
             shape = "×".join(map(str, given.shape))
             if "must be Tensor, not list" in str(error):
-                hint = "; annotate the argument of __init__ as torch.Tensor, and it becomes one"
+                hint = "; annotate the argument of __init__ as torch.Tensor to receive a tensor"
             raise UserError(
                 f"loss {target} does not take logits of 2×{num_classes} and {what} of {shape}, for "
                 f"the {num_classes} classes of this data: {first_line(error)}{hint}"
@@ -111,7 +112,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
 
 
 def _require_mean(loss: nn.Module, target: str, num_classes: int) -> None:
-    """Refuse a loss that adds up images, whose value would grow with the batch."""
+    """Reject a loss that sums over images, whose value would grow with the batch size."""
     logits, labels = torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64)
     one, two = (
         exact_loss(loss, logits.repeat(num, 1), labels.repeat(num)).item() for num in (1, 2)
@@ -174,7 +175,7 @@ def build_metrics(config: DictConfig, spec: ImageSpec) -> "Scoring | None":
 
 
 def _require_known_mode(config: DictConfig, scoring: "Scoring") -> None:
-    """Require `mode` if the name of the monitor says the opposite of what the metric itself says."""
+    """Require `mode` if the monitor's name suggests the opposite of what the metric declares."""
     watched = monitor_of(config)
     name = watched.name.removeprefix("val/")
     if config.mode is not None or name not in scoring.names:
@@ -183,6 +184,6 @@ def _require_known_mode(config: DictConfig, scoring: "Scoring") -> None:
     if lower is not None and lower != (watched.mode == "min"):
         better = "min" if lower else "max"
         raise UserError(
-            f"monitor={watched.name}: its name suggests mode={watched.mode}, but the metric says "
+            f"monitor={watched.name}: its name suggests mode={watched.mode}, but the metric declares "
             f"{better}; type mode={better}"
         )

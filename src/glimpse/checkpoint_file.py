@@ -1,9 +1,9 @@
-"""The file of a checkpoint: written completely or not at all, with a checksum, and read without running code.
+"""Write a checkpoint completely or not at all, with a checksum; read it without running code.
 
-A checkpoint is the zip archive that `torch.save` writes. The archive's comment holds a CRC-32 of all
-bytes before it. torch's own checksums cover the content of each record, but neither the archive's
-directory nor the padding between records. Any program that reads torch's archives skips the comment. A
-checkpoint of an earlier version has no comment, so only its records are checked.
+A checkpoint is the zip archive that `torch.save` writes. The archive's comment holds a CRC-32 of
+all bytes before it. torch's own checksums cover the content of each record, but neither the
+archive's directory nor the padding between records. Any program that reads torch's archives skips
+the comment. A checkpoint of an earlier version has no comment, so only its records are checked.
 """
 
 import io
@@ -20,7 +20,8 @@ from glimpse.errors import UserError
 from glimpse.files import make_folder, replacing
 
 BLOCK = 2**20  # bytes read at a time
-# The last record of a zip archive without a comment. Its last two bytes are the length of the comment.
+# The last record of a zip archive without a comment. Its last two bytes are the length of the
+# comment.
 # PKWARE 2022, .ZIP File Format Specification 6.3.10, section 4.3.16.
 END_SIGNATURE, END_SIZE = b"PK\x05\x06", 22
 LENGTH_SIZE = 2
@@ -51,7 +52,7 @@ class AtomicCheckpointIO(CheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Load plain data only, whatever `weights_only` says."""
+        """Load plain data only, regardless of `weights_only`."""
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         assert isinstance(checkpoint, dict)
         return checkpoint
@@ -61,10 +62,10 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _require_plain(name: str, state: object) -> None:
-    """Require what a callback keeps to be plain data, which a checkpoint can be read with.
+    """Require the state of a callback to be plain data, so that the checkpoint can be read.
 
     Raises:
-        UserError: It is something else.
+        UserError: The state contains something else.
     """
     if _is_plain(state):
         return
@@ -74,7 +75,7 @@ def _require_plain(name: str, state: object) -> None:
         torch.load(content, weights_only=True)
     except Exception as error:  # pickle raises many kinds
         raise UserError(
-            f"callbacks: state_dict() of {name.partition('{')[0]} holds more than plain data, expected "
+            f"callbacks: state_dict() of {name.partition('{')[0]} contains more than plain data, expected "
             "numbers, text, tensors, and lists and dicts of these"
         ) from error
 

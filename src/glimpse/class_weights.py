@@ -10,13 +10,13 @@ from glimpse.errors import UserError
 
 
 def class_weights(asked: str | Sequence[float], data: ImageDataModule) -> list[float]:
-    """The weight of each class: the given ones, or for "balanced" those that the counts call for.
+    """The weight of each class: the given weights, or for "balanced" weights from the counts.
 
     Balanced weights are N / (K · n) for a class with n of N training images and K classes that have
     images, as in scikit-learn. Their mean over the training images is 1.
 
     Raises:
-        UserError: the number of weights is not that of the classes, or one is not above 0.
+        UserError: the number of weights differs from the number of classes, or one is not above 0.
     """
     names = data.spec.class_names
     if asked == "balanced":

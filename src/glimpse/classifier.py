@@ -82,14 +82,14 @@ class ImageClassifier(LeanModule):
         self.tta = tta
         self.scoring = scoring
         self.stops_at_nonfinite = stops_at_nonfinite
-        self.num_skipped = 0  # steps that were taken back, in the whole run
+        self.num_skipped = 0  # steps that were undone, in the whole run
         self._watch = LossWatch()
         self._watches_each_loss = False
         self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
-        self.has_begun = False  # whether training has begun, after all that a resume restores
+        self.has_begun = False  # whether training has started; a resume has then restored all state
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
         self._make_schedule = make_schedule
@@ -139,7 +139,10 @@ class ImageClassifier(LeanModule):
         return loss if batch.share == 1 else loss * batch.share
 
     def _weighted_share(self, batch: Batch, divided_by: Tensor) -> Tensor:
-        """The share of this process's mean when classes have weights: their sum here over that of all."""
+        """The weight of this process's mean if classes have weights.
+
+        It is the sum of the labels' weights here, divided by its mean over all processes.
+        """
         mine = divided_by if batch.share else torch.zeros_like(divided_by)
         of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
         return mine * self.trainer.world_size / of_all
@@ -202,7 +205,7 @@ class ImageClassifier(LeanModule):
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
-        """The split's metrics over all processes; a suffix such as "_flip" selects those of views."""
+        """The split's metrics over all processes; a suffix such as "_flip" selects views."""
         totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
         assert isinstance(totals, Tensor)
         loss, correct, in_top, size, divided_by = totals.tolist()
@@ -236,7 +239,7 @@ class ImageClassifier(LeanModule):
 
     @property
     def logged_names(self) -> list[str]:
-        """The names of the metrics that training and validation log, for a monitor to choose from."""
+        """The names of the metrics that training and validation log, for the monitor."""
         top5 = ["top5"] if self.counts.has_top5 else []
         more = self.scoring.names if self.scoring else []
         of_val = [f"val/{name}" for name in ("loss", "acc", *top5, *more)]
@@ -393,9 +396,9 @@ class ImageClassifier(LeanModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the rest of the epoch depends on, besides Lightning's state.
+        """Add the state on which the rest of the epoch depends, besides Lightning's.
 
-        These are each process's sums of the epoch so far, its gradients where they wait for later
+        This is each process's sums of the epoch so far, its gradients if they wait for later
         batches, the last validation, and the state of a plateau schedule.
         """
         self._stop_at(self._watch.finish())
@@ -415,7 +418,7 @@ class ImageClassifier(LeanModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep this state for `go_on`, when the device and the schedule exist."""
+        """Keep this state until `go_on` is called, when the device and the schedule exist."""
         self._resumed = checkpoint["classifier"]
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 

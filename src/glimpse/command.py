@@ -24,7 +24,7 @@ def to_type(*arguments: str) -> str:
 
 
 def as_shown(override: str) -> str:
-    """An override for a command that is shown: without the quotes around a path that needs none."""
+    """Format an override for display, without quotes around a path that does not need them."""
     found = re.fullmatch(r"([\w.+]+)='([\w./-]*/[\w./-]*)'", override)
     return f"{found[1]}={found[2]}" if found else override
 

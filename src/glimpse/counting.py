@@ -24,7 +24,7 @@ class Counts:
         self._totals: dict[str, Tensor] = {}
         self._num_images: dict[str, int] = {}
         self._divisors: dict[str, Tensor | int] = {}  # of the mean loss
-        self._of_classes: dict[str, Tensor] = {}  # (2, K): correct images, and all
+        self._of_classes: dict[str, Tensor] = {}  # (2, K): correct images, and all images
 
     def start(self, split: str, device: torch.device) -> None:
         """Set the sums of a split to zero."""
@@ -45,7 +45,7 @@ class Counts:
             loss: (), the mean over the batch.
             logits: (B, K).
             labels: (B,) int64, or (B, K) probabilities.
-            divisor: What the mean was divided by, the number of images unless classes have weights.
+            divisor: The divisor of the mean: the number of images, unless classes have weights.
         """
         if labels.is_floating_point():
             labels = labels.argmax(1)
@@ -70,13 +70,13 @@ class Counts:
         return self._num_images[split]
 
     def finish(self, split: str) -> Tensor:
-        """Return the sums of this process (5,): loss, top-1 correct, top-5 correct, images, divisors."""
+        """Return this process's sums (5,): loss, top-1 correct, top-5 correct, images, divisors."""
         totals, num_images = self._totals.pop(split), self._num_images.pop(split)
         divisor = float(self._divisors.pop(split))
         return torch.cat((totals, totals.new_tensor([num_images, divisor])))
 
     def finish_classes(self, split: str) -> Tensor | None:
-        """Return the correct images and all images of each class (2, K) int64; None if not counted."""
+        """Return the correct and all images of each class (2, K) int64; None if not counted."""
         return self._of_classes.pop(split, None)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """An unexpected error: its traceback in a file, and one line that says what happened and where.
 
-What the system lacks, such as memory, is named with what to type. Nothing heavy is imported.
+If the system has run out of something, such as memory, the line names it and says what to type.
+Nothing heavy is imported.
 """
 
 import errno
@@ -49,9 +50,13 @@ def crash(
 
 
 def shortage(error: BaseException) -> str | None:
-    """What the system lacks, and what to type, if that raised the error: memory, files or processes.
+    """Say that the system has run out of memory, files or processes, if this caused the error.
 
-    Each library says that in its own way. A full disk is none of these: what writes names it.
+    Each library reports this in its own way. A full disk does not count: the code that writes
+    reports it.
+
+    Returns:
+        What has run out and what to type; None if the error has another cause.
     """
     number, text = getattr(error, "errno", None), str(error)
     if number in (errno.EMFILE, errno.ENFILE):
@@ -92,7 +97,7 @@ def _place(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> str:
-    """The type and the message of an error, and what has been added to it."""
+    """The type, the message and the notes of an error."""
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called, which ends the process before the run is over"
     if "Expected more than 1 value per channel" in str(error):

@@ -1,4 +1,4 @@
-"""Record the environment of a run: what its numbers may depend on besides its configuration.
+"""Record the environment of a run: all that its numbers may depend on besides its configuration.
 
 It holds versions, the commit with uncommitted changes, machine, device and threads. It holds no
 secrets: only the environment variables in `VARIABLES`, and addresses without user names and
@@ -29,7 +29,7 @@ VARIABLES = (
 )  # fmt: skip
 MAX_DIFF = 200_000  # characters of the uncommitted changes that are kept
 MAX_UNTRACKED = 100  # names of files
-OID = "# branch.oid "  # what git status writes before the commit
+OID = "# branch.oid "  # precedes the commit in the output of git status
 CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")  # of an address such as https://user:token@host/
 
 
@@ -82,7 +82,7 @@ def _versions() -> dict[str, str]:
 
 
 def _file(package: str) -> str | None:
-    """Where a package's code lies; None for one without a file."""
+    """The file of a package; None if it has no file."""
     try:
         found = find_spec(package)
     except (ImportError, ValueError):

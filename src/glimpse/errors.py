@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-DIVERGED = "training diverged"  # part of the message; a search expects it of some values
+DIVERGED = "training diverged"  # part of the message; a search expects this for some values
 
 
 def first_line(error: BaseException) -> str:
@@ -35,16 +35,17 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + signal number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
+        """128 + signal number, as in shells: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.signal_number
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2, which a
-    cluster sends before it ends a job.
+    """The signals that stop a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2.
 
-    Those are left out that somebody has decided about: nohup, which ignores SIGHUP, or a library with
-    a handler that is not written in Python.
+    A cluster sends one of the last two before it ends a job.
+
+    A signal is left out if it is ignored, as nohup ignores SIGHUP, or if a library handles it
+    outside Python.
     """
     names = [name for name in ("SIGHUP", *_PREEMPTION) if hasattr(signal, name)]
     handlers = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in names}
@@ -68,16 +69,16 @@ def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupts_as_signals() -> Iterator[None]:
-    """Turn a KeyboardInterrupt that a user's own code raises into what Ctrl-C raises.
+    """Turn a KeyboardInterrupt that a user's own code raises into the `Interrupted` of Ctrl-C.
 
     Raises:
-        Interrupted: there was one.
+        Interrupted: a KeyboardInterrupt was raised.
     """
     try:
         yield
     except KeyboardInterrupt as stop:
         raise Interrupted(signal.SIGINT) from stop
-    except SystemExit as end:  # Lightning's answer to it
+    except SystemExit as end:  # Lightning raises it after a KeyboardInterrupt
         if isinstance(end.__context__, KeyboardInterrupt):
             raise Interrupted(signal.SIGINT) from end
         raise

@@ -1,11 +1,11 @@
 """All file writing: a file is written completely or not at all, and never through a link.
 
-A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full disk or
-a killed process therefore never leaves half a file, and a reader never sees one. Each writer has a
-temporary name of its own, so that two of one file do not disturb each other: the last one wins. What a
-killed one has left is removed by the next one. Files that can be made again from others, such as
-pictures, are not flushed. Renaming replaces a link instead of following it. A run
-folder may come from a stranger, so no link is followed out of it.
+A file is written under a temporary name in the same folder, flushed to disk, and renamed. A full
+disk or a killed process therefore never leaves half a file, and a reader never sees one. Each
+writer has its own temporary name, so that two writers of the same file do not disturb each other;
+the last one wins. The next writer removes what a killed one has left. Files that can be made again
+from others, such as pictures, are not flushed. Renaming replaces a link instead of following it. A
+run folder may come from a stranger, so no link is followed out of it.
 """
 
 import json
@@ -26,7 +26,7 @@ if sys.platform != "win32":
 
 
 class CannotWriteError(UserError):
-    """A file cannot be written, for example because the disk is full. Its old content is unchanged."""
+    """A file cannot be written, for example on a full disk. Its old content is unchanged."""
 
 
 _KINDS = (
@@ -51,8 +51,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
     Args:
         path: The file to write.
-        flush: Whether to wait until it is on the disk, so that it survives a power failure. What can be
-            made again from other files need not.
+        flush: Whether to wait until it is on the disk, so that it survives a power failure. This is
+            not necessary for a file that can be made again from others.
 
     Raises:
         CannotWriteError: the file cannot be written, for example because the disk is full.
@@ -101,13 +101,13 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
 def _created(path: Path) -> tuple[Path, int]:
-    """A new file for what will be `path`, and the descriptor that locks it."""
+    """Create a temporary file that will become `path`; return it and its locked descriptor."""
     while True:
         partial = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if _is_lockable(descriptor) and os.path.lexists(partial):
             return partial, descriptor
-        os.close(descriptor)  # another process has just taken it for one that was left
+        os.close(descriptor)  # another process has just mistaken it for a leftover
 
 
 def _discard_if_left(path: Path) -> None:
@@ -199,7 +199,7 @@ def subfolder(folder: Path, name: str) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, and those that it is in, if they do not exist.
+    """Create a folder, and its parents, if they do not exist.
 
     Raises:
         CannotWriteError: it cannot be created.
@@ -211,20 +211,20 @@ def make_folder(path: Path) -> None:
 
 
 def require_kinds(folder: Path, *, files: Iterable[str], folders: Iterable[str] = ()) -> None:
-    """Reject a folder that has a folder in the place of one of its files, or a file in that of a folder.
+    """Reject a run folder if one of its files is a folder, or one of its folders is a file.
 
     Raises:
-        UserError: it has. The message names the first one.
+        UserError: there is such a case. The message names the first one.
     """
     for name in files:
         if os.path.isdir(folder / name):
             raise UserError(
-                f"{folder / name} is a folder, expected a file: move it elsewhere, then type the same again"
+                f"{folder / name} is a folder, expected a file: move it elsewhere, then run the same command again"
             )
     for name in folders:
         if os.path.lexists(folder / name) and not os.path.isdir(folder / name):
             raise UserError(
-                f"{folder / name} is not a folder, as expected: move it elsewhere, then type the same again"
+                f"{folder / name} is a file, expected a folder: move it elsewhere, then run the same command again"
             )
 
 
@@ -232,14 +232,12 @@ def require_current_folder() -> None:
     """Reject a current folder that has been deleted since the shell entered it.
 
     Raises:
-        UserError: it has been.
+        UserError: it has been deleted.
     """
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise UserError(
-            "the current folder has been deleted: type cd and the name of another one"
-        ) from error
+        raise UserError("the current folder has been deleted: type cd <another folder>") from error
 
 
 def require_inside(folder: Path, path: Path) -> None:
@@ -254,13 +252,13 @@ def require_inside(folder: Path, path: Path) -> None:
 
 def is_inside(folder: Path, path: Path) -> bool:
     """Whether a path is below `folder` after every link in it has been resolved."""
-    whole = Path(os.path.realpath(path))  # `Path.resolve` raises where links form a ring
+    whole = Path(os.path.realpath(path))  # `Path.resolve` raises if links form a cycle
     return whole.is_relative_to(os.path.realpath(folder))
 
 
 def is_own_file(folder: Path, path: Path) -> bool:
     """Whether `path` is a regular file inside `folder`, not a link out of it and not a pipe."""
-    return is_inside(folder, path) and os.path.isfile(path)  # False where it may not be looked at
+    return is_inside(folder, path) and os.path.isfile(path)  # False if access is denied
 
 
 def require_no_links_out(folder: Path) -> None:

@@ -19,7 +19,7 @@ PATIENCE = 1.0  # seconds; another process that only looks at the lock holds it 
 
 
 class FolderInUseError(UserError):
-    """Another process works in the run folder."""
+    """Another process is working in the run folder."""
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process holds it.
-        UserError: the folder cannot be written, or has a folder in the place of the lock.
+        UserError: the folder cannot be written, or the lock in it is a folder.
     """
     require_kinds(folder, files=[NAME])
     try:
@@ -40,7 +40,7 @@ def held(folder: Path) -> Iterator[None]:
             f"{folder}: another process is working on this run: wait until it has ended, or stop it"
         ) from error
     except OSError as error:
-        if error.errno == errno.ENOSYS:  # a file system without locks: go on without one
+        if error.errno == errno.ENOSYS:  # a file system without locks: continue without one
             yield
             return
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -48,13 +48,13 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock.lock_counter == 1:  # filelock notices that the file it waited for has gone
-            with suppress(OSError):  # the folder may have vanished; what the run raised tells that
+            with suppress(OSError):  # the folder may have vanished, which the run's error reports
                 (folder / NAME).unlink()
         lock.release()
 
 
 def is_held(folder: Path) -> bool | None:
-    """Whether a process, this one included, works in a run folder; None if that cannot be found out."""
+    """Whether any process, including this one, is working in a run folder; None if unknown."""
     if not (folder / NAME).exists():
         return False
     lock = _lock(folder)
@@ -64,7 +64,7 @@ def is_held(folder: Path) -> bool | None:
         lock.acquire(blocking=False)
     except Timeout:
         return True
-    except OSError:  # a file system without locks, or a folder that may not be written
+    except OSError:  # a file system without locks, or a folder that cannot be written
         return None
     lock.release()
     return False

@@ -1,4 +1,4 @@
-"""The names of a run's checkpoints, and the checkpoint that a path means. Nothing heavy is imported."""
+"""The names of a run's checkpoints, and the checkpoint for a path. Nothing heavy is imported."""
 
 import os
 import zipfile
@@ -10,7 +10,7 @@ from glimpse.errors import UserError
 from glimpse.files import require_inside
 
 BEST, LAST = "best.ckpt", "last.ckpt"
-DEPTH = 4  # of the jobs of a sweep, below the folder that holds outputs/
+DEPTH = 4  # of the jobs of a sweep, below the folder that contains outputs/
 MOST_FOLDERS = 5_000  # to look at for a suggestion
 
 
@@ -49,7 +49,7 @@ def newest_run(folder: Path) -> Path | None:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    """A folder and those below it, without hidden ones and the insides of runs."""
+    """A folder and the folders below it, without hidden folders and folders inside runs."""
     yield folder
     if depth == 0 or (folder / "checkpoints").is_dir():
         return
@@ -63,6 +63,6 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _such_as(folder: Path) -> str:
-    """A run folder to type in place of the folder that holds it; empty if there is none."""
+    """A run folder to type in place of the folder that contains it; empty if there is none."""
     found = newest_run(folder)
     return f": type a run folder, such as {found}" if found else ""

@@ -1,7 +1,7 @@
-"""Keep the garbage collector from objects that live as long as the process.
+"""Exclude objects that live as long as the process from garbage collection.
 
-The imports of a run make half a million objects and no garbage. Searching them costs half a second
-while they are imported, and nearly a second when Python ends.
+The imports of a run create half a million objects and no garbage. Searching them costs half a
+second during the imports, and nearly a second when Python ends.
 """
 
 import gc
@@ -14,9 +14,9 @@ from contextlib import contextmanager
 def without_collection(module: str) -> Iterator[None]:
     """Suspend collection while the block imports a module for the first time.
 
-    Afterwards, the collector ignores every object that exists by then. Python does not delete those, even
-    when it ends, so the block may only import libraries: a file that such an object holds open might lose
-    its last lines.
+    Afterwards, the collector ignores every object that exists by then. Python does not delete these
+    objects, even when it ends. The block may therefore only import libraries: a file that such an
+    object holds open might lose its last lines.
     """
     if module in sys.modules or not gc.isenabled():
         yield

@@ -15,7 +15,7 @@ class LoadsWeights(Protocol):
     """A network that starts from pretrained weights."""
 
     def load_weights(self) -> str:
-        """Load the pretrained weights; returns a line that says which, or nothing."""
+        """Load the pretrained weights. Returns a line that says which; empty if there are none."""
 
 
 @runtime_checkable
@@ -27,13 +27,13 @@ class LooksAtImages(Protocol):
 
 
 def initialise(network: nn.Module, data: ImageDataModule, weights: str | None) -> None:
-    """Set those weights of a new network that are not random, and print where they come from.
+    """Set the weights of a new network that are not random, and print where they come from.
 
     Args:
         network: Any network. Most draw all of their weights at random and are left unchanged.
         data: The source of training images, with its spec.
-        weights: `model.weights`: a file or a run folder, or None. A network that loads weights
-            itself knows them already.
+        weights: `model.weights`: a file or a run folder, or None. A network that loads its own
+            weights ignores this.
 
     Raises:
         UserError: The weights cannot be read, or do not fit.

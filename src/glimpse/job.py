@@ -38,7 +38,7 @@ def run_single(config: DictConfig) -> float | None:
 
 
 def run_of_sweep(config: DictConfig) -> float | None:
-    """Run a job of a sweep that another launcher than ours has started.
+    """Run a job of a sweep that a launcher other than ours has started.
 
     Returns:
         The best value of the monitor, val/acc by default, for the sweeper.
@@ -47,7 +47,7 @@ def run_of_sweep(config: DictConfig) -> float | None:
     folder = Path(settings.runtime.output_dir)
     _require_one_task(place_of(os.environ))
     if config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
-        config.resume = str(folder)  # an earlier attempt began; SLURM may have taken its machine
+        config.resume = str(folder)  # from an earlier attempt, which SLURM may have preempted
     try:
         with _saved_before_preemption():
             return _checked_run(config, settings, folder)
@@ -111,7 +111,7 @@ def run_in(
     """Run a configuration that was checked. Remove the folder if nothing was written to it.
 
     Args:
-        config: Without Hydra's own part.
+        config: The configuration without Hydra's own part.
         settings: Hydra's own part, for the names of the files that were chosen.
         folder: The run folder.
         afterwards: The rest of the sweep after this run, for the progress bar.

@@ -1,9 +1,9 @@
 """Start a run from the command line and turn its end into an exit code; import nothing heavy.
 
-config/flags.py puts flags before overrides, and config/recorded.py turns `resume=` into the recorded
-overrides followed by the new ones. job.py runs what Hydra has composed, distributed/ holds the processes
-besides the first one, config/explain.py the error messages, and config/trust.py the checks of a run
-folder's record.
+config/flags.py puts flags before overrides, and config/recorded.py turns `resume=` into the
+recorded overrides followed by the new ones. job.py runs the configuration that Hydra has composed,
+distributed/ starts the other processes, config/explain.py writes the error messages, and
+config/trust.py checks the record of a run folder.
 """
 
 import errno
@@ -53,12 +53,13 @@ _failure: list[Exception] = []
 
 
 def main(*, config_dir: Path | None = None, config_name: str | None = None) -> int:
-    """Run the command that `sys.argv` holds and turn its end into an exit code.
+    """Run the command in `sys.argv` and turn its end into an exit code.
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback of an error.
 
     Args:
-        config_dir: A folder of configuration files beside our own, if `--config-dir` is not typed.
+        config_dir: A folder of configuration files in addition to ours, if `--config-dir` is not
+            typed.
         config_name: The root configuration, if `--config-name` is not typed.
 
     Returns:
@@ -124,7 +125,7 @@ def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
     """Require -m for settings that only a sweep uses.
 
     Raises:
-        UserError: it is missing.
+        UserError: -m is missing.
     """
     of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
     found = next((word for word in overrides if word.startswith(of_sweeps)), None)
@@ -133,7 +134,7 @@ def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
 
 def task(config: DictConfig) -> float | None:
-    """What Hydra calls once for each composed configuration; launchers pickle it by its name."""
+    """The function that Hydra calls for each configuration; launchers pickle it by its name."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return job.run_of_sweep(config)
     try:
@@ -145,14 +146,14 @@ def task(config: DictConfig) -> float | None:
 
 @contextmanager
 def _named_if_hydra_cannot_write() -> Iterator[None]:
-    """Name the place if Hydra cannot make a run folder or write its record there.
+    """Name the folder if Hydra cannot create it or write its record there.
 
     Raises:
         UserError: the disk is full or read-only, for example.
     """
     try:
         yield
-    except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
+    except HydraException:  # some are OSErrors too, such as the error for an unknown choice
         raise
     except OSError as error:
         if shortage(error) is not None or error.errno == errno.ENAMETOOLONG:
@@ -174,7 +175,7 @@ def _after_a_restart(place: Place) -> list[str]:
     folder = interrupted_folder(place)
     if folder is None or not (Path(folder) / "checkpoints").is_dir():
         return []
-    print(f"torchrun has started the processes again: resuming {folder}", flush=True)
+    print(f"torchrun has restarted the processes: resuming {folder}", flush=True)
     return [f"resume={folder}"]
 
 

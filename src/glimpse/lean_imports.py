@@ -1,15 +1,15 @@
 """Import Lightning, torchvision and scikit-learn without modules that a run does not use.
 
 Each entry of `DEFERRED` names a module of a library, and the modules that it imports at its top but
-uses in few of its functions. While the module is imported, stand-ins replace them; a stand-in
+uses in only a few functions. While the module is imported, stand-ins replace them; a stand-in
 imports the real module when it is first used. Any other import gets the real module. Together, the
 deferred modules take a third of the time of all imports:
 
 - torchmetrics 1.9 imports scipy.signal only to add an old name of one window to it.
-- torchvision 0.29 imports torch._dynamo, the compiler, for a question that `roi_align` asks.
-- Lightning 2.6 imports it to tell compiled modules from others.
-- scikit-learn 1.9 imports parts of SciPy for some metrics and estimators, and pandas, if it is installed,
-  for nothing.
+- torchvision 0.29 imports torch._dynamo, the compiler, for one check in `roi_align`.
+- Lightning 2.6 imports it to distinguish compiled modules from others.
+- scikit-learn 1.9 imports parts of SciPy for some metrics and estimators, and pandas, if it is
+  installed, without using it.
 - torch 2.14 imports triton, if it is installed, to count the operations of its kernels.
 
 torch 2.14 itself imports torch._dynamo when an optimizer is built, to exclude the methods in
@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Importing module: what it imports needlessly, and the names that it takes by `from … import`.
+# Importing module: the modules that it imports needlessly, and the names in its `from … import`.
 DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
     "torchmetrics": {"scipy.signal": ("hamming",)},
     "torchvision.ops.roi_align": {
@@ -54,7 +54,7 @@ SPARED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")  # of
 
 
 def _until_compiler(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that, once the compiler has been imported, it is excluded from compilation."""
+    """Wrap a function to exclude it from compilation once the compiler has been imported."""
     forbidden: Callable[..., Any] | None = None
 
     @functools.wraps(function)
@@ -114,7 +114,7 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def standing_in(deferred: Mapping[str, Sequence[str]]) -> Iterator[None]:
-    """Replace these modules by stand-ins inside the block, unless they have been imported already."""
+    """Replace these modules by stand-ins inside the block, unless they are already imported."""
     placed = {
         name: _StandIn(name, names)
         for name, names in deferred.items()
@@ -156,7 +156,7 @@ class _Loader(Loader):
 
 
 class _Finder(MetaPathFinder):
-    """Find the importers, each once."""
+    """Intercept the first import of each module in `DEFERRED`."""
 
     def __init__(self) -> None:
         self._waiting = set(DEFERRED) - set(sys.modules)
@@ -174,7 +174,7 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Do so for the imports to come."""
+    """Use stand-ins in all imports from now on."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -182,8 +182,9 @@ def install() -> None:
 def make_optimizers_without_compiler() -> None:
     """Keep torch's optimizers from being the first to import the compiler.
 
-    torch keeps the form of a method that the compiler must not touch in an attribute of the method. Here
-    stands the method itself until the compiler is there. Their steps are replaced likewise.
+    torch stores the uncompiled form of a method in an attribute of the method. Until the compiler
+    has been imported, this sets the attribute to the method itself. The steps of the optimizers are
+    wrapped likewise.
     """
     optim = importlib.import_module("torch.optim")
     for name in SPARED:
@@ -197,7 +198,7 @@ def make_optimizers_without_compiler() -> None:
 
 
 def _stepping(step: Callable[..., Any]) -> Callable[..., Any]:
-    """An optimizer's step, which interrupts what is being compiled only if something may be."""
+    """Wrap an optimizer's step, so that it interrupts a compilation only if there may be one."""
     set_grad_enabled = importlib.import_module("torch").set_grad_enabled
     inner: Callable[..., Any] = step.__wrapped__  # type: ignore[attr-defined]
 

@@ -1,8 +1,8 @@
-"""Every use of Lightning's insides, each with its reason; written for Lightning 2.6.
+"""Every use of Lightning's internals, each with its reason; written for Lightning 2.6.
 
-Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it. Nothing
-outside this file touches a private attribute of Lightning, sets an attribute of a Trainer, or relies on
-the order of its callbacks.
+Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it.
+Nothing outside this file touches a private attribute of Lightning, sets an attribute of a Trainer,
+or relies on the order of its callbacks.
 """
 
 import functools
@@ -39,7 +39,7 @@ HOOKS_OF_EVALUATION = (
 
 
 class LateCallback(Checkpoint):
-    """A callback whose `on_train_epoch_end` sees the metrics that the module logs at an epoch's end.
+    """A callback whose `on_train_epoch_end` sees the metrics that the module logs in that hook.
 
     Lightning calls checkpoint callbacks after the module and all others before it, so these
     callbacks inherit from Checkpoint. As a side effect, Lightning adds no ModelCheckpoint of its
@@ -64,12 +64,12 @@ class LeanModule(pl.LightningModule):
 def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
     """Skip hooks that do nothing, which saves a tenth of a small network's step.
 
-    Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It skips
-    a hook that is None.
+    Lightning wraps every hook in a profiler's context at each step, even hooks that do nothing. It
+    skips a hook that is None.
     """
     is_module = isinstance(owner, pl.LightningModule)
     base = pl.LightningModule if is_module else Callback
-    # Of a module's evaluation hooks, Lightning reads the arguments.
+    # Lightning inspects the arguments of a module's evaluation hooks, so they cannot be None.
     names = HOOKS_OF_A_STEP if is_module else (*HOOKS_OF_A_STEP, *HOOKS_OF_EVALUATION)
     for name in names:
         if getattr(type(owner), name) is getattr(base, name):
@@ -77,11 +77,11 @@ def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
 
 
 def log_faster() -> None:
-    """Do once what Lightning does again for every metric that is logged, and for every Trainer.
+    """Skip work that Lightning repeats for every logged metric and for every Trainer.
 
-    A metric that is logged would be moved to the device where it is, with a copy of all that describes it. A
-    Trainer would search all installed packages for callbacks. In a short run both take longer than its
-    validations.
+    Lightning moves a logged metric to the device where it already is, with a copy of its metadata.
+    Each Trainer searches all installed packages for callbacks. In a short run, both take longer
+    than its validations.
     """
     search = vars(registry)["entry_points"]
     if not hasattr(search, "cache_info"):
@@ -108,8 +108,8 @@ def has_hook_of_a_step(callback: Callback) -> bool:
 def note_step_ahead(trainer: pl.Trainer) -> None:
     """Count a batch and its optimizer step that Lightning has not seen, as Lightning would have.
 
-    This moves `trainer.global_step`, the number of the next batch, and what a checkpoint stores of
-    both.
+    This advances `trainer.global_step`, the number of the next batch, and their values in
+    checkpoints.
     """
     loop = trainer.fit_loop.epoch_loop
     loop.batch_progress.increment_by(1)
@@ -124,10 +124,10 @@ def note_step_ahead(trainer: pl.Trainer) -> None:
 
 
 def step_context(trainer: pl.Trainer) -> AbstractContextManager[Any]:
-    """The context in which the precision lets a training step run.
+    """The precision's context for a training step.
 
-    Where the precision is plain fp32, Lightning enters two contexts that do nothing. That takes as long as the
-    loss of a small network.
+    For plain fp32, Lightning enters two contexts that do nothing. That takes as long as the loss of
+    a small network.
     """
     plugin = trainer.precision_plugin
     return nullcontext() if type(plugin) is Precision else plugin.train_step_context()
@@ -141,7 +141,8 @@ def next_batch(trainer: pl.Trainer) -> int:
 def batches_until_seen(trainer: pl.Trainer) -> int:
     """The number of batches up to and including the next one that Lightning must see itself.
 
-    That is the last batch of the epoch, the last one before a validation, or the last of `max_steps`.
+    That is the last batch of the epoch, the last one before a validation, or the last of
+    `max_steps`.
     """
     loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
@@ -156,7 +157,7 @@ def batches_until_seen(trainer: pl.Trainer) -> int:
 
 
 def scales_loss(trainer: pl.Trainer) -> bool:
-    """Whether the loss is scaled, as in fp16, and a step may be left out."""
+    """Whether the loss is scaled, as in fp16, and a step may be skipped."""
     plugin = trainer.precision_plugin
     return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
 
@@ -189,13 +190,13 @@ def validates_next(trainer: pl.Trainer) -> bool:
 
 
 def is_after_batch(trainer: pl.Trainer) -> bool:
-    """Whether a batch has been trained, and the hooks after it are being called: in `on_train_batch_end`."""
+    """Whether the hooks after a trained batch are being called: in `on_train_batch_end`."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     return bool(progress.processed > progress.completed)
 
 
 def ends_epoch(trainer: pl.Trainer) -> bool:
-    """Whether the batch that has just been trained is the last of its epoch, also by an early stop."""
+    """Whether the batch just trained is the last of its epoch, even because of an early stop."""
     loop = trainer.fit_loop
     return loop.epoch_loop._is_training_done or (trainer.should_stop and loop._can_stop_early)
 
@@ -217,9 +218,10 @@ def epochs_trained(trainer: pl.Trainer) -> int:
 
 
 def begin_next_epoch(trainer: pl.Trainer) -> None:
-    """Begin a new epoch in a training that is resumed from the end of one.
+    """Start a new epoch in a training that is resumed from the end of an epoch.
 
-    With `trainer.max_steps`, Lightning would end the old epoch a second time and begin no new one.
+    With `trainer.max_steps`, Lightning would end the old epoch a second time and not start a new
+    one.
     """
     loop = trainer.fit_loop
     if has_ended_epoch(trainer):
@@ -254,8 +256,8 @@ def send_epoch_to_loggers(trainer: pl.Trainer) -> None:
     receive them: the checkpoint counts the epoch as done.
     """
     loop = trainer.fit_loop.epoch_loop
-    # As Lightning does, so that the step is that of the last batch. An early stop may end an epoch at a
-    # batch without a step, where Lightning would name the step before the last one.
+    # As Lightning does, so that the step is that of the last batch. An early stop may end an epoch
+    # at a batch without a step, where Lightning would name the step before the last one.
     counted = int(not is_accumulating(trainer))
     loop._batches_that_stepped -= counted
     trainer._logger_connector.update_train_epoch_metrics()  # and forgets them
@@ -275,26 +277,25 @@ def set_up_callbacks(
 
 
 def stop_profiling(trainer: pl.Trainer) -> None:
-    """Keep the profile of the training: `Trainer.test` would write one of its own beside it."""
+    """Keep only the profile of the training: `Trainer.test` would write a second one."""
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
 
 
 def settle(device: str) -> None:
-    """Silence warnings that a run replaces by better ones, and undo what Lightning's import
-    changes.
+    """Silence warnings that a run replaces by better ones, and undo a change by Lightning's import.
 
     Args:
-        device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by loading
-            NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
+        device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by
+            loading NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
     """
     log_faster()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 calls what torch 2.14 has renamed.
+    # Lightning 2.6 uses a name that torch 2.14 has deprecated.
     warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
-    # On a cluster's login node; distributed/place.py reads what srun sets, where it is used.
+    # On a cluster's login node. With srun, distributed/place.py reads its variables.
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
-    # The classifier logs numbers that are summed over the processes already.
+    # The classifier logs numbers that are already summed over the processes.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     if device == "cpu":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

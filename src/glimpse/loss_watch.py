@@ -1,8 +1,8 @@
-"""Notice a training loss that is not finite, without making a GPU wait in every step.
+"""Detect a training loss that is not finite, without making a GPU wait in every step.
 
-On a CPU, every loss is looked at. On other devices, losses collect there. After every `CHECK_EVERY` steps they
-start on their way to the CPU, and are read `CHECK_EVERY` steps later, so that up to twice as many steps follow
-the one that failed. The error still names that one.
+On a CPU, every loss is checked at once. On other devices, the losses of `CHECK_EVERY` steps are
+collected, then copied to the CPU in the background, and read `CHECK_EVERY` steps later. Up to twice
+as many steps may therefore follow the one that failed. The error still names the step that failed.
 """
 
 import math
@@ -17,11 +17,11 @@ Failed = tuple[int, float]  # the number of a batch in its epoch, from 0, and it
 
 
 class LossWatch:
-    """The losses of an epoch that have not been looked at."""
+    """The losses of an epoch that have not been checked yet."""
 
     def __init__(self) -> None:
         self._losses: Tensor | None = None  # (CHECK_EVERY,), on the device
-        self._batches: list[int] = []  # whose losses are there
+        self._batches: list[int] = []  # the numbers of the batches in `_losses`
         self._on_the_way: tuple[list[int], Arriving] | None = None
 
     def add(self, loss: Tensor, batch_idx: int) -> Failed | None:
@@ -47,7 +47,7 @@ class LossWatch:
         return self._look() or self._look()
 
     def _look(self) -> Failed | None:
-        """Read the losses on their way, and send those that have collected."""
+        """Read the losses on their way to the CPU, and send those that were collected since."""
         before, self._on_the_way = self._on_the_way, None
         if self._losses is not None and self._batches:
             self._on_the_way = self._batches, Arriving(self._losses)

@@ -23,8 +23,8 @@ HALVES = (torch.float16, torch.bfloat16)
 def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the loss in fp32 if the network uses a half type, and in fp64 if it uses fp64.
 
-    Autocast is off inside the loss, so that it cannot lower the precision again. What the loss holds must be
-    in fp32 too (`keep_exact`).
+    Autocast is off inside the loss, so that it cannot lower the precision again. The tensors of the
+    loss must be in fp32 too (`keep_exact`).
 
     Args:
         loss: Any loss that takes logits and labels.
@@ -43,8 +43,8 @@ def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def keep_exact(loss: nn.Module) -> None:
-    """Convert what a loss holds back to fp32, for example class weights that precision=bf16-true
-    converted to bf16."""
+    """Convert the tensors of a loss back to fp32, for example class weights that
+    precision=bf16-true converted to bf16."""
     if any(t.dtype in HALVES for t in (*loss.buffers(), *loss.parameters())):
         loss.float()
 
@@ -74,7 +74,7 @@ class Focal(nn.Module):
     outweigh the few hard ones of a rare class.
 
     Args:
-        gamma: The exponent, at least 0; 0 is cross-entropy. The paper's is 2.
+        gamma: The exponent, at least 0; 0 is cross-entropy. The paper uses 2.
     """
 
     weight: Tensor | None
@@ -124,10 +124,10 @@ DIVIDE_BY_WEIGHTS = (nn.CrossEntropyLoss, nn.NLLLoss, LogSoftmaxNLL, Focal, Soft
 
 
 def divisor(loss: nn.Module, labels: Tensor) -> Tensor | int:
-    """What the mean of a batch was divided by: the sum of its weights, or the number of images.
+    """The divisor of the mean of a batch: the sum of its weights, or the number of images.
 
-    The mean over a split is the sum of means times divisors, divided by the sum of divisors. It does
-    then not depend on the size of the batches.
+    The mean over a split is the sum of means times divisors, divided by the sum of divisors. It
+    therefore does not depend on the size of the batches.
     """
     weight = getattr(loss, "weight", None) if isinstance(loss, DIVIDE_BY_WEIGHTS) else None
     if weight is None or labels.is_floating_point():
@@ -138,7 +138,7 @@ def divisor(loss: nn.Module, labels: Tensor) -> Tensor | int:
 def use_class_weights(loss: nn.Module, weights: Sequence[float]) -> None:
     """Give a loss a weight for each class.
 
-    The weights follow from the configuration, so checkpoints do not hold them.
+    The weights follow from the configuration, so checkpoints do not contain them.
 
     Raises:
         UserError: the loss has no class weights.

@@ -46,7 +46,7 @@ SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
 BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
 LEFT_OUT_BEFORE = 0.1  # share of the steps skipped at the start, which average too few losses
 LEFT_OUT_AFTER = 5  # steps skipped at the end, where the loss diverges
-FEWEST_POINTS = 5  # fewer points than this are not enough for a suggestion
+FEWEST_POINTS = 5  # the minimum number of points for a suggestion
 
 
 class RangeTest(LateCallback):
@@ -149,7 +149,7 @@ def find(
 def _for_the_test(config: DictConfig) -> DictConfig:
     """The configuration of the test: steps instead of epochs, no validation, few callbacks.
 
-    Of the callbacks, only those of ours that change the training remain.
+    Only our own callbacks that change the training remain.
     """
     num_steps = config.lr_find.num_steps
     steps = {

@@ -1,4 +1,4 @@
-"""What is measured once a training has ended: the best checkpoint on the training and test sets."""
+"""The measurements after a training: the best checkpoint on the training and test sets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 def beside_accuracy(
     summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
 ) -> dict[str, Any]:
-    """What stands beside the accuracy: that of the majority class, and the recall of each class."""
+    """The figures beside the accuracy: the majority-class accuracy, and the recall by class."""
     reported = "test" if "test/acc" in summary.metrics else "val"
     recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
     found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
@@ -34,7 +34,7 @@ def beside_accuracy(
 def num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
     """The number of training images in an epoch: all, unless an argument such as
     trainer.limit_train_batches ended each epoch early. All processes must call this together."""
-    of_first_process, *_ = of_all_processes(record.most_images)  # which has the most
+    of_first_process, *_ = of_all_processes(record.most_images)  # no process has more
     return min(of_first_process, len(data.splits["train"].rows))
 
 

@@ -25,13 +25,13 @@ class Row(NamedTuple):
 def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = False) -> Table:
     """The layers in the order in which an image passes them, in at most 20 lines.
 
-    A deeper network is folded: first norms, activations and dropout join the layer before them, then
-    layers are shown as the blocks that they belong to.
+    The table of a deeper network is folded: norms, activations and dropout join the layer before
+    them, then layers are grouped into their blocks.
 
     Args:
-        network: Sees one black image, in evaluation mode, and is left as it was.
+        network: The network. It processes one black image in evaluation mode, and does not change.
         spec: The size and channels of that image.
-        every_layer: Show every layer, however many there are.
+        every_layer: Whether to show every layer, however many there are.
     """
     rows = list(_rows(network, spec))
     if len(rows) > MAX_ROWS and not every_layer:

@@ -1,7 +1,8 @@
 """The metric that a run is judged by: `monitor` and `mode` of the configuration.
 
-It chooses the best checkpoint, and it is what a run returns to a sweeper. Without `monitor`, val/acc
-chooses, and early stopping and the plateau schedule watch val/loss. Nothing heavy is imported.
+It chooses the best checkpoint, and it is what a run returns to a sweeper. Without `monitor`,
+val/acc chooses, and early stopping and the plateau schedule watch val/loss. Nothing heavy is
+imported.
 """
 
 import difflib
@@ -28,19 +29,19 @@ ALWAYS_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
 
 # Metrics of every run; the others come from `metrics=[…]`.
 USUAL = ("loss", "acc", "top5")
-# What `tta` may be. Its metrics are those of a split with this ending, such as val/acc_flip.
+# The values of `tta`. The names of its metrics end in them, such as val/acc_flip.
 VIEWS = ("flip", "flip_shift")
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """A metric by its logged name, and whether its lowest value ("min") or highest ("max") is best."""
+    """A metric by its logged name; its lowest ("min") or highest ("max") value is best."""
 
     name: str
     mode: str
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[float, float] | None:
-        """A sort key for the metrics of an epoch, higher is better; None if the metric is undefined.
+        """A sort key for an epoch's metrics, higher is better; None if the metric is undefined.
 
         Ties go to the lower val/loss.
         """
@@ -85,7 +86,7 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
         return None
     split, _, metric = name.rpartition("/")
     if split == "test":
-        return f"{key}={name}: the test set must not choose anything; type {key}=val/{metric}"
+        return f"{key}={name}: the test set must not influence training; type {key}=val/{metric}"
     own = metric.removeprefix("val_")
     if own in choices and f"val/{own}" not in logged:
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"

@@ -1,4 +1,4 @@
-"""Build a network for the images of a dataset, and find out at once whether it fits them."""
+"""Build a network for the images of a dataset, and check at once that it fits them."""
 
 import copy
 import inspect
@@ -24,11 +24,11 @@ USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)
 def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     """Build a network for images of this spec.
 
-    A network takes the spec as its first argument or as `spec`, or `num_classes` and perhaps `in_channels`
-    (or `in_chans`), or its file gives the number of classes.
+    A network takes the spec as its first argument or as `spec`, or it takes `num_classes` and
+    perhaps `in_channels` (or `in_chans`), or its YAML file gives the number of classes.
 
     Raises:
-        UserError: the network takes neither, or does not return logits of (B, num_classes).
+        UserError: the network does none of these, or does not return logits of (B, num_classes).
     """
     target = str(node["_target_"])
     is_ours = target.startswith("glimpse.")
@@ -61,7 +61,7 @@ def _image_arguments(
     is_bare = first is not None and first.default is empty and first.annotation is empty
     if first is not None and is_bare and first.name not in values:
         return (spec,), {}
-    if spec.num_classes in values.values():  # the file gives it, as n_classes or the like
+    if spec.num_classes in values.values():  # the file gives it, for example as n_classes
         return (), {}
     raise UserError(
         f"model._target_={target} takes neither a spec nor num_classes: write "
@@ -71,7 +71,7 @@ def _image_arguments(
 
 
 def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
-    """Remarks for the user on a network of their own that is more, or returns other, than is used here."""
+    """Remarks for the user if their own network is a LightningModule or returns probabilities."""
     name = type(network).__name__
     remarks = []
     if isinstance(network, pl.LightningModule):
@@ -88,7 +88,7 @@ def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
 
 
 def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
-    """Whether the output for a black image is not negative and sums to 1, as no logits do by chance."""
+    """Whether the output for a black image is not negative and sums to 1, unlike logits."""
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -98,7 +98,7 @@ def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
 
 
 def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
-    """Show a network one black image, and require one logit with a gradient for each class."""
+    """Pass a black image through a network, and require a logit with a gradient for each class."""
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(
             f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
@@ -136,7 +136,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
 
 
 def _output_in_training(network: nn.Module, spec: ImageSpec) -> Any:
-    """What a copy of the network returns for two black images in training; None if that fails."""
+    """The output of a copy of the network for two black images in training; None if that fails."""
     images = torch.zeros(2, spec.channels, spec.height, spec.width)
     with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
         return copy.deepcopy(network).train()(images)
@@ -152,9 +152,10 @@ def _as_text(*sizes: int) -> str:
 
 
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
-    """Try a network that has failed on squares, with another number of channels, and with usual sizes.
+    """After a failure, try the network on squares, another number of channels, and usual sizes.
 
-    Raises: UserError: it accepts one of these.
+    Raises:
+        UserError: it accepts one of these.
     """
     channels, height, width = spec.channels, spec.height, spec.width
     size = _as_text(channels, height, width)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def weight_not_finite(network: nn.Module) -> str | None:
-    """The first parameter that is not finite, or buffer that holds NaN; None if there is none.
+    """The first parameter that is not finite, or buffer that contains NaN; None if there is none.
 
-    A buffer may hold an infinity, such as a mask for attention.
+    A buffer may contain infinity, such as a mask for attention.
     """
     for name, weights in network.named_parameters():
         if not weights.isfinite().all():
@@ -22,8 +22,8 @@ def weight_not_finite(network: nn.Module) -> str | None:
 def where_not_finite(network: nn.Module, images: Tensor) -> str:
     """Describe where the first number that is not finite is: in the images, a weight or an output.
 
-    A weight that is not finite comes from the step before, whose gradient or rate was too large. The
-    network and the random generators stay as they are.
+    A weight that is not finite comes from the previous step, whose gradient or rate was too large.
+    The network and the random generators do not change.
 
     Args:
         network: The network whose loss is not finite.
@@ -33,7 +33,7 @@ def where_not_finite(network: nn.Module, images: Tensor) -> str:
         return "the images are not finite"
     for name, weights in network.state_dict().items():
         if not weights.isfinite().all():
-            return f"the step before left numbers in {name} that are not finite"
+            return f"the previous step left numbers in {name} that are not finite"
     found: list[str] = []
 
     def note(name: str) -> Any:

@@ -7,8 +7,8 @@ the processor multiplies bf16 matrices in hardware (CUDA from Ampere on, or a CP
 AVX512-BF16). Otherwise it chooses fp32. In fp32, convolutions on such images also run
 channels-last.
 
-On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as long in
-bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones.
+On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as
+long in bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     large = min(spec.height, spec.width) >= MIN_SIDE and widest >= MIN_CHANNELS
     layout = torch.channels_last if large and device != "mps" else torch.contiguous_format
     if requested != "auto":
-        return Precision(str(requested), layout, "as asked")
+        return Precision(str(requested), layout, "as requested")
     if not large:
         reason = "small images or few channels gain nothing from bf16"
         return Precision("32-true", layout, reason)

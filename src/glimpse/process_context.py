@@ -3,8 +3,9 @@
 On platforms where a process does not start as a copy of its parent (macOS, Windows, Python 3.14),
 multiprocessing imports the main module into it. A script without `if __name__ == "__main__":` would
 then train again in each process, and a script from standard input could not be found. Code of this
-package needs nothing from that script, so the script is hidden while a process starts. joblib's loky
-also works without the main module, but it is private to joblib, and torch's DataLoader cannot use it.
+package needs nothing from that script, so the script is hidden while a process starts. joblib's
+loky also works without the main module, but it is private to joblib, and torch's DataLoader cannot
+use it.
 """
 
 import multiprocessing

@@ -1,8 +1,8 @@
-"""Read the small files of a run folder, which may be damaged, enormous or a stranger's.
+"""Read the small files of a run folder, which may be damaged, enormous or written by a stranger.
 
 A file is read only if it is a regular file inside its folder and not too large, and reading never
-blocks. Every fault raises `UnreadableError`. YAML with aliases is refused: our own files
-have none, and a few lines of them expand to any size. Left out: checkpoints (saved.py) and pictures.
+blocks. Every fault raises `UnreadableError`. YAML with aliases is rejected: our own files have
+none, and a few lines of them expand to any size. Left out: checkpoints (saved.py) and pictures.
 """
 
 import csv
@@ -29,7 +29,7 @@ LARGEST = 1e100  # of a measured number, and its inverse the smallest: squares a
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if available
 
-# What parsers raise on text that nobody has foreseen; PyYAML raises nearly anything.
+# The errors that parsers raise on unexpected text; PyYAML raises nearly anything.
 _PARSING = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError,
     csv.Error, yaml.YAMLError,
@@ -53,14 +53,14 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
         most: The largest size in bytes.
 
     Raises:
-        UnreadableError: there is no such file, or it is outside the folder, no regular file, too large,
-            or not UTF-8.
+        UnreadableError: there is no such file, or it is outside the folder, not a regular file, too
+            large, or not UTF-8.
     """
     path = folder / name
     try:
         if not is_inside(folder, path):
             raise UnreadableError(path, "it is a link that leads out of the folder")
-        kind = kind_of(os.stat(path).st_mode)  # first, because to open a device may have an effect
+        kind = kind_of(os.stat(path).st_mode)  # first, because opening a device may have an effect
         if kind is not None:
             raise UnreadableError(path, f"it is {kind}, expected a file")
         with open(path, "rb", opener=_without_waiting) as file:
@@ -78,10 +78,12 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of a run folder. Integers beyond `LONGEST_INTEGER` digits are floats.
+    """The JSON object in a file of a run folder.
+
+    Integers of more than `LONGEST_INTEGER` digits become floats.
 
     Raises:
-        UnreadableError: there is no such file, or it holds no object.
+        UnreadableError: there is no such file, or it does not contain an object.
     """
     path, text = folder / name, read_text(folder, name)
     try:
@@ -136,7 +138,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def _fault_of_yaml(text: str) -> str:
-    """Why text must not be given to the YAML loader; empty if it may. The C loader crashes on deep nesting."""
+    """Why text must not be given to the YAML loader; empty if it may.
+
+    The C loader crashes on deep nesting.
+    """
     depth = 0
     for event in yaml.parse(text, YAML_LOADER):
         if isinstance(event, yaml.AliasEvent):
@@ -180,7 +185,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def finite(value: Any) -> float | None:
-    """A number, or the text of one, as a float; None if it is no number or beyond any measured value."""
+    """A number, or its text, as a float; None if it is not a number or larger than `LARGEST`."""
     if isinstance(value, bool):
         return None
     try:
@@ -197,7 +202,7 @@ def _number(digits: str) -> float:
 
 
 def _require_plain(value: Any) -> None:
-    """Reject a value that Python handles badly: nested deeply, or with an integer of thousands of digits.
+    """Reject a value that is nested too deeply or contains a huge integer.
 
     Raises:
         ValueError: it is such a value.
@@ -222,7 +227,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _why(error: BaseException, what: str) -> str:
-    """One line on what a parser found."""
+    """The error of a parser as one line."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

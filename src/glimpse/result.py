@@ -20,7 +20,7 @@ def print_result(
 
     Args:
         config: The configuration of the run.
-        summary: Its summary, which has ended.
+        summary: Its summary, after the end of the run.
         data: Its data.
         num_trained: The number of training images that an epoch trained on.
     """

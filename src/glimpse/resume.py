@@ -29,11 +29,12 @@ DIVIDES_PARAMETERS = ("finetune", "frozen_features")  # keys of `callbacks`
 
 @dataclass(frozen=True)
 class Start:
-    """Where a resumed run goes on: after a checkpoint, or from the beginning.
+    """Where a resumed run continues: after a checkpoint, or from the beginning.
 
-    `next_step` is the lowest step that loggers receive. Values from that step on came from a process
-    that was killed; they will be sent again. If `has_same_config`, the loggers know the configuration
-    already. If `is_over`, nothing is left to train, and the loggers have received everything.
+    `next_step` is the lowest step that loggers receive. Values from that step on came from a
+    process that was killed; they will be sent again. If `has_same_config`, the loggers know the
+    configuration already. If `is_over`, nothing is left to train, and the loggers have received
+    everything.
     """
 
     checkpoint: str | None = None
@@ -102,7 +103,7 @@ def named_if_it_does_not_fit(
             raise
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise UserError(
-            f"{checkpoint} holds a state that does not fit this run: {type(error).__name__}: {reason}; "
+            f"{checkpoint} contains a state that does not fit this run: {type(error).__name__}: {reason}; "
             "start a new run"
         ) from error
 
@@ -173,7 +174,7 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
             raise UserError(f"resume: the checkpoint was trained with{without} {name}; {remedy}")
     if "training_weights" in saved and "ema" not in has:
         raise UserError(
-            "resume: the checkpoint holds a moving average of the weights; keep ema in callbacks"
+            "resume: the checkpoint contains a moving average of the weights; keep ema in callbacks"
         )
 
 
@@ -182,7 +183,7 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration; `weights: null` is not in checkpoints of 0.1."""
+    """A model's configuration without `weights: null`, which checkpoints of 0.1 lack."""
     return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
 
 

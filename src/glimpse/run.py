@@ -1,4 +1,4 @@
-"""The story of one run: data, network, training, measurement, record."""
+"""One run from top to bottom: data, network, training, measurement, record."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
@@ -60,7 +60,7 @@ from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
-# What every run writes into its folder. It can do without best.ckpt, if nothing is left to train.
+# The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
 FILES = ("summary.json", "environment.json", "metrics.csv", f"checkpoints/{LAST}")
 
 
@@ -89,7 +89,7 @@ def run(
         UserError: the user can fix the cause, or another process works in the folder.
         Interrupted: Ctrl-C or a signal stopped the run.
     """
-    torch.set_float32_matmul_precision("high")  # TF32 where fp32 meets tensor cores
+    torch.set_float32_matmul_precision("high")  # TF32 for fp32 products on tensor cores
     watched, resolved = monitor_of(config), plain(config)
     if IS_FIRST_PROCESS:
         require_kinds(folder, files=FILES, folders=map(str, config.logger or ()))
@@ -141,7 +141,7 @@ def run(
             _push_one_batch(classifier, data)
             return None
         if start is not None:
-            set_up_callbacks(trainer, classifier, data)  # refuse before the record changes
+            set_up_callbacks(trainer, classifier, data)  # reject the run before its record changes
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
         settings = tensorboard.hyperparameters(resolved, names)
@@ -161,7 +161,7 @@ def run(
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
             write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
-        team.wait_for_all("ready")  # an error elsewhere ends this wait, but none in Lightning
+        team.wait_for_all("ready")  # another process's error ends this wait, but not Lightning's
         if config.task == "lr_find":
             found = lr_find.find(
                 config,
@@ -212,7 +212,7 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
 def _resumed(
     config: DictConfig, data: ImageDataModule, batch_size: int, summary: Summary, team: Team
 ) -> Start:
-    """Where a resumed run goes on; the first process decides for all."""
+    """Where a resumed run continues; the first process decides for all."""
 
     def find() -> dict[str, Any]:
         finished = summary.had_finished
@@ -244,12 +244,12 @@ def _new_network(config: DictConfig, data: ImageDataModule, *, is_resumed: bool)
 def _lay_out(
     config: DictConfig, network: nn.Module, data: ImageDataModule, device: str, batch_size: int
 ) -> Precision:
-    """Choose precision, memory layout and threads for batches of this size, and print the choice."""
+    """Choose precision, memory layout and threads for this batch size, and print the choice."""
     chosen = choose(config.trainer.precision, network, data.spec, device)
     console.print(f"precision {chosen.name}: {chosen.reason}")
     pixels = batch_size * data.spec.height * data.spec.width
     if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):
-        console.print("one thread: batches this small gain nothing from more")
+        console.print("one thread: more threads do not speed up such small batches")
     network.to(memory_format=chosen.memory_format)
     data.batches.lay_out(chosen.memory_format)
     return chosen
@@ -301,13 +301,13 @@ def _fit(
     summary: Summary,
     resume_from: str | None,
 ) -> None:
-    """Train. However this ends, the summary holds the results so far."""
+    """Train. However this ends, the summary contains the results so far."""
     with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
         except PrunedError:
             summary.prune()
-        except MisconfigurationException as error:  # as of a callback that needs a logger
+        except MisconfigurationException as error:  # such as from a callback that needs a logger
             raise UserError(f"trainer: {first_line(error)}") from error
         finally:
             summary.update(
@@ -322,7 +322,7 @@ def _fit(
 
 
 def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
-    """Say that a time limit ended the training; otherwise the run would look like one that had all its epochs."""
+    """Say that a time limit ended the training; otherwise the training would seem complete."""
     most, epochs = config.trainer.max_epochs, epochs_trained(trainer)
     if most is not None and 0 <= most <= epochs:
         return
@@ -334,7 +334,7 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
 
 
 def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
-    """`check=true`: one batch forward and back, on the CPU."""
+    """`check=true`: process one batch, forward and backward, on the CPU."""
     batch = data.batches.to_network(
         next(iter(data.batches.loader("train", training=True))), training=True
     )
@@ -342,4 +342,4 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     classifier.new_optimizer().step()
     size = "×".join(map(str, batch.images.shape))
-    console.print(f"one batch of {size} went forward and back: loss {loss.item():.4f}")
+    console.print(f"one batch of {size}, forward and backward: loss {loss.item():.4f}")

@@ -1,9 +1,10 @@
 """Load a checkpoint, which may come from a stranger, and check everything that later code relies
 on.
 
-It is read as plain data, so nothing in it runs. Its content is then checked once, here: the types,
-the facts about the images, and that its configuration is plain. Left out: whether it fits a network or a
-dataset (resume.py, runs/trained.py), and which packages its configuration may name (config/trust.py).
+The checkpoint is read as plain data, so no code in it runs. This file then checks its content: the
+types, the facts about the images, and that its configuration is plain. Left out: whether it fits a
+network or a dataset (resume.py, runs/trained.py), and which packages its configuration may name
+(config/trust.py).
 """
 
 import math
@@ -25,7 +26,7 @@ MOST_CLASSES = 1_000_000
 MOST_PIXELS = 65_535  # of a side; the largest JPEG
 DEEPEST = 40  # levels of the configuration
 GROUPS = ("data", "model", "optimizer", "trainer")  # of the configuration, each a mapping
-# What torch raises where a file holds something else than it wrote.
+# The errors that torch raises for a file with content that it has not written.
 _LOADING = (
     UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError,
     ArithmeticError, AssertionError, MemoryError, ImportError,
@@ -36,7 +37,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of a run, after its checksum.
 
     Raises:
-        UserError: it is damaged, holds anything but plain data, or is not what a run writes.
+        UserError: it is damaged, contains more than plain data, or was not written by a run.
     """
     if not is_intact(path):
         raise UserError(f"{path} is not a checkpoint, or it is damaged")
@@ -51,11 +52,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning
-            )  # on kinds of tensors that are refused below
+            )  # about kinds of tensors that are rejected below
             saved = AtomicCheckpointIO().load_checkpoint(path)
     except UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than plain data, which could run code, so it is not loaded"
+            f"{path} contains more than plain data, which could run code, so it is not loaded"
         ) from error
     except _LOADING as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -81,7 +82,7 @@ def _faults(saved: Mapping[str, Any]) -> Any:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
-        yield "state_dict holds more than named tensors"
+        yield "state_dict contains more than named tensors"
     if not all(map(_is_dense, _tensors_in(saved))):
         yield "a tensor is sparse, quantized or without data"
     config = extra.get("config")
@@ -116,7 +117,7 @@ def _faults_of_spec(spec: Any) -> Any:
     elif not isinstance(names, list) or len(names) != spec["num_classes"]:
         yield f"spec.class_names are not {spec['num_classes']} names"
     elif not all(isinstance(name, str) for name in names):
-        yield "spec.class_names holds more than names"
+        yield "spec.class_names contains more than names"
     if not (_is_side(spec["height"]) and _is_side(spec["width"])):
         yield "spec.height and spec.width are not a size"
     if not _is_count(channels, most=max(COLOURS)) or channels not in COLOURS:
@@ -132,10 +133,7 @@ def _faults_of_spec(spec: Any) -> Any:
             yield f"spec.{key} is not {channels} finite numbers"
             return
     if min(spec["std"]) <= 0:
-        yield (
-            f"the standard deviation of a channel is {min(spec['std']):g}, by which no image can be "
-            "normalised"
-        )
+        yield (f"the standard deviation of a channel is {min(spec['std']):g}, expected more than 0")
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
@@ -168,7 +166,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value consists of mappings with text as keys, lists, text, numbers and nothing else.
+    """Whether a value consists of mappings with text as keys, lists, text and numbers only.
 
     No part may occur in two places, as an alias of YAML does, because a few of them could expand to
     any size.

@@ -1,8 +1,8 @@
 """Train and load from Python: `from glimpse import train, load`.
 
-A run from Python is the run that `python train.py` makes of the same overrides, in the same kind of
-folder. It leaves the process as it was: Hydra, signal handlers, warnings, environment variables and
-random generators.
+A run from Python is the same as a run of `python train.py` with the same overrides, in the same
+kind of folder. It leaves the process as it was: Hydra, signal handlers, warnings, environment
+variables and random generators.
 """
 
 import logging
@@ -42,13 +42,13 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
     Args:
         overrides: As on the command line, one string each, without flags. `resume=<run folder>`
             continues a run.
-        config_dir: A folder of configuration files beside our own, as after `--config-dir`.
+        config_dir: A folder of configuration files in addition to ours, as with `--config-dir`.
 
     Returns:
         The run with its `metrics`, `curves`, `model`, `data`, `folder`, and `predict(images)`.
 
     Raises:
-        UserError: An override is wrong, or the run cannot start or go on.
+        UserError: An override is wrong, or the run cannot start or continue.
         KeyboardInterrupt: After Ctrl-C. The run can be resumed.
     """
     with process_unchanged():
@@ -58,7 +58,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         config, folder = run(overrides, config_dir=config_dir)
         if config.check or config.task != "fit":
             what = "check=true" if config.check else f"task={config.task}"
-            raise UserError(f"{what} trains nothing, expected a run to return: remove it")
+            raise UserError(f"{what} does not train, expected a run to return: remove it")
         from glimpse.runs.trained import TrainedRun
 
         return TrainedRun(folder, trust=packages_of(config))
@@ -74,7 +74,7 @@ def load(
     Args:
         path: A run folder, whose best checkpoint is loaded, or a checkpoint.
         overrides: Settings that replace the run's own, such as `data_dir=/data`.
-        trust: Packages of your own that the checkpoint may name.
+        trust: Your own packages that the checkpoint may name.
 
     Raises:
         UserError: There is no checkpoint, it is damaged, or it names a package that is not trusted.
@@ -95,7 +95,7 @@ def run(
 
     Args:
         overrides: As on the command line.
-        config_dir: A folder of configuration files beside our own.
+        config_dir: A folder of configuration files in addition to ours.
         folder: The run folder, without a record of the configuration; None: as on the command line.
 
     Returns:
@@ -148,7 +148,7 @@ def _record(config: DictConfig, settings: DictConfig, folder: Path) -> None:
 
 @contextmanager
 def process_unchanged() -> Iterator[None]:
-    """Restore, after the block, what a run changes in its process."""
+    """Restore, after the block, all that a run changes in its process."""
     environment = dict(os.environ)
     spin_briefly()
     import torch
@@ -172,7 +172,7 @@ def process_unchanged() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
         if (
             torch.are_deterministic_algorithms_enabled() or deterministic
-        ):  # or it imports the compiler
+        ):  # otherwise this would import the compiler
             torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
         torch.set_float32_matmul_precision(precision)
         restore(generators, device)

@@ -1,9 +1,10 @@
-"""The temporary folder of multiprocessing's sockets, `pymp-…`: one for a program, and none is left behind.
+"""The temporary folder of multiprocessing's sockets, `pymp-…`: one per program, none left behind.
 
-Workers pass batches through sockets, and a sweep reaches the server of its workers through one.
-multiprocessing makes the folder for each process that needs it, and removes it when this process ends by
-itself. A killed one leaves it. Here, the first process makes the folder, and the others share it. Each
-holds a lock on a file in it, so that the last one to end can remove it if the first one was killed.
+Workers pass batches through sockets, and a sweep reaches the server of its workers through a
+socket. multiprocessing creates a folder for each process that needs one, and removes it when this
+process ends by itself. A killed process leaves its folder behind. Here, the first process creates
+the folder, and the others share it. Each process holds a lock on a file in it, so that the last one
+to end can remove the folder if the first one was killed.
 """
 
 import multiprocessing
@@ -19,14 +20,15 @@ from glimpse.errors import UserError
 if sys.platform != "win32":
     import fcntl
 
-# Bytes of the folder's path: the system allows so many for that of a socket, such as listener-0123abcd.
+# The maximum length of the folder's path in bytes, because the system limits the length of a
+# socket's path, such as that of listener-0123abcd.
 LONGEST = (107 if sys.platform == "linux" else 103) - len("/listener-0123abcd")
 _LOCK = "in-use"
 _held: int | None = None  # the descriptor of the lock; a forked process has its parent's
 
 
 def share() -> None:
-    """Make the folder, unless there is one; processes that are started from now on use it.
+    """Create the folder, unless there is one. Processes that are started from now on use it.
 
     Raises:
         UserError: no temporary folder can be written, or its path is too long for sockets.
@@ -36,7 +38,7 @@ def share() -> None:
 
 
 def outlive_no_other() -> None:
-    """In a process that works for another one: remove the folder if it outlives that one, as the last."""
+    """In a worker process: remove the folder at its end if its parent and all others have ended."""
     if _held is not None:
         with suppress(OSError):
             os.close(_held)
@@ -46,7 +48,7 @@ def outlive_no_other() -> None:
 
 
 def discard_if_last() -> bool:
-    """Remove the folder, unless another process uses it. This one must not use it any more."""
+    """Remove the folder unless another process uses it. This process must not use it afterwards."""
     if _held is not None and sys.platform != "win32":
         with suppress(OSError):
             fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +61,7 @@ def _discard_if_alone() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or parent.is_alive():
         return
-    for _ in range(10):  # it may not have released all that it had
+    for _ in range(10):  # the parent may not have released everything yet
         if discard_if_last():
             return
         time.sleep(0.1)
@@ -69,7 +71,7 @@ def _hold() -> None:
     global _held
     try:
         folder = util.get_temp_dir()
-        os.makedirs(folder, mode=0o700, exist_ok=True)  # somebody may have tidied up
+        os.makedirs(folder, mode=0o700, exist_ok=True)  # another program may have removed it
         _held = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UserError(

@@ -1,17 +1,20 @@
-"""Train several batches for each one that Lightning sees, where a step is short.
+"""Train several batches for each one that Lightning sees, if steps are short.
 
-Lightning's Python costs a few tenths of a millisecond a batch, as much as the whole step of a small
-network, or of a large one on a fast GPU. Therefore the training batches come in chunks. All but the last of
-a chunk are trained here, by `ImageClassifier.step_ahead`, and counted in Lightning's own progress; the last
-is Lightning's. A chunk takes about `CHUNK_SECONDS`, so a step of 20 ms is a chunk of its own. It ends
-where Lightning has something to do: at the end of an epoch, before a validation, and at the last of
-`trainer.max_steps`. A chunk whose steps turn out to be slower ends after `MOST_SECONDS`, so that a signal to
-stop, `trainer.max_time` and `checkpoints.every_minutes` never wait longer. Its length never changes a result.
+Lightning's Python costs a few tenths of a millisecond per batch, as much as the whole step of a
+small network, or of a large one on a fast GPU. Therefore, the training batches come in chunks. This
+file trains all batches of a chunk except the last, with `ImageClassifier.step_ahead`, and counts
+them in Lightning's own progress. Lightning trains the last one. A chunk takes about
+`CHUNK_SECONDS`, so a step of 20 ms forms a chunk alone. A chunk ends where Lightning has something
+to do: at the end of an epoch, before a validation, and at the last of `trainer.max_steps`. If the
+steps of a chunk are slower than expected, it ends after `MOST_SECONDS`, so that a signal to stop,
+`trainer.max_time` and `checkpoints.every_minutes` never wait longer. The length of a chunk never
+changes a result.
 
-Every batch is Lightning's own wherever something must see each: a strategy for several processes, accumulated
-gradients, a loss scaler, a profiler, an optimizer that evaluates the loss itself, and callbacks with a hook for every
-batch. A callback that only needs to see the end of each chunk says `sees_chunks = True`. If it has a method
-`on_step_ahead(trainer, pl_module)`, that is called after each step that Lightning does not see.
+Lightning trains every batch itself if something must see each of them: a strategy for several
+processes, accumulated gradients, a loss scaler, a profiler, an optimizer that evaluates the loss
+itself, or a callback with a hook for every batch. A callback that only needs to see the end of each
+chunk sets `sees_chunks = True`. If it has a method `on_step_ahead(trainer, pl_module)`, this is
+called after each step that Lightning does not see.
 """
 
 import time
@@ -102,8 +105,8 @@ class StepsAhead:
 def chunk_length(seconds: float, last: int) -> int:
     """The number of batches in the next chunk, at most twice as many as in the last.
 
-    A GPU only queues its first steps, so they seem shorter than they are. The true time shows once the queue
-    is full, before chunks have become long.
+    A GPU only queues its first steps, so they seem shorter than they are. The true time shows once
+    the queue is full, before chunks have become long.
 
     Args:
         seconds: The time of one batch, the mean over the last chunk.
@@ -114,9 +117,9 @@ def chunk_length(seconds: float, last: int) -> int:
 
 
 def why_one_by_one(trainer: pl.Trainer) -> str | None:
-    """Why Lightning must see every batch: a reason for people, "" if it needs no words; or None."""
+    """Why Lightning must see every batch: text for the user, or ""; None if it need not."""
     module = trainer.lightning_module
-    if not hasattr(module, "step_ahead"):  # another module than ours
+    if not hasattr(module, "step_ahead"):  # not our module
         return ""
     if not isinstance(trainer.strategy, SingleDeviceStrategy):
         return ""
@@ -136,12 +139,12 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
         return None
     foreign = [kind.__name__ for kind in asking if not kind.__module__.startswith("glimpse.")]
     if len(foreign) > 1:
-        return f"the callbacks {' and '.join(foreign)} have a hook for each"
-    return f"the callback {foreign[0]} has a hook for each" if foreign else ""
+        return f"the callbacks {' and '.join(foreign)} have a hook for each batch"
+    return f"the callback {foreign[0]} has a hook for each batch" if foreign else ""
 
 
 def _asks(callback: Callback) -> bool:
-    """Whether a callback has a hook for every batch and does not say that it sees chunks."""
+    """Whether a callback has a hook for every batch and does not set `sees_chunks`."""
     if isinstance(callback, Timer) or getattr(callback, "sees_chunks", False):
         return False
     return has_hook_of_a_step(callback)

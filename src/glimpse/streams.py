@@ -12,12 +12,12 @@ NAMES = ("stdin", "stdout", "stderr")
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    r"""Escape what a terminal would obey or cannot show in text from outside: ESC becomes \x1b.
+    r"""Escape characters that a terminal would interpret or cannot show: ESC becomes \x1b.
 
-    File names, classes and records may hold anything.
+    Text from outside, such as file names, classes and records, may contain anything.
 
     Args:
-        text: Any text, also with surrogates.
+        text: Any text, including surrogates.
         kept: Characters to leave as they are, such as a line break.
     """
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
@@ -42,11 +42,11 @@ class _Lossy(io.FileIO):
 
 
 def keep_printing() -> None:
-    """Keep the program running if its output goes nowhere, and escape what the encoding lacks.
+    """Survive output that goes nowhere, and escape characters that the encoding lacks.
 
     `train.py | head -1` and a closed terminal lose the output, not the run. A stream that was
-    closed before the start (`>&-`) is replaced by an empty one, here and in processes that are started.
-    Otherwise, the next file that is opened would get its number, and with it the output.
+    closed before the start (`>&-`) is replaced by an empty one, here and in processes that are
+    started. Otherwise, the next file that is opened would get its number, and with it the output.
     """
     for number, name in enumerate(NAMES):
         try:

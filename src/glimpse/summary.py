@@ -1,4 +1,4 @@
-"""`summary.json`: what a run is and how it ended. It is written however the run ends.
+"""`summary.json`: the facts and results of a run, and how it ended; written however it ends.
 
 A rejected resume leaves the file unchanged. A resume that fails later keeps the earlier results and
 adds its error.
@@ -28,7 +28,7 @@ ENVIRONMENT = "environment.json"
 
 
 class Summary:
-    """What is known about a run so far.
+    """The facts and results of a run that are known so far.
 
     Args:
         folder: The run folder.
@@ -74,7 +74,8 @@ class Summary:
     def begin(self, environment: Mapping[str, Any]) -> None:
         """Write the record of the run's environment.
 
-        It and the summary name the attempt, so that readers know whether one of them is of a later resume.
+        This record and the summary name the attempt, so that readers know whether one of them
+        belongs to a later resume.
         """
         attempt = {"attempt": secrets.token_hex(4)}
         write_json(self.folder / ENVIRONMENT, {**environment, **attempt})
@@ -126,8 +127,8 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     except UserError as error:
         _end_anyway(summary, "failed", explain(error))
         raise
-    except (Exception, SystemExit) as error:  # sys.exit(0) in a user's own network is no success
-        place = folder if summary.is_written else None  # a refused resume changes nothing
+    except (Exception, SystemExit) as error:  # sys.exit(0) in a user's own network is not a success
+        place = folder if summary.is_written else None  # a rejected resume changes nothing
         crashed = crash(error, place, name=_name_of_traceback())
         _end_anyway(summary, "failed", explain(crashed))
         raise crashed from error
@@ -137,7 +138,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
 
 
 def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
-    """Write the summary. If that fails, for example on a full disk, the original error is reported."""
+    """Write the summary. If that fails, print why, so that the original error is still raised."""
     try:
         summary.end(status, error)
     except UserError as failure:
@@ -176,8 +177,8 @@ def _seconds(before: Mapping[str, Any]) -> float:
 def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:
     """The numbers of epochs that the run had finished before it was extended, in order.
 
-    A run that was extended is not the same as one that had all its epochs from the start: most schedules
-    depend on their number.
+    An extended run differs from a run that had all its epochs from the start, because most
+    schedules depend on the number of epochs.
     """
     former = before.get("extended_from")
     stages = list(former) if isinstance(former, list) else []

@@ -1,4 +1,4 @@
-"""TensorBoard content besides the curves: config as text, charts of both splits, pictures, HPARAMS."""
+"""TensorBoard content besides the curves: config, charts of both splits, pictures, HPARAMS."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,8 @@ def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
     Args:
         logger: The logger.
         config_yaml: The configuration.
-        step: Where the run begins with it; later than 0 if it is resumed with other settings.
+        step: The step at which the run starts with it; above 0 if it is resumed with other
+            settings.
     """
     writer = logger.experiment
     writer.add_text("config", f"```yaml\n{config_yaml}\n```", step)
@@ -46,7 +47,7 @@ def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
     image = Summary.Image(
         height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
     )
-    # The public methods write something of their own too.
+    # The public methods would write additional entries.
     writer = logger.experiment._get_file_writer()
     writer.add_summary(Summary(value=[Summary.Value(tag=path.stem, image=image)]), step)
 

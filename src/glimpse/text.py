@@ -1,7 +1,7 @@
 """Names from outside as text that any file can hold; streams.py does the same for terminals.
 
-A file name on Linux is any sequence of bytes. Python keeps bytes that are not UTF-8 as lone surrogates,
-which no UTF-8 file accepts.
+A file name on Linux is any sequence of bytes. Python keeps bytes that are not UTF-8 as lone
+surrogates, which no UTF-8 file accepts.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def class_name(name: object) -> str:
-    """Return the name of a class as text in one form, however a system writes its accents.
+    """Return the name of a class as text with accents in one normal form (NFC).
 
     macOS may write é as two characters. A class must not become two for that reason.
     """
@@ -33,7 +33,7 @@ def as_utf8(name: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, such as "a list" or "nothing", for messages."""
+    """Name the kind of a value for messages, such as "a list" or "nothing"."""
     if value is None:
         return "nothing"
     name = type(value).__name__

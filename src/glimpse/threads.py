@@ -1,4 +1,4 @@
-"""How many cores and threads a run uses, and how threads wait for each other; import nothing heavy."""
+"""The numbers of cores and threads of a run, and how threads wait. Nothing heavy is imported."""
 
 import os
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ MAX_PARAMETERS = 1_000_000
 
 
 def spin_briefly() -> None:
-    """Let threads spin more briefly at barriers before they sleep, unless the user has said otherwise.
+    """Make threads spin more briefly at barriers before they sleep, unless the user has set this.
 
-    OpenMP's threads spin while they wait for each other. Beside other programs they use up the time
-    that the thread they wait for needs. A shorter spin costs nothing on an idle machine; one so short
-    that it helps much on a busy machine costs a convnet a third of its speed on an idle one. OpenMP
-    reads the variable when torch is imported.
+    OpenMP's threads spin while they wait for each other. On a busy machine, they use up the time
+    that the thread they wait for needs. A shorter spin costs nothing on an idle machine. A spin
+    that is short enough to help much on a busy machine costs a convnet a third of its speed on an
+    idle one. OpenMP reads the variable when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def num_cores() -> int:
-    """The number of cores for this run: those that the process may use, divided among the jobs at once."""
+    """The number of cores for this run: the cores of the process, divided by the jobs at once."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get(JOBS_AT_ONCE, "1")))
@@ -35,8 +35,9 @@ def num_cores() -> int:
 def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:
     """Use one thread for small work, unless OMP_NUM_THREADS is set; returns whether it does.
 
-    Several threads gain little on small work, and lose much when other programs run on the same cores:
-    every layer ends in a barrier, where the threads wait for one that the system has suspended.
+    Several threads gain little on small work, and lose much when other programs run on the same
+    cores: every layer ends in a barrier, where the threads wait for one that the system has
+    suspended.
 
     Args:
         num_pixels: Pixels of a batch: batch size × height × width.

@@ -50,10 +50,11 @@ def device_of(config: DictConfig) -> str:
 def build_callback(node: DictConfig, folder: Path) -> Callback:
     """Build a callback.
 
-    Two of Lightning's callbacks get better defaults. ModelCheckpoint saves beside our checkpoints.
-    EarlyStopping checks a metric when its value is known: a training metric at the end of the epoch, a
-    validation metric after each validation. At the end of an epoch without validation, it would
-    otherwise check the former value again or, in a resumed run, find none and fail.
+    Two of Lightning's callbacks get better defaults. ModelCheckpoint saves into the folder of our
+    checkpoints. EarlyStopping checks a metric when its value is known: a training metric at the end
+    of the epoch, a validation metric after each validation. Otherwise, at the end of an epoch
+    without validation, it would check the previous value again or, in a resumed run, find none and
+    fail.
     """
     found = require_target("callbacks", str(node["_target_"]))
     more: dict[str, Any] = {}
@@ -68,7 +69,7 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
 
 
 def num_processes(config: DictConfig) -> int:
-    """How many processes train on this machine: one for each of `trainer.devices`.
+    """The number of processes that train on this machine: one for each of `trainer.devices`.
 
     Raises:
         UserError: there are not that many devices.
@@ -126,7 +127,7 @@ def build_trainer(
             arguments["devices"] = place.local_world_size
         if several and arguments["strategy"] == "auto":
             arguments["strategy"] = "ddp"
-    # Lightning must not look for launchers itself: it would start processes, or requeue SLURM's jobs.
+    # Lightning must not look for launchers: it would start processes, or requeue SLURM's jobs.
     environment = TorchElasticEnvironment() if several else LightningEnvironment()
     if arguments["profiler"] in PROFILERS:  # writes fit-profile.txt to the run folder
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")

@@ -1,7 +1,7 @@
 """Test-time views: average a network's logits over several views of each image.
 
-Sources: mirror images as in K. Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, section
-3.5; shifts as in the evaluation of its program, cifar10-airbench.
+Sources: mirror images as in K. Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU,
+section 3.5; shifts as in the evaluation of its program, cifar10-airbench.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def flip(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
     Args:
         forward: Maps images to logits (B, K).
         images: (B, C, H, W).
-        logits: Those of the images, which are known already.
+        logits: (B, K), the logits of the images, which are known already.
     """
     return (logits + forward(images.flip(3))) / 2
 
@@ -34,7 +34,7 @@ def flip_shift(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
         forward: Maps images to logits (B, K).
         images: (B, C, H, W), at least two pixels high and wide. Shifts mirror the pixels at the
             border.
-        logits: Those of the images, which are known already.
+        logits: (B, K), the logits of the images, which are known already.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")

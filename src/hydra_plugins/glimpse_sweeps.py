@@ -1,7 +1,8 @@
 """The plugins that add our sweeps to Hydra, which looks for them only in `hydra_plugins`.
 
-`hydra/sweeper=grid` and `hydra/launcher=local` are the defaults of conf/train.yaml. The work is done in
-glimpse/sweeps. Hydra imports this file before each command, so nothing heavy may be imported.
+`hydra/sweeper=grid` and `hydra/launcher=local` are the defaults of conf/train.yaml. The work is
+done in glimpse/sweeps. Hydra imports this file before each command, so nothing heavy may be
+imported.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class LocalConf:
 
 
 class LocalLauncher(Launcher):
-    """Runs jobs on this machine, `n_jobs` at the same time. Sweepers of ours open a Runner with it."""
+    """Runs jobs on this machine, `n_jobs` at the same time. Our sweepers open a Runner with it."""
 
     def __init__(self, n_jobs: int = 1) -> None:
         self.n_jobs = n_jobs

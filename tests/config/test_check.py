@@ -148,12 +148,12 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
     [
         (
             ["data=image_folder", "data.root=null"],
-            "data.root=null: expected a value; for what is called null, type \"data.root='null'\"",
+            "data.root=null: expected a value; for a name that is null, type \"data.root='null'\"",
         ),
         (["data=csv", "data.train=t.csv", "data.label=true"], "data.label=true: expected a word"),
         (
             ["callbacks=[finetune,frozen_features]"],
-            "frozen_features and finetune exclude each other",
+            "frozen_features and finetune cannot be combined",
         ),
         (["callbacks=[early_stopping,progressive_sizes]"], "until the last stage; remove one"),
         (["callbacks=[progressive_sizes]", "scheduler=plateau"], "type scheduler=onecycle"),
@@ -216,7 +216,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["monitor=val_loss"], "did you mean val/loss?"),
         (["monitor=acc"], "did you mean val/acc?"),
         (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),
-        (["monitor=test/acc"], "must not choose anything; type monitor=val/acc"),
+        (["monitor=test/acc"], "must not influence training; type monitor=val/acc"),
         (["monitor=nonsense"], "expected one of val/loss, val/acc"),
         (["callbacks=[early_stopping]", "callbacks.early_stopping.monitor=val/f1"], "metrics=[f1]"),
         (["scheduler=plateau", "scheduler.monitor=val_acc"], "did you mean val/acc?"),

@@ -188,9 +188,9 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("model = mlp", "model = mlp: blanks around =; type model=mlp"),
-        ("model =mlp", "model =mlp: blanks around =; type model=mlp"),
-        ("model= mlp", "model= mlp: a blank after =; type model=mlp"),
+        ("model = mlp", "model = mlp: spaces around =; type model=mlp"),
+        ("model =mlp", "model =mlp: spaces around =; type model=mlp"),
+        ("model= mlp", "model= mlp: a space after =; type model=mlp"),
         ("model:mlp", "model:mlp: expected key=value; type model=mlp"),
         ("mlp", "mlp: expected key=value; did you mean model=mlp?"),
         ("ema", "ema: expected key=value; did you mean callbacks=[ema]?"),

@@ -18,14 +18,17 @@ from glimpse.errors import UserError
             "data=image_folder data.root=a.csv",
             "found a file; for a table, type data=csv data.train=",
         ),
-        ("data=image_folder data.root=photos.zip", "found a file; unpack it, and type the folder"),
+        (
+            "data=image_folder data.root=photos.zip",
+            "found a file; unpack it, and type the unpacked folder",
+        ),
         (
             "data=image_folder data.root=p.parquet",
             "found a file; type data=huggingface data.name=p.parquet",
         ),
         (
             "data=image_folder data.root=https://example.org/a.zip",
-            "no such folder, but an address on the web: download it, and type the path",
+            "no such folder, but a web address: download it, and type the path",
         ),
         (r"data=image_folder data.root='C:\\my\\pets'", "in WSL, type data.root=/mnt/c/my/pets"),
         (

@@ -86,7 +86,7 @@ def test_too_many_folds_are_one_line(options: dict[str, Any], message: str) -> N
 
 def test_a_class_smaller_than_the_folds_is_said() -> None:
     found = drawn(folds=Folds(10, 0))
-    assert found.remarks == ["1 class has fewer than 10 images, so that some folds lack it"]
+    assert found.remarks == ["1 class has fewer than 10 images, so some folds have no images of it"]
 
 
 # Groups by column or by name ------------------------------------------------------------------------

@@ -93,5 +93,5 @@ def test_several_nodes_need_a_launcher() -> None:
 def test_one_of_the_two_batch_sizes() -> None:
     config, _ = composed("data.global_batch_size=64")
     require_one_batch_size(config, ["data.global_batch_size=64"])
-    with pytest.raises(UserError, match="type one of them"):
+    with pytest.raises(UserError, match="type only one of them"):
         require_one_batch_size(config, ["data.batch_size=32", "data.global_batch_size=64"])

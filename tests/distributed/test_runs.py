@@ -261,7 +261,7 @@ def test_a_restart_by_torchrun_resumes_the_run(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert ended_without_rank_1(process, tmp_path, "epoch 2/", 200) == 0, log.read_text()
     [run] = tmp_path.glob("outputs/*/*")
-    assert "torchrun has started the processes again: resuming" in log.read_text()
+    assert "torchrun has restarted the processes: resuming" in log.read_text()
     assert read_summary(run)["status"] == "finished"
     assert [int(row["epoch"]) for row in read_rows(run)] == list(range(1, 9))
 

@@ -211,7 +211,7 @@ def test_a_metric_whose_name_hides_its_mode_asks_for_it(monkeypatch: pytest.Monk
     config.metrics = {"cost": {"_target_": "glimpse.metrics.by_class.Cost", "price": 3.0}}
     config.monitor = "val/cost"
     spec = build_data(config).spec
-    with pytest.raises(UserError, match="but the metric says min; type mode=min"):
+    with pytest.raises(UserError, match="but the metric declares min; type mode=min"):
         build_metrics(config, spec)
     config.mode = "min"
     scoring = build_metrics(config, spec)

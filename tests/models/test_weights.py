@@ -111,7 +111,7 @@ def test_a_file_without_a_head_is_enough(state: State) -> None:
         (lambda s: {"a": torch.ones(1), "b.c": torch.ones(1)}, "is missing"),
         (
             lambda s: s | {"blocks.0.bias": torch.full((6,), float("nan"))},
-            "blocks.0.bias holds numbers that are not finite, from a training that diverged",
+            "blocks.0.bias contains numbers that are not finite, from a training that diverged",
         ),
     ],
 )
@@ -136,11 +136,11 @@ def test_a_pickled_module_is_refused_without_running_it(tmp_path: Path) -> None:
 
     torch.save(torchvision.models.get_model("shufflenet_v2_x0_5"), tmp_path / "whole.pth")
     with pytest.raises(
-        UserError, match=r"holds code \(torchvision\S+ShuffleNetV2\), which is not run"
+        UserError, match=r"contains code \(torchvision\S+ShuffleNetV2\), which is not run"
     ):
         read_weights(tmp_path / "whole.pth")
     torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pth")
-    with pytest.raises(UserError, match="holds code"):
+    with pytest.raises(UserError, match="contains code"):
         read_weights(tmp_path / "harmful.pth")
     assert not mark.exists()
 

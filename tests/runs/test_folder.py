@@ -40,7 +40,7 @@ def test_a_run_of_this_machine_is_running_while_a_process_holds_its_folder(
     (folder / ".lock").touch()  # as a killed process leaves it
     run = read_run(folder)
     assert run.status == "killed?"
-    assert run.problem == "its end is not recorded, and no process works on it"
+    assert run.problem == "its end is not recorded, and no process is working on it"
 
 
 def test_the_end_of_a_run_is_recorded_whatever_the_clock_said_at_its_start(tmp_path: Path) -> None:

@@ -103,5 +103,5 @@ def test_folds_that_are_not_all_there_are_one_line(sweep: Path, tmp_path: Path) 
     shutil.copytree(sweep / "data.fold-0", root / "again")
     for fold in (1, 2):
         shutil.copytree(sweep / f"data.fold-{fold}", root / f"data.fold-{fold}")
-    assert "fold 0 is there twice" in glimpse("evaluate", root).stderr
+    assert "there are two runs of fold 0" in glimpse("evaluate", root).stderr
     assert "only the validation images" in glimpse("evaluate", sweep, "--split", "test").stderr

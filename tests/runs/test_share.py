@@ -80,7 +80,7 @@ def test_the_card_is_valid_and_tells_results_and_classes(trained_run: Path, tmp_
 
 def test_a_readme_of_somebody_else_is_left_alone(trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("# My project\n")
-    with pytest.raises(UserError, match="is there already: type --out"):
+    with pytest.raises(UserError, match="already exists: type --out"):
         list(share_run(TrainedRun(trained_run), tmp_path / "model.safetensors"))
     assert (tmp_path / CARD).read_text() == "# My project\n"
 

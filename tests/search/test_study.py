@@ -83,8 +83,8 @@ def test_running_trials_are_not_suggested_again() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr": "y"}, "lr=x, and now lr=y"),
-        ({"momentum": "z"}, "no momentum, and now momentum=z"),
+        ({"lr": "y"}, "lr=x instead of lr=y"),
+        ({"momentum": "z"}, "no momentum instead of momentum=z"),
     ],
 )
 def test_another_space_is_refused(tmp_path: Path, changes: dict[str, str], message: str) -> None:

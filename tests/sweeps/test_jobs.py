@@ -83,7 +83,7 @@ def test_a_name_has_at_most_200_bytes_and_stays_distinct() -> None:
         ("sweep.plan=true,false", "one sweep.plan"),
         ("resume=a,b", "one resume"),
         ("optimizer.lr=interval(0,1)", "hydra/sweeper=search"),
-        ("seed=range(3,1)", "no value fits"),
+        ("seed=range(3,1)", "no value matches"),
         ("seed=range(0,3,0)", "a step other than 0"),
     ],
 )

@@ -3,8 +3,8 @@
 With `checkpoints.top_k=3`, the three best stay as `epoch-<epoch>_step-<step>.ckpt` too. Ties go to
 the lower val/loss, then to the earlier epoch.
 
-Lightning's ModelCheckpoint with one best and `save_last` writes `last` only together with a new
-best, and its atomic save is not atomic across file systems. Therefore this file replaces it.
+This file replaces Lightning's ModelCheckpoint. With `save_last` and one best checkpoint, that class
+writes `last` only together with a new best, and its atomic save is not atomic across file systems.
 Checkpoints contain no code and load with `weights_only=True`.
 """
 
@@ -36,7 +36,7 @@ class Checkpoints(Checkpoint):
     Args:
         folder: The run's `checkpoints/`.
         monitor: The metric that chooses the best; None: val/acc.
-        top_k: How many of the best to keep.
+        top_k: The number of best checkpoints to keep.
     """
 
     def __init__(self, folder: Path, monitor: Monitor | None = None, *, top_k: int = 1) -> None:
@@ -50,8 +50,8 @@ class Checkpoints(Checkpoint):
         self.best_value: float | None = None  # of the monitor
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
         self.saved_at = time.monotonic()  # when `last.ckpt` was saved
-        self._awaits_epoch_end = False  # whether the last validation is yet to be judged
-        self._best_is_current = False  # whether `best.ckpt` holds what `last.ckpt` would
+        self._awaits_epoch_end = False  # whether the last validation has not been ranked yet
+        self._best_is_current = False  # whether `best.ckpt` contains the current state
         self._best_rank: Rank | None = None
         self._kept: dict[str, Rank] = {}  # of `top_k`: file name and rank, the best first
 
@@ -83,7 +83,7 @@ class Checkpoints(Checkpoint):
     def _consider(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]
     ) -> bool:
-        """Save the current state if its metrics are among the best. Returns whether it is in `best.ckpt`."""
+        """Save the state if its metrics are among the best; returns if it is in `best.ckpt`."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank = self.monitor.rank(found)
         if rank is None or data.batches.training_size is not None:
@@ -110,7 +110,7 @@ class Checkpoints(Checkpoint):
         return is_best
 
     def _enter(self, name: str, rank: Rank) -> list[str]:
-        """Rank a checkpoint among the `top_k`; return those that no longer belong to them."""
+        """Rank a checkpoint among the `top_k`. Returns the names of those that drop out."""
         if self.top_k == 1:
             return []
         ranked = sorted((self._kept | {name: rank}).items(), key=lambda item: item[1], reverse=True)
@@ -120,7 +120,7 @@ class Checkpoints(Checkpoint):
     def save_last(self, trainer: pl.Trainer) -> None:
         """Save the current state as `last.ckpt`. All processes must call this together."""
         if self._best_is_current:
-            # Not flushed: `best.ckpt` is on the disk, and a run resumes from it if the copy is lost.
+            # Not flushed: if the copy is lost, a run resumes from `best.ckpt` on the disk.
             if IS_FIRST_PROCESS:
                 self._copy_to_last(self.best, flush=False)
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class Checkpoints(Checkpoint):
         self.saved_at = time.monotonic()
 
     def read_best(self) -> dict[str, Any] | None:
-        """What `best.ckpt` holds; None if there is none. A resumed run may find it damaged, and says so."""
+        """Read `best.ckpt`; None if there is none, or, with a message, if it is damaged."""
         if not os.path.lexists(self.best):
             return None
         try:
@@ -140,7 +140,7 @@ class Checkpoints(Checkpoint):
             return None
 
     def begin_from(self, path: Path) -> None:
-        """Make the checkpoint that a run resumes from `last.ckpt`, which replaces a damaged one."""
+        """Copy the checkpoint that a run resumes from to `last.ckpt`, in place of a damaged one."""
         if path.name != self.last.name:
             self._copy_to_last(path, flush=True)
 
@@ -149,7 +149,7 @@ class Checkpoints(Checkpoint):
             shutil.copyfile(path, partial)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best results so far, which a resumed run compares with."""
+        """The best results so far. A resumed run compares its own results with them."""
         return {
             "monitor": [self.monitor.name, self.monitor.mode],
             "best_epoch": self.best_epoch,
@@ -160,7 +160,7 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best so far.
+        """Restore the best results so far.
 
         If the monitor has changed, the best checkpoint is ranked again by its own validation
         metrics. If they lack the new metric, the next validation becomes the best.
@@ -179,10 +179,10 @@ class Checkpoints(Checkpoint):
 
 
 def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The intact checkpoint in a run's `checkpoints/` with the most steps, and what it holds.
+    """The intact checkpoint in a run's `checkpoints/` with the most steps, and its content.
 
-    `last.ckpt` has the most. The times of the files say nothing: the clock may have been set back. None if
-    there is no checkpoint yet.
+    An intact `last.ckpt` has the most steps. The times of the files are ignored, because the clock
+    may have been set back. Returns None if there is no checkpoint yet.
 
     Raises:
         UserError: no checkpoint can be used.

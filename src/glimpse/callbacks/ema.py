@@ -61,7 +61,7 @@ class WeightAverage(Callback):
             return
         self._step = trainer.global_step
         assert isinstance(pl_module, ImageClassifier)
-        if pl_module.num_skipped != self._num_skipped:  # the step was taken back
+        if pl_module.num_skipped != self._num_skipped:  # the step was undone
             self._num_skipped = pl_module.num_skipped
             return
         decay = min(self.decay, (1 + self._step) / (10 + self._step))

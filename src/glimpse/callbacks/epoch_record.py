@@ -24,7 +24,7 @@ LAST_COLUMNS = ("lr", "images_per_second", "seconds")
 
 
 class EpochRecord(LateCallback):
-    """Write one row per epoch to `metrics.csv`, whatever the logger; measure `images_per_second`.
+    """Write a row per epoch to `metrics.csv`, with any loggers, and measure `images_per_second`.
 
     Args:
         folder: The run folder.
@@ -42,7 +42,7 @@ class EpochRecord(LateCallback):
         self._validating = 0.0
         self._validation_began = 0.0
         self._images = 0  # of this process, in the epoch so far
-        self._images_before = 0  # those of them that were trained before a resume
+        self._images_before = 0  # of these, the images trained before a resume
         self.most_images = 0  # largest number of training images in an epoch, over all processes
 
     def on_train_batch_start(
@@ -90,7 +90,7 @@ class EpochRecord(LateCallback):
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        """All columns but the last ones, including those of earlier attempts."""
+        """All columns except LAST_COLUMNS, including those written before a resume."""
         names = (*(name for row in self.rows for name in row), *self._names)
         more = [name for name in names if name not in LAST_COLUMNS]
         return tuple(dict.fromkeys((*COLUMNS, *more)))
@@ -103,7 +103,7 @@ class EpochRecord(LateCallback):
             writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far: a resumed run needs no file but its checkpoint."""
+        """The rows so far, so that a resumed run needs no file except its checkpoint."""
         return {"most_images": self.most_images, "images": self._images, "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ class EpochRecord(LateCallback):
         self.rows = self._of_an_earlier_version() if rows is None else rows
 
     def _of_an_earlier_version(self) -> list[dict[str, Any]]:
-        """The rows in the file, for a checkpoint of an earlier version, which does not hold them."""
+        """Read the rows from the file, because checkpoints of earlier versions lack them."""
         rows = epochs_of(self.path.parent)
         if not rows and self.path.exists():
             console.print(f"{self.path} cannot be read; the rows of earlier epochs are lost")

@@ -54,7 +54,7 @@ class FrozenFeatures(Callback):
         self.network.backbone.requires_grad_(False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load or compute the features, once the weights are final, also after a resume."""
+        """Load or compute the features. Here the weights are final, even after a resume."""
         file = self.data.data_dir / ".cache" / f"features-{self._key(trainer)}.npz"
         found = _load(file)
         if not found:
@@ -74,7 +74,7 @@ class FrozenFeatures(Callback):
 
     @torch.no_grad()
     def _compute(self, trainer: pl.Trainer, device: torch.device) -> Features:
-        """Compute (N, F) float32 features per part, with a row for every image in some split."""
+        """Compute the (N, F) float32 features of each part. Rows of images in no split are zero."""
         found: Features = {}
         splits = self.data.splits
         width = self.network.num_features

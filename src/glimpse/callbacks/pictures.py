@@ -148,12 +148,12 @@ def _draw_mistakes(trainer: pl.Trainer, data: ImageDataModule, found: Prediction
 
 @contextmanager
 def _optional(complaints: list[str]) -> Iterator[None]:
-    """Go on without pictures that cannot be written, for example on a full disk; say so once."""
+    """Skip pictures that cannot be written, for example on a full disk. Prints one error only."""
     try:
         yield
     except CannotWriteError as error:
         if not complaints:
-            console.print(f"{error}; the run goes on without this picture")
+            console.print(f"{error}; the run continues without this picture")
         complaints.append(str(error))
 
 
@@ -191,7 +191,7 @@ def _show(trainer: pl.Trainer, path: Path) -> None:
 
 
 def _show_result(trainer: pl.Trainer, path: Path) -> None:
-    """Send a picture at the step of the results, which a resume sends again from there on."""
+    """Send a picture at the step of the results, from which a resumed run sends pictures again."""
     show(trainer.loggers, path, trainer.global_step)
 
 

@@ -27,7 +27,7 @@ class Progress(LateCallback):
 
     Args:
         checkpoints: The callback that knows whether an epoch was the best.
-        afterwards: The rest of the sweep after this run, shown after the time left.
+        afterwards: What remains of the sweep after this run, as text shown after the time left.
     """
 
     sees_chunks = True

@@ -24,9 +24,10 @@ class ProgressiveSizes(Callback):
     """Set the size of each epoch's training images.
 
     Args:
-        fractions: Height and width of the images in each stage, as a fraction of those of the network's
-            input. The last one is 1.
-        until: The shares of all epochs after which the stages except the last end; increasing.
+        fractions: The height and width of the images in each stage, relative to the network's
+            input. The last fraction is 1.
+        until: For each stage except the last, the fraction of all epochs after which it ends;
+            increasing.
 
     Raises:
         UserError: the stages are inconsistent. Also from `setup`, if the run has no end or ends
@@ -43,21 +44,21 @@ class ProgressiveSizes(Callback):
         ):
             raise UserError(
                 f"callbacks.progressive_sizes: fractions={list(fractions)}, until={list(until)}: "
-                "expected fractions that end with 1, and one increasing share of the epochs in until "
+                "expected fractions that end with 1, and in until an increasing share of the epochs "
                 "for each fraction except the last"
             )
         self.fractions = fractions
         self.until = until
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Reject a run that would fail or end before the full size."""
+        """Reject a run that would fail, or would end before it reaches the full size."""
         if stage != "fit":
             return
         self.data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(self.data, ImageDataModule)
         if trainer.max_epochs is None or trainer.max_epochs < 1:
             raise UserError(
-                "callbacks=[progressive_sizes] needs the number of epochs; set trainer.max_epochs"
+                "callbacks=[progressive_sizes] needs the number of epochs: type trainer.max_epochs=…"
             )
         self.max_epochs = trainer.max_epochs
         last = self._size(self.max_epochs - 1)
@@ -107,7 +108,7 @@ def _require(network: nn.Module, image: torch.Tensor) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"callbacks=[progressive_sizes]: {type(network).__name__} does not accept images of "
-            f"{image.shape[2]}×{image.shape[3]}: type a model for any size, such as model=convnet_bn"
+            f"{image.shape[2]}×{image.shape[3]}: type a model that accepts any size, such as model=convnet_bn"
         ) from error
     finally:
         network.train(was_training)

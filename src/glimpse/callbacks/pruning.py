@@ -1,7 +1,7 @@
-"""Stop a trial of a search early when its validation curve lags behind those of the other trials.
+"""Stop a trial of a search early when its validation curve lags behind the other trials.
 
 The first process decides after each epoch. `StopOnSignal` passes the decision to all processes of
-the run at the start of the next epoch, when the checkpoint of the last one has been saved.
+the run at the start of the next epoch, after the checkpoint of the previous one has been saved.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 
-Judge = Callable[[int, float], bool]  # takes epochs trained and the metric; whether to stop
+Judge = Callable[[int, float], bool]  # epochs trained and the metric's value -> whether to stop
 
 
 class Pruning(LateCallback):
-    """Ask a judge after each epoch that was validated.
+    """Ask a judge after each epoch with a validation.
 
     Args:
         judge: Decides in the first process whether to stop.

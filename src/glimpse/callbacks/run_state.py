@@ -70,7 +70,7 @@ class RunState(Callback):
         """After a resume, restore the next batch and the random generators of the checkpoint.
 
         Raises:
-            UserError: its weights are not finite.
+            UserError: the checkpoint's weights are not finite.
         """
         saved, self._resumed = self._resumed, None
         if saved is None:
@@ -78,7 +78,7 @@ class RunState(Callback):
         assert isinstance(pl_module, ImageClassifier)
         if name := weight_not_finite(pl_module.network):
             raise UserError(
-                f"{trainer.ckpt_path}: the weights {name} are not finite, so no training can go on from them: "
+                f"{trainer.ckpt_path}: the weights {name} are not finite, so training cannot continue from them: "
                 "remove this file to resume from another checkpoint of the run, or start a new run"
             )
         begin_next_epoch(trainer)

@@ -27,7 +27,7 @@ from glimpse.console import console
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED
 
-KEY = "before_step"  # of a checkpoint saved between the batches of a step
+KEY = "before_step"  # in a checkpoint that is saved between the batches of a step
 
 
 class SkipNonfinite(Callback):
@@ -69,7 +69,7 @@ class SkipNonfinite(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Take the step back if its gradients are not finite, and remove the gradients, so that the
+        """Undo the step if its gradients are not finite, and remove the gradients, so that the
         optimizer skips every parameter."""
         assert isinstance(pl_module, ImageClassifier)
         before, self._before = self._before, None
@@ -105,7 +105,7 @@ class SkipNonfinite(Callback):
         )
 
     def _what_is_not_finite(self, classifier: ImageClassifier) -> str:
-        """Name the loss, or else the gradient that is nearest to it, from which the others follow."""
+        """Name the loss, or else the first gradient in the backward pass that is not finite."""
         if self._losses_are_finite is not None and not self._losses_are_finite:
             return "the loss"
         named = reversed(list(classifier.network.named_parameters()))

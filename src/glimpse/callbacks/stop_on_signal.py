@@ -1,10 +1,11 @@
-"""On Ctrl-C or another signal to stop, finish the batch, save `last.ckpt` and stop. No step is lost.
+"""On Ctrl-C or another stop signal, finish the batch, save `last.ckpt` and stop. No step is lost.
 
-A KeyboardInterrupt of the user's own code stops a run as well. The checkpoint is then saved only if it came
-after a batch: a step that was cut off cannot be saved, so the checkpoint before it stays.
+A KeyboardInterrupt that the user's own code raises stops a run as well. The checkpoint is then
+saved only if the interrupt came after a batch. An interrupted step cannot be saved, so the previous
+checkpoint stays.
 
 A trial of a search that lags behind stops in the same way, at the start of an epoch. With
-`checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same places.
+`checkpoints.every_minutes`, `last.ckpt` is also saved within an epoch, at the same points.
 
 Several processes must stop at the same batch, whichever of them received the signal. Synchronising
 them at every batch would cost as much as a step of a small network. Instead, they synchronise at
@@ -106,7 +107,10 @@ class StopOnSignal(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save after a KeyboardInterrupt of another callback, as after Ctrl-C. Several processes cannot."""
+        """Save after a KeyboardInterrupt of another callback, as after Ctrl-C.
+
+        With several processes, nothing is saved.
+        """
         if not isinstance(exception, KeyboardInterrupt) or trainer.world_size > 1:
             return
         if is_after_batch(trainer) and _can_be_saved(trainer, next_batch(trainer) - 1):
@@ -127,7 +131,7 @@ class StopOnSignal(Callback):
             run_stopped_validation(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop before the final evaluation if asked to; a resume makes up for it."""
+        """Stop before the final evaluation if asked to. A resumed run then evaluates."""
         if self._asked(trainer) == STOP:
             raise Interrupted(self.received or signal.SIGTERM)
 
@@ -162,9 +166,9 @@ class StopOnSignal(Callback):
             raise Interrupted(self.received or signal.SIGTERM)
 
     def _asked(self, trainer: pl.Trainer) -> float:
-        """What any process was asked to do.
+        """The highest of the requests (NOTHING to STOP) over all processes.
 
-        Several processes also agree on the next look, and all on whether a save is due.
+        This also sets whether a save is due and, with several processes, when to look next.
         """
         due = self._is_time_to_save()
         mine = STOP if self.received else PRUNE if self._is_pruned else SAVE if due else NOTHING
@@ -190,8 +194,8 @@ class StopOnSignal(Callback):
 def _can_be_saved(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether a checkpoint can be saved after a batch.
 
-    It cannot between the batches of one optimizer step, after the last batch of an epoch, or before a
-    validation, which would be left out.
+    It cannot be saved between the batches of one optimizer step, after the last batch of an epoch,
+    or just before a validation, which a resumed run would skip.
     """
     stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
     return stepped and not trainer.is_last_batch and not validates_next(trainer)

@@ -43,7 +43,7 @@ ConfigDir = Annotated[
     typer.Option(
         "--config-dir",
         "-cd",
-        help="a folder of configuration files of your own, as for `python train.py`",
+        help="a folder of your own configuration files, as for `python train.py`",
         show_default=False,
     ),
 ]
@@ -58,7 +58,7 @@ def list_(config_dir: ConfigDir = None) -> None:
     with one_line_errors():
         files = _dataset_files(config_dir, ())
         rows = [(name, _first_sentence(file)) for name, file in sorted(files.items())]
-        print_table(("name", "what it is"), rows)
+        print_table(("name", "description"), rows)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def info(
             from glimpse.assembly import build_data
             from glimpse.data.inspect.info import gather_facts
 
-            if config.data.cache:  # compute the statistics, whatever normalisation is configured
+            if config.data.cache:  # compute the statistics for any configured normalisation
                 config.data.normalize = "dataset"
             facts = gather_facts(build_data(config))
         if as_json:
@@ -165,7 +165,7 @@ def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]
 
 
 def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
-    """The file of each dataset; one in a folder of the user's own replaces ours of the same name."""
+    """The YAML file of each dataset. The user's files replace ours of the same name."""
     from glimpse.config.folder import config_folders
     from glimpse.config.own_files import require_own_folder
 

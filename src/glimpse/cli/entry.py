@@ -1,4 +1,4 @@
-"""The entry point of the `glimpse` command. `glimpse train` is passed on before anything else is imported."""
+"""The entry point of the `glimpse` command. `glimpse train` skips the imports of the others."""
 
 import sys
 

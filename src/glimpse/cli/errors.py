@@ -52,7 +52,7 @@ def require_image(path: Path, *, may_be_folder: bool = True) -> None:
     """Require an image file to exist, before torch is imported.
 
     Raises:
-        UserError: it does not, or it is a folder where a file is expected.
+        UserError: there is no such file, or it is a folder where a file is expected.
     """
     if not os.path.lexists(path):
         raise UserError(f"{path}: there is no such file{' or folder' if may_be_folder else ''}")

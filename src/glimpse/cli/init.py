@@ -1,4 +1,4 @@
-"""`glimpse init`: write a small project with a network and a dataset of its own.
+"""`glimpse init`: write a small project with its own network and dataset.
 
 Its files are in template/, where the project is called `my_project`.
 """
@@ -20,11 +20,11 @@ from glimpse.files import write_text
 TEMPLATE = Path(__file__).parents[1] / "template"
 NAME = "my_project"  # of the project in the template
 TAKEN = ("conf", "data", "outputs", "tests", "train")  # by the project's own folders and files
-RENAMED = {"gitignore": ".gitignore"}  # which git would obey in the template
+RENAMED = {"gitignore": ".gitignore"}  # git would apply a .gitignore in the template
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="a new folder; its name becomes the package's")],
+    folder: Annotated[Path, typer.Argument(help="a new folder, which also names the package")],
 ) -> None:
     """Write a project: conf/ with a network and a dataset, a package, train.py, tests, a Makefile.
 
@@ -47,18 +47,18 @@ def init(
 
 
 def _require_free_name(folder: Path, name: str) -> None:
-    """Require a name that Python can import, and that nothing else has.
+    """Require a name that Python can import and that is not in use.
 
     Raises:
-        UserError: It is another.
+        UserError: Python cannot import the name, or it is in use.
     """
     words = re.sub(r"\W+", "_", name).strip("_") or NAME
     if not name.isidentifier() or keyword.iskeyword(name):
-        wrong = "is no name of a Python package"
+        wrong = "is not a valid name for a Python package"
     elif name in TAKEN:
-        wrong = "is the name of another folder or file of a project"
+        wrong = "is the name of another folder or file in a project"
     elif _is_installed(name):
-        wrong = "is the name of a package that Python already has"
+        wrong = "is the name of an installed package"
     else:
         return
     usable = words.isidentifier() and not keyword.iskeyword(words)

@@ -1,8 +1,9 @@
 """The `glimpse` command.
 
-`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a project (cli/init.py),
-inspect datasets before training (cli/data.py), score a network (cli/evaluate.py), show what it has learned
-(cli/insight.py), use it on new images (cli/predict.py), and compare runs (cli/runs.py).
+`glimpse train` is `python train.py` (cli/entry.py). The other subcommands start a project
+(cli/init.py), inspect datasets before training (cli/data.py), score a network (cli/evaluate.py),
+show what it has learned (cli/insight.py), use it on new images (cli/predict.py), and compare runs
+(cli/runs.py).
 """
 
 import os
@@ -61,7 +62,7 @@ def main() -> int:
 
 
 def _expanded(argument: str) -> str:
-    """Expand the `~` of a path, also in `--out=~/a.png`, where a shell leaves it."""
+    """Expand the `~` of a path, even in `--out=~/a.png`, where a shell does not expand it."""
     option, equals, value = argument.partition("=")
     if option.startswith("--") and equals:
         return f"{option}={os.path.expanduser(value)}"

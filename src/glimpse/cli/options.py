@@ -1,4 +1,4 @@
-"""The options that commands on trained networks share, and the network that they name."""
+"""The options that commands on trained networks share. `trained_run` loads the network."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ Trust = Annotated[
     typer.Option(
         metavar="PACKAGE",
         envvar="GLIMPSE_TRUST",
-        help="a package of your own that the run's network or dataset comes from",
+        help="your own package that defines the run's network or dataset",
     ),
 ]
 Split = Annotated[SplitName | None, typer.Option(help="the split to use")]

@@ -1,4 +1,4 @@
-"""`glimpse predict` and `glimpse export`: use a trained network on new images, here or elsewhere."""
+"""`glimpse predict` and `glimpse export`: use a trained network on new images or elsewhere."""
 
 import csv
 import sys
@@ -89,11 +89,11 @@ def export(
 ) -> None:
     """Export one file that maps uint8 images to probabilities, with preprocessing and class names.
 
-    The exported network computes in fp32. It is compared with the original in fp32 on validation images,
-    and the largest difference in probability is printed. If it exceeds 0.001, the command fails and
-    writes nothing. If the run's own precision is another, the difference to that is printed too.
-    With safetensors, the file holds the weights alone, for plain torchvision, timm or PyTorch, and a
-    model card, README.md, is written beside it.
+    The exported network computes in fp32. It is compared with the original in fp32 on validation
+    images, and the largest difference in probability is printed. If it exceeds 0.001, the command
+    fails and writes nothing. If the run used another precision, the difference at that precision is
+    printed too. With safetensors, the file contains only the weights, for plain torchvision, timm
+    or PyTorch, and a model card, README.md, is written beside it.
 
     Example: glimpse export outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --to onnx
     """

@@ -69,7 +69,7 @@ def report_(
         trainings = runs if is_run(root) else [run for run in runs if run.is_training]
         if not trainings:
             raise UserError(
-                f"{root}: all {len(runs)} runs are of task=lr_find, which trains nothing; type glimpse report "
+                f"{root}: all {len(runs)} runs have task=lr_find, which does not train; type glimpse report "
                 f"{runs[-1].folder}"
             )
         groups = group(trainings)
@@ -85,7 +85,7 @@ def report_(
             say("", *section.told, sep="\n")
         text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sections)
         write_text(path, text)
-        # Keep the piped output free of everything but the table.
+        # Piped output must contain only the table.
         say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
 
 
@@ -153,10 +153,10 @@ def repeat_(
 ) -> None:
     """Train a run again, in a new folder, and compare weights and metrics bit for bit.
 
-    The configuration, the number of threads and the number of processes are the run's own. Loggers are
-    left out. Exit code 0 if the weights in best.ckpt and last.ckpt, metrics.csv and the results are
-    equal. Otherwise it is 1, and the output names the first epoch, column and layer that differ, and
-    what may be the cause.
+    The configuration, the number of threads and the number of processes are those of the run.
+    Loggers are left out. The exit code is 0 if the weights in best.ckpt and last.ckpt, metrics.csv
+    and the results are equal. Otherwise it is 1, and the output names the first epoch, column and
+    layer that differ, and the likely cause.
 
     Example: glimpse repeat outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 data_dir=/data
     """
@@ -202,7 +202,7 @@ def repeat_(
             print(f"{'also possible' if place else 'likely cause'}: {printable(line)}")
         if not found.causes:
             print(
-                "likely cause: nothing that is recorded differs; perhaps an operation adds in random order"
+                "likely cause: no recorded setting differs, so perhaps an operation is not deterministic"
             )
         raise typer.Exit(1)
 

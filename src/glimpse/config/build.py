@@ -1,7 +1,7 @@
 """Build objects from the configuration. Nothing else in glimpse instantiates a `_target_`.
 
 Before a target is called, its type and its arguments are checked. The user's command line and
-configuration folders may name targets of any package. A checkpoint may name only those of the
+configuration folders may name targets of any package. A checkpoint may name only targets of the
 packages that config/trust.py allows.
 """
 
@@ -25,7 +25,7 @@ from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError
 
-# group: keys of the run itself, which only classes of ours may take
+# group: keys of the run itself, which only our own classes receive
 OWN_KEYS = {"model": ("weights",)}
 NO_FUNCTIONS_OF = ("torch", "lightning")  # torch.hub.load, torch.jit.load and the like
 
@@ -102,7 +102,7 @@ def require_target(group: str, target: str) -> Any:
         if inspect.isfunction(found):
             hint = ", or a function whose return annotation is one"
             if group == "loss":
-                hint += "; a function of logits and labels belongs into the forward of a module"
+                hint += "; a function of logits and labels belongs in the forward of a module"
         elif group == "data":
             hint = _why_not_data(found)
         raise UserError(f"{group}._target_={target}: expected a {TARGETS[group][0]}{hint}")
@@ -110,14 +110,14 @@ def require_target(group: str, target: str) -> Any:
 
 
 def _why_not_data(found: Any) -> str:
-    """How a class of the user's own becomes a dataset, for the message that refuses it."""
+    """The end of the error message for a class that is not a dataset: how to write one."""
     base = "another class"
     if inspect.isclass(found):
         ours = _locate("data", "lightning.pytorch.LightningDataModule")
         base = "a LightningDataModule" if issubclass(found, ours) else base
     return (
-        f", found {base}: derive it from that class, whose read() returns the images and labels, and write no "
-        "loaders; docs/extending.md shows how under Write a dataset"
+        f", found {base}: derive it from ImageDataModule, return images and labels from read(), and write no "
+        "loaders; see docs/extending.md, Write a dataset"
     )
 
 
@@ -157,7 +157,7 @@ def require_no_library_function(group: str, target: str, packages: Sequence[str]
     if inspect.isfunction(found) and not is_from(found.__module__, ("glimpse", *packages)):
         package = target.partition(".")[0]
         raise UserError(
-            f"{group}._target_={target} is a function, and a checkpoint may name only those of "
+            f"{group}._target_={target} is a function, and a checkpoint may name only functions of "
             f"glimpse: if you trust it, type --trust {package}"
         )
 
@@ -179,7 +179,7 @@ def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _returned(function: Any) -> Any:
-    """The class that a function's annotation says it returns; None without one."""
+    """The return annotation of a function; None if it cannot be evaluated."""
     try:
         return inspect.signature(function, eval_str=True).return_annotation
     except (NameError, AttributeError, SyntaxError):  # a name that only a type checker imports
@@ -245,8 +245,8 @@ def _locate(group: str, target: str) -> Any:
         raise UserError(f"{what}: {module} cannot be imported: {place}: {error.msg}") from error
     except SystemExit as error:
         raise UserError(
-            f"{what}: {module} cannot be imported: it is a program that ends ({error.code}); put what it "
-            'does under if __name__ == "__main__":'
+            f"{what}: {module} cannot be imported: it is a program that exits ({error.code}); put its "
+            'main code under if __name__ == "__main__":'
         ) from error
     if not hasattr(imported, name):
         raise UserError(f"{what}: {module} has no {name}{_hint(imported, name)}")
@@ -254,7 +254,7 @@ def _locate(group: str, target: str) -> Any:
 
 
 def _hint(module: ModuleType, name: str) -> str:
-    """Say what was meant by a name that a module does not have."""
+    """Suggest what to type for a name that a module does not have."""
     near = difflib.get_close_matches(name, dir(module), n=1)
     if near:
         return f": did you mean {near[0]}?"
@@ -268,7 +268,7 @@ def _hint(module: ModuleType, name: str) -> str:
 
 
 def _shadowed(package: str) -> str | None:
-    """Say that Python finds another package than the one in the current folder; None if it does not."""
+    """A message if another package hides the one in the current folder; None if none does."""
     place = getattr(sys.modules.get(package), "__file__", None)
     if place is None or not is_here(package) or Path.cwd() in Path(place).parents:
         return None

@@ -3,7 +3,7 @@
 Hydra composes the configuration. This file checks the result before anything heavy is imported or
 any data is read. It reports unknown keys (including those added by `+key` or an experiment file),
 values of a different type than the default, numbers out of range, missing values, and a `_target_`
-that cannot be one. combinations.py checks which settings fit each other, places.py which files exist,
+that cannot be one. combinations.py checks that settings fit each other, places.py that files exist,
 and build.py the types of targets.
 
 The YAML files are the schema: a key is known if it appears in the chosen files of `conf/`, and the
@@ -57,7 +57,7 @@ def check(
         choices: The chosen file of each group (`hydra.runtime.choices`).
         root: The name of the root configuration (`hydra.job.config_name`).
         searchpath: Folders of configuration files that the command added (`hydra.searchpath`).
-        known_before: The known keys by choices of files, which checks of one sweep share.
+        known_before: A cache of the known keys by chosen files, which the checks of a sweep share.
 
     Raises:
         UserError: there is a mistake. The message names the first wrong key and what to type
@@ -109,7 +109,10 @@ def check(
 
 
 def _require_single_choices(config: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Require one choice for each group that takes one. Hydra would mix the files of model=[linear,mlp]."""
+    """Require one choice for each group that takes one.
+
+    Hydra would mix the files of model=[linear,mlp].
+    """
     for group in GROUPS:
         has_keys_of_the_root = group in ("model", "loss")  # model.weights, loss.class_weights
         is_removed = group not in config or (
@@ -152,7 +155,7 @@ def check_values(config: DictConfig, before: DictConfig) -> None:
 def _same_files(
     config: DictConfig, choices: Mapping[str, Any], searchpath: Sequence[str]
 ) -> tuple[str, ...]:
-    """The overrides that choose the same files, and set nothing."""
+    """The overrides that choose the same files and set no keys."""
     chosen = {group: str(choices[group]) for group in GROUPS if choices.get(group) is not None}
     overrides = [f"{group}={_as_choice(name)}" for group, name in chosen.items()]
     for group in LISTS:
@@ -174,7 +177,7 @@ def _as_choice(name: str) -> str:
 def _check_kind(key: str, value: Any, default: Any) -> None:
     if value is None and default == NOT_KNOWN_YET:
         raise UserError(
-            f"{key}=null: expected a value; for what is called null, type \"{key}='null'\""
+            f"{key}=null: expected a value; for a name that is null, type \"{key}='null'\""
         )
     if NOT_KNOWN_YET in (value, default):
         return
@@ -194,9 +197,9 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 
 def _require_finite(key: str, value: Any, default: Any) -> None:
-    """Require numbers to be finite: an infinite one trains, and fails later under another name.
+    """Require numbers to be finite. An infinite number would fail later, with an unrelated error.
 
-    Two kinds may be infinite: a key whose own file gives it such a default, and a bound that nothing reaches.
+    A key may be infinite if its default is, or if it is in UNBOUNDED.
     """
     may_be_infinite = key in UNBOUNDED or any(map(math.isinf, _floats(default)))
     is_wrong = math.isnan if may_be_infinite else lambda number: not math.isfinite(number)
@@ -211,7 +214,7 @@ def _floats(value: Any) -> list[float]:
 
 
 def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
-    """Require numbers in place of a list of numbers, and whole ones in place of whole ones."""
+    """Require numbers if the default is a list of numbers, and whole numbers if all of them are."""
     kinds = {type(number) for number in default}
     if not kinds or not kinds <= {int, float}:
         return
@@ -250,9 +253,9 @@ def _as_typed(value: Any) -> str:
 
 
 def check_targets(config: DictConfig) -> None:
-    """Require every `_target_` to be in a group that we build, of a package that can be found.
+    """Require every `_target_` to be in a group that we build, and its package to be found.
 
-    Packages of the standard library are refused.
+    Modules of the standard library are rejected.
     """
     for key, target in leaves(config):
         if key.rpartition(".")[2] != "_target_":
@@ -286,7 +289,7 @@ def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> No
             continue
         raise UserError(
             f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
-            f"{TARGETS[group][0]}, such as _target_: mypkg.Name (with a blank after the colon)"
+            f"{TARGETS[group][0]}, such as _target_: mypkg.Name (with a space after the colon)"
         )
 
 
@@ -296,7 +299,7 @@ def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:
             if "_target_" in value:
                 raise UserError(
                     f"{key}: a _target_ ({value['_target_']}) is not allowed in a list; write a function "
-                    "that returns the whole, and name it in _target_"
+                    "that returns the whole object, and name it in _target_"
                 )
             _refuse_nested_targets(key, value.values())
         elif isinstance(value, list):

@@ -1,7 +1,7 @@
 """List the choices of a group: without parts of files such as conf/data/_common.yaml, and quickly.
 
-Hydra takes every file of a group for a choice: in its help, in completion and in its errors. For its help
-it also copies all configuration files that it has read, once for each of a hundred lists.
+Hydra takes every file of a group for a choice: in its help, in completion and in its errors. For
+its help it also copies all configuration files that it has read, once for each of a hundred lists.
 This changes two functions inside Hydra 1.3, for as long as the context lasts.
 """
 

@@ -22,7 +22,8 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
         choices: The chosen file of each group.
 
     Raises:
-        UserError: two settings do not fit. The message names one and what to type instead.
+        UserError: two settings do not fit each other. The message names one of them and what to
+            type instead.
     """
     if config.task != "fit" and config.resume:
         raise UserError(f"task={config.task} cannot be resumed: remove resume")
@@ -39,7 +40,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     if config.trainer.devices in (0, "0", "", []):
         raise UserError(
             f"trainer.devices={config.trainer.devices}: expected a number of devices above 0; type "
-            "trainer=cpu for the processor"
+            "trainer=cpu for the CPU"
         )
     if config.tta and not config.test:
         raise UserError(
@@ -53,7 +54,7 @@ def _check_callbacks(config: DictConfig, choices: Mapping[str, Any]) -> None:
     chosen = {name for name, node in (config.callbacks or {}).items() if node}
     for one, other, why in APART:
         if {one, other} <= chosen:
-            raise UserError(f"callbacks={one} and {other} exclude each other: {why}; remove one")
+            raise UserError(f"callbacks={one} and {other} cannot be combined: {why}; remove one")
     if "progressive_sizes" in chosen and choices.get("scheduler") == "plateau":
         raise UserError(
             "scheduler=plateau monitors val/loss, which progressive_sizes raises until its last "
@@ -89,20 +90,20 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
     if both and config.data.get("global_batch_size") is not None:
         raise UserError(
             f"data.batch_size={config.data.batch_size} and data.global_batch_size="
-            f"{config.data.global_batch_size}: type one of them; the first is the batch of each "
-            "process, the second that of all together"
+            f"{config.data.global_batch_size}: type only one of them; the first is the batch size of "
+            "each process, the second the batch size over all processes"
         )
 
 
 def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
-    """Require the metrics that choose the checkpoint, stop the run or slow it down to be logged.
+    """Require each metric that a checkpoint, callback or schedule watches to be logged.
 
     Args:
         config: The resolved configuration as plain data.
         logged: The names of the metrics that the run logs.
 
     Raises:
-        UserError: a metric is not. The message names the nearest one that is.
+        UserError: a metric is not logged. The message names the most similar one that is.
     """
     logged = list(logged)
     watched = {"monitor": config["monitor"] or DEFAULT, **_watched(config)}
@@ -127,7 +128,7 @@ def _watched(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _logged(config: DictConfig) -> list[str]:
-    """The metrics that a run logs, as far as its configuration tells."""
+    """The metrics that a run logs, as far as its configuration determines them."""
     return [*ALWAYS_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
 
 
@@ -141,7 +142,7 @@ def _check_folds(config: DictConfig) -> None:
     if folds is not None and fold is None:
         every = ",".join(map(str, range(min(folds, 10)))) + (",…" if folds > 10 else "")
         raise UserError(
-            f"data.folds={folds} needs the fold that validates: type data.fold=0 for one, or "
+            f"data.folds={folds} needs the fold to validate on: type data.fold=0 for one, or "
             f"-m data.fold={every} for all of them"
         )
     if folds is not None and fold >= folds:

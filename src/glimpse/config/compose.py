@@ -31,7 +31,7 @@ def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> Dic
 
     Args:
         overrides: as on the command line.
-        config_dir: A folder of configuration files beside our own, as after `--config-dir`.
+        config_dir: A folder of configuration files in addition to ours, as with `--config-dir`.
 
     Raises:
         Exception: the overrides contain a mistake. `explain` turns any such error into one line.

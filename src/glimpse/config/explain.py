@@ -1,7 +1,7 @@
 """Turn every error into one line: what was found, what was expected, and what to type.
 
-crash.py saves the traceback of an unexpected error, and config/mistyped.py explains what Hydra cannot
-compose. Nothing heavy is imported.
+crash.py saves the traceback of an unexpected error, and config/mistyped.py explains the errors that
+Hydra raises while it composes. Nothing heavy is imported.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The flags of a command line, which stand before its overrides: Hydra's own, and a project's defaults."""
+"""The flags of a command line, which precede its overrides: Hydra's, and a project's defaults."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +62,7 @@ def _require_value(flag: str, value: str) -> None:
     """Require the value of a flag, which Hydra would otherwise take from the next word.
 
     Raises:
-        UserError: there is none, or it is none of the flag's choices.
+        UserError: there is no value, or it is not one of the flag's choices.
     """
     if flag in CFG and value not in CFG_VALUES:
         typed = f"{flag} {value}".strip()
@@ -84,7 +84,7 @@ def with_default_flags(
     """Add a project's own configuration folder and root, unless others were typed.
 
     Raises:
-        UserError: the folder that was typed does not exist, or may not be read.
+        UserError: the folder that was typed does not exist or cannot be read.
     """
     for place in values_of(flags, CONFIG_DIR):
         require_own_folder(Path(place))

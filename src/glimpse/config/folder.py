@@ -11,13 +11,13 @@ ROOT = "train"  # the name of the root configuration
 
 
 def config_folder() -> Path:
-    """The `conf/` folder: of the checkout, or inside the package if it was installed as a wheel."""
+    """The `conf/` folder of the checkout, or of the package if it was installed as a wheel."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """Our folder, then those that `--config-dir` and `hydra.searchpath` add, whose files come first.
+    """Our folder, then those that `--config-dir` and `hydra.searchpath` add and that override it.
 
     Args:
         arguments: the words of a command line, or overrides.
@@ -37,7 +37,7 @@ def root_name(arguments: Sequence[str]) -> str:
 
 
 def values_of(arguments: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
-    """The values of a flag, whichever of its spellings was typed."""
+    """The values of a flag, in any of its spellings."""
     for number, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
         if flag not in flags:
@@ -49,6 +49,6 @@ def values_of(arguments: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
 
 
 def choices_of(group: str, folders: Sequence[Path]) -> list[str]:
-    """The names of a group's files; those with an underscore are parts of others."""
+    """The names of a group's files. Files that begin with an underscore are parts of others."""
     files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")]
     return sorted({file.stem for file in files if file.is_file()})

@@ -74,19 +74,19 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
 
 
 def check_hydra_keys(hydra: DictConfig) -> None:
-    """Require Hydra's own part of a configuration to have no key that +key has added.
+    """Reject keys that +key has added to Hydra's own part of a configuration.
 
-    Hydra reports none, and the plugin that receives one fails in words of its own. What plugins nest deeper
-    is theirs.
+    Hydra does not report them, and a plugin that receives one fails with an unclear error. Keys
+    nested deeper in a plugin's part are not checked.
 
     Raises:
-        UserError: there is one. The message names it.
+        UserError: there is such a key. The message names it.
     """
     parts: dict[str, Iterable[str]] = {
         part: [field.name for field in fields(made)]
         for part, made in (("hydra", HydraConf), ("hydra.job", JobConf), ("hydra.sweep", SweepDir))
     }
-    parts["hydra"] = [*parts["hydra"], "env"]  # of Hydra's own files, though not of its class
+    parts["hydra"] = [*parts["hydra"], "env"]  # in Hydra's own files, but not in its class
     for name in ("launcher", "sweeper"):
         group, choice = f"hydra/{name}", str(hydra.runtime.choices.get(f"hydra/{name}"))
         if choice in choices_of_plugins(group):
@@ -101,7 +101,7 @@ def check_hydra_keys(hydra: DictConfig) -> None:
 
 
 def _owners(key: str, folders: Sequence[Path]) -> list[str]:
-    """The choices of a group whose files have this key; if some of them need a value, only those."""
+    """The choices of a group whose files have this key, or only those where it needs a value."""
     group, rest = _group_of(key)
     if group.startswith("hydra/"):
         return [choice for choice in choices_of_plugins(group) if _plugin_has(group, choice, rest)]
@@ -128,7 +128,7 @@ _ABSENT = object()
 
 
 def _group_of(key: str) -> tuple[str, str]:
-    """A key's group and the rest of it: `hydra/launcher` and `n_jobs` for `hydra.launcher.n_jobs`."""
+    """A key's group and its rest: `hydra/launcher` and `n_jobs` for `hydra.launcher.n_jobs`."""
     group, _, rest = key.partition(".")
     if group == "hydra":
         name, _, rest = rest.partition(".")
@@ -148,7 +148,7 @@ def choices_of_plugins(group: str) -> list[str]:
 
 
 def _plugin_has(group: str, choice: str, key: str) -> bool:
-    """Whether a plugin takes a key; joblib's, which sweeps refuse, counts as none."""
+    """Whether a plugin takes a key. Sweeps reject joblib's plugin, so no key counts as its own."""
     return choice != "joblib" and bool(key) and key.partition(".")[0] in _node_of(group, choice)
 
 
@@ -163,7 +163,7 @@ NOUNS = {
     "callbacks": "callback",
     "metrics": "metric",
     "--class": "class",
-}  # what a choice of a group is called, if not by the group's name
+}  # the noun for a choice of a group, if it is not the group's name
 
 
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""What was meant by an override, or a configuration file, that Hydra cannot compose.
+"""Explain an override or a configuration file that Hydra cannot compose.
 
-Hydra and OmegaConf say in many forms that a key, a choice or a value is wrong. Here each becomes one line
-that names the nearest valid one. Nothing heavy is imported.
+Hydra and OmegaConf report a wrong key, choice or value in many forms. This file turns each into one
+line that names the nearest valid one. Nothing heavy is imported.
 """
 
 import difflib
@@ -41,7 +41,7 @@ def is_of_composing(error: BaseException) -> bool:
 
 
 def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str | None:
-    """Describe an error of composing in one line; None for any other error.
+    """Describe an error in composing in one line; None for any other error.
 
     Args:
         error: The error that was raised.
@@ -70,9 +70,9 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
         if split := _split_by_blanks(str(error.override), typed):
-            return f'{split}: blanks separate settings; type it in quotes: "{split}"'
+            return f'{split}: spaces separate settings; type it in quotes: "{split}"'
         if equals and name != name.strip():
-            return f"{error.override}: a blank before =; type {name.strip()}={value.strip()}"
+            return f"{error.override}: a space before =; type {name.strip()}={value.strip()}"
         if not equals:
             return _explain_word(str(error.override), typed)
         return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
@@ -86,7 +86,7 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
 
 
 def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
-    """The file or the key that Hydra or OmegaConf could not compose."""
+    """Name the file or the key that Hydra or OmegaConf could not compose."""
     text = str(error)
     in_file = re.match(r"In '([^']+)': \w+ raised while composing config:\n\s*(.+)", text)
     if in_file:
@@ -106,18 +106,18 @@ def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
 
 
 def _explain_word(word: str, typed: Sequence[str] | None) -> str:
-    """What was meant by a word without `=`: a part of an override that blanks have split, or a choice."""
+    """Explain a word without `=`: a part of an override that spaces have split, or a choice."""
     words = list(_words(typed))
     place = words.index(word) if word in words else len(words)
     before, after = " ".join(words[:place]), " ".join(words[place + 1 :])
     if after.startswith("="):
         value = after.lstrip("= ").partition(" ")[0]
         return (
-            f"{word} ={' ' * after.startswith('= ')}{value}: blanks around =; type {word}={value}"
+            f"{word} ={' ' * after.startswith('= ')}{value}: spaces around =; type {word}={value}"
         )
     if before.endswith("="):
         key = words[place - 1]
-        return f"{key} {word}: a blank after =; type {key}{word}"
+        return f"{key} {word}: a space after =; type {key}{word}"
     name, colon, value = word.partition(":")
     if colon and value:
         return f"{word}: expected key=value; type {name}={value}"
@@ -133,7 +133,7 @@ def _explain_word(word: str, typed: Sequence[str] | None) -> str:
 
 
 def _split_by_blanks(word: str, typed: Sequence[str] | None) -> str | None:
-    """An override in brackets, of which the shell has made several words; None for any other."""
+    """An override in brackets that the shell has split into words; None for any other."""
     words = list(_words(typed))
     if "=" not in word or not _is_open(word) or word not in words:
         return None
@@ -148,7 +148,7 @@ def _is_open(text: str) -> bool:
 
 
 def _explain_several(override: str, typed: Sequence[str] | None) -> str:
-    """What to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
+    """Say what to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
     key, _, values = override.partition("=")
     found = f"{override}: several values for one run"
     is_list = key in (*LISTS, "augment") or isinstance(_known(typed).get(key), list | None)
@@ -159,7 +159,7 @@ def _explain_several(override: str, typed: Sequence[str] | None) -> str:
 
 
 def _explain_key(key: str, typed: Sequence[str] | None) -> str:
-    """Why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
+    """Explain why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
     known = _known_keys(typed)
     if key not in known:
         return unknown_key(key, known)
@@ -168,7 +168,7 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
 
 
 def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
-    """What to type in place of ~key, which removes nothing."""
+    """Say what to type in place of ~key, which removes nothing."""
     known = _known_keys(typed)
     group, _, rest = key.partition(".")
     if not (key in known or any(name.startswith(f"{key}.") for name in known)):
@@ -220,7 +220,7 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
 
 
 def _for_a_path(group: str, choice: str) -> str | None:
-    """What to type for a path where the name of a choice belongs; None if it looks like a name."""
+    """What to type if a path was given as the name of a choice; None if it looks like a name."""
     ending = Path(choice).suffix.lower()
     if ending == ".yaml":
         return f"{group}={Path(choice).stem}"
@@ -237,7 +237,7 @@ def _for_a_path(group: str, choice: str) -> str | None:
 
 
 def _explain_root(name: str, typed: Sequence[str] | None) -> str:
-    """What to type in place of a root configuration that does not exist."""
+    """Say what to type in place of a root configuration that does not exist."""
     folders = _folders(typed)
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     near = difflib.get_close_matches(name, names, n=1)

@@ -1,4 +1,4 @@
-"""Name the configuration file that Hydra could not read: its permission, or its encoding, is wrong."""
+"""Name a configuration file that Hydra could not read because of its permissions or encoding."""
 
 import os
 import shlex
@@ -13,17 +13,17 @@ from glimpse.errors import UserError
 
 @contextmanager
 def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
-    """Turn the error of a configuration file that cannot be read into one line. Other errors pass.
+    """Turn the error of a configuration file that cannot be read into one line.
 
     Args:
         folders: The folders of configuration files.
 
     Raises:
-        UserError: a file or a folder may not be read, or a file is not text in UTF-8.
+        UserError: permission to read a file or folder is missing, or a file is not UTF-8 text.
     """
     try:
         yield
-    except HydraException:  # some are OSErrors too, such as that of a choice that does not exist
+    except HydraException:  # some are OSErrors too, such as the error for an unknown choice
         raise
     except UnicodeDecodeError as error:
         file = next((f for f in _files(folders) if error.object in f.read_bytes()), None)
@@ -37,7 +37,7 @@ def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
         if path is None or not _is_read_only(path, folders):
             raise
         raise UserError(
-            f"cannot read {path}: {error.strerror or error}: expected a configuration file that you may "
+            f"cannot read {path}: {error.strerror or error}: expected a configuration file that you can "
             f"read; type chmod u+rX {shlex.quote(str(path))}, or choose another"
         ) from error
 
@@ -50,17 +50,17 @@ def require_own_folder(folder: Path, typed: str = "--config-dir ") -> None:
         typed: How it was given.
 
     Raises:
-        UserError: it does not, or it is not.
+        UserError: the folder does not exist, or it cannot be read.
     """
     if not folder.is_dir():
         found = "it is a file" if folder.exists() else "there is no such folder"
         raise UserError(
-            f"{typed}{folder}: {found}, expected the folder of your configuration files, which holds "
-            "model/mine.yaml or the like"
+            f"{typed}{folder}: {found}, expected the folder of your configuration files, with files such as "
+            "model/mine.yaml"
         )
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(
-            f"{typed}{folder}: this folder may not be read: type chmod u+rX {shlex.quote(str(folder))}"
+            f"{typed}{folder}: this folder cannot be read: type chmod u+rX {shlex.quote(str(folder))}"
         )
 
 
@@ -70,7 +70,7 @@ def _files(folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def _is_read_only(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a path is a file or a folder of configurations, which Hydra reads and never writes."""
+    """Whether a path is a file or folder of configurations, which Hydra reads and never writes."""
     inside = [folder.resolve() in (path.resolve(), *path.resolve().parents) for folder in folders]
     is_file = (
         path.suffix == ".yaml" and ".hydra" not in path.parts

@@ -13,7 +13,7 @@ def require_package(key: str, target: str) -> None:
     """Require the package of a `_target_` to be installed, on PYTHONPATH, or in the current folder.
 
     Raises:
-        UserError: it is nowhere.
+        UserError: the package is not found.
     """
     package = target.partition(".")[0]
     if package not in RECORD_PACKAGES and not is_installed(package) and not is_here(package):
@@ -25,7 +25,7 @@ def is_installed(package: str) -> bool:
     importlib.invalidate_caches()  # a notebook may have written it a moment ago
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # one that was imported in an unusual way
+    except ValueError:  # the package was imported in an unusual way
         return True
 
 

@@ -1,4 +1,4 @@
-"""Require the files and folders that a configuration names to exist, before anything heavy is imported."""
+"""Require the files and folders in a configuration to exist, before heavy modules are imported."""
 
 import difflib
 import os
@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from glimpse.errors import UserError
 
-FOLDERS, TABLES = ("root",), ("train", "val", "test")  # of the two datasets of a user's own files
+# Keys of the two datasets that read a user's own files.
+FOLDERS, TABLES = ("root",), ("train", "val", "test")
 OWN_FILES = {
     "glimpse.data.sets.image_folder.ImageFolder": FOLDERS,
     "glimpse.data.sets.csv_table.CsvTable": TABLES,
@@ -20,13 +21,13 @@ NO_FILES = (None, "none", "default")  # values of model.weights
 def check_places(config: DictConfig) -> None:
     """Require the user's own images and tables to exist.
 
-    The known datasets are in `data_dir`, and say themselves how to get them.
+    Known datasets are in `data_dir`. Their own errors say how to get them.
 
     Args:
         config: The resolved configuration.
 
     Raises:
-        UserError: one of them does not. The message names the nearest file or folder that does.
+        UserError: one of them does not exist. The message names the most similar path that does.
     """
     data = config.data
     if data.get("url") is not None:  # they may be downloaded first
@@ -38,10 +39,10 @@ def check_places(config: DictConfig) -> None:
 
 
 def require_weights(config: DictConfig) -> None:
-    """Require the file of `model.weights` to exist, which a run needs only when it begins.
+    """Require the file of `model.weights` to exist. A resumed run does not need it.
 
     Raises:
-        UserError: it does not.
+        UserError: the file does not exist.
     """
     weights = config.model.get("weights")
     is_read = weights not in NO_FILES and str(config.model._target_).startswith("glimpse.")
@@ -55,7 +56,7 @@ def _require(wrong: str | None) -> None:
 
 
 def wrong_place(key: str, value: str, *, source: str | None = None) -> str | None:
-    """What is wrong with the file or folder that a key names; None if it is there.
+    """An error message for the file or folder that a key names; None if nothing is wrong.
 
     Args:
         key: Such as data.root.
@@ -72,7 +73,7 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
         if path.suffix in (".csv", ".tsv"):
             remedy = f"; for a table, type data=csv data.train={value}"
         elif path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
-            remedy = "; unpack it, and type the folder that it leaves"
+            remedy = "; unpack it, and type the unpacked folder"
         elif path.suffix == ".parquet":
             remedy = f"; type data=huggingface data.name={value}"
         return f"{key}={value}: expected a folder of images, found a file{remedy}"
@@ -88,12 +89,12 @@ def _hint(key: str, value: str, source: str | None) -> str:
     """What to type in place of a path that does not exist."""
     path = Path(os.path.expanduser(value))
     if "://" in value:
-        return ", but an address on the web: download it, and type the path of the download"
+        return ", but a web address: download it, and type the path of the download"
     if os.name != "nt" and (drive := re.match(r"([A-Za-z]):", value)):
         rest = value[2:].replace("\\", "/").lstrip("/")
         return (
-            "; drives of Windows have other names here: in WSL, type "
-            f"{key}=/mnt/{drive[1].lower()}/{rest}, in quotes if it has blanks"
+            "; Windows drives have other names here: in WSL, type "
+            f"{key}=/mnt/{drive[1].lower()}/{rest}, in quotes if it contains spaces"
         )
     if os.name != "nt" and "\\" in value:
         return f"; type {key}={value.replace(chr(92), '/')}, with / between folders"

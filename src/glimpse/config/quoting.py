@@ -1,9 +1,10 @@
 """Paths on the command line are taken literally: `data.root=My Photos (2024)`,
 `data.root=~/photos`, `a=b`.
 
-Hydra reads a value as an expression, in which spaces, parentheses and `=` have a meaning, and a shell expands
-`~` only at the start of a word. The value of a key that is a path is therefore quoted, and its `~` expanded,
-before Hydra reads it. Values in quotes, interpolations, `null` and, in a sweep, lists of values stay.
+Hydra reads a value as an expression, in which spaces, parentheses and `=` have a meaning, and a
+shell expands `~` only at the start of a word. Values that are paths are therefore quoted, and their
+`~` expanded, before Hydra reads them. Values in quotes, interpolations, `null` and, in a sweep,
+lists of values are not changed.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`resume=<run folder>`: the overrides that the folder has recorded, followed by those that are typed."""
+"""`resume=<run folder>`: the overrides that the folder recorded, then those of the command line."""
 
 import difflib
 import os
@@ -25,7 +25,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     if not resume or resume[-1] == "null":
         return overrides
     if not resume[-1]:
-        raise UserError("resume=: expected a run folder; resume=null begins a new run")
+        raise UserError("resume=: expected a run folder; resume=null starts a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
@@ -57,7 +57,7 @@ def _run_folder(path: Path) -> Path:
     if path.exists():
         raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
     if path.is_symlink():
-        raise UserError(f"resume={path} is a link that leads nowhere: type the run folder itself")
+        raise UserError(f"resume={path} is a broken link: type the run folder itself")
     siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""

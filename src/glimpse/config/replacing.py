@@ -7,7 +7,7 @@ from typing import Any
 
 @contextmanager
 def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in the place of a module's or a class's own one inside this context."""
+    """Replace a function of a module or a method of a class inside this context."""
     before = getattr(owner, name)
     setattr(owner, name, function)
     try:

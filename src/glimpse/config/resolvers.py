@@ -25,5 +25,5 @@ def _watched(monitor: str | None, otherwise: str) -> str:
 
 
 def _mode_of(name: str, monitor: str | None, mode: str | None) -> str:
-    """ "min" or "max" for a watched metric; the run's `mode` is that of its monitor."""
+    """ "min" or "max" for a watched metric. The run's `mode` applies only to its monitor."""
     return mode if mode and name == monitor else inferred_mode(str(name))

@@ -4,7 +4,7 @@ from glimpse.monitor import VIEWS
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer")
 
-# group: base types of what a `_target_` builds; the first one is named in messages
+# group: base types of the objects that a `_target_` builds; messages name the first one
 TARGETS: dict[str, tuple[str, ...]] = {
     "data": ("glimpse.data.module.ImageDataModule",),
     "model": ("torch.nn.Module",),
@@ -23,7 +23,7 @@ OURS = {"loss": ("class_weights",)}
 # A ValueError or TypeError from these is a user's mistake.
 LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.", "torchmetrics.")
 
-# Keys that accept more types than that of their default, most of them from Lightning's Trainer.
+# Keys that accept more types than their default has, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "monitor": (str,),
     "mode": (str,),
@@ -128,7 +128,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.p_lighting": (0, 1),
 }
 
-# Bounds that may be infinite, so that nothing reaches them; all other numbers must be finite.
+# Limits that may be infinite, which means no limit.
 UNBOUNDED = (
     "trainer.gradient_clip_val",
     "checkpoints.every_minutes",
@@ -173,4 +173,4 @@ WATCHERS = (
 )
 
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value
-TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values with keys of their own
+TAKES_A_MAPPING = ("trainer.max_time.", "data.options.")  # values that are mappings with any keys

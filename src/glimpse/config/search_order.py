@@ -1,5 +1,6 @@
-"""The user's own configuration files come before ours: `conf/model/mlp.yaml` in a folder of `--config-dir`
-or `hydra.searchpath` replaces our `model=mlp`.
+"""The user's own configuration files come before ours.
+
+`model/mlp.yaml` in a folder of `--config-dir` or `hydra.searchpath` replaces our `model=mlp`.
 
 Hydra searches the program's own folder first, so it would silently ignore such a file.
 This changes one function inside Hydra 1.3, for as long as the context lasts.

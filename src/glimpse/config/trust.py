@@ -6,9 +6,9 @@ composition. It allows only Hydra's own plugins and the published ones in `PLUGI
 `recorded_overrides` reads a run folder's record as data and accepts only values for our own keys,
 not for Hydra's.
 
-What the user's own command line and configuration folders name may come from any package. What a run
-folder or a checkpoint names must come from `RECORD_PACKAGES`, or from a package that the user has
-listed in the key `packages` or with `--trust`.
+The user's own command line and configuration folders may name targets of any package. A run folder
+or a checkpoint may name only targets of `RECORD_PACKAGES`, or of a package that the user has listed
+in the key `packages` or with `--trust`.
 """
 
 import os
@@ -61,10 +61,10 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 # These keys download and unpack files, so they must be typed and are never read from a folder.
 NOT_FROM_A_RECORD = ("data.url", "data.sha256")
 
-# Packages of what a run folder or a checkpoint may name.
+# Packages whose targets a run folder or a checkpoint may name.
 RECORD_PACKAGES = ("glimpse", "torch", "torchvision", "torchmetrics", "lightning", "timm")
 
-# Groups whose parts write files or send them, and their arguments that say where to.
+# Groups whose parts write or send files, and their arguments that name the destination.
 WRITERS = ("callbacks", "logger", "trainer")
 PLACE_KEYS = (
     "dirpath", "filename", "save_dir", "root_dir", "default_root_dir", "dir", "log_dir", "tracking_uri",
@@ -156,7 +156,7 @@ def recorded_overrides(
         typed: overrides that replace the record's.
 
     Raises:
-        UserError: the record is missing or damaged, or contains anything but values for our keys.
+        UserError: the record is missing or damaged, or contains more than values for our keys.
     """
     record = folder / ".hydra" / "overrides.yaml"
     if not os.path.lexists(record):
@@ -179,7 +179,7 @@ def recorded_overrides(
             continue
         if override.package is not None or key.split(".")[0] not in own:
             raise UserError(
-                f"{record} contains {line}, which is not one of our keys: remove the line"
+                f"{record} contains {line}, which sets no key of glimpse: remove the line"
             )
         if RESOLVER.search(line):
             raise UserError(
@@ -192,14 +192,16 @@ def recorded_overrides(
 
 
 def _check_recorded(override: Override, line: str, record: Path, packages: Sequence[str]) -> None:
-    """Reject a recorded override that names a package that nobody trusts, or a file elsewhere."""
+    """Reject a recorded override that names an untrusted package, or a file outside its folder."""
     key = override.key_or_group
     value = None if override.is_sweep_override() else override.value()
     values = value if isinstance(value, list) else [value]
     if "." not in key and any(LEADS_AWAY.search(str(name)) for name in values):
         is_choice = key in {path.name for path in config_folder().iterdir() if path.is_dir()}
         if is_choice:
-            raise UserError(f"{record} contains {line}, but a choice is a name: remove the line")
+            raise UserError(
+                f"{record} contains {line}, but a choice is a name, not a path: remove the line"
+            )
     named = _targets(value)
     if key.rpartition(".")[2] == "_target_":
         named = [str(value)]
@@ -253,7 +255,7 @@ def untrusted(place: str, target: str, remedy: str) -> str:
     """An error message for a target from a package that is not trusted."""
     package = target.partition(".")[0]
     return (
-        f"{place} needs {target}, and a run folder may name only what is in "
+        f"{place} needs {target}, and a run folder may name only targets of "
         f"{', '.join(RECORD_PACKAGES)}: if you trust the package {package}, type "
         f"{remedy.format(package)}"
     )
@@ -265,7 +267,7 @@ def is_from(target: str, packages: Iterable[str]) -> bool:
 
 
 def listed_packages(arguments: Sequence[str]) -> list[str]:
-    """The packages in the key `packages`: of the root configuration, or else of the command line.
+    """The packages in the key `packages` of the command line, or else of the root configuration.
 
     Args:
         arguments: the words of the command line.

@@ -103,7 +103,7 @@ def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
             with entry.open() as packed, open(path, "wb", opener=_without_following) as file:
                 shutil.copyfileobj(packed, file, BLOCK)
                 if file.tell() != entry.size:
-                    raise EOFError(f"{shown(path.name)} is cut off")
+                    raise EOFError(f"{shown(path.name)} is truncated")
 
 
 def only_files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:

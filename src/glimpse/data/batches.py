@@ -39,7 +39,7 @@ class Batches:
         stored: Size and channels of a stored image.
         spec: Size and normalisation of the network's input.
         batch_size: Images per batch, on each device.
-        global_batch_size: Images per batch, on all devices together, in place of `batch_size`.
+        global_batch_size: Images per batch, over all devices together; replaces `batch_size`.
         seed: Seed for the order of batches and for the augmentation.
         augment: Augmentation of training images, or None.
         num_workers: Processes that decode files, shared by the devices of a machine.
@@ -64,7 +64,7 @@ class Batches:
         self.spec = spec
         self._sampling = sampling
         self.scored_split = "test"
-        self.training_size: tuple[int, int] | None = None  # of training images smaller than usual
+        self.training_size: tuple[int, int] | None = None  # if training images are reduced
         self._parts = parts
         self._relabel = relabel
         self._splits = splits
@@ -98,7 +98,7 @@ class Batches:
         self._memory_format = memory_format
 
     def train_at(self, size: tuple[int, int] | None) -> None:
-        """From now on, train on images of this height and width; None: of the full size."""
+        """From now on, train on images of this height and width in pixels; None: the full size."""
         self.training_size = size
 
     def score(self, split: str, *, num_images: int | None = None) -> None:
@@ -139,8 +139,8 @@ class Batches:
 
         Args:
             split: Name of a split.
-            training: Whether to divide images equally between processes and draw anew in each
-                epoch.
+            training: Whether to divide images equally between processes and to change the order in
+                each epoch.
             shuffle: Whether the order is random.
             num_images: Use only this many images, the first that the first epoch trains on; None:
                 all.
@@ -152,7 +152,7 @@ class Batches:
             first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self._seed)
             rows = rows[np.sort(next(first.batches(0)).numpy())]
 
-        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # evaluated anew in every epoch
+        def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # evaluated again in every epoch
             return self._fetch(part, device)(rows)
 
         sampling = None

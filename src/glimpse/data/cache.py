@@ -4,8 +4,8 @@ The array of a part is (N, H, W, C) uint8 in `<data_dir>/.cache/<dataset>-<finge
 its labels and the histogram of its pixels. The fingerprint is computed quickly from names, sizes
 and modification times; the identity stored in the cache describes the content itself (identity.py).
 A cache is written under a temporary name and then renamed, under a lock, so that an interrupted
-process never leaves a partial cache and a second process never sees one. A cache that has been
-damaged since (cache_index.py) is rebuilt, and the run says so.
+process never leaves a partial cache and a second process never sees one. A cache that was damaged
+later (cache_index.py) is rebuilt, and a message reports it.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -53,11 +53,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dataset holds once it has been read.
+    """The contents of a dataset that has been read.
 
-    `format` is that of the images, stored or to be decoded. `folder` is the cache, `identity` describes
-    the content it was made from, `num_skipped` counts the files left out, which its `UNREADABLE` lists, and
-    `remarks` are the source's.
+    `format` is the format of the images, whether they are stored or decoded on demand. `folder` is
+    the cache. `identity` describes the content that the cache was made from. `num_skipped` is the
+    number of skipped files, which `UNREADABLE` in the cache lists. `remarks` are those of the
+    source.
     """
 
     class_names: tuple[str, ...]
@@ -77,14 +78,14 @@ def fingerprint(
 ) -> str:
     """Return a key of 16 hexadecimal digits for files and settings.
 
-    For each file, the name below `root`, the size and the modification time count. The key stays
-    the same if the whole folder moves.
+    The key depends on each file's name below `root`, size and modification time. It stays the same
+    if the whole folder moves.
 
     Args:
         root: The folder of the files.
         files: Their paths.
         settings: The settings.
-        skip_unreadable: Whether a file may be missing, as a link may lead nowhere.
+        skip_unreadable: Whether a file may be missing, for example behind a broken link.
 
     Raises:
         UserError: A file is missing.
@@ -110,7 +111,7 @@ def fingerprint(
 def without_cache(
     read: Callable[[], Source], pixel_format: Callable[[Source], PixelFormat]
 ) -> Contents:
-    """Return the contents of a source, without writing files: pixels in memory, files to decode on demand."""
+    """Return the contents of a source without a cache: pixels in memory, or files to decode."""
     source = read()
     parts = {
         name: part
@@ -169,8 +170,8 @@ def verify(folder: Path) -> None:
         cache_index.read(folder, every_byte=True)
     except DamagedError as damage:
         raise UserError(
-            f"the cache {folder} is damaged ({damage}), on a disk that may be failing: delete this "
-            "folder; the next run rebuilds it"
+            f"the cache {folder} is damaged ({damage}); the disk may be failing: delete this folder, "
+            "and the next run rebuilds it"
         ) from damage
 
 
@@ -201,7 +202,7 @@ def _not_written(folder: Path, error: OSError) -> UserError:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what stands in place of a cache: a folder, a file or a link, which is not followed."""
+    """Remove a damaged cache, or a file or link in its place. A link is not followed."""
     try:
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
@@ -215,7 +216,7 @@ def _open(folder: Path) -> Contents:
     """Memory-map a cache.
 
     Raises:
-        DamagedError: There is none, or it is damaged.
+        DamagedError: There is no cache, or it is damaged.
     """
     facts = cache_index.read(folder)
     return Contents(

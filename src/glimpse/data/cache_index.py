@@ -1,11 +1,12 @@
-"""The index of a cache: what each of its files must be, so that no run trains on damaged data.
+"""The index of a cache: checksums of its files, so that no run trains on damaged data.
 
-`index.json` holds the facts about the cache and, for every file, its size, its CRC-32 and its stamp: the
-modification and change times at which the checksum was right. Any write to a file changes its stamp, and no
-program can set the change time back. To open a cache, small files are always read and compared. A large file
-is read only if its stamp differs, for example in a copy of the folder; reading takes about a second a
-gigabyte. Otherwise opening costs microseconds, whatever the size. `glimpse data check` reads every file.
-Left out when a cache is opened: bits that a failing disk changes without a write.
+`index.json` holds the facts about the cache and, for every file, its size, its CRC-32 and its
+stamp: the modification and change times at which the checksum was last correct. Any write to a file
+changes its stamp, and no program can set the change time back. Opening a cache always reads and
+compares the small files. It reads a large file only if its stamp differs, for example in a copy of
+the folder; this takes about a second per gigabyte. Otherwise, opening takes microseconds for any
+size. `glimpse data check` reads every file. Not detected when a cache is opened: bits that a
+failing disk changes without a write.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -50,7 +51,7 @@ def read(folder: Path, *, every_byte: bool = False) -> dict[str, Any]:
         every_byte: Whether to read every file, however large.
 
     Raises:
-        DamagedError: There is no cache, or one of its files is missing or not as it was written.
+        DamagedError: There is no cache, or one of its files is missing or has changed.
     """
     index = _load(folder)
     changed = False

@@ -1,4 +1,4 @@
-"""Decoding of image files, by content, in any mode and orientation, fitted to a size if wanted.
+"""Decode image files, by content, in any mode and orientation, and fit them to a size if wanted.
 
 If a file cannot be read, the error message gives its path. This module does not import torch, so
 that decoding processes start quickly.
@@ -33,7 +33,7 @@ from glimpse.files import kind_of
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 FITS = ("crop", "pad", "squash")
 SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
-# What Pillow's decoders raise on damaged files.
+# The errors that Pillow's decoders raise on damaged files.
 _DECODING_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
     struct.error, zlib.error,
@@ -44,9 +44,9 @@ _DECODING_ERRORS = (
 class PixelFormat:
     """The format of decoded files.
 
-    `fit` says how an image of another size or shape is brought to height × width: "crop" cuts its middle,
-    "pad" adds black borders, "squash" distorts it; None refuses it. `white` is the value that is white in
-    images of more than 8 bits (depth.py); None: each file's own.
+    `fit` states how an image of another size or shape is fitted to height × width: "crop" keeps its
+    middle, "pad" adds black borders, "squash" distorts it; None rejects it. `white` is the value of
+    white in images of more than 8 bits (depth.py); None: the level of each file.
     """
 
     height: int
@@ -71,7 +71,7 @@ def probe(
         paths: The files.
         presize: Height and width to which images are fitted; None: their own.
         fit: How they are fitted, one of `FITS`.
-        skip_unreadable: Whether files that cannot be read do not count.
+        skip_unreadable: Whether to ignore files that cannot be read.
 
     Raises:
         UserError: The files differ in size and there is no `presize`, or a file cannot be read.
@@ -94,7 +94,7 @@ def probe(
 
 
 class Sample:
-    """What is found in a sample of the images of a dataset."""
+    """The sizes, channels and depths in a sample of a dataset's images."""
 
     def __init__(self) -> None:
         self._sizes: dict[tuple[int, int], str] = {}  # with the name of the first image of each
@@ -102,9 +102,9 @@ class Sample:
         self._is_grey = True
 
     def add(self, name: str, image: Image.Image) -> None:
-        """Look at an opened image; call this inside `reading`."""
-        # Pillow reads a whole PNG to find its orientation. It turns a TIFF itself, and gives its size
-        # as turned.
+        """Add an opened image; call this inside `reading`."""
+        # Pillow reads a whole PNG to find its orientation. It rotates a TIFF itself, and reports
+        # the rotated size.
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
         self._sizes.setdefault(image.size[::-1] if turned else image.size, name)
         self._is_grey = self._is_grey and is_grey(image)
@@ -169,7 +169,8 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
     The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
 
     Raises:
-        UserError: The image does not have the wanted size and is not to be fitted; the message uses `name`.
+        UserError: The image does not have the wanted size, and `wanted.fit` is None; the message
+            uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
     if is_deep(image.mode):  # Pillow would clip values at 255
@@ -192,18 +193,21 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
 
 @contextmanager
 def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]:
-    """Open an image, and convert errors while its pixels are read to errors that name it.
+    """Open an image, and turn errors in reading its pixels into errors that name the image.
 
     Args:
         file: The path of a file, or its content.
-        name: What the errors call it; by default its path.
+        name: The name of the image in errors; by default its path.
+
+    Raises:
+        UnreadableImageError: The image cannot be read.
     """
     name = name or str(file)
     with (
         warnings.catch_warnings(),
         open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image,
     ):
-        warnings.simplefilter("ignore", UserWarning)  # of Pillow, on odd metadata
+        warnings.simplefilter("ignore", UserWarning)  # Pillow warns of odd metadata
         try:
             yield image
         except _DECODING_ERRORS as error:
@@ -230,8 +234,8 @@ def open_image(path: Path) -> Image.Image:
     """Open a file as an image by its content.
 
     Raises:
-        UnreadableImageError: The file is not an image, is not a file at all (a pipe would make its reader
-            wait for ever), or is so large that it may be a decompression bomb.
+        UnreadableImageError: The file is not an image, is not a file at all (a pipe would make its
+            reader wait for ever), or is so large that it may be a decompression bomb.
     """
     try:
         kind = kind_of(os.stat(path).st_mode)
@@ -249,7 +253,7 @@ def open_image(path: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         if is_heif(path) and not can_read_heif():
             raise UnreadableImageError(
-                f"{path} holds an HEIC picture: type pip install pillow-heif to read it"
+                f"{path} contains an HEIC image: type pip install pillow-heif to read it"
             ) from error
         raise UnreadableImageError(
             f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
@@ -263,13 +267,13 @@ def open_image(path: Path) -> Image.Image:
 
 def _identified(path: Path | io.BytesIO) -> Image.Image:
     with warnings.catch_warnings():
-        # On odd metadata, of which the warning does not name the file.
+        # Warnings of odd metadata, which do not name the file.
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = Image.open(path, formats=USUAL_FORMATS)
         except UnidentifiedImageError:
             image = Image.open(path, formats=other_formats())
-    if image.format == "TIFF":  # Pillow 13 maps one that is turned as if it were stored upright
+    if image.format == "TIFF":  # Pillow 13 memory-maps a rotated TIFF as if it were stored upright
         image.filename = ""  # without a name, it reads the file instead
     return image

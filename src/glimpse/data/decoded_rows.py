@@ -1,6 +1,6 @@
 """Batches of images that are decoded on demand (`data.cache=false`), in worker processes.
 
-The processes are those of torch's DataLoader. A hanging one is noticed by its pulse (pulse.py).
+The processes are those of torch's DataLoader. pulse.py detects a process that hangs.
 """
 
 import shutil
@@ -55,7 +55,7 @@ class DecodedRows:
         batches = [chosen.tolist() for chosen in rows]
         shared = dict[str, Any](
             batch_sampler=batches,
-            generator=torch.Generator(),  # otherwise it draws from the global one, as dropout does
+            generator=torch.Generator(),  # the default would be the global one, which dropout uses
             collate_fn=_as_it_is,
             pin_memory=self.pin_memory,
         )
@@ -80,7 +80,7 @@ class DecodedRows:
 
 
 def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
-    """Yield the batches of an iterator of torch's DataLoader, whose processes give this pulse."""
+    """Yield the batches of an iterator of torch's DataLoader, whose processes update this pulse."""
     watch = Watch(pulse, "data.num_workers=0, which decodes in the run itself")
     try:
         while True:
@@ -119,7 +119,7 @@ def _end(batches: Any) -> None:
 
 
 def _require_shared_memory(num_bytes: int) -> None:
-    """Require the space that batches take in /dev/shm on their way; a container may have 64 MB."""
+    """Require space in /dev/shm, through which batches pass; a container may have only 64 MB."""
     place = Path("/dev/shm")
     if place.is_dir() and shutil.disk_usage(place).free < num_bytes:
         raise _too_little_shared_memory(f", expected {num_bytes / 1e6:,.0f} MB")
@@ -149,7 +149,7 @@ class _DecodingDataset(Dataset[Batch | UserError]):
 
     @property
     def bytes_per_image(self) -> int:
-        """What an image takes in a batch, with its label and index."""
+        """The size of an image in a batch, with its label and index."""
         return self.wanted.height * self.wanted.width * self.wanted.channels + 16
 
     def __getitems__(self, rows: list[int]) -> Batch | UserError:

@@ -1,11 +1,12 @@
 """Grey images of more than 8 bits: one rule that brings them to 8.
 
-Files of 16-bit integers (of either byte order), 32-bit integers and floats do not say which value is white.
-Many cameras and scanners use only a part of the range: 12 bits of 16, or floats up to 1. White is therefore
-the lowest of a few usual levels that no value exceeds: 255, 4095, 65535 or 2147483647 for integers, and 1,
-255 or 65535 for floats. Black is 0. A dataset has one such level for all of its images, so that equal values
-stay equal. A file that the rule does not fit (negative values, values that are not finite, or a higher level
-than the dataset's) is refused by name.
+Files of 16-bit integers (of either byte order), 32-bit integers and floats do not say which value
+is white. Many cameras and scanners use only a part of the range: 12 bits of 16, or floats up to 1.
+White is therefore the lowest of a few usual levels that no value exceeds: 255, 4095, 65535 or
+2147483647 for integers, and 1, 255 or 65535 for floats. Black is 0. A dataset has one such level
+for all of its images, so that equal values stay equal. A file that the rule does not fit (negative
+values, values that are not finite, or a higher level than the dataset's) is rejected, and the error
+names it.
 
 Left out: colour images of 16 bits, which Pillow itself reads as 8 bits.
 """
@@ -57,7 +58,8 @@ def with_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Ima
 
     Args:
         image: An image for which `is_deep` holds.
-        white: The value that becomes 255; None, or a value of the other type: the image's own level.
+        white: The value that becomes 255. If it is None or has another type than the image's
+            values, the image's own level becomes 255.
         name: The file, for the error message.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Divide a dataset into training, validation and test sets, and measure what the network is told of it.
+"""Divide a dataset into training, validation and test sets, and determine its `ImageSpec`.
 
 splits.py draws the sets. This file chooses the classes, checks that no set is empty, computes the
 normalisation, and collects remarks for the user.
@@ -70,7 +70,7 @@ def division_of(data: "ImageDataModule") -> Division:
             _require_images(data, f"the {does} set ({split.origin})", split.rows)
     if len(drawn.only_trained):
         few = [names[label] for label in drawn.only_trained]
-        remarks.append(f"too few images to hold any out, all used for training: {some(few)}")
+        remarks.append(f"classes with a single image, which is used for training: {some(few)}")
     trained = np.unique(contents.parts["train"].labels[drawn.splits["train"].rows])
     if len(without := np.setdiff1d(kept, trained)):
         lost = [names[label] for label in without]

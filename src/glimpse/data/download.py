@@ -25,7 +25,7 @@ from filelock import FileLock
 from glimpse.data import archives
 from glimpse.errors import UserError, first_line
 
-# What zipfile and tarfile raise on a damaged archive, the last four where a header is odd.
+# The errors that zipfile and tarfile raise on a damaged archive, the last four for odd headers.
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, LookupError,
     NotImplementedError, struct.error,
@@ -48,12 +48,12 @@ class Archive:
 
     @property
     def is_local(self) -> bool:
-        """Whether the archive is a file of this machine, which is read where it is."""
+        """Whether the archive is a file on this machine, which is read in place."""
         return self.url.startswith("file://")
 
     @property
     def remedy(self) -> str:
-        """What a user does about a damaged copy."""
+        """What to do about a damaged copy, as text for the user."""
         return "copy it again" if self.is_local else DOWNLOAD_AGAIN
 
 
@@ -124,8 +124,8 @@ def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list
 
     Args:
         archive: A zip or tar.
-        folder: Where its content goes.
-        remedy: What a user does about a damaged archive.
+        folder: The folder for its content.
+        remedy: What to do about a damaged archive, as text for the user.
 
     Returns:
         The names of the top-level entries.

@@ -57,7 +57,7 @@ def listing(folder: Path) -> Listing:
             inside = [where, *where.parents][::-1]
             link = next((path for path in inside if path != folder and path.is_symlink()), where)
             raise UserError(
-                f"{link} is a symbolic link that leads back to itself or to a folder around it: remove it"
+                f"{link} is a symbolic link that leads back to itself or to one of its parents: remove it"
             ) from error
         raise UserError(f"{where}: {error.strerror}") from error
     found.names.sort()

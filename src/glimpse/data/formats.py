@@ -1,4 +1,4 @@
-"""Which files are images, by their names: one answer for training, predict, data info and data check.
+"""Which files are images, by their names: one rule for training, predict, data info and data check.
 
 The ending of a name decides, in upper or lower case. Hidden files and folders (whose names begin
 with a dot, or which Macs, Windows and network drives add) are skipped everywhere. Files in a format
@@ -27,14 +27,14 @@ OTHERS = (
     ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd",
     ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # which may hold images
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # which may contain images
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
-# How JPEG, PNG, GIF, TIFF and WebP files begin, by which those without an ending are counted.
+# The first bytes of JPEG, PNG, GIF, TIFF and WebP files, to count those without an ending.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
-# Pillow's names of the formats that it knows without loading the others, a tenth of a second of work.
+# Pillow's names of the formats that it loads by default. Loading the others takes 0.1 s.
 USUAL_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB")
 # Pillow hands these to a program that executes them: EPS to Ghostscript, WMF to Windows.
 PROGRAMS = ("EPS", "WMF")
@@ -55,7 +55,7 @@ def unreadable_endings() -> tuple[str, ...]:
 
 
 def other_formats() -> tuple[str, ...]:
-    """Pillow's names of all other formats that it reads itself, whatever a file is called."""
+    """Pillow's names of all other formats that it reads itself, for files with any name."""
     Image.init()
     return tuple(name for name in Image.ID if name not in (*USUAL_FORMATS, *PROGRAMS))
 

@@ -1,7 +1,7 @@
 """`data.groups`: which images must be on the same side of a split, such as those of one patient.
 
-A group is the cell of a column, for a table that has the column, or what a regular expression matches
-in the path of the image.
+The group of an image is its cell in a column of the table, if the table has this column, or else
+the match of a regular expression in its path.
 """
 
 import os

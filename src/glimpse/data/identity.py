@@ -4,7 +4,7 @@ A resumed run must use the same data, and two runs are compared on the same data
 and locations do not count, so that a copy on another machine has the same identity. For a file, its
 size and its first and last 32 KiB count, which covers the header and any appended or truncated end.
 Pixels count for arrays only, because libraries on two machines may decode a JPEG slightly
-differently. Left out: an edit in the middle of a large file that keeps its size.
+differently. Not detected: an edit in the middle of a large file that keeps its size.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -67,7 +67,7 @@ def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
 
 
 def missing_file(path: Path | str) -> UserError:
-    """Return the error for a file that a dataset lists and that is not there."""
+    """Return the error for a file that a dataset lists but that does not exist."""
     if os.path.islink(path):
         return UserError(
             f"{path} is a link to {os.readlink(path)}, which does not exist: restore that file, remove the "

@@ -1,9 +1,10 @@
 """Class names from labels in any common notation.
 
 A label is text and stays as written: "001" is not "1". The classes are the labels that occur, in
-numerical order if all are numbers, otherwise in alphabetical order. Labels that are out of place (a missing value among
-words, a word among numbers, -1, one far number among small ones, several labels in one) are refused with their
-place, because a class made from them would go unnoticed.
+numerical order if all are numbers, otherwise in alphabetical order. Labels that are out of place (a
+missing value among words, a word among numbers, -1, one far number among small ones, several labels
+in one) are rejected, because a class made from them would go unnoticed. The error names their
+place.
 """
 
 import re
@@ -16,7 +17,7 @@ from glimpse.data.tables.table import NUMBER, shown
 from glimpse.errors import UserError
 
 NO_LABEL = ("nan", "<na>", "#n/a", "n/a", "nat")  # never the name of a class
-DOUBTFUL = ("none", "null", "na", "?", "-")  # perhaps
+DOUBTFUL = ("none", "null", "na", "?", "-")  # perhaps the name of a class
 MISSING = (*NO_LABEL, *DOUBTFUL, "", "inf", "-inf")  # among numbers
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 LARGEST = 2**53  # floats hold whole numbers exactly up to here
@@ -34,7 +35,7 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
         UserError: A label is out of place; the message names its place.
     """
     counts = Counter(labels)
-    is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in half of Europe
+    is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in "0,5"
     plain = {text: text.replace(",", ".") if is_decimal else text for text in counts}
     numbers = {text: float(plain[text]) for text in counts if NUMBER.fullmatch(plain[text])}
     for text in counts:
@@ -48,12 +49,12 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
 
 
 def may_be_missing(name: str) -> bool:
-    """Return whether the name of a class is one that people also write where a label is missing."""
+    """Return whether the name of a class is one that people also write for a missing label."""
     return name.lower() in DOUBTFUL
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of names that differ only in capitals, in spaces or in the form of letters."""
+    """Return the pairs of names that differ only in case, in spaces or in the form of letters."""
     found: dict[str, str] = {}
     pairs = []
     for name in names:
@@ -65,7 +66,13 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iterator[str]:
-    """Yield why a label is out of place among all labels, of which `numbers` look like numbers."""
+    """Yield the reasons why a label is out of place among all labels.
+
+    Args:
+        text: The label.
+        counts: The number of images with each label.
+        numbers: The values of the labels that look like numbers.
+    """
     parts = [] if text in numbers else _parts(text, counts)
     if _is_list(text) and len(parts) == 1:
         yield "is a list, where one class is expected"
@@ -115,7 +122,7 @@ def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> boo
 
 
 def _parts(text: str, counts: Counter[str]) -> list[str]:
-    """Return the labels of which a label consists, if it is several in one; else an empty list."""
+    """Return the labels that a label combines; an empty list if it is a single label."""
     if _is_list(text):
         return re.findall(r"[^\[\]{}'\",\s]+", text) or [text]
     for separator in "|;,/+&":

@@ -24,9 +24,10 @@ class Batch(NamedTuple):
 
     `images` is (B, H, W, C) uint8 until the batch is on the device, and then (B, C, H, W) float32,
     normalised, as the network's input. `indices` (B,) are the indices of the images in their part.
-    With `data.sampling`, an image that an epoch shows again has another index, as `SampledRows` says.
-    `share` is the weight of this process's mean in the mean over all processes. It is not 1 where they
-    have different numbers of images, and 0 for images that only keep a process busy.
+    With `data.sampling`, each repetition of an image within an epoch has another index
+    (`SampledRows`). `share` is the weight of this process's mean in the mean over all processes. It
+    differs from 1 if the processes have different numbers of images, and is 0 for images that only
+    keep a process busy.
     """
 
     images: Tensor
@@ -40,11 +41,11 @@ class EpochOrder:
 
     With `shuffle`, the order is a permutation drawn from (seed, epoch), of all images or of those
     that `sampling` draws. Each occurs exactly once. In training, all ranks together take the
-    batches that one rank would take with `batch_size * world_size`, so that the number of ranks
-    changes nothing. A last batch of a single image is merged with the previous one, because batch norm
-    cannot compute a variance from it. For the same reason, a rank gets two images or none of a last
-    batch. In evaluation, the images come in order. A rank without images gets others with a share
-    of 0, because all ranks must take part.
+    batches that one rank would take with `batch_size * world_size`, so that the batches do not
+    depend on the number of ranks. A last batch of a single image is merged with the previous one,
+    because batch norm cannot compute a variance from it. For the same reason, a rank gets two
+    images or none of a last batch. In evaluation, the images come in order. A rank without images
+    gets other images with a share of 0, because all ranks must take part.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class EpochOrder:
         return sizes or [0] * (self.num_images > 0)
 
     def _of_this_rank(self, size: int) -> range:
-        """The places, in a training batch of all ranks, of the images of this one."""
+        """The positions of this rank's images in a training batch of all ranks."""
         num_ranks = min(self.world_size, max(1, size // min(2, self.batch_size)))
         return range(self.rank, size, num_ranks) if self.rank < num_ranks else range(0)
 
@@ -126,8 +127,8 @@ class BatchLoader:
     """A loader for some rows of a part. It can start at any batch and saves its position.
 
     Args:
-        rows: (M,) int64, the images of this split, as indices into the part; or what gives such rows
-            for the numbers of a `ClassSampling`.
+        rows: (M,) int64, the images of this split, as indices into the part; or an object that maps
+            the numbers of a `ClassSampling` to such rows.
         order: Assignment of these images to batches.
         fetch: Converts an iterator of index tensors to batches, in the same order.
         current_epoch: Returns the epoch; called at the start of each iteration.
@@ -171,7 +172,7 @@ class BatchLoader:
         """Return the index of the next batch and its epoch, for a checkpoint.
 
         Args:
-            is_over: Whether the epoch has ended, perhaps before all its batches.
+            is_over: Whether the epoch has ended, perhaps before its last batch.
         """
         return {"next_batch": 0 if is_over else self._next_batch, "epoch": self._epoch}
 

@@ -1,4 +1,4 @@
-"""The base class of all datasets: what a subclass states, and what the rest of a run asks.
+"""The base class of all datasets: its interface to subclasses and to the rest of a run.
 
 A dataset is a subclass that locates its files and reads its own format (`source_files`, `read`,
 `download`). reading.py takes its contents from the cache, division.py divides them into splits, and
@@ -48,8 +48,8 @@ class ImageDataModule(pl.LightningDataModule):
         data_dir: Folder of downloads, archives and caches.
         seed: Seed for the order of batches and for the augmentation.
         batch_size: Images per batch, on each device.
-        global_batch_size: Images per batch, on all devices together, in place of `batch_size`; a
-            multiple of their number.
+        global_batch_size: Images per batch, over all devices together; a multiple of the number of
+            devices. Replaces `batch_size`.
         val_fraction: Fraction of the training set used for validation; with 0, the official
             held-out set is used.
         test_fraction: Fraction held out if the dataset has no official held-out set.
@@ -64,21 +64,22 @@ class ImageDataModule(pl.LightningDataModule):
         url: A mirror, a repacked archive or a file:// URL to use instead of the official archive.
         sha256: Checksum of the file that `url` names, if it is not the official one.
         num_workers: Decoding processes, shared by the devices of a machine; None: one per core.
-        presize: Height and width in pixels to which image files are fitted before they are stored, or
-            one number for a square; None: keep their size.
-        fit: How `presize` fits an image of another shape: "crop" cuts its middle, "pad" adds black
+        presize: Height and width in pixels to which image files are fitted before they are stored,
+            or one number for a square; None: keep their size.
+        fit: How `presize` fits an image of another shape: "crop" keeps its middle, "pad" adds black
             borders, "squash" distorts it.
         size: Height and width of the network's input, or one number for a square; None: as stored.
         augment: Augmentation of training images, or None.
         sampling: How often the images of each class are drawn in training: "shuffle" (every image
-            once an epoch), "balanced" (every class equally often), or "sqrt" (between the two).
+            once per epoch), "balanced" (every class equally often), or "sqrt" (between the two).
         folds: The number of folds of the training set; None: validate as `val_fraction` states.
-        fold: The fold that validates, from 0.
+        fold: The fold to validate on, counted from 0.
         groups: Images that stay together in random splits: a column of the table, or a regular
             expression for file paths; None: every image by itself.
 
     Raises:
-        UserError: From `prepare_data` and `setup`, if the data is missing, damaged or does not fit.
+        UserError: From `prepare_data` and `setup`, if the data is missing or damaged, or does not
+            fit these settings.
     """
 
     archives: ClassVar[Sequence[Archive]] = ()  # the files that `download` fetches
@@ -174,7 +175,7 @@ class ImageDataModule(pl.LightningDataModule):
             if self.url is not None and not self._has_files():
                 found = ", ".join(map(shown, unpacked[:5])) + (", …" if len(unpacked) > 5 else "")
                 raise UserError(
-                    f"{self.missing()}; the archive has {found or 'nothing in it'} at its top, unpacked to "
+                    f"{self.missing()}; the archive has {found or 'nothing'} at its top level, unpacked to "
                     f"{self.archive_folder}"
                 )
 
@@ -200,7 +201,7 @@ class ImageDataModule(pl.LightningDataModule):
         return f"data_dir={self.data_dir}: the dataset's files are missing; put them there"
 
     def remarks(self) -> list[str]:
-        """Return what a run says about the files, such as those that it skipped."""
+        """Return remarks on the files for a run to print, for example on skipped files."""
         return []
 
     def pixel_format(self, source: Source) -> PixelFormat:
@@ -244,7 +245,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @cached_property
     def contents(self) -> Contents:
-        """What the dataset holds, read once."""
+        """The contents of the dataset, read once."""
         return contents_of(self)
 
     def setup(self, stage: str | None = None) -> None:
@@ -418,9 +419,9 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment in training, then scale and normalise on the device."""
         trainer = self.trainer
-        # `trainer.training` says the same, after it has compared two strings letter by letter
+        # `trainer.training` gives the same value, but compares two strings letter by letter.
         training = trainer is not None and trainer.state.stage is RunningStage.TRAINING
         batch = self.batches.to_network(batch, training=training, epoch=self.batches.epoch)
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
-            batch = trainer.precision_plugin.convert_input(batch)  # not done by Lightning for bytes
+            batch = trainer.precision_plugin.convert_input(batch)  # Lightning has skipped uint8
         return batch

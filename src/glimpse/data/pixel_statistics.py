@@ -30,10 +30,10 @@ def histogram(
 def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and standard deviation per channel from a histogram, for pixels in [0, 1].
 
-    For a channel with one value everywhere, the deviation is 1: it becomes 0 and stays finite.
+    A constant channel gets a deviation of 1, so that normalised pixels are 0 instead of infinite.
 
     Raises:
-        UserError: every channel has one value everywhere.
+        UserError: all channels are constant.
     """
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -42,8 +42,8 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
     std = np.sqrt(np.maximum(variance, 0)).round(4)
     if not std.any():
         raise UserError(
-            "all pixels of all training images are alike, so there is nothing to learn from them: look at "
-            "them with glimpse data show, or type data.normalize=none to train all the same"
+            "all pixels of all training images are equal, so there is nothing to learn from them: look at "
+            "them with glimpse data show, or type data.normalize=none to train anyway"
         )
     std[std == 0] = 1
     return tuple(mean.round(4).tolist()), tuple(std.tolist())

@@ -29,7 +29,7 @@ _Result = TypeVar("_Result")
 
 
 def kill(started: Iterable[BaseProcess]) -> None:
-    """Kill processes and wait until they have ended. A stopped process reacts to nothing else."""
+    """Kill processes and wait for their end. A suspended process ignores gentler signals."""
     for process in started:
         process.kill()
         process.join()
@@ -44,7 +44,7 @@ def ended_unexpectedly() -> UserError:
 
 
 def leave_stops_to_the_run() -> None:
-    """In a decoding process, ignore Ctrl-C and a closed terminal, which reach all its processes."""
+    """In a decoding process, ignore Ctrl-C and a closed terminal, which the run handles."""
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
 
@@ -88,7 +88,7 @@ def each_chunk(
                 pool.submit(_decoded, function, chunk, start)
                 for chunk, start in zip(chunks, starts, strict=True)
             ]
-            started += (pool._processes or {}).values()  # all of them, after the first order
+            started += (pool._processes or {}).values()  # `submit` has started all of them
             for chunk in chunks:
                 yield _awaited(futures.pop(0), watch)
                 progress.update(len(chunk))
@@ -97,7 +97,7 @@ def each_chunk(
             raise ended_unexpectedly() from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            kill(started)  # what they decode is of no use any more, and one may be stopped
+            kill(started)  # their results are no longer needed, and one of them may be suspended
             raise
 
 
@@ -121,7 +121,7 @@ def _decoded(
 
 
 def _begin_decoding(pulse: Pulse, taken: "Synchronized[int]") -> None:
-    """Set up a decoding process: take a place, ignore Ctrl-C, which the run handles, and end with it."""
+    """Set up a decoding process: take a place, leave Ctrl-C to the run, and end with the run."""
     leave_stops_to_the_run()
     with taken.get_lock():
         place = taken.value

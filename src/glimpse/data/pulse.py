@@ -1,4 +1,4 @@
-"""Notice a decoding process that hangs, so that the run ends with an error instead of waiting for ever.
+"""Detect a decoding process that hangs, so that the run ends with an error instead of waiting.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -9,19 +9,19 @@ from multiprocessing.context import BaseContext
 
 from glimpse.errors import UserError
 
-SILENT_SECONDS = 40.0  # a process that reads no image for so long is stopped or hangs
-TICK = 1.0  # seconds between two looks at the pulse
+SILENT_SECONDS = 40.0  # a process that reads no image for this long is suspended or hangs
+TICK = 1.0  # seconds between two readings of the pulse
 
 
 class Pulse:
     """Signs of life of decoding processes, in memory that they share with the run.
 
-    Each counts the images that it reads, in a place of its own: above 0 while it works, below while it
-    waits for work.
+    Each process has a counter of the images that it has read. The counter is positive while the
+    process works, and negative while it waits for work.
 
     Args:
         num_workers: The number of processes.
-        context: What starts them.
+        context: The context that starts them.
     """
 
     def __init__(self, num_workers: int, context: BaseContext) -> None:
@@ -46,14 +46,14 @@ _own: tuple[Pulse, int] | None = None  # the pulse and the place of this process
 
 
 def still_working() -> None:
-    """In a decoding process: note that it has read an image. Elsewhere without effect."""
+    """In a decoding process: note that it has read an image. This has no effect elsewhere."""
     if _own is not None:
         _own[0].set(_own[1], at_work=True)
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """In a decoding process: mark it as working while the block runs. Elsewhere without effect."""
+    """In a decoding process: mark it as working in this block. This has no effect elsewhere."""
     still_working()
     try:
         yield
@@ -63,22 +63,22 @@ def at_work() -> Iterator[None]:
 
 
 class Watch:
-    """Look at a pulse while the run waits; the time that the run itself is stopped does not count.
+    """Read a pulse while the run waits. Time in which the run itself is suspended does not count.
 
     Args:
         pulse: The pulse of the decoding processes.
-        remedy: What to type where one hangs.
+        remedy: What to type if one of them hangs.
     """
 
     def __init__(self, pulse: Pulse, remedy: str) -> None:
         self._pulse = pulse
         self._remedy = remedy
         self._seen = pulse.read()
-        self._silent = [0.0] * len(self._seen)  # seconds, of each process that works
+        self._silent = [0.0] * len(self._seen)  # seconds, for each process that works
         self._all_silent = 0.0
 
     def waited(self, seconds: float) -> None:
-        """Note that the run has waited for so long without a result.
+        """Note that the run has waited this long without a result.
 
         Raises:
             UserError: A process has read nothing for `SILENT_SECONDS`.
@@ -91,6 +91,6 @@ class Watch:
         self._seen = counts
         if max(self._all_silent, *self._silent) >= SILENT_SECONDS:
             raise UserError(
-                f"a decoding process has read no image for {SILENT_SECONDS:g} s: it is stopped, or waits "
+                f"a decoding process has read no image for {SILENT_SECONDS:g} s: it is suspended, or waits "
                 f"for a disk or a network drive; run the same command again, or type {self._remedy}"
             )

@@ -1,4 +1,4 @@
-"""Get a dataset's contents: from the cache, or from its files, which are read, checked and cached."""
+"""Get a dataset's contents from the cache, or from its files, which are then checked and cached."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def contents_of(data: "ImageDataModule") -> Contents:
-    """Return what a dataset holds, from the cache if it uses one.
+    """Return the contents of a dataset, from the cache if it uses one.
 
     Raises:
         UserError: The dataset cannot be read, or its cache cannot be written.
@@ -38,7 +38,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
             if "data.on_bad_file" in str(error):
                 raise
             raise UnreadableImageError(
-                f"{error}; data.on_bad_file=skip leaves such files out"
+                f"{error}; or type data.on_bad_file=skip to leave out such files"
             ) from error
     height, width = found.format.height, found.format.width
     if data.presize not in (None, (height, width)):

@@ -1,9 +1,9 @@
 """`data.sampling`: how often the images of each class are drawn in an epoch of training.
 
 An epoch has as many images as the training set. With "balanced", each class has an equal share of
-them, and with "sqrt" a share in proportion to the square root of its number of images. Each class is
-drawn without replacement: an epoch continues where the last one ended, so all images of a class are
-seen equally often in the long run. Like the order without sampling, this is a function of
+them, and with "sqrt" a share in proportion to the square root of its number of images. Each class
+is drawn without replacement: an epoch continues where the last one ended, so all images of a class
+are seen equally often in the long run. Like the order without sampling, this is a function of
 (seed, epoch), so that a run can resume at any batch.
 """
 
@@ -21,8 +21,8 @@ class ClassSampling:
     """The images of each epoch.
 
     A number below M, the number of training images, is a position in the training set. The second
-    time that an epoch shows an image, its number is higher by M, the third time by 2 M, and so on, so
-    that augmentation draws anew each time.
+    time that an epoch shows an image, its number is higher by M, the third time by 2 M, and so on,
+    so that each repetition is augmented differently.
 
     Args:
         labels: (M,) labels of the training images.
@@ -49,7 +49,7 @@ class ClassSampling:
         return torch.from_numpy(np.concatenate(drawn))
 
     def _draw(self, label: int, quota: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Yield the next `quota` images of a class from an endless row of its permutations."""
+        """Yield the next `quota` images of a class from an endless sequence of its permutations."""
         own = self._of_class[label]
         start, end = epoch * quota, (epoch + 1) * quota
         first = start // len(own)

@@ -1,7 +1,7 @@
-"""What is wrong with a folder that `save_to_disk` of Hugging Face's datasets wrote and that cannot be loaded.
+"""Find the broken file in a folder that `save_to_disk` of Hugging Face's datasets wrote.
 
-The library names no file. Source of the layout: datasets 4, `Dataset.save_to_disk` and
-`DatasetDict.save_to_disk`. It is only looked at after loading has failed.
+The library's own errors do not name the file. This check runs only after loading has failed. Source
+of the layout: datasets 4, `Dataset.save_to_disk` and `DatasetDict.save_to_disk`.
 """
 
 from pathlib import Path
@@ -56,7 +56,7 @@ def _of_arrow(path: Path) -> str | None:
     except FileNotFoundError:
         return f"{path} is missing"
     except (OSError, pyarrow.ArrowException) as error:
-        return f"{path} is damaged or cut off: {first_line(error)}"
+        return f"{path} is damaged or truncated: {first_line(error)}"
     return None
 
 

@@ -71,8 +71,8 @@ class Source:
     """A dataset with its official parts.
 
     `heldout` is the official held-out set, if there is one, and `test` is a third labelled set, if
-    there is one. Labels index `class_names`. `remarks` are what a run says of what was left out; they stay
-    with the cache.
+    there is one. Labels index `class_names`. `remarks` tell the user what was left out; they are
+    stored in the cache.
     """
 
     class_names: tuple[str, ...]
@@ -101,7 +101,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def check_source(source: Source) -> None:
-    """Check that there are two classes or more, that pixels have their form, and that labels are valid.
+    """Check the number of classes (two or more), the shape and type of pixels, and the labels.
 
     Raises:
         UserError: There is one class, or something is wrong with images or labels.
@@ -116,8 +116,7 @@ def check_source(source: Source) -> None:
     for name, number in Counter(source.class_names).items():
         if number > 1:
             raise UserError(
-                f"two classes are called {name}, perhaps with accents that two systems wrote: rename or "
-                "merge them"
+                f"two classes are called {name}, perhaps with accents in two encodings: rename or merge them"
             )
     for name, part in source.parts().items():
         check_pixels(part, name)
@@ -128,7 +127,7 @@ def check_pixels(part: Part, what: str) -> None:
     """Check the shape and the type of pixels, and the type of labels.
 
     Raises:
-        UserError: They are of another form.
+        UserError: The pixels or the labels have another shape or type.
     """
     given: dict[str, object] = {f"the labels of the {what} images": part.labels}
     if isinstance(part, Arrays):

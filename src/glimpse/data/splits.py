@@ -3,13 +3,13 @@
 Random splits are drawn with `split_seed` and stratified by class. If `val_fraction` is above 0, a
 fraction of the training set is the validation set, and the official held-out set is the test set.
 If it is 0, the official held-out set is the validation set. A third labelled set is the test set in
-either case. In a dataset without a held-out set, `test_fraction` of the images are held out; with a third
-labelled set, they are held out of the training images for validation. A class with a single image is in
-training only.
+either case. In a dataset without a held-out set, `test_fraction` of the images are held out; with a
+third labelled set, they are held out of the training images for validation. A class with a single
+image is in training only.
 
-With `folds`, one fold of the training set is the validation set, and what is held out stays so. With
-`groups`, the images of a group are on one side of every random split, whose sizes are then those
-that the groups allow.
+With `folds`, one fold of the training set is the validation set, and held-out images stay held out.
+With `groups`, all images of a group are on the same side of every random split, so the sizes of the
+splits are only close to the fractions.
 """
 
 import difflib
@@ -36,7 +36,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Folds:
-    """Cross-validation: the number of folds, and the one that validates, from 0."""
+    """Cross-validation: the number of folds, and the one to validate on, counted from 0."""
 
     num: int
     fold: int
@@ -56,8 +56,8 @@ class Drawn:
     remarks: list[str] = field(default_factory=list)
 
 
-# The names that people give to the splits, in lower case and without spaces and punctuation, and the
-# words that they add to them.
+# The names that people give to splits, in lower case and without spaces and punctuation, and the
+# words that they add to these names.
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
     "val": (
@@ -77,11 +77,11 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
-REST = "the rest"  # where training images come from if others were drawn from the same part
+REST = "the rest"  # the origin of training images if other splits were drawn from the same part
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a name means, in any spelling: train, val or test; None if it is none."""
+    """Return the split that a name means in any spelling: train, val or test; None for others."""
     plain = re.sub(r"[\W_]+", "", name.lower())
     words = {plain, *(plain.removesuffix(word) for word in ADDED)}
     return next((split for split, names in SPELLINGS.items() if words & set(names)), None)
@@ -196,7 +196,7 @@ def _fold(
     seed: int,
     groups: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """Return the rows to train on, those of the fold, and remarks."""
+    """Return the rows to train on, the rows of the fold, and remarks."""
     kept, drawn = _parts(rows, labels, folds.num, f"data.folds={folds.num}", seed, groups)[
         folds.fold
     ]
@@ -206,7 +206,7 @@ def _fold(
     if few:
         remarks.append(
             f"{few:,} {'class has' if few == 1 else 'classes have'} fewer than {folds.num} images, "
-            "so that some folds lack it"
+            f"so some folds have no images of {'it' if few == 1 else 'them'}"
         )
     return kept, drawn, remarks
 
@@ -234,16 +234,15 @@ def _parts(
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that a class is smaller than `num`, which we say ourselves
+        # A class may have fewer than `num` images, which a remark reports.
+        warnings.simplefilter("ignore")
         try:
             found = list(splitter.split(rows, labels[rows], of_rows))
         except ValueError as error:
             raise UserError(f"{typed}: {error}") from error
     if not all(len(rest) and len(fold) for rest, fold in found):
         raise UserError(
-            f"{typed}: one of {num_groups} groups is too large, so that a fold would be empty; type "
+            f"{typed}: one of {num_groups} groups is so large that a fold would be empty; type "
             "a smaller number of folds"
         )
     return [(rows[rest], rows[fold]) for rest, fold in found]
@@ -267,15 +266,17 @@ def _stratified(
         fraction: The value of `data.<key>`, a fraction of all rows.
         key: The key, for error messages.
         seed: The seed.
-        part: The part of all rows that `rows` are, if some have been drawn already.
-        groups: The group of each of all rows, which is not divided; None: every row by itself.
+        part: The fraction of all rows that `rows` contains, if some have been drawn already.
+        groups: The group of each row of the part. A group is never divided. None: every row by
+            itself.
 
     Returns:
-        The remaining rows, the drawn ones, and the labels of classes with a single image, which remain.
+        The remaining rows, the drawn rows, and the labels of classes with a single image, which is
+        among the remaining rows.
     """
     from sklearn.model_selection import train_test_split  # takes half a second to import
 
-    if groups is not None:  # one of as many equal folds as come nearest to the fraction
+    if groups is not None:  # draw one of several folds, whose number fits the fraction best
         share = fraction / part
         num = max(2, round(1 / min(share, 1 - share)))
         rest, drawn = _parts(rows, labels, num, f"data.{key}={fraction:g}", seed, groups)[0]

@@ -1,8 +1,8 @@
-"""Small tensors between the CPU and a device, without making a training wait.
+"""Copy small tensors between the CPU and a device without stalling the training.
 
-A GPU works through a queue of steps, which the program only has to keep filled. To read a number from the GPU,
-or to copy one there from ordinary memory, the program waits until the queue is empty, and the GPU then waits
-for the program.
+A GPU works through a queue of steps, which the program only has to keep filled. To read a number
+from the GPU, or to copy one there from ordinary memory, the program has to wait until the queue is
+empty. The GPU then waits for the program.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def is_queued(device: torch.device) -> bool:
-    """Whether a device works through a queue, so that the program waits when it reads a number from it."""
+    """Whether a device works through a queue, so that the program waits to read a number."""
     return device.type != "cpu"
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; a copy to a GPU goes through pinned memory and only joins the queue."""
+    """Copy a tensor to a device. A copy to a GPU uses pinned memory and only joins the queue."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,1 +1,1 @@
-"""A run in several processes: which one this is, and how they find and leave each other."""
+"""Runs in several processes: which process this is, and how they start, communicate and end."""

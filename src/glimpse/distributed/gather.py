@@ -1,4 +1,4 @@
-"""Collect what each process of a run holds."""
+"""Collect a value from each process of a run."""
 
 from typing import Any, TypeVar
 

@@ -21,7 +21,7 @@ from glimpse.garbage import without_collection
 def follow(place: Place) -> int:
     """Wait for the first process's message, take part in its run, and return the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stderr = sys.stdout  # what a crash of C++ writes still appears
+    sys.stderr = sys.stdout  # the output of a crash in C++ still appears
     warnings.simplefilter("ignore")  # the first process has shown them
     from omegaconf import OmegaConf
 
@@ -58,8 +58,8 @@ def _say(place: Place, error: str) -> None:
 def _end_with_it() -> None:
     """End when the first process closes this one's standard input.
 
-    Not read by `sys.stdin`: its lock would be held in a decoding process that is forked meanwhile, which
-    closes it and would wait for ever.
+    This reads the descriptor, not `sys.stdin`. A decoding process that is forked meanwhile would
+    inherit the lock of `sys.stdin`, and would wait for it for ever when it closes the stream.
     """
     while os.read(0, 1):
         pass
@@ -78,4 +78,4 @@ if __name__ == "__main__":
     code = main()
     socket_folder.discard_if_last()
     sys.stdout.flush()
-    os._exit(code)  # the thread that reads standard input would delay a usual end
+    os._exit(code)  # the thread that reads standard input would delay a normal exit

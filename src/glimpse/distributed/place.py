@@ -1,7 +1,7 @@
 """Which process of a run this is, from the variables of torchrun or of SLURM's srun.
 
-The rest of the code, Lightning and torch read torchrun's variables. This file checks them, and translates
-srun's into them. It imports nothing heavy.
+The rest of the code, Lightning and torch read torchrun's variables. This file checks them, and
+translates srun's into them. It imports nothing heavy.
 """
 
 import re
@@ -22,9 +22,9 @@ FIRST_PORT, NUM_PORTS = 15_000, 20_000  # for srun, chosen by job and step
 
 @dataclass(frozen=True)
 class Place:
-    """The number of this process among those of a run, and on its node.
+    """The number of this process among all processes of a run, and among those on its node.
 
-    `launcher` is the program that started them; empty if `python train.py` was typed.
+    `launcher` is the program that started the processes; empty if `python train.py` was typed.
     """
 
     rank: int = 0
@@ -40,7 +40,7 @@ class Place:
 
     @property
     def num_nodes(self) -> int:
-        """How many nodes the run is on."""
+        """The number of nodes."""
         return self.world_size // self.local_world_size
 
 
@@ -163,6 +163,6 @@ def require_launched_processes(trainer: Mapping[str, Any], place: Place) -> None
         )
     if nodes not in ("auto", place.num_nodes):
         raise UserError(
-            f"trainer.num_nodes={nodes}, but {place.launcher} started processes on {place.num_nodes}: "
-            f"type trainer.num_nodes={place.num_nodes}"
+            f"trainer.num_nodes={nodes}, but the number of nodes on which {place.launcher} started processes is "
+            f"{place.num_nodes}: type trainer.num_nodes={place.num_nodes}"
         )

@@ -1,4 +1,4 @@
-"""Gather the processes of a run: start them where no launcher has, watch them, and end them together."""
+"""Start the processes of a run if no launcher has, watch them, and end them together."""
 
 import os
 import signal
@@ -24,12 +24,12 @@ from glimpse.errors import Interrupted, LostProcessError
 
 GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 SHORT_SECONDS = 2  # for the others to end, after an error or a signal
-LOOK_SECONDS = 0.2  # between two looks at the others
+LOOK_SECONDS = 0.2  # between two checks of the others
 SIGN_SECONDS = 1.0  # between two signs of life of a process
-SILENT_SECONDS = 40.0  # without one, a process is stopped, or its machine cannot be reached
+SILENT_SECONDS = 40.0  # without one, a process is suspended, or its machine cannot be reached
 SILENT = (
-    f"it has given no sign of life for {SILENT_SECONDS:g} s: it is stopped, or its machine cannot be "
-    "reached; to resume, type resume=<run folder>"
+    f"it has given no sign of life for {SILENT_SECONDS:g} s: it is suspended, or its machine cannot "
+    "be reached; to resume, type resume=<run folder>"
 )
 
 
@@ -37,17 +37,17 @@ SILENT = (
 def gathered(
     message: dict[str, Any], num_processes: int, record_end: Callable[[str, str], None]
 ) -> Iterator[Team]:
-    """The team of a run. Where no launcher has started its processes, this starts them.
+    """The team of a run. If no launcher has started its processes, this starts them.
 
-    At the end, no process is left and the environment is as before. An error that follows from another
-    process's failure becomes that process's.
+    At the end, no process is left and the environment is as before. An error that follows from
+    another process's failure is replaced by that process's error.
 
     Args:
         message: What `Team.told` returns in the other processes.
-        num_processes: How many to start, this one included, if no launcher has started them.
-        record_end: Called with a status and one line before a process that waits in vain for
-            another one is ended. The status is "interrupted" if the other one was killed, else
-            "failed".
+        num_processes: The number of processes, including this one, if no launcher has started them.
+        record_end: Called in the first process with a status and one line, before it gives up
+            waiting for another process and exits. The status is "interrupted" if the other process
+            was killed, else "failed".
     """
     variables = dict(os.environ)
     place = place_of(os.environ)
@@ -83,7 +83,7 @@ def gathered(
 
 
 def _start(num_processes: int) -> tuple[Team, list[subprocess.Popen[bytes]]]:
-    """Start the other processes on this machine, each with a pipe whose end ends it."""
+    """Start the other processes on this machine. Each one ends when its input pipe closes."""
     server = TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True
     )  # on a free port
@@ -110,7 +110,7 @@ def _start(num_processes: int) -> tuple[Team, list[subprocess.Popen[bytes]]]:
 
 
 def _leave(others: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    """Wait for the started processes, and end those that stay."""
+    """Wait for the started processes, and kill those that remain."""
     deadline = time.monotonic() + seconds
     for other in others:
         with suppress(subprocess.TimeoutExpired):
@@ -124,7 +124,10 @@ def _leave(others: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
 
 @contextmanager
 def _own_end_told(team: Team) -> Iterator[None]:
-    """Tell the others if this process ends early. If its error follows from another's end, raise that cause."""
+    """Tell the others if this process ends early.
+
+    If its error follows from the end of another process, raise that process's error instead.
+    """
     rank = team.place.rank
     if team.place.world_size == 1:
         yield
@@ -165,7 +168,7 @@ def _raise(team: Team, how: dict[str, Any], error: BaseException) -> None:
 
 
 def _is_of_connection(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that another process could no longer be reached."""
+    """Whether an error, or one of its causes, is a lost connection to another process."""
     while error is not None:
         if isinstance(error, torch.distributed.DistError):
             return True
@@ -182,7 +185,10 @@ def _watch(
     record_end: Callable[[str, str], None],
     over: threading.Event,
 ) -> None:
-    """In the first process: notice that another has ended or is silent, and end if this one waits in vain."""
+    """In the first process: detect that another one has ended or is silent.
+
+    If this process then still waits for it, it exits.
+    """
     silence = Silence()
     while not over.wait(LOOK_SECONDS):
         for rank, other in enumerate(others, 1):
@@ -205,21 +211,21 @@ def _watch(
 
 
 def _give_signs(team: Team, over: threading.Event) -> None:
-    """In another process than the first."""
+    """In every process except the first: give signs of life."""
     with suppress(RuntimeError):  # the first one has gone
         while not over.wait(SIGN_SECONDS):
             team.give_sign()
 
 
 class Silence:
-    """For how long each process has given no new sign of life, while this one was looking."""
+    """How long each process has given no new sign of life while this process was watching."""
 
     def __init__(self) -> None:
         self._last: dict[int, str] = {}
         self._seconds: dict[int, float] = {}
 
     def of(self, signs: Mapping[int, str], seconds: float) -> list[int]:
-        """The processes that are silent for too long, `seconds` after the last look."""
+        """The processes that have been silent too long, `seconds` after the last check."""
         for rank, sign in signs.items():
             is_new = sign != self._last.get(rank)
             self._seconds[rank] = 0.0 if is_new else self._seconds[rank] + seconds

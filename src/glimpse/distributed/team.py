@@ -40,8 +40,8 @@ class Team:
     """The processes of a run.
 
     Args:
-        place: Which of them this is.
-        store: What they share.
+        place: The place of this process among them.
+        store: The key-value store that they share.
     """
 
     def __init__(self, place: Place, store: Store) -> None:
@@ -53,19 +53,19 @@ class Team:
     # What to do ----------------------------------------------------------------------------------
 
     def tell(self, **message: Any) -> None:
-        """From the first process: the run to take part in, or `exit`, the code to end with."""
+        """In the first process: send the run to take part in, or `exit`, the code to exit with."""
         self.has_told = True
         self._store.set("told", json.dumps(message))
 
     def told(self) -> dict[str, Any]:
-        """In another process: wait for what the first one tells."""
+        """In another process: wait for the first process's message, and return it."""
         self._wait(["told"])
         message: dict[str, Any] = json.loads(self._store.get("told"))
         self._store.set(f"heard/{self.place.rank}", "1")
         return message
 
     def dismiss(self, code: int, error: str) -> None:
-        """From the first process, which runs nothing: let the others end with the same exit code."""
+        """In the first process, if it runs nothing: make the others exit with the same code."""
         self.tell(exit=code, error=error)
         others = [f"heard/{rank}" for rank in range(1, self.place.world_size)]
         deadline = time.monotonic() + LEAVE_SECONDS
@@ -74,7 +74,7 @@ class Team:
                 time.sleep(ASK_SECONDS)
 
     def meet_after_restart(self, device: str) -> None:
-        """Start the process group of the training anew after torchrun has restarted the processes.
+        """Create a new process group for the training after torchrun has restarted the processes.
 
         Otherwise, Lightning would start it, and torch 2.14 would find the addresses of the previous
         processes in the agent's store and try to reach them.
@@ -90,7 +90,7 @@ class Team:
     # Agreement -----------------------------------------------------------------------------------
 
     def agreed(self, name: str, decide: Callable[[], _Value]) -> _Value:
-        """The first process's value of something that JSON can hold, in all processes."""
+        """Return the first process's value in all processes. JSON must be able to represent it."""
         if self.place.rank == 0:
             value = decide()
             self._store.set(f"agreed/{name}", json.dumps(value))
@@ -101,7 +101,7 @@ class Team:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Run the block first in the first process, then once on every other node, then in the rest."""
+        """Run the block in the first process, then once on every other node, then in the others."""
         if self.place.rank:
             before = 0 if self.place.local_rank == 0 else self.place.node
             self._wait([f"done/{before}"])
@@ -140,21 +140,23 @@ class Team:
         return found
 
     def give_sign(self) -> None:
-        """From another process than the first: give a sign of life."""
+        """In every process except the first: give a sign of life."""
         self._num_signs += 1
         self._store.set(f"sign/{self.place.rank}", str(self._num_signs))
 
     def signs(self) -> dict[int, str]:
-        """In the first process: the last sign of life of each other one that has given any."""
+        """In the first process: the last sign of life of each process that has given one."""
         ranks = range(1, self.place.world_size)
         given = {rank: f"sign/{rank}" for rank in ranks if self._store.check([f"sign/{rank}"])}
         return {rank: self._store.get(key).decode() for rank, key in given.items()}
 
     def require_all(self) -> None:
-        """Raise what ended another process early.
+        """Raise an error if another process has ended early.
 
         Raises:
-            TeammateError: it failed. `Interrupted`: it was told to stop.
+            TeammateError: the other process failed.
+            LostProcessError: the other process was lost.
+            Interrupted: the other process was told to stop.
         """
         how = self.ended()
         if how is not None and how["rank"] != self.place.rank:
@@ -163,12 +165,12 @@ class Team:
             raise self.error(how)
 
     def error(self, how: dict[str, Any]) -> UserError:
-        """What the end of another process means for this one."""
+        """The error to raise in this process because another one has ended."""
         kind = LostProcessError if how.get("is_lost") else TeammateError
         return kind(self.cause(how))
 
     def cause(self, how: dict[str, Any]) -> str:
-        """One line on a process that ended early."""
+        """One line that says why a process ended early."""
         return f"process {how['rank']} of {self.place.world_size}: {how['error']}"
 
 
@@ -194,8 +196,8 @@ def connected(place: Place) -> Team:
         reason = first_line(error)
         raise UserError(
             f"the first process cannot be reached at MASTER_ADDR={address} MASTER_PORT={port} "
-            f"({reason}): start all processes by one command, or type unset RANK WORLD_SIZE LOCAL_RANK "
-            "LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT if another program left these"
+            f"({reason}): start all processes with one command, or type unset RANK WORLD_SIZE LOCAL_RANK "
+            "LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT if another program has set these"
         ) from error
     return Team(place, PrefixStore(f"glimpse/{_attempt()}", store))
 
@@ -206,7 +208,7 @@ def _attempt() -> int:
 
 
 def interrupted_folder(place: Place) -> str | None:
-    """The run folder of the processes that torchrun started before these; None if these are the first."""
+    """The run folder of the processes before torchrun's restart; None if there was no restart."""
     if not _attempt() or place.launcher != "torchrun":
         return None
     store = connected(place)._store

@@ -10,8 +10,8 @@ picks one of three ways, by the type of the images, the size of the map and the 
 - PyTorch's convolution with the weight gradient as matrix products, because oneDNN's other two
   products are fast. In fp32, for 512×512 kernels and more on maps of at most 64 pixels: 512 to 1024
   channels on 4×4 maps and 250 images then take 370 ms in place of 906 ms (two cores of an AMD Zen
-  3). In bf16 on a processor with AMX, for 128×256 kernels and more (docs/speed.md says what that
-  gains).
+  3). In bf16 on a processor with AMX, for 128×256 kernels and more (docs/speed.md gives the
+  speedup).
 - The whole layer as one matrix product: in bf16 on maps of at most 16 pixels, unless the second
   way is taken there.
 """

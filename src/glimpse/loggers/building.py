@@ -1,4 +1,4 @@
-"""Build the loggers of a run, so that each writes into the run folder and goes on after a resume.
+"""Build the loggers of a run, so that each writes into the run folder and continues after a resume.
 
 `loggers.json` in the run folder holds the ids of the run in wandb and MLflow.
 """
@@ -42,8 +42,8 @@ def build_loggers(
     Args:
         config: The configuration of the run. In `logger`, null turns a logger off.
         folder: The run folder.
-        start: Where a resumed run goes on. TensorBoard and the CSV file forget what they received
-            from there on: they will receive it again.
+        start: Where a resumed run continues; None for a new run. TensorBoard and the CSV file drop
+            all they received after this point, because they will receive it again.
 
     Raises:
         UserError: a logger's package is not installed, or it rejects its arguments.
@@ -63,7 +63,7 @@ def _build(
         node: Its configuration. Keys that it sets are kept.
         folder: The run folder.
         known_id: The id of the run in this logger; None for a new run.
-        start: Where a resumed run goes on; None for a new run.
+        start: Where a resumed run continues; None for a new run.
     """
     own = folder / name
     require_inside(folder, own)
@@ -71,7 +71,7 @@ def _build(
     target = str(node["_target_"]).rpartition(".")[2]
     given: dict[str, Any]
     if target == WandbLogger.__name__:
-        # Silent, and no copy of what is printed.
+        # Silent, and without a copy of the console's output.
         settings: dict[str, Any] = {"silent": True, "console": "off"}
         if node.get("offline"):  # Lightning would set WANDB_MODE for all later runs of the process
             settings |= {"mode": "offline"}
@@ -79,9 +79,10 @@ def _build(
         given = {"save_dir": str(folder), "name": title, "id": known_id or secrets.token_hex(4)}
         given |= {"settings": settings}
     elif target == MLFlowLogger.__name__:
-        # A database takes ten seconds to make, a folder none. MLflow allows folders only on request.
+        # Creating a database takes ten seconds. MLflow allows a folder instead, but only on
+        # request.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        for quiet in ("mlflow", "lightning.pytorch.loggers.mlflow"):  # they say that all is new
+        for quiet in ("mlflow", "lightning.pytorch.loggers.mlflow"):  # they announce a new run
             logging.getLogger(quiet).setLevel(logging.ERROR)
         given = {"run_name": title, "run_id": known_id, "tracking_uri": own.resolve().as_uri()}
     else:
@@ -89,7 +90,7 @@ def _build(
         takes = parameters_of(require_target("logger", str(node["_target_"])))
         given = {key: value for key, value in offered.items() if key in takes}
         if target == TensorBoardLogger.__name__:
-            # Also of a new run: TensorBoard takes the first such mark for the beginning of the run.
+            # Also for a new run: TensorBoard takes the first mark for the beginning of the run.
             given["purge_step"] = start.next_step if start else 0
             if start and IS_FIRST_PROCESS:
                 _date_back(own)
@@ -108,7 +109,7 @@ def _build(
 
 
 def remember_ids(loggers: Mapping[str, Logger], folder: Path) -> None:
-    """Write the ids that a resumed run needs to go on with the same runs of its loggers."""
+    """Write the ids that a resumed run needs to continue the same runs in its loggers."""
     kinds = (WandbLogger, MLFlowLogger)
     ids = {name: logger.version for name, logger in loggers.items() if isinstance(logger, kinds)}
     if ids:
@@ -124,9 +125,10 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def _date_back(folder: Path) -> None:
-    """Rename TensorBoard's files that are dated in the future, because the clock has been set back since.
+    """Rename TensorBoard's files that are dated in the future because the clock was set back.
 
-    It reads files in the order of their names, and would take those of before the resume for the newest.
+    TensorBoard reads files in the order of their names, and would take the files from before the
+    resume for the newest ones.
     """
     now, start = int(time.time()), "events.out.tfevents."
     names = sorted(path.name for path in folder.glob(f"{start}*"))
@@ -140,14 +142,14 @@ def _date_back(folder: Path) -> None:
 
 
 def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
-    """The rows of a run that is resumed, up to a step. Lightning would delete them, with a warning."""
+    """The earlier rows of a resumed run, up to a step. Lightning would delete them and warn."""
     if not (IS_FIRST_PROCESS and os.path.lexists(folder / "metrics.csv")):
         return []
     try:
         _, rows = read_rows(folder, "metrics.csv")
         rows = [row for row in rows if int(row.get("step") or 0) < end]
     except (UnreadableError, ValueError) as error:
-        console.print(f"{error}; this logger begins a new file")
+        console.print(f"{error}; this logger starts a new file")
         rows = []
     shutil.rmtree(folder)
     return [{k: v for k, v in row.items() if k and v} for row in rows]

@@ -1,7 +1,7 @@
-"""Let a run go on without a logger that cannot write, after one line that reports its error.
+"""Let a run continue without a logger that cannot write, after one line that reports its error.
 
 A full disk is the usual cause. A run that cannot write checkpoints, metrics.csv or summary.json
-ends. Left out: errors of a logger other than OSError, such as a refused login.
+ends. Left out: errors of a logger other than OSError, such as a rejected login.
 """
 
 import functools
@@ -15,14 +15,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from glimpse.console import console
 
-# What Lightning calls.
+# The methods that Lightning calls.
 METHODS = ("log_metrics", "log_hyperparams", "log_graph", "log_image", "save", "finalize")
 
 _given_up: "WeakSet[Logger]" = WeakSet()
 
 
 def guard(built: Logger) -> Logger:
-    """Make a logger forgiving, and return it. It keeps its class's name and stays an instance of it."""
+    """Make a logger forgiving, and return it. It stays an instance of its class."""
     kind = type(built)
     methods = {name: _forgiving(getattr(kind, name)) for name in METHODS if hasattr(kind, name)}
     if isinstance(built, TensorBoardLogger):
@@ -41,7 +41,7 @@ def works(logger: Logger) -> bool:
 
 @contextmanager
 def forgiving(logger: Logger) -> Iterator[None]:
-    """Give up a logger that cannot write in this block, with a message, instead of ending the run."""
+    """If a logger cannot write in this block, print a message and give it up; the run continues."""
     try:
         yield
     except Exception as error:
@@ -52,8 +52,8 @@ def forgiving(logger: Logger) -> Iterator[None]:
             _given_up.add(logger)
             place = cause.filename or getattr(logger, "log_dir", None) or "its files"
             console.print(
-                f"{type(logger).__name__} cannot write {place}: {cause.strerror or cause}; the run goes "
-                "on without this logger"
+                f"{type(logger).__name__} cannot write {place}: {cause.strerror or cause}; the run "
+                "continues without this logger"
             )
 
 
@@ -69,23 +69,24 @@ def _forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stay_open(self: TensorBoardLogger, status: str) -> None:
-    """In place of `finalize`, which Lightning calls after training and after each test: `record.close` closes.
+    """Replace `finalize`, which Lightning calls after training and after each test.
 
-    Another file would have the time in its name. If the clock has been set back, TensorBoard would read it
-    before the first one, whose beginning discards what was read.
+    `record.close` closes the logger instead. After a `finalize`, the logger would open a second
+    file, with the time in its name. If the clock has been set back, TensorBoard would read it
+    before the first file, whose beginning discards everything read so far.
     """
     self.save()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The OSError that an error is or comes from: Lightning wraps what a writer raises."""
+    """The OSError that an error is or comes from, because Lightning wraps a writer's errors."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _quieten_writers() -> None:
-    """TensorBoard writes in a thread, which would print a traceback; the next write raises its error."""
+    """Keep TensorBoard's writer thread from printing tracebacks. The next write fails."""
     hook = threading.excepthook
     if getattr(hook, "is_quiet", False):
         return

@@ -1,7 +1,8 @@
-"""What each logger of a run receives besides the curves, which Lightning sends to all of them.
+"""Send the loggers of a run more than the curves, which Lightning sends to all of them.
 
-At the start: the configuration. Then every picture of the run's figures/. At the end: the results,
-as final/…, beside the settings that people vary. tensorboard.py holds TensorBoard's form of these.
+At the start, they receive the configuration; during the run, every picture in figures/; at the end,
+the results as final/…, with the settings that people vary. tensorboard.py writes these for
+TensorBoard.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,14 +25,14 @@ def write_start(
     folder: Path,
     start: Start | None,
 ) -> None:
-    """Send the configuration, and say where an offline logger writes.
+    """Send the configuration, and print where an offline logger writes.
 
     Args:
         loggers: The loggers of the run.
         config_yaml: The resolved configuration as text.
-        settings: The part of it that people vary.
+        settings: The part of the configuration that people vary.
         folder: The run folder.
-        start: Where a resumed run goes on; None for a new run.
+        start: Where a resumed run continues; None for a new run.
     """
     for logger in filter(works, loggers):
         with forgiving(logger):
@@ -43,7 +44,7 @@ def write_start(
 
 def _write_start(logger: Logger, settings: Mapping[str, Any], folder: Path) -> None:
     known: Mapping[str, str] = {}
-    if isinstance(logger, MLFlowLogger):  # refuses to change a parameter, as a resume may
+    if isinstance(logger, MLFlowLogger):  # it rejects changed parameters, which a resume may have
         logger.experiment.update_run(logger.run_id, status="RUNNING")
         known = logger.experiment.get_run(logger.run_id).data.params
         for key in known.keys() & settings.keys():
@@ -58,14 +59,14 @@ def _write_start(logger: Logger, settings: Mapping[str, Any], folder: Path) -> N
 
 
 def _remove_links_out(place: Path, folder: Path) -> None:
-    """Remove links that lead out of the run folder, which a resume would refuse: wandb makes one."""
+    """Remove links that lead out of the run folder. wandb creates one, and a resume rejects it."""
     for path in place.rglob("*"):
         if path.is_symlink() and not is_inside(folder, path):
             path.unlink()
 
 
 def show(loggers: Iterable[Logger], picture: Path, step: int) -> None:
-    """Send a PNG. A logger of the user's own receives it if it has a method log_image, as wandb's."""
+    """Send a PNG. A user's own logger receives it if it has a method log_image like wandb's."""
     for logger in filter(works, loggers):
         with forgiving(logger):
             if isinstance(logger, TensorBoardLogger):
@@ -79,7 +80,7 @@ def show(loggers: Iterable[Logger], picture: Path, step: int) -> None:
 def write_result(
     loggers: Iterable[Logger], settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
-    """Send the results as final/…; to TensorBoard with the settings, as a row of its HPARAMS tab."""
+    """Send the results as final/…; TensorBoard's HPARAMS tab shows them with the settings."""
     for logger in filter(works, loggers):
         with forgiving(logger):
             if isinstance(logger, TensorBoardLogger):
@@ -90,7 +91,7 @@ def write_result(
 
 
 def close(loggers: Iterable[Logger], *, failed: bool) -> None:
-    """Close the loggers. Otherwise, the next job of a sweep would continue the same run of wandb."""
+    """Close the loggers. Otherwise, a sweep's next job would continue the same run of wandb."""
     for logger in loggers:
         with forgiving(logger):
             status = "failed" if failed else "success"

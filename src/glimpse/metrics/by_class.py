@@ -2,7 +2,7 @@
 
 torchmetrics counts such a class as 0 in recall and in the area under its ROC curve, so that a split
 without one of ten classes could not score above 0.9. scikit-learn leaves the class out of balanced
-accuracy, as we do, and refuses the rest.
+accuracy, as we do, and raises an error for the other metrics.
 """
 
 import warnings
@@ -50,7 +50,7 @@ class AUROC(MulticlassAUROC):
     """The area under the ROC curve of each class against the rest, averaged over classes.
 
     A class counts if it has images and is not the only one. The result is exact, not binned. With
-    two classes, it is the area under the one ROC curve that there is.
+    two classes, it is the area under their single ROC curve.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -80,6 +80,6 @@ def _images(metric: Any) -> Tensor:
 
 def _mean(values: Any, counts: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a class is without images, which is what we handle
+        warnings.simplefilter("ignore")  # a class may have no images, which is handled here
         by_class: Tensor = values()
     return by_class[counts].mean()

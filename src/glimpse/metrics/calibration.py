@@ -8,12 +8,12 @@ from glimpse.insight.scores import NUM_BINS
 
 
 class CalibrationError(Metric):
-    """How far the confidence of the predictions is from their accuracy; 0 is perfect.
+    """The expected calibration error, in [0, 1]; 0 is perfect.
 
-    The mean absolute difference between accuracy and confidence over bins of confidence, weighted
-    by the number of images in each bin: Guo et al. 2017, On Calibration of Modern Neural Networks,
-    section 4. torchmetrics counts a confidence of exactly 1 in a bin of its own; here it belongs to
-    the highest bin.
+    It is the mean absolute difference between accuracy and confidence over bins of confidence,
+    weighted by the number of images in each bin (Guo et al. 2017, On Calibration of Modern Neural
+    Networks, section 4). torchmetrics counts a confidence of exactly 1 in a separate bin; here it
+    belongs to the highest bin.
 
     Args:
         num_bins: The number of bins of equal width.

@@ -32,7 +32,8 @@ class Scoring:
         num_classes: Number of classes, K.
 
     Raises:
-        UserError: a name is taken, or a metric does not fit the classes or gives more than one number.
+        UserError: a name is taken, or a metric does not fit the classes or gives more than one
+            number.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], num_classes: int) -> None:
@@ -53,7 +54,7 @@ class Scoring:
         """Reset a split."""
         binary = {n: m.clone() for n, m in self.metrics.items() if _is_binary(m)}
         others = {n: m.clone() for n, m in self.metrics.items() if n not in binary}
-        # Without groups: torchmetrics would merge metrics whose first batch happens to give equal sums.
+        # Without groups, in which torchmetrics merges metrics whose first batch gives equal sums.
         collections = (MetricCollection(dict(m), compute_groups=False) for m in (others, binary))
         self._running[split] = tuple(c.to(device) for c in collections)
         self._has_batches[split] = False
@@ -159,7 +160,7 @@ class Scoring:
                 warnings.simplefilter("ignore")
                 trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
                 found = trial.compute()
-        except Exception as error:  # of any metric, also a user's own
+        except Exception as error:  # a user's own metric may raise any error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"metrics.{name} cannot measure probabilities ({size}, {self.num_classes}) and "
@@ -174,7 +175,7 @@ class Scoring:
 
 
 def _is_binary(metric: Metric) -> bool:
-    """Whether it is one of torchmetrics' metrics for two classes, or derived from one."""
+    """Whether a metric is one of torchmetrics' metrics for two classes, or derived from one."""
     return any(
         base.__name__.startswith("Binary") and base.__module__.startswith("torchmetrics.")
         for base in type(metric).__mro__
@@ -184,7 +185,7 @@ def _is_binary(metric: Metric) -> bool:
 def _computed(metric: Metric, answers: Tensor, labels: Tensor) -> float:
     metric.reset()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a resample lacks a class
+        warnings.simplefilter("ignore")  # a resample may lack a class
         metric.update(answers, labels)
         return float(metric.compute())
 

@@ -112,7 +112,7 @@ class Pretrained(nn.Module):
         if spec.channels == 1:
             self._stem = _sum_stem(self.backbone)
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        # What the library's own network expects, for each channel of ours.
+        # The statistics that the library's own network expects, for each of our channels.
         self.statistics = (tuple(mean.tolist()), tuple(std.tolist()))
         if self.weights == "none":
             self.statistics = (spec.mean, spec.std)
@@ -200,7 +200,7 @@ class Pretrained(nn.Module):
         )
 
     def _own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Convert the library's names to `backbone.…` and `head.…`, which a run of ours has already."""
+        """Convert the library's names to `backbone.…` and `head.…`, which our own files use."""
         head = f"{self._library.head}."
         found = {}
         for name, tensor in _rename(state).items():
@@ -223,7 +223,7 @@ class Pretrained(nn.Module):
         """The weights with the names and shapes of the library's own network for these classes.
 
         That network takes RGB images. A first layer for grey images is spread over its three
-        channels, so that it gives the same answers for the same image three times.
+        channels, so that it gives the same outputs for a grey image repeated three times.
         """
         found = {}
         for name, tensor in self.state_dict().items():

@@ -1,9 +1,9 @@
 """Start a network from the weights of an earlier training: `model.weights=<file or run folder>`.
 
-The file may be a checkpoint of ours, a .safetensors file, or what `torch.save` wrote: a state dict,
-alone or under a key such as `state_dict` or `model`, with names that wrappers have prefixed
-(`module.`, `model.`, `_orig_mod.`). Nothing in it is executed. What fits is loaded, and what does
-not is named.
+The file may be one of our checkpoints, a .safetensors file, or a file that `torch.save` wrote: a
+state dict, alone or under a key such as `state_dict` or `model`, with names that wrappers have
+prefixed (`module.`, `model.`, `_orig_mod.`). No code in it is executed. Tensors that fit are
+loaded, and a message names those that do not.
 """
 
 import argparse
@@ -38,7 +38,7 @@ NUM_NAMED = 3  # layers that a message names
 
 
 class Fit(NamedTuple):
-    """How the tensors of a file fit a network. Names are those of the network's state dict."""
+    """How the tensors of a file fit a network. All names are keys of the network's state dict."""
 
     loaded: dict[str, Tensor]
     misshapen: list[str]
@@ -61,12 +61,13 @@ def load_weights(
     """Copy the tensors of a state dict into a network.
 
     Args:
-        network: Its last layer keeps its own weights if the file's has another number of classes.
+        network: The network. Its last layer keeps its weights if the file's last layer has another
+            number of classes.
         found: Tensors as they are named in the file.
         source: Where they come from, for messages.
         num_classes: Number of classes of the network.
         own_names: Converts names of a library to those of the network.
-        computed: Names in the network's state dict that no file holds.
+        computed: Names in the network's state dict that no file contains.
         hint: What to type if the weights do not fit.
 
     Returns:
@@ -129,7 +130,7 @@ def _what_is_wrong(
         return f"{fit.missing[0]} is missing, expected {_shape(wanted[fit.missing[0]])}"
     for name, tensor in fit.loaded.items():
         if not tensor.isfinite().all():
-            return f"{name} holds numbers that are not finite, from a training that diverged: take another file"
+            return f"{name} contains numbers that are not finite, from a training that diverged: choose another file"
     if not fit.loaded:
         return f"nothing fits; the file has {', '.join(list(found)[:NUM_NAMED])} …"
     parts = {_part(name) for name in wanted}
@@ -189,7 +190,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise UserError(f"model.weights={path}: {error.strerror or error}") from error
     except Exception as error:  # each format has its own errors for a file in another format
         raise UserError(f"model.weights={path}: {_unreadable(error)}") from error
-    if isinstance(content, dict) and "glimpse" in content:  # a checkpoint of ours
+    if isinstance(content, dict) and "glimpse" in content:  # one of our checkpoints
         prefix = "network."
         own = content["state_dict"].items()
         return {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
@@ -224,11 +225,11 @@ def _unreadable(error: Exception) -> str:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and code:
         return (
-            f"the file holds code ({code[1]}), which is not run: expected a state dict, as "
+            f"the file contains code ({code[1]}), which is not run: expected a state dict, as "
             "torch.save(network.state_dict(), path) writes it"
         )
     if "TorchScript" in str(error):
-        return "the file holds a TorchScript program, expected a state dict"
+        return "the file contains a TorchScript program, expected a state dict"
     return (
         "the file does not contain a readable state dict; expected a .pth or .safetensors file, or "
         "a run folder"

@@ -17,10 +17,10 @@ turns in a step, which suits networks that normalise after every convolution.
 How ours differs from torch.optim.Muon, which takes matrices only and always computes in bf16: on a
 processor without fast bf16 products, the iteration runs in fp32 (6 times as fast on such a CPU).
 
-On a GPU, which would wait for the launch of so many small kernels, all matrices of a shape are updated
-together, and AdamW is fused. (On a CPU, three matrices of 256×2304 took a third longer together than one by
-one.) Fused AdamW could unscale fp16 gradients inside its step. Muon cannot, so the loss scaler is told that
-neither does.
+A GPU would spend most of the time waiting for the launch of so many small kernels. There, all
+matrices of the same shape are updated together, and AdamW is fused. (On a CPU, three matrices of
+256×2304 took a third longer together than one by one.) Fused AdamW could unscale fp16 gradients
+inside its step, but Muon cannot. `_step_supports_amp_scaling` is therefore false for both.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -125,7 +125,7 @@ class Muon(AdamW):
             self._step_alike(parameters, group)
 
     def _step_alike(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Update matrices of one shape, or a single one."""
+        """Update several matrices of the same shape, or a single matrix."""
         rate, momentum = group["lr"], group["momentum"]
         aheads = []
         for parameter in parameters:
@@ -150,8 +150,9 @@ class Muon(AdamW):
 def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
     """Return the matrix (M, N), or each of (B, M, N), with its singular values set near one.
 
-    After five steps they are 0.7 to 1.2. The singular vectors stay. This is Newton and Schulz's iteration
-    with Jordan's coefficients, which bring the singular values near one quickly and keep them there.
+    After five steps, they are between 0.7 and 1.2. The singular vectors do not change. This is
+    Newton and Schulz's iteration with Jordan's coefficients, which bring the singular values near
+    one quickly and keep them there.
     """
     device = matrix.device.type
     found = matrix.to(torch.bfloat16 if bf16_hardware(device) else torch.float32)
@@ -182,7 +183,7 @@ def _bent(gram: Tensor) -> Tensor:
 
 
 def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
-    """Return the factors of all iterations, combined into one matrix, from the Gram matrix (…, M, M).
+    """Return the factors of all iterations as one matrix, computed from the Gram matrix (…, M, M).
 
     For a wide matrix this halves the multiplications. Only fp32 is exact enough, because errors
     grow with each iteration.

@@ -13,7 +13,7 @@ from glimpse.lean_imports import make_optimizers_without_compiler
 from glimpse.optim.muon import Muon
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
-FUSED_ON_GPUS = (Adam, SGD)  # and what is made from them, such as AdamW and Muon
+FUSED_ON_GPUS = (Adam, SGD)  # and their subclasses, such as AdamW and Muon
 FUSED_OR_NOT = {"fused", "foreach", "differentiable"}  # arguments that decide it
 # The `weight` of these layers is a table of vectors or a gain, even with two or more dimensions.
 NO_MATRICES = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
@@ -56,7 +56,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
 
 
 def _can_be_fused(arguments: Mapping[str, Any]) -> bool:
-    """Whether an optimizer can be fused on a GPU, and its arguments leave that open."""
+    """Whether an optimizer can be fused on a GPU and its arguments do not decide this already."""
     found = require_target("optimizer", str(arguments["_target_"]))
     is_one = inspect.isclass(found) and issubclass(found, FUSED_ON_GPUS)
     return is_one and "fused" in parameters_of(found) and not arguments.keys() & FUSED_OR_NOT

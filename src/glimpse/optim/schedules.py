@@ -22,7 +22,7 @@ from glimpse.errors import UserError
 class Schedule:
     """A scheduler and its interval: "step" (each batch), "epoch", or "validation".
 
-    The last one steps by the metric `monitor`, at the end of an epoch.
+    "validation" steps by the metric `monitor`, at the end of an epoch.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
@@ -33,7 +33,7 @@ class Schedule:
 def build_schedule(
     optimizer: Optimizer, config: Mapping[str, Any], *, total_steps: float
 ) -> Schedule:
-    """Build a schedule: a function of this file, or a scheduler of torch or of the user's own.
+    """Build a schedule: a function in this file, or a scheduler from torch or the user's own code.
 
     Args:
         optimizer: Its learning rates are scheduled.
@@ -57,7 +57,7 @@ def build_schedule(
     interval = arguments.get("interval")
     if "interval" not in parameters:
         arguments.pop("interval", None)
-    if filled and inspect.isclass(found):  # a function says itself whether it needs an end
+    if filled and inspect.isclass(found):  # a function checks itself whether it needs an end
         _require_end(total_steps, 0)
         total_steps = int(total_steps)
     arguments |= dict.fromkeys(filled, total_steps)
@@ -117,8 +117,8 @@ def onecycle(
 ) -> Schedule:
     """Increase from `start_factor`·lr to lr, then decrease to `final_factor`·lr.
 
-    Smith and Topin 2018, Super-Convergence. Momentum stays constant. The `anneal_strategy` is "linear" for
-    their straight lines, or "cos" for fastai's half cosines.
+    Smith and Topin 2018, Super-Convergence. Momentum stays constant. The `anneal_strategy` is
+    "linear" for their straight lines, or "cos" for fastai's half cosines.
     """
     _require_end(total_steps, warmup_fraction)
     peak = max(1.0, warmup_fraction * total_steps)
@@ -152,7 +152,7 @@ def plateau(
     monitor: str,
     mode: str,
 ) -> Schedule:
-    """Multiply by `factor` after `patience` epochs in which the metric `monitor` did not improve."""
+    """Multiply by `factor` after `patience` epochs without an improvement of `monitor`."""
     if mode not in ("min", "max"):
         raise UserError(f"scheduler.mode={mode}: expected min or max")
     direction: Literal["min", "max"] = "min" if mode == "min" else "max"
@@ -164,7 +164,7 @@ def _require_end(total_steps: float, warmup_fraction: float) -> None:
     """Check that the run has an end and that the warmup finishes before it."""
     if math.isinf(total_steps):
         raise UserError(
-            "scheduler: the run has no end; set trainer.max_epochs or trainer.max_steps"
+            "scheduler: the run has no end: type trainer.max_epochs=<number> or trainer.max_steps=<number>"
         )
     if not 0 <= warmup_fraction < 1:
         raise UserError(

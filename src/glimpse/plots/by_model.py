@@ -1,4 +1,4 @@
-"""Draw how each model did on each dataset, with error bars over seeds."""
+"""Draw the results of each model on each dataset, with error bars over seeds."""
 
 import math
 from collections.abc import Sequence

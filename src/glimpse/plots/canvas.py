@@ -1,8 +1,8 @@
-"""A picture made of images, text, coloured boxes and curves, drawn by Pillow. Lengths are in inches.
+"""A picture of images, text, coloured boxes and curves, drawn by Pillow. Lengths are in inches.
 
-matplotlib takes a tenth of a second for what Pillow draws in a hundredth, and every run draws such pictures.
-matplotlib draws the pictures that only a report or a command needs. The letters are those that matplotlib is
-set to. A letter that the font lacks becomes a box.
+matplotlib takes a tenth of a second for what Pillow draws in a hundredth, and every run draws such
+pictures. matplotlib draws the pictures that only a report or a command needs. The font is the one
+that matplotlib is configured to use. A character that the font lacks becomes a box.
 """
 
 import math
@@ -20,9 +20,9 @@ from glimpse.plots.save import COMPRESSION
 from glimpse.streams import printable
 
 DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number to an inch
-POINTS = 72  # an inch
-FINE = 3  # curves are drawn this much larger, then reduced, so that their edges are smooth
-DASH, GAP = 0.07, 0.035  # of a dashed curve
+POINTS = 72  # per inch
+FINE = 3  # curves are drawn this many times larger, then reduced, so that their edges are smooth
+DASH, GAP = 0.07, 0.035  # in a dashed curve
 DOT = 0.03  # radius
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -44,7 +44,10 @@ class Canvas:
         self._has_colours = False
 
     def image(self, image: Tensor, box: Box) -> None:
-        """Draw an image (C, H, W) in [0, 1] to fill a box; C is 1 or 3. A small one keeps its pixels."""
+        """Draw an image (C, H, W) in [0, 1] to fill a box; C is 1 or 3.
+
+        A small image is enlarged without interpolation, so that its pixels stay visible.
+        """
         left, top, right, bottom = (round(side * DPI) for side in box)
         pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         size = (max(1, right - left), max(1, bottom - top))
@@ -73,7 +76,7 @@ class Canvas:
         is_dashed: bool = False,
         has_dots: bool = False,
     ) -> None:
-        """Draw straight lines from each point to the next, if asked with dashes or with a dot at each point."""
+        """Draw straight lines from point to point, optionally dashed or with a dot at each one."""
         left, top = (math.floor((min(part) - DOT) * DPI) for part in zip(*points, strict=True))
         right, bottom = (math.ceil((max(part) + DOT) * DPI) for part in zip(*points, strict=True))
         mask = Image.new("L", ((right - left) * FINE, (bottom - top) * FINE))
@@ -103,15 +106,15 @@ class Canvas:
         """Draw a line of text.
 
         Args:
-            x: Where its anchor is.
-            y: The same.
+            x: Position of the anchor.
+            y: Position of the anchor.
             text: Any text.
             size: Points.
-            anchor: Pillow's name of the anchor: l, m or r for left, middle or right, and s or m for the
-                baseline or the middle. A turned text takes "mm" or "rm".
+            anchor: Pillow's name of the anchor: l, m or r for left, middle or right, and s or m for
+                the baseline or the middle. A turned text takes "mm" or "rm".
             angle: Degrees, counter-clockwise, around the anchor.
             is_bold: Whether the letters are bold.
-            colour: Of the letters.
+            colour: Colour of the letters.
         """
         self._has_colours |= colour != "black"
         text, font = printable(text), _font(size, is_bold)
@@ -134,14 +137,14 @@ class Canvas:
         Raises:
             UserError: the file cannot be written.
         """
-        # A third of the bytes takes less than half the time, and so does the fastest compression.
+        # One channel takes less than half the time of three, and so does the fastest compression.
         picture = self._image if self._has_colours else self._image.getchannel("R")
         with replacing(path, flush=False) as partial:
             picture.save(partial, compress_level=COMPRESSION)
 
 
 def _dashes(points: Sequence[Point]) -> list[list[Point]]:
-    """The dashes along a curve, each as its points."""
+    """The dashes along a curve, each as a list of points."""
     dashes: list[list[Point]] = []
     part, until, is_drawn = [points[0]], DASH, True
     for (x, y), (next_x, next_y) in pairwise(points):

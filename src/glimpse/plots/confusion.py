@@ -39,7 +39,7 @@ def draw_confusion(
     longest = max(text_width(name, size=NAME_SIZE) for name in names)
     cell = max(CELL, MIN_SIDE / len(names))
     side = cell * len(names)
-    is_turned = longest > cell - GAP  # names that do not fit below their column are turned
+    is_turned = longest > cell - GAP  # names that do not fit below their column are rotated
     left, top = 2 * LINE + longest + GAP, LINE * len(lines) + 2 * GAP
     below = (longest * np.sqrt(0.5) if is_turned else 0) + LINE + 2 * GAP
     title_width = max(text_width(line, size=TITLE_SIZE) for line in lines)
@@ -76,7 +76,7 @@ def draw_confusion(
 
 
 def _draw_scale(canvas: Canvas, left: float, top: float, height: float) -> None:
-    """What the colours mean."""
+    """Draw the scale of the colours."""
     right = left + SCALE_WIDTH
     steps = np.linspace(1, 0, round(height * 100))
     for number, colour in enumerate(shades(steps, COLOURS)):

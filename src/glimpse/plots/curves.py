@@ -1,4 +1,4 @@
-"""Draw curves of several runs, or over any other x, as PNGs; epochs.py draws those of one run.
+"""Draw curves of several runs, or over any other x, as PNGs; epochs.py draws the curves of one run.
 
 matplotlib takes a second to import, so each function imports it only when it draws.
 """

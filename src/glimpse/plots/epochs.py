@@ -1,4 +1,7 @@
-"""Draw the curves of a run over its epochs. Every run does, so Pillow draws them. Lengths are in inches."""
+"""Draw the curves of a run over its epochs. Lengths are in inches.
+
+Every run draws them, so this file uses Pillow, which is faster than matplotlib.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,14 +79,14 @@ def _draw_chart(canvas: Canvas, box: Box, curves: Mapping[str, Curve], title: st
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """What an axis shows: all values and a margin."""
+    """The range of an axis: all values and a margin."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     margin = MARGIN * (high - low) or MARGIN * abs(low) or MARGIN
     return low - margin, high + margin
 
 
 def _ticks(low: float, high: float, *, are_whole: bool = False) -> Iterable[tuple[float, str]]:
-    """Round numbers of an axis and how they are written, with the same number of decimals."""
+    """Round numbers on an axis, and their labels, which have the same number of decimals."""
     from matplotlib.ticker import MaxNLocator
 
     found = MaxNLocator(NUM_TICKS, integer=are_whole).tick_values(low, high)

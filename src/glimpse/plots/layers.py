@@ -26,7 +26,7 @@ def draw_layers(
     chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
     shown = [outputs[number] for number in chosen]
     num_rows = len(shown) + 1
-    # Without a layout engine, whatever a notebook has set.
+    # Without a layout engine, even if a notebook has set one.
     figure = Figure(
         figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows),
         dpi=DPI,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-COMPRESSION = 1  # of zlib; its default takes half as long again, for files little smaller
+COMPRESSION = 1  # of zlib; its default takes 1.5 times as long, for slightly smaller files
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

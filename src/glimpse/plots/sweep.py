@@ -1,4 +1,4 @@
-"""Draw a sweep: what mattered, the metric over each axis and over pairs of axes, and the best so far."""
+"""Draw a sweep: importances, the metric over each axis and pair of axes, and the best so far."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ COLUMNS = 3
 MAX_AXES = 9  # drawn in a figure, the most important first
 MAX_IN_PAIRS = 4  # axes of which all pairs are drawn
 JITTER = 0.15  # of the distance between two words on an axis
-WIDE_WORDS = 28  # characters of all words on an axis, from which on they are turned
+WIDE_WORDS = 28  # if all words on an axis have more characters than this, they are rotated
 NAME_CHARACTERS = 18
 
 FINISHED, PRUNED = COLOURS[0], COLOURS[1]
@@ -95,7 +95,7 @@ def draw_pairs(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(4 * columns + 0.8, 3.4 * rows), layout="constrained", dpi=DPI)
     grid = figure.subplots(rows, columns, squeeze=False)
     scores = [s.score for s in sweep.finished]
-    # The better half of the scores takes half of the colours, since there the differences matter.
+    # The better half of the scores takes half of the colours, because its differences matter most.
     worst = float(np.median(scores))
     best = _best(sweep, scores)
     norm = Normalize(min(best, 2 * worst - best), max(best, 2 * worst - best))
@@ -165,7 +165,7 @@ def _by_key(sweep: Sweep, keys: Sequence[str]) -> list[Axis]:
 
 
 def _places(axis: Axis, settings: Sequence[Setting]) -> NDArray[np.float64]:
-    """Where settings lie on an axis; those with the same word are spread a little."""
+    """The positions of settings on an axis. Settings with the same word are spread a little."""
     places = np.array([axis.places[s.values[axis.key]] for s in settings])
     if not axis.is_number:
         places = places + np.random.default_rng(0).uniform(-JITTER, JITTER, len(places))

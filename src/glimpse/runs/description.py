@@ -15,11 +15,11 @@ from glimpse.runs.folder import FINISHED, RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, was_resumed
 
 SPLITS = ("train", "val", "test")
-# Of all packages in environment.json, those that decide most.
+# The packages in environment.json that affect the results most.
 SHOWN_PACKAGES = (
     "python", "torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy",
 )  # fmt: skip
-COMMIT = re.compile(r"[0-9a-f]{7,64}")  # nothing else is put into a command to copy
+COMMIT = re.compile(r"[0-9a-f]{7,64}")  # only such text is put into a command to copy
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Description:
     """The description of a run.
 
     Attributes:
-        facts: (what, value) pairs.
+        facts: (name, value) pairs.
         results: The column names, then a row for each split; empty if nothing was measured.
         recall: Column names and a row for each class, the lowest recall first; None unless the
             classes differ much in size.
@@ -109,7 +109,7 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _commit(environment: Mapping[str, Any]) -> tuple[str, bool]:
-    """The recorded commit, and whether there were uncommitted changes; empty if it is not a commit."""
+    """The recorded commit, or "", and whether there were uncommitted changes."""
     git = mapping(environment.get("git"))
     commit = git.get("commit")
     if not isinstance(commit, str) or not COMMIT.fullmatch(commit):

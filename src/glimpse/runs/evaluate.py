@@ -22,12 +22,12 @@ KINDS = ("precision", "recall", "f1")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found on a split.
+    """The results on a split.
 
     Attributes:
         scores: The scores with intervals.
         metrics: The metrics that the run's configuration adds.
-        intervals: The bounds of those that have an interval.
+        intervals: The bounds of the metrics that have an interval.
         num_images: The number of images.
         majority: The accuracy of the majority-class baseline.
     """
@@ -76,7 +76,7 @@ def evaluate(
         trained: A network whose configuration names the metrics.
         found: The predictions.
         image_names: The name of each image.
-        about: What scores.json says before the scores.
+        about: Entries that scores.json lists before the scores.
         title: The title of the confusion matrix.
         folder: The folder to write to.
     """

@@ -31,8 +31,8 @@ MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
 FP32 = ("32-true", "32")
 ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
 FITS = {
-    "crop": "cut its middle of this shape, and resize it",
-    "pad": "resize it to the largest size inside, and centre it on black",
+    "crop": "crop the centre to this aspect ratio, and resize it",
+    "pad": "resize it to the largest size that fits, and centre it on black",
     "squash": "resize it",
 }
 
@@ -102,8 +102,8 @@ def _checked(
         rounding = (found - as_trained).abs().max().item()
         same = int((found.argmax(1) == as_trained.argmax(1)).sum())
         yield (
-            f"compared with the run's precision, {trained.precision}, which evaluate and predict use: by at "
-            f"most {rounding:.1e}, which is rounding; {same} have the same class"
+            f"compared with the run's precision, {trained.precision}, which evaluate and predict use: "
+            f"probabilities differ by at most {rounding:.1e}, from rounding; {same} have the same class"
         )
     if not difference <= MAX_DIFFERENCE:
         raise UserError(

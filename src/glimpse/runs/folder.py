@@ -1,4 +1,6 @@
-"""Read a run folder: how the run ended, its results, epochs and pictures. settings.py reads its settings.
+"""Read a run folder: how the run ended, its results, epochs and pictures.
+
+settings.py reads the settings of a run.
 
 This reader needs neither torch nor lightning, and it does not open checkpoints. A folder is a run
 folder if it contains `.hydra` or `summary.json`. The folder of a sweep, which contains
@@ -29,17 +31,17 @@ from glimpse.records import (
 )
 from glimpse.runs.settings import as_text, choices_of, environment_of, settings_of
 
-# A run without a summary counts as running if a process holds the lock of its folder, whatever the clock
-# says. Another machine may see no lock. There, it counts as running if its training has written anything
-# within the last ten minutes, or within three times its longest epoch. Otherwise its status is "killed?",
-# with a question mark, because a first epoch may take longer than that.
+# A run without a summary counts as running if a process holds the lock of its folder. Another
+# machine may not see the lock. There, the run counts as running if its training has written
+# anything within the last ten minutes, or within three times its longest epoch. Otherwise its
+# status is "killed?", with a question mark, because a first epoch may take longer.
 QUIET_SECONDS = 600
 NUM_QUIET_EPOCHS = 3
-FUTURE_SECONDS = 60  # by which another machine's clock may be ahead; a later time says nothing
+FUTURE_SECONDS = 60  # by which another machine's clock may be ahead; later times are not trusted
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
 FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
 
-# What a stranger's run may add to a report at most, so that it hides no other.
+# Limits on what a run adds to a report, so that a stranger's run cannot hide the others.
 MOST_METRICS = 100
 LONGEST_WORD = 200  # characters of a name, a status or a problem
 
@@ -51,10 +53,10 @@ class Run:
     Attributes:
         folder: The run folder.
         status: finished, interrupted, failed; or running, killed?, unreadable.
-        summary: The content of summary.json, or what is known without it.
+        summary: The content of summary.json, or the facts that are known without it.
         settings: The composed configuration as it would be typed, `optimizer.lr` → `0.001`; empty
             if it was not recorded.
-        problem: One line on what went wrong, if anything did.
+        problem: One line that says what went wrong; empty if nothing did.
     """
 
     folder: Path
@@ -99,7 +101,7 @@ class Run:
 
     @property
     def is_training(self) -> bool:
-        """Whether the run trained a network, as opposed to `task=lr_find`. Without a record, it did."""
+        """Whether the run trained a network, unlike `task=lr_find`; True if it is not recorded."""
         return self.settings.get("task", "fit") == "fit"
 
     def number(self, name: str) -> float | None:
@@ -142,7 +144,7 @@ def is_run(folder: Path) -> bool:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """The run folders in and below `root`, and the folders that may not be looked into."""
+    """The run folders in and below `root`, and the folders that cannot be read."""
     waiting = [root]
     while waiting:
         folder = waiting.pop()
@@ -158,7 +160,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 
 def _no_entry(folder: Path) -> str:
-    """Why a folder cannot be looked into; empty if it can."""
+    """Why a folder cannot be read; empty if it can."""
     try:
         with os.scandir(folder):
             return "" if os.access(folder, os.X_OK) else "permission denied"
@@ -195,7 +197,7 @@ def _word(value: Any) -> str:
 
 
 def _was_resumed_since(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
-    """Whether environment.json, written at the start of an attempt, is of another one than summary.json."""
+    """Whether environment.json, written at the start of an attempt, is newer than summary.json."""
     ended, begun = summary.get("attempt"), environment.get("attempt")
     return isinstance(ended, str) and isinstance(begun, str) and ended != begun
 
@@ -223,7 +225,7 @@ def _why_not_running(
     if held:
         return ""
     if held is False and environment.get("host", platform.node()) == platform.node():
-        return "its end is not recorded, and no process works on it"
+        return "its end is not recorded, and no process is working on it"
     quiet = time.time() - _last_written(folder)
     if quiet < -FUTURE_SECONDS:
         return "its end is not recorded, and its files are dated in the future"
@@ -252,7 +254,7 @@ def _last_written(folder: Path) -> float:
     found = 0.0
     for pattern in written:
         for path in folder.glob(pattern):
-            with suppress(OSError):  # it was replaced meanwhile, or is a link to nowhere
+            with suppress(OSError):  # it was replaced meanwhile, or is a broken link
                 found = max(found, path.stat().st_mtime)
     return found
 
@@ -293,6 +295,6 @@ def pictures_of(folder: Path) -> list[Path]:
     """The run's figures/*.png, by name, without links that lead out of the run folder."""
     try:
         found = sorted((folder / "figures").glob("[!.]*.png"))
-    except OSError:  # the folder may not be looked into
+    except OSError:  # the folder cannot be read
         return []
     return [path for path in found if is_own_file(folder, path)]

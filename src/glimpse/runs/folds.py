@@ -1,4 +1,4 @@
-"""Pool the predictions of a cross-validation: each image is predicted by the run that did not see it.
+"""Pool the predictions of a cross-validation. The run that did not see an image predicts it.
 
 The runs are those of `python train.py -m data.folds=5 data.fold=0,1,2,3,4`, found below the sweep's
 folder. Every fold has to be there, once for each seed.
@@ -24,7 +24,8 @@ class Pooled:
     """The predictions of all folds of one configuration and seed.
 
     Attributes:
-        label: Data, model and what else tells it from the others in the folder, for people.
+        label: Data, model and the settings that distinguish it from others in the folder, for
+            display.
         name: The same, as a folder name; empty if there is only one.
         found: The predictions, fold by fold.
         image_names: The name of each image.
@@ -55,7 +56,7 @@ def pooled_folds(
     """Predict each validation fold below a folder with its own run, and pool the predictions.
 
     Raises:
-        UserError: the runs are not folds, or a fold is missing, unfinished or there twice.
+        UserError: the runs are not folds, or a fold is missing, unfinished or duplicated.
     """
     found = [(member, seed, runs) for member in _groups(root) for seed, runs in _by_seed(member)]
     for member, seed, runs in found:
@@ -96,7 +97,7 @@ def _by_seed(member: Group) -> Iterator[tuple[str, list[Run]]]:
         if len(folds) > num:
             twice = next(fold for fold in folds if folds.count(fold) > 1)
             raise UserError(
-                f"{member.data} {member.model}, seed {seed}: fold {twice} is there twice; type the "
+                f"{member.data} {member.model}, seed {seed}: there are two runs of fold {twice}; type the "
                 "folder of one sweep"
             )
         yield seed, [run for _, run in sorted(zip(folds, runs, strict=True), key=lambda p: p[0])]

@@ -52,7 +52,7 @@ class Group:
         settings: The settings that the runs share.
         differs: The settings that vary among the runs of the same data and model.
         simplest: The group to compare with; the group itself if it is the simplest.
-        monitor: What the groups are compared by.
+        monitor: The metric by which the groups are compared.
     """
 
     runs: list[Run]
@@ -132,7 +132,7 @@ def _short(value: str) -> str:
 
 
 def statistic(found: Iterable[float | None]) -> Statistic | None:
-    """The statistic of the values that are known; None if none is."""
+    """The statistic of the known values; None if there are none."""
     values = [value for value in found if value is not None]
     if not values:
         return None
@@ -145,7 +145,7 @@ def statistic(found: Iterable[float | None]) -> Statistic | None:
 def group(runs: Sequence[Run]) -> list[Group]:
     """Group the runs. Sort the groups by data, then the best first.
 
-    The best is that by the runs' monitor, or by val/acc if they differ in it.
+    The groups are ranked by the runs' monitor, or by val/acc if the monitors differ.
     """
     found: dict[tuple[Any, ...], Group] = {}
     monitor = common_monitor(runs)
@@ -166,13 +166,13 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def common_monitor(runs: Iterable[Run]) -> Monitor:
-    """The monitor of all the runs, or val/acc if they differ in it."""
+    """The monitor of all the runs, or val/acc if the monitors differ."""
     monitors = {run.monitor for run in runs}
     return monitors.pop() if len(monitors) == 1 else monitor_of({})
 
 
 def rivals(groups: Sequence[Group]) -> list[list[Group]]:
-    """The groups by their training and evaluation images: only those with the same can be compared."""
+    """Lists of comparable groups: those with the same training and evaluation images."""
     return list(_by(groups, _images).values())
 
 

@@ -1,4 +1,4 @@
-"""Images as paths, Pillow images, arrays or tensors, taken one by one, and the prediction for each."""
+"""Iterate over images given as paths, Pillow images, arrays or tensors; store their predictions."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,8 +74,8 @@ def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
     shape = "×".join(map(str, array.shape))
     if array.dtype != np.uint8:
         raise UserError(
-            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: of floats "
-            "from 0 to 1, give (255 * image) as uint8"
+            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: for floats "
+            "from 0 to 1, pass (255 * image) as uint8"
         )
     if array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
         for one in array:

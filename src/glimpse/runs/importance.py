@@ -1,15 +1,16 @@
 """How much each axis of a sweep decides whether a setting is among the best.
 
-Source: PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna implements it. It compares where the
-best settings lie on an axis with where all of them lie. Left out: settings that were stopped early.
+Source: PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna implements it. It compares
+the distribution of the best settings along an axis with the distribution of all settings. Settings
+that were stopped early are excluded.
 """
 
 import warnings
 
 from glimpse.runs.sweep import Axis, Sweep
 
-FEWEST = 10  # finished settings; of fewer, the shares would say nothing
-NUM_BEST = 5  # at least so many settings count as the best
+FEWEST = 10  # finished settings; with fewer, the shares would be meaningless
+NUM_BEST = 5  # at least this many settings count as the best
 SHARE_OF_BEST = 0.1  # and at least this share of them
 
 
@@ -53,6 +54,6 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
     quantile = min(0.5, max(SHARE_OF_BEST, NUM_BEST / len(finished)))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about axes that all of the best share
+        warnings.simplefilter("ignore")  # about axes on which all of the best settings are equal
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return dict(sorted(found.items(), key=lambda item: -item[1]))

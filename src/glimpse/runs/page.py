@@ -3,8 +3,8 @@
 To keep the page small even with a thousand runs, it draws curves only for the NUM_CURVES best
 groups, with running groups first. The best run of a group represents it. The NUM_PICTURED best of
 these groups also show pictures of at most MAX_PICTURE_BYTES each. The page of a single run shows
-all its pictures of at most MOST_PICTURE_BYTES. A script sorts the table when a column name is clicked; the page is readable
-without it.
+all its pictures of at most MOST_PICTURE_BYTES. A script sorts the table when a column name is
+clicked; the page is readable without it.
 """
 
 import base64
@@ -66,7 +66,7 @@ def over_all(
     Args:
         groups: The groups of runs.
         root: The folder that contains them.
-        sections: What else the report says, above the curves.
+        sections: Other sections of the report, which come above the curves.
     """
     columns, rows = report.table(groups)
     notes = "".join(f"<p class=note>{_safe(line)}</p>" for line in report.heading(groups))

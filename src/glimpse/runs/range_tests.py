@@ -1,6 +1,6 @@
-"""What the learning-rate tests of a folder suggest, for its report: runs of `task=lr_find`.
+"""The learning rates that the range tests in a folder (`task=lr_find`) suggest, for its report.
 
-They train nothing, so they have no row among the trainings.
+These runs do not train, so they have no row among the trainings.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SUGGESTED = "lr_find/valley"
 
 
 def range_tests(runs: Sequence[Run], root: Path) -> Section | None:
-    """List the tests among the runs below `root`, with the rate that each suggests; None without any."""
+    """List the tests below `root` with the rate that each of them suggests; None without any."""
     tests = [run for run in runs if not run.is_training]
     if not tests:
         return None

@@ -1,11 +1,11 @@
 """Which models are ahead on each dataset, and which differences exceed the noise.
 
-The models are compared by what all their runs watched, measured on the test set, or else on the
-validation set; by accuracy if they watched different metrics. Each model is represented by its best
-group of runs, chosen by the monitor. Whether two models differ is decided by Welch's t-test over the
-seeds, with Holm's correction for the number of comparisons (Holm 1979, A simple sequentially rejective
-multiple test procedure). Left out: the noise of the evaluation images, which all models share;
-`glimpse compare` tests it.
+The models are compared by the metric that all their runs monitored, measured on the test set, or
+else on the validation set; by accuracy if the monitors differ. Each model is represented by its
+best group of runs, chosen by the monitor. Whether two models differ is decided by Welch's t-test
+over the seeds, with Holm's correction for the number of comparisons (Holm 1979, A simple
+sequentially rejective multiple test procedure). Left out: the noise of the evaluation images, which
+all models share; `glimpse compare` tests it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
     MORE: f"{MORE} is a difference beyond the noise of the seeds",
     NOISE: f"{NOISE} is a difference within the noise of the seeds",
-    UNKNOWN: f"{UNKNOWN} means that one run cannot tell",
+    UNKNOWN: f"{UNKNOWN} means that a single run is not enough to tell",
 }
 TEST = f"Welch's t-test, p < {LEVEL} after Holm's correction"
 
@@ -123,7 +123,7 @@ def _p_value(one: Statistic | None, other: Statistic | None) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
-    """Whether each hypothesis is rejected; any is rejected wrongly with probability at most `LEVEL`."""
+    """Whether each hypothesis is rejected. Any is falsely rejected with probability ≤ `LEVEL`."""
     rejected = [False] * len(p_values)
     for place, number in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[number] >= LEVEL / (len(p_values) - place):

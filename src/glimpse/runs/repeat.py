@@ -43,16 +43,17 @@ CONFIG = Path(".hydra", "config.yaml")
 
 @dataclass(frozen=True)
 class Repetition:
-    """What is trained again, and where.
+    """A training to repeat, and its new folder.
 
     Attributes:
         original: The run folder.
         folder: The new run folder.
         config: The configuration.
-        stages: The numbers of epochs to train to, one after the other; several if the run was extended.
+        stages: The numbers of epochs to train to, one after the other; several if the run was
+            extended.
         names: The chosen file of each group.
-        overrides: What `resume=` of the new folder takes.
-        seconds: How long the run took; None if that is not recorded.
+        overrides: The overrides to record for `resume=` of the new folder.
+        seconds: The duration of the original run; None if it is not recorded.
     """
 
     original: Path
@@ -65,7 +66,7 @@ class Repetition:
 
     @property
     def announcement(self) -> str:
-        """A line that says what begins, and how long the original took."""
+        """A line that says what starts, and how long the original took."""
         took = "not recorded" if self.seconds is None else duration(self.seconds)
         return f"training {self.original} again in {self.folder}; the original took {took}"
 
@@ -82,12 +83,12 @@ def prepare(
     Args:
         original: The run folder.
         overrides: `key=value` settings that replace the run's own, such as `data_dir=/data`.
-        trust: Packages of your own that the run's network or dataset comes from.
+        trust: Your own packages that define the run's network or dataset.
         out: The new run folder; None: a new one in outputs/.
 
     Raises:
         UserError: the run has not finished, its record cannot be read or is not trusted, or the new
-            folder holds something else.
+            folder contains something else.
     """
     found = one_run(original)
     if is_held(original):
@@ -123,11 +124,11 @@ def prepare(
 
 
 def train_again(repetition: Repetition) -> None:
-    """Train, or go on where an earlier call was interrupted.
+    """Train, or continue where an earlier call was interrupted.
 
     Raises:
-        UserError: the new folder holds something else, or the run fails.
-        Interrupted: after Ctrl-C or SIGTERM; the same call goes on.
+        UserError: the new folder contains something else, or the run fails.
+        Interrupted: after Ctrl-C or SIGTERM; the same call continues.
     """
     folder, config = repetition.folder, repetition.config
     summary = _own_summary(repetition)
@@ -145,7 +146,7 @@ def train_again(repetition: Repetition) -> None:
 
 
 def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConfig) -> None:
-    """Require the run to have ended by itself, also after it was extended.
+    """Require the run to have ended by itself, even if it was extended.
 
     Raises:
         UserError: it was stopped, or it failed.
@@ -162,7 +163,7 @@ def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConf
 def _config(
     path: Path, saved: Mapping[str, Any], overrides: Sequence[str], trusted: Sequence[str]
 ) -> DictConfig:
-    """The configuration in a checkpoint, checked for keys that exist today and packages that are trusted."""
+    """The configuration in a checkpoint, after a check for unknown keys and untrusted packages."""
     config = recorded_config(saved["glimpse"]["config"], path, trusted)
     for group, target in targets_of(config):
         require_no_library_function(group, target, trusted)
@@ -180,7 +181,7 @@ def _config(
 
 
 def _take_processes(config: DictConfig, environment: Mapping[str, Any]) -> None:
-    """Let a run that torchrun or srun had started begin its processes itself."""
+    """Make a run that torchrun or srun had started start its processes itself."""
     number = environment.get("processes")
     if (
         isinstance(number, int)
@@ -192,7 +193,7 @@ def _take_processes(config: DictConfig, environment: Mapping[str, Any]) -> None:
 
 
 def _take_threads(environment: Mapping[str, Any]) -> None:
-    """Use as many threads as the run: sums of another number of parts are rounded differently."""
+    """Use as many threads as the run: sums in another number of parts are rounded differently."""
     number, processes = environment.get("threads"), environment.get("processes")
     if not (isinstance(number, int) and 0 < number <= MOST):
         return
@@ -208,7 +209,7 @@ def _stages(summary: Mapping[str, Any], last: Any) -> tuple[int | None, ...]:
 
 
 def _new_folder(outputs: Path, names: Mapping[str, str]) -> Path:
-    """A name as conf/train.yaml makes them; what a record calls data and model is only text."""
+    """A folder name as in conf/train.yaml. The recorded names of data and model may be any text."""
     data, model = (re.sub(r"[^\w.+-]+|^\.+", "-", names[group])[:80] for group in ("data", "model"))
     return (
         outputs / f"{data}-{model}" / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(3)}"

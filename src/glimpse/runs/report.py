@@ -120,12 +120,14 @@ def heading(groups: Sequence[Group]) -> list[str]:
             f"of the model with the fewest parameters on the same images ({compared})."
         )
     if KILLED in ended:
-        lines.append(f"A {KILLED} run has not recorded its end, and nothing seems to work on it.")
+        lines.append(
+            f"A {KILLED} run has not recorded its end, and no process seems to be working on it."
+        )
     return lines
 
 
 def _repeats(groups: Sequence[Group]) -> str:
-    """What the runs of a row differ in."""
+    """The name of what differs between the runs of a row."""
     folds = [{run.settings.get("data.fold", "null") for run in member.runs} for member in groups]
     return "the seed or the fold" if any(len(found) > 1 for found in folds) else "the seed"
 

@@ -1,4 +1,4 @@
-"""Whether two trainings gave the same bits. If not: where they differ first, and the likely causes.
+"""Check whether two trainings gave the same bits. If not, find the first difference and its causes.
 
 This compares the weights in best.ckpt and last.ckpt, every number in metrics.csv except times, and
 the results in summary.json.
@@ -22,7 +22,7 @@ from glimpse.text import plural
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
-# Packages that compute; others hardly change a number.
+# Packages that compute numbers; other packages hardly affect them.
 COMPUTING = (
     "torch",
     "torchvision",
@@ -43,11 +43,11 @@ MACHINE = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison of two runs found.
+    """The result of a comparison of two runs.
 
     Attributes:
-        equal: What is equal, such as "best.ckpt (12 tensors)".
-        differences: A line for each file that differs: where it does first.
+        equal: The files that are equal, such as "best.ckpt (12 tensors)".
+        differences: A line for each file that differs, with the place of its first difference.
         causes: Possible causes of the differences, the most likely first; empty if nothing differs.
     """
 
@@ -57,12 +57,12 @@ class Comparison:
 
 
 def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> Comparison:
-    """Compare a run folder with that of a repeated training.
+    """Compare a run folder with the folder of a repeated training.
 
     Args:
         original: The run folder.
         again: The folder of the repeated training.
-        typed: Settings that were changed for it.
+        typed: Settings that were changed for the repeated training.
 
     Raises:
         UserError: the original has no intact checkpoint.
@@ -183,7 +183,7 @@ def _causes(
     """
     before, now = environment_of(original), environment_of(again)
     if fingerprints[0] != fingerprints[1]:
-        yield "data: the images, their labels or their splits are not those of the run"
+        yield "data: the images, their labels or their splits differ from those of the run"
     changed = [word for word in typed if word.partition("=")[0] not in PLACES]
     if changed:
         yield f"settings: {' '.join(changed)} was typed"
@@ -244,7 +244,7 @@ def _of_code(what: str, before: Any, now: Any) -> Iterator[str]:
     if before.get("dirty") and "diff" not in before:
         yield f"{what}: the run had uncommitted changes, which are not recorded"
     elif before.get("diff") != now.get("diff"):
-        yield f"{what}: other uncommitted changes than the run had (environment.json has both)"
+        yield f"{what}: the uncommitted changes differ from those of the run (see environment.json)"
 
 
 def _of_versions(before: Any, now: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The recorded settings of a run: its configuration, its overrides, and what was typed at a resume."""
+"""The recorded settings of a run: its configuration, its overrides, and those typed at a resume."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -17,20 +17,20 @@ from glimpse.records import (
     read_yaml,
 )
 
-# Settings that say where a run is stored and how it was started, not what it computes.
+# Settings that state where a run is stored and how it was started, not what it computes.
 PLACES = (
     "name", "data_dir", "output_dir", "resume", "check",
     "sweep.plan", "sweep.retry_failed", "sweep.fail_fast",
 )  # fmt: skip
 
-# Settings that repeat what is trained, so that its result has a mean and a deviation; and what each chooses.
+# Settings that repeat a training, so that its result has a mean and a deviation, with their names.
 REPEATS = {"seed": "seed", "data.fold": "fold"}
 
 MOST_SETTINGS = 5_000  # a record with more is not read
 
 
 def repeats_of(keys: Collection[str]) -> str:
-    """What runs differ in that vary these keys and no others: "seed", "fold", or "run" for both."""
+    """The name of what varies between runs with these keys: "seed", "fold", or "run" for both."""
     found = [what for key, what in REPEATS.items() if key in keys]
     return found[0] if len(found) == 1 else "run"
 
@@ -47,7 +47,7 @@ def choices_of(folder: Path) -> dict[str, str]:
 
 
 def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict[str, str]:
-    """The recorded configuration, updated with what was typed when the run was resumed.
+    """The recorded configuration, updated with the overrides typed when the run was resumed.
 
     Args:
         folder: The run folder.

@@ -1,8 +1,8 @@
 """Write a network's weights as plain tensors, with a model card, for people without this package.
 
-The file is in the safetensors format. A network of torchvision or timm keeps its library's names and
-shapes, so that the library loads it; other networks keep their own. The card is a README.md as
-huggingface_hub takes it: YAML between two lines of dashes, then Markdown.
+The file is in the safetensors format. A network of torchvision or timm keeps its library's names
+and shapes, so that the library loads it; other networks keep their own. The card is a README.md in
+the format of huggingface_hub: YAML between two lines of dashes, then Markdown.
 """
 
 import copy
@@ -40,13 +40,13 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
         path: The file of weights. The card is written beside it.
 
     Raises:
-        UserError: a README.md from elsewhere is in the folder, or the library's network gives other
-        answers.
+        UserError: the folder contains another README.md, or the library's network gives other
+            outputs.
     """
     card = path.with_name(CARD)
     if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise UserError(
-            f"{card} is there already: type --out <new folder>/{path.name}, where a model card can be "
+            f"{card} already exists: type --out <new folder>/{path.name}, where a model card can be "
             "written beside the weights"
         )
     network = copy.deepcopy(trained.inner).cpu().float()
@@ -65,7 +65,7 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
 
 
 def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor]) -> str:
-    """Load the weights into the library's own network, and compare its answers."""
+    """Load the weights into the library's own network, and compare its outputs."""
     plain: nn.Module = find(network.architecture, trained.spec.num_classes).network
     plain.load_state_dict(state)
     plain.eval()
@@ -85,8 +85,8 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     library = _library(network)
     if not difference <= MAX_DIFFERENCE:
         raise UserError(
-            f"{library}'s {network.architecture} gives other probabilities with these weights ("
-            f"one differs by {difference:.1e}), so nothing was written: type --to onnx"
+            f"{library}'s {network.architecture} gives different probabilities with these weights ("
+            f"by up to {difference:.1e}), so nothing was written: type --to onnx"
         )
     return (
         f"compared with the original network on {num_images} validation images: probabilities of "

@@ -1,6 +1,7 @@
 """Read the record of a sweep or a search, sweep.json: its settings, their scores and states.
 
-Jobs that differ only in their seed or fold are one setting. The folders of the runs themselves are read by folder.py.
+Jobs that differ only in their seed or fold are one setting. folder.py reads the folders of the
+runs.
 """
 
 from collections import Counter
@@ -19,9 +20,7 @@ from glimpse.text import plural
 
 NAME = "sweep.json"
 PRUNED = "pruned"
-LOG_RATIO = (
-    30  # numbers above 0 whose highest is so many times the lowest are shown by their logarithm
-)
+LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
 PLANNED = ("new", "running", "interrupted", "to extend")  # states of jobs that will still run
 
 
@@ -34,7 +33,7 @@ class Setting:
         state: finished, if a job is; otherwise the state of its jobs.
         scores: The metric of each job that is finished or pruned.
         seconds: The time that its jobs took together.
-        repeats: What its jobs differ in: "seed", "fold", or "run" for both.
+        repeats: The kind of repetition: "seed", "fold", or "run" if both vary.
     """
 
     values: dict[str, str]
@@ -50,7 +49,7 @@ class Setting:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether it was stopped early, with a score until then."""
+        """Whether it was stopped early, with a score up to that point."""
         return self.state == PRUNED and bool(self.scores)
 
     @property
@@ -70,8 +69,8 @@ class Axis:
 
     Attributes:
         key: Such as optimizer.lr.
-        places: For each different value, as typed, its place on the axis. Words are placed in the order of
-            their first use.
+        places: For each different value, as typed, its place on the axis. Words are placed in the
+            order of their first use.
         is_number: Whether the values are numbers.
         is_log: Whether the axis is logarithmic.
     """
@@ -90,7 +89,8 @@ class Sweep:
         metric: The name of the metric that compares its jobs.
         mode: "max" or "min": which values are better.
         counts: The number of jobs in each state.
-        num_planned: The number of trials that a search wants; None for a grid, whose jobs are all counted.
+        num_planned: The number of trials that a search wants; None for a grid, whose jobs are all
+            counted.
         settings: In the order of the record.
     """
 
@@ -116,7 +116,7 @@ class Sweep:
 
     @property
     def pruned(self) -> list[Setting]:
-        """The settings that were stopped early, with their score until then."""
+        """The settings that were stopped early, with their scores up to that point."""
         return [setting for setting in self.settings if setting.is_pruned]
 
     def is_better(self, one: float, other: float) -> bool:
@@ -124,7 +124,7 @@ class Sweep:
 
     @property
     def best(self) -> Setting | None:
-        """The finished setting with the best score; the first of several."""
+        """The finished setting with the best score; the first one in case of a tie."""
         best = None
         for setting in self.finished:
             if best is None or self.is_better(setting.score, best.score):

@@ -1,8 +1,8 @@
 """Load a trained network, with its data and preprocessing, from a run folder or a checkpoint.
 
 The network makes the same predictions as in its run, because it uses the same precision, memory
-layout and preprocessing. Nothing in a checkpoint is executed, and what its configuration names is
-built only from packages that are trusted.
+layout and preprocessing. No code in a checkpoint is executed, and the targets that its
+configuration names are built only if they come from trusted packages.
 """
 
 import os
@@ -45,7 +45,7 @@ from glimpse.trainer import device_of
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
-FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # where datasets were, and where they are
+FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # datasets' former and current package
 
 
 class TrainedRun:
@@ -55,12 +55,12 @@ class TrainedRun:
         path: A checkpoint, or a run folder. The folder's best checkpoint is loaded, or its last one
             if there is no best.
         overrides: `key=value` settings that replace the run's own, such as `data_dir=/data`.
-        trust: Packages besides those of config/trust.py that the checkpoint may name, for a network
-            or a dataset of your own.
+        trust: Packages in addition to those of config/trust.py that the checkpoint may name, for
+            your own network or dataset.
 
     Raises:
-        UserError: there is no checkpoint, it is damaged, it does not fit, or it names a package that
-            is not trusted.
+        UserError: there is no checkpoint, or it is damaged, does not fit its own model, or names a
+            package that is not trusted.
     """
 
     def __init__(
@@ -100,13 +100,16 @@ class TrainedRun:
 
     @property
     def model(self) -> nn.Module:
-        """The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32 images, and computes
-        in fp32, as an exported file does. `predict` computes in the run's precision."""
+        """The network alone, in evaluation mode.
+
+        It takes (B, C, H, W) normalised float32 images and computes in fp32, like an exported file.
+        `predict` computes in the run's precision.
+        """
         return self.inner
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the run's best checkpoint, such as "test/acc"; empty without its folder."""
+        """The metrics of the run's best checkpoint, such as "test/acc"; empty without a folder."""
         return read_run(self.folder).metrics if self.folder.is_dir() else {}
 
     @property
@@ -161,7 +164,7 @@ class TrainedRun:
         """Predict every image of a split of the run's data.
 
         Raises:
-            UserError: the network's answer to an image is not finite.
+            UserError: the network's output for an image is not finite.
         """
         found = predict(self.network, self.data, split, device=self.device, shows_progress=True)
         wrong = np.flatnonzero(np.isnan(found.log_probabilities).any(1))
@@ -174,15 +177,15 @@ class TrainedRun:
 
         Args:
             images: One or several images: paths, Pillow images, (H, W), (H, W, C) or (N, H, W, C)
-                uint8 arrays, or (C, H, W) or (N, C, H, W) uint8 tensors. They are cropped and resized
-                as in training. Or the name of a split: "train", "val" or "test".
+                uint8 arrays, or (C, H, W) or (N, C, H, W) uint8 tensors. They are cropped and
+                resized as in training. Or the name of a split: "train", "val" or "test".
 
         Returns:
             A list with one `Prediction` for each image; for a split, its `Predictions`.
 
         Raises:
-            UserError: an image cannot be read, is of another type, or the answer to it is not finite; or
-                the data has no such split.
+            UserError: an image cannot be read or has another type, the network's output for it is
+                not finite, or the data has no such split.
         """
         if isinstance(images, str) and images in ("train", "val", "test"):
             if images not in self.data.splits:
@@ -219,7 +222,7 @@ class TrainedRun:
         Raises:
             UserError: the file cannot be read.
         """
-        return decode(path, self._format).copy()  # torch needs it writable; a PNG's may not be
+        return decode(path, self._format).copy()  # torch needs a writable array
 
     def to_network(self, images: Tensor) -> Tensor:
         """Preprocess (B, H, W, C) uint8 images to (B, C, H, W) float32 on the network's device."""
@@ -278,7 +281,7 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """A recorded configuration with other values for some of its keys.
 
     Raises:
-        UserError: a key is not known, a value is not allowed, or the network would see other images.
+        UserError: a key is not known, a value is not allowed, or the network's input would change.
     """
     known = [key for key, _ in leaves(config)]
     for override in overrides:
@@ -293,7 +296,7 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key not in known:
             raise UserError(unknown_key(key, [*known, *map(str, config)]))
     merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
-    for override in overrides:  # a path is text, and no YAML
+    for override in overrides:  # a path is text, not YAML
         key, _, value = override.partition("=")
         if key in PATHS and value not in ("", "null", "none", "default"):
             OmegaConf.update(merged, key, os.path.expanduser(value))

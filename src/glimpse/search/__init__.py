@@ -1,1 +1,1 @@
-"""`hydra/sweeper=search`: what is searched, what to try next, and when a trial stops early."""
+"""`hydra/sweeper=search`: the axes of a search, its next trial, and when a trial stops early."""

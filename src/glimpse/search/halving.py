@@ -1,16 +1,16 @@
-"""Successive halving: many trials begin, the best third of them continues, then the best third of those.
+"""Successive halving: many trials start, the best third continues, then the best third of these.
 
-Source: ASHA (Li et al. 2020, arXiv:1810.05934), algorithm 2: whenever a worker is free, it continues a trial
-that is among the best third of its rung, or else begins a new one. A trial that waits keeps its checkpoint and
-resumes from it; its schedule is that of a complete training from the start. Optuna's pruner of this name cannot
-resume a trial that it has stopped.
+Source: ASHA (Li et al. 2020, arXiv:1810.05934), algorithm 2: whenever a worker is free, it
+continues a trial that is among the best third of its rung, or else starts a new one. A trial that
+waits keeps its checkpoint and resumes from it. Its schedule covers a complete training from the
+start. Optuna's pruner of this name cannot resume a trial that it has stopped.
 """
 
 from collections.abc import Collection, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-FACTOR = 3  # one in so many trials continues
+FACTOR = 3  # one in this many trials continues
 
 
 def rungs(num_epochs: int) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def promotable(
 def best_waiting(
     trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
 ) -> FrozenTrial | None:
-    """The best trial of the highest rung on which any waits, for a search too small for thirds."""
+    """The best waiting trial on the highest rung, for a search with too few trials for thirds."""
     for level in reversed(levels[:-1]):
         for trial in _ranked(trials, level, mode):
             if waits(trial, levels) and trial.last_step == level and trial.number not in busy:

@@ -1,7 +1,7 @@
-"""Decide when a trial of a search stops early: Optuna's pruners compare its curve with those of the others.
+"""Decide when a trial of a search stops early: Optuna's pruners compare the curves of the trials.
 
-A trial reports to the study's file itself. It may therefore run in any process, and on any machine that
-sees the sweep's folder.
+A trial reports to the study's file itself. It may therefore run in any process, and on any machine
+that sees the sweep's folder.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from optuna.trial import Trial
 from glimpse.console import console
 from glimpse.search.study import NAME, STORAGE_ERRORS, cause_of, open_storage
 
-NUM_COMPLETE = 5  # trials that must have been trained to their end before the median stops one
+NUM_COMPLETE = 5  # complete trials that are needed before the median stops one
 WARM_UP = 5  # the median stops no trial in the first fifth of its epochs
 REDUCTION = 3  # of Hyperband: about one trial in three continues after 1, 3, 9, … epochs
 
@@ -25,7 +25,7 @@ class Judge:
         path: The study's file.
         number: The trial's number.
         pruner: "median", "hyperband" or "halving".
-        num_epochs: The epochs of a whole trial; not above 0 if unlimited.
+        num_epochs: The number of epochs of a complete trial; 0 or less if unlimited.
         until: With halving, the number of epochs after which the trial waits.
     """
 
@@ -39,7 +39,7 @@ class Judge:
         )
         frozen = study.get_trials(deepcopy=False)[number]
         self._is_open = not frozen.state.is_finished()  # a finished trial may be resumed by hand
-        # Optuna has no public way back to a trial that another process began.
+        # Optuna has no public way to reopen a trial that another process started.
         self._trial = Trial(study, frozen._trial_id)
         self._reported = set(frozen.intermediate_values)
 
@@ -70,8 +70,8 @@ def build_pruner(name: str, num_epochs: int) -> BasePruner:
     """Optuna's pruner for trials of `num_epochs` epochs.
 
     "median" stops a trial whose best value is worse than the median of the others at the same epoch
-    (Golovin et al. 2017, Google Vizier, sec. 3.1). "hyperband" compares trials after 1, 3, 9, … epochs,
-    in brackets that differ in the first comparison (Li et al. 2018, arXiv:1603.06560).
+    (Golovin et al. 2017, Google Vizier, sec. 3.1). "hyperband" compares trials after 1, 3, 9, …
+    epochs, in brackets that differ in the first comparison (Li et al. 2018, arXiv:1603.06560).
     """
     if name == "halving":  # halving.py decides
         return NopPruner()

@@ -1,7 +1,8 @@
-"""Run a search: begin the next trial whenever a worker is free, until the record has all its trials.
+"""Run a search: start a trial whenever a worker is free, until the record has all its trials.
 
-A trial is suggested only when it can begin, so that the suggestion uses all results so far and no worker waits
-for another. Several processes may run the same search: they share its record, and each trial is run by one.
+A trial is suggested only when it can start, so that the suggestion uses all results so far and no
+worker waits for another. Several processes may run the same search. They share its record, and each
+trial runs in only one of them.
 """
 
 import shlex
@@ -32,8 +33,8 @@ from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
 
-LOOK_SECONDS = 1.0  # between looks at trials that another process runs
-STATES = {  # of a trial whose run folder says nothing
+LOOK_SECONDS = 1.0  # between checks of trials that another process runs
+STATES = {  # of a trial whose run folder has no status
     TrialState.COMPLETE: State.FINISHED,
     TrialState.PRUNED: State.PRUNED,
     TrialState.FAIL: State.FAILED,
@@ -47,7 +48,7 @@ class Search:
     Args:
         composer: Composes the jobs' configurations.
         trials: The trials, with the record.
-        launcher: Where the jobs run.
+        launcher: Hydra's launcher, which runs the jobs.
     """
 
     def __init__(self, composer: Composer, trials: Trials, launcher: Launcher) -> None:
@@ -64,12 +65,12 @@ class Search:
         self._note_earlier()
 
     def print_plan(self) -> None:
-        """`sweep.plan=true`: the trials so far, and how long the others take."""
+        """`sweep.plan=true`: print the trials so far, and the time that the others will take."""
         self.record.print_table()
         print(f"{self._counted()}; {self._left(num_at_once(self.launcher)) or 'nothing to do'}")
 
     def run(self) -> None:
-        """Run the trials that are missing, and sum up.
+        """Run the missing trials, and print a summary.
 
         Raises:
             UserError: a trial neither finished nor diverged.
@@ -117,7 +118,7 @@ class Search:
                 standing.show()
 
     def _fill(self, runner: Runs) -> bool:
-        """Begin a trial for each free worker. Returns whether another process works on one."""
+        """Start a trial for each free worker. Returns whether another process is working on one."""
         is_elsewhere = self._take_up(runner)
         while runner.num_open < runner.num_at_once:
             trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
@@ -127,7 +128,7 @@ class Search:
         return is_elsewhere
 
     def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
-        """The trial that should begin or continue now.
+        """The trial that should start or continue now.
 
         Args:
             is_last: Whether no other trial is running, so that waiting for results is pointless.
@@ -150,11 +151,11 @@ class Search:
         return trial
 
     def _is_elsewhere(self, trial: FrozenTrial) -> bool:
-        """Whether another process works on a trial that is not ours."""
+        """Whether another process is working on a trial that is not ours."""
         return any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial))
 
     def _take_up(self, runner: Runs) -> bool:
-        """Continue trials that no process works on. Returns whether another process works on one."""
+        """Continue trials on which no process is working. Returns whether one works elsewhere."""
         is_elsewhere = False
         for trial in self.study.trials():
             if trial.state.is_finished() or self.trials.is_ours(trial):
@@ -166,7 +167,7 @@ class Search:
         return is_elsewhere
 
     def _begin_failed(self, runner: Runs) -> None:
-        """Try failed trials again, each as a trial of its own: the record keeps what failed."""
+        """Try failed trials again, each as a new trial. The record keeps the failed ones."""
         trials = self.study.trials()
         repeated = {trial.user_attrs.get(AGAIN) for trial in trials}
         for trial in trials:
@@ -181,11 +182,11 @@ class Search:
             print(f"trial {trial.number + 1} repeats an earlier one ({self.trials.jobs(trial)[0]})")
 
     def _take(self, outcome: Outcome, runner: Runs) -> None:
-        """Record how a job ended, and submit the jobs that can begin now."""
+        """Record how a job ended, and submit the jobs that can start now."""
         job, found = outcome.job, outcome.found
         for following in self.trials.end(outcome):
             runner.submit(following)
-        if found.state is State.RUNNING:  # begun by another process in the meantime
+        if found.state is State.RUNNING:  # another process has started it in the meantime
             return
         self.record.note(self._rows.setdefault(job.name, job), found)
         if found.seconds is not None:
@@ -220,7 +221,7 @@ class Search:
                 if found.seconds is not None:
                     self._seconds.append(found.seconds)
 
-    # What it prints ---------------------------------------------------------------------------------
+    # Output -----------------------------------------------------------------------------------
 
     def _counted(self) -> str:
         """Such as "12 trials (10 finished, 2 pruned)"."""
@@ -235,11 +236,11 @@ class Search:
         return self._left(1, num_more_ended=1)
 
     def _left_of(self, runner: Runs) -> str:
-        """What is left while jobs run: another launcher may have ended several of them at once."""
+        """What is left while jobs run. Other launchers may return several ended jobs at once."""
         return self._left(runner.num_at_once, num_more_ended=self.trials.num_ending(runner.ended))
 
     def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
-        """How many trials are left, and how long they take if they are like those before."""
+        """The number of trials left, and the time that they take at the mean time so far."""
         ended = sum(
             t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
         )
@@ -260,7 +261,7 @@ class Search:
         return f"trial {job.number // self.trials.num_seeds + 1} of {self.num_trials}"
 
     def _sum_up(self) -> None:
-        """Print the table, the best trial, and how to train and look at it.
+        """Print the table, the best trial, and the commands that train it and report the search.
 
         Raises:
             UserError: a trial neither finished nor diverged, or none finished.
@@ -299,6 +300,6 @@ class Search:
 
 
 def _is_mistake(found: Found) -> bool:
-    """Whether a job ended in a way that a search does not expect. It expects that values diverge."""
+    """Whether a job ended in an unexpected way. In a search, divergence is expected."""
     is_well = found.state in (*DONE, State.RUNNING)
     return not is_well and DIVERGED not in found.reason

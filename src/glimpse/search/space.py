@@ -1,7 +1,7 @@
-"""What a search varies, read from the overrides: `choice`, lists, `range`, `interval` and `tag`.
+"""The axes of a search, read from the overrides: `choice`, lists, `range`, `interval` and `tag`.
 
-The grammar is Hydra's (hydra.cc, "Extended override syntax"). Optuna is not imported here, so that a
-mistake is reported at once.
+The grammar is Hydra's (hydra.cc, "Extended override syntax"). Optuna is not imported here, so that
+a mistake is reported at once.
 """
 
 import math
@@ -48,7 +48,7 @@ class Interval:
     Attributes:
         low: The lowest number.
         high: The highest number.
-        step: The distance of neighbours; None for any number between the two.
+        step: The distance between neighbours; None for any number between the two.
         is_whole: Whether the numbers are integers.
         is_log: Whether equal ratios are equally likely, rather than equal differences.
     """
@@ -61,7 +61,7 @@ class Interval:
 
     @property
     def samples(self) -> tuple[str, ...]:
-        """Values that are checked in place of all: both ends, and a fraction if there can be one."""
+        """Values that are checked in place of all: both ends, and a fraction if one is possible."""
         ends = (self.typed(self.low), self.typed(self.high))
         has_fractions = not self.is_whole and self.step is None
         return (*ends, self.typed(self.low + (self.high - self.low) / 3)) if has_fractions else ends
@@ -91,7 +91,7 @@ Space = dict[str, Axis]  # by key, such as optimizer.lr, with the + of an added 
 
 
 def split(overrides: Sequence[Override]) -> tuple[Space, list[str]]:
-    """Separate what is searched from the overrides that every trial shares.
+    """Separate the axes of the search from the overrides that every trial shares.
 
     Raises:
         UserError: an axis is impossible, or nothing is searched.

@@ -1,4 +1,4 @@
-"""Start a search: read what it varies, check that this is possible, and open its record.
+"""Start a search: read its axes, check them, and open its record.
 
 Mistakes are reported before Optuna is imported.
 """
@@ -36,7 +36,7 @@ def run_search(
         lines: The overrides as typed, including the values to search.
         context: Hydra's loader.
         config: The sweep's configuration, as Hydra composed it.
-        launcher: Where the jobs run.
+        launcher: Hydra's launcher, which runs the jobs.
 
     Raises:
         UserError: the search has a mistake, or a trial neither finished nor diverged.
@@ -79,7 +79,7 @@ def _require_possible_settings(settings: DictConfig) -> None:
 
 
 def _require_possible_values(composer: Composer, space: Space, shared: Sequence[str]) -> None:
-    """Compose and check samples of every axis, so that mistakes are found before anything is trained.
+    """Compose and check samples of every axis, to find mistakes before anything is trained.
 
     Raises:
         Exception: Hydra's or ours; `explain` turns it into one line.
@@ -90,10 +90,10 @@ def _require_possible_values(composer: Composer, space: Space, shared: Sequence[
 
 
 def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
-    """Open the record of the search, or begin one.
+    """Open the record of the search, or create it.
 
     Raises:
-        UserError: the folder holds another search, or Optuna is not installed.
+        UserError: the folder contains another search, or Optuna is not installed.
     """
     try:
         from glimpse.search.study import Study
@@ -112,7 +112,7 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
     for storage in set(FILES) - {settings.storage}:
         if study_path(composer.folder, storage).exists():
             raise UserError(
-                f"hydra.sweeper.storage={settings.storage}: {composer.folder} holds a search in "
+                f"hydra.sweeper.storage={settings.storage}: {composer.folder} contains a search in "
                 f"{FILES[storage]}; type hydra.sweeper.storage={storage}, or another name="
             )
     study = Study(

@@ -1,12 +1,13 @@
-"""The record of a search: an Optuna study on disk, and what to try next.
+"""The record of a search: an Optuna study on disk. It also suggests the next values.
 
-The next values are a function of the seed, the trial's number and the trials recorded so far, so that a
-search that was interrupted continues as if it had not been. Optuna's own samplers keep a state that is lost with
-the process: continued with them, a search would repeat its first suggestions.
+The next values are a function of the seed, the trial's number and the trials recorded so far. An
+interrupted search therefore continues like an uninterrupted one. Optuna's own samplers keep a state
+that is lost with the process, so a search that is continued with them would repeat its first
+suggestions.
 
-The sampler is the tree-structured Parzen estimator over all axes jointly (Watanabe 2023, arXiv:2304.11127),
-as Optuna 5 sets it. Optuna ignores failed trials, and would therefore suggest diverging values again and
-again. Here, the sampler treats them as worse than all others.
+The sampler is the tree-structured Parzen estimator over all axes jointly (Watanabe 2023,
+arXiv:2304.11127), with the defaults of Optuna 5. Optuna ignores failed trials, and would therefore
+suggest diverging values again and again. Here, the sampler treats them as worse than all others.
 """
 
 import functools
@@ -52,14 +53,14 @@ class Study:
 
     Args:
         path: The file, study.db or study.journal. It is created if there is none.
-        space: What is searched.
+        space: The axes of the search.
         mode: "max" or "min": which values are better.
         seed: The seed of the suggestions.
-        same: Settings that may not change when the search is continued, by key.
+        same: Settings that must not change when the search is continued, by key.
         levels: The rungs of successive halving, on which trials wait; empty without it.
 
     Raises:
-        UserError: the file holds another search, or cannot be read or written.
+        UserError: the file contains another search, or cannot be read or written.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Study:
             if known.get(key) != same.get(key):
                 before, now = (_shown(key, found.get(key)) for found in (known, same))
                 raise UserError(
-                    f"{path.parent} holds another search, with {before}, and now {now}: type the "
+                    f"{path.parent} contains another search, with {before} instead of {now}: type the "
                     "same command as before, or another name="
                 )
 
@@ -103,7 +104,7 @@ class Study:
             return self._study.get_trials(deepcopy=False)
 
     def ask(self, most: int) -> FrozenTrial | None:
-        """Begin the next trial; None if there are `most` trials, not counting those that were repeated."""
+        """Start the next trial; None if there are already `most`, not counting repetitions."""
         with self._lock, _one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
             if sum(AGAIN not in trial.user_attrs for trial in trials) >= most:
@@ -115,7 +116,7 @@ class Study:
             return self._begin(params, {})
 
     def again(self, failed: FrozenTrial) -> FrozenTrial:
-        """Begin a failed trial again."""
+        """Start a failed trial again, as a new one."""
         with self._lock, _one_line(self.path):
             return self._begin(failed.params, {AGAIN: failed.number})
 
@@ -143,7 +144,8 @@ class Study:
         self._tell(number, None, TrialState.FAIL)
 
     def _tell(self, number: int, value: float | None, state: TrialState | None) -> None:
-        # Two processes may tell the same: one found the trial's run finished before the other had told it.
+        # Two processes may report the same end: one may find the run finished before the other
+        # has reported it.
         with self._lock, _one_line(self.path):
             self._study.tell(number, value, state, skip_if_finished=True)
 
@@ -159,8 +161,9 @@ def suggest(
     """The values to try next.
 
     Args:
-        trials: The trials so far. Running ones count as bad, so that two workers try different values.
-        distributions: What is searched.
+        trials: The trials so far. Running ones count as bad, so that two workers try different
+            values.
+        distributions: The axes of the search, by key.
         mode: "max" or "min": which values are better.
         seed: The seed of the search.
         number: The number of the new trial.
@@ -181,7 +184,7 @@ def _as_worst(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """A trial that waits on a rung, turned into one that was pruned there, so that its curve counts."""
+    """A trial that waits on a rung, turned into one pruned there, so that its curve counts."""
     return optuna.create_trial(
         state=TrialState.PRUNED,
         params=trial.params,
@@ -201,7 +204,7 @@ def distribution(axis: Axis) -> BaseDistribution:
 
 
 def open_storage(path: Path) -> BaseStorage:
-    """The storage in a file: SQLite, or a journal if the file is named so."""
+    """The storage in a file: a journal if its name ends in .journal, otherwise SQLite."""
     if path.suffix == ".journal":
         return JournalStorage(JournalFileBackend(os.fspath(path)))
     connect = functools.partial(sqlite3.connect, path.resolve(), timeout=SECONDS_TO_WAIT)
@@ -222,7 +225,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an error of a storage goes back to, such as a full disk; Optuna's own words only guess at it."""
+    """The root cause of a storage error, such as a full disk. Optuna's message only guesses it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

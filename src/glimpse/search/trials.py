@@ -1,7 +1,7 @@
-"""From trials to jobs and back: each trial is one job for each seed, and its score is their mean.
+"""From trials to jobs and back: each trial has one job per seed, and its score is their mean.
 
-The first seed of a trial is trained first: if it fails or lags behind, the others are not trained. Trials with the
-same values share their jobs, so nothing is trained twice.
+The first seed of a trial is trained first. If it fails or lags behind, the others are not trained.
+Trials with the same values share their jobs, so nothing is trained twice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ class Trials:
 
     Args:
         study: The record.
-        space: What is searched.
+        space: The axes of the search.
         shared: The overrides that all trials share.
         seeds: The seeds that each trial is trained with.
         is_watched: Whether a pruner watches the first seed of each trial.
@@ -67,7 +67,7 @@ class Trials:
         ]
 
     def values(self, trial: FrozenTrial) -> list[str]:
-        """What a trial tries, as overrides."""
+        """The values of a trial, as overrides."""
         return [f"{key}={axis.typed(trial.params[key])}" for key, axis in self._space.items()]
 
     def command(self, trial: FrozenTrial) -> list[str]:
@@ -76,7 +76,7 @@ class Trials:
         return [*own, *self.values(trial)]
 
     def begin(self, trial: FrozenTrial) -> list[Job]:
-        """Begin or continue a trial. Returns the jobs to submit now."""
+        """Start or continue a trial. Returns the jobs to submit now."""
         if self.levels and self._repeats(trial):
             self.study.prune(trial.number)  # the earlier one waits, and continues instead
             return []
@@ -99,7 +99,7 @@ class Trials:
         )
 
     def is_ours(self, trial: FrozenTrial) -> bool:
-        """Whether this process works on the trial, or did until it was interrupted."""
+        """Whether this process is working on the trial, or did until the trial was interrupted."""
         return trial.number in self._jobs or trial.number in self._interrupted
 
     def end(self, outcome: Outcome) -> list[Job]:
@@ -114,13 +114,13 @@ class Trials:
         return [job for number in waiting for job in self._advance(number)]
 
     def num_ending(self, ended: Iterable[Outcome]) -> int:
-        """How many trials are over once these jobs, which have ended, are recorded too."""
+        """The number of trials that end once these ended jobs are recorded."""
         names = {o.job.name for o in ended if not (self.levels and o.found.state is State.PRUNED)}
         names |= self._found.keys()
         return sum(all(job.name in names for job in jobs) for jobs in self._jobs.values())
 
     def _advance(self, number: int) -> list[Job]:
-        """Close a trial if its jobs are over. Otherwise, return those that can begin."""
+        """Close a trial if its jobs have ended. Otherwise, return the jobs that can start."""
         jobs = self._jobs[number]
         known = [self._found[job.name] for job in jobs if job.name in self._found]
         states = {found.state for found in known}

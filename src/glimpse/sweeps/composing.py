@@ -1,8 +1,8 @@
 """Compose the configuration of each job or, thousands of times faster, only its settings.
 
-Hydra takes about a tenth of a second to compose a configuration. To recognise a finished job, its settings
-as text are enough. Jobs that choose the same files differ only in single values. Each choice of files is
-therefore composed once, and the values are set in the result.
+Hydra takes about a tenth of a second to compose a configuration. To recognise a finished job, its
+settings as text are enough. Jobs that choose the same files differ only in single values. Each
+choice of files is therefore composed once, and the values are set in the result.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class Composer:
         return config
 
     def checked(self, job: Job) -> DictConfig:
-        """As `compose`, and checked.
+        """Compose the job's configuration, and check it.
 
         Raises:
             UserError: the configuration contains a mistake.
@@ -73,10 +73,10 @@ class Composer:
         return config
 
     def settings(self, job: Job) -> Mapping[str, str]:
-        """What the job sets, as `runs.folder.flat_settings` gives it.
+        """The job's settings, in the form of `runs.settings.flat_settings`.
 
         Raises:
-            Exception: as `compose`.
+            Exception: as for `compose`.
         """
         lines = [self._parse(line) for line in job.overrides]
         values = [line for line in lines if self._only_sets_a_value(line)]
@@ -117,12 +117,12 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def settings_of_config(config: DictConfig) -> dict[str, str]:
-    """The settings of a composed configuration, as `runs.folder.flat_settings` gives them."""
+    """The settings of a composed configuration, in the form of `runs.settings.flat_settings`."""
     return flat_settings(OmegaConf.to_yaml(without_hydra(config)))
 
 
 def require_folder_name(name: Any) -> None:
-    """Reject a sweep's name that cannot be a folder's.
+    """Reject a sweep's name that cannot be the name of a folder.
 
     Raises:
         UserError: it is empty, leads elsewhere or is too long.

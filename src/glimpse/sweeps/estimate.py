@@ -25,12 +25,12 @@ class Estimate:
     def left(
         self, waiting: Iterable[Job], running: Sequence[tuple[Job, float]], *, num_at_once: int
     ) -> float | None:
-        """Seconds until all jobs have ended; None until the first has.
+        """Seconds until all jobs have ended; None before the first has ended.
 
         Args:
-            waiting: Jobs that have not begun.
-            running: The jobs that are running, each with the seconds since it began.
-            num_at_once: How many run at the same time.
+            waiting: Jobs that have not started.
+            running: The jobs that are running, each with the seconds since it started.
+            num_at_once: The number of jobs that run at the same time.
         """
         if not self._by_kind:
             return None

@@ -1,5 +1,6 @@
-"""Run a sweep over listed values, from top to bottom: list the jobs, see which are done, run the others, and
-print the table.
+"""Run a sweep over listed values, from top to bottom.
+
+List the jobs, find those that are not done, run them, and print the table.
 """
 
 import shlex
@@ -29,7 +30,7 @@ from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
 
 RETRY = "; type sweep.retry_failed=true to try failed ones again"
-LOOK_SECONDS = 1.0  # between looks at jobs that another process runs
+LOOK_SECONDS = 1.0  # between checks of jobs that another process runs
 
 
 def run_grid(
@@ -41,7 +42,7 @@ def run_grid(
         lines: The overrides as typed, with lists of values.
         context: Hydra's loader.
         config: The sweep's configuration, as Hydra composed it.
-        launcher: Where the jobs run.
+        launcher: Hydra's launcher, which runs the jobs.
 
     Raises:
         UserError: a job failed or was refused, or the sweep itself has a mistake.
@@ -89,7 +90,7 @@ def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
 
 
 def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
-    """`sweep.plan=true`: what the sweep would do."""
+    """`sweep.plan=true`: print what the sweep would do."""
     record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
     record.begin(_states(composer, made.jobs))
     for job, found in record.found.items():
@@ -140,11 +141,11 @@ class _Sweep:
         self.settings = composer.config.sweep
         self.record = Record(composer.folder, sys.argv, monitor_of(composer.config))
         self.estimate = Estimate()
-        self.open: set[Job] = set()  # jobs that run here, or will
+        self.open: set[Job] = set()  # jobs that run or wait here
         self.elsewhere: list[Job] = []  # jobs that another process runs
 
     def run(self) -> None:
-        """Run what is left, and sum up.
+        """Run the remaining jobs, and print a summary.
 
         Raises:
             UserError: a job failed or was refused.
@@ -186,12 +187,13 @@ class _Sweep:
         self._sum_up()
 
     def _require_no_shared_mistake(self, todo: Sequence[Job]) -> None:
-        """Refuse the sweep in one line if all of its jobs would be refused in the same words.
+        """Reject the sweep with one line if all of its jobs would be refused with the same message.
 
-        The first job and the last one vary in most values; what is wrong in both is wrong in what they share.
+        The first and the last job differ in most values, so a mistake in both is in settings that
+        they share.
 
         Raises:
-            UserError: it is so.
+            UserError: there is such a mistake.
         """
         lines = set()
         for job in (todo[0], todo[-1]) if len(todo) > 1 else ():
@@ -218,7 +220,7 @@ class _Sweep:
                     if not runner.num_open:
                         time.sleep(LOOK_SECONDS)
                     self._look_elsewhere(runner)
-                elif outcome.found.state is State.RUNNING:  # begun by another process meanwhile
+                elif outcome.found.state is State.RUNNING:  # another process has started it
                     self.open.discard(outcome.job)
                     self.elsewhere.append(outcome.job)
                     self.record.note(outcome.job, outcome.found)
@@ -240,7 +242,7 @@ class _Sweep:
             self.elsewhere.clear()
 
     def _look_elsewhere(self, runner: Runs) -> None:
-        """Take the result of a job that another process has finished; run it if that process has ended."""
+        """Take the results of jobs that other processes finished; run those that they left."""
         for job in list(self.elsewhere):
             found = look(self.composer.folder_of(job), self.composer.settings(job))
             if found.state is State.RUNNING:
@@ -261,7 +263,7 @@ class _Sweep:
             flush=True,
         )
 
-    # What it prints ---------------------------------------------------------------------------------
+    # Output -----------------------------------------------------------------------------------
 
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
         self.record.print_end(f"{self._called(job)} {found.state}", job, found, left)
@@ -275,7 +277,7 @@ class _Sweep:
         return self._left_of([], {job}, 1)
 
     def _left(self, runner: Runs) -> str:
-        """How many jobs are left, and how long they take."""
+        """The number of jobs left, and the time that they will take."""
         running = runner.running
         begun = {job for job, _ in running} | {outcome.job for outcome in runner.ended}
         return self._left_of(running, begun, runner.num_at_once)

@@ -1,7 +1,7 @@
-"""The jobs of a sweep: what each sets, and the name of its folder.
+"""The jobs of a sweep: the overrides of each job, and the name of its folder.
 
-A name is made from the overrides that the sweep varies. Equal values have equal names, however they are
-typed: `0.1` and `0.10` are one job. Nothing here composes a configuration.
+A name is made from the overrides that the sweep varies. Equal values have equal names, however they
+are typed: `0.1` and `0.10` are one job. Nothing here composes a configuration.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Job:
     Attributes:
         number: Its place in the sweep, from 0.
         overrides: All its overrides, in the order typed, with one value for each key.
-        varying: Those of them that the sweep varies, such as ("model=linear", "seed=1").
+        varying: The overrides that the sweep varies, such as ("model=linear", "seed=1").
         name: The name of its folder inside the sweep's folder.
     """
 
@@ -109,7 +109,7 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
     """The distinct values of one key, as (override, part of the name).
 
     Raises:
-        UserError: there is none, as where glob(*) matches nothing.
+        UserError: there are none, for example because glob(*) matches nothing.
     """
     sweep = override.value()
     if isinstance(sweep, RangeSweep) and not sweep.step:
@@ -126,7 +126,7 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
             found[part] = line
     if not found:
         raise UserError(
-            f"{override.input_line}: no value fits; expected values to list, such as {key}=1,2"
+            f"{override.input_line}: no value matches; expected values to list, such as {key}=1,2"
         )
     return [(line, part) for part, line in found.items()]
 
@@ -137,7 +137,7 @@ def value_of(line: str) -> Any:
 
 
 def name_part(key: str, value: Any) -> str:
-    """The part of a folder's name that stands for one override. Different values give different parts."""
+    """The part of a folder's name for one override. Different values give different parts."""
     text = _as_text(value)
     if _is_plain(value):
         return f"{key}-{text}"

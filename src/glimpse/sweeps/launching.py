@@ -1,7 +1,8 @@
-"""Where the jobs of a sweep run: on this machine (runner.py), or wherever another of Hydra's launchers sends them.
+"""Run the jobs of a sweep: on this machine (runner.py), or with another of Hydra's launchers.
 
-The published launchers for SLURM and Ray take all jobs at once and return when all have ended. `Launched`
-gives them the interface of Runner. Each of their jobs runs launch.task in its own process.
+The published launchers for SLURM and Ray take all jobs at once and return when all have ended.
+`Launched` gives them the interface of Runner. Each of their jobs runs launch.task in its own
+process.
 """
 
 import signal
@@ -26,11 +27,11 @@ from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import Found, State, look
 from glimpse.sweeps.worker import SIGNALS
 
-JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # ours does all that it does, and DDP
+JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # our launcher does the same, and allows DDP
 
 
 class Runs(Protocol):
-    """What `Runner` and `Launched` have in common; runner.py explains the methods."""
+    """The common interface of `Runner` and `Launched`; runner.py describes the methods."""
 
     num_at_once: int
     on_stop: str
@@ -49,7 +50,7 @@ class Runs(Protocol):
 
 
 def num_at_once(launcher: Launcher) -> int:
-    """How many jobs run at the same time.
+    """The number of jobs that run at the same time.
 
     Raises:
         UserError: the number is impossible, or the launcher is one that loses processes.
@@ -72,14 +73,14 @@ def open_runner(
     titles: Callable[[Job], str] = str,
     afterwards: Callable[[Job], str] | None = None,
 ) -> Runs:
-    """What runs the jobs of a sweep; close it at the end.
+    """Return an object that runs the jobs of a sweep. The caller has to close it.
 
     Args:
         launcher: Hydra's launcher, ours or another.
         composer: Composes the jobs' configurations.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
-        titles: What is printed before a job, such as "job 3 of 9 (seed=3)".
-        afterwards: What is left of the sweep after a job, for its bar.
+        titles: Returns the line to print before a job, such as "job 3 of 9 (seed=3)".
+        afterwards: Returns what is left of the sweep after a job, for its progress bar.
     """
     at_once = num_at_once(launcher)
     if type(launcher).__module__ == "hydra_plugins.glimpse_sweeps":
@@ -131,7 +132,7 @@ class Launched:
 
     @property
     def running(self) -> list[tuple[Job, float]]:
-        """The jobs that the launcher runs, each with the seconds since it began."""
+        """The jobs that the launcher runs, each with the seconds since it started."""
         if self._began is None:
             return []
         return [(job, time.monotonic() - self._began) for job in self._queue]
@@ -146,7 +147,7 @@ class Launched:
         self._queue.append(job)
 
     def next(self, timeout: float | None = None) -> Outcome | None:
-        """Launch what was submitted, and wait for all of it whatever the timeout."""
+        """Launch the submitted jobs, and wait for all of them, whatever the timeout."""
         if not self._ended and self._queue:
             self.num_at_once = len(self._queue)
             self._began = time.monotonic()
@@ -172,10 +173,11 @@ class Launched:
         self._queue.clear()
 
     def stop(self, signal_number: int) -> list[Outcome]:
-        """Withdraw the jobs that were not launched; the launcher deals with its own processes.
+        """Withdraw the jobs that were not launched; the launcher manages its own processes.
 
         Returns:
-            The jobs that ended since the last call of `next`, and what the launched ones have come to.
+            The jobs that ended since the last call of `next`, and the launched jobs in their
+            present state.
         """
         launched = [self._outcome(job, None) for job, _ in self.running]
         self.withdraw()
@@ -184,7 +186,7 @@ class Launched:
         return ended
 
     def close(self) -> None:
-        """Withdraw what was not launched."""
+        """Withdraw the jobs that were not launched."""
         self.withdraw()
 
     def _places(self, job: Job) -> list[str]:
@@ -206,7 +208,7 @@ class Launched:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn signals into KeyboardInterrupt while a launcher waits: Ray loses any other exception of a handler.
+    """Turn signals into KeyboardInterrupt while a launcher waits. Ray loses any other exception.
 
     Raises:
         Interrupted: a signal was received.

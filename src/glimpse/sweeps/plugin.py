@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class CommandSweeper(Sweeper):
-    """A sweeper that is given the command line as it was typed.
+    """A sweeper that receives the command line as it was typed.
 
     Args:
         params: Overrides to sweep, from configuration files; they come before the typed ones.
@@ -30,7 +30,7 @@ class CommandSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run what the command line describes."""
+        """Run the sweep that the command line describes."""
         assert self.hydra_context is not None  # `setup` was called
         assert self.config is not None
         assert self.launcher is not None

@@ -1,7 +1,7 @@
-"""What a sweep leaves behind: sweep.json in its folder, and the table at its end.
+"""The record of a sweep: sweep.json in its folder, and the table that it prints at its end.
 
-The folder belongs to the name of the sweep, so sweep.json also keeps the jobs of earlier commands. Several
-processes may write it; each replaces only the entries of its own jobs.
+The folder belongs to the name of the sweep, so sweep.json also keeps the jobs of earlier commands.
+Several processes may write it; each replaces only the entries of its own jobs.
 """
 
 import sys
@@ -36,7 +36,8 @@ class Record:
         folder: The sweep's folder.
         command: The command that runs the sweep, as typed.
         monitor: The metric that compares the jobs.
-        num_planned: The number of trials that a search runs in all; None for a sweep over listed values.
+        num_planned: The number of trials that a search runs in all; None for a sweep over listed
+            values.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Record:
 
     @property
     def best(self) -> Job | None:
-        """The finished job with the best metric; the first of several."""
+        """The finished job with the best metric; the first one in case of a tie."""
         scored = [
             (self.monitor.sign * found.metric, job)
             for job, found in self.found.items()
@@ -115,9 +116,10 @@ class Record:
         return entry | ({"reason": found.reason} if found.reason else {})
 
     def told_best(self) -> str:
-        """The best job; empty if none has finished.
+        """A line that names the best job; empty if none has finished.
 
-        A fold, or a seed if nothing else varies, is no choice: then the mean of the best setting is told.
+        If folds vary, or only seeds, no job can be the best. The line then gives the mean of the
+        best setting.
         """
         metric, best = self.monitor.name, self.best
         if best is None:
@@ -143,7 +145,7 @@ class Record:
             what: Such as "job 3 of 9 finished".
             job: The job.
             found: How it ended.
-            left: What is left of the sweep.
+            left: What is left of the sweep, as text.
         """
         if found.state not in DONE:
             print(f"{what} ({job}): {found.reason}", file=sys.stderr, flush=True)
@@ -153,7 +155,10 @@ class Record:
         print(f"{what}{took}{metric} ({job}){f'; {left}' if left else ''}", flush=True)
 
     def print_table(self) -> None:
-        """Print a row for each job, in the order of the sweep; of many jobs, the best and the unfinished."""
+        """Print a row for each job, in the order of the sweep.
+
+        If there are more than `MAX_ROWS` jobs, print the unfinished and the best ones.
+        """
         rows = list(self.found.items())
         if len(rows) > MAX_ROWS:
             ranked = sorted(rows, key=self._rank)[:MAX_ROWS]
@@ -185,7 +190,7 @@ def _keys(overrides: Iterable[Any]) -> set[str]:
 
 
 def _compares_means(jobs: Iterable[set[str]]) -> bool:
-    """Whether no job of a sweep can be the best, because folds, or nothing but seeds, vary.
+    """Whether no job of a sweep can be the best, because folds vary, or only seeds.
 
     Args:
         jobs: The keys that each job varies.

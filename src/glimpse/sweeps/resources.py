@@ -1,6 +1,7 @@
 """Divide the machine among the jobs that run at the same time: cores, and GPUs by slot.
 
-Source for GPUs: CUDA_VISIBLE_DEVICES, which CUDA reads when a process first uses it. Left out: memory.
+Source for GPUs: CUDA_VISIBLE_DEVICES, which CUDA reads when a process first uses it. Left out:
+memory.
 """
 
 import os
@@ -21,18 +22,18 @@ class Slot:
     """A place where one job at a time runs.
 
     Attributes:
-        number: Which one, from 0.
-        num_slots: How many jobs run at once.
+        number: Its number, from 0.
+        num_slots: The number of jobs that run at once.
     """
 
     number: int
     num_slots: int
 
     def settle(self) -> None:
-        """Take this slot's share of the machine for the calling process and those that it starts."""
+        """Take this slot's share of the machine for the calling process and its children."""
         if self.num_slots == 1:
             return
-        os.environ[JOBS_AT_ONCE] = str(self.num_slots)  # data workers are counted by it
+        os.environ[JOBS_AT_ONCE] = str(self.num_slots)  # it limits the number of data workers
         import torch
 
         gpus = os.environ.get(GPUS)
@@ -41,17 +42,17 @@ class Slot:
             os.environ[GPUS] = ",".join(self.share_of(visible))
 
     def share_of(self, gpus: list[str]) -> list[str]:
-        """This slot's GPUs: neighbours, the same number for each slot; shared if there are too few."""
+        """This slot's GPUs: adjacent ones, equally many per slot; shared if there are too few."""
         size = max(1, len(gpus) // self.num_slots)
         start = self.number * size % len(gpus)
         return gpus[start : start + size]
 
     @contextmanager
     def shared(self, config: DictConfig) -> Iterator[bool]:
-        """Give a job its share of the cores; yields whether it may start processes of its own.
+        """Give a job its share of the cores. Yields whether the job may start other processes.
 
-        Threads are cores ÷ (jobs × processes of a job), unless OMP_NUM_THREADS is set. One job at a time
-        gets what a single run gets.
+        Threads are cores ÷ (jobs × processes of a job), unless OMP_NUM_THREADS is set. If jobs run
+        one at a time, each gets the same share as a single run.
         """
         import torch
 
@@ -60,16 +61,16 @@ class Slot:
             threads = max(1, num_cores() // num_processes)
             torch.set_num_threads(threads)
             if num_processes > 1:
-                os.environ[THREADS] = str(threads)  # the others take it from there
+                os.environ[THREADS] = str(threads)  # for the job's other processes
         yield num_processes > 1 or not str(config.trainer.strategy).startswith(("auto", "single"))
 
 
 def num_processes_of(config: DictConfig, num_gpus: int) -> int:
-    """How many processes a job has on this machine, as far as its configuration tells."""
+    """The number of processes of a job on this machine, according to its configuration."""
     devices = config.trainer.devices
     if isinstance(devices, ListConfig):
         return len(devices)
     if str(devices).isdigit():
         return max(1, int(devices))
     on_gpus = config.trainer.accelerator in ("auto", "gpu", "cuda")
-    return max(1, num_gpus) if on_gpus else 1  # auto, or -1: all that there are
+    return max(1, num_gpus) if on_gpus else 1  # auto or -1: all devices

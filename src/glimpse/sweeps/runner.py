@@ -5,10 +5,11 @@
         while (outcome := runner.next()) is not None:   # the next job that ends, whichever it is
             print(outcome.job, outcome.found.state, outcome.found.metric)
 
-A job that is finished already returns its recorded result. One that was interrupted resumes from its
-checkpoint. One that raises, exits or is killed is an outcome like any other. This process imports nothing
-heavy and trains nothing: it composes the next jobs while workers (worker.py) train. A worker runs one job
-after another, so that short jobs share the imports and the data; one that dies is replaced.
+A finished job returns its recorded result. An interrupted job resumes from its checkpoint. A job
+that raises, exits or is killed returns an outcome like any other. This process imports nothing
+heavy and does not train: it composes the next jobs while workers (worker.py) train. A worker runs
+one job after another, so that short jobs share the imports and the data. A worker that dies is
+replaced.
 """
 
 import contextlib
@@ -50,7 +51,8 @@ class Outcome:
     Attributes:
         job: The job.
         folder: Its run folder.
-        found: Its state there: finished, interrupted, failed, refused, or running in another process.
+        found: Its state there: finished, interrupted, failed, refused, or running in another
+            process.
     """
 
     job: Job
@@ -67,7 +69,7 @@ class _Worker:
     began: float = field(default_factory=time.monotonic)
 
     def take(self, job: Job) -> None:
-        """Note the job that the worker begins now."""
+        """Note the job that the worker starts now."""
         self.job, self.began = job, time.monotonic()
 
     def rest(self) -> None:
@@ -80,11 +82,12 @@ class Runner:
 
     Args:
         composer: Composes the jobs' configurations.
-        num_at_once: How many jobs run at the same time. If more than one, what a job prints goes to
-            log.txt in its folder.
+        num_at_once: The number of jobs that run at the same time. If there are several, the output
+            of a job goes to log.txt in its folder.
         retry_failed: Whether to try again a job that failed in an earlier sweep.
-        titles: What is printed before a job.
-        afterwards: What is left of the sweep after a job, for its bar; not used if several run at once.
+        titles: Returns the line to print before a job.
+        afterwards: Returns what is left of the sweep after a job, for its progress bar; not used if
+            several jobs run at once.
     """
 
     on_stop = "stopping: the running jobs save their state and end"
@@ -115,7 +118,7 @@ class Runner:
 
     @property
     def running(self) -> list[tuple[Job, float]]:
-        """The jobs that are running, each with the seconds since it began."""
+        """The jobs that are running, each with the seconds since it started."""
         now = time.monotonic()
         return [(w.job, now - w.began) for w in self._workers.values() if w.job is not None]
 
@@ -125,14 +128,14 @@ class Runner:
         return list(self._ended)
 
     def submit(self, job: Job) -> None:
-        """Add a job. It runs once those submitted before have begun and a slot is free."""
+        """Add a job. It runs once all jobs submitted before it have started and a slot is free."""
         self._queue.append(job)
 
     def next(self, timeout: float | None = None) -> Outcome | None:
         """Wait for the next job to end.
 
         Args:
-            timeout: Seconds to wait at most; None: without limit.
+            timeout: Maximum time to wait in seconds; None: no limit.
 
         Returns:
             How it ended; None if the time is over or no job is open.
@@ -142,7 +145,7 @@ class Runner:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if self._ended:  # before another job begins: the caller may not want it after a failure
+            if self._ended:  # before another job starts: the caller may stop after a failure
                 return self._ended.popleft()
             self._hand_out()
             if self._queue and not self._prepared:  # compose while the workers train
@@ -155,14 +158,14 @@ class Runner:
                 return None
 
     def withdraw(self) -> None:
-        """Withdraw the jobs that have not begun."""
+        """Withdraw the jobs that have not started."""
         self._queue.clear()
         self._prepared.clear()
 
     def stop(self, signal_number: int) -> list[Outcome]:
-        """Let the running jobs save and end, and withdraw the others. No job can be submitted afterwards.
+        """Let the running jobs save and end, and withdraw the others.
 
-        A job that does not end in time is killed.
+        A job that does not end in time is killed. No job can be submitted afterwards.
 
         Returns:
             The jobs that ended since the last call of `next`.
@@ -189,13 +192,13 @@ class Runner:
         return ended
 
     def close(self) -> None:
-        """Stop what still runs, as after SIGTERM."""
+        """Stop the jobs that still run, as after SIGTERM."""
         self.stop(signal.SIGTERM)
 
-    # One step of the loop ---------------------------------------------------------------------------
+    # One step of the loop ---------------------------------------------------------------------
 
     def _prepare(self, job: Job) -> None:
-        """Compose a job; one with a mistake ends here."""
+        """Compose a job. A job with a mistake ends here."""
         folder = self.composer.folder_of(job)
         try:
             config, settings = self.composer.checked(job), self.composer.settings(job)
@@ -229,7 +232,7 @@ class Runner:
                 request = replace(request, afterwards=self._afterwards(job))
             worker = worker or self._start(slot)
             worker.take(job)
-            with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` finds that out
+            with contextlib.suppress(BrokenPipeError):  # if it is dead, `_wait` will detect that
                 worker.connection.send(request)
 
     def _wait(self, timeout: float | None) -> bool:
@@ -264,13 +267,13 @@ class Runner:
         if reply is None or reply.is_last:
             self._bury(worker)
 
-    # Processes --------------------------------------------------------------------------------------
+    # Processes --------------------------------------------------------------------------------
 
     def _start(self, slot: int) -> _Worker:
-        """Start a worker; once more if the process that starts them has been killed meanwhile.
+        """Start a worker. Try once more if the process that starts workers has been killed.
 
         Raises:
-            UserError: that process ends each time.
+            UserError: that process ended both times.
         """
         for is_last in (False, True):
             try:
@@ -280,8 +283,8 @@ class Runner:
                     raise
                 if is_last:
                     raise UserError(
-                        "the process that starts the workers of a sweep ended, perhaps because memory, or "
-                        f"what ulimit -u allows, ran out ({first_line(error)}): run the same command again"
+                        "the process that starts the workers of a sweep ended, perhaps because memory ran out "
+                        f"or the limit of ulimit -u was reached ({first_line(error)}): run the same command again"
                     ) from error
                 time.sleep(1)  # until the system has noted its end
         raise AssertionError
@@ -303,7 +306,7 @@ class Runner:
         return worker
 
     def _bury(self, worker: _Worker) -> None:
-        """Let a worker end, and end every process that its jobs left behind."""
+        """Let a worker end, and kill every process that its jobs left behind."""
         worker.connection.close()
         worker.process.join()
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -312,7 +315,7 @@ class Runner:
 
 
 def _start_method() -> str:
-    """How workers start: copies of a process that has imported torch, where that is safe."""
+    """How workers start: as copies of a process that has imported torch, if that is safe."""
     return "forkserver" if sys.platform == "linux" else "spawn"
 
 
@@ -326,7 +329,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _lost(process: BaseProcess, summary: dict[str, Any]) -> Found:
-    """How a job has ended whose worker died. If one of several processes was killed, the summary says so."""
+    """How the job of a dead worker ended. The summary says if one of its processes was killed."""
     told = summary.get("error") if summary.get("status") == State.INTERRUPTED else None
     return Found(State.INTERRUPTED, str(told or _death(process)), summary)
 

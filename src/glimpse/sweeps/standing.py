@@ -1,7 +1,8 @@
-"""Show while a sweep runs how many jobs are left, and how long they will take.
+"""While a sweep runs, show how many jobs are left, and how long they will take.
 
-On a terminal that no job prints to, it is one line that stays at the bottom. A job that prints to the terminal
-itself shows it in its own bar. Everywhere else, a line is printed every minute in which no job ends.
+On a terminal to which no job prints, this is one line that stays at the bottom. A job that prints
+to the terminal shows it in its own progress bar. Everywhere else, a line is printed after each
+minute in which no job ends.
 """
 
 import time
@@ -22,8 +23,8 @@ class Standing:
     """Show the time left; close it at the end.
 
     Args:
-        left: Says how much is left, such as "9 jobs left, about 0:12".
-        is_free: Whether the terminal, if there is one, is free of what jobs print.
+        left: Returns what is left, such as "9 jobs left, about 0:12".
+        is_free: Whether no job prints to the terminal.
     """
 
     def __init__(self, left: Callable[[], str], *, is_free: bool) -> None:
@@ -48,7 +49,10 @@ class Standing:
         self._due = time.monotonic() + self.seconds
 
     def postpone(self) -> None:
-        """Wait for the next minute, because a line about a job has just said the same; redraw a live line now."""
+        """Postpone the printed line by a minute, because a line about a job has just said the same.
+
+        A live line is redrawn now.
+        """
         self._due = 0.0 if self._live is not None else time.monotonic() + LINE_SECONDS
 
     def close(self) -> None:
@@ -61,9 +65,9 @@ def left_text(number: int, what: str, seconds: float | None) -> str:
     """What is left, such as "9 jobs left, about 0:12"; empty if nothing is.
 
     Args:
-        number: How many are left.
-        what: Of what, such as "job".
-        seconds: How long they take, if that is known.
+        number: The number left.
+        what: The noun, such as "job".
+        seconds: The time that they will take, if it is known.
     """
     if not number:
         return ""

@@ -1,7 +1,8 @@
-"""The state of a job, read from its run folder, and whether the folder was made with the same settings.
+"""The state of a job, read from its run folder, and whether the folder has the same settings.
 
-The folder alone decides. A job is finished if its recorded configuration equals the present one, apart from
-`IGNORED` keys, and its summary says so. Nothing heavy is imported.
+Only the folder determines the state. A job is finished if its recorded configuration equals the
+present one, apart from `IGNORED` keys, and its summary says that it is finished. Nothing heavy is
+imported.
 """
 
 import json
@@ -41,7 +42,7 @@ DONE = (State.FINISHED, State.PRUNED)  # nothing has gone wrong
 
 @dataclass(frozen=True)
 class Found:
-    """What a run folder says about a job.
+    """The state of a job according to its run folder.
 
     Attributes:
         state: The job's state.
@@ -72,7 +73,7 @@ class Found:
 
 
 def score(summary: Mapping[str, Any]) -> float | None:
-    """The measure by which the jobs of a sweep are compared: the run's monitor, val/acc by default."""
+    """The value of the monitor, val/acc by default, by which a sweep compares its jobs."""
     metrics = summary.get("metrics")
     found = (
         metrics.get(str(summary.get("monitor") or DEFAULT)) if isinstance(metrics, dict) else None
@@ -85,7 +86,7 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
 
     Args:
         folder: The job's run folder, which need not exist.
-        settings: The present configuration as `runs.folder.flat_settings` gives it.
+        settings: The present configuration, in the form of `runs.settings.flat_settings`.
         is_ours: Whether this process holds the folder's lock.
     """
     if not (folder / "summary.json").exists() and not (folder / "environment.json").exists():
@@ -95,7 +96,7 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
     if not recorded:
         return Found(
             State.REFUSED,
-            f"the configuration in {folder / '.hydra'} cannot be read; remove the folder to train anew",
+            f"the configuration in {folder / '.hydra'} cannot be read; remove the folder to train again",
         )
     key = first_difference(recorded, settings)
     if key:

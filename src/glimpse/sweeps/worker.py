@@ -1,8 +1,9 @@
 """A process that runs jobs one after another, so that nothing a job does can harm the sweep.
 
-The sweep's own process starts it and sends it jobs (runner.py). A worker leads a session of its own: the
-Ctrl-C of a terminal does not reach it, and whatever processes a job started can be ended together. It ends
-when the sweep does, even if the sweep is killed. torch is imported when it starts, not when this file is.
+The sweep's own process starts it and sends it jobs (runner.py). A worker leads its own session:
+Ctrl-C in a terminal does not reach it, and all processes that a job started can be ended together.
+It ends when the sweep ends, even if the sweep is killed. A worker imports torch when it starts;
+importing this file does not.
 """
 
 import gc
@@ -46,8 +47,8 @@ if sys.platform == "linux":
     import fcntl
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-GRACE_SECONDS = 50.0  # to save what runs when the sweep is stopped or has been killed
-LOG = "log.txt"  # in the run folder: what a job printed, where several run at once
+GRACE_SECONDS = 50.0  # for running jobs to save when the sweep is stopped or killed
+LOG = "log.txt"  # in the run folder: the output of a job, if several run at once
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Request:
 
     Attributes:
         config: Its composed and checked configuration, with `hydra`.
-        settings: What it sets, as `Composer.settings` gives it.
+        settings: Its settings, from `Composer.settings`.
         folder: Its run folder.
         retry_failed: Whether to try it again if it has failed before.
-        has_log: Whether what it prints goes to a file in its folder.
-        title: What is printed first.
-        afterwards: What is left of the sweep after it, for its bar.
+        has_log: Whether its output goes to a file in its folder.
+        title: The line to print first.
+        afterwards: What is left of the sweep after it, for its progress bar.
     """
 
     config: DictConfig
@@ -75,7 +76,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """How a job ended, and whether the worker ends too because the job may have left something behind."""
+    """How a job ended, and whether the worker ends too, because the job may have left traces."""
 
     found: Found
     is_last: bool
@@ -111,7 +112,7 @@ def serve(connection: Connection, slot: Slot) -> None:
         for num_done in itertools.count():
             if is_last or _Stop.received:
                 break
-            if num_done < 2:  # the collection after a job leaves out all that is imported by then
+            if num_done < 2:  # later garbage collections skip everything that is imported by then
                 gc.freeze()
             request = connection.recv()
             try:
@@ -131,7 +132,10 @@ def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
 
 
 def _wake_when_the_sweep_ends() -> None:
-    """Ask the system for SIGCONT when the sweep's process is gone: nobody else could wake a stopped worker."""
+    """Ask the system for SIGCONT when the sweep's process has gone.
+
+    Nothing else could wake a worker that is suspended.
+    """
     if sys.platform == "linux":
         sweep = multiprocessing.parent_process()
         assert sweep is not None
@@ -142,7 +146,7 @@ def _wake_when_the_sweep_ends() -> None:
 
 
 def _end_with_the_sweep() -> None:
-    """When the sweep's process is gone, let the running job save, then end everything that it started."""
+    """When the sweep's process has gone, let the running job save, then kill all its processes."""
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     sweep.join()
@@ -152,7 +156,7 @@ def _end_with_the_sweep() -> None:
 
 
 def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
-    """Run one job. Returns how it ended, and whether this process should take no other."""
+    """Run one job. Returns how it ended, and whether this process should take no other job."""
     folder = request.folder
     try:
         with held(folder):
@@ -178,7 +182,7 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
 
 
 def _is_to_go_on(config: DictConfig, found: Found) -> bool:
-    """Whether a search asks a trial that it had stopped for more epochs."""
+    """Whether a search wants more epochs of a trial that it had stopped."""
     sweeper = config.hydra.sweeper
     until = sweeper.until if "until" in sweeper else None
     return until is not None and until > found.summary.get("epochs", 0)
@@ -195,7 +199,7 @@ def _trained(request: Request) -> Found:
     if config.task == "fit" and any((folder / "checkpoints").glob("[!.]*.ckpt")):
         with open_dict(config):
             config.resume = str(folder)
-            config.hydra.output_subdir = None  # the record of how the run began stays
+            config.hydra.output_subdir = None  # keep the record of how the run started
         sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
     try:
         ended = run_job(
@@ -206,7 +210,7 @@ def _trained(request: Request) -> Found:
             hydra_context=HydraContext(config_loader=None, callbacks=Callbacks(config)),  # type: ignore[arg-type]
             configure_logging=True,
         )
-    except OSError as error:  # of Hydra itself; what the run raises is the returned value
+    except OSError as error:  # of Hydra itself; an error of the run is the returned value
         if shortage(error) is not None:
             raise
         place = error.filename or folder
@@ -231,7 +235,7 @@ def _extension(config: DictConfig, folder: Path) -> list[str]:
 
 @contextmanager
 def _output(request: Request) -> Iterator[None]:
-    """Send what the job and its processes print to its log, if it has one."""
+    """Send the output of the job and its processes to its log, if it has one."""
     if not request.has_log:
         print(request.title)
         yield
@@ -258,7 +262,7 @@ def _flush() -> None:
 
 @contextmanager
 def everything_as_before() -> Iterator[None]:
-    """Undo what a job may have set for the whole process, so that every job starts from the same state."""
+    """Undo all that a job may have set for the whole process, so that no job affects the next."""
     import torch
 
     variables, arguments, here = dict(os.environ), list(sys.argv), Path.cwd()
@@ -275,7 +279,7 @@ def everything_as_before() -> Iterator[None]:
             signal.signal(number, _interrupt)
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-        if torch.are_deterministic_algorithms_enabled():  # or this imports the compiler: 3 s
+        if torch.are_deterministic_algorithms_enabled():  # the call imports the compiler in 3 s
             torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = benchmark
         gc.collect()

@@ -326,7 +326,7 @@ def test_a_missing_file_is_named_with_its_line_and_skipped_where_asked(
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
     lines = [f"images/{name},{label}" for name, label in pictures]
-    with pytest.raises(UserError, match=r"line 22: .*00\.png has another label than on line 2"):
+    with pytest.raises(UserError, match=r"line 22: the label of .*00\.png differs from line 2"):
         table(written(tmp_path, "path,label", [*lines, "images/00.png,dog"]))
 
 
@@ -339,7 +339,7 @@ def test_files_that_are_listed_again_are_counted(
     ]
     path = written(tmp_path, "path,label,part", [*lines, "images/00.png,cat,train"])
     assert "1 image of train also in val" in table(path, split="part", test_fraction=0).describe()
-    again = "1 row names a file again (data.groups=path keeps its rows in one split)"
+    again = "1 row repeats a file (data.groups=path keeps its rows in one split)"
     assert again in table(path, label="label", test_fraction=0.2).describe()
     data = table(path, label="label", test_fraction=0.5, groups="path")
     assert "again" not in data.describe()
@@ -421,7 +421,7 @@ def test_names_as_another_system_writes_them(
         ("/mnt/old/images/00.png", "is it images/00.png? correct the column"),
         ("deep.png", "type data.folder=more/photos"),
         ("/data/photos/deep.png", "is it more/photos/deep.png? correct the column"),
-        ("https://example.org/00.png", "is an address on the web, expected a path: download"),
+        ("https://example.org/00.png", "is a web address, expected a path: download"),
         ("file:///data/00.png", "is an address, expected a path: remove file://"),
         ("IMAGES/00.Png", "is it images/00.png, in upper or lower case? correct the column"),
         ("gone.png", "restore the file, correct the cell"),

@@ -219,7 +219,7 @@ def test_a_root_that_the_archive_lacks_names_what_was_unpacked(
     new = tmp_path / "new"
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     message = error_of(new / "photos", data_dir=str(new), url=archive.as_uri(), sha256=sha256)
-    assert f"the archive has my photos at its top, unpacked to {new}" in message
+    assert f"the archive has my photos at its top level, unpacked to {new}" in message
 
 
 # Folders as people have them --------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_what_lies_beside_the_classes_is_counted(photos: Path) -> None:
     data = image_folder(photos)
     assert sizes(data) == before
     told = data.describe()
-    assert f"1 image in {photos} skipped, because in no folder of a class" in told
+    assert f"1 image in {photos} skipped, because not in a class folder" in told
     assert f"2 images in {photos / 'val'} skipped" in told
     assert "2 .zip files skipped (unpack them if they hold images)" in told
     assert "1 .mov file skipped" in told
@@ -305,7 +305,7 @@ def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> No
     for number in (1, 2, 3):
         (photos / "train" / "owl" / f"owl_{number}.png").unlink()
     data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
-    assert "too few images to hold any out, all used for training: owl" in data.describe()
+    assert "classes with a single image, which is used for training: owl" in data.describe()
     assert data.labels("train").tolist().count(2) == 1
 
 

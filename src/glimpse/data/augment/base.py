@@ -67,10 +67,10 @@ def _finalise(value: Tensor) -> Tensor:
 
 
 class Augmentation(ABC):
-    """A random change of images. `mixes` says whether labels become mixtures of classes too."""
+    """A random change of images. `mixes` states whether labels become mixtures of classes too."""
 
     mixes: bool = False
-    remark: str = ""  # what a run says about it when it starts
+    remark: str = ""  # a note for the user, which a run prints when it starts
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

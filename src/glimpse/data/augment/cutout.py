@@ -1,8 +1,8 @@
 """Cutout: hide a square of each image.
 
 Source: T. DeVries, G. W. Taylor 2017, Improved Regularization of Convolutional Neural Networks with
-Cutout, section 3. The square is filled with the mean colour of the image. The paper uses that of
-the dataset, which an augmentation does not know.
+Cutout, section 3. The square is filled with the mean colour of the image. The paper uses the mean
+colour of the dataset, which an augmentation does not know.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """A list of augmentations, `augment=[crop_flip,colour_jitter,cutmix]`, applied in its order.
 
-Most recipes here begin with a shift and a flip. In a list this happens once: where `crop_flip`,
-`flip`, `alternating_flip` or `presize` stands in the list, otherwise with the first recipe that
-begins so. The number of passes over the pixels is therefore that of the single recipes.
+Most recipes here begin with a shift and a flip. A list shifts and flips only once: at the position
+of `crop_flip`, `flip`, `alternating_flip` or `presize`, or else in the first recipe that begins
+this way. A list therefore makes no unnecessary passes over the pixels.
 """
 
 from collections.abc import Mapping

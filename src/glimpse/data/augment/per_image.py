@@ -1,9 +1,9 @@
 """Transforms that take one image at a time: those of torchvision, or a user's own nn.Module.
 
 Each image is changed in turn, after the random generators of torch, NumPy and Python have been
-seeded for this image. The draws are therefore a function of (seed, epoch, index) here too, and the
-rest of the run draws as if nothing had happened. This takes a call for each image, where the other
-augmentations take one for a batch.
+seeded for this image. The draws are therefore a function of (seed, epoch, index) here too. The
+generators are restored afterwards, so the draws of the rest of the run do not change. This takes
+one call per image, whereas the other augmentations take one call per batch.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,13 @@ class PerImage(Augmentation):
     """Apply a transform to each image, and resize the result if it has another size.
 
     Args:
-        transform: Maps (C, H, W) uint8 to (C, H', W'), uint8 or floats in [0, 1]. If it takes floats
-            only, it gets values in [0, 1].
+        transform: Maps (C, H, W) uint8 to (C, H', W'), uint8 or floats in [0, 1]. If it takes
+            floats only, it gets values in [0, 1].
         name: Its name in the configuration, for messages.
 
     Raises:
-        UserError: It normalises, which `data.normalize` does. When called: it does not take one
-            image, or returns something else.
+        UserError: The transform normalises, which is the task of `data.normalize`. When called: the
+            transform rejects an image, or does not return one.
     """
 
     def __init__(self, transform: nn.Module, name: str) -> None:
@@ -91,7 +91,7 @@ class PerImage(Augmentation):
             try:
                 self.transform(image / 255)
             except (TypeError, ValueError, RuntimeError, NotImplementedError):
-                return False  # reported with the error that bytes give
+                return False  # the caller reports the error for uint8
             return True
         return False
 

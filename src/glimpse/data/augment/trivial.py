@@ -27,7 +27,7 @@ MAX_BITS_LOST = 6
 
 
 class Op(IntEnum):
-    """The operations, in an order that keeps those of a pass together."""
+    """The operations, ordered so that the operations of a pass are adjacent."""
 
     IDENTITY = 0
     SHEAR_X = 1

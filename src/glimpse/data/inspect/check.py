@@ -103,14 +103,14 @@ class DatasetCheck:
         return _described(self.pixels)
 
     def labelled(self) -> str:
-        """Check that every image has a valid label, and return that of the sample."""
+        """Check that every image has a valid label, and return the label of the sample."""
         assert self.source is not None
         check_source(self.source)
         label = int(self._train.labels[0])
         return f"{label}, {self.source.class_names[label]}"
 
     def stored(self) -> str:
-        """Check that the cache is intact and contains the sample's pixels, building it if necessary.
+        """Check that the cache, which is built if necessary, is intact and has the sample's pixels.
 
         The result also describes the splits.
         """

@@ -122,7 +122,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _unpickle(file: Path, *keys: str) -> list[Any]:
-    """Return the values of some keys in a CIFAR batch file, which Python 2 has written.
+    """Return the values of some keys in a CIFAR batch file, which was written by Python 2.
 
     Raises:
         UserError: The file is missing or damaged, or has other content.

@@ -1,9 +1,9 @@
 """Tables with one image per row: its label, and either its pixels or the path of its file.
 
 Sign Language MNIST has the columns `label,pixel1,…,pixel784`. A table of files has the columns
-`path,label`, with paths relative to the table. Columns of other names are found where there is no
-doubt. Errors in a table are reported with file and line before any image is decoded. The parts of a
-table are read in ../tables.
+`path,label`, with paths relative to the table. Columns with other names are detected if they are
+unambiguous. Errors in a table are reported with file and line before any image is decoded. The
+modules in ../tables read the parts of a table.
 """
 
 import os
@@ -35,18 +35,18 @@ class CsvTable(ImageDataModule):
     Args:
         train: Table of training images.
         val: The official held-out table, for validation; None: a fraction of `train` is held out.
-        test: Table of test images, which choose nothing.
-        label: Column of labels, or a list of columns that hold 1 for the class of an image and 0 for
-            the others; None: found.
-        path: Column of paths; None: found. A table without such a column contains pixels: all other
-            columns, in order.
+        test: Table of test images, which are never used to choose a checkpoint.
+        label: Column of labels, or a list of one-hot columns, which are 1 for the class of an image
+            and 0 for the others; None: detect it.
+        path: Column of paths; None: detect it. A table without such a column contains pixels: all
+            other columns, in order.
         folder: Folder of the files, relative to the folder of the table.
-        suffix: Ending that the cells of `path` lack.
-        split: Column that says of each row whether it is for training, validation or test.
+        suffix: File extension to add to the cells of `path`.
+        split: Column that contains train, val or test for each row.
         shape: (C, H, W) of an image stored as pixels; None: grey and square. The channels of a
             pixel are adjacent.
         class_names: Name of each label; None: the labels that occur.
-        num_classes: Number of classes, of which some may not occur: the labels are 0 to this minus 1.
+        num_classes: Number of classes, if some do not occur. The labels are 0 to `num_classes` - 1.
         source: Where to get the tables, for the error message if they are missing.
         **common: Arguments of every dataset.
     """
@@ -88,7 +88,7 @@ class CsvTable(ImageDataModule):
                     f"data.split and data.{key} both give the splits: remove one of them"
                 )
         if class_names is not None and num_classes is not None:
-            raise UserError("data.num_classes and data.class_names exclude each other: remove one")
+            raise UserError("data.num_classes and data.class_names cannot be combined: remove one")
 
     # Files --------------------------------------------------------------------------------------
 
@@ -123,13 +123,13 @@ class CsvTable(ImageDataModule):
         return wrong or f"{table} is not a file, expected a table"
 
     def remarks(self) -> list[str]:
-        """Say which columns were found without being named, and which files are listed twice."""
+        """Report which columns were detected, and how many files are listed twice."""
         doubtful = [name for name in self.contents.class_names if may_be_missing(name)]
         missing = [f"the class {name} may stand for missing labels" for name in doubtful]
         return [*self.columns.remarks, *missing, *self._repeats()]
 
     def _repeats(self) -> Iterator[str]:
-        """Yield how many files are in two splits, and how many rows name a file again."""
+        """Yield how many files are in two splits, and how many rows repeat a file."""
         if self.columns.path is None:
             return
         first: dict[str, str] = {}  # the split of each file
@@ -151,7 +151,7 @@ class CsvTable(ImageDataModule):
         if num_again and self.split is None and self.groups is None:
             column = self.columns.path
             yield (
-                f"{num_again:,} row{'s' * (num_again > 1)} name{'s' * (num_again == 1)} a file again "
+                f"{num_again:,} row{'s' * (num_again > 1)} repeat{'s' * (num_again == 1)} a file "
                 f"(data.groups={column} keeps its rows in one split)"
             )
 
@@ -245,7 +245,7 @@ class CsvTable(ImageDataModule):
             before, other = rows.setdefault(path, (line, label))
             if other != label:
                 raise UserError(
-                    f"{table.place(line)}: {as_utf8(path)} has another label than on line {before}: an "
+                    f"{table.place(line)}: the label of {as_utf8(path)} differs from line {before}: an "
                     "image has one class; remove one of the lines"
                 )
             paths.append(Path(path))

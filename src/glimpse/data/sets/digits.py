@@ -32,7 +32,7 @@ class Digits(ImageDataModule):
 
 @cache
 def _arrays() -> Arrays:
-    """The images and labels, parsed once for all runs of this process: it takes longer than an epoch."""
+    """The images and labels, parsed once per process, because that takes longer than an epoch."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,13 +1,14 @@
-"""Data sets of the Hugging Face hub, and folders and parquet files in their formats.
+"""Data sets of the Hugging Face Hub, and folders and parquet files in their formats.
 
-The `datasets` library (an extra) downloads and reads them: a name of the hub, a folder that `save_to_disk` wrote,
-a folder of parquet files or of images, or one .parquet file. Its splits become training, validation and test
-set by their names; the run says which others there are. Classes are those of a ClassLabel column, or the
-labels that occur. Images are files inside the data set, or lists of pixels. They are decoded as everywhere else,
-one by one into memory, and then cached. Nothing that a data set contains is executed, and files that are local
-need no network.
+The `datasets` library (an extra) downloads and reads them: a name on the Hub, a folder that
+`save_to_disk` wrote, a folder of parquet files or of images, or one .parquet file. The names of the
+splits decide which of them are the training, validation and test set; a remark lists the other
+splits. The classes are those of a ClassLabel column, or the labels that occur. Images are files
+inside the data set, or lists of pixels. They are decoded like all other images, one by one into
+memory, and then cached. No code in a data set is executed, and local files need no network.
 
-Left out: columns of several labels, images given by URL or by path, and data sets that do not fit into memory.
+Left out: columns of several labels, images given by URL or by path, and data sets that do not fit
+into memory.
 """
 
 import io
@@ -32,7 +33,7 @@ from glimpse.data.tables.table import LABELS
 from glimpse.errors import UserError, first_line
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
-WITHOUT_LABEL = "-1"  # the label of test images that only a competition's judges know
+WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret
 SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
 
@@ -40,11 +41,11 @@ class HuggingFace(ImageDataModule):
     """A data set with a column of images and a column of labels.
 
     Args:
-        name: A name of the hub, a folder, or a .parquet file.
+        name: A name on the Hub, a folder, or a .parquet file.
         subset: The configuration of a data set that has several; None: its default.
         image: The column of images; None: the only one.
         label: The column of labels; None: the only column of classes, or `label`.
-        train: The split to train on, or several, as a list or joined by +; None: found by its name.
+        train: The split to train on, or several, as a list or joined by +; None: detect it by name.
         val: The split to validate on, likewise.
         test: The split to test on, likewise.
         **common: Arguments of every dataset.
@@ -95,7 +96,7 @@ class HuggingFace(ImageDataModule):
         )
 
     def download(self) -> None:
-        """Download a data set of the hub."""
+        """Download a data set from the Hub."""
         if self.path.exists() or self.path.is_absolute() or self.path.suffix == ".parquet":
             return
         self._downloads.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ class HuggingFace(ImageDataModule):
         )
 
     def read(self) -> Source:
-        """Return pixels (N, H, W, C) uint8 with labels, by the names of the splits."""
+        """Return pixels (N, H, W, C) uint8 with labels; split names determine the parts."""
         found, remarks = self._chosen(self._opened())
         image, label = self._columns(found["train"])
         texts = {split: self._labels(rows, label, split) for split, rows in found.items()}
@@ -127,7 +128,7 @@ class HuggingFace(ImageDataModule):
         return Source(names, parts["train"], *held_out, remarks=tuple(remarks))
 
     def _chosen(self, opened: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the rows of training, validation and test set, and what to say of splits that are none."""
+        """Return the rows of the training, validation and test set; remarks on unused splits."""
         import datasets
 
         taken = {name: split for split, names in self.given.items() for name in names}
@@ -177,7 +178,7 @@ class HuggingFace(ImageDataModule):
             raise UserError(
                 "data=huggingface needs the package datasets: type pip install datasets"
             ) from error
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors say the same
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its exceptions say the same
         is_saved = self.path.is_dir() and any((self.path / name).exists() for name in SAVED)
         try:
             if is_saved:
@@ -290,7 +291,7 @@ class HuggingFace(ImageDataModule):
             if not isinstance(content, bytes):
                 hint = " (for paths of files, save the table as CSV and type data=csv)"
                 raise UserError(
-                    f"{what}: the column {column} holds {str(cell)[:40]!r}, expected an image"
+                    f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
                     f"{hint * isinstance(cell, str)}"
                 )
             yield what, io.BytesIO(content)
@@ -304,7 +305,7 @@ class HuggingFace(ImageDataModule):
         return np.stack(pixels)
 
     def _format_of(self, rows: Any, column: str) -> PixelFormat:
-        """Return the format by the rule for files: of a sample of the images, and grey if all are."""
+        """Return the format of a sample of images; it is grey only if all images are grey."""
         sample = Sample()
         step = max(1, len(rows) // SAMPLED)
         for what, content in self._contents(rows, column, "train", step):
@@ -322,14 +323,14 @@ class HuggingFace(ImageDataModule):
 
 
 def _is_encoded(feature: Any) -> bool:
-    """Return whether a column may hold the bytes of image files, as in parquet files of other programs."""
+    """Return whether a column may contain the bytes of image files, as some programs write it."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
     return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")
 
 
 def _as_file(values: list[Any]) -> bytes | None:
-    """Return a list of pixels from 0 to 255 as the content of an image file; None if it is something else.
+    """Return a list of pixels from 0 to 255 as the content of an image file; None for other lists.
 
     The list is (H, W), (H, W, 3) or (3, H, W), or the H·W values of a grey square.
     """

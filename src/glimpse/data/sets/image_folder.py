@@ -1,10 +1,11 @@
 """A user's own images, with the class given by folders or by a pattern in the file path.
 
-`data.root` contains one of two layouts: train/<class>/… with val/, test/ or both, in any spelling, or the class
-folders themselves, which `data.test_fraction` and `data.val_fraction` then split.
-Without val/, validation is a part of the training images; test/ never chooses a checkpoint. The classes
-are those of the training set, sorted by name; a validation folder may lack some. With `data.pattern`, the
-class is part of each file's path, at any depth, and the fractions split all files.
+`data.root` has one of two layouts: train/<class>/… with val/, test/ or both, in any spelling, or
+the class folders themselves, which `data.test_fraction` and `data.val_fraction` then split. Without
+val/, a part of the training images is used for validation; test/ is never used to choose a
+checkpoint. The classes are those of the training set, sorted by name; a validation folder may lack
+some. With `data.pattern`, the class is part of each file's path, at any depth, and the fractions
+split all files.
 """
 
 import os
@@ -76,7 +77,7 @@ class ImageFolder(ImageDataModule):
         return f"data.root={self.root}: {found}; expected {self.root}/<class>/*.jpg"
 
     def remarks(self) -> list[str]:
-        """Count the files in formats that cannot be read here, and say which of nested folders are classes."""
+        """Report files in unreadable formats, and which of several nested folders are classes."""
         remarks = counted(self.passed_over)
         if self.pattern is None:
             parts = self._parts_by_name()
@@ -91,7 +92,7 @@ class ImageFolder(ImageDataModule):
                     images = "image" if loose == 1 else "images"
                     place = as_utf8(str(folder))
                     remarks.append(
-                        f"{loose:,} {images} in {place} skipped, because in no folder of a class"
+                        f"{loose:,} {images} in {place} skipped, because not in a class folder"
                     )
             for split, folder in parts.items():
                 if _split_of(folder) != split or folder.parent != self.root:
@@ -177,7 +178,7 @@ class ImageFolder(ImageDataModule):
         return Source(class_names, files)
 
     def _table_beside(self, images: Path) -> str | None:
-        """Return what to type if a table, which may hold the labels, lies beside or above images."""
+        """Return what to type if a table next to or above the images may contain the labels."""
         if (images / "metadata.jsonl").is_file():
             return f"data=huggingface data.name={self.root}"
         for place in dict.fromkeys((images, self.root)):
@@ -230,9 +231,9 @@ def _split_of(folder: Path) -> str | None:
 
 
 def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the splits in names such as seg_train and val2017; empty unless one is train, and another not.
+    """Return the splits in names such as seg_train and val2017, if train and another are found.
 
-    Each has folders of its own, or it might be a class.
+    A folder without subfolders is skipped, because it might be a class.
     """
     parts: dict[str, Path] = {}
     for folder in folders:
@@ -248,7 +249,7 @@ def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _without_wrapping(folder: Path) -> Path:
-    """Return the folder of the classes where archives wrap it in another, as in train/train/cat."""
+    """Return the folder of the classes, which archives may wrap in another (train/train/cat)."""
     inner = class_folders(folder)
     while len(inner) == 1 and class_folders(inner[0]) and not any(map(is_image, folder.iterdir())):
         folder, inner = inner[0], class_folders(inner[0])

@@ -68,7 +68,7 @@ class MNIST(ImageDataModule):
         base = (self.url or self.mirror).rstrip("/")
         local = base.startswith(
             "file://"
-        )  # may be repacked, as Debian's; gzip has its own checksum
+        )  # may be repacked, like Debian's; gzip has its own checksum
         with one_at_a_time(self._raw):
             for name, md5 in zip(FILES, self.md5s, strict=True):
                 archive = Archive(f"{base}/{name}.gz", None if local else f"md5:{md5}")

@@ -1,4 +1,4 @@
-"""The columns of a table by their role: named by keys, or found where there is no doubt."""
+"""The columns of a table by their role: named by keys, or detected if they are unambiguous."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from glimpse.errors import UserError
 class Columns:
     """The columns of a table by their role.
 
-        `path` is None in a table of pixels, whose `pixels` are in order, or are the one column whose cells
-    list all of them. `labels` is one column, or one for each class. `remarks` tell the user which
-    columns were found and which were skipped.
+    `path` is None in a table of pixels. `pixels` are the columns of the pixels in order, or the one
+    column whose cells list all of them. `labels` is one column, or one for each class. `remarks`
+    tell the user which columns were detected and which were skipped.
     """
 
     path: str | None
@@ -45,7 +45,7 @@ def find_columns(
         is_file: Whether a cell names an existing image.
 
     Raises:
-        UserError: A given column does not exist, or a column cannot be found without doubt.
+        UserError: A given column does not exist, or a column is missing or ambiguous.
     """
     remarks = []
     if table.num_unnamed:
@@ -77,7 +77,7 @@ def find_columns(
     lists = [name for name in pixels if sample and all(map(numbers_in, cells[name]))]
     if len(lists) == 1:
         others = [name for name in pixels if name not in lists]
-        remarks += [f"skipped, besides the pixels: {one_of(others)}"] * bool(others)
+        remarks += [f"skipped, because they are not pixels: {one_of(others)}"] * bool(others)
         pixels = lists
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
@@ -103,7 +103,7 @@ def _path_column(
     is_file: Callable[[str], bool],
 ) -> str | None:
     """Return the column of paths; None for a table of pixels."""
-    if path is not None and path != "path":  # `path` was the default once, also of tables of pixels
+    if path is not None and path != "path":  # `path` used to be the default, even for pixels
         _require(table, path, "path")
         return path
     if "path" in table.columns:
@@ -180,13 +180,13 @@ def _are_splits(cells: Sequence[str]) -> bool:
 
 
 def numbers_in(cell: str) -> list[str]:
-    """Return the pixels that one cell lists, as `0 12 255` or `[0, 12, 255]`; empty if it does not."""
+    """Return the pixels that a cell lists, as `0 12 255` or `[0, 12, 255]`; empty for others."""
     found = cell.strip("[]()").replace(",", " ").split()
     return found if len(found) > 3 and all(map(str.isdecimal, found)) else []
 
 
 def one_hot_value(cell: str) -> bool | None:
-    """Return whether a cell of a column for one class says yes or no; None if it says neither."""
+    """Return the value of a cell in a one-hot column; None if it is neither true nor false."""
     if cell.lower() in ("true", "false"):
         return cell.lower() == "true"
     value = float(cell) if NUMBER.fullmatch(cell) else None

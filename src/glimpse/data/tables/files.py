@@ -1,4 +1,4 @@
-"""The image files that a table names, whatever system wrote their paths.
+"""The image files that a table names, with paths as any operating system writes them.
 
 A path is relative to the folder of its table, or to `folder` there. A file that is missing is
 reported with its line and what to type.
@@ -20,7 +20,7 @@ class TableFiles:
 
     Args:
         folder: Folder of the files, relative to the folder of the table.
-        suffix: Ending that the cells lack.
+        suffix: File extension to add to the cells.
         skip_unreadable: Whether a missing file is left for the cache to skip.
     """
 
@@ -37,7 +37,7 @@ class TableFiles:
         return os.path.join(table.path.parent / self.folder, f"{cell}{ending}")
 
     def found(self, table: Table, cell: str) -> str | None:
-        """Return the path of the file that a cell names, perhaps as another system writes it."""
+        """Return the path of the file that a cell names, in this or another system's spelling."""
         path = self.path(table, cell)
         return path if _is_there(path) else next(filter(_is_there, other_spellings(path)), None)
 
@@ -61,7 +61,7 @@ class TableFiles:
             return f"{shown(cell)} is an address, expected a path: remove file://"
         if "://" in cell:
             return (
-                f"{shown(cell)} is an address on the web, expected a path: download the images and write "
+                f"{shown(cell)} is a web address, expected a path: download the images and write "
                 "their paths instead"
             )
         if os.path.isdir(self.path(table, cell)):
@@ -89,7 +89,7 @@ class TableFiles:
                     return f"type {' '.join(keys + suffix)}"
         parts = cell.replace("\\", "/").split("/")
         tails = [os.path.join(*parts[start:]) for start in range(len(parts)) if parts[start]]
-        for tail in tails:  # of a path on another machine, the longest that is found here
+        for tail in tails:  # of a path on another machine, find the longest tail that exists here
             for folder in folders:
                 if os.path.isfile(folder / tail):
                     there = os.path.relpath(folder / tail, here / self.folder)
@@ -118,7 +118,7 @@ def _in_other_case(folder: Path, parts: Sequence[str]) -> str | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """Return the folders below one, up to three levels and a thousand of them, the upper ones first."""
+    """Return the folders below one, upper ones first: three levels, at most about a thousand."""
     found = []
     for place, names, _ in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -142,7 +142,7 @@ def other_spellings(path: str) -> Iterator[str]:
 
 
 def _is_there(path: str) -> bool:
-    """Return whether there is something at a path that is no folder."""
+    """Return whether a path exists and is not a folder."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):  # ValueError: a name with a byte of zero

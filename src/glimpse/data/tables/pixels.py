@@ -1,4 +1,4 @@
-"""Images whose pixels stand in a table: one column each, or all in one column as a list."""
+"""Images whose pixels are in a table: one column per pixel, or one column that lists them all."""
 
 import math
 import re
@@ -23,12 +23,13 @@ def pixels_of(
 
     Args:
         table: The table.
-        columns: Those of the pixels in order, or the one that lists all of them.
+        columns: The columns of the pixels in order, or the one column that lists all of them.
         shape: (C, H, W) of an image; None: grey and square.
         num_rows: The number N of rows.
 
     Raises:
-        UserError: A pixel is no integer from 0 to 255, or their number does not fit the shape.
+        UserError: A pixel is not an integer from 0 to 255, or the number of pixels does not fit the
+            shape.
     """
     names = columns
     indices = [table.index(name) for name in columns]
@@ -71,13 +72,13 @@ def _shape_of_image(
 
 
 def _usual_shape(num_pixels: int) -> str:
-    """Return the shape of a square image in colour of so many values, or [C,H,W]."""
+    """Return the shape of a square colour image with this many values, or else [C,H,W]."""
     side = math.isqrt(num_pixels // 3)
     return f"[3,{side},{side}]" if 3 * side * side == num_pixels else "[C,H,W]"
 
 
 def _value(cell: str, name: str, where: str) -> int:
-    """Return the value of a pixel that is not written as plainly as most."""
+    """Return the value of a pixel in an unusual notation, such as 007 or 12.0."""
     found = _VALUE.fullmatch(cell)
     if found is None or int(found[1]) > 255:
         raise UserError(f"{where}: {name} is {shown(cell)}, expected an integer from 0 to 255")

@@ -1,4 +1,4 @@
-"""What each row of a table says of its image: the label, and perhaps the split."""
+"""The label of each row of a table, and its split if the table has one."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ def labels_of(table: Table, names: Sequence[str]) -> Iterator[tuple[int, str]]:
                 raise UserError(f"{table.place(line)}: the column {name!r} is empty")
             if "\n" in row[index]:
                 raise UserError(
-                    f"{table.place(line)}: the label {shown(row[index])} has a line break; a quote "
-                    'before it (") may be too many'
+                    f"{table.place(line)}: the label {shown(row[index])} has a line break; there may be "
+                    'a stray quote (") before it'
                 )
             yield line, class_name(row[index])
             continue
@@ -64,7 +64,7 @@ def splits_of(table: Table, column: str | None) -> Iterator[str]:
         yield name
     if "train" not in found:
         raise UserError(
-            f"{table.path}: the column {column} never says train, only {one_of(sorted(found))}"
+            f"{table.path}: the column {column} never contains train, only {one_of(sorted(found))}"
         )
 
 
@@ -93,7 +93,7 @@ def numbered(
 
 
 def _split_by_flag(column: str, cell: str) -> str | None:
-    """Return the split of a row by a column such as is_valid, which says true or false; else None."""
+    """Return the split of a row from a true-or-false column such as is_valid; None for others."""
     named, says = split_of(column.lower().removeprefix("is_")), one_hot_value(cell)
     if named is None or says is None:
         return None

@@ -1,10 +1,10 @@
 """Tables of text in any common form, read strictly: every fault is named by file and line.
 
-The delimiter is a comma, a semicolon, a tab or a bar. It is detected; Excel's `sep=;` line counts.
-The text is UTF-8 or, with a byte-order mark, UTF-16. Spaces around cells are removed. Blank lines
-are skipped, and so are columns without a name, such as pandas' row numbers. A table without a header has columns 1, 2, ….
-The first line is a header if it has no number and no file name, or if its numbers count up from 0 or 1, or if
-it has a usual name such as label.
+The delimiter is a comma, a semicolon, a tab or a bar. It is detected, or taken from Excel's `sep=;`
+line. The text is UTF-8 or, with a byte-order mark, UTF-16. Spaces around cells are removed. Blank
+lines are skipped, and so are columns without a name, such as pandas' row numbers. A table without a
+header has columns 1, 2, …. The first line is a header if it has no number and no file name, or if
+its numbers count up from 0 or 1, or if it has a usual name such as label.
 
 Left out: other encodings, quotes other than ", and compressed tables.
 """
@@ -24,7 +24,7 @@ from glimpse.files import kind_of
 from glimpse.text import as_utf8
 
 DELIMITERS = ",;\t|"
-# Usual names of columns, by which columns and headers are found.
+# Usual names of columns, from which columns and headers are detected.
 PATHS = (
     "path", "paths", "file", "files", "filename", "file_name", "filepath", "file_path", "image", "images",
     "image_path", "image_name", "image_id", "img", "img_path", "id", "name",
@@ -36,8 +36,8 @@ LABELS = (
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
-_reader = partial(csv.reader, skipinitialspace=True)  # a quote may follow a blank: a, "b, c"
-# The first bytes of files that are not tables of text: what such a file is, and what to do.
+_reader = partial(csv.reader, skipinitialspace=True)  # a quote may follow a space: a, "b, c"
+# The first bytes of files that are not tables of text, the kind of file, and what to do.
 OTHER_KINDS = (
     (b"\x1f\x8b", "compressed by gzip", "type gunzip -k {path}"),
     (b"BZh", "compressed by bzip2", "type bunzip2 -k {path}"),
@@ -71,7 +71,7 @@ class Table:
         path: The file.
 
     Attributes:
-        header: The names of its columns. Those of `columns` count; the others have no name.
+        header: The names of all columns, in order. `columns` leaves out those without a name.
 
     Raises:
         UserError: The file is not a table with two columns or more, or two columns share a name.
@@ -209,7 +209,7 @@ class Table:
             except csv.Error as error:
                 reason = str(error)
                 if "unexpected end of data" in reason:
-                    reason = 'a cell begins with a quote (") that does not end'
+                    reason = 'a cell begins with a quote (") that is never closed'
                 raise UserError(f"{self.place(line)}: {reason}; correct the line") from error
 
     def _not_text(self) -> UserError:
@@ -233,7 +233,7 @@ def _odd(line: bytes) -> bytes:
 
 
 def _is_header(first: Sequence[str]) -> bool:
-    """Return whether the cells of the first line are names and no data."""
+    """Return whether the cells of the first line are names, not data."""
     names = [cell.lower() for cell in first if not UNNAMED.fullmatch(cell)]
     if any(name.endswith(readable_endings()) for name in names):
         return False

@@ -16,7 +16,7 @@ class Stripes(ImageDataModule):
     """Grey images of noisy stripes.
 
     Args:
-        num_images: How many there are, the same number of each class.
+        num_images: The number of images, the same for each class.
         **common: The arguments of every dataset.
     """
 
