@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config.packages import is_here, is_installed, no_package
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
 # group: keys of the run itself, which only our own classes receive
 OWN_KEYS = {"model": ("weights",)}
@@ -75,10 +75,13 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
             raise UserError(f"{group} {target} rejected its arguments: {reason}") from error
         if isinstance(cause, ModuleNotFoundError):
             stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
-            missing = cause.name or (stated[1] if stated else "that it names")
-            raise UserError(
-                f"{group} {target} needs the package {missing}: type pip install {missing}"
-            ) from error
+            missing = cause.name or (stated and stated[1])
+            what = (
+                f"the package {missing}: type pip install {missing}"
+                if missing
+                else first_line(cause)
+            )
+            raise UserError(f"{group} {target} needs {what}") from error
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None
