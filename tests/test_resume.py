@@ -237,7 +237,9 @@ DISTINCT = ("cifar10_fast", "birds_from_airplanes_mse")
 def test_every_experiment_stopped_and_resumed_equals_unbroken(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, experiment: str
 ) -> None:
-    epochs = 4 if experiment in ("tiny_imagenet_best", "tiny_imagenet_fast") else 3  # one at full size
+    epochs = (
+        4 if experiment in ("tiny_imagenet_best", "tiny_imagenet_fast") else 3
+    )  # one at full size
     options = (
         f"experiment={experiment}", "data=synthetic", "data.num_train=32", "data.num_val=16",
         "data.batch_size=16", "trainer=cpu", f"trainer.max_epochs={epochs}", "logger=none",

@@ -151,7 +151,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         opened(tmp_path / "several.parquet", tmp_path)
     paths = datasets.Dataset.from_dict({"image": ["a.png"] * 4, "label": [0, 1] * 2})
     paths.to_parquet(str(tmp_path / "paths.parquet"))
-    with pytest.raises(UserError, match=r"contains 'a\.png', expected an image \(for paths of files"):
+    with pytest.raises(
+        UserError, match=r"contains 'a\.png', expected an image \(for paths of files"
+    ):
         opened(tmp_path / "paths.parquet", tmp_path)
     broken = datasets.Dataset.from_dict({"image": [png(9), b"<html>"] * 4, "label": [0, 1] * 4})
     broken.to_parquet(str(tmp_path / "broken.parquet"))
