@@ -20,6 +20,7 @@ from torchvision import datasets
 
 from glimpse import steps_ahead
 from glimpse.config.check import check
+from glimpse.config.experiments import experiments_adapt
 from glimpse.config.lists import lists_by_name
 from glimpse.config.resolvers import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
@@ -45,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     register_resolvers()
     PATCHES.enter_context(lists_by_name())
+    PATCHES.enter_context(experiments_adapt())
     initialize_config_dir(str(CONF), version_base="1.3")
 
 

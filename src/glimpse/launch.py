@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from glimpse import job
 from glimpse.config import trust
 from glimpse.config.choices import choices_listed
+from glimpse.config.experiments import experiments_adapt
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
 from glimpse.config.folder import ROOT, config_folder, config_folders
@@ -95,6 +96,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
             interrupts_as_signals(),
             lists_by_name(),
             own_files_first(),
+            experiments_adapt(),
             choices_listed(),
             _named_if_hydra_cannot_write(),
             named_if_unreadable(config_folders(sys.argv[1:])),

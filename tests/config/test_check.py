@@ -158,10 +158,6 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         (["callbacks=[early_stopping,progressive_sizes]"], "until the last stage; remove one"),
         (["callbacks=[progressive_sizes]", "scheduler=plateau"], "type scheduler=onecycle"),
         (
-            ["experiment=tiny_imagenet_fast", "callbacks=[]"],
-            "type callbacks.progressive_sizes=null",
-        ),
-        (
             ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
             "destroys pretrained weights",
         ),

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 from glimpse.config.check import check
 from glimpse.config.choices import choices_listed
+from glimpse.config.experiments import experiments_adapt
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable, require_own_folder
@@ -79,6 +80,7 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
         with (
             lists_by_name(),
             own_files_first(),
+            experiments_adapt(),
             choices_listed(),
             named_if_unreadable(folders),
         ):

@@ -1,0 +1,133 @@
+"""An experiment with another choice: `experiment=cifar10_fast optimizer=adamw` trains with AdamW.
+
+The file of an experiment sets keys of the choices that it was written for, such as
+`optimizer.matrix_lr`. If the command line replaces such a choice, keys that the other choice lacks
+are left out, and a line reports them. Keys that it has, such as `optimizer.lr`, keep the
+experiment's value. If an augmentation becomes part of a list, its keys move to its name.
+
+This changes one function inside Hydra 1.3, for as long as the context lasts.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.default_element import GroupDefault, ResultDefault
+from omegaconf import DictConfig, OmegaConf
+
+from glimpse.config.folder import config_folder
+from glimpse.config.replacing import replaced
+from glimpse.config.schema import LISTS
+
+EXPERIMENTS = "experiment/"
+
+Choice = str | tuple[str, ...]  # a file of a group, or a list of them
+
+_ORIGINAL = ConfigLoaderImpl._compose_config_from_defaults_list
+_reported: set[str] = set()  # lines that this process has printed
+
+
+@contextmanager
+def experiments_adapt() -> Iterator[None]:
+    """Let experiments adapt to other choices inside this context."""
+    with replaced(ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose):
+        yield
+
+
+def _compose(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+    """Compose all files, and remove the experiment's keys for choices that have been replaced."""
+    files = [d.config_path for d in defaults if (d.config_path or "").startswith(EXPERIMENTS)]
+    expected = _choices_in(dict.fromkeys(files), repo)
+    chosen = {group: _chosen(group, defaults) for group in expected}
+    if chosen == expected:
+        return _ORIGINAL(self, defaults, repo)
+    others = [d for d in defaults if d.config_path not in files]
+    # First, because Hydra merges into the files that it has read.
+    without = OmegaConf.to_container(_ORIGINAL(self, others, repo), resolve=False)
+    config = _ORIGINAL(self, defaults, repo)
+    assert isinstance(without, dict)
+    for group, choice in expected.items():
+        if chosen[group] != choice and group in config:
+            _adapt(config, group, without.get(group), choice, chosen[group])
+    return config
+
+
+def _choices_in(files: Mapping[Any, Any], repo: Any) -> dict[str, Choice]:
+    """The choices that the files of experiments were written for, by group."""
+    found: dict[str, Choice] = {}
+    for file in files:
+        for default in repo.load_config(config_path=file).defaults_list or ():
+            if isinstance(default, GroupDefault) and default.is_override():
+                value: Any = default.value or []
+                group = str(default.group).lstrip("/")
+                found[group] = value if isinstance(value, str) else tuple(value)
+    return found
+
+
+def _chosen(group: str, defaults: Sequence[ResultDefault]) -> Choice:
+    """The choice that is composed, without the files that its own files include."""
+    names = []
+    for default in defaults:
+        of, _, name = (default.config_path or "").rpartition("/")
+        if of == group and default.parent and "/" not in default.parent:
+            if group not in LISTS and not (default.package or "").startswith(f"{group}."):
+                return name
+            names.append(name)
+    return tuple(names)
+
+
+def _adapt(config: DictConfig, group: str, known: Any, before: Choice, chosen: Choice) -> None:
+    """Remove what the files of the chosen choice do not know, and report it."""
+    found = OmegaConf.to_container(config[group], resolve=False) if config[group] else None
+    if not isinstance(found, dict):
+        return
+    if not isinstance(known, dict):  # augment=none
+        config[group] = known
+        _report(group, chosen, [f"{group}.{key!s}" for key in found])
+        return
+    found = _moved(found, known, before, chosen)
+    dropped = _drop_unknown(found, known, f"{group}.")
+    if group in LISTS:  # as callbacks.ema=null turns it off, so that this may be typed too
+        names = [key.partition(".")[2] for key in dropped]
+        ours = [name for name in names if (config_folder() / group / f"{name}.yaml").exists()]
+        found |= dict.fromkeys(ours)
+    config[group] = found
+    if dropped:
+        _report(group, chosen, dropped)
+
+
+def _moved(
+    found: dict[Any, Any], known: dict[Any, Any], before: Choice, chosen: Choice
+) -> dict[Any, Any]:
+    """Move the keys of an augmentation that is now in a list, or no longer in one."""
+    if isinstance(before, str) and not isinstance(chosen, str) and before in chosen:
+        part = known[before]
+        own = {key: found[key] for key in found if key not in known and key in part}
+        rest = {key: value for key, value in found.items() if key not in own}
+        return rest | {before: found[before] | own}
+    if isinstance(chosen, str) and not isinstance(before, str) and chosen in before:
+        part = found.get(chosen) or {}
+        return found | {key: value for key, value in part.items() if key in known}
+    return found
+
+
+def _drop_unknown(found: dict[Any, Any], known: dict[Any, Any], prefix: str) -> list[str]:
+    """Remove the keys that are not known, at any depth. Returns their dotted names."""
+    dropped = []
+    for key, value in list(found.items()):
+        if key not in known:
+            del found[key]
+            dropped.append(f"{prefix}{key}")
+        elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
+            dropped += _drop_unknown(value, known[key], f"{prefix}{key}.")
+    return dropped
+
+
+def _report(group: str, chosen: Choice, dropped: Sequence[str]) -> None:
+    choice = chosen if isinstance(chosen, str) else f"[{','.join(chosen)}]"
+    line = f"not used of the experiment, with {group}={choice}: {', '.join(dropped)}"
+    if line not in _reported:
+        _reported.add(line)
+        print(line, file=sys.stderr)

@@ -1,0 +1,83 @@
+"""An experiment with another choice of a group: what stays of it, and what is left out and reported."""
+
+import pytest
+from hydra import compose
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from conftest import composed
+from glimpse.config import experiments
+from glimpse.errors import UserError
+
+EXPERIMENT = ("experiment=cifar10_fast", "data=synthetic")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group", "left"),
+    [
+        (["optimizer=adamw"], "optimizer", {"_target_", "lr", "betas", "eps", "weight_decay", "fused", "decay_all"}),
+        (["augment=none"], "augment", set()),
+        (["augment=flip"], "augment", {"_target_", "p"}),
+        (["loss=focal"], "loss", {"_target_", "gamma", "class_weights"}),
+        (["callbacks=[]"], "callbacks", {"pictures", "progressive_sizes"}),
+        (["callbacks=[]", "callbacks.progressive_sizes=null"], "callbacks", {"pictures", "progressive_sizes"}),
+    ],
+)  # fmt: skip
+def test_keys_of_a_replaced_choice_are_left_out(
+    overrides: list[str], group: str, left: set[str]
+) -> None:
+    config, _ = composed(*EXPERIMENT, *overrides)
+    node = config[group]
+    assert set(node) == left
+    if group == "callbacks":
+        assert node.progressive_sizes is None
+    assert config.trainer.max_epochs == 14  # the rest of the experiment stays
+
+
+def test_keys_that_the_other_choice_has_keep_the_value_of_the_experiment() -> None:
+    config, _ = composed(*EXPERIMENT, "optimizer=sgd")
+    assert (config.optimizer.lr, config.optimizer.momentum) == (0.01, 0.6)
+    assert "matrix_lr" not in config.optimizer
+
+
+def test_what_is_left_out_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(experiments, "_reported", set())
+    for _ in range(2):
+        compose("train", overrides=["experiment=mnist_fast", "optimizer=sgd", "scheduler=cosine"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "optimizer" in line] == [
+        "not used of the experiment, with optimizer=sgd: optimizer.matrix_lr, optimizer.num_iterations"
+    ]
+
+
+@pytest.mark.parametrize("names", ["alternating_flip", "alternating_flip,colour_jitter"])
+def test_an_augmentation_keeps_its_keys_in_a_list(names: str) -> None:
+    config, _ = composed(*EXPERIMENT, f"augment=[{names}]")
+    assert config.augment.alternating_flip.padding_fraction == 0.09375
+    assert set(config.augment) == set(names.split(","))
+
+
+def test_an_augmentation_keeps_its_keys_out_of_a_list() -> None:
+    config, _ = composed("experiment=cifar10_best", "data=synthetic", "augment=cutout")
+    assert config.augment.side_fraction == 0.375
+    assert {"alternating_flip", "cutout"}.isdisjoint(config.augment)
+
+
+def test_an_experiment_that_includes_another_adapts_too() -> None:
+    config, _ = composed("experiment=imagewoof_fast", "optimizer=adamw", "data=synthetic")
+    assert "matrix_lr" not in config.optimizer
+
+
+def test_as_it_stands_an_experiment_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    config, _ = composed("experiment=cifar10_fast")
+    typed, _ = composed("experiment=cifar10_fast", "optimizer=muon", "augment=alternating_flip")
+    assert OmegaConf.to_container(config) == OmegaConf.to_container(typed)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("key", ["optimizer.matrix_lr=0.1", "optimizer.matrix_l=0.1"])
+def test_what_is_typed_is_never_left_out(key: str) -> None:
+    with pytest.raises((UserError, ConfigCompositionException), match=r"optimizer\.matrix_l"):
+        composed(*EXPERIMENT, "optimizer=adamw", key)
