@@ -48,7 +48,8 @@ def test_what_is_left_out_is_reported_once(
         compose("train", overrides=["experiment=mnist_fast", "optimizer=sgd", "scheduler=cosine"])
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "optimizer" in line] == [
-        "not used of the experiment, with optimizer=sgd: optimizer.matrix_lr, optimizer.num_iterations"
+        "the experiment's settings that optimizer=sgd does not have are left out: "
+        "optimizer.matrix_lr, optimizer.num_iterations"
     ]
 
 

@@ -127,7 +127,10 @@ def _drop_unknown(found: dict[Any, Any], known: dict[Any, Any], prefix: str) -> 
 
 def _report(group: str, chosen: Choice, dropped: Sequence[str]) -> None:
     choice = chosen if isinstance(chosen, str) else f"[{','.join(chosen)}]"
-    line = f"not used of the experiment, with {group}={choice}: {', '.join(dropped)}"
+    line = (
+        f"the experiment's settings that {group}={choice} does not have are left out: "
+        f"{', '.join(dropped)}"
+    )
     if line not in _reported:
         _reported.add(line)
         print(line, file=sys.stderr)
