@@ -258,6 +258,17 @@ def test_a_resumed_run_takes_another_weight_decay(execute: Execute) -> None:
 # Refused ------------------------------------------------------------------------------------------
 
 
+def test_fewer_epochs_than_were_trained_are_refused(
+    execute: Execute, trained_once: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_once, folder)
+    before = recorded(folder)
+    with pytest.raises(UserError, match=r"type trainer\.max_epochs=2 or more"):
+        execute(*LINEAR, "trainer.max_epochs=1", f"resume={folder}", folder=folder)
+    assert recorded(folder) == before
+
+
 def recorded(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 

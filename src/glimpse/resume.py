@@ -74,6 +74,7 @@ def start_of_resume(
         _require_same_parameters(saved, now)
         _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
         _require_same_sampling(extra, now["data"])
+        _require_enough_epochs(saved, now["trainer"]["max_epochs"])
         is_same = _of_the_run(extra["config"]) == _of_the_run(now)
         return Start(
             checkpoint=str(path.resolve()),
@@ -198,6 +199,15 @@ def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str
         raise UserError(
             f"resume: the checkpoint was saved within an epoch with batches of {was}, not {batch_size}"
             f"{together}; type data.{key}={was} until that epoch ends"
+        )
+
+
+def _require_enough_epochs(saved: Mapping[str, Any], max_epochs: int | None) -> None:
+    reached = int(saved["epoch"]) + 1
+    if max_epochs is not None and 0 <= max_epochs < reached:
+        raise UserError(
+            f"trainer.max_epochs={max_epochs}: the checkpoint was saved in epoch {reached}: type "
+            f"trainer.max_epochs={reached} or more"
         )
 
 

@@ -11,6 +11,9 @@ from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import newest_run
+from glimpse.records import UnreadableError, read_json
+
+MAX_EPOCHS = "trainer.max_epochs"
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
@@ -34,7 +37,18 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     require_no_links_out(folder)
     place = quoted(folder)
     here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
-    return [*recorded, *here, *(o for o in overrides if not o.startswith("resume="))]
+    typed = [o for o in overrides if not o.startswith("resume=")]
+    return [*recorded, *_extension(folder, typed), *here, *typed]
+
+
+def _extension(folder: Path, typed: Sequence[str]) -> list[str]:
+    """The number of epochs that the last attempt was given, which an earlier resume may have raised."""
+    try:
+        num_epochs = read_json(folder, "summary.json").get("max_epochs")
+    except UnreadableError:  # the run reports it
+        return []
+    is_typed = any(o.partition("=")[0].lstrip("+~") == MAX_EPOCHS for o in typed)
+    return [f"{MAX_EPOCHS}={num_epochs}"] if type(num_epochs) is int and not is_typed else []
 
 
 def _run_folder(path: Path) -> Path:
