@@ -1,5 +1,7 @@
 """An experiment with another choice of a group: what stays of it, and what is left out and reported."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose
 from hydra.errors import ConfigCompositionException
@@ -7,6 +9,7 @@ from omegaconf import OmegaConf
 
 from conftest import composed
 from glimpse.config import experiments
+from glimpse.config.compose import composed as composed_as_typed
 from glimpse.errors import UserError
 
 EXPERIMENT = ("experiment=cifar10_fast", "data=synthetic")
@@ -82,3 +85,11 @@ def test_as_it_stands_an_experiment_is_unchanged(capsys: pytest.CaptureFixture[s
 def test_what_is_typed_is_never_left_out(key: str) -> None:
     with pytest.raises((UserError, ConfigCompositionException), match=r"optimizer\.matrix_l"):
         composed(*EXPERIMENT, "optimizer=adamw", key)
+
+
+def test_a_callback_that_an_experiment_sets_but_does_not_choose_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    content = "# @package _global_\ncallbacks:\n  progressive_sizes:\n    until: [0.5]\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"type callbacks\.progressive_sizes=null"):
+        composed_as_typed(["experiment=mine"], config_dir=tmp_path)

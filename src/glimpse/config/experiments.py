@@ -9,7 +9,7 @@ This changes one function inside Hydra 1.3, for as long as the context lasts.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,8 +38,9 @@ def experiments_adapt() -> Iterator[None]:
 
 def _compose(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: Any) -> DictConfig:
     """Compose all files, and remove the experiment's keys for choices that have been replaced."""
-    files = [d.config_path for d in defaults if (d.config_path or "").startswith(EXPERIMENTS)]
-    expected = _choices_in(dict.fromkeys(files), repo)
+    paths = dict.fromkeys(default.config_path or "" for default in defaults)
+    files = [path for path in paths if path.startswith(EXPERIMENTS)]
+    expected = _choices_in(files, repo)
     chosen = {group: _chosen(group, defaults) for group in expected}
     if chosen == expected:
         return _ORIGINAL(self, defaults, repo)
@@ -50,11 +51,11 @@ def _compose(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: Any) -
     assert isinstance(without, dict)
     for group, choice in expected.items():
         if chosen[group] != choice and group in config:
-            _adapt(config, group, without.get(group), choice, chosen[group])
+            _adapt(config, group, without.get(group) or {}, choice, chosen[group])
     return config
 
 
-def _choices_in(files: Mapping[Any, Any], repo: Any) -> dict[str, Choice]:
+def _choices_in(files: Sequence[str], repo: Any) -> dict[str, Choice]:
     """The choices that the files of experiments were written for, by group."""
     found: dict[str, Choice] = {}
     for file in files:
@@ -78,18 +79,24 @@ def _chosen(group: str, defaults: Sequence[ResultDefault]) -> Choice:
     return tuple(names)
 
 
-def _adapt(config: DictConfig, group: str, known: Any, before: Choice, chosen: Choice) -> None:
-    """Remove what the files of the chosen choice do not know, and report it."""
+def _adapt(
+    config: DictConfig, group: str, known: dict[Any, Any], before: Choice, chosen: Choice
+) -> None:
+    """Remove the keys of a group that the chosen files do not have, and report them.
+
+    Args:
+        config: The whole configuration, which is changed.
+        group: The group.
+        known: The group as it is composed without the experiment.
+        before: The choice that the experiment was written for.
+        chosen: The choice that is composed.
+    """
     found = OmegaConf.to_container(config[group], resolve=False) if config[group] else None
     if not isinstance(found, dict):
         return
-    if not isinstance(known, dict):  # augment=none
-        config[group] = known
-        _report(group, chosen, [f"{group}.{key!s}" for key in found])
-        return
     found = _moved(found, known, before, chosen)
     dropped = _drop_unknown(found, known, f"{group}.")
-    if group in LISTS:  # as callbacks.ema=null turns it off, so that this may be typed too
+    if group in LISTS:  # null turns them off, and callbacks.ema=null may be typed too
         names = [key.partition(".")[2] for key in dropped]
         ours = [name for name in names if (config_folder() / group / f"{name}.yaml").exists()]
         found |= dict.fromkeys(ours)

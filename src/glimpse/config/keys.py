@@ -157,6 +157,8 @@ def _node_of(group: str, choice: str) -> list[str]:
     return list(map(str, ConfigStore.instance().load(f"{group}/{choice}.yaml").node))
 
 
+EXTRAS = {"ray": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # of launchers
+
 NOUNS = {
     "data": "dataset",
     "augment": "augmentation",
@@ -166,19 +168,12 @@ NOUNS = {
 }  # the noun for a choice of a group, if it is not the group's name
 
 
-LAUNCHERS_TO_INSTALL = {
-    "ray": "ray",
-    "submitit_slurm": "slurm",
-    "submitit_local": "slurm",
-}  # the extras
-
-
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     """An error message for an unknown choice of a group, with the most similar known choice."""
     available = sorted(available)
     near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    if group == "hydra/launcher" and choice in LAUNCHERS_TO_INSTALL:
-        return f"{group}={choice}: not installed: type pip install 'glimpse[{LAUNCHERS_TO_INSTALL[choice]}]'"
+    if group == "hydra/launcher" and choice in EXTRAS:
+        return f"{group}={choice} is not installed: type pip install 'glimpse[{EXTRAS[choice]}]'"
     noun = NOUNS.get(group, group.rpartition("/")[2])  # hydra/sweeper is a sweeper
     return f"{group}={choice}: there is no such {noun}{hint}; choose from {', '.join(available)}"

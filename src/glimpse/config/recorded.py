@@ -1,4 +1,4 @@
-"""`resume=<run folder>`: the overrides that the folder recorded, then those of the command line."""
+"""`resume=<run folder>`: the run's own overrides, those of earlier resumes, then the new ones."""
 
 import difflib
 import os
@@ -11,15 +11,12 @@ from glimpse.config.quoting import quoted
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import newest_run
-from glimpse.records import UnreadableError, read_json
-
-MAX_EPOCHS = "trainer.max_epochs"
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
-    The run continues in the same folder.
+    Settings that were typed at an earlier resume stay. The run continues in the same folder.
 
     Raises:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
@@ -33,22 +30,13 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     packages = trust.listed_packages([*flags, *overrides])
-    recorded = trust.recorded_overrides(folder, packages, overrides)
+    later = trust.resumed_overrides(folder, packages, overrides)
+    recorded = trust.recorded_overrides(folder, packages, [*later, *overrides])
     require_no_links_out(folder)
     place = quoted(folder)
     here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     typed = [o for o in overrides if not o.startswith("resume=")]
-    return [*recorded, *_extension(folder, typed), *here, *typed]
-
-
-def _extension(folder: Path, typed: Sequence[str]) -> list[str]:
-    """The number of epochs that the last attempt was given, which an earlier resume may have raised."""
-    try:
-        num_epochs = read_json(folder, "summary.json").get("max_epochs")
-    except UnreadableError:  # the run reports it
-        return []
-    is_typed = any(o.partition("=")[0].lstrip("+~") == MAX_EPOCHS for o in typed)
-    return [f"{MAX_EPOCHS}={num_epochs}"] if type(num_epochs) is int and not is_typed else []
+    return [*recorded, *here, *later, *typed]
 
 
 def _run_folder(path: Path) -> Path:

@@ -30,6 +30,7 @@ from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.config.keys import check_hydra_keys
 from glimpse.errors import UserError
 from glimpse.records import UnreadableError, read_yaml
+from glimpse.runs.settings import environment_of, typed_at_resume
 
 # Modules that sweepers and launchers may come from.
 PLUGINS = (
@@ -169,10 +170,33 @@ def recorded_overrides(
         ) from error
     if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
         raise UserError(f"{record}: expected a list of overrides")
+    return _kept(listed, record, folder, packages, typed)
+
+
+def resumed_overrides(
+    folder: Path, packages: Sequence[str] = (), typed: Sequence[str] = ()
+) -> list[str]:
+    """The overrides that were typed when the run was resumed, held to the same rules.
+
+    The arguments and errors are those of `recorded_overrides`.
+    """
+    record = folder / "environment.json"
+    lines = typed_at_resume(environment_of(folder))
+    return _kept(lines, record, folder, packages, typed)
+
+
+def _kept(
+    lines: Iterable[str],
+    record: Path,
+    folder: Path,
+    packages: Sequence[str],
+    typed: Sequence[str],
+) -> list[str]:
+    """The lines of a record that are not replaced by what was typed, after their check."""
     own = own_keys()
     replaced = {line.partition("=")[0].lstrip("+~") for line in typed}
     kept = []
-    for line in listed:
+    for line in lines:
         override = _parsed(line, record)
         key = override.key_or_group
         if key in replaced:
@@ -185,13 +209,15 @@ def recorded_overrides(
             raise UserError(
                 f"{record} contains {line}, but only plain values are allowed: remove it"
             )
-        _check_recorded(override, line, record, packages)
+        _check_recorded(override, line, record, folder, packages)
         if key not in ("resume", "packages", *NOT_FROM_A_RECORD):
             kept.append(line)
     return kept
 
 
-def _check_recorded(override: Override, line: str, record: Path, packages: Sequence[str]) -> None:
+def _check_recorded(
+    override: Override, line: str, record: Path, folder: Path, packages: Sequence[str]
+) -> None:
     """Reject a recorded override that names an untrusted package, or a file outside its folder."""
     key = override.key_or_group
     value = None if override.is_sweep_override() else override.value()
@@ -211,7 +237,7 @@ def _check_recorded(override: Override, line: str, record: Path, packages: Seque
     if key.partition(".")[0] in WRITERS and _leads_out(key, value):
         raise UserError(
             f"{record} contains {line}, which names a place outside the run folder: remove the line, or, if "
-            f"it is yours, type it again after resume={record.parents[1]}"
+            f"it is yours, type it again after resume={folder}"
         )
 
 

@@ -62,7 +62,7 @@ def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict
         return {}
     if len(settings) > MOST_SETTINGS:
         return {}
-    for override in _typed_at_resume(environment or environment_of(folder)):
+    for override in typed_at_resume(environment or environment_of(folder)):
         key, _, value = override.partition("=")
         if key in settings:
             try:
@@ -135,15 +135,15 @@ def overrides_of(folder: Path) -> list[str]:
     except UnreadableError:
         recorded = []
     words = [word for word in recorded if isinstance(word, str)]
-    typed = [*words, *_typed_at_resume(environment_of(folder))]
+    typed = [*words, *typed_at_resume(environment_of(folder))]
     return list({override.partition("=")[0]: override for override in typed}.values())
 
 
-def _typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
-    """The overrides typed when the run was resumed.
+def typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
+    """The overrides typed when the run was resumed, in its last attempt or in earlier ones.
 
     `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
-    new overrides.
+    overrides of earlier resumes, new overrides.
     """
     command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
     at = [i for i, word in enumerate(command) if word.startswith("resume=")]
