@@ -1,4 +1,4 @@
-"""An experiment with another choice of a group: what stays of it, and what is left out and reported."""
+"""An experiment adapts to another choice of a group: keys that the choice lacks are left out and reported."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The settings with which `resume=<run folder>` continues: the run's own, earlier resumes', new ones."""
+"""A resumed run takes its own settings, those of earlier resumes, and the new ones, in this order."""
 
 import json
 from collections.abc import Sequence

@@ -83,7 +83,7 @@ class Checkpoints(Checkpoint):
     def _consider(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]
     ) -> bool:
-        """Save the state if it is among the best. Returns whether `best.ckpt` holds it."""
+        """Save the state if it is among the best. Returns whether it is in `best.ckpt`."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rank = self.monitor.rank(found)
         if rank is None or data.batches.training_size is not None:

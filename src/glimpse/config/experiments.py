@@ -1,4 +1,4 @@
-"""An experiment with another choice: `experiment=cifar10_fast optimizer=adamw` trains with AdamW.
+"""Let an experiment adapt to another choice: `experiment=cifar10_fast optimizer=adamw` trains with AdamW.
 
 The file of an experiment sets keys of the choices that it was written for, such as
 `optimizer.matrix_lr`. If the command line replaces such a choice, keys that the other choice lacks

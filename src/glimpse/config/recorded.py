@@ -1,4 +1,4 @@
-"""`resume=<run folder>`: the run's own overrides, those of earlier resumes, then the new ones."""
+"""Combine the overrides of a resumed run: its own, those of earlier resumes, and the new ones."""
 
 import difflib
 import os
