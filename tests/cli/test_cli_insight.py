@@ -190,6 +190,14 @@ def test_predict_refuses_what_is_not_there(tmp_path: Path, trained_run: Path) ->
     assert image_files([trained_run / "summary.json"]) == ([trained_run / "summary.json"], [])
 
 
+def test_predict_answers_for_the_files_that_exist(photos: Path, trained_run: Path) -> None:
+    out, err = glimpse(
+        "predict", trained_run, photos / "large.jpg", photos / "none.png", exit_code=1
+    )
+    assert "large.jpg" in out
+    assert "none.png" in err
+
+
 def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: Path) -> None:
     """Stored at 8 pixels, seen at 16: a large file goes through 8 as well."""
     folder = execute(

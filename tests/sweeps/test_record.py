@@ -29,6 +29,10 @@ from glimpse.sweeps.state import Found, State
             {"model=a seed=1": 0.5, "model=b seed=1": 0.6},
             "best: model=b seed=1  val/acc 0.6000  ", "model=b seed=1",
         ),
+        (
+            {"model=a seed=1": 0.5, "model=a seed=2": 0.7, "model=b seed=1": 0.65},
+            "best: model=b  val/acc 0.6500 over 1 seed", "model=a seed=2",
+        ),
         ({"seed=1": None}, "", None),
     ],
 )  # fmt: skip
@@ -42,5 +46,5 @@ def test_a_seed_or_a_fold_is_no_choice(
         state = State.FAILED if metric is None else State.FINISHED
         record.begin({job: Found(state, summary=summary)})
     record.save()
-    assert record.told_best() == (f"{told}{tmp_path / best}" if best else told)
+    assert record.told_best() == (f"{told}{tmp_path / best}" if told.endswith("  ") else told)
     assert json.loads((tmp_path / "sweep.json").read_text())["best"] == best

@@ -1,6 +1,7 @@
 """`glimpse predict` and `glimpse export`: use a trained network on new images or elsewhere."""
 
 import csv
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -47,14 +48,14 @@ def predict(
 ) -> None:
     """Predict the five most likely classes of each image, with their probabilities.
 
-    Images are preprocessed as in the run. If a file cannot be read, the command names it on stderr,
+    Images are preprocessed as in the run. If a file is missing or cannot be read, the command names it on stderr,
     predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
     with one_line_errors(settings or ()):
-        for image in images:
-            require_image(image)
+        if not any(map(os.path.lexists, images)):
+            require_image(images[0])
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.predict import image_files, predict_files
 

@@ -175,5 +175,7 @@ def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     hint = f" (did you mean {near[0]}?)" if near else ""
     if group == "hydra/launcher" and choice in EXTRAS:
         return f"{group}={choice} is not installed: type pip install 'glimpse[{EXTRAS[choice]}]'"
+    if group == "hydra/launcher" and choice in ("joblib", "multiprocessing"):
+        return f"{group}={choice}: to run jobs side by side, type hydra.launcher.n_jobs=<number>"
     noun = NOUNS.get(group, group.rpartition("/")[2])  # hydra/sweeper is a sweeper
     return f"{group}={choice}: there is no such {noun}{hint}; choose from {', '.join(available)}"

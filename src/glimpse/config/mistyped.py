@@ -202,7 +202,9 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed))
-    if any(word.startswith("resume=") for word in _words(typed)):
+    words = _words(typed)
+    is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in words)
+    if not is_typed and any(word.startswith("resume=") for word in words):
         return (
             f"{group}={choice}, with which the run was started, is in none of the configuration folders "
             f"here: type --config-dir <the folder of {group}/{choice}.yaml>"

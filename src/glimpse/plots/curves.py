@@ -53,7 +53,7 @@ def _finish(axes: "Axes", title: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(title)
     axes.grid(alpha=0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(NUM_TICKS, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(NUM_TICKS, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(NUM_TICKS))
     if axes.lines:
         axes.legend()

@@ -98,7 +98,8 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     commit, is_dirty = _commit(environment)
     commit = f"{commit or 'not recorded'}{' with uncommitted changes' if is_dirty else ''}"
     machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
-    machine += [f"{environment.get('threads')} threads", *listed(environment.get("gpus"))]
+    threads = environment.get("threads")
+    machine += [f"{threads} thread{'s' * (threads != 1)}", *listed(environment.get("gpus"))]
     known = mapping(environment.get("versions"))
     versions = (f"{name} {known[name]}" for name in SHOWN_PACKAGES if name in known)
     return [
@@ -158,7 +159,7 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         note = "   # it had uncommitted changes: see environment.json" if is_dirty else ""
         lines.append(f"git checkout {commit}{note}")
     note = (
-        "   # the run was stopped and resumed; this repeats it in one go"
+        "   # the run was trained in several attempts; this repeats it in one go"
         if was_resumed(environment)
         else ""
     )

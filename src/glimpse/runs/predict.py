@@ -26,19 +26,17 @@ class Answer:
 
 
 def image_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The given files, and all image files in the given folders, at any depth.
+    """The given files, even missing ones, and all image files in the given folders, at any depth.
 
     Returns:
         The files, and remarks on those in the folders that were skipped.
 
     Raises:
-        UserError: a path does not exist, or a folder contains no image.
+        UserError: a folder contains no image.
     """
     found: list[Path] = []
     passed_over = Counter[str]()
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: there is no such file or folder")
         if path.is_dir():
             inside = listing(path)
             passed_over += inside.passed_over

@@ -7,7 +7,7 @@ Several processes may write it; each replaces only the entries of its own jobs.
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -92,7 +92,8 @@ class Record:
             ]
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
-            if _compares_means(_keys(listed(e.get("overrides"))) for e in entries.values()):
+            lines = {str(line) for e in entries.values() for line in listed(e.get("overrides"))}
+            if _are_repeats(lines):
                 best = None
             content = {
                 "command": self.command,
@@ -118,22 +119,22 @@ class Record:
     def told_best(self) -> str:
         """A line that names the best job; empty if none has finished.
 
-        If folds vary, or only seeds, no job can be the best. The line then gives the mean of the
-        best setting.
+        If seeds or folds vary, the line gives the mean of the best setting instead.
         """
         metric, best = self.monitor.name, self.best
         if best is None:
             return ""
-        if not _compares_means(_keys(job.varying) for job in self.found):
+        lines = {line for job in self.found for line in job.varying}
+        if not _are_repeats(lines) and not any(len(of) > 1 for of in _repeats(lines).values()):
             score = self.found[best].metric
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         scores: dict[str, list[float]] = {}
         for job, found in self.found.items():
             if found.state is State.FINISHED and found.metric is not None:
-                chosen = (line for line in job.varying if not _keys([line]) <= REPEATS.keys())
+                chosen = (line for line in job.varying if line.partition("=")[0] not in REPEATS)
                 scores.setdefault(" ".join(chosen), []).append(found.metric)
         setting = max(scores, key=lambda one: self.monitor.sign * fmean(scores[one]))
-        what = repeats_of({key for job in self.found for key in _keys(job.varying)})
+        what = repeats_of(_repeats(lines))
         mean = statistic(scores[setting])
         over = f"{metric} {mean} over {plural(len(scores[setting]), what)}"
         return f"best: {setting}  {over}" if setting else f"mean: {over}"
@@ -185,18 +186,23 @@ class Record:
         return found.state is State.FINISHED, -self.monitor.sign * (found.metric or 0.0)
 
 
-def _keys(overrides: Iterable[Any]) -> set[str]:
-    return {str(line).partition("=")[0] for line in overrides}
+def _repeats(lines: Iterable[str]) -> dict[str, set[str]]:
+    """The overrides among these that only repeat a setting, by their keys."""
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        if (key := line.partition("=")[0]) in REPEATS:
+            found.setdefault(key, set()).add(line)
+    return found
 
 
-def _compares_means(jobs: Iterable[set[str]]) -> bool:
+def _are_repeats(lines: Collection[str]) -> bool:
     """Whether no job of a sweep can be the best, because folds vary, or only seeds.
 
     Args:
-        jobs: The keys that each job varies.
+        lines: The overrides that vary.
     """
-    varied = set().union(*jobs)
-    return "data.fold" in varied or varied == {"seed"}
+    found = _repeats(lines)
+    return "data.fold" in found or set(lines) == found.get("seed")
 
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:

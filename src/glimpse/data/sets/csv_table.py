@@ -105,8 +105,7 @@ class CsvTable(ImageDataModule):
         column = self.columns.path
         if column is not None:
             for table in self._tables:
-                for line, row in table.rows():
-                    path = self._files.location(table, line, row, column)
+                for _, path in self._files.locations(table, column):
                     if not self.skip_unreadable or os.path.exists(path):
                         yield path
 
@@ -240,8 +239,8 @@ class CsvTable(ImageDataModule):
             return Arrays(images, labels)
         paths: list[Path] = []
         rows: dict[str, tuple[int, int]] = {}  # line and label of each file
-        for (line, row), label in zip(table.rows(), labels.tolist(), strict=True):
-            path = self._files.location(table, line, row, column)
+        files = self._files.locations(table, column)
+        for (line, path), label in zip(files, labels.tolist(), strict=True):
             before, other = rows.setdefault(path, (line, label))
             if other != label:
                 raise UserError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from glimpse.data.formats import readable_endings
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
+from glimpse.text import plural
 
 
 class TableFiles:
@@ -41,19 +42,26 @@ class TableFiles:
         path = self.path(table, cell)
         return path if _is_there(path) else next(filter(_is_there, other_spellings(path)), None)
 
-    def location(self, table: Table, line: int, row: Sequence[str], column: str) -> str:
-        """Return the path of the file that a row names in a column.
+    def locations(self, table: Table, column: str) -> Iterator[tuple[int, str]]:
+        """Yield each row's line and the path of the file that it names in a column.
 
         Raises:
-            UserError: The cell is empty, or there is no such file.
+            UserError: A cell is empty, or names no file. The message counts the other missing files.
         """
-        cell = row[table.index(column)]
-        if not cell:
-            raise UserError(f"{table.place(line)}: the column {column!r} is empty")
-        found = self.found(table, cell)
-        if found is None and not self.skip_unreadable:
-            raise UserError(f"{table.place(line)}, column {column}: {self._fault(table, cell)}")
-        return found or self.path(table, cell)
+        index = table.index(column)
+        rows = table.rows()
+        for line, row in rows:
+            if not row[index]:
+                raise UserError(f"{table.place(line)}: the column {column!r} is empty")
+            found = self.found(table, row[index])
+            if found is None and not self.skip_unreadable:
+                more = sum(not self.found(table, other[index]) for _, other in rows if other[index])
+                also = (
+                    f"; {plural(more, 'more file')} of this table cannot be found" if more else ""
+                )
+                fault = self._fault(table, row[index])
+                raise UserError(f"{table.place(line)}, column {column}: {fault}{also}")
+            yield line, found or self.path(table, row[index])
 
     def _fault(self, table: Table, cell: str) -> str:
         """Return what is wrong with a cell that names no file, and what to do."""
