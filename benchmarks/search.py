@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 NUM_TRIALS = 18
 WORK = [
     "data=fashion_mnist", "data.val_fraction=0.1", "trainer=cpu", "trainer.max_epochs=8",
-    "trainer.limit_train_batches=50", "test=false", "logger=none", "callbacks.pictures=null",
+    "trainer.limit_train_batches=200", "test=false", "logger=none", "callbacks.pictures=null",
 ]  # fmt: skip
 SPACE = [
     "model=linear,mlp,small_convnet", "optimizer=sgd", "optimizer.lr=tag(log,interval(1e-3,3))",

@@ -14,7 +14,7 @@ from glimpse.console import console
 from glimpse.search.study import NAME, STORAGE_ERRORS, cause_of, open_storage
 
 NUM_COMPLETE = 5  # complete trials that are needed before the median stops one
-WARM_UP = 5  # the median stops no trial in the first fifth of its epochs
+WARM_UP = 3  # the median stops no trial in the first third of its epochs
 REDUCTION = 3  # of Hyperband: about one trial in three continues after 1, 3, 9, … epochs
 
 
@@ -76,7 +76,7 @@ def build_pruner(name: str, num_epochs: int) -> BasePruner:
     if name == "halving":  # halving.py decides
         return NopPruner()
     if name == "median":
-        warm_up = max(1, num_epochs // WARM_UP)
+        warm_up = num_epochs // WARM_UP + 1  # epochs count from 1
         return MedianPruner(n_startup_trials=NUM_COMPLETE, n_warmup_steps=warm_up)
     longest: int | str = num_epochs if num_epochs > 0 else "auto"
     return HyperbandPruner(max_resource=longest, reduction_factor=REDUCTION)

@@ -321,7 +321,17 @@ def test_a_missing_file_is_named_with_its_line_and_skipped_where_asked(
         table(path)
     assert "delete" not in str(error.value)
     are_right(data := table(path, on_bad_file="skip", test_fraction=0.2))
+    assert "more file" not in str(error.value)
     assert "1 unreadable file skipped" in data.describe()
+
+
+def test_the_message_about_a_missing_file_counts_the_others(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    path = written(tmp_path, "path,label", [*lines, *(f"gone/{i}.png,cat" for i in range(3))])
+    with pytest.raises(UserError, match=r"line 22, .*; 2 more files of this table cannot be found"):
+        table(path)
 
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
