@@ -48,8 +48,8 @@ def predict(
 ) -> None:
     """Predict the five most likely classes of each image, with their probabilities.
 
-    Images are preprocessed as in the run. If a file is missing or cannot be read, the command names it on stderr,
-    predicts the others, and exits with 1.
+    Images are preprocessed as in the run. If a file is missing or cannot be read, the command names
+    it on stderr, predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """

@@ -26,7 +26,7 @@ class Answer:
 
 
 def image_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The given files, even missing ones, and all image files in the given folders, at any depth.
+    """The given files, which may be missing, and all image files in the given folders.
 
     Returns:
         The files, and remarks on those in the folders that were skipped.

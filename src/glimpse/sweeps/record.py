@@ -125,7 +125,8 @@ class Record:
         if best is None:
             return ""
         lines = {line for job in self.found for line in job.varying}
-        if not _are_repeats(lines) and not any(len(of) > 1 for of in _repeats(lines).values()):
+        repeats = _repeats(lines)
+        if not _are_repeats(lines) and all(len(values) == 1 for values in repeats.values()):
             score = self.found[best].metric
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         scores: dict[str, list[float]] = {}
@@ -134,7 +135,7 @@ class Record:
                 chosen = (line for line in job.varying if line.partition("=")[0] not in REPEATS)
                 scores.setdefault(" ".join(chosen), []).append(found.metric)
         setting = max(scores, key=lambda one: self.monitor.sign * fmean(scores[one]))
-        what = repeats_of(_repeats(lines))
+        what = repeats_of(repeats)
         mean = statistic(scores[setting])
         over = f"{metric} {mean} over {plural(len(scores[setting]), what)}"
         return f"best: {setting}  {over}" if setting else f"mean: {over}"
