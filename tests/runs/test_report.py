@@ -52,6 +52,18 @@ def test_seeds_are_one_row_with_mean_and_deviation(tmp_path: Path) -> None:
     assert float(row["val/acc std"]) == pytest.approx(stdev(accuracies), abs=1e-12)
 
 
+def test_a_seed_that_was_trained_twice_counts_once(tmp_path: Path) -> None:
+    for name, accuracy in [("a", 0.5), ("b", 0.7)]:
+        write_run(tmp_path / name, accuracy=accuracy)
+    assert rows(tmp_path)[0]["val/acc std"] == ""  # one seed has no deviation
+    write_run(tmp_path / "c", seed=1, accuracy=0.8)
+    (row,) = rows(tmp_path)
+    assert row["n"] == "2"
+    assert float(row["val/acc mean"]) == pytest.approx(0.7, abs=1e-12)
+    assert float(row["val/acc std"]) == pytest.approx(stdev([0.6, 0.8]), abs=1e-12)
+    assert "1 run repeated the training of another with the same seed" in report(tmp_path).output
+
+
 def test_the_same_settings_fall_together_however_they_were_typed(tmp_path: Path) -> None:
     faster = {"optimizer": {"lr": 0.1}, "trainer": {"max_epochs": 5}}
     write_run(tmp_path / "a", config=faster, overrides=("experiment=fast",))

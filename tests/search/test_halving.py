@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from glimpse.search.halving import best_waiting, next_rung, promotable, rungs, waits
+from glimpse.search.halving import UNTIL, best_waiting, next_rung, promotable, rungs, waits
 
 LEVELS = (1, 3, 9)
 
@@ -36,6 +36,15 @@ def test_a_trial_waits_on_a_rung_and_nowhere_else() -> None:
     ]  # fmt: skip
     assert [next_rung(trial(0, *[0.5] * n), LEVELS) for n in (0, 1, 2, 3, 8)] == [1, 3, 3, 9, 9]
     assert not waits(trial(0, 0.5, state=TrialState.FAIL), LEVELS)
+
+
+def test_a_trial_that_was_told_to_go_on_waits_no_more() -> None:
+    told = trial(0, 0.5)
+    told.set_user_attr(UNTIL, 3)
+    assert not waits(told, LEVELS)
+    told = trial(0, 0.5, 0.5, 0.5)
+    told.set_user_attr(UNTIL, 3)
+    assert waits(told, LEVELS)
 
 
 def test_the_best_third_goes_on_and_the_highest_rung_first() -> None:

@@ -10,6 +10,8 @@ from sweeping import QUICK, command, states
 from preloaded import environment
 
 LONGER = (*QUICK, "trainer.max_epochs=40")
+RATE = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
+SEARCH = ("hydra/sweeper=search", "hydra.sweeper.n_trials=4", RATE)
 
 
 def both(folder: Path, *options: str) -> list[str]:
@@ -42,11 +44,23 @@ def test_two_equal_sweeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_equal_searches(tmp_path: Path) -> None:
-    options = ("hydra/sweeper=search", "hydra.sweeper.n_trials=4")
-    printed = both(tmp_path, *options, "optimizer.lr=tag(log,interval(1e-3,1e-1))")
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_two_equal_searches(tmp_path: Path, at_once: int) -> None:
+    printed = both(tmp_path, *SEARCH, f"hydra.launcher.n_jobs={at_once}")
     folder = tmp_path / "outputs" / "sweeps" / "s"
     jobs = {path.name for path in folder.iterdir() if path.is_dir()}
     assert len(jobs) == 4
-    assert sorted(Path(name).name for name in trained(printed)) == sorted(jobs)
-    assert all("4 trials (4 finished)" in text for text in printed)
+    if at_once == 1:  # otherwise, the jobs print to files
+        assert sorted(Path(name).name for name in trained(printed)) == sorted(jobs)
+    for text in printed:
+        assert "4 trials (4 finished)" in text, "\n".join(printed)
+        assert text.count("  finished  ") == 4  # both show the whole table
+
+
+@pytest.mark.slow
+def test_two_equal_searches_with_halving(tmp_path: Path) -> None:
+    printed = both(tmp_path, *SEARCH, "hydra.sweeper.pruner=halving", "trainer.max_epochs=27")
+    counted = [re.findall(r"^(4 trials .*\))$", text, re.M)[-1] for text in printed]
+    assert counted[0] == counted[1]
+    assert "interrupted" not in counted[0]
+    assert "failed" not in counted[0]

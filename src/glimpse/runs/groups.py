@@ -4,7 +4,7 @@ Differences are taken from the composed configurations, so an experiment and the
 hand form one group.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, sqrt
@@ -104,11 +104,20 @@ class Group:
     def best(self) -> Run:
         return max(self.runs, key=lambda run: self.monitor.rank(run.metrics) or (-inf, 0.0))
 
+    @cached_property
+    def repeats(self) -> list[list[Run]]:
+        """The runs by seed and fold. Runs with the same seed and fold are one training, repeated."""
+        found: dict[tuple[Any, ...], list[Run]] = {}
+        for run in self.runs:
+            seed = run.summary.get("seed", run.settings.get("seed", str(run.folder)))
+            found.setdefault((str(seed), run.settings.get("data.fold")), []).append(run)
+        return list(found.values())
+
     @property
     def class_recall(self) -> dict[str, float]:
-        """The mean recall of each class over the runs, the lowest first; empty if not recorded."""
+        """The mean recall of each class over the seeds, the lowest first; empty if not recorded."""
         names = {name for run in self.runs for name in run.class_recall}
-        found = {name: statistic(run.class_recall.get(name) for run in self.runs) for name in names}
+        found = {name: self._recall(name) for name in names}
         means = {name: one.mean for name, one in found.items() if one}
         return dict(sorted(means.items(), key=lambda item: (item[1], item[0])))
 
@@ -118,13 +127,22 @@ class Group:
             return None
         return self.accuracy - self.simplest.accuracy
 
+    def _recall(self, name: str) -> Statistic | None:
+        return self._over_repeats(lambda run: run.class_recall.get(name))
+
     def metric(self, name: str) -> Statistic | None:
-        return statistic(run.metrics.get(name) for run in self.runs)
+        """The statistic of a metric over the seeds and folds."""
+        return self._over_repeats(lambda run: run.metrics.get(name))
 
     def number(self, name: str) -> float | None:
         """The mean of a number in the summaries."""
-        found = statistic(run.number(name) for run in self.runs)
+        found = self._over_repeats(lambda run: run.number(name))
         return found.mean if found else None
+
+    def _over_repeats(self, value_of: Callable[[Run], float | None]) -> Statistic | None:
+        """The statistic over the seeds and folds, with the mean of the runs that repeat one."""
+        means = (statistic(map(value_of, same)) for same in self.repeats)
+        return statistic(one.mean if one else None for one in means)
 
 
 def _short(value: str) -> str:

@@ -105,7 +105,7 @@ def _ranking(members: Sequence[Group], metric: str) -> Ranking:
 def _has_seeds(member: Group) -> bool:
     """Whether the runs differ in their seed alone. Folds share most of their training images."""
     folds = {run.settings.get("data.fold") for run in member.runs}
-    return len(member.runs) > 1 and len(folds) == 1
+    return len(member.repeats) > 1 and len(folds) == 1
 
 
 def _signs(ranked: Sequence[Statistic | None]) -> list[str]:

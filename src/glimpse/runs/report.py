@@ -96,6 +96,12 @@ def heading(groups: Sequence[Group]) -> list[str]:
         lines.append(
             f"Runs that differ only in {_repeats(groups)} share a row: mean ± sample standard deviation."
         )
+    finished = [member for member in groups if member.status == FINISHED]
+    if num_again := sum(len(member.runs) - len(member.repeats) for member in finished):
+        lines.append(
+            f"{_counted(num_again, 'run')} repeated the training of another with the same seed: "
+            "runs with the same seed count once, with their mean."
+        )
     names = {run.monitor.name for run in runs}
     chosen = names.pop() if len(names) == 1 else "each run's monitor"
     lines.append(
@@ -161,7 +167,7 @@ def as_csv(groups: Sequence[Group]) -> str:
         settings = named(member.settings)
         row: dict[str, Any] = {"data": member.data, "model": member.model}
         row |= {key: settings.get(key) for key in keys}
-        row |= {"status": member.status, "n": len(member.runs)}
+        row |= {"status": member.status, "n": len(member.repeats)}
         for name in names:
             found = member.metric(name)
             row[f"{name} mean"] = found.mean if found else None

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 FACTOR = 3  # one in this many trials continues
+UNTIL = "until"  # the attribute of a trial that names the rung to which it is trained
 
 
 def rungs(num_epochs: int) -> tuple[int, ...]:
@@ -29,7 +30,9 @@ def next_rung(trial: FrozenTrial, levels: Sequence[int]) -> int:
 
 def waits(trial: FrozenTrial, levels: Sequence[int]) -> bool:
     """Whether a trial has reached a rung and waits there."""
-    return trial.state == TrialState.RUNNING and (trial.last_step or 0) in levels[:-1]
+    trained = trial.last_step or 0
+    is_there = trained in levels[:-1] and trained >= trial.user_attrs.get(UNTIL, 0)
+    return trial.state == TrialState.RUNNING and is_there
 
 
 def promotable(

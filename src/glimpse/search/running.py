@@ -97,6 +97,7 @@ class Search:
             except Interrupted as stop:
                 self._stop(runner, stop.signal_number)
                 raise
+        self._note_earlier()  # what other processes trained meanwhile
         self.record.save()
         self._sum_up()
 
@@ -105,34 +106,27 @@ class Search:
         left = partial(self._left_of, runner)
         with closing(Standing(left, is_free=is_free)) as standing:
             while True:
-                is_elsewhere = self._fill(runner)
+                self._take_up(runner)
+                self._fill(runner)
+                has_others = self._has_others()
                 if not runner.num_open:
-                    if not is_elsewhere:
+                    if not has_others:
                         return
                     time.sleep(LOOK_SECONDS)
                     continue
-                outcome = runner.next(LOOK_SECONDS if is_elsewhere else standing.seconds)
+                outcome = runner.next(LOOK_SECONDS if has_others else standing.seconds)
                 if outcome is not None:
                     self._take(outcome, runner)
                     standing.postpone()
                 standing.show()
 
-    def _fill(self, runner: Runs) -> bool:
-        """Start a trial for each free worker. Returns whether another process is working on one."""
-        is_elsewhere = self._take_up(runner)
-        while runner.num_open < runner.num_at_once:
-            trial = self._next_trial(is_last=not (runner.num_open or is_elsewhere))
-            if trial is None:
-                break
+    def _fill(self, runner: Runs) -> None:
+        """Start a trial for each free worker."""
+        while runner.num_open < runner.num_at_once and (trial := self._next_trial()):
             self._begin(trial, runner)
-        return is_elsewhere
 
-    def _next_trial(self, *, is_last: bool) -> FrozenTrial | None:
-        """The trial that should start or continue now.
-
-        Args:
-            is_last: Whether no other trial is running, so that waiting for results is pointless.
-        """
+    def _next_trial(self) -> FrozenTrial | None:
+        """The trial that should start or continue now."""
         study = self.study
         if not study.levels:
             return study.ask(self.num_trials)
@@ -142,29 +136,33 @@ class Search:
         if trial := promotable(trials, study.levels, study.mode, busy):
             return trial
         trial = study.ask(self.num_trials)
-        if trial is None and is_last:
+        is_over = all(t.state.is_finished() or t in waiting for t in trials) and not busy
+        if trial is None and is_over:
             if not any(trial.state == TrialState.COMPLETE for trial in trials):
-                return best_waiting(trials, study.levels, study.mode, busy)
-            for one in waiting:
-                if one.number not in busy:
-                    study.prune(one.number)
+                return best_waiting(trials, study.levels, study.mode)
+            study.prune_waiting()
         return trial
 
     def _is_elsewhere(self, trial: FrozenTrial) -> bool:
         """Whether another process is working on a trial that is not ours."""
         return any(is_held(self.composer.folder_of(job)) for job in self.trials.jobs(trial))
 
-    def _take_up(self, runner: Runs) -> bool:
-        """Continue trials on which no process is working. Returns whether one works elsewhere."""
-        is_elsewhere = False
+    def _take_up(self, runner: Runs) -> None:
+        """Continue trials on which no process is working."""
         for trial in self.study.trials():
-            if trial.state.is_finished() or self.trials.is_ours(trial):
-                continue
-            if self._is_elsewhere(trial):
-                is_elsewhere = True
-            elif not waits(trial, self.study.levels):
+            if self._is_open(trial) and not self._is_elsewhere(trial):
                 self._begin(trial, runner)
-        return is_elsewhere
+
+    def _is_open(self, trial: FrozenTrial) -> bool:
+        """Whether a trial should run, but not here: another process started it, or left it."""
+        is_over = trial.state.is_finished() or waits(trial, self.study.levels)
+        return not is_over and not self.trials.is_ours(trial)
+
+    def _has_others(self) -> bool:
+        """Whether other processes have trials, which they may have started only a moment ago."""
+        trials = [t for t in self.study.trials() if not t.state.is_finished()]
+        held = (t for t in trials if not self.trials.is_ours(t) and self._is_elsewhere(t))
+        return any(map(self._is_open, trials)) or any(held)
 
     def _begin_failed(self, runner: Runs) -> None:
         """Try failed trials again, each as a new trial. The record keeps the failed ones."""
@@ -206,7 +204,7 @@ class Search:
         print(f"{self._counted()}; to continue, type: {how_to_continue(self.composer)}", flush=True)
 
     def _note_earlier(self) -> None:
-        """Fill the table with the jobs of the trials that have ended."""
+        """Fill the table with the jobs of trials that ended before, or in another process."""
         for trial in self.study.trials():
             has_ended = trial.state.is_finished() or waits(trial, self.study.levels)
             for i, job in enumerate(self.trials.jobs(trial) if has_ended else ()):

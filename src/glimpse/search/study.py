@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from glimpse.errors import UserError, first_line
-from glimpse.search.halving import waits
+from glimpse.search.halving import UNTIL, waits
 from glimpse.search.space import Axis, Choice, Space
 
 NAME = "search"  # the study's name in its file
@@ -130,6 +130,22 @@ class Study:
             )
         )
         return self._study.get_trials(deepcopy=False)[-1]
+
+    def proceed(self, number: int, until: int) -> None:
+        """Record that a trial is trained until this rung, so that no process takes it for waiting."""
+        with self._lock, _one_line(self.path):
+            trial = self._study.get_trials(deepcopy=False)[number]
+            if not trial.state.is_finished():
+                optuna.Trial(self._study, trial._trial_id).set_user_attr(UNTIL, until)
+
+    def prune_waiting(self) -> None:
+        """Record that the trials that wait on a rung are stopped there, if no other trial is open."""
+        with self._lock, _one_line(self.path):
+            trials = self._study.get_trials(deepcopy=False)
+            open_trials = [trial for trial in trials if not trial.state.is_finished()]
+            if all(waits(trial, self.levels) for trial in open_trials):
+                for trial in open_trials:
+                    self._study.tell(trial.number, state=TrialState.PRUNED)
 
     def finish(self, number: int, value: float) -> None:
         """Record the value of a trial that was trained to its end."""

@@ -80,6 +80,8 @@ class Trials:
         if self.levels and self._repeats(trial):
             self.study.prune(trial.number)  # the earlier one waits, and continues instead
             return []
+        if self.levels:
+            self.study.proceed(trial.number, next_rung(trial, self.levels))
         jobs = self._jobs[trial.number] = self.jobs(trial)
         again = (State.RUNNING, State.PRUNED) if self.levels else (State.RUNNING,)
         for job in jobs:
