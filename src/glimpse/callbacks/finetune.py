@@ -85,6 +85,10 @@ class Finetune(Callback):
         optimizer.param_groups[:] = groups
         return optimizer
 
+    def relative_cost(self, epoch: int) -> float:
+        """What a step costs, in proportion to a whole one: a frozen backbone has no backward pass."""
+        return 1 / 3 if epoch < self.frozen_epochs else 1.0
+
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         frozen = trainer.current_epoch < self.frozen_epochs
         if self._frozen is not frozen:

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import of_this_epoch
+from glimpse.callbacks.time_left import TimeLeft
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.durations import duration
@@ -37,12 +38,10 @@ class Progress(LateCallback):
         self._afterwards = f", then {afterwards}" if afterwards else ""
         self._bar: Bar | None = None
         self._next_draw = 0.0
-        self._began = 0.0
-        self._steps_before = 0
+        self._clock: TimeLeft | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began = time.perf_counter()
-        self._steps_before = self._steps_done(trainer)
+        self._clock = None
         if console.is_terminal and not console.quiet:
             columns = (
                 TextColumn("{task.description}"),
@@ -58,6 +57,12 @@ class Progress(LateCallback):
     def _wait(self) -> None:
         interval = LINE_SECONDS if self._bar is None else REDRAW_SECONDS
         self._next_draw = time.perf_counter() + interval
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._clock is None:
+            self._clock = TimeLeft(trainer, batch_idx)
 
     def on_train_batch_end(
         self,
@@ -75,7 +80,7 @@ class Progress(LateCallback):
         elif not trainer.is_last_batch:  # after the last batch, the epoch's own line follows
             console.print(
                 f"{_epoch(trainer)}  batch {batch_idx + 1}/{trainer.num_training_batches}  "
-                f"{self._time_left(trainer, batch_idx + 1)} left"
+                f"{self._time_left(batch_idx + 1)} left"
             )
 
     def _draw(self, trainer: pl.Trainer, num_batches_done: int) -> None:
@@ -85,21 +90,13 @@ class Progress(LateCallback):
             description=_epoch(trainer),
             total=int(trainer.num_training_batches),
             completed=num_batches_done,
-            left=self._time_left(trainer, num_batches_done),
+            left=self._time_left(num_batches_done),
         )
         self._bar.refresh()
 
-    def _steps_done(self, trainer: pl.Trainer, num_batches_done: int = 0) -> int:
-        return trainer.current_epoch * int(trainer.num_training_batches) + num_batches_done
-
-    def _time_left(self, trainer: pl.Trainer, num_batches_done: int) -> str:
-        """Estimate the time left from the mean time per step since the start, with validation."""
-        done = self._steps_done(trainer, num_batches_done)
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        if total <= 0 or done <= self._steps_before:
-            return "?"
-        pace = (time.perf_counter() - self._began) / (done - self._steps_before)
-        return duration(pace * (total - done))
+    def _time_left(self, num_batches_done: int) -> str:
+        seconds = self._clock.seconds(num_batches_done) if self._clock else None
+        return "?" if seconds is None else duration(seconds)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's line."""
@@ -117,7 +114,7 @@ class Progress(LateCallback):
         parts.append(f"lr {metrics.get('lr', 0):.2g}")
         if "images_per_second" in metrics:
             parts.append(f"{metrics['images_per_second']:,.0f} img/s")
-        parts.append(f"{self._time_left(trainer, int(trainer.num_training_batches))} left")
+        parts.append(f"{self._time_left(int(trainer.num_training_batches))} left")
         best = " *" if self.checkpoints.best_epoch == trainer.current_epoch + 1 else ""
         console.print("  ".join(parts) + best)
         self._wait()

@@ -84,6 +84,11 @@ class ProgressiveSizes(Callback):
         height, width = (_side(side, self.fractions[stage]) for side in full)
         return height, width
 
+    def relative_cost(self, epoch: int) -> float:
+        """What a step of an epoch costs, in proportion to one at full size: the share of the area."""
+        size = self._size(epoch)
+        return math.prod(size) / (self.data.spec.height * self.data.spec.width) if size else 1.0
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the size of the epoch. It depends on the epoch alone, so a resume needs no state."""
         self.data.batches.train_at(self._size(trainer.current_epoch))
