@@ -187,15 +187,22 @@ def test_predict_refuses_what_is_not_there(tmp_path: Path, trained_run: Path) ->
     assert "no such file or folder" in err
     _, err = glimpse("predict", trained_run, tmp_path, exit_code=1)
     assert "no image file in this folder" in err
-    assert image_files([trained_run / "summary.json"]) == ([trained_run / "summary.json"], [])
+    assert image_files([trained_run / "summary.json"]).files == [trained_run / "summary.json"]
 
 
-def test_predict_answers_for_the_files_that_exist(photos: Path, trained_run: Path) -> None:
+def test_predict_answers_for_the_files_that_exist(
+    photos: Path, trained_run: Path, tmp_path: Path
+) -> None:
     out, err = glimpse(
         "predict", trained_run, photos / "large.jpg", photos / "none.png", exit_code=1
     )
     assert "large.jpg" in out
     assert "none.png" in err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out, err = glimpse("predict", trained_run, empty, photos / "large.jpg", exit_code=1)
+    assert "large.jpg" in out
+    assert "no image file in this folder" in err
 
 
 def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: Path) -> None:

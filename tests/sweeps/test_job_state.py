@@ -45,7 +45,6 @@ def test_places_and_the_name_do_not_count(finished: Path) -> None:
         ("seed", "1"),
         ("data._target_", "other"),
         ("trainer.max_epochs", "1"),  # fewer than it was trained
-        ("model.new", "1"),
     ],
 )
 def test_anything_else_that_differs_refuses_the_job_by_name(
@@ -57,6 +56,14 @@ def test_anything_else_that_differs_refuses_the_job_by_name(
     assert f"{key}=" in found.reason
     assert f"not {value}" in found.reason
     assert sorted(path.name for path in finished.rglob("*")) == before
+
+
+def test_a_key_that_only_one_of_them_has_is_named(finished: Path) -> None:
+    now = settings_of(finished)
+    assert "trained without model.new=1:" in look(finished, {**now, "model.new": "1"}).reason
+    was = now.pop("optimizer.lr")
+    lacks = f"trained with optimizer.lr={was}, which this command lacks:"
+    assert lacks in look(finished, now).reason
 
 
 @pytest.mark.parametrize("text", ["1e-3", "0.0010", "0.001"])

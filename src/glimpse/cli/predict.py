@@ -48,8 +48,8 @@ def predict(
 ) -> None:
     """Predict the five most likely classes of each image, with their probabilities.
 
-    Images are preprocessed as in the run. If a file is missing or cannot be read, the command names
-    it on stderr, predicts the others, and exits with 1.
+    Images are preprocessed as in the run. If a file is missing or cannot be read, or a folder has
+    no image, the command names it on stderr, predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
@@ -59,12 +59,14 @@ def predict(
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.predict import image_files, predict_files
 
-        files, remarks = image_files(images)
-        for remark in remarks:
+        given = image_files(images)
+        for remark in given.remarks:
             say(f"note: {remark}", file=sys.stderr)
+        for error in given.errors:
+            say(f"error: {error}", file=sys.stderr)
         failed = 0
         rows: list[dict[str, Any]] = []
-        for answer in predict_files(trained, files, top=top):
+        for answer in predict_files(trained, given.files, top=top):
             if answer.error is not None:
                 say(f"error: {answer.error}", file=sys.stderr)
                 failed += 1
@@ -72,9 +74,9 @@ def predict(
                 rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
         _print_predictions(rows, output_format)
         if failed:
-            say(
-                f"{failed} of {plural(len(files), 'image')} could not be predicted", file=sys.stderr
-            )
+            of_all = f"of {plural(len(given.files), 'image')}"
+            say(f"{failed} {of_all} could not be predicted", file=sys.stderr)
+        if failed or given.errors:
             raise typer.Exit(1)
 
 

@@ -25,30 +25,44 @@ class Answer:
     error: str | None = None
 
 
-def image_files(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The given files, which may be missing, and all image files in the given folders.
+@dataclass(frozen=True)
+class Given:
+    """What to predict.
 
-    Returns:
-        The files, and remarks on those in the folders that were skipped.
+    Attributes:
+        files: The files. Those that were named may be missing.
+        remarks: Sentences on what was skipped in the folders.
+        errors: A sentence for each folder without an image.
+    """
+
+    files: list[Path]
+    remarks: list[str]
+    errors: list[str]
+
+
+def image_files(paths: Sequence[Path]) -> Given:
+    """Find the given files, and all image files in the given folders.
 
     Raises:
-        UserError: a folder contains no image.
+        UserError: there is no file.
     """
-    found: list[Path] = []
+    files: list[Path] = []
+    errors: list[str] = []
     passed_over = Counter[str]()
     for path in paths:
-        if path.is_dir():
-            inside = listing(path)
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = listing(path)
+        files += map(Path, inside.names)
+        if inside.names:
             passed_over += inside.passed_over
-            if not inside.names:
-                remarks = "; ".join(
-                    ["there is no image file in this folder", *counted(passed_over)]
-                )
-                raise UserError(f"{path}: {remarks}")
-            found += map(Path, inside.names)
         else:
-            found.append(path)
-    return found, counted(passed_over)
+            remarks = counted(inside.passed_over)
+            errors.append("; ".join([f"{path}: there is no image file in this folder", *remarks]))
+    if not files:
+        raise UserError(errors[0])
+    return Given(files, counted(passed_over), errors)
 
 
 def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> Iterator[Answer]:

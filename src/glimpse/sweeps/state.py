@@ -152,8 +152,11 @@ def _epochs(value: Any) -> float:
 
 
 def _differs(key: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> str:
-    was, value = (settings.get(key, "absent") for settings in (recorded, now))
-    return (
-        f"its folder was trained with {key}={was}, not {value}: type name=<another name>, or remove "
-        "the folder"
-    )
+    was, value = recorded.get(key), now.get(key)
+    if was is None:
+        trained = f"without {key}={value}"
+    elif value is None:
+        trained = f"with {key}={was}, which this command lacks"
+    else:
+        trained = f"with {key}={was}, not {value}"
+    return f"its folder was trained {trained}: type name=<another name>, or remove the folder"

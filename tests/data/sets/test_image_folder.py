@@ -239,7 +239,8 @@ def test_what_programs_leave_is_passed_over_everywhere(photos: Path) -> None:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"\0\5\x16\7")
     assert sizes(image_folder(photos)) == before
-    files, remarks = image_files([photos])
+    given = image_files([photos])
+    files, remarks = given.files, given.remarks
     assert (len(files), remarks) == (18, [])
 
 
@@ -248,7 +249,7 @@ def test_other_endings_are_read(photos: Path, ending: str) -> None:
     pixels = np.full((20, 24, 3), 40, np.uint8)
     save_image(pixels, photos / "train" / "cat" / f"new{ending}")
     assert sizes(image_folder(photos)) == {"train": 13, "val": 6}
-    assert len(image_files([photos])[0]) == 19
+    assert len(image_files([photos]).files) == 19
 
 
 def test_what_lies_beside_the_classes_is_counted(photos: Path) -> None:
@@ -284,7 +285,7 @@ def test_formats_that_cannot_be_read_are_counted(
         told = image_folder(photos).describe()
         assert "2 .heic files skipped (to read them, type pip install pillow-heif)" in told
         assert "1 .svg file skipped" in told
-        assert len(image_files([photos])[1]) == 2
+        assert len(image_files([photos]).remarks) == 2
     finally:
         monkeypatch.undo()
         for cached in (formats.readable_endings, formats.unreadable_endings):
