@@ -258,6 +258,7 @@ def _print_agreement(
         if not list(run.glob("checkpoints/*.ckpt")):
             say(f"no McNemar's test: {run} has no checkpoint")
             return
+    from glimpse.data.splits import IN_WORDS
     from glimpse.runs.agreement import agreement, common_split
     from glimpse.runs.trained import TrainedRun
 
@@ -273,7 +274,7 @@ def _print_agreement(
     both, num_images, test = agreement(*runs, split)
     neither = num_images - both - test.only_first - test.only_second
     print_table(
-        (f"of {num_images:,} {split} images", "count"),
+        (f"of {num_images:,} {IN_WORDS[split]} images", "count"),
         [
             ("both correct", f"{both:,}"),
             ("only the first correct", f"{test.only_first:,}"),

@@ -64,10 +64,11 @@ def division_of(data: "ImageDataModule") -> Division:
         groups=_group_numbers(data),
     )
     remarks += drawn.remarks
-    for name, does in (("val", "validation"), ("test", "test")):
+    for name in ("val", "test"):
         if name in drawn.splits:
             split = drawn.splits[name]
-            _require_images(data, f"the {does} set ({split.origin})", split.rows)
+            what = f"the {splits.IN_WORDS[name]} set ({split.origin})"
+            _require_images(data, what, split.rows)
     if len(drawn.only_trained):
         few = [names[label] for label in drawn.only_trained]
         remarks.append(f"classes with a single image, which is used for training: {some(few)}")

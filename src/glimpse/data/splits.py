@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from glimpse.errors import UserError
 
+IN_WORDS = {"train": "training", "val": "validation", "test": "test"}  # the splits, for sentences
+
 
 @dataclass(frozen=True)
 class Split:

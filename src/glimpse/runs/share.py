@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
+from glimpse.data.splits import IN_WORDS
 from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
 from glimpse.models.pretrained import Pretrained, find
@@ -113,7 +114,9 @@ def _card(trained: TrainedRun, weights: str) -> str:
     }
     metrics = trained.metrics
     accuracies = [
-        (split, metrics[f"{split}/acc"]) for split in ("val", "test") if f"{split}/acc" in metrics
+        (IN_WORDS[split], metrics[f"{split}/acc"])
+        for split in ("val", "test")
+        if f"{split}/acc" in metrics
     ]
     if accuracies:
         results = [
