@@ -69,16 +69,32 @@ def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupts_as_signals() -> Iterator[None]:
-    """Turn a KeyboardInterrupt that a user's own code raises into the `Interrupted` of Ctrl-C.
+    """Raise `Interrupted` if a signal has become something else on its way here.
+
+    A user's own code raises a KeyboardInterrupt. If a library's cleanup does not expect a signal at
+    that moment, it fails, and its error takes the place of `Interrupted`: OmegaConf's does.
 
     Raises:
-        Interrupted: a KeyboardInterrupt was raised.
+        Interrupted: a KeyboardInterrupt was raised, or an unforeseen error has replaced it.
     """
     try:
         yield
+    except (UserError, OSError):  # such as a full disk, where a stopped run saves its state
+        raise
+    except Exception as error:
+        if stop := _replaced_by(error):
+            raise stop from error
+        raise
     except KeyboardInterrupt as stop:
         raise Interrupted(signal.SIGINT) from stop
     except SystemExit as end:  # Lightning raises it after a KeyboardInterrupt
         if isinstance(end.__context__, KeyboardInterrupt):
             raise Interrupted(signal.SIGINT) from end
         raise
+
+
+def _replaced_by(error: BaseException | None) -> Interrupted | None:
+    """The `Interrupted` during whose handling an error occurred."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error

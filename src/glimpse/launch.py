@@ -34,6 +34,7 @@ from glimpse.config.quoting import as_typed
 from glimpse.config.recorded import with_recorded
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
+from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, place_of
@@ -95,6 +96,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         with (
             interrupts_as_signals(),
             lists_by_name(),
+            jobs_judge_shared_keys(),
             own_files_first(),
             experiments_adapt(),
             choices_listed(),

@@ -164,7 +164,9 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
     if key not in known:
         return unknown_key(key, known)
     group = key.partition(".")[0]
-    return f"{group} was removed from the configuration: do not type ~{group}"
+    if any(word.startswith(f"~{group}") for word in typed or ()):
+        return f"{group} was removed from the configuration: do not type ~{group}"
+    return f"{key}: the choice of {group} does not have this key here"
 
 
 def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from glimpse.config.check import check
-from glimpse.errors import UserError
+from glimpse.errors import UserError, interrupts_as_signals
 from glimpse.runs.settings import as_text, flat_settings
 from glimpse.sweeps.jobs import Job
 
@@ -42,6 +42,7 @@ class Composer:
         """The job's run folder."""
         return self.folder / job.name
 
+    @interrupts_as_signals()
     def compose(self, job: Job) -> DictConfig:
         """The job's complete configuration, with `hydra` in it, not checked yet.
 
@@ -56,6 +57,7 @@ class Composer:
             config.hydra.sweep.subdir = job.name
         return config
 
+    @interrupts_as_signals()
     def checked(self, job: Job) -> DictConfig:
         """Compose the job's configuration, and check it.
 
@@ -72,6 +74,7 @@ class Composer:
         )
         return config
 
+    @interrupts_as_signals()
     def settings(self, job: Job) -> Mapping[str, str]:
         """The job's settings, in the form of `runs.settings.flat_settings`.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
@@ -65,15 +66,27 @@ def run_grid(
 def _require_choices(composer: Composer, jobs: Sequence[Job]) -> None:
     """Compose the first job, and the first with each choice of a file, to find mistakes at once.
 
+    A key that only some of the choices lack is a mistake of their jobs, which are refused.
+
     Raises:
         Exception: Hydra's; `explain` turns it into one line.
     """
     seen: set[str] = set()
+    errors: list[ConfigCompositionException] = []
+    num_composed = 0
     for job in jobs:
         choices = {line for line in job.varying if composer.chooses_files(line)}
         if not seen or choices - seen:
-            composer.compose(job)
+            num_composed += 1
+            try:
+                composer.compose(job)
+            except MissingConfigException:  # no such file
+                raise
+            except ConfigCompositionException as error:
+                errors.append(error)
         seen |= choices | {""}
+    if errors and len(errors) == num_composed:
+        raise errors[0]
 
 
 def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
