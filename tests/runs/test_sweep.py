@@ -90,6 +90,40 @@ def test_seeds_of_a_setting_are_one_score(tmp_path: Path, mode: str, best: str) 
     assert told == f"Best val/acc: {float(best) + 0.02:.4f} ± 0.0100 over 3 seeds with lr={best}."
 
 
+def test_what_a_folder_says_counts_and_not_an_old_record(tmp_path: Path) -> None:
+    """A sweep that was killed has not recorded its last jobs."""
+    jobs = [{"overrides": [f"seed={seed}"], "state": "new", "metric": None} for seed in (1, 2, 3)]
+    for number in (0, 1):
+        write_run(tmp_path / str(number), accuracy=0.4 + 0.2 * number, seed=number + 1)
+    write_sweep(tmp_path, jobs)
+    told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
+    assert "3 jobs: 2 finished, 1 new. 1 still planned." in told
+    assert "Mean val/acc: 0.5000 ± 0.1414 over 2 of 3 seeds." in told
+
+
+def test_a_seed_that_two_jobs_trained_is_one_score(tmp_path: Path) -> None:
+    """A later command may type the seed that an earlier one left to its default."""
+    jobs: list[dict[str, Any]] = [
+        {"overrides": ["lr=0.1"], "state": "finished", "metric": 0.5, "seed": 1},
+        {"overrides": ["lr=0.1", "seed=1"], "state": "finished", "metric": 0.5},
+        {"overrides": ["lr=0.1", "seed=2"], "state": "finished", "metric": 0.7},
+    ]
+    [setting] = write_sweep(tmp_path, jobs).settings
+    assert str(setting) == "0.6000 ± 0.1414 over 2 seeds"
+
+
+def test_a_setting_without_all_seeds_is_not_the_best(tmp_path: Path) -> None:
+    jobs = [
+        {"overrides": [f"lr={lr}", f"seed={seed}"], "state": "finished", "metric": lr}
+        for lr in (0.1, 0.2)
+        for seed in (1, 2)
+    ]
+    jobs[-1] |= {"state": "failed", "metric": None}
+    best = write_sweep(tmp_path, jobs).best
+    assert best is not None
+    assert best.values == {"lr": "0.1"}
+
+
 def test_folds_are_one_mean_and_no_axis(tmp_path: Path) -> None:
     jobs: list[dict[str, Any]] = [
         {"overrides": [f"data.fold={fold}"], "state": "finished", "metric": 0.5 + fold / 10}

@@ -16,7 +16,7 @@ from glimpse.sweeps.state import Found, State
     [
         ({"seed=1": 0.5, "seed=2": 0.6}, "mean: val/acc 0.5500 ± 0.0707 over 2 seeds", None),
         ({"data.fold=0": 0.5, "data.fold=1": 0.6}, "mean: val/acc 0.5500 ± 0.0707 over 2 folds", None),
-        ({"data.fold=0": 0.5, "data.fold=1": None}, "mean: val/acc 0.5000 over 1 fold", None),
+        ({"data.fold=0": 0.5, "data.fold=1": None}, "mean: val/acc 0.5000 over 1 of 2 folds", None),
         (
             {"data.fold=0 seed=1": 0.4, "data.fold=1 seed=1": 0.6},
             "mean: val/acc 0.5000 ± 0.1414 over 2 runs", None,
@@ -33,6 +33,10 @@ from glimpse.sweeps.state import Found, State
             {"model=a seed=1": 0.5, "model=a seed=2": 0.7, "model=b seed=1": 0.65},
             "best: model=b  val/acc 0.6500 over 1 seed", "model=a seed=2",
         ),
+        (
+            {"model=a seed=1": 0.9, "model=a seed=2": None, "model=b seed=1": 0.6, "model=b seed=2": 0.6},
+            "best: model=b  val/acc 0.6000 ± 0.0000 over 2 seeds", "model=a seed=1",
+        ),
         ({"seed=1": None}, "", None),
     ],
 )  # fmt: skip
@@ -48,3 +52,16 @@ def test_a_seed_or_a_fold_is_no_choice(
     record.save()
     assert record.told_best() == (f"{told}{tmp_path / best}" if told.endswith("  ") else told)
     assert json.loads((tmp_path / "sweep.json").read_text())["best"] == best
+
+
+def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:
+    job = job_of("seed=1", name="one")
+    for found in (
+        Found(State.FINISHED, summary={"metrics": {"val/acc": 0.5}, "seconds": 2.0}),
+        Found(State.REFUSED, "its folder was trained with seed=2, not 1"),
+    ):
+        record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+        record.begin({job: found})
+        record.save()
+    [entry] = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
+    assert (entry["state"], entry["metric"], entry["seconds"]) == ("refused", 0.5, 2.0)

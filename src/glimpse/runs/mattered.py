@@ -1,9 +1,11 @@
 """What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from glimpse.files import subfolder
 from glimpse.plots import sweep as plots
+from glimpse.runs.folder import Run
 from glimpse.runs.importance import FEWEST, importance
 from glimpse.runs.section import Section
 from glimpse.runs.sweep import Sweep, read_sweep
@@ -11,13 +13,17 @@ from glimpse.runs.sweep import Sweep, read_sweep
 TITLE = "What mattered"
 
 
-def mattered(folder: Path) -> Section | None:
+def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
     """Analyse the sweep in a folder; None if the folder has no record of one.
+
+    Args:
+        folder: The sweep's folder.
+        runs: The runs in it.
 
     Raises:
         UserError: the pictures cannot be written.
     """
-    sweep = read_sweep(folder)
+    sweep = read_sweep(folder, runs)
     if sweep is None:
         return None
     told = sweep.told()

@@ -1,7 +1,8 @@
 """Read the record of a sweep or a search, sweep.json: its settings, their scores and states.
 
-Jobs that differ only in their seed or fold are one setting. folder.py reads the folders of the
-runs.
+Jobs that differ only in their seed or fold are one setting. The record lists the jobs, also those
+that have not begun. What a job has reached is read from its run folder: a sweep that was killed has
+not written its latest results into the record.
 """
 
 from collections import Counter
@@ -12,16 +13,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from glimpse.monitor import inferred_mode
+from glimpse.monitor import DEFAULT, inferred_mode
 from glimpse.records import UnreadableError, finite, read_json
-from glimpse.runs.folder import FAILED, FINISHED
+from glimpse.runs.folder import FAILED, FINISHED, KILLED, Run
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
 NAME = "sweep.json"
 PRUNED = "pruned"
 LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
-PLANNED = ("new", "running", "interrupted", "to extend")  # states of jobs that will still run
+PLANNED = ("new", "running", "interrupted", KILLED, "to extend")  # jobs that will still run
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,11 @@ class Setting:
     Attributes:
         values: The values of the axes, by key, as they were typed.
         state: finished, if a job is; otherwise the state of its jobs.
-        scores: The metric of each job that is finished or pruned.
+        scores: The metric of each seed and fold that is finished or pruned. A seed that was trained
+            twice counts once, with the mean.
         seconds: The time that its jobs took together.
         repeats: The kind of repetition: "seed", "fold", or "run" if both vary.
+        num_repeats: The number of seeds and folds, finished or not.
     """
 
     values: dict[str, str]
@@ -41,6 +44,12 @@ class Setting:
     scores: tuple[float, ...]
     seconds: float
     repeats: str = "seed"
+    num_repeats: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each seed and fold has a score."""
+        return len(self.scores) == self.num_repeats
 
     @property
     def is_finished(self) -> bool:
@@ -61,6 +70,15 @@ class Setting:
     def spread(self) -> float:
         """The sample standard deviation over the seeds and folds; 0 for a single one."""
         return stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+    def __str__(self) -> str:
+        """Its score, such as "0.9312 ± 0.0020 over 3 seeds"."""
+        if self.num_repeats == 1:
+            return f"{self.score:.4f}"
+        num = len(self.scores)
+        spread = f" ± {self.spread:.4f}" if num > 1 else ""
+        missing = "" if self.is_whole else f"{num} of "
+        return f"{self.score:.4f}{spread} over {missing}{plural(self.num_repeats, self.repeats)}"
 
 
 @dataclass(frozen=True)
@@ -124,12 +142,8 @@ class Sweep:
 
     @property
     def best(self) -> Setting | None:
-        """The finished setting with the best score; the first one in case of a tie."""
-        best = None
-        for setting in self.finished:
-            if best is None or self.is_better(setting.score, best.score):
-                best = setting
-        return best
+        """The setting with the best score; see `best_of`."""
+        return best_of(self.settings, self.mode)
 
     def told(self) -> list[str]:
         """Sentences on the number of jobs by state, and on the best setting."""
@@ -141,18 +155,38 @@ class Sweep:
             more = f" {self.num_planned:,} trials planned in all."
         lines = [f"The sweep has {num_jobs:,} {'job' if num_jobs == 1 else 'jobs'}: {parts}.{more}"]
         if (best := self.best) is not None:
-            over = f" ± {best.spread:.4f} over {plural(len(best.scores), best.repeats)}"
-            scored = f"{self.metric}: {best.score:.4f}{over if len(best.scores) > 1 else ''}"
+            scored = f"{self.metric}: {best}"
             typed = " ".join(f"{key}={value}" for key, value in best.values.items())
-            is_mean = len(best.scores) > 1 and not typed
+            is_mean = best.num_repeats > 1 and not typed
             lines.append(
                 f"Mean {scored}." if is_mean else f"Best {scored} with {typed or 'the defaults'}."
             )
         return lines
 
 
-def read_sweep(folder: Path) -> Sweep | None:
-    """The record in a sweep's folder; None if there is none that can be read."""
+def best_of(settings: Sequence[Setting], mode: str) -> Setting | None:
+    """The setting with the best score; the first one in case of a tie.
+
+    Settings with a score for each seed and fold come before others, because a mean over fewer of
+    them may be luck.
+
+    Args:
+        settings: Settings in any state.
+        mode: "max" or "min": which scores are better.
+    """
+    scored = [one for one in settings if one.scores and one.state != PRUNED]
+    sign = -1 if mode == "min" else 1
+    whole = [one for one in scored if one.is_whole]
+    return max(whole or scored, key=lambda one: sign * one.score, default=None)
+
+
+def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
+    """The record in a sweep's folder; None if there is none that can be read.
+
+    Args:
+        folder: The sweep's folder.
+        runs: The runs in it, which know better than the record what has been reached.
+    """
     try:
         content = read_json(folder, NAME)
     except UnreadableError:
@@ -163,6 +197,8 @@ def read_sweep(folder: Path) -> Sweep | None:
     jobs = [job for job in jobs if isinstance(job, dict) and isinstance(job.get("overrides"), list)]
     if not jobs:
         return None
+    known = {run.folder.name: run for run in runs if run.folder.parent == folder}
+    jobs = [job | _reached(known.get(str(job.get("folder")))) for job in jobs]
     metric = str(content.get("metric") or "")
     mode = content.get("mode")
     planned = content.get("num_planned")
@@ -171,11 +207,25 @@ def read_sweep(folder: Path) -> Sweep | None:
         mode=mode if mode in ("min", "max") else inferred_mode(metric),
         counts=Counter(str(job.get("state")) for job in jobs),
         num_planned=planned if isinstance(planned, int) else None,
-        settings=_settings(jobs),
+        settings=settings_of(jobs),
     )
 
 
-def _settings(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
+def _reached(run: Run | None) -> dict[str, Any]:
+    """What a job's run folder says in place of its entry; empty if it has none."""
+    if run is None:
+        return {}
+    watched = str(run.summary.get("monitor") or DEFAULT)
+    return {
+        "state": run.status,
+        "metric": run.metrics.get(watched),
+        "seconds": run.number("seconds"),
+        "seed": run.summary.get("seed"),
+    }
+
+
+def settings_of(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """The settings of a sweep's jobs, which are entries of sweep.json."""
     by_values: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for job in jobs:
         typed = [str(line).partition("=") for line in job["overrides"]]
@@ -186,15 +236,24 @@ def _settings(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setting:
     states = [str(job.get("state")) for job in jobs]
-    typed = {str(line).partition("=")[0] for job in jobs for line in job["overrides"]}
-    state = next((s for s in (PRUNED, FAILED, FINISHED) if s in states), states[0])
-    scored = [job for job in jobs if job.get("state") in (FINISHED, PRUNED)]
+    by_repeat: dict[tuple[str, ...], list[float]] = {}
+    typed: set[str] = set()
+    for number, job in enumerate(jobs):
+        own = dict(str(line).split("=", 1) for line in job["overrides"] if "=" in str(line))
+        typed |= own.keys()
+        seed = own.get("seed", job.get("seed"))
+        repeat = (str(seed if seed is not None else f"job {number}"), own.get("data.fold", ""))
+        metrics = by_repeat.setdefault(repeat, [])
+        metric = _number(job.get("metric"))
+        if metric is not None and job.get("state") in (FINISHED, PRUNED):
+            metrics.append(metric)
     return Setting(
         values,
-        state,
-        scores=tuple(n for job in scored if (n := _number(job.get("metric"))) is not None),
+        state=next((s for s in (PRUNED, FAILED, FINISHED) if s in states), states[0]),
+        scores=tuple(fmean(metrics) for metrics in by_repeat.values() if metrics),
         seconds=sum(_number(job.get("seconds")) or 0.0 for job in jobs),
         repeats=repeats_of(typed),
+        num_repeats=len(by_repeat),
     )
 
 

@@ -20,6 +20,7 @@ from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
 from glimpse.runs.folder import summary_of
+from glimpse.runs.sweep import NAME
 from glimpse.search.halving import best_waiting, promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
@@ -27,7 +28,7 @@ from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.grid import RETRY, how_to_continue, print_start
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
-from glimpse.sweeps.record import NAME, Record
+from glimpse.sweeps.record import Record
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State

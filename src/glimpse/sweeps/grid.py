@@ -21,11 +21,12 @@ from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
+from glimpse.runs.sweep import NAME
 from glimpse.sweeps.composing import Composer, require_folder_name
 from glimpse.sweeps.estimate import Estimate
 from glimpse.sweeps.jobs import Grid, Job, grid
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
-from glimpse.sweeps.record import NAME, Record
+from glimpse.sweeps.record import Record
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from glimpse.cli.table import print_table
@@ -18,13 +17,12 @@ from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
 from glimpse.records import UnreadableError, finite, listed, read_json
-from glimpse.runs.groups import statistic
-from glimpse.runs.settings import REPEATS, repeats_of
+from glimpse.runs.settings import REPEATS
+from glimpse.runs.sweep import NAME, best_of, settings_of
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
 
-NAME = "sweep.json"
 SAVE_SECONDS = 5.0  # between two saves
 MAX_ROWS = 100  # of the table
 
@@ -84,7 +82,8 @@ class Record:
         """Write sweep.json."""
         with held(self.folder):
             entries = _entries(self.folder)
-            entries |= {job.name: self._entry(job, found) for job, found in self.found.items()}
+            for job, found in self.found.items():
+                entries[job.name] = _updated(entries.get(job.name, {}), self._entry(job, found))
             finished = [
                 name
                 for name, entry in entries.items()
@@ -129,16 +128,12 @@ class Record:
         if not _are_repeats(lines) and all(len(values) == 1 for values in repeats.values()):
             score = self.found[best].metric
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
-        scores: dict[str, list[float]] = {}
-        for job, found in self.found.items():
-            if found.state is State.FINISHED and found.metric is not None:
-                chosen = (line for line in job.varying if line.partition("=")[0] not in REPEATS)
-                scores.setdefault(" ".join(chosen), []).append(found.metric)
-        setting = max(scores, key=lambda one: self.monitor.sign * fmean(scores[one]))
-        what = repeats_of(repeats)
-        mean = statistic(scores[setting])
-        over = f"{metric} {mean} over {plural(len(scores[setting]), what)}"
-        return f"best: {setting}  {over}" if setting else f"mean: {over}"
+        entries = [self._entry(job, found) for job, found in self.found.items()]
+        setting = best_of(settings_of(entries), self.monitor.mode)
+        assert setting is not None  # a job has finished
+        over = "" if setting.num_repeats > 1 else f" over 1 {setting.repeats}"
+        typed = " ".join(f"{key}={value}" for key, value in setting.values.items())
+        return f"{f'best: {typed}  ' if typed else 'mean: '}{metric} {setting}{over}"
 
     def print_end(self, what: str, job: Job, found: Found, left: str = "") -> None:
         """Print how a job ended.
@@ -185,6 +180,13 @@ class Record:
         """Unfinished jobs first, then the best."""
         found = row[1]
         return found.state is State.FINISHED, -self.monitor.sign * (found.metric or 0.0)
+
+
+def _updated(before: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of sweep.json. A refused job keeps the result that its folder still contains."""
+    if entry["state"] != State.REFUSED:
+        return entry
+    return entry | {key: before[key] for key in ("metric", "seconds") if key in before}
 
 
 def _repeats(lines: Iterable[str]) -> dict[str, set[str]]:
