@@ -131,3 +131,35 @@ def test_a_failed_trial_may_be_begun_again_beyond_the_total(tmp_path: Path) -> N
     assert again.params == trial.params
     assert study.ask(1) is None
     assert study.ask(2) is not None
+
+
+def test_a_journal_whose_last_line_is_torn_goes_on(tmp_path: Path) -> None:
+    searched(opened(tmp_path, "study.journal"), 3)
+    path = tmp_path / "study.journal"
+    path.write_bytes(path.read_bytes()[:-20])
+    study = opened(tmp_path, "study.journal")
+    searched(study, 4)
+    trials = opened(tmp_path, "study.journal").trials()
+    assert len([trial for trial in trials if trial.state == TrialState.COMPLETE]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("study.db", "x" * 5000), ("study.journal", "x\ny\n")]
+)
+def test_a_damaged_record_says_what_to_do(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="move it elsewhere, and the same command makes it anew"):
+        opened(tmp_path, name).trials()
+
+
+def test_a_default_that_is_typed_makes_no_other_search(tmp_path: Path) -> None:
+    opened(tmp_path)
+
+    def again(seed: str) -> Study:
+        same = {"lr": "x", "seed": seed}
+        path = tmp_path / "study.db"
+        return Study(path, SPACE, mode="max", seed=0, same=same, defaults={"seed": "0"})
+
+    again("0")
+    with pytest.raises(UserError, match="no seed instead of seed=1"):
+        again("1")

@@ -106,3 +106,10 @@ def test_a_trial_that_died_here_waits_for_the_next_command(study: Study) -> None
     [job] = trials.begin(trial)
     trials.end(ended(job, State.INTERRUPTED))
     assert trials.is_ours(trial)
+
+
+def test_the_command_of_a_trial_has_all_of_its_seeds(study: Study) -> None:
+    trial = asked(study)
+    assert trials_of(study).command(trial) == ["model=mlp", "seed=5", "optimizer.lr=0.1"]
+    words = trials_of(study, num_seeds=3).command(trial)
+    assert words == ["-m", "model=mlp", "optimizer.lr=0.1", "seed=5,6,7"]

@@ -90,3 +90,8 @@ def test_a_name_has_at_most_200_bytes_and_stays_distinct() -> None:
 def test_what_cannot_be_swept_is_refused(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         grid_of(line)
+
+
+def test_a_range_of_fractions_has_its_values_as_typed_and_ends_before_its_stop() -> None:
+    jobs = grid_of("optimizer.lr=range(0.1,0.4,0.1)").jobs
+    assert [job.name for job in jobs] == [f"optimizer.lr-{lr}" for lr in (0.1, 0.2, 0.3)]

@@ -63,6 +63,7 @@ class Search:
         self.record = Record(composer.folder, sys.argv, monitor, num_planned=self.num_trials)
         self._rows: dict[str, Job] = {}  # of the table, by the name of the job
         self._seconds: list[float] = []  # of the jobs that ended, for the time left
+        self._gone: list[Job] = []  # of finished trials, but without a run folder
         self._note_earlier()
 
     def print_plan(self) -> None:
@@ -166,12 +167,19 @@ class Search:
         return any(map(self._is_open, trials)) or any(held)
 
     def _begin_failed(self, runner: Runs) -> None:
-        """Try failed trials again, each as a new trial. The record keeps the failed ones."""
-        trials = self.study.trials()
-        repeated = {trial.user_attrs.get(AGAIN) for trial in trials}
-        for trial in trials:
-            if trial.state == TrialState.FAIL and trial.number not in repeated:
+        """Try failed trials again, each as a new trial. The record keeps the failed ones.
+
+        Trials with the same values share their jobs, so one of them is enough. Those that diverged
+        would diverge again.
+        """
+        latest = {self.trials.jobs(trial)[0].name: trial for trial in self.study.trials()}
+        for trial in latest.values():
+            if trial.state == TrialState.FAIL and self._has_mistake(trial):
                 self._begin(self.study.again(trial), runner)
+
+    def _has_mistake(self, trial: FrozenTrial) -> bool:
+        rows = [self._rows[job.name] for job in self.trials.jobs(trial) if job.name in self._rows]
+        return not rows or any(_is_mistake(self.record.found[row]) for row in rows)
 
     def _begin(self, trial: FrozenTrial, runner: Runs) -> None:
         jobs = self.trials.begin(trial)
@@ -215,6 +223,9 @@ class Search:
                 self._rows[job.name] = job
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
+                if not summary and trial.value is not None and self.trials.num_seeds == 1:
+                    self._gone.append(job)
+                    summary = {"monitor": self.metric, "metrics": {self.metric: trial.value}}
                 found = Found(state, str(summary.get("error", "")), summary)
                 self.record.found[job] = found
                 if found.seconds is not None:
@@ -256,8 +267,14 @@ class Search:
         self.record.print_end(f"{self._called(job)} {how}", job, found, left)
 
     def _called(self, job: Job) -> str:
-        """Such as "trial 3 of 9"."""
-        return f"trial {job.number // self.trials.num_seeds + 1} of {self.num_trials}"
+        """Such as "trial 3 of 9", or "trial 3 again"."""
+        trials = self.study.trials()
+        number = job.number // self.trials.num_seeds
+        again = False
+        while (first := trials[number].user_attrs.get(AGAIN)) is not None:
+            number, again = first, True
+        place = sum(AGAIN not in trial.user_attrs for trial in trials[: number + 1])
+        return f"trial {place} again" if again else f"trial {place} of {self.num_trials}"
 
     def _sum_up(self) -> None:
         """Print the table, the best trial, and the commands that train it and report the search.
@@ -266,6 +283,11 @@ class Search:
             UserError: a trial neither finished nor diverged, or none finished.
         """
         self.record.print_table()
+        if self._gone:
+            names = ", ".join(job.name for job in self._gone)
+            print(
+                f"only the search's record still has the results of {names}: the folders are gone"
+            )
         print(self._counted())
         sign = 1 if self.study.mode == "max" else -1
         finished = [t for t in self.study.trials() if t.state == TrialState.COMPLETE]

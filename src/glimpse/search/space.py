@@ -7,12 +7,12 @@ a mistake is reported at once.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 from glimpse.errors import UserError
 from glimpse.runs.settings import PLACES, REPEATS
+from glimpse.sweeps.jobs import steps_of
 
 TAGS = ("log", "int")
 DIGITS = 4  # a continuous axis has at least this many significant digits
@@ -155,9 +155,8 @@ def _interval(text: str | None, sweep: IntervalSweep, tags: set[str]) -> Interva
 def _range(text: str | None, sweep: RangeSweep, tags: set[str]) -> Interval:
     if not sweep.step:
         raise UserError(f"{text}: expected a step other than 0")
-    start, stop, step = (Decimal(str(number)) for number in (sweep.start, sweep.stop, sweep.step))
-    num = math.ceil((stop - start) / step)  # as in Python, without `stop`
-    if num < 1:
+    start, step, num = steps_of(sweep)
+    if not num:
         raise UserError(f"{text}: the range is empty")
     ends = float(start), float(start + (num - 1) * step)
     low, high, distance = min(ends), max(ends), abs(float(step))

@@ -3,7 +3,7 @@
 Mistakes are reported before Optuna is imported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -121,6 +121,7 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
         mode=monitor.mode,
         seed=config.seed,
         same=same,
+        defaults=_untyped(composer, shared),
         levels=_rungs(config, space) if settings.pruner == "halving" else (),
     )
     return Trials(
@@ -130,6 +131,12 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
         seeds=range(config.seed, config.seed + settings.seeds),
         is_watched=settings.pruner != "none",
     )
+
+
+def _untyped(composer: Composer, shared: Sequence[str]) -> Mapping[str, str]:
+    """The settings of a trial as they are if no single value is typed."""
+    chosen = tuple(line for line in shared if composer.chooses_files(line))
+    return composer.settings(Job(0, chosen, (), ""))
 
 
 def _rungs(config: DictConfig, space: Space) -> tuple[int, ...]:

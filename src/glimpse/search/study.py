@@ -57,6 +57,7 @@ class Study:
         mode: "max" or "min": which values are better.
         seed: The seed of the suggestions.
         same: Settings that must not change when the search is continued, by key.
+        defaults: The values of those that were not typed.
         levels: The rungs of successive halving, on which trials wait; empty without it.
 
     Raises:
@@ -71,6 +72,7 @@ class Study:
         mode: str,
         seed: int,
         same: Mapping[str, str],
+        defaults: Mapping[str, str] | None = None,
         levels: Sequence[int] = (),
     ) -> None:
         self.path = path
@@ -80,6 +82,7 @@ class Study:
         self._distributions = {key: distribution(axis) for key, axis in space.items()}
         self._lock = FileLock(path.parent / LOCK, timeout=SECONDS_TO_WAIT)
         with self._lock, _one_line(path):
+            cut_torn_line(path)
             self._study = optuna.create_study(
                 storage=open_storage(path),
                 study_name=NAME,
@@ -90,8 +93,9 @@ class Study:
             if known is None:
                 self._study.set_user_attr(SAME, dict(same))
                 known = dict(same)
+        usual = defaults or {}
         for key in sorted(known.keys() | same.keys()):
-            if known.get(key) != same.get(key):
+            if known.get(key, usual.get(key)) != same.get(key, usual.get(key)):
                 before, now = (_shown(key, found.get(key)) for found in (known, same))
                 raise UserError(
                     f"{path.parent} contains another search, with {before} instead of {now}: type the "
@@ -227,6 +231,17 @@ def open_storage(path: Path) -> BaseStorage:
     return RDBStorage("sqlite://", engine_kwargs={"creator": connect})  # any characters in the path
 
 
+def cut_torn_line(path: Path) -> None:
+    """Remove the end of a journal that was not written completely, as on a full disk.
+
+    Optuna would append to it, and could not read the line afterwards.
+    """
+    if path.suffix == ".journal" and path.exists():
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+
+
 def _direction(mode: str) -> StudyDirection:
     return StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
 
@@ -237,14 +252,26 @@ def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except STORAGE_ERRORS as error:
-        raise UserError(f"{path} cannot be read or written: {cause_of(error)}") from error
+        remedy = ""
+        if _is_damaged(_root(error)):
+            remedy = ": move it elsewhere, and the same command makes it anew from the run folders"
+        raise UserError(f"{path} cannot be read or written: {cause_of(error)}{remedy}") from error
 
 
 def cause_of(error: BaseException) -> str:
     """The root cause of a storage error, such as a full disk. Optuna's message only guesses it."""
+    return first_line(_root(error))
+
+
+def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_line(error)
+    return error
+
+
+def _is_damaged(error: BaseException) -> bool:
+    """Whether the content of a file is wrong. sqlite3 raises a subclass for all else."""
+    return isinstance(error, json.JSONDecodeError) or type(error) is sqlite3.DatabaseError
 
 
 def _shown(key: str, value: str | None) -> str:

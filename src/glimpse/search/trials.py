@@ -71,9 +71,12 @@ class Trials:
         return [f"{key}={axis.typed(trial.params[key])}" for key, axis in self._space.items()]
 
     def command(self, trial: FrozenTrial) -> list[str]:
-        """The overrides that train a trial's values without the search."""
+        """The words that train a trial's values without the search, with all of its seeds."""
         own = [line for line in self._shared if not line.startswith(("name=", "sweep."))]
-        return [*own, *self.values(trial)]
+        words = [*own, *self.values(trial)]
+        if not self._seeds:
+            return words
+        return ["-m", *words, f"seed={','.join(line.partition('=')[2] for line in self._seeds)}"]
 
     def begin(self, trial: FrozenTrial) -> list[Job]:
         """Start or continue a trial. Returns the jobs to submit now."""

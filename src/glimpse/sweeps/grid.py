@@ -315,7 +315,9 @@ class _Sweep:
         undone = {state: number for state, number in counts.items() if state not in DONE}
         if undone:
             parts = ", ".join(f"{number} {state}" for state, number in undone.items())
-            raise UserError(
-                f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts}): the reasons "
-                f"are in {self.composer.folder / NAME}{RETRY if counts[State.FAILED] else ''}"
-            )
+            told = f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts})"
+            if counts[State.FAILED] or counts[State.REFUSED]:
+                told += f": the reasons are in {self.composer.folder / NAME}"
+            if counts[State.INTERRUPTED] or counts[State.NEW]:
+                told += "; type the same command to continue"
+            raise UserError(told + (RETRY if counts[State.FAILED] else ""))

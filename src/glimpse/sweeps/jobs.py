@@ -6,13 +6,16 @@ are typed: `0.1` and `0.10` are one job. Nothing here composes a configuration.
 
 import hashlib
 import itertools
+import math
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 
 from glimpse.errors import UserError
 
@@ -115,7 +118,7 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
     if isinstance(sweep, RangeSweep) and not sweep.step:
         raise UserError(f"{override.input_line}: expected a step other than 0")
     found: dict[str, str] = {}
-    for text in override.sweep_string_iterator():
+    for text in _texts(override):
         line = f"{key}={text}"
         part = name_part(override.key_or_group, value_of(line))
         if part in found:
@@ -125,10 +128,32 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
         else:
             found[part] = line
     if not found:
-        raise UserError(
-            f"{override.input_line}: no value matches; expected values to list, such as {key}=1,2"
+        what = (
+            "names of choices" if isinstance(sweep, Glob) else f"values to list, such as {key}=1,2"
         )
+        raise UserError(f"{override.input_line}: no value matches; expected {what}")
     return [(line, part) for part, line in found.items()]
+
+
+def _texts(override: Override) -> Iterable[str]:
+    """The listed values as text. Hydra adds up the steps of a float range with rounding errors."""
+    sweep = override.value()
+    if not isinstance(sweep, RangeSweep) or isinstance(sweep.range(), range):
+        return override.sweep_string_iterator()
+    start, step, num = steps_of(sweep)
+    texts = [str(float(start + i * step)) for i in range(num)]
+    if sweep.shuffle:
+        random.shuffle(texts)
+    return texts
+
+
+def steps_of(sweep: RangeSweep) -> tuple[Decimal, Decimal, int]:
+    """The first value of a range, the step, and the number of values: as in Python, without the stop.
+
+    The step must not be 0.
+    """
+    start, stop, step = (Decimal(str(number)) for number in (sweep.start, sweep.stop, sweep.step))
+    return start, step, max(0, math.ceil((stop - start) / step))
 
 
 def value_of(line: str) -> Any:

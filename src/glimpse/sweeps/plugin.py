@@ -10,6 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from glimpse.errors import UserError
+
 
 class CommandSweeper(Sweeper):
     """A sweeper that receives the command line as it was typed.
@@ -30,10 +32,18 @@ class CommandSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep that the command line describes."""
+        """Run the sweep that the command line describes.
+
+        Raises:
+            UserError: it has a mistake, or not all of its jobs have finished.
+            Interrupted: it was told to stop.
+        """
         assert self.hydra_context is not None  # `setup` was called
         assert self.config is not None
         assert self.launcher is not None
+        for key, value in self.config.sweep.items():
+            if not isinstance(value, bool):
+                raise UserError(f"sweep.{key}={value}: expected true or false")
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         self.run(lines, self.hydra_context, self.config, self.launcher)
 
