@@ -5,13 +5,14 @@ to mix devices, so these tests need no GPU. They leave out the backward pass and
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from conftest import choices, composed
+from conftest import choices, composed, slow
 from glimpse.assembly import build_classifier, build_data
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
@@ -30,10 +31,10 @@ SMALL = (
 NETWORK = ("model=convnet_small", "model.widths=[8,16]")
 
 
-def cases() -> Iterator[tuple[str, ...]]:
+def cases() -> Iterator[Any]:
     for model in choices("model"):
         if model != "pretrained":
-            yield (f"model={model}",)
+            yield slow((f"model={model}",))
     for group in ("augment", "loss"):
         for choice in choices(group):
             yield (f"{group}={choice}", *NETWORK)
