@@ -93,8 +93,15 @@ def interrupts_as_signals() -> Iterator[None]:
         raise
 
 
-def _replaced_by(error: BaseException | None) -> Interrupted | None:
+def _replaced_by(error: BaseException) -> Interrupted | None:
     """The `Interrupted` during whose handling an error occurred."""
-    while error is not None and not isinstance(error, Interrupted):
-        error = error.__cause__ or error.__context__
-    return error
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()  # Hydra's errors may name each other as their causes
+    while left:
+        one = left.pop()
+        if isinstance(one, Interrupted):
+            return one
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            left += [one.__cause__, one.__context__]
+    return None

@@ -64,7 +64,6 @@ def test_a_trial_that_goes_on_is_not_chosen_twice() -> None:
     trials = [trial(n, n / 10) for n in range(6)]
     assert promotable(trials, LEVELS, "max", busy={5}) is trials[4]
     assert promotable(trials, LEVELS, "max", busy={4, 5}) is None
-    assert best_waiting(trials, LEVELS, "max", busy={5}) is trials[4]
 
 
 def test_a_small_search_ends_with_a_whole_trial() -> None:

@@ -166,7 +166,8 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
     group = key.partition(".")[0]
     if any(word.startswith(f"~{group}") for word in typed or ()):
         return f"{group} was removed from the configuration: do not type ~{group}"
-    return f"{key}: the choice of {group} does not have this key here"
+    chosen = next((word for word in reversed(typed or ()) if word.startswith(f"{group}=")), group)
+    return f"{key}: not every choice in {chosen} has this key: type only choices that have it"
 
 
 def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:

@@ -55,12 +55,12 @@ def promotable(
 
 
 def best_waiting(
-    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
+    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str
 ) -> FrozenTrial | None:
     """The best waiting trial on the highest rung, for a search with too few trials for thirds."""
     for level in reversed(levels[:-1]):
         for trial in _ranked(trials, level, mode):
-            if waits(trial, levels) and trial.last_step == level and trial.number not in busy:
+            if waits(trial, levels) and trial.last_step == level:
                 return trial
     return None
 

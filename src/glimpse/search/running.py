@@ -25,7 +25,7 @@ from glimpse.search.halving import best_waiting, promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
-from glimpse.sweeps.grid import RETRY, how_to_continue, print_start
+from glimpse.sweeps.grid import how_to_continue, print_start, what_then
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
@@ -63,7 +63,7 @@ class Search:
         self.record = Record(composer.folder, sys.argv, monitor, num_planned=self.num_trials)
         self._rows: dict[str, Job] = {}  # of the table, by the name of the job
         self._seconds: list[float] = []  # of the jobs that ended, for the time left
-        self._gone: list[Job] = []  # of finished trials, but without a run folder
+        self._gone: list[Job] = []  # of ended trials, but without a readable summary
         self._note_earlier()
 
     def print_plan(self) -> None:
@@ -134,15 +134,17 @@ class Search:
             return study.ask(self.num_trials)
         trials = study.trials()
         waiting = [trial for trial in trials if waits(trial, study.levels)]
-        busy = {t.number for t in waiting if self.trials.is_ours(t) or self._is_elsewhere(t)}
+        busy = {t.number for t in waiting if self.trials.is_running(t) or self._is_elsewhere(t)}
         if trial := promotable(trials, study.levels, study.mode, busy):
             return trial
         trial = study.ask(self.num_trials)
-        is_over = all(t.state.is_finished() or t in waiting for t in trials) and not busy
+        died = self.trials.interrupted
+        is_left = (t for t in trials if not (t.state.is_finished() or t in waiting))
+        is_over = not busy and all(t.number in died for t in is_left)
         if trial is None and is_over:
             if not any(trial.state == TrialState.COMPLETE for trial in trials):
                 return best_waiting(trials, study.levels, study.mode)
-            study.prune_waiting()
+            study.prune_waiting(died)
         return trial
 
     def _is_elsewhere(self, trial: FrozenTrial) -> bool:
@@ -173,20 +175,24 @@ class Search:
         would diverge again.
         """
         latest = {self.trials.jobs(trial)[0].name: trial for trial in self.study.trials()}
-        for trial in latest.values():
-            if trial.state == TrialState.FAIL and self._has_mistake(trial):
-                self._begin(self.study.again(trial), runner)
+        for failed in latest.values():
+            if failed.state != TrialState.FAIL or self._has_diverged(failed):
+                continue
+            if (trial := self.study.again(failed)) is not None:
+                self._begin(trial, runner)
 
-    def _has_mistake(self, trial: FrozenTrial) -> bool:
+    def _has_diverged(self, trial: FrozenTrial) -> bool:
         rows = [self._rows[job.name] for job in self.trials.jobs(trial) if job.name in self._rows]
-        return not rows or any(_is_mistake(self.record.found[row]) for row in rows)
+        return any(DIVERGED in self.record.found[row].reason for row in rows)
 
     def _begin(self, trial: FrozenTrial, runner: Runs) -> None:
         jobs = self.trials.begin(trial)
         for job in jobs:
             runner.submit(job)
         if not jobs:  # its jobs have ended, or run for another trial with the same values
-            print(f"trial {trial.number + 1} repeats an earlier one ({self.trials.jobs(trial)[0]})")
+            print(
+                f"{self._name(trial.number)} repeats an earlier one ({self.trials.jobs(trial)[0]})"
+            )
 
     def _take(self, outcome: Outcome, runner: Runs) -> None:
         """Record how a job ended, and submit the jobs that can start now."""
@@ -218,9 +224,12 @@ class Search:
             has_ended = trial.state.is_finished() or waits(trial, self.study.levels)
             for i, job in enumerate(self.trials.jobs(trial) if has_ended else ()):
                 summary = summary_of(self.composer.folder_of(job))
-                if job.name in self._rows or (i and not summary):
-                    continue  # a repeated trial, or a seed that was left out
-                self._rows[job.name] = job
+                if i and not summary:
+                    continue  # a seed that was left out
+                job = self._rows.setdefault(job.name, job)
+                before = self.record.found.get(job)
+                if before and (not summary or summary == before.summary):
+                    continue  # a repeated trial
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
                 if not summary and trial.value is not None and self.trials.num_seeds == 1:
@@ -228,7 +237,7 @@ class Search:
                     summary = {"monitor": self.metric, "metrics": {self.metric: trial.value}}
                 found = Found(state, str(summary.get("error", "")), summary)
                 self.record.found[job] = found
-                if found.seconds is not None:
+                if found.seconds is not None and not before:
                     self._seconds.append(found.seconds)
 
     # Output -----------------------------------------------------------------------------------
@@ -268,13 +277,17 @@ class Search:
 
     def _called(self, job: Job) -> str:
         """Such as "trial 3 of 9", or "trial 3 again"."""
+        name = self._name(job.number // self.trials.num_seeds)
+        return name if name.endswith(" again") else f"{name} of {self.num_trials}"
+
+    def _name(self, number: int) -> str:
+        """Such as "trial 3", or "trial 3 again". Repetitions of failed trials have no numbers."""
         trials = self.study.trials()
-        number = job.number // self.trials.num_seeds
-        again = False
+        again = ""
         while (first := trials[number].user_attrs.get(AGAIN)) is not None:
-            number, again = first, True
+            number, again = first, " again"
         place = sum(AGAIN not in trial.user_attrs for trial in trials[: number + 1])
-        return f"trial {place} again" if again else f"trial {place} of {self.num_trials}"
+        return f"trial {place}{again}"
 
     def _sum_up(self) -> None:
         """Print the table, the best trial, and the commands that train it and report the search.
@@ -286,7 +299,8 @@ class Search:
         if self._gone:
             names = ", ".join(job.name for job in self._gone)
             print(
-                f"only the search's record still has the results of {names}: the folders are gone"
+                f"only the search's record still has the results of {names}: their folders have no "
+                "readable summary.json"
             )
         print(self._counted())
         sign = 1 if self.study.mode == "max" else -1
@@ -294,7 +308,7 @@ class Search:
         best = max(finished, key=lambda t: sign * (t.value or 0.0), default=None)
         if best is not None:
             print(
-                f"best: trial {best.number + 1}, {self.metric} {self._score(best)}; to train it, type:"
+                f"best: {self._name(best.number)}, {self.metric} {self._score(best)}; to train it, type:"
             )
             words = shlex.join(self.trials.command(best))
             print(f"  python train.py {words}")
@@ -302,14 +316,13 @@ class Search:
                 f"to see what mattered, type: glimpse report {shlex.quote(str(self.composer.folder))}"
             )
         wrong = [found for found in self.record.found.values() if _is_mistake(found)]
-        where = f"the reasons are in {self.composer.folder / NAME}"
         if wrong:
             counts = Counter(found.state for found in wrong)
-            parts = ", ".join(f"{number} {state}" for state, number in counts.items())
-            hint = RETRY if counts[State.FAILED] else ""
-            raise UserError(f"{plural(len(wrong), 'job')} did not finish ({parts}): {where}{hint}")
+            raise UserError(
+                f"{plural(len(wrong), 'job')} did not finish {what_then(counts, self.composer.folder)}"
+            )
         if best is None:
-            raise UserError(f"no trial finished: {where}")
+            raise UserError(f"no trial finished: the reasons are in {self.composer.folder / NAME}")
 
     def _score(self, trial: FrozenTrial) -> str:
         """A trial's score; with several seeds, as mean ± standard deviation."""

@@ -14,7 +14,7 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from optuna.distributions import (
 from optuna.exceptions import OptunaError
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -119,9 +119,12 @@ class Study:
             )
             return self._begin(params, {})
 
-    def again(self, failed: FrozenTrial) -> FrozenTrial:
-        """Start a failed trial again, as a new one."""
+    def again(self, failed: FrozenTrial) -> FrozenTrial | None:
+        """Start a failed trial again, as a new one; None if another process has done so."""
         with self._lock, _one_line(self.path):
+            trials = self._study.get_trials(deepcopy=False)
+            if any(trial.user_attrs.get(AGAIN) == failed.number for trial in trials):
+                return None
             return self._begin(failed.params, {AGAIN: failed.number})
 
     def _begin(self, params: dict[str, Any], attributes: dict[str, Any]) -> FrozenTrial:
@@ -142,13 +145,29 @@ class Study:
             if not trial.state.is_finished():
                 optuna.Trial(self._study, trial._trial_id).set_user_attr(UNTIL, until)
 
-    def prune_waiting(self) -> None:
-        """Record that the trials that wait on a rung are stopped there, if no other trial is open."""
+    def reach(self, number: int, value: float) -> None:
+        """Record that a trial has reached the rung to which it was trained.
+
+        The trial itself has usually reported this, but not if a new record is made from the run
+        folders.
+        """
+        with self._lock, _one_line(self.path):
+            trial = self._study.get_trials(deepcopy=False)[number]
+            until = trial.user_attrs[UNTIL]
+            if not trial.state.is_finished() and (trial.last_step or 0) < until:
+                optuna.Trial(self._study, trial._trial_id).report(value, until)
+
+    def prune_waiting(self, but: Collection[int]) -> None:
+        """Record that the trials that wait on a rung are stopped there, if no other trial is open.
+
+        Args:
+            but: The numbers of trials that do not count as open, because their processes died.
+        """
         with self._lock, _one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
-            open_trials = [trial for trial in trials if not trial.state.is_finished()]
-            if all(waits(trial, self.levels) for trial in open_trials):
-                for trial in open_trials:
+            left = [t for t in trials if not t.state.is_finished() and t.number not in but]
+            if all(waits(trial, self.levels) for trial in left):
+                for trial in left:
                     self._study.tell(trial.number, state=TrialState.PRUNED)
 
     def finish(self, number: int, value: float) -> None:
@@ -236,10 +255,19 @@ def cut_torn_line(path: Path) -> None:
 
     Optuna would append to it, and could not read the line afterwards.
     """
-    if path.suffix == ".journal" and path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
+    if path.suffix != ".journal" or not path.exists() or _ends_well(path):
+        return
+    lock = JournalFileSymlinkLock(os.fspath(path))  # a process may be writing the line now
+    lock.acquire()
+    try:
+        if not _ends_well(path):
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _ends_well(path: Path) -> bool:
+    return path.read_bytes()[-1:] in (b"\n", b"")
 
 
 def _direction(mode: str) -> StudyDirection:

@@ -47,7 +47,7 @@ class Trials:
         self._jobs: dict[int, list[Job]] = {}  # of the trials that are not complete, by number
         self._found: dict[str, Found] = {}  # by the name of the job
         self._submitted: set[str] = set()
-        self._interrupted: set[int] = set()  # trials whose process died here
+        self.interrupted: set[int] = set()  # numbers of the trials whose process died here
 
     def jobs(self, trial: FrozenTrial) -> list[Job]:
         """The jobs of a trial, one for each seed."""
@@ -105,7 +105,11 @@ class Trials:
 
     def is_ours(self, trial: FrozenTrial) -> bool:
         """Whether this process is working on the trial, or did until the trial was interrupted."""
-        return trial.number in self._jobs or trial.number in self._interrupted
+        return self.is_running(trial) or trial.number in self.interrupted
+
+    def is_running(self, trial: FrozenTrial) -> bool:
+        """Whether this process is working on the trial."""
+        return trial.number in self._jobs
 
     def end(self, outcome: Outcome) -> list[Job]:
         """Record how a job ended, and each trial that is complete now.
@@ -133,10 +137,12 @@ class Trials:
         if states & {State.FAILED, State.REFUSED}:
             self.study.fail(number)
         elif State.PRUNED in states:
-            if not self.levels:  # otherwise it waits on a rung
+            if self.levels and scores[0] is not None:
+                self.study.reach(number, scores[0])  # it waits there
+            else:
                 self.study.prune(number)
         elif State.INTERRUPTED in states:
-            self._interrupted.add(number)
+            self.interrupted.add(number)
         elif State.RUNNING in states:
             pass  # in another process, which records it
         elif None in scores:

@@ -6,8 +6,9 @@ List the jobs, find those that are not done, run them, and print the table.
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException
@@ -31,7 +32,6 @@ from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
 
-RETRY = "; type sweep.retry_failed=true to try failed ones again"
 LOOK_SECONDS = 1.0  # between checks of jobs that another process runs
 
 
@@ -127,6 +127,23 @@ def _counted(record: Record) -> str:
     """Such as "12 jobs: 10 finished, 2 new"."""
     parts = ", ".join(f"{number} {state}" for state, number in record.counts.items())
     return f"{plural(len(record.found), 'job')}: {parts}"
+
+
+def what_then(counts: Mapping[State, int], folder: Path) -> str:
+    """Such as "(1 failed): the reasons are in …": the end of a sentence on jobs that did not finish.
+
+    Args:
+        counts: The number of these jobs in each state.
+        folder: The sweep's folder.
+    """
+    told = f"({', '.join(f'{number} {state}' for state, number in counts.items())})"
+    if counts.get(State.FAILED) or counts.get(State.REFUSED):
+        told += f": the reasons are in {folder / NAME}"
+    if any(counts.get(state) for state in (State.INTERRUPTED, State.NEW, State.TO_EXTEND)):
+        told += "; type the same command to continue"
+    if counts.get(State.FAILED):
+        told += "; type sweep.retry_failed=true to try failed ones again"
+    return told
 
 
 def print_start(composer: Composer) -> None:
@@ -314,10 +331,7 @@ class _Sweep:
         counts = self.record.counts
         undone = {state: number for state, number in counts.items() if state not in DONE}
         if undone:
-            parts = ", ".join(f"{number} {state}" for state, number in undone.items())
-            told = f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish ({parts})"
-            if counts[State.FAILED] or counts[State.REFUSED]:
-                told += f": the reasons are in {self.composer.folder / NAME}"
-            if counts[State.INTERRUPTED] or counts[State.NEW]:
-                told += "; type the same command to continue"
-            raise UserError(told + (RETRY if counts[State.FAILED] else ""))
+            raise UserError(
+                f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish "
+                f"{what_then(undone, self.composer.folder)}"
+            )

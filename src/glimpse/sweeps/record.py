@@ -130,7 +130,8 @@ class Record:
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
         setting = best_of(settings_of(entries), self.monitor.mode)
-        assert setting is not None  # a job has finished
+        if setting is None:  # a search has stopped another seed of it
+            return ""
         over = "" if setting.num_repeats > 1 else f" over 1 {setting.repeats}"
         typed = " ".join(f"{key}={value}" for key, value in setting.values.items())
         return f"{f'best: {typed}  ' if typed else 'mean: '}{metric} {setting}{over}"
