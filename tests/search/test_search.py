@@ -167,6 +167,38 @@ def test_all_processes_of_a_run_stop_early_together(tmp_path: Path) -> None:
     assert sorted(epochs) == [1, 1, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["none", "halving"])
+def test_a_record_that_was_moved_away_is_made_anew(tmp_path: Path, pruner: str) -> None:
+    words = (LR, "model=linear", "hydra.sweeper.n_trials=4", f"hydra.sweeper.pruner={pruner}")
+    assert search(tmp_path, *words, "trainer.max_epochs=9").returncode == 0
+    before = results(tmp_path)
+    folders = sorted(found(tmp_path).glob("optimizer*"))
+    (found(tmp_path) / "study.db").unlink()
+    again = search(tmp_path, *words, "trainer.max_epochs=9")
+    assert again.returncode == 0, again.stderr
+    assert "4 trials (" in again.stdout
+    if pruner == "none":
+        assert results(tmp_path) == before
+        assert sorted(found(tmp_path).glob("optimizer*")) == folders
+
+
+@pytest.mark.slow
+def test_a_trial_that_dies_each_time_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Successive halving: the best of the others is trained to its end."""
+    words = (LR, "model=linear", "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner=halving")
+    words = (*words, "trainer.max_epochs=40")
+    with subprocess.Popen(
+        command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for(process, found(tmp_path), "*/environment.json", 1)
+        os.kill(worker(tmp_path), signal.SIGKILL)
+        assert process.wait(240) == 1
+    states = [trial.state for trial in trials_of(tmp_path)]
+    assert states[0] == TrialState.RUNNING
+    assert TrialState.COMPLETE in states
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -65,3 +65,11 @@ def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:
         record.save()
     [entry] = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
     assert (entry["state"], entry["metric"], entry["seconds"]) == ("refused", 0.5, 2.0)
+
+
+def test_a_setting_of_which_a_search_stopped_a_seed_is_not_the_best(tmp_path: Path) -> None:
+    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    for seed, state in ((0, State.PRUNED), (1, State.FINISHED)):
+        job = job_of("model=a", f"seed={seed}", number=seed, name=str(seed))
+        record.begin({job: Found(state, summary={"metrics": {"val/acc": 0.5}})})
+    assert record.told_best() == ""

@@ -1,5 +1,6 @@
 """Two equal commands at once share the work: every job is trained once, and both end well."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -64,3 +65,12 @@ def test_two_equal_searches_with_halving(tmp_path: Path) -> None:
     assert counted[0] == counted[1]
     assert "interrupted" not in counted[0]
     assert "failed" not in counted[0]
+    states = {job: "finished" if n == 27 else "pruned" for job, n in epochs(tmp_path).items()}
+    record = json.loads((tmp_path / "outputs/sweeps/s/sweep.json").read_text())
+    assert {job["folder"]: job["state"] for job in record["jobs"]} == states
+
+
+def epochs(folder: Path) -> dict[str, int]:
+    """The number of epochs of each job, by the name of its folder."""
+    found = (folder / "outputs" / "sweeps" / "s").glob("*/summary.json")
+    return {path.parent.name: json.loads(path.read_text())["epochs"] for path in found}
