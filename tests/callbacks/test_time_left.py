@@ -43,6 +43,14 @@ def left(
         return clock.seconds(batches)
 
 
+def cost_left(clock: TimeLeft, num_batches_done: int) -> float:
+    """The time left where a step at full size takes a second."""
+    [end] = clock._ends()
+    return clock._cost_until(*end) - clock._cost_until(
+        clock._trainer.current_epoch, num_batches_done
+    )
+
+
 def test_even_epochs_go_on_at_the_pace_so_far() -> None:
     assert left(trainer(), epoch=1, batches=0, seconds=20) == pytest.approx(60)
     assert left(trainer(), epoch=0, batches=5, seconds=10) == pytest.approx(70)
@@ -52,6 +60,18 @@ def test_even_epochs_go_on_at_the_pace_so_far() -> None:
 def test_dearer_epochs_take_longer() -> None:
     # Two epochs at half the cost took 20 s; two whole ones are left.
     assert left(trainer(Half()), epoch=2, batches=0, seconds=20) == pytest.approx(40)
+
+
+def test_validation_takes_as_long_beside_cheap_epochs_as_beside_dear_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([0.0, 10.0, 16.0, 16.0])  # a cheap epoch takes 10 s, its validation 6 s
+    monkeypatch.setattr(time_left.time, "perf_counter", lambda: next(times))
+    training = trainer(Half(), max_epochs=4)
+    clock = TimeLeft(training, 0)
+    clock.begin_validation()
+    clock.end_validation()
+    assert clock.seconds(BATCHES) == pytest.approx(10 + 20 + 20 + 3 * 6)
 
 
 def test_a_resumed_epoch_counts_from_where_it_was_resumed() -> None:
@@ -84,7 +104,7 @@ def test_small_images_do_not_promise_an_early_end(
 ) -> None:
     told: list[float] = []
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(TimeLeft, "_pace", lambda self, done: 1.0)
+    monkeypatch.setattr(TimeLeft, "seconds", cost_left)
     monkeypatch.setattr(progress, "duration", lambda seconds: str(told.append(seconds)))
     execute(
         "data=synthetic", "data.shape=[1,16,16]", "data.num_train=80", "data.num_val=16",

@@ -98,6 +98,14 @@ class Progress(LateCallback):
         seconds = self._clock.seconds(num_batches_done) if self._clock else None
         return "?" if seconds is None else duration(seconds)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._clock is not None:
+            self._clock.begin_validation()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._clock is not None:
+            self._clock.end_validation()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's line."""
         assert isinstance(pl_module, ImageClassifier)

@@ -1,7 +1,7 @@
 """The time that a training will still take: its pace so far, and what its remaining steps cost.
 
 The steps of one epoch may cost more than those of another. A callback that causes this has a method
-`relative_cost`.
+`relative_cost`. Validation costs the same in each epoch, so its time is measured separately.
 """
 
 import time
@@ -37,7 +37,19 @@ class TimeLeft:
         self._uneven = [callback for callback in callbacks if isinstance(callback, Uneven)]
         self._timers = [callback for callback in callbacks if isinstance(callback, Timer)]
         self._begun = time.perf_counter()
-        self._before = self._cost_until(trainer.current_epoch, batch_idx)
+        self._before = trainer.current_epoch, batch_idx
+        self._validating = 0.0  # seconds of all validations so far
+        self._validation_begun: float | None = None
+
+    def begin_validation(self) -> None:
+        """Note that training pauses for a validation."""
+        self._validation_begun = time.perf_counter()
+
+    def end_validation(self) -> None:
+        """Note that the validation has ended."""
+        if self._validation_begun is not None:
+            self._validating += time.perf_counter() - self._validation_begun
+            self._validation_begun = None
 
     def seconds(self, num_batches_done: int) -> float | None:
         """The seconds left, with validation. None if unknown.
@@ -45,17 +57,21 @@ class TimeLeft:
         Args:
             num_batches_done: The number of batches of this epoch that have been trained.
         """
-        done = self._cost_until(self._trainer.current_epoch, num_batches_done)
-        ends = [
-            (self._cost_until(*end) - done) * self._pace(done)
-            for end in self._ends()
-            if done > self._before
-        ]
+        now = self._trainer.current_epoch, num_batches_done
+        cost_done = self._cost_until(*now) - self._cost_until(*self._before)
+        batches_done = self._batches_until(*now) - self._batches_until(*self._before)
+        ends = []
+        if batches_done > 0:
+            training = time.perf_counter() - self._begun - self._validating
+            for end in self._ends():
+                cost_left = self._cost_until(*end) - self._cost_until(*now)
+                batches_left = self._batches_until(*end) - self._batches_until(*now)
+                ends.append(
+                    training * cost_left / cost_done
+                    + self._validating * batches_left / batches_done
+                )
         ends += [left for timer in self._timers if (left := timer.time_remaining()) is not None]
         return max(0.0, min(ends)) if ends else None
-
-    def _pace(self, done: float) -> float:
-        return (time.perf_counter() - self._begun) / (done - self._before)
 
     def _ends(self) -> list[tuple[int, int]]:
         """The epoch and the batch at which the training ends at the latest."""
@@ -74,6 +90,9 @@ class TimeLeft:
         """The cost of all epochs before one, and of the first batches in it."""
         before = sum(map(self._cost, range(epoch))) if self._uneven else float(epoch)
         return before * int(self._trainer.num_training_batches) + self._cost(epoch) * num_batches
+
+    def _batches_until(self, epoch: int, num_batches: int) -> int:
+        return epoch * int(self._trainer.num_training_batches) + num_batches
 
     def _cost(self, epoch: int) -> float:
         cost = 1.0
