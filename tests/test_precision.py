@@ -76,6 +76,26 @@ def test_what_counts_as_fast(
     assert precision.bf16_hardware.__wrapped__("cpu") == expected
 
 
+@pytest.mark.parametrize(
+    ("stride", "kernel", "side", "name"),
+    [(2, 3, 1, FP32), (2, 3, 2, BF16), (1, 3, 1, BF16), (1, 5, 1, FP32), (4, 3, 3, FP32), (2, 3, 16, BF16)],
+)  # fmt: skip
+def test_a_kernel_that_meets_only_padding_stays_in_fp32_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, stride: int, kernel: int, side: int, name: str
+) -> None:
+    """torch leaves a part of its gradient uninitialised in bf16."""
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: "AMX")
+    network = nn.Sequential(
+        nn.AdaptiveAvgPool2d(side),
+        nn.Conv2d(3, 16, 1),
+        nn.Conv2d(16, 16, kernel, stride, kernel // 2),
+    )
+    assert precision.choose("auto", network, spec(32), "cpu").name == name
+    assert precision.choose("auto", network, spec(32), "cuda").name == BF16
+    assert network.training
+    assert not network[2]._forward_hooks
+
+
 def test_what_is_asked_for_is_taken() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     assert precision.choose("bf16-mixed", linear, spec(2), "cpu").name == BF16

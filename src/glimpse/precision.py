@@ -8,7 +8,10 @@ AVX512-BF16). Otherwise it chooses fp32. In fp32, convolutions on such images al
 channels-last.
 
 On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as
-long in bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones.
+long in bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones. A network
+also stays in fp32 there if a part of a kernel only ever meets padding, as that of a 3×3 convolution
+with stride 2 does on a map of 1×1: torch 2.14 leaves the gradient of that part uninitialised in
+bf16, so that it may be nan.
 """
 
 from dataclasses import dataclass
@@ -54,9 +57,54 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         reason = "depthwise convolutions are slower in bf16 on a CPU"
         return Precision("32-true", layout, reason)
     hardware = bf16_hardware(device)
+    if hardware and device == "cpu" and _meets_only_padding(network, spec):
+        reason = (
+            "a kernel meets only padding, where torch computes wrong gradients in bf16 on a CPU"
+        )
+        return Precision("32-true", layout, reason)
     if hardware:
         return Precision("bf16-mixed", layout, f"a convnet on large enough images, and {hardware}")
     return Precision("32-true", layout, "no fast bf16 on this processor")
+
+
+def _meets_only_padding(network: nn.Module, spec: ImageSpec) -> bool:
+    """Whether some part of a convolution's kernel never meets a pixel.
+
+    Left out are 3×3 kernels with stride 1, and those with stride 2 on maps of more than one pixel:
+    their gradients were right in all trials.
+    """
+    found: list[bool] = []
+
+    def look(layer: nn.Conv2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        for i in (0, 1):
+            size, num_outputs = inputs[0].shape[2 + i], output.shape[2 + i]
+            if size > 1 and layer.kernel_size[i] <= 3 and layer.stride[i] <= 2:
+                continue
+            starts = [n * layer.stride[i] - int(layer.padding[i]) for n in range(num_outputs)]
+            taps = [n * layer.dilation[i] for n in range(layer.kernel_size[i])]
+            found.append(not all(any(0 <= s + tap < size for s in starts) for tap in taps))
+
+    hooks = [
+        module.register_forward_hook(look)
+        for module in network.modules()
+        if type(module) is nn.Conv2d
+        and not isinstance(module.padding, str)
+        and max(module.padding) > 0
+        and (max(module.stride) > 1 or max(module.kernel_size) > 3)
+    ]
+    if not hooks:
+        return False
+    was_training = network.training
+    weights = next(network.parameters())
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(weights.new_zeros(1, spec.channels, spec.height, spec.width))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return any(found)
 
 
 @cache
