@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import torch
 from rich.table import Table
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
+from glimpse.one_pass import look_at_layers
 
 MAX_ROWS = 18  # with the header and the total, 20 lines
 
@@ -59,16 +59,7 @@ def _rows(network: nn.Module, spec: ImageSpec) -> Iterator[Row]:
         rows.append(row)
 
     leaves = [m for m in network.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, spec.channels, spec.height, spec.width))
-    finally:
-        network.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    look_at_layers(network, spec, leaves, note)
     return iter(rows)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
+from glimpse.one_pass import look_at_layers
 
 MIN_SIDE = 16  # pixels
 MIN_CHANNELS = 16  # input channels of the widest convolution
@@ -84,26 +85,16 @@ def _meets_only_padding(network: nn.Module, spec: ImageSpec) -> bool:
             taps = [n * layer.dilation[i] for n in range(layer.kernel_size[i])]
             found.append(not all(any(0 <= s + tap < size for s in starts) for tap in taps))
 
-    hooks = [
-        module.register_forward_hook(look)
+    convolutions = [
+        module
         for module in network.modules()
         if type(module) is nn.Conv2d
         and not isinstance(module.padding, str)
         and max(module.padding) > 0
         and (max(module.stride) > 1 or max(module.kernel_size) > 3)
     ]
-    if not hooks:
-        return False
-    was_training = network.training
-    weights = next(network.parameters())
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(weights.new_zeros(1, spec.channels, spec.height, spec.width))
-    finally:
-        network.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    if convolutions:
+        look_at_layers(network, spec, convolutions, look)
     return any(found)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,7 @@ def test_trials_that_diverge_or_repeat_do_not_end_a_search(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_trial_that_is_killed_resumes_and_the_others_go_on(tmp_path: Path) -> None:
     words = (LR, "model=mlp", "hydra.sweeper.n_trials=3", "trainer.max_epochs=40")
-    with subprocess.Popen(
-        command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    ) as process:
-        wait_for(process, found(tmp_path), "*/checkpoints/last.ckpt", 1)
-        os.kill(worker(tmp_path), signal.SIGKILL)
-        assert process.wait(240) == 1
+    kill_a_worker(tmp_path, words, once="*/checkpoints/last.ckpt")
     killed, *others = trials_of(tmp_path)
     assert killed.state == TrialState.RUNNING
     assert [trial.state for trial in others] == [TrialState.COMPLETE] * 2
@@ -142,6 +138,16 @@ def test_a_trial_that_is_killed_resumes_and_the_others_go_on(tmp_path: Path) -> 
     assert ended.returncode == 0, ended.stderr
     assert "3 trials (3 finished)" in ended.stdout
     assert len(list(found(tmp_path).glob("*/summary.json"))) == 3
+
+
+def kill_a_worker(folder: Path, words: Sequence[str], *, once: str) -> None:
+    """Run a search, and kill the process that trains once a file is there. The search ends with 1."""
+    with subprocess.Popen(
+        command(*words), cwd=folder, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for(process, found(folder), once, 1)
+        os.kill(worker(folder), signal.SIGKILL)
+        assert process.wait(240) == 1
 
 
 def worker(folder: Path) -> int:
@@ -188,12 +194,7 @@ def test_a_trial_that_dies_each_time_does_not_hold_up_the_others(tmp_path: Path)
     """Successive halving: the best of the others is trained to its end."""
     words = (LR, "model=linear", "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner=halving")
     words = (*words, "trainer.max_epochs=40")
-    with subprocess.Popen(
-        command(*words), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    ) as process:
-        wait_for(process, found(tmp_path), "*/environment.json", 1)
-        os.kill(worker(tmp_path), signal.SIGKILL)
-        assert process.wait(240) == 1
+    kill_a_worker(tmp_path, words, once="*/environment.json")
     states = [trial.state for trial in trials_of(tmp_path)]
     assert states[0] == TrialState.RUNNING
     assert TrialState.COMPLETE in states
