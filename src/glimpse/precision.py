@@ -59,9 +59,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         return Precision("32-true", layout, reason)
     hardware = bf16_hardware(device)
     if hardware and device == "cpu" and _meets_only_padding(network, spec):
-        reason = (
-            "a kernel meets only padding, where torch computes wrong gradients in bf16 on a CPU"
-        )
+        reason = "part of a kernel meets only padding, where bf16 gradients on a CPU are wrong"
         return Precision("32-true", layout, reason)
     if hardware:
         return Precision("bf16-mixed", layout, f"a convnet on large enough images, and {hardware}")
