@@ -30,9 +30,9 @@ class Task:
 
 
 TASKS = (
-    Task("fashion_mnist linear", (1, 28, 28), 10, 30_000, ("model=linear",)),
-    Task("fashion_mnist mlp", (1, 28, 28), 10, 30_000, ("model=mlp", "model.widths=[256,256]")),
-    Task("fashion_mnist small_convnet", (1, 28, 28), 10, 20_000, ("model=small_convnet",)),
+    Task("fashion_mnist linear", (1, 28, 28), 10, 60_000, ("model=linear",)),
+    Task("fashion_mnist mlp", (1, 28, 28), 10, 60_000, ("model=mlp", "model.widths=[256,256]")),
+    Task("fashion_mnist small_convnet", (1, 28, 28), 10, 60_000, ("model=small_convnet",)),
     Task("cifar10 convnet", (3, 32, 32), 10, 4_000, ("model=convnet", "augment=crop_flip")),
     Task("tiny_imagenet convnet", (3, 64, 64), 200, 3_200, ("model=convnet",)),
 )

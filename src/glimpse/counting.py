@@ -56,12 +56,17 @@ class Counts:
             self._of_classes[split] += torch.stack(
                 ((of_class & is_right[:, None]).sum(0), of_class.sum(0))
             )
+        loss_sum, correct, in_top = self._totals[split].unbind()
+        if isinstance(divisor, Tensor):
+            loss_sum += loss * divisor
+        else:
+            loss_sum.add_(loss, alpha=divisor)
         if split != "train" and self.has_top5:
             places = ranks(logits, labels)
-            correct, in_top = (places == 1).sum(), (places <= TOP_K).sum()
+            correct += (places == 1).sum()
+            in_top += (places <= TOP_K).sum()
         else:  # the same rule, in one pass
-            correct = in_top = (logits.float().argmax(1) == labels).sum()
-        self._totals[split] += torch.stack((loss * divisor, correct, in_top))
+            correct += (logits.float().argmax(1) == labels).sum()
         self._num_images[split] += size
         self._divisors[split] += divisor
 
@@ -70,7 +75,10 @@ class Counts:
         return self._num_images[split]
 
     def finish(self, split: str) -> Tensor:
-        """Return this process's sums (5,): loss, top-1 correct, top-5 correct, images, divisors."""
+        """Return this process's sums (5,): loss, top-1 correct, top-5 correct, images, divisors.
+
+        Top-5 is 0 where it is not counted: in training, and with five classes or fewer.
+        """
         totals, num_images = self._totals.pop(split), self._num_images.pop(split)
         divisor = float(self._divisors.pop(split))
         return torch.cat((totals, totals.new_tensor([num_images, divisor])))

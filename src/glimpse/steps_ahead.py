@@ -38,7 +38,7 @@ from glimpse.lightning_compat import (
 
 CHUNK_SECONDS = 0.025
 MOST_SECONDS = 0.5
-LONGEST_CHUNK = 32  # batches
+LONGEST_CHUNK = 128  # batches
 
 
 class StepsAhead:
