@@ -92,6 +92,9 @@ def test_a_kernel_that_meets_only_padding_stays_in_fp32_on_a_cpu(
     )
     assert precision.choose("auto", network, spec(32), "cpu").name == name
     assert precision.choose("auto", network, spec(32), "cuda").name == BF16
+    requested = precision.choose("bf16-mixed", network, spec(32), "cpu")
+    assert requested.name == BF16
+    assert ("type trainer.precision=auto" in requested.reason) == (name == FP32)
     assert network.training
     assert not network[2]._forward_hooks
 

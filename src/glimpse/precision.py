@@ -25,6 +25,7 @@ from glimpse.one_pass import look_at_layers
 
 MIN_SIDE = 16  # pixels
 MIN_CHANNELS = 16  # input channels of the widest convolution
+WRONG_IN_BF16 = "part of a kernel meets only padding, where bf16 gradients on a CPU are wrong"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,14 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     large = min(spec.height, spec.width) >= MIN_SIDE and widest >= MIN_CHANNELS
     layout = torch.channels_last if large and device != "mps" else torch.contiguous_format
     if requested != "auto":
-        return Precision(str(requested), layout, "as requested")
+        reason = "as requested"
+        if (
+            str(requested).startswith("bf16")
+            and device == "cpu"
+            and _meets_only_padding(network, spec)
+        ):
+            reason += f", but {WRONG_IN_BF16}; type trainer.precision=auto"
+        return Precision(str(requested), layout, reason)
     if not large:
         reason = "small images or few channels gain nothing from bf16"
         return Precision("32-true", layout, reason)
@@ -59,8 +67,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         return Precision("32-true", layout, reason)
     hardware = bf16_hardware(device)
     if hardware and device == "cpu" and _meets_only_padding(network, spec):
-        reason = "part of a kernel meets only padding, where bf16 gradients on a CPU are wrong"
-        return Precision("32-true", layout, reason)
+        return Precision("32-true", layout, WRONG_IN_BF16)
     if hardware:
         return Precision("bf16-mixed", layout, f"a convnet on large enough images, and {hardware}")
     return Precision("32-true", layout, "no fast bf16 on this processor")
