@@ -218,6 +218,14 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("hydra.sweeper.n_trails=5 hydra/sweeper=search", "did you mean hydra.sweeper.n_trials?"),
         ("hydra/sweeper=search hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
         ("hydra/sweeper=search hydra.sweeper.n_trials=x", "n_trials=x: expected a whole number"),
+        ("seed=choice(0,null)", "choice() does not take null: type seed=0,null"),
+        ("seed=choice()", "empty choice is not legal: type seed=choice(a,b,…)"),
+        ("seed=range(1,2,3,4)", "too many positional arguments: type seed=range(start,stop,step)"),
+        (
+            "optimizer.lr=loguniform(1,2)",
+            "Hydra has no such function; it has choice(a,b,…), range(",
+        ),
+        ("model.widths=[1,2", 'a bracket is not closed; for text, type "model.widths='),
         (
             "hydra.sweeper.n_trials=5",
             "a key of search, which is not the sweeper here: type hydra/sweeper=search too",

@@ -30,6 +30,12 @@ from glimpse.errors import first_line
 
 # What OmegaConf calls a type, in our words.
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+# Functions whose values a sweep trains, and their arguments.
+USAGES = {
+    "choice": "choice(a,b,…)",
+    "range": "range(start,stop,step)",
+    "interval": "interval(start,end)",
+}
 # Parts of messages that Hydra raises as plain errors.
 NO_CHOICE, SEVERAL = "Config group override must be", "Ambiguous value"
 
@@ -75,7 +81,15 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             return f"{error.override}: a space before =; type {name.strip()}={value.strip()}"
         if not equals:
             return _explain_word(str(error.override), typed)
-        return f'{error.override}: {first_line(error)}; for text, type "{name}={_quoted(value)}"'
+        called = re.search(r" while evaluating '(\w+)\((.*)\)': (.+)", str(error))
+        if called and called[1] in USAGES:
+            return f"{error.override}: {_explain_call(name, *called.groups())}"
+        found = called[3] if called else first_line(error)
+        if found.startswith("Unknown function"):
+            found = f"Hydra has no such function; it has {', '.join(USAGES.values())}"
+        if _is_open(value):
+            found = "a bracket is not closed"
+        return f'{error.override}: {found}; for text, type "{name}={_quoted(value)}"'
     if NO_CHOICE in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if ambiguous := re.search(r"Ambiguous value for argument '(.+)'\n", str(error)):
@@ -103,6 +117,13 @@ def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
     where = f"{key[1]}: " if key else ""
     hint = ": expected a key of this configuration" if "nterpolation" in text else ""
     return f"{where}{one_line(text)}{hint}"
+
+
+def _explain_call(key: str, function: str, arguments: str, reason: str) -> str:
+    """Explain a call of one of the `USAGES` with wrong arguments."""
+    if function == "choice" and "NoneType" in reason:
+        return f"choice() does not take null: type {key}={arguments}"
+    return f"{one_line(reason)}: type {key}={USAGES[function]}"
 
 
 def _explain_word(word: str, typed: Sequence[str] | None) -> str:
