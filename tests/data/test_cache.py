@@ -232,17 +232,29 @@ def test_unreadable_files_are_left_out_where_asked(
     assert [line.split()[0] for line in lines] == [str(files.paths[row]) for row in (3, 4, 5, 7)]
 
 
-def test_a_class_with_no_image_left_is_named(files: Files, tmp_path: Path) -> None:
+def test_a_class_with_no_training_image_left_is_noted(files: Files, tmp_path: Path) -> None:
     for row in (3, 8):  # both of them
         files.paths[row].write_text("<!DOCTYPE html>")
-    with pytest.raises(UserError, match=r"no image of the class d can be read.*3\.png"):
-        load_or_build(
-            tmp_path / "cache",
-            lambda: Source(tuple("abcde"), files),
-            lambda _: SMALL,
-            num_workers=1,
-            skip_unreadable=True,
-        )
+    contents = load_or_build(
+        tmp_path / "cache",
+        lambda: Source(tuple("abcde"), files, heldout=Files(files.paths[3:4], files.labels[3:4])),
+        lambda _: SMALL,
+        num_workers=1,
+        skip_unreadable=True,
+    )
+    assert contents.lost == (3,)
+    assert [len(part.labels) for part in contents.parts.values()] == [8, 0]
+
+
+def test_other_images_of_the_same_names_sizes_and_times_are_other_data(tmp_path: Path) -> None:
+    keys = []
+    for number in range(2):
+        path = tmp_path / str(number) / "a.bmp"
+        path.parent.mkdir()
+        save_image(np.full((4, 4, 3), 100 * number, np.uint8), path)
+        os.utime(path, (1, 1))
+        keys.append(cache.fingerprint(path.parent, [path]))
+    assert keys[0] != keys[1]
 
 
 def test_an_image_of_another_size_is_an_error_even_where_bad_files_are_skipped(

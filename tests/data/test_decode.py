@@ -65,13 +65,20 @@ def test_only_grey_files_have_one_channel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "a.png", wanted), grey)
 
 
-def test_transparency_and_palettes_become_rgb(tmp_path: Path) -> None:
+def test_transparency_becomes_white_and_palettes_become_rgb(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     wanted = PixelFormat(6, 8, 3)
     image = Image.fromarray(colour)
     image.putalpha(200)
     image.save(tmp_path / "alpha.jpg", format="PNG")  # not what its name says
-    np.testing.assert_array_equal(decode(tmp_path / "alpha.jpg", wanted), colour)
+    on_white = np.round(colour * (200 / 255) + 55)
+    assert np.abs(decode(tmp_path / "alpha.jpg", wanted) - on_white).max() <= 1
+    drawing = Image.new("LA", (8, 6))  # black, and transparent but for one pixel
+    drawing.putpixel((1, 2), (0, 255))
+    drawing.save(tmp_path / "drawing.png")
+    shown = decode(tmp_path / "drawing.png", PixelFormat(6, 8, 1))
+    assert shown[2, 1] == 0
+    assert (shown == 255).sum() == 47
     palette = Image.fromarray(colour).quantize(64)
     palette.save(tmp_path / "palette.gif")
     assert decode(tmp_path / "palette.gif", wanted).shape == (6, 8, 3)

@@ -74,7 +74,7 @@ def test_no_group_is_on_two_sides(options: dict[str, Any]) -> None:
         ({"folds": Folds(90, 0)}, "data.folds=90"),
         (
             {"groups": np.arange(len(LABELS)) % 2, "test_fraction": 0.1},
-            "only 2 groups, expected 10",
+            "because the 2 groups are large",
         ),
     ],
 )
@@ -174,3 +174,41 @@ def test_a_dataset_without_files_has_no_groups() -> None:
     config, _ = composed("data=digits", "data.groups=patient")
     with pytest.raises(UserError, match="no column of this name and no file names"):
         build_data(config)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.33, 0.45, 0.7])
+def test_whole_groups_come_near_the_fraction(fraction: float) -> None:
+    sizes = [50, *[5] * 10, 17, 23, 1, 9]
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.arange(len(groups)) % 2
+    found = draw(
+        labels,
+        {"train": np.arange(len(labels))},
+        val_fraction=0,
+        test_fraction=fraction,
+        seed=0,
+        groups=groups,
+    )
+    share = len(found.splits["val"].rows) / len(labels)
+    assert abs(share - fraction) < 0.03
+    assert f"{share:.0%} of all images" in found.splits["val"].origin
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.9])
+def test_a_rare_class_is_on_both_sides(fraction: float) -> None:
+    labels = np.array([0] * 40 + [1] * 40 + [2] * 3 + [3] * 2)
+    kept = {"train": np.arange(len(labels))}
+    found = draw(labels, kept, val_fraction=0, test_fraction=fraction, seed=0)
+    for split in ("train", "val"):
+        assert set(labels[found.splits[split].rows]) == {0, 1, 2, 3}
+    rows = np.concatenate([found.splits[split].rows for split in ("train", "val")])
+    assert sorted(rows) == list(range(len(labels)))
+
+
+def test_a_single_image_is_in_no_fold() -> None:
+    labels = np.array([0] * 9 + [1] * 9 + [2])
+    kept = {"train": np.arange(len(labels))}
+    for fold in range(3):
+        found = draw(labels, kept, val_fraction=0, test_fraction=0, seed=0, folds=Folds(3, fold))
+        assert 18 in found.splits["train"].rows
+        assert found.only_trained == [2]

@@ -33,7 +33,8 @@ from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UnreadableImageError, UserError
 from glimpse.text import as_utf8, plural
 
-FORMAT = 4  # increase it when the meaning of a cache's files changes
+FORMAT = 5  # increase it when the meaning of a cache's files changes
+NUM_MARKED = 64  # files whose content counts for the key; up to twice as many in small datasets
 UNREADABLE = "unreadable.txt"  # in a cache: one line for each skipped file
 _ELSEWHERE = "type data.cache=false, or data_dir=<a writable folder with enough space>"
 
@@ -57,8 +58,8 @@ class Contents:
 
     `format` is the format of the images, whether they are stored or decoded on demand. `folder` is
     the cache. `identity` describes the content that the cache was made from. `num_skipped` is the
-    number of skipped files, which `UNREADABLE` in the cache lists. `remarks` are those of the
-    source.
+    number of skipped files, which `UNREADABLE` in the cache lists. `lost` are the labels of the
+    classes whose training images were all skipped. `remarks` are those of the source.
     """
 
     class_names: tuple[str, ...]
@@ -67,6 +68,7 @@ class Contents:
     folder: Path | None = None
     identity: str | None = None
     num_skipped: int = 0
+    lost: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -78,8 +80,9 @@ def fingerprint(
 ) -> str:
     """Return a key of 16 hexadecimal digits for files and settings.
 
-    The key depends on each file's name below `root`, size and modification time. It stays the same
-    if the whole folder moves.
+    The key depends on each file's name below `root`, size and modification time, and on the content
+    of some of the files: copies of other images may have the same times. It stays the same if the
+    whole folder moves.
 
     Args:
         root: The folder of the files.
@@ -92,8 +95,11 @@ def fingerprint(
     """
     digest = hashlib.sha256(repr((FORMAT, *settings)).encode())
     prefix = str(root)
-    for path in files:
-        name = str(path)  # pathlib's stat and relative_to take a second for 100,000 files
+    names = [str(path) for path in files]
+    for name in names[:: max(1, len(names) // NUM_MARKED)]:
+        with suppress(OSError):  # told below, or by the decoder
+            digest.update(mark(Path(name)))
+    for name in names:  # pathlib's stat and relative_to take a second for 100,000 files
         try:
             status = os.stat(name)
         except FileNotFoundError as error:
@@ -226,6 +232,7 @@ def _open(folder: Path) -> Contents:
         folder=folder,
         identity=facts["identity"],
         num_skipped=facts["num_skipped"],
+        lost=tuple(facts["lost"]),
         remarks=tuple(facts.get("remarks", ())),  # older caches have none
     )
 
@@ -258,23 +265,29 @@ def _build(
         partial.mkdir()
         wanted = _format_of(source, pixel_format)
         reasons: list[str] = []
+        lost: list[int] = []
         parts: dict[str, Part] = {}  # as stored
         marks: dict[str, list[bytes]] = {}
         for name, part in source.parts().items():
             file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
             if isinstance(part, Arrays):
                 np.save(file, part.images)
-                counts = histogram(part.images)
+                counts, bad = histogram(part.images), dict(part.unreadable)
+                kept = np.delete(np.arange(len(labels) + len(bad)), list(bad))
                 parts[name] = part
             else:
                 counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
                 paths = [path for row, path in enumerate(part.paths) if row not in bad]
+                kept = np.delete(np.arange(len(labels)), list(bad))
                 if bad:
-                    kept = np.delete(np.arange(len(labels)), list(bad))
-                    labels = _without(file, labels, bad, kept, source.class_names)
-                    np.save(partial / f"{name}-kept.npy", kept)
-                    reasons += [bad[row] for row in sorted(bad)]
+                    _keep_rows(file, kept)
+                    if name == "train":
+                        lost = np.setdiff1d(labels, labels[kept]).tolist()
+                    labels = labels[kept]
                 parts[name] = Files(paths, labels)
+            if bad:
+                np.save(partial / f"{name}-kept.npy", kept)
+                reasons += [bad[row] for row in sorted(bad)]
             np.save(partial / f"{name}-labels.npy", labels)
             np.save(partial / f"{name}-histogram.npy", counts)
         if reasons:
@@ -286,6 +299,7 @@ def _build(
             "format": asdict(wanted),
             "identity": identity(source.class_names, parts, marks),
             "num_skipped": len(reasons),
+            "lost": lost,
             "remarks": source.remarks,
         }
         cache_index.write(partial, facts)
@@ -347,25 +361,8 @@ def _decode_chunk(
     return histogram(array, np.array(filled, np.int64)), marks, bad
 
 
-def _without(
-    file: Path,
-    labels: NDArray[np.int64],
-    bad: dict[int, str],
-    kept: NDArray[np.int64],
-    class_names: Sequence[str],
-) -> NDArray[np.int64]:
-    """Rewrite an array without its empty rows, and return the labels of the remaining rows.
-
-    Raises:
-        UserError: A class has no readable image.
-    """
-    lost = np.setdiff1d(labels, labels[kept])
-    if len(lost):
-        first = next(reason for row, reason in sorted(bad.items()) if labels[row] == lost[0])
-        raise UserError(
-            f"no image of the class {class_names[lost[0]]} can be read: replace its files, or "
-            f"omit the class from data.classes; the first error: {first}"
-        )
+def _keep_rows(file: Path, kept: NDArray[np.int64]) -> None:
+    """Rewrite an array with these rows only."""
     images = np.load(file, mmap_mode="r")
     shorter = file.with_suffix(".short")
     array = np.lib.format.open_memmap(shorter, "w+", np.uint8, (len(kept), *images.shape[1:]))
@@ -373,4 +370,3 @@ def _without(
         array[start : start + CHUNK] = images[kept[start : start + CHUNK]]
     array.flush()
     shorter.replace(file)
-    return labels[kept]

@@ -166,13 +166,16 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
 def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
     """Convert an image to (H, W, C) uint8 of the wanted size, upright.
 
-    The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
+    Transparent pixels become white, as on a page: what they hide is often black. The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
 
     Raises:
         UserError: The image does not have the wanted size, and `wanted.fit` is None; the message
             uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
+    if image.has_transparency_data and not is_deep(image.mode):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if is_deep(image.mode):  # Pillow would clip values at 255
         image = with_8_bits(image, wanted.white, name)
     image = image.convert("L" if wanted.channels == 1 else "RGB")

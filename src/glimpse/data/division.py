@@ -52,6 +52,12 @@ def division_of(data: "ImageDataModule") -> Division:
     kept = splits.kept_labels(names, data.classes)
     relabel = np.full(len(names), -1, np.int64)
     relabel[kept] = np.arange(len(kept))
+    for label in contents.lost:
+        if label in kept and contents.folder:
+            raise UserError(
+                f"no image of the class {names[label]} can be read: replace its files, which "
+                f"{contents.folder / UNREADABLE} lists, or omit the class from data.classes"
+            )
     rows = {name: np.flatnonzero(relabel[p.labels] >= 0) for name, p in contents.parts.items()}
     _require_images(data, "the training set", rows["train"])
     drawn = splits.draw(

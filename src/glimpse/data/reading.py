@@ -35,7 +35,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
                 skip_unreadable=data.skip_unreadable,
             )
         except UnreadableImageError as error:
-            if "data.on_bad_file" in str(error):
+            if data.skip_unreadable or "data.on_bad_file" in str(error):
                 raise
             raise UnreadableImageError(
                 f"{error}; or type data.on_bad_file=skip to leave out such files"

@@ -7,7 +7,7 @@ with labels.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,14 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images stored as pixels: (N, H, W, C) uint8, with labels (N,) int64."""
+    """Images stored as pixels: (N, H, W, C) uint8, with labels (N,) int64.
+
+    `unreadable` are the rows of the source that were skipped, with the reasons.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

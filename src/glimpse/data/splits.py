@@ -79,6 +79,7 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
+MANY_FOLDS = 20  # of which some are drawn, if groups are not divided
 REST = "the rest"  # the origin of training images if other splits were drawn from the same part
 
 
@@ -150,20 +151,21 @@ def draw(
         train, rows, few = _stratified(
             train, labels, test_fraction, "test_fraction", seed, groups=groups
         )
-        about = "" if groups is None else "about "
+        drawn = test_fraction if groups is None else len(rows) / (len(rows) + len(train))
         of = "training" if third else "all images"
-        heldout = Split("train", rows, f"{about}{test_fraction:.0%} of {of}, split_seed {seed}")
+        heldout = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
         whole = np.setdiff1d(whole, rows)
     elif folds is None:
         raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
     if folds is not None:
-        train, rows, remarks = _fold(train, labels, folds, seed, groups)
+        train, rows, alone, remarks = _fold(train, labels, folds, seed, groups)
         val = Split("train", rows, f"fold {folds.fold} of 0 to {folds.num - 1}, split_seed {seed}")
         if third and heldout:
             remarks.append(_unused(heldout))
         held = third or heldout
         splits = {"val": val} | ({"test": held} if held else {})
-        return Drawn(splits | {"train": Split("train", train, REST)}, whole, few, remarks)
+        only_trained = sorted({*few, *alone})
+        return Drawn(splits | {"train": Split("train", train, REST)}, whole, only_trained, remarks)
     if val_fraction == 0:
         assert heldout is not None
         splits = {"val": heldout} | ({"test": third} if third else {})
@@ -175,8 +177,8 @@ def draw(
         train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
     )
     of = "all images" if is_drawn else "training"
-    about = "" if groups is None else "about "
-    val = Split("train", rows, f"{about}{val_fraction:.0%} of {of}, split_seed {seed}")
+    drawn = val_fraction if groups is None else len(rows) / (len(rows) + len(train)) * part
+    val = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
     remarks = [_unused(heldout)] if third and heldout else []
     test = third or heldout
     assert test is not None
@@ -197,20 +199,28 @@ def _fold(
     folds: Folds,
     seed: int,
     groups: NDArray[np.int64] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """Return the rows to train on, the rows of the fold, and remarks."""
-    kept, drawn = _parts(rows, labels, folds.num, f"data.folds={folds.num}", seed, groups)[
-        folds.fold
-    ]
-    remarks = []
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int], list[str]]:
+    """Return the rows to train on, the rows of the fold, the labels of classes with a single image,
+    which is trained on, and remarks."""
     counts = np.bincount(labels[rows])
-    few = int(((counts > 0) & (counts < folds.num)).sum())
+    alone = np.flatnonzero(counts == 1) if groups is None else np.array([], np.int64)
+    single = np.isin(labels[rows], alone)
+    typed = f"data.folds={folds.num}"
+    parts = _parts(rows[~single], labels, folds.num, typed, seed, groups)
+    if not all(len(rest) and len(fold) for rest, fold in parts):
+        raise UserError(
+            f"{typed}: one of the groups is so large that a fold would be empty; type a smaller number "
+            "of folds"
+        )
+    kept, drawn = parts[folds.fold]
+    remarks = []
+    few = int(((counts > 0) & (counts < folds.num)).sum()) - len(alone)
     if few:
         remarks.append(
             f"{few:,} {'class has' if few == 1 else 'classes have'} fewer than {folds.num} images, "
             f"so some folds have no images of {'it' if few == 1 else 'them'}"
         )
-    return kept, drawn, remarks
+    return np.sort(np.concatenate([kept, rows[single]])), drawn, alone.tolist(), remarks
 
 
 def _parts(
@@ -242,11 +252,6 @@ def _parts(
             found = list(splitter.split(rows, labels[rows], of_rows))
         except ValueError as error:
             raise UserError(f"{typed}: {error}") from error
-    if not all(len(rest) and len(fold) for rest, fold in found):
-        raise UserError(
-            f"{typed}: one of {num_groups} groups is so large that a fold would be empty; type "
-            "a smaller number of folds"
-        )
     return [(rows[rest], rows[fold]) for rest, fold in found]
 
 
@@ -278,11 +283,10 @@ def _stratified(
     """
     from sklearn.model_selection import train_test_split  # takes half a second to import
 
-    if groups is not None:  # draw one of several folds, whose number fits the fraction best
-        share = fraction / part
-        num = max(2, round(1 / min(share, 1 - share)))
-        rest, drawn = _parts(rows, labels, num, f"data.{key}={fraction:g}", seed, groups)[0]
-        return (rest, drawn, []) if share <= 0.5 else (drawn, rest, [])
+    if groups is not None:
+        size = round(fraction / part * len(rows))
+        drawn = _whole_groups(rows, labels, size, f"data.{key}={fraction:g}", seed, groups)
+        return np.setdiff1d(rows, drawn), drawn, []
     counts = np.bincount(labels[rows])
     few = np.flatnonzero(counts == 1)
     alone = np.isin(labels[rows], few)
@@ -299,7 +303,63 @@ def _stratified(
             f"{num_classes:,} classes needs one in either part: {_remedy(num_classes, len(rows), part, key)}"
         )
     kept, drawn = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=seed)
+    _exchange_missing(kept, drawn, labels, seed)
     return np.sort(np.concatenate([kept, single])), np.sort(drawn), few.tolist()
+
+
+def _whole_groups(
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    size: int,
+    typed: str,
+    seed: int,
+    groups: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Draw about `size` rows: some of many folds of whole groups, stratified by class."""
+    num_groups = len(np.unique(groups[rows]))
+    num = min(MANY_FOLDS, num_groups, np.bincount(labels[rows]).max())
+    parts = _parts(rows, labels, max(2, int(num)), typed, seed, groups)
+    folds = [fold for _, fold in parts if len(fold)]
+    chosen = _nearest_sum([len(fold) for fold in folds], size)
+    drawn = [folds[number] for number in chosen]
+    if (num_drawn := sum(map(len, drawn))) > 2 * size:
+        raise UserError(
+            f"{typed}: at least {num_drawn:,} of {len(rows):,} images would be held out, because the "
+            f"{num_groups:,} groups are large: type a larger fraction, or smaller groups"
+        )
+    return np.sort(np.concatenate(drawn))
+
+
+def _nearest_sum(sizes: Sequence[int], wanted: int) -> list[int]:
+    """Return the positions of some of the sizes, whose sum is as near as possible to `wanted`."""
+    reached = [1]  # for the first sizes: the sums of some of them, as the bits of a number
+    for size in sizes:
+        reached.append(reached[-1] | reached[-1] << size)
+    bits = enumerate(bin(reached[-1])[:1:-1])  # from the lowest
+    sums = [total for total, bit in bits if bit == "1"][1:-1]  # some of them, but not all
+    total = min(sums, key=lambda found: abs(found - wanted))
+    chosen = []
+    for number in reversed(range(len(sizes))):
+        if not reached[number] >> total & 1:
+            chosen.append(number)
+            total -= sizes[number]
+    return chosen
+
+
+def _exchange_missing(
+    kept: NDArray[np.int64], drawn: NDArray[np.int64], labels: NDArray[np.int64], seed: int
+) -> None:
+    """Give either side an image of each class, in place of one of its most frequent class.
+
+    A fraction of a rare class may round to no image.
+    """
+    random = np.random.default_rng(seed)
+    for here, there in ((drawn, kept), (kept, drawn)):
+        for label in np.setdiff1d(labels[there], labels[here]):
+            most = np.bincount(labels[here]).argmax()
+            coming = random.choice(np.flatnonzero(labels[there] == label))
+            going = random.choice(np.flatnonzero(labels[here] == most))
+            here[going], there[coming] = there[coming], here[going]
 
 
 def _remedy(num_classes: int, num_images: int, part: float, key: str) -> str:

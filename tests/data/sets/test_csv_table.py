@@ -117,6 +117,14 @@ def test_a_label_beyond_the_names_is_refused(tmp_path: Path) -> None:
         table(tmp_path / "table.csv", class_names=["a", "b", "c"])
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 2, 3]])
+def test_labels_are_names_or_positions_but_never_both(tmp_path: Path, labels: list[int]) -> None:
+    write_table(tmp_path / "table.csv", labels * 5, 3, seed=0)
+    data = table(tmp_path / "table.csv", class_names=[1, 2, 3])
+    assert data.spec.class_names == ("1", "2", "3")
+    assert data.contents.parts["train"].labels.tolist() == [0, 1, 2] * 5
+
+
 def test_the_mark_that_excel_writes_is_no_part_of_the_header(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_table(path, [0, 1] * 4, 2, seed=0)
@@ -338,6 +346,38 @@ def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str
     lines = [f"images/{name},{label}" for name, label in pictures]
     with pytest.raises(UserError, match=r"line 22: the label of .*00\.png differs from line 2"):
         table(written(tmp_path, "path,label", [*lines, "images/00.png,dog"]))
+
+
+def test_one_image_in_two_spellings(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    (name, label), other = pictures[0], next(b for _, b in pictures if b != pictures[0][1])
+    lines = [f"{name},{label}", *(f"{a},{b}" for a, b in pictures[1:])]
+    twice = written(tmp_path, "path,label", [*lines, f"./{name},{other}"])
+    with pytest.raises(UserError, match="differs from line 2"):
+        table(twice, folder="images")
+    again = table(
+        written(tmp_path, "path,label", [*lines, f"./{name},{label}"]),
+        folder="images",
+        groups="path",
+    )
+    assert again.column("path", "train")[-1] == again.column("path", "train")[0]  # type: ignore[index]
+
+
+def test_paths_may_be_the_groups(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    rows = [f"{name},{label}" for name, label in pictures]
+    file = written(tmp_path, "file,label", rows)
+    are_right(table(file, folder="images", groups="file", test_fraction=0.5))
+
+
+def test_a_row_in_the_place_of_the_header_is_refused(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    rows = [f"{Path(name).stem}x,{label}" for name, label in pictures]
+    for name, _ in pictures:
+        (tmp_path / "images" / name).rename(tmp_path / "images" / f"{Path(name).stem}x.png")
+    with pytest.raises(
+        UserError, match=r"line 1: .* names an image, expected the names of the columns"
+    ):
+        table(written(tmp_path, rows[0], rows[1:]), folder="images", suffix=".png", label="cat")
 
 
 def test_files_that_are_listed_again_are_counted(

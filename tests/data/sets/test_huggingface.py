@@ -14,6 +14,8 @@ from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 
 
 def opened(name: Path | str, tmp_path: Path, **options: Any) -> HuggingFace:
@@ -218,3 +220,57 @@ def test_the_broken_file_of_a_saved_folder_is_named(
     with pytest.raises(UserError, match=f"^{named}.*: copy the folder again, or save it") as error:
         opened(folder, tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("2", "0", "1")])
+def test_a_number_is_a_position_even_where_names_are_numbers(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    cells = [{"bytes": png(50 * (i % 3)), "path": None} for i in range(9)]
+    columns: dict[str, Any] = {"image": cells, "label": [i % 3 for i in range(9)]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
+    )
+    whole = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": whole, "test": whole}).save_to_disk(str(tmp_path / "saved"))
+    data = opened(tmp_path / "saved", tmp_path, test_fraction=0.4)
+    assert data.spec.class_names == names
+    part = data.contents.parts["train"]
+    assert part.labels.tolist() == [i % 3 for i in range(9)]
+
+
+def test_a_number_that_is_no_class_of_training_is_refused(tmp_path: Path) -> None:
+    train = rows(8).cast_column("label", datasets.Value("int64"))
+    shifted = train.map(lambda row: {"label": row["label"] + 1}, load_from_cache_file=False)
+    splits = {"train": shifted, "validation": train}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(
+        UserError, match=r"validation|val\[0\]: the label '0' is not one of the classes"
+    ):
+        opened(tmp_path / "saved", tmp_path)
+
+
+def test_images_that_cannot_be_read_are_skipped_where_asked(tmp_path: Path) -> None:
+    cells = [{"bytes": png(60 + 120 * (i % 2)), "path": None} for i in range(12)]
+    cells[3] = {"bytes": b"<!DOCTYPE html>", "path": None}
+    cells[6] = {"bytes": None, "path": str(tmp_path / "gone.png")}
+    table = pyarrow.table(
+        {"image": cells, "label": ["a", "b"] * 6, "patient": [f"p{i // 2}" for i in range(12)]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "saved.parquet")
+    options = {"test_fraction": 0.4, "groups": "patient"}
+    with pytest.raises(UserError, match=r"train\[3\].*; or type data.on_bad_file=skip"):
+        opened(tmp_path / "saved.parquet", tmp_path, **options)
+    data = opened(tmp_path / "saved.parquet", tmp_path, on_bad_file="skip", **options)
+    assert "2 unreadable files skipped" in data.describe()
+    assert data.column("patient", "train") == [
+        "p0",
+        "p0",
+        "p1",
+        "p2",
+        "p2",
+        "p3",
+        *["p4"] * 2,
+        *["p5"] * 2,
+    ]
+    assert data.contents.parts["train"].labels.tolist() == [0, 1, 0, 0, 1, 1, 0, 1, 0, 1]

@@ -23,7 +23,7 @@ from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.data.tables.columns import Columns, find_columns
 from glimpse.data.tables.files import TableFiles
 from glimpse.data.tables.pixels import pixels_of
-from glimpse.data.tables.rows import labels_of, numbered, splits_of
+from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_of
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
 from glimpse.text import as_utf8
@@ -45,13 +45,14 @@ class CsvTable(ImageDataModule):
         split: Column that contains train, val or test for each row.
         shape: (C, H, W) of an image stored as pixels; None: grey and square. The channels of a
             pixel are adjacent.
-        class_names: Name of each label; None: the labels that occur.
+        class_names: Name of each label. The labels of the tables are these names, or 0, 1, … for the
+            first, the second, …; None: the labels that occur.
         num_classes: Number of classes, if some do not occur. The labels are 0 to `num_classes` - 1.
         source: Where to get the tables, for the error message if they are missing.
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def __init__(
         self,
@@ -188,9 +189,10 @@ class CsvTable(ImageDataModule):
         parts = [list(splits_of(table, self.split)) for table in self._tables]
         trained = [row for row, part in zip(labels[0], parts[0], strict=True) if part == "train"]
         names = self._names(trained)
-        are_positions = self.class_names is not None or self.num_classes is not None
+        is_given = self.class_names is not None or self.num_classes is not None
+        by_position = is_given and are_positions([t for of in labels for _, t in of], names)
         numbers = [
-            numbered(table, found, names, are_positions=are_positions)
+            numbered(table, found, names, by_position=by_position)
             for table, found in zip(self._tables, labels, strict=True)
         ]
         read = [
@@ -212,8 +214,9 @@ class CsvTable(ImageDataModule):
         if name not in table.header:
             return None
         index = table.index(name)
+        is_path = name == self.columns.path
         cells = [
-            row[index]
+            os.path.normpath(row[index]) if is_path else row[index]
             for (_, row), split in zip(table.rows(), splits_of(table, self.split), strict=True)
             if self.split is None or split == wanted
         ]
@@ -241,7 +244,7 @@ class CsvTable(ImageDataModule):
         rows: dict[str, tuple[int, int]] = {}  # line and label of each file
         files = self._files.locations(table, column)
         for (line, path), label in zip(files, labels.tolist(), strict=True):
-            before, other = rows.setdefault(path, (line, label))
+            before, other = rows.setdefault(os.path.normpath(path), (line, label))
             if other != label:
                 raise UserError(
                     f"{table.place(line)}: the label of {as_utf8(path)} differs from line {before}: an "

@@ -15,6 +15,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source, some
 from glimpse.data.splits import split_of
 from glimpse.data.tables.table import LABELS
-from glimpse.errors import UserError, first_line
+from glimpse.errors import UnreadableImageError, UserError, first_line
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
 WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret
@@ -51,7 +52,7 @@ class HuggingFace(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def __init__(
         self,
@@ -113,17 +114,21 @@ class HuggingFace(ImageDataModule):
         """Return pixels (N, H, W, C) uint8 with labels; split names determine the parts."""
         found, remarks = self._chosen(self._opened())
         image, label = self._columns(found["train"])
-        texts = {split: self._labels(rows, label, split) for split, rows in found.items()}
+        known = _classes_of(found["train"], label)
+        texts = {split: self._labels(rows, label, split, known) for split, rows in found.items()}
         if set(texts.get("test", ())) == {WITHOUT_LABEL}:
             remarks.append("its test images have no labels, so there is no test set")
             del found["test"], texts["test"]
-        names = self._class_names(found["train"], label, texts["train"])
+        names = known or class_names_of(
+            texts["train"], lambda row: f"{self.set_name}, train[{row}]"
+        )
         index = {name: number for number, name in enumerate(names)}
         wanted = self._format_of(found["train"], image)
         parts: dict[str, Arrays] = {}
         for split, rows in found.items():
-            pixels = self._pixels(rows, image, split, wanted)
-            parts[split] = Arrays(pixels, self._numbers(texts[split], index, split))
+            pixels, bad = self._pixels(rows, image, split, wanted)
+            labels = self._numbers(texts[split], index, split)
+            parts[split] = Arrays(pixels, np.delete(labels, list(bad)), bad)
         held_out = parts.get("val"), parts.get("test")
         return Source(names, parts["train"], *held_out, remarks=tuple(remarks))
 
@@ -231,13 +236,24 @@ class HuggingFace(ImageDataModule):
         ]
         return image, chosen("label", self.label, classes)
 
-    def _labels(self, rows: Any, label: str, split: str) -> list[str]:
-        """Return the label of each row as text, or as the number of a class."""
+    def _labels(
+        self, rows: Any, label: str, split: str, known: tuple[str, ...] | None
+    ) -> list[str]:
+        """Return the label of each row as text.
+
+        Args:
+            rows: The rows.
+            label: The column of labels.
+            split: The split of the rows.
+            known: The names of the classes if the training rows contain their numbers.
+        """
         if label not in rows.features:
             raise UserError(f"{self.set_name}, {split}: there is no column {label}")
+        names = _classes_of(rows, label) or known or ()
         texts = []
         for row, value in enumerate(rows[label]):
-            if value is None or (isinstance(value, float) and math.isnan(value)):
+            is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+            if is_missing or not str(value).strip():
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label is missing, expected one class"
                 )
@@ -245,34 +261,34 @@ class HuggingFace(ImageDataModule):
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label is {str(value)[:40]!r}, expected one class"
                 )
-            texts.append(str(value).strip())
+            is_number = isinstance(value, int) and 0 <= value < len(names)
+            texts.append(names[int(value)] if is_number else str(value).strip())
         return texts
 
-    def _class_names(self, rows: Any, label: str, texts: list[str]) -> tuple[str, ...]:
-        from datasets import ClassLabel
-
-        feature = rows.features[label]
-        if isinstance(feature, ClassLabel):
-            return tuple(feature.names)
-        return class_names_of(texts, lambda row: f"{self.set_name}, train[{row}]")
-
     def _numbers(self, texts: list[str], index: Mapping[str, int], split: str) -> NDArray[np.int64]:
-        by_number = {str(number): number for number in range(len(index))}
         numbers = np.empty(len(texts), np.int64)
         for row, text in enumerate(texts):
-            number = index.get(text, by_number.get(text))
-            if number is None:
+            if text not in index:
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label {text[:40]!r} is not one of the classes "
                     f"of training, {some(list(index))}"
                 )
-            numbers[row] = number
+            numbers[row] = index[text]
         return numbers
 
-    def _contents(
+    def column(self, name: str, part: str) -> Sequence[str] | None:
+        """Return the cells of a column, without those of unreadable images that were skipped."""
+        rows = self._chosen(self._opened())[0][{"heldout": "val"}.get(part, part)]
+        if name not in rows.features:
+            return None
+        cells = [str(value) for value in rows[name]]
+        kept = self.kept_rows(part)
+        return cells if kept is None else [cells[row] for row in kept]
+
+    def _cells(
         self, rows: Any, column: str, split: str, step: int = 1
-    ) -> Iterator[tuple[str, io.BytesIO]]:
-        """Yield the name and the image file of each row, or of every row in `step`."""
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Yield the number, the name and the image file of each row, or of every row in `step`."""
         from datasets import Image as ImageColumn
 
         rows = rows.select_columns([column])
@@ -281,45 +297,80 @@ class HuggingFace(ImageDataModule):
         if step > 1:
             rows = rows.select(range(0, len(rows), step))
         for number, value in enumerate(rows):
-            what = f"{self.set_name}, {split}[{number * step}]"
-            cell = value[column]
-            content = cell.get("bytes") if isinstance(cell, Mapping) else cell
-            if isinstance(cell, Mapping) and content is None and cell.get("path"):
-                content = Path(cell["path"]).read_bytes()
-            if isinstance(content, list):
-                content = _as_file(content)
-            if not isinstance(content, bytes):
-                hint = " (for paths of files, save the table as CSV and type data=csv)"
-                raise UserError(
-                    f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
-                    f"{hint * isinstance(cell, str)}"
-                )
-            yield what, io.BytesIO(content)
+            row = number * step
+            yield row, f"{self.set_name}, {split}[{row}]", value[column]
 
-    def _pixels(self, rows: Any, column: str, split: str, wanted: PixelFormat) -> NDArray[np.uint8]:
-        """Return the decoded images (N, H, W, C)."""
-        pixels = []
-        for what, content in self._contents(rows, column, split):
-            with reading(content, name=what) as image:
+    @contextmanager
+    def _skipping(self, row: int, bad: dict[int, str]) -> Iterator[None]:
+        """Note an image that cannot be read, if such images are skipped."""
+        try:
+            yield
+        except UnreadableImageError as error:
+            if not self.skip_unreadable:
+                raise
+            bad[row] = str(error)
+
+    def _pixels(
+        self, rows: Any, column: str, split: str, wanted: PixelFormat
+    ) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        """Return the decoded images (N, H, W, C), and the reason for each row that was skipped."""
+        pixels: list[NDArray[np.uint8]] = []
+        bad: dict[int, str] = {}
+        for row, what, cell in self._cells(rows, column, split):
+            with self._skipping(row, bad), _opened_image(cell, column, what) as image:
                 pixels.append(fitted(image, wanted, what))
-        return np.stack(pixels)
+        if not pixels:
+            reason = f": {next(iter(bad.values()))}" if bad else ""
+            raise UserError(f"{self.set_name}, {split}: there are no images{reason}")
+        return np.stack(pixels), bad
 
     def _format_of(self, rows: Any, column: str) -> PixelFormat:
         """Return the format of a sample of images; it is grey only if all images are grey."""
         sample = Sample()
         step = max(1, len(rows) // SAMPLED)
-        for what, content in self._contents(rows, column, "train", step):
-            with reading(content, name=what) as image:
+        for row, what, cell in self._cells(rows, column, "train", step):
+            with self._skipping(row, {}), _opened_image(cell, column, what) as image:
                 sample.add(what, image)
         found = sample.format(self.presize, fit=self.fit)
         if found is None:
-            raise UserError(f"{self.set_name}, train: there are no images")
+            raise UserError(f"{self.set_name}, train: there are no images that can be read")
         if found.channels == 1:
-            for what, content in self._contents(rows, column, "train"):
-                with reading(content, name=what) as image:
+            for row, what, cell in self._cells(rows, column, "train"):
+                with self._skipping(row, {}), _opened_image(cell, column, what) as image:
                     if not is_grey(image):
                         return replace(found, channels=3)
         return found
+
+
+def _classes_of(rows: Any, label: str) -> tuple[str, ...] | None:
+    """Return the names of the classes if the column contains their numbers; None for others."""
+    from datasets import ClassLabel
+
+    feature = rows.features[label]
+    return tuple(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+@contextmanager
+def _opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
+    """Open the image file in a cell."""
+    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if isinstance(cell, Mapping) and content is None and cell.get("path"):
+        try:
+            content = Path(cell["path"]).read_bytes()
+        except OSError as error:
+            raise UnreadableImageError(
+                f"{what}: cannot read {cell['path']}: {error.strerror}: restore this file"
+            ) from error
+    if isinstance(content, list):
+        content = _as_file(content)
+    if not isinstance(content, bytes):
+        hint = " (for paths of files, save the table as CSV and type data=csv)"
+        raise UserError(
+            f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
+            f"{hint * isinstance(cell, str)}"
+        )
+    with reading(io.BytesIO(content), name=what) as image:
+        yield image
 
 
 def _is_encoded(feature: Any) -> bool:

@@ -58,7 +58,12 @@ def find_columns(
     for name in given:
         _require(table, name, "label")
     sample = table.sample()
-    found_path = _path_column(table, path, {*given, split, groups}, sample, is_file)
+    found_path = _path_column(table, path, {*given, split}, groups, sample, is_file)
+    if found_path is not None and table.has_header and is_file(found_path):
+        raise UserError(
+            f"{table.path}, line 1: {shown(found_path)} names an image, expected the names of the columns: "
+            "insert a line such as path,label before it"
+        )
     if found_path != path and found_path != "path" and found_path is not None:
         remarks.append(f"paths in the column {found_path}")
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
@@ -99,6 +104,7 @@ def _path_column(
     table: Table,
     path: str | None,
     taken: set[str | None],
+    groups: str | None,
     sample: Sequence[Sequence[str]],
     is_file: Callable[[str], bool],
 ) -> str | None:
@@ -119,6 +125,7 @@ def _path_column(
             )
         if found:
             return found[0]
+    free = [name for name in free if name != groups]
     words = [
         name
         for name in free

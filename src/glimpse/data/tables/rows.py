@@ -68,21 +68,26 @@ def splits_of(table: Table, column: str | None) -> Iterator[str]:
         )
 
 
+def are_positions(labels: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether labels are indices into the names, rather than names.
+
+    All labels of a dataset are read in the same way, even if the names are numbers: as names if all of
+    them are names, and otherwise in the way that fits more of them.
+    """
+    found = set(labels)
+    of_names = found & set(names)
+    of_positions = {text for text in found if _position(text, names) is not None}
+    return of_names != found and len(of_positions) > len(of_names)
+
+
 def numbered(
-    table: Table,
-    labels: Sequence[tuple[int, str]],
-    names: Sequence[str],
-    *,
-    are_positions: bool,
+    table: Table, labels: Sequence[tuple[int, str]], names: Sequence[str], *, by_position: bool
 ) -> NDArray[np.int64]:
-    """Return the labels as indices into the names."""
+    """Return labels, which are names or indices into the names (`by_position`), as indices."""
     index = {name: number for number, name in enumerate(names)}
     found = np.zeros(len(labels), np.int64)
     for row, (line, text) in enumerate(labels):
-        number = index.get(text)
-        if number is None and are_positions:  # a number is the index of a name
-            whole = re.fullmatch(r"(\d{1,9})(\.0*)?", text, re.ASCII)
-            number = int(whole[1]) if whole and int(whole[1]) < len(names) else None
+        number = _position(text, names) if by_position else index.get(text)
         if number is None:
             raise UserError(
                 f"{table.place(line)}: the label {shown(text)} is not one of the {len(names)} classes "
@@ -90,6 +95,11 @@ def numbered(
             )
         found[row] = number
     return found
+
+
+def _position(text: str, names: Sequence[str]) -> int | None:
+    whole = re.fullmatch(r"(\d{1,9})(\.0*)?", text, re.ASCII)
+    return int(whole[1]) if whole and int(whole[1]) < len(names) else None
 
 
 def _split_by_flag(column: str, cell: str) -> str | None:
