@@ -80,10 +80,15 @@ def info(
         with contextlib.redirect_stdout(sys.stderr):
             from glimpse.assembly import build_data
             from glimpse.data.inspect.info import gather_facts
+            from glimpse.data.pixel_statistics import ConstantPixelsError
 
             if config.data.cache:  # compute the statistics for any configured normalisation
                 config.data.normalize = "dataset"
-            facts = gather_facts(build_data(config))
+            try:
+                facts = gather_facts(build_data(config))
+            except ConstantPixelsError:
+                config.data.normalize = "none"
+                facts = gather_facts(build_data(config))
         if as_json:
             say(json_of(asdict(facts)))
         else:
@@ -197,6 +202,8 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
         ],
     )
     say()
+    if facts.remarks:
+        say("".join(f"note: {remark}\n" for remark in facts.remarks))
     _print_statistics(facts)
     say()
     _print_classes(facts, every_class)
@@ -211,7 +218,7 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
 
 def _print_statistics(facts: "Facts") -> None:
     if facts.mean is None or facts.std is None:
-        say("mean and std: not computed without the cache; type data.cache=true")
+        say("mean and std: not computed without the cache, or if all pixels are equal")
         return
     say("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)

@@ -390,7 +390,12 @@ class ImageDataModule(pl.LightningDataModule):
                 parts.append(f"{name} {len(split.rows):,} ({split.origin})")
         if "test" not in self.splits:
             parts.append("no test set")
-        return ", ".join(parts + self._remarks + self.remarks())
+        return ", ".join(parts + self.all_remarks)
+
+    @property
+    def all_remarks(self) -> list[str]:
+        """What a user should know of the splits and the dataset."""
+        return self._remarks + self.remarks()
 
     # Batches ------------------------------------------------------------------------------------
 

@@ -27,13 +27,17 @@ def histogram(
     return counts
 
 
+class ConstantPixelsError(UserError):
+    """All pixels of all training images are equal."""
+
+
 def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and standard deviation per channel from a histogram, for pixels in [0, 1].
 
     A constant channel gets a deviation of 1, so that normalised pixels are 0 instead of infinite.
 
     Raises:
-        UserError: all channels are constant.
+        ConstantPixelsError: All channels are constant.
     """
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -41,7 +45,7 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
     variance = shares @ values**2 - mean**2
     std = np.sqrt(np.maximum(variance, 0)).round(4)
     if not std.any():
-        raise UserError(
+        raise ConstantPixelsError(
             "all pixels of all training images are equal, so there is nothing to learn from them: look at "
             "them with glimpse data show, or type data.normalize=none to train anyway"
         )

@@ -6,19 +6,21 @@ which `python train.py check=true` tests with one batch.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from glimpse.data.decode import PixelFormat, decode
+from glimpse.data.decode import PixelFormat, decode, reading
 from glimpse.data.inspect.headers import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_source
-from glimpse.errors import UserError
+from glimpse.errors import UnreadableImageError, UserError
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class DatasetCheck:
         """Read the header of the first file."""
         if isinstance(self._train, Arrays):
             return "nothing to open: the dataset contains pixels"
-        path = self._train.paths[0]
+        path = self._train.paths[self._row]
         found = header(path)
         turned = ", rotated or mirrored by EXIF" if found.turned else ""
         size = f"{path.stat().st_size:,} bytes"
@@ -99,14 +101,14 @@ class DatasetCheck:
             self.pixels = self._train.images[0]
         else:
             assert self.wanted is not None
-            self.pixels = decode(self._train.paths[0], self.wanted)
+            self.pixels = decode(self._train.paths[self._row], self.wanted)
         return _described(self.pixels)
 
     def labelled(self) -> str:
         """Check that every image has a valid label, and return the label of the sample."""
         assert self.source is not None
         check_source(self.source)
-        label = int(self._train.labels[0])
+        label = int(self._train.labels[self._row])
         return f"{label}, {self.source.class_names[label]}"
 
     def stored(self) -> str:
@@ -200,6 +202,16 @@ class DatasetCheck:
         for row in np.flatnonzero((part.labels < 0) | (part.labels >= num_classes)):
             label = part.labels[row]
             yield f"{name}[{row}] has the label {label}, expected 0 to {num_classes - 1}"
+
+    @cached_property
+    def _row(self) -> int:
+        """The first training image; where others are skipped, the first that can be read."""
+        if isinstance(self._train, Files) and self.data.skip_unreadable:
+            for row, path in enumerate(self._train.paths):
+                with suppress(UnreadableImageError), reading(path) as image:
+                    image.load()
+                    return row
+        return 0
 
     @property
     def _train(self) -> Part:

@@ -73,6 +73,7 @@ class Facts:
     class_names: tuple[str, ...]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    remarks: tuple[str, ...]
     splits: dict[str, SplitFacts]
     overlaps: tuple[Overlap, ...]
     num_contradictions: int
@@ -138,6 +139,7 @@ def gather_facts(data: ImageDataModule) -> Facts:
         class_names=spec.class_names,
         mean=spec.mean if has_statistics else None,
         std=spec.std if has_statistics else None,
+        remarks=tuple(data.all_remarks),
         splits=splits,
         overlaps=tuple(
             Overlap(first, second, int(np.isin(contents[second], contents[first]).sum()))
