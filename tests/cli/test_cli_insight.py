@@ -248,6 +248,9 @@ def test_shift_plots_every_run(trained_run: Path, tmp_path: Path) -> None:
     assert accuracies[0] == pytest.approx(summary["metrics"]["val/acc"], abs=1e-4)
     assert accuracies[2] < accuracies[0]
     assert path.exists()
+    both = [trained_run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    out, _ = glimpse("shift", *both, "--max", 1, "--num", 20, "--out", path)
+    assert len(out.splitlines()) == 4  # a header, two rows, and the file
     _, err = glimpse("shift", trained_run, "--out", tmp_path / "shift.pdf", exit_code=1)
     assert "ends in .png" in err
 
@@ -386,3 +389,7 @@ def test_compare_tests_the_predictions(trained_run: Path, execute: Execute, tmp_
     out, _ = glimpse("compare", trained_run, elsewhere, "--out", tmp_path / "c.png")
     assert "no McNemar's test" in out
     assert "data.split_seed" in out
+    _, err = glimpse("compare", trained_run, other, "--set", "data.dirr=3", exit_code=1)
+    assert "data.dirr is not a key" in err
+    _, err = glimpse("compare", trained_run / "checkpoints" / "best.ckpt", other, exit_code=1)
+    assert "it is a file, expected a run folder" in err

@@ -83,8 +83,16 @@ def test_two_classes_have_no_top5() -> None:
     found = score(two, num_resamples=10)
     assert "top5" not in found.overall
     assert found.overall["acc"].value == 0.5
-    assert found.classes[1].recall.value == 0  # it has no image, and no mean counts it
+    assert np.isnan(found.classes[1].recall.value)  # it has no image, and no mean counts it
     assert found.overall["mean_recall"].value == 0.5
+
+
+def test_a_rare_class_has_the_interval_of_the_resamples_with_it() -> None:
+    labels = np.array([0] * 40 + [1] * 2)
+    answers = np.log(np.where(np.eye(2)[labels] > 0, 0.9, 0.1)).astype(np.float32)
+    [_, rare] = score(Predictions("val", ("a", "b"), answers, labels)).classes
+    assert (rare.recall.low, rare.recall.high) == (1, 1)
+    assert (rare.f1.low, rare.f1.high) == (1, 1)
 
 
 def test_ranks_and_losses(predictions: Predictions) -> None:

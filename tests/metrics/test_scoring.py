@@ -86,6 +86,19 @@ def test_values_are_those_of_scikit_learn(num_classes: int, occurring: int) -> N
         assert found[name] == pytest.approx(wanted[name], abs=2e-6), name
 
 
+def test_autocast_changes_no_value() -> None:
+    logits = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(500) % 4
+    values = []
+    for enabled in (False, True):
+        scoring = scoring_of(4, "calibration", "f1")
+        scoring.start("val", torch.device("cpu"))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scoring.add("val", logits, labels)
+        values.append(scoring.finish("val"))
+    assert values[0] == values[1]
+
+
 def test_the_bootstrap_is_that_of_the_other_scores() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(3, size=150)

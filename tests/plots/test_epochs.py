@@ -50,6 +50,11 @@ def test_any_values_can_be_drawn(values: list[str], tmp_path: Path) -> None:
     assert bool(len(inside(pixels_of(path, COLOURS[0])))) == (values[0] != "nan")
 
 
+def test_zeros_are_drawn_as_other_numbers(tmp_path: Path) -> None:
+    draw_epochs([{"epoch": n, "train/loss": 0.0} for n in (1, 2)], tmp_path / "curves.png")
+    assert len(inside(pixels_of(tmp_path / "curves.png", COLOURS[0])))
+
+
 def test_each_added_metric_has_a_chart(tmp_path: Path) -> None:
     rows = [row | {"val/f1": "0.5", "val/auroc": "0.6", "val/brier": "0.1"} for row in ROWS]
     draw_epochs(rows, tmp_path / "curves.png")

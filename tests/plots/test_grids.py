@@ -73,6 +73,14 @@ def test_a_small_training_set_is_shown_whole(tmp_path: Path) -> None:
     assert len(pixels(tmp_path / "all.png")) > num_rows * SIDE * DPI
 
 
+def test_a_title_is_whole_above_one_image(tmp_path: Path) -> None:
+    for title in ("x", "validation images with the highest loss"):
+        draw_grids({title: torch.zeros(1, 1, 8, 8)}, {title: ["a"]}, tmp_path / f"{title[0]}.png")
+    short, long = (pixels(tmp_path / f"{name}.png") for name in "xv")
+    assert long.shape[1] > 2 * short.shape[1]
+    assert long[: int(TITLE * DPI), -3:].min() == 255
+
+
 @pytest.mark.parametrize("size", [(3, 20, 40), (1, 40, 20)])
 def test_names_of_any_kind_stay_below_their_image(tmp_path: Path, size: tuple[int, ...]) -> None:
     labels = ["$x", "a" * 200, "", "one two three four five six seven eight nine", "b\nc"]

@@ -16,6 +16,7 @@ from glimpse.errors import UserError
 from glimpse.runs.share import CARD, share_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
+from makers import make_image_folder
 
 SMALL = (
     "data=synthetic", "data.num_train=16", "data.num_val=12", "trainer=cpu", "trainer.max_epochs=1",
@@ -76,6 +77,23 @@ def test_the_card_is_valid_and_tells_results_and_classes(trained_run: Path, tmp_
     assert '"3", "4"' in card.text
     state = load_file(tmp_path / "model.safetensors")
     run.model.load_state_dict(state)
+
+
+def test_a_card_claims_nothing_for_other_weights(trained_run: Path, tmp_path: Path) -> None:
+    last = TrainedRun(trained_run / "checkpoints" / "last.ckpt")
+    list(share_run(last, tmp_path / "last.safetensors"))
+    assert "accuracy |" not in (tmp_path / CARD).read_text()
+
+
+def test_a_card_says_how_an_image_is_fitted(execute: Execute, tmp_path: Path) -> None:
+    fit = ("data.presize=[24,40]", "data.fit=pad", "data.size=[16,16]")
+    make_image_folder(tmp_path / "data")
+    photos = ("data=image_folder", f"data.root={tmp_path / 'data' / 'photos'}")
+    run = execute(*photos, *fit, "model=linear", "trainer=cpu", "trainer.max_epochs=1")
+    list(share_run(TrainedRun(run), tmp_path / "model.safetensors"))
+    text = " ".join((tmp_path / CARD).read_text().split())
+    assert "within 40×24 pixels and centre it on black" in text
+    assert "then resize it to 16×16" in text
 
 
 def test_a_readme_of_somebody_else_is_left_alone(trained_run: Path, tmp_path: Path) -> None:

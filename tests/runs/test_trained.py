@@ -28,6 +28,14 @@ def test_it_answers_as_it_was_measured(trained_run: Path) -> None:
     assert trained.epoch == summary["best_epoch"]
 
 
+def test_curves_have_a_value_for_each_epoch(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,train/acc,val/acc\n1,0.5,\n2,0.6,0.0\n")
+    curves = TrainedRun(tmp_path / "run").curves
+    assert curves["train/acc"] == [0.5, 0.6]
+    assert curves["val/acc"] == pytest.approx([np.nan, 0], nan_ok=True)
+
+
 def test_a_checkpoint_alone_is_enough(trained_run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "moved.ckpt"
     shutil.copy(trained_run / "checkpoints" / "best.ckpt", alone)

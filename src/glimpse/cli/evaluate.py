@@ -1,5 +1,6 @@
 """`glimpse evaluate`: score a trained network, or the folds of a cross-validation."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +72,11 @@ def evaluate(
 
 
 def _cells(score: "Score") -> tuple[str, str]:
-    return f"{score.value:.4f}", f"{score.low:.4f} to {score.high:.4f}"
+    return _cell(score), "" if math.isnan(score.low) else f"{score.low:.4f} to {score.high:.4f}"
+
+
+def _cell(score: "Score") -> str:
+    return "" if math.isnan(score.value) else f"{score.value:.4f}"
 
 
 def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool) -> None:
@@ -89,7 +94,8 @@ def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool)
 def _print_classes(scores: "Scores", every_class: bool) -> None:
     shown = list(scores.classes)
     if len(shown) > FEW_CLASSES and not every_class:
-        shown = sorted(shown, key=lambda c: c.f1.value)[:NUM_WORST]
+        with_images = [c for c in shown if c.num_images]
+        shown = sorted(with_images, key=lambda c: c.f1.value)[:NUM_WORST]
         say(
             f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 "
             "(--all prints every class)"
@@ -100,8 +106,8 @@ def _print_classes(scores: "Scores", every_class: bool) -> None:
             (
                 c.name,
                 f"{c.num_images:,}",
-                f"{c.precision.value:.4f}",
-                f"{c.recall.value:.4f}",
+                _cell(c.precision),
+                _cell(c.recall),
                 *_cells(c.f1),
             )
             for c in shown

@@ -186,11 +186,10 @@ def shift(
         distances = list(range(max_shift + 1))
         curves: dict[str, list[float]] = {}
         tested = [TrainedRun(path, overrides=settings or (), trust=trust or ()) for path in runs]
-        for trained in tested:
+        for path, trained in zip(runs, tested, strict=True):
             chosen = trained.require_split(split, default="val")
-            curves[trained.name] = accuracy_by_shift(
-                trained, chosen, distances=distances, max_images=num
-            )
+            name = trained.name if trained.name not in curves else str(path)
+            curves[name] = accuracy_by_shift(trained, chosen, distances=distances, max_images=num)
         print_table(
             ("run", *(f"{d} px" for d in distances)),
             [(name, *(f"{a:.4f}" for a in found)) for name, found in curves.items()],

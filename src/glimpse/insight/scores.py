@@ -6,6 +6,7 @@ much the score depends on the choice of images in the split. It does not cover t
 training.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec.
 
 @dataclass(frozen=True)
 class Score:
-    """A value and the bounds of its 95 % bootstrap interval."""
+    """A value and the bounds of its 95 % bootstrap interval; NaN if it is undefined."""
 
     value: float
     low: float
@@ -59,7 +60,8 @@ def score(
     cross-entropy, expected calibration error, and the means over classes of precision, recall and
     F1.
 
-    A class that is never predicted has precision 0. The calibration error is the mean absolute
+    A class that is never predicted has precision 0. The recall and F1 of a class without images are
+    NaN; an interval is that of the resamples in which the score has a value. The calibration error is the mean absolute
     difference between accuracy and confidence over 15 confidence bins, weighted by the number of
     images in each bin.
 
@@ -79,7 +81,9 @@ def score(
     tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
 
     def scores_of(value: NDArray[np.float64], others: list[NDArray[np.float64]]) -> list[Score]:
-        low, high = np.quantile(np.stack(others), tails, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a score without a value
+            low, high = np.nanquantile(np.stack(others), tails, axis=0)
         bounds = zip(value.ravel(), low.ravel(), high.ravel(), strict=True)
         return [Score(float(v), float(a), float(b)) for v, a, b in bounds]
 
@@ -132,11 +136,12 @@ class _Columns:
         hits = np.bincount(labels[correct], minlength=self.num_classes)
         actual = np.bincount(labels, minlength=self.num_classes)
         called = np.bincount(predicted, minlength=self.num_classes)
+        has_images = np.where(actual > 0, 1, np.nan)
         by_class = np.stack(
             (
                 hits / np.maximum(called, 1),
-                hits / np.maximum(actual, 1),
-                2 * hits / np.maximum(actual + called, 1),
+                hits / np.maximum(actual, 1) * has_images,
+                2 * hits / np.maximum(actual + called, 1) * has_images,
             )
         )
         gaps = np.bincount(self.bins[chosen], self.gap[chosen], minlength=NUM_BINS)

@@ -69,9 +69,10 @@ class Scoring:
         """
         probabilities = logits.float().softmax(1)
         others, binary = self._running[split]
-        others.update(probabilities, labels)
-        if len(binary):
-            binary.update(probabilities[:, 1], labels)
+        with torch.autocast(labels.device.type, enabled=False):  # a metric may multiply matrices
+            others.update(probabilities, labels)
+            if len(binary):
+                binary.update(probabilities[:, 1], labels)
         self._has_batches[split] = True
 
     def finish(self, split: str) -> dict[str, float]:

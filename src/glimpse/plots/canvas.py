@@ -161,9 +161,9 @@ def _dashes(points: Sequence[Point]) -> list[list[Point]]:
     return [*dashes, part] if is_drawn else dashes
 
 
-def text_width(text: str, *, size: float) -> float:
+def text_width(text: str, *, size: float, is_bold: bool = False) -> float:
     """The width of a line of text in inches; its size is in points."""
-    return _font(size, False).getlength(printable(text)) / DPI
+    return _font(size, is_bold).getlength(printable(text)) / DPI
 
 
 def shades(values: np.ndarray, name: str) -> list[tuple[int, int, int]]:

@@ -3,6 +3,7 @@
 matplotlib takes a second to import, so each function imports it only when it draws.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,16 @@ def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
     save_figure(figure, path)
 
 
+def points_of(rows: Rows, name: str) -> list[tuple[float, float]]:
+    """The epochs and the values of a column, without empty cells and values that are not finite."""
+    found = [
+        (float(row["epoch"]), float(row[name])) for row in rows if row.get(name) not in (None, "")
+    ]
+    return [point for point in found if math.isfinite(point[1])]
+
+
 def _plot(axes: "Axes", rows: Rows, name: str, *, label: str, colour: str) -> None:
-    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-    if points:
+    if points := points_of(rows, name):
         axes.plot(
             *zip(*points, strict=True),
             label=label,

@@ -3,14 +3,13 @@
 Every run draws them, so this file uses Pillow, which is faster than matplotlib.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from glimpse.monitor import more_metrics
 from glimpse.plots.canvas import Box, Canvas
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.curves import DOTTED, METRICS, NUM_TICKS, Rows
+from glimpse.plots.curves import DOTTED, METRICS, NUM_TICKS, Rows, points_of
 
 WIDTH, HEIGHT = 4.5, 3.5  # of a chart with its margins
 LEFT, TOP, RIGHT, BOTTOM = 0.75, 0.3, 0.1, 0.5  # margins
@@ -35,14 +34,9 @@ def draw_epochs(rows: Rows, path: Path) -> None:
     for number, (metric, title) in enumerate(charts):
         x, y = number % 2 * WIDTH, number // 2 * HEIGHT
         box = (x + LEFT, y + TOP, x + WIDTH - RIGHT, y + HEIGHT - BOTTOM)
-        curves = {split: _curve(rows, f"{split}/{metric}") for split in ("train", "val")}
+        curves = {split: points_of(rows, f"{split}/{metric}") for split in ("train", "val")}
         _draw_chart(canvas, box, {s: curve for s, curve in curves.items() if curve}, title)
     canvas.save(path)
-
-
-def _curve(rows: Rows, name: str) -> Curve:
-    points = [(float(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-    return [point for point in points if math.isfinite(point[1])]
 
 
 def _draw_chart(canvas: Canvas, box: Box, curves: Mapping[str, Curve], title: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glimpse.plots.canvas import Canvas
+from glimpse.plots.canvas import Canvas, text_width
 
 COLUMNS = 8
 CELL = 1.1  # width of an image and the gap beside it
@@ -36,14 +36,15 @@ def draw_grids(
     columns = min(COLUMNS, num_images)
     rows = -(-num_images // columns)
     tallest = max(min(1.0, g.shape[2] / g.shape[3]) for g in grids.values()) * SIDE
-    grid_width, row_height = columns * CELL, tallest + (num_lines + 1) * LINE
+    margin = CELL - SIDE
+    title_width = max(text_width(title, size=TITLE_SIZE, is_bold=True) for title in grids)
+    grid_width = max(columns * CELL, title_width + 2 * margin)
+    row_height = tallest + (num_lines + 1) * LINE
     width = len(grids) * grid_width + (len(grids) - 1) * CELL / 2
     canvas = Canvas(width, TITLE + rows * row_height)
     for number, (title, images) in enumerate(grids.items()):
         left = number * (grid_width + CELL / 2)
-        canvas.text(
-            left + CELL - SIDE, TITLE / 2, title, size=TITLE_SIZE, anchor="lm", is_bold=True
-        )
+        canvas.text(left + margin, TITLE / 2, title, size=TITLE_SIZE, anchor="lm", is_bold=True)
         scale = SIDE / max(images.shape[2:])
         image_height, image_width = images.shape[2] * scale, images.shape[3] * scale
         for place, (image, label) in enumerate(zip(images, lines[title], strict=True)):

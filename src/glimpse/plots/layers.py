@@ -1,5 +1,6 @@
 """Draw the output of each layer for one image, and the Grad-CAM of a class over the image."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ MAX_LAYERS = 12
 NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
 MAX_UNITS = 64  # units drawn for a linear layer
 DPI = 110
+TITLE_CHARACTERS = 90  # as many as fit the width of the Grad-CAM
 
 
 def draw_layers(
@@ -74,13 +76,14 @@ def draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Path
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained", dpi=DPI)
-    figure.suptitle(title, size=10, parse_math=False)
+    figure.suptitle(textwrap.fill(title, TITLE_CHARACTERS), size=10, parse_math=False)
+    height, width = pixels.shape[:2]
     plain, covered = figure.subplots(1, 2)
     for axes in (plain, covered):
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
         axes.axis("off")
     image = covered.imshow(
-        cam.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, 1, 1, 0)
+        cam.numpy(), cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, width, height, 0)
     )
     figure.colorbar(image, ax=covered, shrink=0.8, label="support for the class")
     save_figure(figure, path)

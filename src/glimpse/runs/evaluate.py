@@ -1,6 +1,7 @@
 """Evaluate a trained network on a split and write the scores, with their intervals, to files."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +113,12 @@ def evaluate(
 
 def _row(of: ClassScores) -> Sequence[Any]:
     values = [value for kind in KINDS for value in asdict(getattr(of, kind)).values()]
-    return (of.name, of.num_images, of.num_predicted, *(f"{value:.6f}" for value in values))
+    return (
+        of.name,
+        of.num_images,
+        of.num_predicted,
+        *("" if math.isnan(value) else f"{value:.6f}" for value in values),
+    )
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

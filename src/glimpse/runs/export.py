@@ -31,10 +31,16 @@ MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
 FP32 = ("32-true", "32")
 ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
 FITS = {
-    "crop": "crop the centre to this aspect ratio, and resize it",
-    "pad": "resize it to the largest size that fits, and centre it on black",
-    "squash": "resize it",
+    "crop": "crop its centre to the aspect ratio of {size} and resize it to {size} pixels",
+    "pad": "resize it to the largest size within {size} pixels and centre it on black",
+    "squash": "resize it to {size} pixels",
 }
+
+
+def fitting(trained: TrainedRun) -> str:
+    """How to fit an image file to the size of the stored images."""
+    height, width = trained.stored_size
+    return f"{FITS[trained.fit].format(size=f'{width}×{height}')} (bilinear, antialiased)"
 
 
 class Exported(nn.Module):
@@ -69,7 +75,7 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
         "class_names": list(trained.spec.class_names),
         "input": f"images: (N, {height}, {width}, {channels}) uint8, "
         + ("grey" if channels == 1 else "RGB")
-        + f"; fit an image file to {width}×{height} pixels (bilinear): {FITS[trained.fit]}",
+        + f"; for an image file: {fitting(trained)}",
         "output": "probabilities: (N, K) float32 in the order of class_names",
         "run": trained.name,
         "epoch": trained.epoch,

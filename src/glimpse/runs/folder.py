@@ -133,7 +133,10 @@ def one_run(folder: Path) -> Run:
         UserError: it is not a run folder.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
+        found = (
+            "it is a file, expected a run folder" if folder.exists() else "there is no such folder"
+        )
+        raise UserError(f"{folder}: {found}")
     if not is_run(folder):
         raise UserError(f"{folder}: not a run folder (it has neither .hydra nor summary.json)")
     return read_run(folder)

@@ -22,8 +22,9 @@ from glimpse.data.preprocess import Preprocess
 from glimpse.data.splits import IN_WORDS
 from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
+from glimpse.found_checkpoint import BEST
 from glimpse.models.pretrained import Pretrained, find
-from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED
+from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED, fitting
 from glimpse.runs.folder import read_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
@@ -112,7 +113,8 @@ def _card(trained: TrainedRun, weights: str) -> str:
         "tags": ["image-classification", "glimpse"],
         "metrics": ["accuracy"],
     }
-    metrics = trained.metrics
+    is_best = trained.checkpoint.name == BEST  # the run's metrics are those of its best checkpoint
+    metrics = trained.metrics if is_best else {}
     accuracies = [
         (IN_WORDS[split], metrics[f"{split}/acc"])
         for split in ("val", "test")
@@ -193,11 +195,14 @@ def _input_and_output(trained: TrainedRun) -> list[str]:
     if isinstance(network, Pretrained):
         mean, std = network.statistics
     channels = "RGB" if spec.channels == 3 else "grey"
+    steps = fitting(trained)
+    if trained.stored_size != (spec.height, spec.width):
+        steps += f", then resize it to {spec.width}×{spec.height}"
     shown = ", the same in each of three channels" if isinstance(network, Pretrained) else ""
     return [
         f"Input: (N, C, {spec.height}, {spec.width}) float32 of {channels} images"
-        f"{shown if spec.channels == 1 else ''}, cropped to the central square and resized",
-        "(bilinear, antialiased), scaled to [0, 1], then normalised per channel with",
+        f"{shown if spec.channels == 1 else ''}. For an image file: {steps}.",
+        "Scale the values to [0, 1], and normalise each channel with",
         f"mean {[round(value, 4) for value in mean]} and standard deviation "
         f"{[round(value, 4) for value in std]}.",
         f"Output: (N, {spec.num_classes}) logits.",

@@ -5,6 +5,7 @@ layout and preprocessing. No code in a checkpoint is executed, and the targets t
 configuration names are built only if they come from trusted packages.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,10 +115,13 @@ class TrainedRun:
 
     @property
     def curves(self) -> dict[str, list[float]]:
-        """The columns of metrics.csv, such as "val/acc", with one value per epoch."""
+        """The columns of metrics.csv, such as "val/acc", with one value per epoch.
+
+        A value is NaN if the epoch has none, for example no validation.
+        """
         rows = epochs_of(self.folder)
-        names = [name for name, value in rows[0].items() if value is not None] if rows else []
-        return {name: [row[name] for row in rows] for name in names}
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: [row.get(name, math.nan) for row in rows] for name in names}
 
     @property
     def name(self) -> str:
