@@ -130,12 +130,17 @@ class Sample:
         if len(self._sizes) > 1:
             (first, one), (second, other) = list(self._sizes.items())[:2]
             raise UserError(
-                f"images differ in size ({os.path.basename(one)} is {first[0]}×{first[1]}, "
-                f"{os.path.basename(other)} is {second[0]}×{second[1]}), expected one size: type "
+                f"images differ in size ({_end_of(one)} is {first[0]}×{first[1]}, "
+                f"{_end_of(other)} is {second[0]}×{second[1]}), expected one size: type "
                 "data.presize=64 to crop and resize all of them to 64×64"
             )
         [(width, height)] = self._sizes
         return PixelFormat(height, width, channels, white=white)
+
+
+def _end_of(path: str) -> str:
+    """The name of a file and of its folder, which is often its class."""
+    return os.sep.join(path.split(os.sep)[-2:])
 
 
 def is_grey(image: Image.Image) -> bool:

@@ -8,7 +8,7 @@ from conftest import composed
 from glimpse.assembly import build_augment
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.augment.colour import ColourJitter
-from glimpse.data.augment.flips import CropFlip
+from glimpse.data.augment.flips import CropFlip, Flip
 from glimpse.data.augment.in_order import InOrder
 from glimpse.data.augment.mixing import CutMix
 from glimpse.errors import UserError
@@ -29,6 +29,11 @@ def test_a_list_draws_as_its_members_do_one_after_the_other() -> None:
     expected, shares = mix.mixed(expected, torch.eye(3)[LABELS], draws)
     assert torch.equal(images, expected)
     assert torch.equal(labels, shares)
+
+
+def test_a_setting_of_a_move_that_is_left_out_is_refused() -> None:
+    with pytest.raises(UserError, match=r"augment\.jitter\.padding_fraction=0\.25 has no effect"):
+        InOrder({"flip": Flip(), "jitter": ColourJitter(padding_fraction=0.25)})
 
 
 def test_without_crop_flip_the_first_recipe_moves_the_images() -> None:

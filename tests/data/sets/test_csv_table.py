@@ -693,6 +693,15 @@ def test_a_pixel_is_a_number_from_0_to_255(tmp_path: Path, cell: str, is_read: b
     assert len(str(error.value)) < 400
 
 
+def test_pixels_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = sorted((f"pixel{n}" for n in range(16)), key=str)  # pixel0, pixel1, pixel10, …
+    values = [name.removeprefix("pixel") for name in names]
+    lines = [",".join([label, *values]) for label in "abab"]
+    data = table(written(tmp_path, ",".join(["label", *names]), lines), test_fraction=0.5)
+    assert data.contents.parts["train"].images[0].ravel().tolist() == list(range(16))
+    assert "pixels in the order of their numbers, from pixel0 to pixel15" in data.describe()
+
+
 def test_row_numbers_and_other_columns_are_no_pixels(tmp_path: Path) -> None:
     rows = [f"{i},{i % 2},1,2,3,4,u" for i in range(20)]
     for name in ("", "Unnamed: 0", "id"):

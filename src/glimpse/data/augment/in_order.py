@@ -5,6 +5,7 @@ of `crop_flip`, `flip`, `alternating_flip` or `presize`, or else in the first re
 this way. A list therefore makes no unnecessary passes over the pixels.
 """
 
+import inspect
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from glimpse.data.augment.presize import Presize
 from glimpse.errors import UserError
 
 MOVES = (Flip, AlternatingFlip, Presize)
+MOVE = ("padding_fraction", "p")  # the settings of a shift and flip
 
 
 class InOrder(Augmentation):
@@ -25,7 +27,8 @@ class InOrder(Augmentation):
         members: The augmentations by name, in order.
 
     Raises:
-        UserError: Two of them shift by different fractions, and the list does not say which.
+        UserError: Two of them shift by different fractions, and the list does not say which; or one
+            has such a setting, but others move the images.
     """
 
     def __init__(self, members: Mapping[str, Augmentation]) -> None:
@@ -40,6 +43,8 @@ class InOrder(Augmentation):
         has_move = any(isinstance(m, MOVES) or type(m) is CropFlip for m in self.members)
         if not has_move:
             _require_same_move(begin)
+        elif not any(type(m) is CropFlip for m in self.members):  # whose settings say what is meant
+            _require_unchanged(begin)
         self._moves_already = list(begin.values())[0 if has_move else 1 :]
         # Images keep their stored size up to the last member that reads it.
         self._resizes = max(
@@ -68,9 +73,21 @@ class InOrder(Augmentation):
         return images, labels
 
 
+def _require_unchanged(begin: Mapping[str, CropFlip]) -> None:
+    """Refuse settings of a shift and flip that the list leaves out, because others move the images."""
+    for name, member in begin.items():
+        for key in MOVE:
+            default = inspect.signature(type(member)).parameters[key].default
+            if getattr(member, key) != default:
+                raise UserError(
+                    f"augment.{name}.{key}={getattr(member, key):g} has no effect in this list, in which "
+                    f"another augmentation moves the images: remove augment.{name}.{key}"
+                )
+
+
 def _require_same_move(begin: Mapping[str, CropFlip]) -> None:
     """Require recipes that begin with a shift and a flip to agree on them."""
-    for key in ("padding_fraction", "p"):
+    for key in MOVE:
         values = {name: getattr(member, key) for name, member in begin.items()}
         if len(set(values.values())) > 1:
             found = ", ".join(f"{name} {value:g}" for name, value in values.items())

@@ -1,5 +1,6 @@
 """The columns of a table by their role: named by keys, or detected if they are unambiguous."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,26 @@ def find_columns(
         others = [name for name in pixels if name not in numbered]
         remarks.append(f"skipped, because they have no number: {one_of(others)}")
         pixels = numbered
+    if (ordered := _by_number(pixels)) != pixels:
+        remarks.append(f"pixels in the order of their numbers, from {ordered[0]} to {ordered[-1]}")
+        pixels = ordered
     return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(remarks))
+
+
+def _by_number(names: list[str]) -> list[str]:
+    """Return columns such as pixel0, pixel1, pixel10, pixel2 in the order of their numbers.
+
+    Columns whose numbers are not consecutive, or whose names differ otherwise, stay as they are.
+    """
+    found = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
+    parts = [(match[1], int(match[2])) for match in found if match]
+    numbers = sorted(number for _, number in parts)
+    are_consecutive = (
+        numbers == list(range(numbers[0], numbers[0] + len(names))) if parts else False
+    )
+    if not are_consecutive or len({prefix for prefix, _ in parts}) != 1:
+        return names
+    return [name for _, name in sorted(zip((n for _, n in parts), names, strict=True))]
 
 
 def _require(table: Table, column: str | None, key: str) -> None:
