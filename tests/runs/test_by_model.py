@@ -44,6 +44,23 @@ def test_signs_tell_differences_from_noise(tmp_path: Path) -> None:
     assert all(sign in signs for sign in ("> is", "≈ is", "? means"))
 
 
+def test_datasets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for number, classes in enumerate(("[0,1]", "[3,8]")):
+        for model in ("linear", "mlp"):
+            target = {"_target_": f"glimpse.models.{model}.Net"}
+            write_run(
+                tmp_path / f"{model}-{number}",
+                accuracy=0.5,
+                config={"model": target, "data": {"_target_": "digits", "classes": classes}},
+                model=model,
+            )
+    first, second, _ = sentences(tmp_path)
+    assert {first.partition(" (")[0], second.partition(" (")[0]} == {
+        "digits data.classes=[0,1]",
+        "digits data.classes=[3,8]",
+    }
+
+
 def test_a_model_is_shown_by_the_group_that_validation_prefers(tmp_path: Path) -> None:
     write_models(tmp_path, linear=(0.5,), mlp=(0.6,))
     metrics = {"val/acc": 0.7, "test/acc": 0.4}

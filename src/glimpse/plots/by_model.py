@@ -1,6 +1,7 @@
 """Draw the results of each model on each dataset, with error bars over seeds."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ COLUMNS = 3
 MAX_PANELS = 12
 MAX_MODELS = 20
 NAME_CHARACTERS = 20
+TITLE_CHARACTERS = 44
 
 
 def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
@@ -47,7 +49,8 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
         axes.margins(x=0.12)
         axes.set_xlabel(ranking.metric.replace("/acc", " accuracy"), parse_math=False)
         majority = "" if ranking.majority is None else f" (majority {ranking.majority:.3f})"
-        axes.set_title(f"{_short(ranking.data)}{majority}", size=10, parse_math=False)
+        title = textwrap.fill(f"{ranking.data}{majority}", TITLE_CHARACTERS, max_lines=3)
+        axes.set_title(title, size=10, parse_math=False)
         axes.grid(alpha=0.3)
     for axes in panels[len(drawn) :]:
         axes.axis("off")

@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import inf
 
 from glimpse.runs.folder import FINISHED
-from glimpse.runs.groups import Group, Statistic, common_monitor, rivals
+from glimpse.runs.groups import NOT_SPLITS, Group, Statistic, common_monitor, rivals
 
 LEVEL = 0.05  # of the test
 MORE, NOISE, UNKNOWN = ">", "≈", "?"
@@ -31,7 +31,7 @@ class Ranking:
     """The models on the same images of one dataset.
 
     Attributes:
-        data: The name of the dataset.
+        data: The name of the dataset, with the settings that tell it from others of this name.
         metric: The metric that measures them, such as test/acc.
         majority: The accuracy of the majority class, if it is recorded and the metric is accuracy.
         models: The metric of each model, the best first.
@@ -53,7 +53,9 @@ class Ranking:
 def rankings(groups: Sequence[Group]) -> list[Ranking]:
     """Rank the models of each dataset whose finished runs have the same images."""
     found = []
-    for same_images in rivals([g for g in groups if g.status == FINISHED]):
+    compared = rivals([g for g in groups if g.status == FINISHED])
+    names = _told_apart([same_images[0] for same_images in compared])
+    for name, same_images in zip(names, compared, strict=True):
         monitor = common_monitor(run for member in same_images for run in member.runs)
         split = same_images[0].runs[0].reported
         metric = f"{split}/{monitor.name.rpartition('/')[2]}"
@@ -67,7 +69,7 @@ def rankings(groups: Sequence[Group]) -> list[Ranking]:
                 best.setdefault(member.model, member)
         if len(best) > 1:
             ranked = sorted(best.values(), key=_best_first(metric, sign))
-            found.append(_ranking(ranked, metric))
+            found.append(_ranking(name, ranked, metric))
     return found
 
 
@@ -91,10 +93,26 @@ def told(found: Sequence[Ranking]) -> list[str]:
     return [*map(str, found), f"Between two models, {meanings}{test}."]
 
 
-def _ranking(members: Sequence[Group], metric: str) -> Ranking:
+def _told_apart(members: Sequence[Group]) -> list[str]:
+    """The names of the members' datasets, with the settings that differ among equal names."""
+    names = []
+    for member in members:
+        alike = [other.settings for other in members if other.data == member.data]
+        differing = [
+            f"{key}={member.settings.get(key)}"
+            for key in sorted({key for settings in alike for key in settings})
+            if key.startswith("data.")
+            and key not in NOT_SPLITS
+            and len({settings.get(key) for settings in alike}) > 1
+        ]
+        names.append(" ".join([member.data, *differing]))
+    return names
+
+
+def _ranking(name: str, members: Sequence[Group], metric: str) -> Ranking:
     measured = {member: found for member in members if (found := member.metric(metric))}
     return Ranking(
-        members[0].data,
+        name,
         metric,
         members[0].number("majority_acc") if metric.endswith("/acc") else None,
         {member.model: found for member, found in measured.items()},
