@@ -238,6 +238,8 @@ def test_flags_are_told_from_overrides(
 def test_a_flag_that_does_not_exist_is_one_line() -> None:
     with pytest.raises(UserError, match=r"--model: there is no such flag.*: type model=mlp"):
         split_arguments(["--model", "mlp"])
+    with pytest.raises(UserError, match=r"--batch-size: .*: type data.batch_size=8"):
+        split_arguments(["--batch-size=8"])
 
 
 @pytest.mark.parametrize(

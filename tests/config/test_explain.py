@@ -21,7 +21,7 @@ from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.config.build import build
 from glimpse.config.compose import composed, hydra_for
 from glimpse.config.explain import explain
-from glimpse.config.keys import check_hydra_keys
+from glimpse.config.keys import check_hydra_keys, unknown_key
 from glimpse.config.own_files import named_if_unreadable
 from glimpse.crash import CrashError, crash
 from glimpse.errors import UserError
@@ -210,6 +210,18 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("data=a.csv", "expected a name, found a path: type data=csv data.train=a.csv"),
         ("model=mine.yaml", "expected a name, found a path: type model=mine"),
         ("model=net.pth", "type model=<its name> model.weights=net.pth"),
+        ("num_epochs=3", "did you mean trainer.max_epochs?"),
+        ("trainer.epochs=3", "did you mean trainer.max_epochs?"),
+        ("batch_size=3", "did you mean data.batch_size?"),
+        ("optimizer.learning_rate=1", "did you mean optimizer.lr?"),
+        ("device=cuda", "did you mean trainer=gpu or trainer=cpu?"),
+        ("trainer=cuda", "did you mean gpu?"),
+        ("data.img_size=3", "did you mean data.presize=64, or data.size=64"),
+        ("loss=ce", "did you mean cross_entropy?"),
+        ("pretrained=true", "did you mean model=pretrained?"),
+        ("metrics=[acc]", "metrics=acc: accuracy is always measured, as val/acc"),
+        ("data=image_folder data.num_classes=3", "data.classes=[…] keeps some of them"),
+        ("data=csv model.num_classes=3", "did you mean data.num_classes?"),
         ("data.root=photos", "data.root is a key of image_folder, which is not the dataset here"),
         ("callbacks.ema.decay=0.9", "type callbacks=[ema] too"),
         ("hydra.launcher.njobs=2", "did you mean hydra.launcher.n_jobs?"),
@@ -315,6 +327,34 @@ def test_a_mistake_in_a_file_of_the_user_names_the_file(
     found = explain(error.value, ["--config-dir", str(tmp_path), "model=mine"])
     assert message in found
     assert "\n" not in found
+
+
+def test_a_choice_in_conf_is_found_by_config_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: a.B")
+    monkeypatch.chdir(tmp_path)
+    for typed in (["model=mine"], ["resume=run", "model=mine"]):
+        with pytest.raises(HydraException) as error:
+            composed(typed)
+        found = explain(error.value, typed)
+        assert found == "model=mine: conf/model/mine.yaml is here: add --config-dir conf"
+
+
+def test_a_key_that_the_users_own_file_lacks_may_be_added_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "model" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("_target_: a.B\nwidth: 8")
+    (tmp_path / "project.yaml").write_text("defaults: [train, {override model: mine}]")
+    at = ["--config-dir", str(tmp_path)]
+    known = ["model._target_", "model.width", "model.weights"]
+    for words in ([*at, "model=mine"], [*at, "--config-name", "project"]):
+        assert unknown_key("model.depth", known, words) == (
+            f"model.depth: mine has no key depth: add depth: <value> to {file}"
+        )
+        found = unknown_key("model.widht", known, words)
+        assert found.endswith("or did you mean model.width?")
 
 
 def test_a_name_that_is_a_number_is_told_from_the_other_choices(tmp_path: Path) -> None:

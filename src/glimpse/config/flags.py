@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
+from glimpse.config.habits import setting_for
 from glimpse.config.own_files import require_own_folder
 from glimpse.errors import UserError
 
@@ -41,9 +42,10 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         name, equals, value = word.partition("=")
         if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
-            setting = (
-                f"{name.lstrip('-')}={value or (rest[0] if rest and not equals else '<value>')}"
-            )
+            key = name.lstrip("-").replace("-", "_")
+            key = setting_for(key) or key
+            value = value or (rest[0] if rest and not equals else "<value>")
+            setting = key if "=" in key else f"{key}={value}"
             raise UserError(
                 f"{name}: there is no such flag; settings have no dashes: type {setting}"
             )

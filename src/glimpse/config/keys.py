@@ -12,7 +12,8 @@ from hydra.conf import HydraConf, JobConf, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.config.folder import choices_of, config_folders
+from glimpse.config.folder import choices_of, config_folders, root_name
+from glimpse.config.habits import ALWAYS_MEASURED, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 from glimpse.errors import UserError
 
@@ -37,22 +38,31 @@ def _leaves(content: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None = None) -> str:
+def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = None) -> str:
     """An error message for an unknown key: which choices have it, or the most similar known key.
 
     Args:
         key: The key.
         known: The keys of the configuration.
-        folders: The folders of configuration files; None: those of this process's command line.
+        words: The command line, or the overrides; None: the command line of this process.
     """
     known = list(known)
+    words = sys.argv[1:] if words is None else words
+    folders = config_folders(words)
     group, rest = _group_of(key)
     if group == "experiment" and rest in known:
         return (
             f"{key} is not a key of this configuration: write # @package _global_ as the first line of "
             "the experiment's file, so that it sets the keys of the run"
         )
-    owners = _owners(key, config_folders(sys.argv[1:]) if folders is None else folders)
+    if meant := key_for(key, known):
+        return f"{key} is not a key of this configuration: {meant}"
+    file = _own_file(group, words, folders)
+    if file is not None and rest:
+        near = difflib.get_close_matches(rest, _below(group, known), n=1, cutoff=0.7)
+        hint = f"; or did you mean {group}.{near[0]}?" if near else ""
+        return f"{key}: {file.stem} has no key {rest}: add {rest}: <value> to {file}{hint}"
+    owners = _owners(key, folders)
     part = f"{group}.{rest.partition('.')[0]}."  # callbacks.ema., which may be there already
     if owners and not (group in LISTS and any(name.startswith(part) for name in known)):
         noun = NOUNS.get(group, group.rpartition("/")[2])
@@ -71,6 +81,29 @@ def unknown_key(key: str, known: Iterable[str], folders: Sequence[Path] | None =
     listing = f"type python train.py --cfg {part} to list the keys"
     hint = f"did you mean {near[0]}?" if near else listing
     return f"{key} is not a key of this configuration: {hint}"
+
+
+def _below(group: str, known: Iterable[str]) -> list[str]:
+    return [key.removeprefix(f"{group}.") for key in known if key.startswith(f"{group}.")]
+
+
+def _own_file(group: str, words: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    """The user's own file that is chosen for a group; None if glimpse's is, or it takes a list.
+
+    The choice is that of the command line, or else of the user's root configuration.
+    """
+    if group in LISTS:
+        return None
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{group}=")]
+    own = list(reversed(folders[1:]))
+    for folder in own if not chosen else ():
+        file = folder / f"{root_name(words)}.yaml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        for entry in (content or {}).get("defaults", ()):
+            named = entry if isinstance(entry, dict) else {}
+            chosen += [str(named[key]) for key in (group, f"override {group}") if key in named]
+    files = [folder / group / f"{chosen[-1]}.yaml" for folder in own] if chosen else []
+    return next((file for file in files if file.is_file()), None)
 
 
 def check_hydra_keys(hydra: DictConfig) -> None:
@@ -171,7 +204,10 @@ NOUNS = {
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     """An error message for an unknown choice of a group, with the most similar known choice."""
     available = sorted(available)
-    near = difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
+    if group == "metrics" and choice.lower() in ALWAYS_MEASURED:
+        return f"{group}={choice}: accuracy is always measured, as val/acc: leave it out"
+    meant = choice_for(group, choice)
+    near = [meant] if meant else difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     if group == "hydra/launcher" and choice in EXTRAS:
         return f"{group}={choice} is not installed: type pip install 'glimpse[{EXTRAS[choice]}]'"

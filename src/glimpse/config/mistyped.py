@@ -183,7 +183,7 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
     """Explain why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
     known = _known_keys(typed)
     if key not in known:
-        return unknown_key(key, known)
+        return unknown_key(key, known, _words(typed))
     group = key.partition(".")[0]
     if any(word.startswith(f"~{group}") for word in typed or ()):
         return f"{group} was removed from the configuration: do not type ~{group}"
@@ -196,7 +196,7 @@ def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
     known = _known_keys(typed)
     group, _, rest = key.partition(".")
     if not (key in known or any(name.startswith(f"{key}.") for name in known)):
-        return unknown_key(key, known)
+        return unknown_key(key, known, _words(typed))
     if group in LISTS:
         return (
             f"~{key}: type {key}=null to turn it off" if rest else f"~{key}: type {key}=[] for none"
@@ -225,7 +225,10 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     group, _, choice = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
     available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
-        return unknown_key(group, _known_keys(typed))
+        return unknown_key(group, _known_keys(typed), _words(typed))
+    here = Path("conf") / group / f"{choice}.yaml"
+    if here.is_file():
+        return f"{group}={choice}: {here} is here: add --config-dir conf"
     words = _words(typed)
     is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in words)
     if not is_typed and any(word.startswith("resume=") for word in words):
