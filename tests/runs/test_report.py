@@ -136,6 +136,30 @@ def test_running_failed_and_broken_runs_are_shown_as_such(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+def test_runs_that_never_began_do_not_decide_what_differs(tmp_path: Path) -> None:
+    refused = {"status": "failed", "epochs": 0, "metrics": {}, "attempt": None}
+    changed = {"data": {"classes": "[a]"}}
+    write_run(tmp_path / "typo", config=changed, error="there is no class a", **refused)
+    assert "there is no class a" in report(tmp_path).output  # alone, it has a row
+    assert "failed before training" not in report(tmp_path).output
+    for lr in (0.1, 0.2):
+        write_run(tmp_path / str(lr), config={"optimizer": {"lr": lr}})
+    assert labels(tmp_path) == {"optimizer.lr=0.1", "optimizer.lr=0.2", "optimizer.lr=0.001"}
+    assert sorted(row["status"] for row in rows(tmp_path)) == ["failed", "finished", "finished"]
+    told = "1 run failed before training began and has no row in this table; --format csv lists every run."
+    for options in ((), ("--format", "markdown")):
+        found = report(tmp_path, *options).output
+        assert told in " ".join(found.split())
+        assert "lr=0.001" not in found
+    page = (tmp_path / "report.html").read_text()
+    assert told in page
+    assert "lr=0.001" not in page
+    assert "there is no class a" in page
+    diverged = {"status": "failed", "epochs": 0, "metrics": {}}
+    write_run(tmp_path / "diverged", config={"optimizer": {"lr": 9}}, **diverged)
+    assert "optimizer.lr=9" in report(tmp_path).output
+
+
 def test_markdown_is_a_table_with_as_many_cells_in_each_line(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config={"data": {"root": "a|b"}})
     write_run(tmp_path / "b", config={"data": {"root": "c"}})

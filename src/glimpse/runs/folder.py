@@ -100,6 +100,12 @@ class Run:
         return self.metrics.get(f"{self.reported}/acc")
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the run failed before its training began, such as for a missing folder."""
+        has_begun = self.summary.get("attempt") is not None or self.number("epochs") != 0
+        return self.status == FAILED and not has_begun
+
+    @property
     def is_training(self) -> bool:
         """Whether the run trained a network, unlike `task=lr_find`; True if it is not recorded."""
         return self.settings.get("task", "fit") == "fit"

@@ -82,6 +82,11 @@ class Group:
         return self.runs[0].status
 
     @property
+    def is_refused(self) -> bool:
+        """Whether its runs failed before their training began."""
+        return self.runs[0].is_refused
+
+    @property
     def label(self) -> str:
         """The differing settings as they would be typed."""
         if not self.runs[0].settings:
@@ -163,19 +168,21 @@ def statistic(found: Iterable[float | None]) -> Statistic | None:
 def group(runs: Sequence[Run]) -> list[Group]:
     """Group the runs. Sort the groups by data, then the best first.
 
-    The groups are ranked by the runs' monitor, or by val/acc if the monitors differ.
+    The groups are ranked by the runs' monitor, or by val/acc if the monitors differ. Runs that
+    failed before their training began influence neither this nor which settings differ.
     """
     found: dict[tuple[Any, ...], Group] = {}
-    monitor = common_monitor(runs)
+    monitor = common_monitor([run for run in runs if not run.is_refused] or runs)
     for run in runs:
         settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
         # Runs with unknown settings are not averaged.
         same = tuple(sorted(settings.items())) or (str(run.folder),)
-        key = (run.data, run.model, run.status, run.reported, same)
+        key = (run.data, run.model, run.status, run.is_refused, run.reported, same)
         found.setdefault(key, Group([], settings, monitor)).runs.append(run)
     groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
     for section in _by(groups, lambda g: (g.data, g.model)).values():
-        keys = _differing([g.settings for g in section])
+        trained = [g for g in section if not g.is_refused] or section
+        keys = _differing([g.settings for g in trained])
         for member in section:
             member.differ_in(named({k: member.settings[k] for k in keys if k in member.settings}))
     for same_images in rivals(groups):

@@ -74,8 +74,9 @@ def over_all(
         f"<li><code>{_safe(_below(run, root))}</code> <span class={_status_class(run)}>{_safe(text)}</span>"
         for run, text in report.problems(groups)
     )
-    runnings = [member for member in groups if member.status == RUNNING]
-    others = [member for member in groups if member.status != RUNNING]
+    displayed = report.shown(groups)
+    runnings = [member for member in displayed if member.status == RUNNING]
+    others = [member for member in displayed if member.status != RUNNING]
     best = [*runnings, *sorted(others, key=lambda member: -member.rank)][:NUM_CURVES]
     pictured = sorted(best, key=lambda member: -member.rank)[:NUM_PICTURED]
     details = "".join(
@@ -83,9 +84,7 @@ def over_all(
         for i, member in enumerate(best)
     )
     judged = groups[0].monitor.name
-    said = (
-        f"Each group is represented by its best run, by {judged}. {_first(len(best), len(groups))}"
-    )
+    said = f"Each group is represented by its best run, by {judged}. {_first(len(best), len(displayed))}"
     return _page(
         f"{root.name}: runs",
         f"<h1>Runs in {_safe(root.name)}</h1>{notes}"

@@ -18,8 +18,14 @@ RECALL = "recall by class"
 NUM_WORST = 3  # classes whose recall the table shows
 
 
+def shown(groups: Sequence[Group]) -> list[Group]:
+    """The groups to display: without runs that never began training, unless there are no others."""
+    return [member for member in groups if not member.is_refused] or list(groups)
+
+
 def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """The columns and rows to display, without columns that carry no information."""
+    groups = shown(groups)
     more = more_metrics(name for member in groups for run in member.runs for name in run.metrics)
     cells = [_cells(member, more) for member in groups]
     silent = {"", FINISHED, "simplest"}  # the heading already gives this information
@@ -91,7 +97,15 @@ def heading(groups: Sequence[Group]) -> list[str]:
     runs = [run for member in groups for run in member.runs]
     ended = Counter(run.status for run in runs)
     counts = ", ".join(f"{num:,} {status}" for status, num in ended.most_common())
-    lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(groups), 'group')}."]
+    displayed = shown(groups)
+    lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(displayed), 'group')}."]
+    num_refused = len(runs) - sum(len(member.runs) for member in displayed)
+    if num_refused:
+        have = "has no row" if num_refused == 1 else "have no rows"
+        lines.append(
+            f"{_counted(num_refused, 'run')} failed before training began and {have} in this table; "
+            "--format csv lists every run."
+        )
     if any(len(member.runs) > 1 for member in groups):
         lines.append(
             f"Runs that differ only in {_repeats(groups)} share a row: mean ± sample standard deviation."
@@ -102,7 +116,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
             f"{_counted(num_again, 'run')} repeated the training of another with the same seed: "
             "runs with the same seed count once, with their mean."
         )
-    names = {run.monitor.name for run in runs}
+    names = {run.monitor.name for member in displayed for run in member.runs}
     chosen = names.pop() if len(names) == 1 else "each run's monitor"
     lines.append(
         f"Accuracies are those of the best checkpoint by {chosen}, with all splits in evaluation "
