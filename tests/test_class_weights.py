@@ -147,7 +147,10 @@ def test_an_unbalanced_run_shows_the_recall_of_each_class(
     for label, name in enumerate(found.class_names):
         recall = found.correct[found.labels == label].mean()
         assert summary["class_recall"][name] == pytest.approx(recall)
-    assert "recall of each class" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test  recall of each class" in printed
+    assert "an epoch is one step: 48 training images in batches of 64" in printed
+    assert "no test set" not in printed
     weights = torch.tensor([48 / 3 / 30, 48 / 3 / 12, 48 / 3 / 6])
     expected = F.cross_entropy(
         torch.from_numpy(found.logits), torch.from_numpy(found.labels), weights, label_smoothing=0.1

@@ -49,6 +49,11 @@ def test_the_rule(
         assert hardware in chosen.reason
 
 
+def test_a_network_without_convolutions_is_told_why_it_is_in_fp32() -> None:
+    chosen = precision.choose("auto", nn.Linear(3, 2), spec(64), "cpu")
+    assert chosen.reason == "auto chooses bf16 only for networks with convolutions"
+
+
 @pytest.mark.parametrize(
     ("device", "groups", "name"), [("cpu", 64, FP32), ("cuda", 64, BF16), ("cpu", 16, BF16)]
 )

@@ -90,6 +90,13 @@ def test_no_logger_still_leaves_metrics(execute: Execute) -> None:
     assert "test/acc" not in read_summary(folder)["metrics"]
 
 
+def test_a_run_without_a_test_set_says_how_to_get_one(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute("model=linear", "trainer.max_epochs=1", "data.val_fraction=0", "logger=none")
+    assert "is optimistic (data.val_fraction=0.2 makes one)" in capsys.readouterr().out
+
+
 def test_fast_dev_run_writes_a_summary_and_no_checkpoint(execute: Execute) -> None:
     folder = execute(*TINY, "trainer.fast_dev_run=true")
     assert read_summary(folder)["status"] == "finished"
@@ -104,6 +111,7 @@ def test_check_pushes_a_batch_and_leaves_nothing(
     printed = capsys.readouterr().out
     assert "forward and backward: loss" in printed
     assert "390" in printed  # parameters
+    assert "an epoch is 4 steps: 60 training images in batches of 16" in printed
 
 
 def test_failed_run_says_why_in_its_summary(execute: Execute, tmp_path: Path) -> None:

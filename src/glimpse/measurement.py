@@ -21,13 +21,18 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
     return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
 
 
+def reported(summary: Summary) -> str:
+    """The held-out split that measures the run: "test" if it was measured, otherwise "val"."""
+    return "test" if "test/acc" in summary.metrics else "val"
+
+
 def beside_accuracy(
     summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
 ) -> dict[str, Any]:
     """The figures beside the accuracy: the majority-class accuracy, and the recall by class."""
-    reported = "test" if "test/acc" in summary.metrics else "val"
-    recall = checkpoints.best_recall if reported == "val" else classifier.recall.get("test")
-    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(reported)}
+    split = reported(summary)
+    recall = checkpoints.best_recall if split == "val" else classifier.recall.get("test")
+    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(split)}
     return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
 
 

@@ -60,7 +60,9 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
             reason += f", but {WRONG_IN_BF16}; type trainer.precision=auto"
         return Precision(str(requested), layout, reason)
     if not large:
-        reason = "small images or few channels gain nothing from bf16"
+        reason = "convolutions on small images or of few channels gain nothing from bf16"
+        if not convolutions:
+            reason = "auto chooses bf16 only for networks with convolutions"
         return Precision("32-true", layout, reason)
     if device == "cpu" and any(m.groups == m.in_channels > 1 for m in convolutions):
         reason = "depthwise convolutions are slower in bf16 on a CPU"

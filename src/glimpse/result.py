@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.durations import duration
+from glimpse.measurement import reported
 from glimpse.monitor import monitor_of
 from glimpse.summary import Summary, shown
 
@@ -48,13 +49,16 @@ def print_result(
                 f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
             )
     if recall := summary.values.get("class_recall"):
+        split = reported(summary)
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
         which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"
-        console.print(f"recall {which} (their sizes differ): {listed}")
+        console.print(f"{split:5} recall {which} (their sizes differ): {listed}")
     if "test" not in data.splits:
+        remedy = " (data.val_fraction=0.2 makes one)" if config.data.get("folds") is None else ""
         console.print(
             "no test set: the validation set also chose the checkpoint, so its accuracy is optimistic"
+            f"{remedy}"
         )
     if summary.values["best_epoch"]:
         best = f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}"

@@ -29,6 +29,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.config.build import own_packages, plain, require_targets
 from glimpse.config.combinations import check_monitors
 from glimpse.console import console
+from glimpse.data.loader import EpochOrder
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.place import Place
 from glimpse.distributed.processes import gathered
@@ -62,6 +63,8 @@ from glimpse.trainer import build_trainer, device_of, global_batch_size, num_pro
 
 # The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
 FILES = ("summary.json", "environment.json", "metrics.csv", f"checkpoints/{LAST}")
+
+FEW_STEPS = 5  # an epoch of fewer is pointed out
 
 
 def run(
@@ -118,6 +121,7 @@ def run(
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
         start = _resumed(config, data, batch_size, summary, team) if config.resume else None
+        _say_if_few_steps(data, batch_size)
         resume_from = start.checkpoint if start else None
         network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
@@ -207,6 +211,18 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
         f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
         f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
     )
+
+
+def _say_if_few_steps(data: ImageDataModule, batch_size: int) -> None:
+    """Say that a small dataset makes few steps per epoch; a network then learns little in ten."""
+    num_images = len(data.splits["train"].rows)
+    num_steps = len(EpochOrder(num_images, batch_size=batch_size, training=True))
+    if num_steps < FEW_STEPS and batch_size > 1:
+        steps = "one step" if num_steps == 1 else f"{num_steps} steps"
+        console.print(
+            f"an epoch is {steps}: {num_images} training images in batches of {batch_size}; type a smaller "
+            "data.batch_size for more steps"
+        )
 
 
 def _resumed(
