@@ -100,6 +100,13 @@ def check_stopped_equals_unbroken(
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
         # No validation ends the last epoch, so nothing is left for early stopping to look at.
         ("trainer.max_steps=9 callbacks=[early_stopping]", ("on_train_batch_end", 1, 0)),
+        # Weights that are not fp32 must not be rounded to it on their way back.
+        ("trainer.precision=64-true callbacks=[ema]", ("on_train_batch_end", 1, 2)),
+        slow("trainer.precision=bf16-true callbacks=[ema]", ("on_train_batch_end", 1, 2)),
+        slow(
+            "trainer.precision=64-true trainer.accumulate_grad_batches=2",
+            ("on_train_batch_end", 1, 2),
+        ),
     ],
 )
 def test_stopped_and_resumed_with_other_loops(

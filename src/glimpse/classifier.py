@@ -418,7 +418,12 @@ class ImageClassifier(LeanModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep this state until `go_on` is called, when the device and the schedule exist."""
+        """Keep this state until `go_on` is called, when the device and the schedule exist.
+
+        Lightning loads the weights next, and converts the network to a precision such as 64-true only
+        later. Loading would then round the weights to fp32, so the network is converted here.
+        """
+        self.trainer.precision_plugin.convert_module(self)
         self._resumed = checkpoint["classifier"]
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
