@@ -262,6 +262,52 @@ def test_a_resumed_run_takes_another_weight_decay(execute: Execute) -> None:
     assert len((folder / "metrics.csv").read_text().splitlines()) == 3
 
 
+def rates(folder: Path) -> list[float]:
+    """The rate at the end of each epoch."""
+    return [float(row["lr"]) for row in read_rows(folder, "metrics.csv")[1]]
+
+
+# The maximum of train/loss is its first value, so that each later epoch is a bad one.
+PLATEAU = ("scheduler=plateau", "monitor=train/loss", "mode=max", "scheduler.patience=0")
+
+
+def test_a_resumed_run_takes_another_schedule_from_its_first_rate(execute: Execute) -> None:
+    folder = execute(*SMALL, "optimizer.lr=0.02")
+    more = (*SMALL, "optimizer.lr=0.02", "scheduler=plateau", "trainer.max_epochs=4")
+    execute(*more, f"resume={folder}", folder=folder)
+    assert rates(folder)[2] < 0.02
+    assert rates(folder)[3] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("optimizer.weight_decay=0", [0.02, 0.02, 0.002, 0.0002]),  # the reductions stay
+        ("optimizer.lr=0.01", [0.02, 0.02, 0.01, 0.001]),
+        ("scheduler.factor=0.5", [0.02, 0.02, 0.002, 0.001]),
+        ("scheduler.patience=1", [0.02, 0.02, 0.002, 0.002]),
+        ("monitor=train/acc mode=min", [0.02, 0.02, 0.002, 0.002]),  # its first value is the best
+    ],
+)
+def test_a_resumed_plateau_goes_on_with_new_settings(
+    execute: Execute, option: str, expected: list[float]
+) -> None:
+    options = (*SMALL, "optimizer=adamw", "optimizer.lr=0.02", *PLATEAU)
+    folder = execute(*options, "trainer.max_epochs=2")
+    more = (*options, "trainer.max_epochs=4", *option.split())
+    execute(*more, f"resume={folder}", folder=folder)
+    assert rates(folder) == pytest.approx(expected)
+
+
+def test_a_resumed_run_takes_another_patience(execute: Execute) -> None:
+    options = (*LINEAR, "callbacks=[early_stopping]", "optimizer.lr=0", "trainer.max_epochs=9")
+    folder = execute(*options, "callbacks.early_stopping.patience=1")
+    assert len(rates(folder)) == 2
+    more = (*options, "callbacks.early_stopping.patience=3")
+    execute(*more, f"resume={folder}", folder=folder)
+    assert len(rates(folder)) == 4
+
+
 # Refused ------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError
+from glimpse.run import run
 from glimpse.trainer import build_trainer
 
 TINY = (
@@ -333,6 +334,16 @@ def test_plateau_lowers_the_rate(execute: Execute) -> None:
     rates = [float(row["lr"]) for row in read_rows(folder)]
     assert rates[-1] < rates[0]
     assert all(math.isfinite(rate) for rate in rates)
+
+
+def test_a_plateau_of_torch_watches_the_loss_of_the_validation(tmp_path: Path) -> None:
+    config, _ = composed(*TINY, "optimizer=sgd", "optimizer.lr=1e-5", "trainer.max_epochs=4")
+    config.scheduler = {
+        "_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 0, "threshold": 0.5,
+    }  # fmt: skip
+    run(config, tmp_path / "run", {"data": "digits", "model": "linear"})
+    rates = [float(row["lr"]) for row in read_rows(tmp_path / "run")]
+    assert rates[-1] < rates[0]
 
 
 ON_EACH_DEVICE = pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from glimpse.loss_watch import Failed, LossWatch
 from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
-from glimpse.optim.schedules import Schedule
+from glimpse.optim.schedules import Schedule, continue_plateau
 from glimpse.seeding import seed_all
 from glimpse.views import AVERAGES
 
@@ -427,13 +427,19 @@ class ImageClassifier(LeanModule):
         self._resumed = checkpoint["classifier"]
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
-    def go_on(self) -> None:
-        """Restore the state of the checkpoint when a resumed training starts."""
+    def go_on(self, *, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Restore the state of the checkpoint when a resumed training starts.
+
+        Args:
+            before: The scheduler's configuration in the checkpoint.
+            now: The scheduler's configuration in this run.
+        """
         saved, self._resumed = self._resumed, None
         assert saved is not None
         self.validation = saved["validation"]
         if self._plateau and saved["plateau"]:
-            self._plateau.scheduler.load_state_dict(saved["plateau"])
+            assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
+            continue_plateau(self._plateau.scheduler, saved["plateau"], before=before, now=now)
         of_all = [saved, *saved.get("others", [])]
         mine = of_all[self.global_rank : self.global_rank + 1]
         if len(of_all) != self.trainer.world_size:  # resumed on another number of processes

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
@@ -26,6 +26,7 @@ from glimpse.steps_ahead import StepsAhead
 # Groups of the configuration:
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")
 DECIDE_THE_END = ("callbacks", "trainer")
+RATES = ("lr", "matrix_lr")  # keys of the optimizer
 
 
 class RunState(Callback):
@@ -63,8 +64,17 @@ class RunState(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the state for `on_train_start`; resume.py has checked that it fits."""
+        """Keep the state for `on_train_start`; resume.py has checked that it fits.
+
+        An EarlyStopping is about to load its state, which would include the checkpoint's patience.
+        """
         self._resumed = checkpoint["glimpse"]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if (
+                isinstance(callback, EarlyStopping)
+                and callback.state_key in checkpoint["callbacks"]
+            ):
+                checkpoint["callbacks"][callback.state_key]["patience"] = callback.patience
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After a resume, restore the next batch and the random generators of the checkpoint.
@@ -84,8 +94,8 @@ class RunState(Callback):
         begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
-        pl_module.go_on()
         before = saved["config"]
+        pl_module.go_on(before=before["scheduler"], now=self.config["scheduler"])
         if saved.get("should_stop") and all(before[g] == self.config[g] for g in DECIDE_THE_END):
             trainer.should_stop = True
         self._take_new_settings(trainer, pl_module, before)
@@ -99,12 +109,21 @@ class RunState(Callback):
     def _take_new_settings(
         self, trainer: pl.Trainer, classifier: ImageClassifier, before: Mapping[str, Any]
     ) -> None:
-        """Replace the checkpoint's optimizer and scheduler settings with the resumed run's."""
+        """Replace the checkpoint's optimizer and scheduler settings with the resumed run's.
+
+        A plateau schedule has only the groups' rates to remember its reductions by. They stay unless
+        the schedule or the rate itself has changed.
+        """
         groups = trainer.optimizers[0].param_groups
         fresh = classifier.new_optimizer().param_groups
-        if before["optimizer"] != self.config["optimizer"]:
-            for group, new in zip(groups, fresh, strict=True):
-                group |= {k: v for k, v in new.items() if k != "params"} | {"initial_lr": new["lr"]}
+        optimizer, was = self.config["optimizer"], before["optimizer"]
+        is_other_schedule = before["scheduler"]["_target_"] != self.config["scheduler"]["_target_"]
+        has_other_rate = any(was.get(key) != optimizer.get(key) for key in RATES)
+        for group, new in zip(groups, fresh, strict=True):
+            if is_other_schedule or was != optimizer:
+                group |= {k: v for k, v in new.items() if k not in ("params", "lr")}
+            if is_other_schedule or has_other_rate:
+                group |= {"lr": new["lr"], "initial_lr": new["lr"]}
         for schedule in trainer.lr_scheduler_configs:
             scheduler = schedule.scheduler
             if not isinstance(scheduler, LambdaLR):

@@ -16,18 +16,23 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from glimpse.config.build import build, parameters_of, require_target
 from glimpse.errors import UserError
+from glimpse.monitor import TIES
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A scheduler and its interval: "step" (each batch), "epoch", or "validation".
 
-    "validation" steps by the metric `monitor`, at the end of an epoch.
+    "validation" steps by the metric `monitor`, val/loss by default, at the end of an epoch.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
     interval: str
-    monitor: str = ""
+    monitor: str = TIES
+
+
+# What a plateau schedule has seen, in contrast to its settings.
+PROGRESS_OF_A_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
 def build_schedule(
@@ -158,6 +163,29 @@ def plateau(
     direction: Literal["min", "max"] = "min" if mode == "min" else "max"
     reduce = ReduceLROnPlateau(optimizer, mode=direction, patience=patience, factor=factor)
     return Schedule(reduce, "validation", monitor)
+
+
+def continue_plateau(
+    scheduler: ReduceLROnPlateau,
+    state: Mapping[str, Any],
+    *,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+) -> None:
+    """Restore the state of a plateau schedule from a checkpoint, but keep the new settings.
+
+    A schedule that watches another metric starts afresh.
+
+    Args:
+        scheduler: The schedule of the resumed run.
+        state: The state in the checkpoint.
+        before: The scheduler's configuration in the checkpoint.
+        now: The scheduler's configuration in the resumed run.
+    """
+    if before == now:
+        scheduler.load_state_dict(dict(state))
+    elif all(before.get(key) == now.get(key) for key in ("_target_", "monitor", "mode")):
+        scheduler.load_state_dict({key: state[key] for key in PROGRESS_OF_A_PLATEAU})
 
 
 def _require_end(total_steps: float, warmup_fraction: float) -> None:
