@@ -297,6 +297,8 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     # The classifier logs numbers that are already summed over the processes.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    # A resumed run may leave out callbacks; resume.py names those that it needs.
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     if device == "cpu":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 

@@ -53,6 +53,54 @@ def test_a_run_that_was_never_resumed_has_its_own_settings(tmp_path: Path) -> No
     assert settings(run_folder(tmp_path / "run"))["trainer.max_epochs"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "choice", "kept"),
+    [
+        (["scheduler=step", "scheduler.every=1"], "scheduler=constant", []),
+        (["scheduler=step", "scheduler.factor=0.5"], "scheduler=plateau", ["scheduler.factor=0.5"]),
+        (["callbacks=[early_stopping]", "callbacks.early_stopping.patience=1"], "callbacks=[]", []),
+        (
+            ["callbacks=[]", "callbacks.pictures=null"],
+            "callbacks=[ema]",
+            ["callbacks.pictures=null"],
+        ),
+        (["trainer=auto", "trainer.precision=32"], "trainer=cpu", ["trainer.precision=32"]),
+        (
+            ["trainer=auto", "+trainer.max_time.hours=1"],
+            "trainer=cpu",
+            ["+trainer.max_time.hours=1"],
+        ),
+        (["data=digits", "data.val_fraction=0.2"], "data=mnist", ["data.val_fraction=0.2"]),
+        (["augment=flip", "augment.p=1"], "augment=[flip,cutout]", []),
+        (["augment=[flip,cutout]", "augment.flip.p=1"], "augment=[flip]", ["augment.flip.p=1"]),
+        (["logger=wandb", "logger.wandb.project=x"], "logger=none", []),
+        (["scheduler=step", "scheduler.every=1"], "scheduler=nowhere", ["scheduler.every=1"]),
+    ],
+)
+def test_settings_that_a_new_choice_does_not_have_are_left_out(
+    tmp_path: Path,
+    recorded: list[str],
+    choice: str,
+    kept: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whether they were typed at the start or at an earlier resume."""
+    for at_resume in (False, True):
+        folder = run_folder(tmp_path / f"{at_resume}", *(recorded if at_resume else ()))
+        if not at_resume:
+            record = json.dumps(["model=linear", *recorded])
+            (folder / ".hydra" / "overrides.yaml").write_text(record)
+        words = with_recorded([f"resume={folder}", choice], [])
+        assert [word for word in words if word in recorded] == kept
+        dropped = [word.partition("=")[0] for word in recorded if word not in (*kept, recorded[0])]
+        assert ", ".join(dropped) in capsys.readouterr().err
+
+
+def test_a_repeated_run_records_the_later_choice_and_the_earlier_keys(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", "scheduler=constant", "scheduler.every=1")
+    assert "scheduler.every" not in settings(folder)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"command": 3}', '{"command": ["resume=x", 3]}'])
 def test_without_that_record_the_run_s_own_settings_count(tmp_path: Path, content: str) -> None:
     folder = run_folder(tmp_path / "run", "trainer.max_epochs=9")

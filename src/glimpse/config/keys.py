@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,56 @@ def _owners(key: str, folders: Sequence[Path]) -> list[str]:
             if node is not _ABSENT:
                 found[choice] = node == NOT_KNOWN_YET
     return [choice for choice, needs in found.items() if needs] or list(found)
+
+
+def keys_of_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """The keys that the chosen files of a group have, with their values.
+
+    Args:
+        group: The group.
+        choice: The chosen file, or a list such as [flip,cutmix].
+        folders: The folders of configuration files; later ones override earlier ones.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: a file is not a mapping in YAML.
+    """
+    is_list = group in LISTS or choice.startswith("[")
+    found: dict[str, Any] = {}
+    for name in (part.strip(" '\"") for part in choice.strip("[]").split(",") if part):
+        content = _content(group, name, folders)
+        has_parts = all(isinstance(value, dict) for value in content.values())
+        found |= {name: content} if is_list and not has_parts else content
+    return found
+
+
+def _content(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """The content of a choice's file, with the files that it includes."""
+    files = [folder / group / f"{choice}.yaml" for folder in folders]
+    file = next((file for file in reversed(files) if file.exists()), files[0])
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not YAML") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: not a mapping")
+    included = [name for name in content.pop("defaults", ()) if isinstance(name, str)]
+    whole: dict[str, Any] = {}
+    for name in included:
+        whole |= _content(group, name, folders) if name != "_self_" else {}
+    return whole | content
+
+
+def is_in(content: Mapping[str, Any], key: str) -> bool:
+    """Whether a dotted key is in nested mappings, or below a value that is not a mapping."""
+    node: Any = content
+    for part in key.split("."):
+        if not isinstance(node, Mapping):
+            return True
+        if part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 _ABSENT = object()

@@ -2,12 +2,20 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
+from glimpse.config.folder import config_folders, root_name
+from glimpse.config.keys import is_in, keys_of_choice
 from glimpse.config.quoting import quoted
+from glimpse.config.schema import GROUPS, LISTS
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import newest_run
@@ -16,7 +24,8 @@ from glimpse.found_checkpoint import newest_run
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     """For `resume=<run folder>`, combine the recorded overrides with the new ones that follow them.
 
-    Settings that were typed at an earlier resume stay. The run continues in the same folder.
+    Settings that were typed at an earlier resume stay. If another choice of a group was typed, settings
+    that it does not have are left out. The run continues in the same folder.
 
     Raises:
         UserError: the folder does not exist, or is not a run folder that can be trusted.
@@ -36,7 +45,50 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     place = quoted(folder)
     here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     typed = [o for o in overrides if not o.startswith("resume=")]
-    return [*recorded, *here, *later, *typed]
+    known = _keys_of_choices([*recorded, *later, *typed], [*flags, *overrides])
+    kept, kept_later = ([o for o in words if _fits(o, known)] for words in (recorded, later))
+    if dropped := [_key(o) for o in (*recorded, *later) if not _fits(o, known)]:
+        print(
+            f"settings of the run that its new choices do not have are left out: {', '.join(dropped)}",
+            file=sys.stderr,
+        )
+    return [*kept, *here, *kept_later, *typed]
+
+
+def _keys_of_choices(
+    overrides: Sequence[str], arguments: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The keys of each group for which the overrides choose files, and its keys in the root.
+
+    Left out are groups with a choice that cannot be read, which Hydra will report.
+
+    Args:
+        overrides: The overrides; a later choice of a group replaces an earlier one.
+        arguments: The words of the command line, for its folders of configuration files.
+    """
+    folders = config_folders(arguments)
+    root: dict[str, Any] = {}
+    for file in (folder / f"{root_name(arguments)}.yaml" for folder in folders):
+        if file.is_file():
+            root |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    found: dict[str, dict[str, Any]] = {}
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in (*GROUPS, *LISTS):
+            found.pop(group, None)
+            with suppress(OSError, ValueError):
+                found[group] = (root.get(group) or {}) | keys_of_choice(group, choice, folders)
+    return found
+
+
+def _fits(override: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the choice of its group has the key of an override."""
+    group, _, key = _key(override).partition(".")
+    return not key or group not in known or is_in(known[group], key)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _run_folder(path: Path) -> Path:
