@@ -1,4 +1,4 @@
-"""Plain tables for the terminal. Nothing is truncated when the output goes to a file."""
+"""Plain tables. In a file, every row is one line, however long."""
 
 import shutil
 import sys
@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from glimpse.streams import printable
+
+UNLIMITED = 100_000  # characters
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -22,5 +24,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def width() -> int:
-    """The width of the output in characters: the terminal's, or 200 for a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+    """The width of the output in characters: the terminal's, or no limit for a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
