@@ -94,6 +94,16 @@ def test_another_optimizer_is_named_without_the_arguments_it_alone_has(tmp_path:
     }
 
 
+def test_a_list_is_named_beside_a_single_choice(tmp_path: Path) -> None:
+    flip, mix = (
+        {"_target_": f"glimpse.data.augment.{name}"} for name in ("flips.Flip", "mixing.CutMix")
+    )
+    write_run(tmp_path / "one", settings={"augment": flip})
+    write_run(tmp_path / "both", settings={"augment": {"flip": flip, "cutmix": mix}})
+    write_run(tmp_path / "none", settings={"augment": None})
+    assert labels(tmp_path) == {"augment=Flip", "augment=[Flip,CutMix]", "augment=null"}
+
+
 def test_runs_whose_settings_nobody_knows_are_not_averaged(tmp_path: Path) -> None:
     for name in ("a", "b"):
         folder = write_run(tmp_path / name)

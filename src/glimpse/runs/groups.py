@@ -4,6 +4,7 @@ Differences are taken from the composed configurations, so an experiment and the
 hand form one group.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -184,7 +185,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
         trained = [g for g in section if not g.is_refused] or section
         keys = _differing([g.settings for g in trained])
         for member in section:
-            member.differ_in(named({k: member.settings[k] for k in keys if k in member.settings}))
+            member.differ_in(named(_chosen(member.settings, keys)))
     for same_images in rivals(groups):
         _set_simplest(same_images)
     return groups
@@ -225,6 +226,20 @@ def _set_simplest(rivals: Sequence[Group]) -> None:
     ]
     for member in rivals if sized else ():
         member.compare_with(rivals[min(sized)[2]])
+
+
+def _chosen(settings: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    """The values of some settings. Where others have one `_target_`, a list is shown as a whole."""
+    found = {key: settings[key] for key in keys if key in settings}
+    for key in keys:
+        if key in settings or not key.endswith(f".{TARGET}"):
+            continue
+        member = re.compile(rf"{re.escape(key.removesuffix(TARGET))}[^.]+\.{TARGET}")
+        members = {name: value for name, value in settings.items() if member.fullmatch(name)}
+        if members:
+            found = {name: value for name, value in found.items() if name not in members}
+            found[key] = f"[{','.join(value.rpartition('.')[2] for value in members.values())}]"
+    return dict(sorted(found.items()))
 
 
 def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
