@@ -240,6 +240,8 @@ def test_a_flag_that_does_not_exist_is_one_line() -> None:
         split_arguments(["--model", "mlp"])
     with pytest.raises(UserError, match=r"--batch-size: .*: type data.batch_size=8"):
         split_arguments(["--batch-size=8"])
+    with pytest.raises(UserError, match=r'data=image_folder "data.root=My Photos"$'):
+        split_arguments(["--data", "My Photos"])
 
 
 @pytest.mark.parametrize(

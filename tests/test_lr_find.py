@@ -88,7 +88,7 @@ def test_a_run_leaves_curve_picture_and_command(
     assert (folder / "figures" / "lr_find.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
     rate = suggested["lr_find/valley"]
-    command = f"python train.py 'data.classes=[a b]' optimizer.lr={rate:.2g}"
+    command = f'python train.py "data.classes=[a b]" optimizer.lr={rate:.2g}'
     assert f"train with: {command}\n" in printed
     for name in ("minimum/10", "steepest", "valley"):
         assert re.search(rf"^{name} +\S+$", printed, re.M)

@@ -14,7 +14,6 @@ Left out: early stopping, validation and other Lightning callbacks during the te
 
 import csv
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +30,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from glimpse.classifier import DivergedError, ImageClassifier
-from glimpse.command import as_shown
+from glimpse.command import as_shown, in_shell
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
@@ -222,7 +221,7 @@ def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
     rates = [f"optimizer.lr={rate:.2g}"]
     if optimizer.get("matrix_lr") is not None:
         rates.append(f"optimizer.matrix_lr={optimizer.matrix_lr * rate / optimizer.lr:.2g}")
-    return shlex.join(["python", "train.py", *map(as_shown, kept), *rates])
+    return in_shell("python", "train.py", *map(as_shown, kept), *rates)
 
 
 def _write_table(path: Path, test: RangeTest) -> None:

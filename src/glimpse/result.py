@@ -1,9 +1,8 @@
 """The lines that a run prints at its end: its result, and where to find the rest."""
 
-import shlex
-
 from omegaconf import DictConfig
 
+from glimpse.command import in_shell
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.durations import duration
@@ -65,7 +64,7 @@ def print_result(
         console.print(f"{best} (* marks each new best)")
     console.print(f"run folder {shown(summary.folder)}")
     if (config.logger or {}).get("tensorboard"):
-        console.print(f"curves: tensorboard --logdir {shlex.quote(config.output_dir)}")
+        console.print(f"curves: tensorboard --logdir {in_shell(config.output_dir)}")
     else:
         console.print(f"curves: {shown(summary.folder / 'figures' / 'curves.png')}")
     console.print(f"took {duration(summary.values['seconds'])}")

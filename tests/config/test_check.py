@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from conftest import CONF, choices, composed, slow
+from folders import write_run
 from glimpse.config.build import build, require_target
 from glimpse.config.compose import hydra_for
 from glimpse.config.keys import leaves
@@ -171,6 +172,16 @@ def test_what_does_not_go_together_is_one_line(overrides: list[str], message: st
     with pytest.raises(UserError, match=re.escape(message)) as error:
         composed(*overrides)
     assert "\n" not in str(error.value)
+
+
+def test_the_model_of_a_resumed_run_is_its_own(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")  # records the choice mlp, with the settings of linear
+    composed(f"resume={folder}", "model=linear")
+    message = (
+        "was trained with model=mlp, not convnet: leave out model=convnet, or leave out resume="
+    )
+    with pytest.raises(UserError, match=message):
+        composed(f"resume={folder}", "model=convnet")
 
 
 def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:

@@ -235,8 +235,13 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("seed=range(1,2,3,4)", "too many positional arguments: type seed=range(start,stop,step)"),
         (
             "optimizer.lr=loguniform(1,2)",
+            "for a logarithmic range, type 'optimizer.lr=tag(log,interval(1,2))'",
+        ),
+        (
+            "optimizer.lr=uniform(1,2)",
             "Hydra has no such function; it has choice(a,b,…), range(",
         ),
+        ("optimizer.lr=0.1,0.2,", "a comma at the end: type optimizer.lr=0.1,0.2"),
         ("model.widths=[1,2", 'a bracket is not closed; for text, type "model.widths='),
         (
             "hydra.sweeper.n_trials=5",
@@ -251,6 +256,23 @@ def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message
     found = explain(error.value, words)
     assert message in found
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "model=mlp trainer.max_epochs=2",
+            'type model=mlp trainer.max_epochs=2, each by itself (in Python, train("model=mlp", "tr',
+        ),
+        ("data=My Photos (2024)", 'type data=image_folder "data.root=My Photos (2024)"'),
+        ("data=a/(b)", "type data=image_folder 'data.root=a/(b)'"),
+    ],
+)
+def test_a_word_that_hydra_cannot_read_is_answered(word: str, message: str) -> None:
+    with pytest.raises(HydraException) as error:
+        composed([word])
+    assert message in explain(error.value, [word])
 
 
 @pytest.mark.parametrize(

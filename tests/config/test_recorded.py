@@ -49,6 +49,13 @@ def test_what_is_typed_now_counts(tmp_path: Path) -> None:
     assert settings(folder, "trainer.max_epochs=12")["trainer.max_epochs"] == "12"
 
 
+def test_a_mistyped_folder_is_answered_with_a_run(tmp_path: Path) -> None:
+    run_folder(tmp_path / "report")
+    (tmp_path / "report.html").touch()
+    with pytest.raises(UserError, match=r"did you mean .*/report\?$"):
+        settings(tmp_path / "report.htm")
+
+
 def test_a_run_that_was_never_resumed_has_its_own_settings(tmp_path: Path) -> None:
     assert settings(run_folder(tmp_path / "run"))["trainer.max_epochs"] == "2"
 

@@ -218,7 +218,7 @@ def test_a_single_run_says_its_gap_and_how_to_repeat_it(tmp_path: Path, form: st
     assert "+0.1000 (train/acc 0.6000 - test/acc 0.5000" in result.output
     assert f"git checkout {COMMIT}" in result.output
     assert "uncommitted changes" in result.output
-    assert "python train.py model=mlp 'data.classes=[a b,c]'" in result.output  # of the sweep's job
+    assert 'python train.py model=mlp "data.classes=[a b,c]"' in result.output  # of the sweep's job
     assert (folder / "report.html").exists()
 
 

@@ -188,6 +188,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         return
     if isinstance(value, list) and isinstance(default, list):
         _check_numbers(key, value, default)
+    if key in SIZES and not isinstance(value, kinds):
+        raise UserError(_size_expected(key, value))
     if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
@@ -233,9 +235,7 @@ def _check_range(key: str, value: Any) -> None:
         choices = ", ".join(_as_typed(one) for one in CHOICES[key])
         raise UserError(f"{key}={value}: expected one of {choices}")
     if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
-        raise UserError(
-            f"{key}={value}: expected a size in pixels, such as {key}=64 for a square, or {key}=[32,64] for height and width"
-        )
+        raise UserError(_size_expected(key, value))
     if key_of_range not in RANGES:
         return
     lowest, highest = RANGES[key_of_range]
@@ -243,6 +243,13 @@ def _check_range(key: str, value: Any) -> None:
         if isinstance(number, int | float) and not lowest <= number <= highest:
             bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
             raise UserError(f"{key}={value}: expected {bound}")
+
+
+def _size_expected(key: str, value: Any) -> str:
+    return (
+        f"{key}={value}: expected a size in pixels, such as {key}=64 for a square, or {key}=[48,64] for "
+        "height and width"
+    )
 
 
 def _as_typed(value: Any) -> str:

@@ -4,6 +4,7 @@ Nothing heavy is imported.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,7 @@ from glimpse.config.folder import config_folder
 from glimpse.config.schema import APART, WATCHERS
 from glimpse.errors import UserError
 from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
+from glimpse.runs.settings import choices_of, flat_settings, settings_of
 
 
 def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -27,6 +29,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     if config.task != "fit" and config.resume:
         raise UserError(f"task={config.task} cannot be resumed: remove resume")
+    _check_resumed_model(config, choices)
     if config.lr_find.start >= config.lr_find.end:
         raise UserError(
             f"lr_find.start={config.lr_find.start:g}: expected less than "
@@ -46,6 +49,24 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
         raise UserError(
             f"tta={config.tta} needs the final evaluation, which test=false skips: type test=true or "
             "tta=null"
+        )
+
+
+def _check_resumed_model(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Require the model of a resumed run to be the run's own, before the data are read."""
+    if not config.resume:
+        return
+    was, now = choices_of(Path(config.resume)).get("model"), choices.get("model")
+    recorded = settings_of(Path(config.resume))
+    typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
+    before, after = (
+        {k: v for k, v in one.items() if k.startswith("model.") and k != "model.weights"}
+        for one in (recorded, typed)
+    )
+    if before and was not in (None, now) and before != after:
+        raise UserError(
+            f"resume={config.resume}: the run was trained with model={was}, not {now}: leave out "
+            f"model={now}, or leave out resume= for a new run"
         )
 
 

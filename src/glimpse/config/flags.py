@@ -6,6 +6,7 @@ from pathlib import Path
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
 from glimpse.config.habits import setting_for
 from glimpse.config.own_files import require_own_folder
+from glimpse.config.places import for_a_path
 from glimpse.errors import UserError
 
 # Hydra's flags that take a value, and those that take an optional value.
@@ -45,7 +46,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             key = name.lstrip("-").replace("-", "_")
             key = setting_for(key) or key
             value = value or (rest[0] if rest and not equals else "<value>")
-            setting = key if "=" in key else f"{key}={value}"
+            setting = key if "=" in key else for_a_path(key, value) or f"{key}={value}"
             raise UserError(
                 f"{name}: there is no such flag; settings have no dashes: type {setting}"
             )

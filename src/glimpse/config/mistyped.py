@@ -20,9 +20,11 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
+from glimpse.command import in_shell
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.keys import choices_of_plugins, leaves, unknown_choice, unknown_key
+from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTS
 from glimpse.crash import one_line
@@ -36,6 +38,8 @@ USAGES = {
     "range": "range(start,stop,step)",
     "interval": "interval(start,end)",
 }
+# What other programs call a range in which equal ratios are equally likely.
+LOGARITHMIC = ("log", "loguniform", "log_uniform", "logspace")
 # Parts of messages that Hydra raises as plain errors.
 NO_CHOICE, SEVERAL = "Config group override must be", "Ambiguous value"
 
@@ -77,6 +81,12 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
         name, equals, value = str(error.override).partition("=")
         if split := _split_by_blanks(str(error.override), typed):
             return f'{split}: spaces separate settings; type it in quotes: "{split}"'
+        if several := _several_in_one(str(error.override)):
+            return several
+        if value and (remedy := for_a_path(name, value)) is not None:
+            return f"{error.override}: expected a name, found a path: type {remedy}"
+        if equals and value.rstrip().endswith(","):
+            return f"{error.override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
         if equals and name != name.strip():
             return f"{error.override}: a space before =; type {name.strip()}={value.strip()}"
         if not equals:
@@ -86,6 +96,12 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             return f"{error.override}: {_explain_call(name, *called.groups())}"
         found = called[3] if called else first_line(error)
         if found.startswith("Unknown function"):
+            if called and called[1] in LOGARITHMIC:
+                ends = called[2].replace(" ", "")
+                return (
+                    f"{error.override}: Hydra has no such function; for a logarithmic range, type "
+                    f"'{name}=tag(log,interval({ends}))'"
+                )
             found = f"Hydra has no such function; it has {', '.join(USAGES.values())}"
         if _is_open(value):
             found = "a bracket is not closed"
@@ -151,6 +167,18 @@ def _explain_word(word: str, typed: Sequence[str] | None) -> str:
         choice = choices_of(word, _folders(typed))[0]
         return f"{word}: expected key=value, such as {word}={choice}"
     return f"{word}: expected key=value, such as model=mlp or trainer.max_epochs=3"
+
+
+def _several_in_one(word: str) -> str | None:
+    """Explain a word that holds several overrides; None for any other."""
+    parts = word.split()
+    if len(parts) < 2 or not all(re.fullmatch(r"[\w./+~-]+=[^=]+", part) for part in parts):
+        return None
+    separate = ", ".join(f'"{part}"' for part in parts)
+    return (
+        f'"{word}": several overrides in one: type {in_shell(*parts)}, each by itself (in Python, '
+        f"train({separate}))"
+    )
 
 
 def _split_by_blanks(word: str, typed: Sequence[str] | None) -> str | None:
@@ -243,26 +271,9 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     )
     if other:
         return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"
-    if remedy := _for_a_path(group, choice):
+    if remedy := for_a_path(group, choice):
         return f"{group}={choice}: expected a name, found a path: type {remedy}"
     return unknown_choice(group, choice, available)
-
-
-def _for_a_path(group: str, choice: str) -> str | None:
-    """What to type if a path was given as the name of a choice; None if it looks like a name."""
-    ending = Path(choice).suffix.lower()
-    if ending == ".yaml":
-        return f"{group}={Path(choice).stem}"
-    is_path = "/" in choice or "\\" in choice or bool(ending) or Path(choice).exists()
-    if group == "data" and is_path:
-        if ending == ".parquet":
-            return f"data=huggingface data.name={choice}"
-        if ending in (".csv", ".tsv", ".txt"):
-            return f"data=csv data.train={choice}"
-        return f"data=image_folder data.root={choice}"
-    if group == "model" and ending in (".ckpt", ".pt", ".pth", ".safetensors"):
-        return f"model=<its name> model.weights={choice}"
-    return None
 
 
 def _explain_root(name: str, typed: Sequence[str] | None) -> str:

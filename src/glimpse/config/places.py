@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from glimpse.command import in_shell
 from glimpse.errors import UserError
 
 # Keys of the two datasets that read a user's own files.
@@ -71,17 +72,34 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
     if part in FOLDERS and not path.is_dir():
         remedy = ""
         if path.suffix in (".csv", ".tsv"):
-            remedy = f"; for a table, type data=csv data.train={value}"
+            remedy = f"; for a table, type {for_a_path('data', value)}"
         elif path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
             remedy = "; unpack it, and type the unpacked folder"
         elif path.suffix == ".parquet":
-            remedy = f"; type data=huggingface data.name={value}"
+            remedy = f"; type {for_a_path('data', value)}"
         return f"{key}={value}: expected a folder of images, found a file{remedy}"
     if part in TABLES and path.is_dir():
         return (
             f"{key}={value}: expected a table, found a folder: type the name of a file; for a folder of "
-            f"images, type data=image_folder data.root={value}"
+            f"images, type data=image_folder {in_shell(f'data.root={value}')}"
         )
+    return None
+
+
+def for_a_path(group: str, choice: str) -> str | None:
+    """What to type if a path was given as the name of a choice; None if it looks like a name."""
+    ending = Path(choice).suffix.lower()
+    if ending == ".yaml":
+        return f"{group}={Path(choice).stem}"
+    is_path = bool(set("/\\ (") & set(choice)) or bool(ending) or Path(choice).exists()
+    if group == "data" and is_path:
+        if ending == ".parquet":
+            return f"data=huggingface {in_shell(f'data.name={choice}')}"
+        if ending in (".csv", ".tsv", ".txt"):
+            return f"data=csv {in_shell(f'data.train={choice}')}"
+        return f"data=image_folder {in_shell(f'data.root={choice}')}"
+    if group == "model" and ending in (".ckpt", ".pt", ".pth", ".safetensors"):
+        return f"model=<its name> {in_shell(f'model.weights={choice}')}"
     return None
 
 
@@ -94,10 +112,12 @@ def _hint(key: str, value: str, source: str | None) -> str:
         rest = value[2:].replace("\\", "/").lstrip("/")
         return (
             "; Windows drives have other names here: in WSL, type "
-            f"{key}=/mnt/{drive[1].lower()}/{rest}, in quotes if it contains spaces"
+            f"{in_shell(f'{key}=/mnt/{drive[1].lower()}/{rest}')}"
         )
     if os.name != "nt" and "\\" in value:
-        return f"; type {key}={value.replace(chr(92), '/')}, with / between folders"
+        return (
+            f"; type {in_shell(f'{key}={value.replace(chr(92), chr(47))}')}, with / between folders"
+        )
     if source:
         return f"; download it from {source} and put it there"
     try:

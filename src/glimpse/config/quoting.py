@@ -14,21 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
-PATHS = (
-    "data_dir", "output_dir", "resume", "data.root", "data.train", "data.val", "data.test",
-    "data.folder", "model.weights",
-)  # fmt: skip
-# Text of other kinds, which is quoted only if Hydra cannot read it.
-TEXTS = (
-    *PATHS,
-    "name",
-    "data.name",
-    "data.path",
-    "data.split",
-    "data.suffix",
-    "data.pattern",
-    "data.url",
-)
+from glimpse.config.schema import PATHS, TEXTS
 
 
 def quoted(value: object) -> str:

@@ -112,7 +112,8 @@ def _run_folder(path: Path) -> Path:
         raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")
     if path.is_symlink():
         raise UserError(f"resume={path} is a broken link: type the run folder itself")
-    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    siblings = [str(p) for p in beside if os.path.lexists(p / ".hydra")]
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"resume={path}: there is no such folder{hint}")

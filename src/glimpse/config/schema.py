@@ -23,6 +23,23 @@ OURS = {"loss": ("class_weights",)}
 # A ValueError or TypeError from these is a user's mistake.
 LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.", "torchmetrics.")
 
+# Values that are paths, which are taken literally.
+PATHS = (
+    "data_dir", "output_dir", "resume", "data.root", "data.train", "data.val", "data.test",
+    "data.folder", "model.weights",
+)  # fmt: skip
+# Text of other kinds, which is quoted only if Hydra cannot read it.
+TEXTS = (
+    *PATHS,
+    "name",
+    "data.name",
+    "data.path",
+    "data.split",
+    "data.suffix",
+    "data.pattern",
+    "data.url",
+)
+
 # Keys that accept more types than their default has, most of them from Lightning's Trainer.
 OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "monitor": (str,),

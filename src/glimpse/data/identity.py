@@ -74,7 +74,8 @@ def missing_file(path: Path | str) -> UserError:
             "link, or type data.on_bad_file=skip to leave it out"
         )
     return UserError(
-        f"{path} is missing, but the dataset lists it: restore it from a copy or its archive"
+        f"{path} is missing, but the dataset lists it: restore it from a copy or its archive, "
+        "or correct the path if you typed it"
     )
 
 

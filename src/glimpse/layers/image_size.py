@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
+SMALLEST_OF_CONVNET = 8  # pixels
+
 
 class ImageTooSmallError(UserError):
     """The image is smaller than the network's minimum size."""
@@ -36,9 +38,12 @@ def require(spec: ImageSpec, steps: Sequence[Callable[[int], int]], model: str) 
     left = shrunk(spec.height, steps), shrunk(spec.width, steps)
     if min(left) < 1:
         smallest = next(side for side in range(1, 10_000) if shrunk(side, steps) >= 1)
+        others = "model=linear (any size)"
+        if model != "convnet" and min(spec.height, spec.width) >= SMALLEST_OF_CONVNET:
+            others = f"model=convnet or {others}"
         raise ImageTooSmallError(
             f"the images are {spec.height}×{spec.width}, but {model} needs "
-            f"{smallest}×{smallest} or larger: type model=convnet (8×8 or larger) or "
-            "model=linear (any size)"
+            f"{smallest}×{smallest} or larger: type {others}, data.presize={smallest} if they are "
+            f"image files, or data.size={smallest} to enlarge them"
         )
     return left

@@ -4,12 +4,11 @@ The terminal and the run's page show the same facts. Comparisons between runs ar
 """
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpse.command import as_shown
+from glimpse.command import as_shown, in_shell
 from glimpse.records import listed, mapping
 from glimpse.runs.folder import FINISHED, RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, was_resumed
@@ -163,11 +162,11 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         if was_resumed(environment)
         else ""
     )
-    lines.append(shlex.join(["python", "train.py", *map(as_shown, overrides)]) + note)
+    lines.append(in_shell("python", "train.py", *map(as_shown, overrides)) + note)
     if run.status == FINISHED:
-        again = shlex.join(["glimpse", "repeat", str(run.folder)])
+        again = in_shell("glimpse", "repeat", str(run.folder))
         lines.append(f"{again}   # trains it again, and compares weights and metrics")
     if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
-        goes_on = shlex.join(["python", "train.py", f"resume={run.folder}"])
+        goes_on = in_shell("python", "train.py", f"resume={run.folder}")
         lines.append(f"{goes_on}   # resumes the run where it stopped")
     return lines

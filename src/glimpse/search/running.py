@@ -5,7 +5,6 @@ worker waits for another. Several processes may run the same search. They share 
 trial runs in only one of them.
 """
 
-import shlex
 import sys
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from statistics import fmean, stdev
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
+from glimpse.command import in_shell
 from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
@@ -310,10 +310,10 @@ class Search:
             print(
                 f"best: {self._name(best.number)}, {self.metric} {self._score(best)}; to train it, type:"
             )
-            words = shlex.join(self.trials.command(best))
+            words = in_shell(*self.trials.command(best))
             print(f"  python train.py {words}")
             print(
-                f"to see what mattered, type: glimpse report {shlex.quote(str(self.composer.folder))}"
+                f"to see what mattered, type: glimpse report {in_shell(str(self.composer.folder))}"
             )
         wrong = [found for found in self.record.found.values() if _is_mistake(found)]
         if wrong:
