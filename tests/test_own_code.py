@@ -1,5 +1,6 @@
 """Networks, data, losses and the rest from a package of the user's own, without touching glimpse."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
+from glimpse.config.build import build
 from glimpse.config.compose import composed
 from glimpse.config.explain import explain
 from glimpse.config.trust import recorded_overrides
@@ -20,6 +23,7 @@ from glimpse.crash import CrashError
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.network import build_network
+from glimpse.runs.trained import TrainedRun
 from own_package import write_package
 from preloaded import Preloaded
 
@@ -255,8 +259,13 @@ def test_a_dataset_that_gives_something_else_is_told_so(
         train("data=halves", "model=linear", f"data.kind={kind}")
 
 
-def test_a_run_is_resumed_with_the_folder_that_it_was_started_with(train: Train) -> None:
+def test_a_run_is_resumed_with_the_folder_that_it_was_started_with(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = train("data=halves", "model=net")
+    with pytest.raises(UserError, match="yaml is here: add --config-dir conf"):
+        scripting.run([f"resume={folder}"])
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         UserError, match=r"model=net, with which .*type --config-dir <the folder of"
     ):
@@ -298,6 +307,36 @@ def test_batch_norm_says_that_it_needs_two_images() -> None:
     assert "type data.batch_size=2 or more" in explain(error.value)
 
 
+@pytest.mark.parametrize(
+    ("layers", "remedy"),
+    [
+        (
+            [nn.Flatten(), nn.Linear(432, 128)],
+            "returns 1×128 .*its last layer needs num_classes outputs",
+        ),
+        ([nn.Conv2d(3, 2, 12)], r"returns 1×2×1×1 .*flatten them, with output\.flatten\(1\)"),
+        ([nn.Conv2d(3, 8, 12)], "end with a linear layer of num_classes outputs"),
+    ],
+)
+def test_a_network_with_another_output_is_told_what_to_change(
+    layers: list[nn.Module], remedy: str, monkeypatch: pytest.MonkeyPatch, importable: Path
+) -> None:
+    def make(num_classes: int) -> nn.Module:
+        return nn.Sequential(*layers)
+
+    monkeypatch.setattr(importlib.import_module("ownpkg.nets"), "make", make)
+    with pytest.raises(UserError, match=remedy):
+        build_network({"_target_": "ownpkg.nets.make"}, TWO)
+
+
+def test_an_argument_that_the_yaml_file_lacks_is_named() -> None:
+    message = (
+        "optimizer torch.optim.Adam needs the argument params: add params: <value> to its YAML"
+    )
+    with pytest.raises(UserError, match=message):
+        build("optimizer", {"_target_": "torch.optim.Adam"})
+
+
 def test_a_network_of_a_library_is_told_the_class_count() -> None:
     node = {"_target_": "torchvision.models.shufflenet_v2_x0_5", "weights": None}
     network = build_network(node, ImageSpec(3, tuple("abc"), 3, 32, 32, (0.0,) * 3, (1.0,) * 3))
@@ -306,10 +345,12 @@ def test_a_network_of_a_library_is_told_the_class_count() -> None:
 
 def test_a_checkpoint_names_only_trusted_packages(train: Train) -> None:
     folder = train("data=halves", "model=net")
-    with pytest.raises(UserError, match=r"needs ownpkg\..*type --trust ownpkg"):
+    with pytest.raises(UserError, match=r"--trust ownpkg, or export GLIMPSE_TRUST=ownpkg"):
+        TrainedRun(folder)
+    with pytest.raises(UserError, match=r'needs ownpkg\..*type load\(…, trust=\["ownpkg"\]\)'):
         load(folder)
     assert load(folder, trust=["ownpkg"]).predict("val").correct.size
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UserError, match="needs ownpkg"):
         load(folder, trust=["own", "ownpk"])
 
 

@@ -93,7 +93,11 @@ def test_hooks_and_checks_use_the_tools_of_the_environment() -> None:
             assert hook["entry"].startswith(".venv/bin/")
 
 
-OF_A_USER = ("mine",)  # what the pages call a choice that a user adds
+OF_A_USER = (
+    "shapes",
+    "rotate_and_blur",
+    "mine",
+)  # what the pages call a choice that a user adds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -66,6 +66,8 @@ def test_it_is_a_run_like_any_other(trained: TrainedRun) -> None:
     assert trained.metrics == run.metrics
     assert trained.metrics["test/acc"] > 0.5
     assert trained.curves["epoch"] == [1, 2]
+    accuracy = max(trained.curves["val/acc"])
+    assert repr(trained) == f"TrainedRun({str(trained.folder)!r}, val/acc={accuracy:.4f})"
     assert isinstance(trained.model, torch.nn.Module)
     assert not trained.model.training
 
@@ -82,6 +84,8 @@ def test_images_of_every_kind_are_predicted_alike(trained: TrainedRun, tmp_path:
     assert list(expected[0].probabilities) == list(trained.spec.class_names)
     whole = trained.predict("val")
     assert [one.label for one in expected] == [whole.class_names[i] for i in whole.predicted[:3]]
+    assert [one.label for one in whole] == [whole.class_names[i] for i in whole.predicted]
+    assert whole[2].probabilities == pytest.approx(expected[2].probabilities, rel=1e-4)
     for images in (
         [str(file) for file in files],
         [Image.fromarray(image[:, :, 0]) for image in pixels],

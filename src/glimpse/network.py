@@ -120,7 +120,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
         shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
         raise UserError(
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
-            f"1×{spec.num_classes}, one for each class: return them alone from forward"
+            f"1×{spec.num_classes}, one for each class: {_remedy_for(logits, spec.num_classes)}"
         )
     if not logits.requires_grad:
         raise UserError(
@@ -133,6 +133,17 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns {kind_of(in_training)} in training, expected logits alone, as "
             "it returns otherwise; for a network of torchvision, write aux_logits: false into its YAML file"
         )
+
+
+def _remedy_for(output: Any, num_classes: int) -> str:
+    """What to change in a network whose output is not (1, num_classes)."""
+    if not isinstance(output, Tensor):
+        return "return them alone from forward"
+    if output.shape[:2] == (1, num_classes) and output.numel() == num_classes:
+        return "flatten them, with output.flatten(1) in forward"
+    if output.ndim == 2:
+        return "its last layer needs num_classes outputs"
+    return "flatten the features, and end with a linear layer of num_classes outputs"
 
 
 def _output_in_training(network: nn.Module, spec: ImageSpec) -> Any:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config.compose import composed_with_hydra, hydra_for
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.recorded import with_recorded
+from glimpse.config.trust import UntrustedError, untrusted
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
@@ -82,7 +83,11 @@ def load(
     with process_unchanged():
         from glimpse.runs.trained import TrainedRun
 
-        return TrainedRun(path, overrides=overrides, trust=trust)
+        try:
+            return TrainedRun(path, overrides=overrides, trust=trust)
+        except UntrustedError as error:
+            remedy = 'load(…, trust=["{}"])'
+            raise UserError(untrusted(error.place, error.target, remedy)) from error
 
 
 def run(

@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from conftest import Execute
+from glimpse import __version__, launch
 from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files
 from glimpse.runs.shift import shifted
@@ -58,6 +59,8 @@ def test_help_needs_no_torch() -> None:
         (("evaluate", "run", "--split", "foo"), "'foo' is not one of 'train', 'val', 'test'"),
         (("losses", "run", "--num", "0"), "greater than or equal to 1"),
         (("evaluat", "run"), "evaluat"),
+        (("trian",), "Did you mean 'train'?"),
+        (("model=mlp",), "Did you mean glimpse train model=mlp?"),
         (("data", "info"), "Missing argument"),
     ],
 )
@@ -83,7 +86,15 @@ def test_main_passes_exit_codes_on(
     assert main() == 1
     monkeypatch.setattr(sys, "argv", ["glimpse", "--help"])
     assert main() == 0
-    assert "evaluate" in capsys.readouterr().out
+    assert {"evaluate", "train"} <= set(capsys.readouterr().out.split())
+    monkeypatch.setattr(sys, "argv", ["glimpse", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out == f"glimpse {__version__}\n"
+    monkeypatch.setattr(
+        launch, "main", lambda: 7 if sys.argv == ["glimpse", "-m", "seed=1,2"] else 0
+    )
+    monkeypatch.setattr(sys, "argv", ["glimpse", "train", "-m", "seed=1,2"])
+    assert main() == 7
     monkeypatch.setattr(sys, "argv", ["glimpse"])
     assert main() == 2
     assert "error" not in capsys.readouterr().err

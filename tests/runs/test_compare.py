@@ -82,3 +82,8 @@ def test_the_picture_goes_into_the_first_runs_folder(
     assert str(one / "figures" / "compare-two.png") in result.output.replace("\n", "")
     assert (one / "figures" / "compare-two.png").is_file()
     assert not list(elsewhere.iterdir())
+
+
+def test_a_single_run_is_not_compared(tmp_path: Path) -> None:
+    result = compare(write_run(tmp_path / "one"))
+    assert result.output == "error: expected two runs, found 1: type glimpse compare RUN RUN\n"

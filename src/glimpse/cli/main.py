@@ -7,10 +7,13 @@ show what it has learned (cli/insight.py), use it on new images (cli/predict.py)
 """
 
 import os
+import re
 import sys
+from typing import Annotated
 
 import typer
 
+from glimpse import __version__
 from glimpse.cli import data as cli_data
 from glimpse.cli import runs as cli_runs
 from glimpse.cli.evaluate import evaluate
@@ -27,6 +30,36 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"glimpse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train() -> None:
+    """Train a model on a dataset, as `python train.py` does; see glimpse train --help."""
+    from glimpse import launch  # it imports Hydra, which is slow
+
+    del sys.argv[1]
+    raise typer.Exit(launch.main())
+
+
 app.add_typer(cli_data.app, name="data")
 for command in (init, evaluate, confused, losses, predict, look, shift, export):
     app.command()(command)
@@ -51,6 +84,8 @@ def main() -> int:
         return app(standalone_mode=False) or 0
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).replace("Value error, ", "")
+        if setting := re.fullmatch(r"No such command '(\S+=\S*)'\.", message):
+            message += f" Did you mean glimpse train {setting[1]}?"
         if message:  # it is empty when no command was given: typer has then printed the help
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"

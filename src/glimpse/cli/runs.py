@@ -3,7 +3,6 @@
 Only `repeat`, and McNemar's test at the end of `compare`, import torch and Hydra.
 """
 
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.options import Set, Trust
 from glimpse.cli.table import print_table, width
+from glimpse.command import in_shell
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import subfolder, write_text
 from glimpse.plots.curves import draw_runs
@@ -91,8 +91,7 @@ def report_(
 
 @app.command("compare")
 def compare_(
-    first: Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")],
-    second: Annotated[Path, typer.Argument(help="another run folder", metavar="RUN")],
+    folders: Annotated[list[Path], typer.Argument(help="two run folders", metavar="RUN RUN")],
     out: Annotated[
         Path | None,
         typer.Option(help="the PNG of both runs' curves (default: in the first run's figures/)"),
@@ -111,6 +110,11 @@ def compare_(
     Example: glimpse compare outputs/digits-linear/RUN outputs/digits-mlp/RUN --out curves.png
     """
     with one_line_errors():
+        if len(folders) != 2:
+            raise UserError(
+                f"expected two runs, found {len(folders)}: type glimpse compare RUN RUN"
+            )
+        first, second = folders
         if out:
             require_png(out)
         runs = one_run(first.resolve()), one_run(second.resolve())
@@ -185,9 +189,7 @@ def repeat_(
                     str(repetition.folder),
                     *more,
                 ]
-                print(
-                    f"{stop}; to continue and compare, type: {shlex.join(words)}", file=sys.stderr
-                )
+                print(f"{stop}; to continue and compare, type: {in_shell(*words)}", file=sys.stderr)
                 raise typer.Exit(stop.exit_code) from None
         found = compare_bits(run, repetition.folder, typed=typed)
         print()

@@ -209,6 +209,12 @@ def _require_arguments(
     try:
         inspect.signature(found).bind(*args, **kwargs)
     except TypeError as error:
+        missing = re.search(r"missing a required .*argument: '(\w+)'", str(error))
+        if missing:
+            raise UserError(
+                f"{group} {target} needs the argument {missing[1]}: add {missing[1]}: <value> to its YAML "
+                f"file, conf/{group}/<name>.yaml, or give it a default in its __init__"
+            ) from error
         names = [name for name in parameters_of(found) if name not in kwargs][len(args) :]
         takes = f"; it also takes {', '.join(names)}" if names else ""
         raise UserError(

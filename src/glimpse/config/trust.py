@@ -274,7 +274,16 @@ def check_record(config: Mapping[str, Any], place: Path, packages: Sequence[str]
     """
     for target in _targets(dict(config)):
         if not is_from(target, (*RECORD_PACKAGES, *packages)):
-            raise UserError(untrusted(str(place), target, "--trust {}"))
+            raise UntrustedError(str(place), target)
+
+
+class UntrustedError(UserError):
+    """A checkpoint names a target of a package that is not trusted."""
+
+    def __init__(self, place: str, target: str) -> None:
+        super().__init__(untrusted(place, target, "--trust {0}, or export GLIMPSE_TRUST={0}"))
+        self.place = place
+        self.target = target
 
 
 def untrusted(place: str, target: str, remedy: str) -> str:

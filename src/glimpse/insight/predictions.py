@@ -1,7 +1,7 @@
 """A network's predictions for every image of a split. All scores are computed from them."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,25 @@ from glimpse.text import as_utf8
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """The probability of each class for one image."""
+
+    probabilities: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    @property
+    def probability(self) -> float:
+        """The probability of the most likely class."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """Predictions for the N images of a split, in the split's order.
+    """Predictions for the N images of a split, in the split's order: a sequence of `Prediction`.
 
     `logits` is (N, K) float32 and holds the raw outputs of the network, so that ties between
     classes are preserved. `labels` is (N,) int64 and holds the actual classes.
@@ -34,6 +51,14 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, number: int) -> Prediction:
+        """The prediction for an image of the split, counted from 0."""
+        row = np.exp(self.log_probabilities[number]).tolist()
+        return Prediction(dict(zip(self.class_names, row, strict=True)))
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[number] for number in range(len(self)))
 
     @cached_property
     def log_probabilities(self) -> NDArray[np.float32]:

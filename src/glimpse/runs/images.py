@@ -1,7 +1,6 @@
-"""Iterate over images given as paths, Pillow images, arrays or tensors; store their predictions."""
+"""Iterate over images given as paths, Pillow images, arrays or tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,6 @@ from glimpse.errors import UserError
 One = str | Path | Image.Image
 Images = One | NDArray[Any] | Tensor | Iterable[One | NDArray[Any] | Tensor]
 CHANNELS = (1, 3, 4)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The probability of each class for one image."""
-
-    probabilities: dict[str, float]
-
-    @property
-    def label(self) -> str:
-        """The most likely class."""
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
-
-    @property
-    def probability(self) -> float:
-        """The probability of the most likely class."""
-        return self.probabilities[self.label]
 
 
 def one_by_one(images: Any, *, channels: int) -> Iterator[One]:

@@ -24,8 +24,7 @@ from glimpse.assembly import build_data
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
-from glimpse.config.quoting import PATHS
-from glimpse.config.schema import NOT_KNOWN_YET
+from glimpse.config.schema import NOT_KNOWN_YET, PATHS
 from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_packages
 from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
@@ -33,13 +32,13 @@ from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import find_checkpoint
-from glimpse.insight.predictions import Predictions, names_of, predict
+from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_input
 from glimpse.runs.folder import epochs_of, read_run
-from glimpse.runs.images import Images, Prediction, one_by_one
+from glimpse.runs.images import Images, one_by_one
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
 from glimpse.trainer import device_of
@@ -91,6 +90,11 @@ class TrainedRun:
         self.network = fabric.setup_module(self.inner.to(memory_format=self.memory_format))
         self.device = fabric.device
         self._data: ImageDataModule | None = None
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("val/acc")
+        result = "" if accuracy is None else f", val/acc={accuracy:.4f}"
+        return f"TrainedRun({str(self.folder)!r}{result})"
 
     @property
     def folder(self) -> Path:
@@ -185,7 +189,8 @@ class TrainedRun:
                 resized as in training. Or the name of a split: "train", "val" or "test".
 
         Returns:
-            A list with one `Prediction` for each image; for a split, its `Predictions`.
+            A list with one `Prediction` for each image. For a split, its `Predictions`: also one
+            `Prediction` for each image, with arrays over all of them, such as `labels`.
 
         Raises:
             UserError: an image cannot be read or has another type, the network's output for it is
