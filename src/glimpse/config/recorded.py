@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from glimpse.command import in_shell
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
 from glimpse.config.folder import config_folders, root_name
@@ -106,7 +107,9 @@ def _run_folder(path: Path) -> Path:
                 f"resume={path}: it is the folder of a sweep: type the sweep's command again"
             )
         if inside:
-            raise UserError(f"resume={path}: not a run folder; type one, such as resume={inside}")
+            raise UserError(
+                f"resume={path}: not a run folder; type one, such as {in_shell(f'resume={inside}')}"
+            )
         return path
     if path.exists():
         raise UserError(f"resume={path}: expected a run folder, or a checkpoint inside one")

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from glimpse.command import in_shell
 from glimpse.config.places import wrong_place
 from glimpse.data.folders import (
     class_folders,
@@ -158,7 +159,7 @@ class ImageFolder(ImageDataModule):
             found = ", ".join(folder.name for folder in folders)
             hint = ""
             if len(folders) == 1 and len(class_folders(folders[0])) >= 2:
-                hint = f"; to divide {found}, type data.root={folders[0]}"
+                hint = f"; to divide {found}, type {in_shell(f'data.root={folders[0]}')}"
             raise UserError(f"data.root={self.root}: expected train/ beside {found}{hint}")
         return parts
 
@@ -188,11 +189,11 @@ class ImageFolder(ImageDataModule):
     def _table_beside(self, images: Path) -> str | None:
         """Return what to type if a table next to or above the images may contain the labels."""
         if (images / "metadata.jsonl").is_file():
-            return f"data=huggingface data.name={self.root}"
+            return in_shell("data=huggingface", f"data.name={self.root}")
         for place in dict.fromkeys((images, self.root)):
             for table in sorted([*place.glob("*.csv"), *place.glob("*.tsv")]):
-                inside = f" data.folder={images.relative_to(place)}" if images != place else ""
-                return f"data=csv data.train={table}{inside}"
+                inside = [f"data.folder={images.relative_to(place)}"] if images != place else []
+                return in_shell("data=csv", f"data.train={table}", *inside)
         return None
 
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
@@ -207,14 +208,16 @@ class ImageFolder(ImageDataModule):
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
         hint = (
-            f"did you mean data.root={self.root.parent}?" if loose else "is it one level too high?"
+            f"did you mean {in_shell(f'data.root={self.root.parent}')}?"
+            if loose
+            else "is it one level too high?"
         )
         if loose and (table := self._table_beside(train)):
             hint = f"are its labels in a table? type {table}"
         elif divided:
-            hint = f"did you mean data.root={divided[0]}?"
+            hint = f"did you mean {in_shell(f'data.root={divided[0]}')}?"
         elif len(classes) == 1 and (inner := _first_with_several(classes[0])):
-            hint = f"did you mean data.root={inner}?"
+            hint = f"did you mean {in_shell(f'data.root={inner}')}?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from glimpse.command import in_shell
 from glimpse.data.formats import readable_endings
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
@@ -94,7 +95,7 @@ class TableFiles:
                 if os.path.isfile(os.path.join(folder, cell + ending)):
                     keys = [f"data.folder={os.path.relpath(folder, here)}"]
                     suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
-                    return f"type {' '.join(keys + suffix)}"
+                    return f"type {in_shell(*keys, *suffix)}"
         parts = cell.replace("\\", "/").split("/")
         tails = [os.path.join(*parts[start:]) for start in range(len(parts)) if parts[start]]
         for tail in tails:  # of a path on another machine, find the longest tail that exists here
