@@ -11,8 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from conftest import composed
 from glimpse.cli.main import app
 from glimpse.errors import UserError
+from glimpse.run import run
 from glimpse.runs.trained import TrainedRun
 from glimpse.saved import read_checkpoint
 from makers import save_image
@@ -94,6 +96,17 @@ def test_what_is_wrong_in_a_checkpoint_is_named(
     torch.save(changed, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=cause):
         TrainedRun(tmp_path / "x.ckpt")
+
+
+def test_a_mapping_with_numbers_as_keys_is_plain(tmp_path: Path) -> None:
+    config, _ = composed("model=linear", "trainer.max_epochs=1", "callbacks.pictures=null")
+    scheduler = "lightning.pytorch.callbacks.GradientAccumulationScheduler"
+    config.callbacks = {"accumulate": {"_target_": scheduler, "scheduling": {0: 2, 2: 4}}}
+    run(config, tmp_path, {"data": "digits", "model": "linear"})
+    assert TrainedRun(tmp_path).curves["step"] == [17]  # for 34 batches
+    config.trainer.max_epochs, config.resume = 3, str(tmp_path)
+    run(config, tmp_path, {"data": "digits", "model": "linear"})
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 2
 
 
 @pytest.mark.parametrize("value", [doubled(), endless()])

@@ -166,10 +166,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value consists of mappings with text as keys, lists, text and numbers only.
+    """Whether a value consists of mappings, lists, text and numbers only.
 
-    No part may occur in two places, as an alias of YAML does, because a few of them could expand to
-    any size.
+    The keys of mappings are text or numbers, as in `scheduling: {0: 2}`. No part may occur in two
+    places, as an alias of YAML does, because a few of them could expand to any size.
     """
     layer, seen = [value], set()
     for _ in range(DEEPEST):
@@ -180,7 +180,7 @@ def _is_plain(value: Any) -> bool:
                     return False
                 seen.add(id(one))
             if isinstance(one, dict):
-                if not all(isinstance(key, str) for key in one):
+                if not all(isinstance(key, str | int | float) for key in one):
                     return False
                 inner += one.values()
             elif isinstance(one, list):
