@@ -346,6 +346,32 @@ def test_a_plateau_of_torch_watches_the_loss_of_the_validation(tmp_path: Path) -
     assert rates[-1] < rates[0]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer.val_check_interval=100"],
+            r"trainer.val_check_interval=100: an epoch has only 4 batches: type a lower number",
+        ),
+        (
+            ["callbacks=[time_limit]", "callbacks.time_limit.duration=12h"],
+            "callbacks lightning.pytorch.callbacks.Timer rejected its arguments",
+        ),
+        (
+            ["callbacks=[early_stopping]", "callbacks.early_stopping.mode=up"],
+            "EarlyStopping rejected its arguments: `mode` can be min, max, got up",
+        ),
+        (["scheduler=plateau", "scheduler.factor=2"], "scheduler.factor=2: expected at least 0 and less"),
+    ],
+)  # fmt: skip
+def test_what_lightning_or_torch_reject_is_one_line(
+    execute: Execute, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        execute(*TINY, *overrides)
+    assert "\n" not in str(error.value)
+
+
 ON_EACH_DEVICE = pytest.mark.parametrize(
     "trainer", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)]
 )

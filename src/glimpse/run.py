@@ -325,6 +325,9 @@ def _fit(
             summary.prune()
         except MisconfigurationException as error:  # such as from a callback that needs a logger
             raise UserError(f"trainer: {first_line(error)}") from error
+        except ValueError as error:
+            _require_validation_within_an_epoch(config, trainer, error)
+            raise
         finally:
             summary.update(
                 epochs=epochs_trained(trainer),
@@ -335,6 +338,24 @@ def _fit(
             if config.on_nonfinite == "skip":
                 summary.update(skipped_steps=classifier.num_skipped)
     _say_if_time_ran_out(config, trainer)
+
+
+def _require_validation_within_an_epoch(
+    config: DictConfig, trainer: pl.Trainer, error: ValueError
+) -> None:
+    """Explain Lightning's error if an epoch has fewer batches than `trainer.val_check_interval`.
+
+    Only Lightning knows the number of batches, as several settings limit it.
+
+    Raises:
+        UserError: this is the error.
+    """
+    if "`val_check_interval`" in str(error):
+        raise UserError(
+            f"trainer.val_check_interval={config.trainer.val_check_interval}: an epoch has only "
+            f"{trainer.num_training_batches} batches: type a lower number, or "
+            "trainer.check_val_every_n_epoch=null to count batches across epochs"
+        ) from error
 
 
 def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:

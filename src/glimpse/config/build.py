@@ -70,9 +70,13 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         return built(**facts) if facts else built  # Hydra would turn a dataclass into a dict
     except InstantiationException as error:
         cause = error.__cause__ or error
-        if isinstance(cause, ValueError | TypeError) and target.startswith(LIBRARIES):
-            reason = (str(cause).splitlines() or ["no reason given"])[0]
-            raise UserError(f"{group} {target} rejected its arguments: {reason}") from error
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        rejections = (ValueError, TypeError, MisconfigurationException)
+        if isinstance(cause, rejections) and target.startswith(LIBRARIES):
+            raise UserError(
+                f"{group} {target} rejected its arguments: {first_line(cause)}"
+            ) from error
         if isinstance(cause, ModuleNotFoundError):
             stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
             missing = cause.name or (stated and stated[1])

@@ -31,6 +31,7 @@ from glimpse.config.schema import (
     LISTS,
     NOT_KNOWN_YET,
     OTHER_KINDS,
+    PAIRS,
     RANGES,
     SIZES,
     TAKES_A_MAPPING,
@@ -236,6 +237,8 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: expected one of {choices}")
     if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
         raise UserError(_size_expected(key, value))
+    if key in PAIRS and isinstance(value, list) and len(value) != 2:
+        raise UserError(f"{key}={value}: expected two numbers, such as {key}=[0.9,0.999]")
     if key_of_range not in RANGES:
         return
     lowest, highest = RANGES[key_of_range]

@@ -88,6 +88,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "checkpoints.every_minutes": (1e-3, float("inf")),
     "max_nonfinite_steps": (1, float("inf")),
     "loss.gamma": (0, float("inf")),
+    "loss.label_smoothing": (0, 1),
     "data.folds": (2, 1000),
     "data.fold": (0, float("inf")),
     "seed": (0, 2**32 - 1),
@@ -107,6 +108,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.num_iterations": (1, float("inf")),
     "optimizer.weight_decay": (0, float("inf")),
     "optimizer.momentum": (0, 1),
+    "optimizer.betas": (0, 0.999999),
     "callbacks.ema.decay": (0, 1),
     "callbacks.pictures.every_n_epochs": (1, float("inf")),
     "lr_find.start": (1e-30, float("inf")),
@@ -170,6 +172,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
         "ddp_find_unused_parameters_true",
         "ddp_find_unused_parameters_false",
     ),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 
@@ -181,6 +184,7 @@ APART: tuple[tuple[str, str, str], ...] = (
     ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
 )
 
+PAIRS = ("optimizer.betas",)  # two numbers
 SIZES = ("data.presize", "data.size")  # a side in pixels, or [height,width]
 # Targets whose `monitor` must be a metric of the run.
 WATCHERS = (

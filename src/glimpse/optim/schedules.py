@@ -160,6 +160,8 @@ def plateau(
     """Multiply by `factor` after `patience` epochs without an improvement of `monitor`."""
     if mode not in ("min", "max"):
         raise UserError(f"scheduler.mode={mode}: expected min or max")
+    if not 0 <= factor < 1:
+        raise UserError(f"scheduler.factor={factor}: expected at least 0 and less than 1")
     direction: Literal["min", "max"] = "min" if mode == "min" else "max"
     reduce = ReduceLROnPlateau(optimizer, mode=direction, patience=patience, factor=factor)
     return Schedule(reduce, "validation", monitor)
