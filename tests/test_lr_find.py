@@ -119,6 +119,8 @@ def test_the_suggested_rate_trains(execute: Execute, tmp_path: Path, optimizer: 
         ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"),
         ("callbacks=[early_stopping,ema]", "scheduler=plateau"),
         ("callbacks=[progressive_sizes]", "data.shape=[1,16,16]"),
+        ("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=4"),
+        ("trainer.max_time=00:00:00:00",),
         ("trainer.fast_dev_run=true", "trainer.max_epochs=1", "optimizer=muon"),
     ],
 )
@@ -170,6 +172,7 @@ def test_groups_keep_their_ratio() -> None:
     ("option", "message"),
     [
         ("optimizer.lr=0", "type one above 0"),
+        ("trainer.limit_train_batches=0", "too few steps: the test ended after 0 of 100 steps"),
         ("lr_find.start=1e37", "lower lr_find.start"),
         ("lr_find.start=1e38", "expected less than lr_find.end=1e+38"),
     ],

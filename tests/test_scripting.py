@@ -160,9 +160,14 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
     assert not list(tmp_path.rglob("*"))
 
 
-def test_what_trains_nothing_returns_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="check=true does not train, expected a run to return"):
-        glimpse.train(*QUICK, "check=true", f"output_dir={tmp_path}")
+@pytest.mark.parametrize(
+    "override",
+    ["check=true", "task=lr_find", "trainer.fast_dev_run=true", "trainer.max_epochs=0"],
+)
+def test_what_saves_no_checkpoint_is_refused_before_it_runs(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError, match=f"^{override} saves no checkpoint, expected a run to"):
+        glimpse.train(*QUICK, override, f"output_dir={tmp_path}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_split_that_the_data_lacks_is_named(trained: TrainedRun) -> None:

@@ -59,6 +59,7 @@ class RangeTest(LateCallback):
         self.rates = rates
         self.losses: list[float] = []
         self.smoothed: list[float] = []
+        self.has_diverged = False
         self._average = 0.0
         self._batches: list[Tensor] = []  # losses since the last optimizer step
 
@@ -92,7 +93,13 @@ class RangeTest(LateCallback):
         self.smoothed.append(self._average / (1 - SMOOTHING ** len(self.losses)))
         blown_up = self.smoothed[-1] > BLOWN_UP * min(self.smoothed)
         if blown_up or not math.isfinite(self.losses[-1]):
+            self.has_diverged = True
             trainer.should_stop = True
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.has_diverged = isinstance(exception, DivergedError)
 
 
 def find(
@@ -118,7 +125,7 @@ def find(
         The suggestions, as metrics of the run.
 
     Raises:
-        UserError: optimizer.lr is 0, or the loss diverges too early to give a curve.
+        UserError: optimizer.lr is 0, or there are too few steps for a curve.
     """
     settings, lr = config.lr_find, float(config.optimizer.lr)
     if not lr:
@@ -131,7 +138,7 @@ def find(
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices), suppress(DivergedError):
         trainer.fit(trial, datamodule=data)
-    suggested = suggest(rates, test.smoothed)
+    suggested = suggest(rates, test.smoothed, has_diverged=test.has_diverged)
     if IS_FIRST_PROCESS:
         _write_table(folder / "lr_find.csv", test)
         picture = subfolder(folder, "figures") / "lr_find.png"
@@ -154,7 +161,8 @@ def _for_the_test(config: DictConfig) -> DictConfig:
     steps = {
         "max_epochs": num_steps, "max_steps": num_steps, "min_epochs": None,
         "min_steps": None, "fast_dev_run": False, "limit_val_batches": 0,
-        "num_sanity_val_steps": 0, "val_check_interval": 1.0,
+        "num_sanity_val_steps": 0, "val_check_interval": 1.0, "check_val_every_n_epoch": 1,
+        "max_time": None,
     }  # fmt: skip
     changed = OmegaConf.merge(config, {"trainer": steps})
     assert isinstance(changed, DictConfig)
@@ -168,13 +176,16 @@ def _for_the_test(config: DictConfig) -> DictConfig:
     return changed
 
 
-def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
+def suggest(
+    rates: Sequence[float], smoothed: Sequence[float], *, has_diverged: bool = True
+) -> dict[str, float]:
     """Suggest a tenth of the rate at the lowest loss, the steepest point, and the valley's point.
 
     Args:
         rates: The rate of each step, evenly spaced on a logarithmic scale. There may be more rates
             than losses.
         smoothed: The smoothed losses.
+        has_diverged: Whether the test ended because the loss diverged.
 
     Raises:
         UserError: there are too few finite losses.
@@ -182,6 +193,11 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
     first = int(LEFT_OUT_BEFORE * len(rates))
     losses = np.array(smoothed)[first:-LEFT_OUT_AFTER]
     losses = losses[np.isfinite(losses)]  # only the last one can be non-finite
+    if len(losses) < FEWEST_POINTS and not has_diverged:
+        raise UserError(
+            f"task=lr_find: too few steps: the test ended after {len(smoothed)} of {len(rates)} steps, "
+            "before the loss diverged: remove what ended it, such as trainer.limit_train_batches=0"
+        )
     if len(losses) < FEWEST_POINTS:
         raise UserError(
             f"task=lr_find: the loss diverged after {len(smoothed)} steps, at a learning rate of "

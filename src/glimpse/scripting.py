@@ -56,10 +56,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         place = place_of(os.environ)
         if place.rank > 0:  # torchrun runs the script in every process
             sys.exit(follow(place))
-        config, folder = run(overrides, config_dir=config_dir)
-        if config.check or config.task != "fit":
-            what = "check=true" if config.check else f"task={config.task}"
-            raise UserError(f"{what} does not train, expected a run to return: remove it")
+        config, folder = run(overrides, config_dir=config_dir, is_returned=True)
         from glimpse.runs.trained import TrainedRun
 
         return TrainedRun(folder, trust=packages_of(config))
@@ -95,6 +92,7 @@ def run(
     *,
     config_dir: str | Path | None = None,
     folder: Path | None = None,
+    is_returned: bool = False,
 ) -> tuple[DictConfig, Path]:
     """Compose, check and run.
 
@@ -102,6 +100,7 @@ def run(
         overrides: As on the command line.
         config_dir: A folder of configuration files in addition to ours.
         folder: The run folder, without a record of the configuration; None: as on the command line.
+        is_returned: Whether the caller loads a checkpoint of the run.
 
     Returns:
         The configuration and the run folder.
@@ -116,6 +115,8 @@ def run(
         with hydra_for(Path(config_dir) if config_dir else None):
             words = with_recorded(list(overrides), ())
             config, settings = composed_with_hydra(words)
+            if is_returned:
+                _require_checkpoint(config)
             place = folder or Path(settings.run.dir)
             names = choices_of_run(settings.runtime.choices)
             if folder is None and settings.output_subdir:
@@ -134,6 +135,27 @@ def run(
     finally:
         discard_if_empty(place)
     return config, place
+
+
+def _require_checkpoint(config: DictConfig) -> None:
+    """Reject a configuration that trains nothing that could be loaded.
+
+    Raises:
+        UserError: it saves no checkpoint.
+    """
+    trainer = config.trainer
+    saves_nothing = {
+        "check=true": config.check,
+        f"task={config.task}": config.task != "fit",
+        f"trainer.fast_dev_run={str(trainer.fast_dev_run).lower()}": trainer.fast_dev_run,
+        "trainer.max_epochs=0": trainer.max_epochs == 0,
+        "trainer.max_steps=0": trainer.max_steps == 0,
+    }
+    for setting, is_set in saves_nothing.items():
+        if is_set:
+            raise UserError(
+                f"{setting} saves no checkpoint, expected a run to return: remove {setting}"
+            )
 
 
 def packages_of(config: DictConfig) -> list[str]:
