@@ -165,6 +165,36 @@ def test_early_stopping_waits_for_a_metric_of_training(execute: Execute) -> None
     assert summary(execute(*SMALL, *more))["epochs"] == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("trainer.max_steps=9",),
+            "type trainer.max_steps=12, which ends an epoch, or a lower trainer.val_check_interval\n",
+        ),
+        (
+            ("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3"),
+            "type trainer.check_val_every_n_epoch=1\n",
+        ),
+        (("trainer.val_check_interval=3",), "type a lower trainer.val_check_interval\n"),
+        (("trainer.max_steps=8",), None),
+        (("trainer.max_steps=9", "trainer.limit_val_batches=0"), None),
+        (("trainer.max_steps=10", "trainer.val_check_interval=2"), None),
+        (("trainer.fast_dev_run=true",), None),
+    ],
+)
+def test_last_weights_without_a_validation_are_remarked_on(
+    execute: Execute,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str | None,
+) -> None:
+    execute(*SMALL, *options)
+    printed = capsys.readouterr().out
+    assert ("the last weights were not validated" in printed) == (message is not None)
+    assert message is None or message in printed
+
+
 def test_the_plateau_follows_the_monitor(execute: Execute) -> None:
     options = (
         *SMALL,

@@ -71,6 +71,10 @@ def test_stages_that_do_not_fit_are_refused(fractions: list[float], until: list[
     ("options", "message"),
     [
         (("trainer.max_epochs=2",), r"small images \(24×24\): type trainer.max_epochs=3 or more"),
+        (
+            ("trainer.max_steps=2", "data.batch_size=32"),  # of 10, two in each epoch
+            r"trainer.max_steps=2 ends the run .* \(16×16\): type trainer.max_steps=8 or more",
+        ),
         (("model=mlp",), "MLP does not accept images of 16×16"),
     ],
 )

@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from glimpse.callbacks.epoch_record import logged, of_this_epoch
+from glimpse.callbacks.time_left import steps_of_an_epoch
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import UserError
@@ -50,10 +51,14 @@ class Checkpoints(Checkpoint):
         self.best_value: float | None = None  # of the monitor
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
         self.saved_at = time.monotonic()  # when `last.ckpt` was saved
+        self._validated_at = 0  # the step of the last validation, or that of the start
         self._awaits_epoch_end = False  # whether the last validation has not been ranked yet
         self._best_is_current = False  # whether `best.ckpt` contains the current state
         self._best_rank: Rank | None = None
         self._kept: dict[str, Rank] = {}  # of `top_k`: file name and rank, the best first
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated_at = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save `best.ckpt` if this validation is the best so far.
@@ -61,7 +66,10 @@ class Checkpoints(Checkpoint):
         After an epoch's last validation, this waits for the end of the epoch, so that a run resumed
         from that checkpoint has nothing of the epoch left to do.
         """
-        if trainer.sanity_checking or self.monitor.of_training:
+        if trainer.sanity_checking:
+            return
+        self._validated_at = trainer.global_step
+        if self.monitor.of_training:
             return
         if ends_epoch(trainer):
             self._awaits_epoch_end = True
@@ -79,6 +87,20 @@ class Checkpoints(Checkpoint):
         self._awaits_epoch_end = False
         self.save_last(trainer)
         self._best_is_current = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if no validation has seen the last weights: they cannot become the best."""
+        is_dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if is_dry or not trainer.enable_validation or self._validated_at == trainer.global_step:
+            return
+        remedy = "a lower trainer.val_check_interval"
+        steps = steps_of_an_epoch(trainer)
+        if trainer.global_step == trainer.max_steps and trainer.max_steps % steps:
+            whole = -(-trainer.max_steps // steps) * steps
+            remedy = f"trainer.max_steps={whole}, which ends an epoch, or {remedy}"
+        elif (trainer.check_val_every_n_epoch or 1) > 1:
+            remedy = "trainer.check_val_every_n_epoch=1"
+        console.print(f"the last weights were not validated: type {remedy}")
 
     def _consider(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from glimpse.callbacks.time_left import steps_of_an_epoch
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 
@@ -94,8 +95,24 @@ class ProgressiveSizes(Callback):
         self.data.batches.train_at(self._size(trainer.current_epoch))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the size for a run resumed within an epoch, which skips `on_train_epoch_start`."""
+        """Set the size for a run resumed within an epoch, which skips `on_train_epoch_start`.
+
+        Only now the number of steps in an epoch is known.
+        """
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._require_steps(trainer.max_steps, steps_of_an_epoch(trainer))
         self.data.batches.train_at(self._size(trainer.current_epoch))
+
+    def _require_steps(self, max_steps: int, steps_of_an_epoch: int) -> None:
+        """Raise a UserError if `max_steps` ends the run before it reaches the full size."""
+        last = self._size((max_steps - 1) // steps_of_an_epoch) if max_steps > 0 else None
+        if last is not None:
+            epochs = sum(self._size(epoch) is not None for epoch in range(self.max_epochs)) + 1
+            raise UserError(
+                f"callbacks=[progressive_sizes]: trainer.max_steps={max_steps} ends the run while it "
+                f"trains on small images ({last[0]}×{last[1]}): type "
+                f"trainer.max_steps={epochs * steps_of_an_epoch} or more, or a lower trainer.max_epochs"
+            )
 
 
 def _side(full: int, fraction: float) -> int:

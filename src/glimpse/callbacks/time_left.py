@@ -11,6 +11,11 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
 
+def steps_of_an_epoch(trainer: pl.Trainer) -> int:
+    """The number of optimizer steps in an epoch of a training that has begun."""
+    return -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+
+
 @runtime_checkable
 class Uneven(Protocol):
     """A callback with which the steps of some epochs cost less than those of others."""
@@ -80,10 +85,8 @@ class TimeLeft:
         if (trainer.max_epochs or 0) > 0:
             ends.append((int(trainer.max_epochs or 0), 0))
         if trainer.max_steps > 0:
-            together = trainer.accumulate_grad_batches
-            steps_per_epoch = -(-int(trainer.num_training_batches) // together)
-            epochs, steps = divmod(trainer.max_steps, steps_per_epoch)
-            ends.append((epochs, steps * together))
+            epochs, steps = divmod(trainer.max_steps, steps_of_an_epoch(trainer))
+            ends.append((epochs, steps * trainer.accumulate_grad_batches))
         return ends
 
     def _cost_until(self, epoch: int, num_batches: int) -> float:
