@@ -97,9 +97,10 @@ def test_a_kernel_that_meets_only_padding_stays_in_fp32_on_a_cpu(
     )
     assert precision.choose("auto", network, spec(32), "cpu").name == name
     assert precision.choose("auto", network, spec(32), "cuda").name == BF16
-    requested = precision.choose("bf16-mixed", network, spec(32), "cpu")
-    assert requested.name == BF16
-    assert ("type trainer.precision=auto" in requested.reason) == (name == FP32)
+    for asked in ("bf16-mixed", "16-mixed", 16):
+        requested = precision.choose(asked, network, spec(32), "cpu")
+        assert requested.name == BF16
+        assert ("type trainer.precision=auto" in requested.reason) == (name == FP32)
     assert network.training
     assert not network[2]._forward_hooks
 
@@ -107,3 +108,12 @@ def test_a_kernel_that_meets_only_padding_stays_in_fp32_on_a_cpu(
 def test_what_is_asked_for_is_taken() -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     assert precision.choose("bf16-mixed", linear, spec(2), "cpu").name == BF16
+
+
+@pytest.mark.parametrize("asked", [16, "16", "16-mixed"])
+def test_a_cpu_trains_in_bf16_where_16_is_asked_for(asked: int | str) -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    chosen = precision.choose(asked, linear, spec(2), "cpu")
+    assert chosen.name == BF16
+    assert chosen.reason == f"in place of {asked}, which needs a GPU"
+    assert precision.choose(asked, linear, spec(2), "cuda").name == str(asked)

@@ -41,7 +41,8 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     """Choose the precision and layout for training.
 
     Args:
-        requested: `trainer.precision`: "auto", or one of Lightning's names, which is used as given.
+        requested: `trainer.precision`: "auto", or one of Lightning's names, which is used as given,
+            except 16-mixed on a CPU, where Lightning trains in bf16-mixed.
         network: The network, for the widths of its convolutions.
         spec: The dataset's spec, for the image size.
         device: "cuda", "cpu" or "mps".
@@ -51,14 +52,12 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     large = min(spec.height, spec.width) >= MIN_SIDE and widest >= MIN_CHANNELS
     layout = torch.channels_last if large and device != "mps" else torch.contiguous_format
     if requested != "auto":
-        reason = "as requested"
-        if (
-            str(requested).startswith("bf16")
-            and device == "cpu"
-            and _meets_only_padding(network, spec)
-        ):
+        name, reason = str(requested), "as requested"
+        if name in ("16", "16-mixed") and device == "cpu":  # Lightning would do it with a warning
+            name, reason = "bf16-mixed", f"in place of {name}, which needs a GPU"
+        if name.startswith("bf16") and device == "cpu" and _meets_only_padding(network, spec):
             reason += f", but {WRONG_IN_BF16}; type trainer.precision=auto"
-        return Precision(str(requested), layout, reason)
+        return Precision(name, layout, reason)
     if not large:
         reason = "convolutions on small images or of few channels gain nothing from bf16"
         if not convolutions:
