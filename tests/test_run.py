@@ -346,6 +346,16 @@ def test_a_plateau_of_torch_watches_the_loss_of_the_validation(tmp_path: Path) -
     assert rates[-1] < rates[0]
 
 
+@pytest.mark.parametrize("option", ["trainer.max_epochs=0", "trainer.fast_dev_run=true"])
+def test_only_curves_that_exist_are_named(
+    execute: Execute, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    execute(*TINY, "logger=none", option, curves=True)
+    assert "curves:" not in capsys.readouterr().out
+    folder = execute(*TINY, "logger=none", curves=True)
+    assert f"curves: {folder / 'figures' / 'curves.png'}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

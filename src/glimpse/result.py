@@ -65,8 +65,8 @@ def print_result(
     console.print(f"run folder {shown(summary.folder)}")
     if (config.logger or {}).get("tensorboard"):
         console.print(f"curves: tensorboard --logdir {in_shell(config.output_dir)}")
-    else:
-        console.print(f"curves: {shown(summary.folder / 'figures' / 'curves.png')}")
+    elif (curves := summary.folder / "figures" / "curves.png").is_file():  # none without an epoch
+        console.print(f"curves: {shown(curves)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 

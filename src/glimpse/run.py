@@ -293,7 +293,7 @@ def _own_callbacks(
     record = EpochRecord(folder, classifier.logged_names)
     checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
     stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
-    progress = Progress(checkpoints, afterwards=afterwards)
+    progress = Progress(checkpoints, record, afterwards=afterwards)
     callbacks: list[Callback] = [
         state,
         stop,

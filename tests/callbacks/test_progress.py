@@ -34,3 +34,12 @@ def test_lines_within_an_epoch(
     output = capsys.readouterr().out
     assert re.findall(LINE, output) == lines
     assert len(re.findall(r"epoch \d/2  train loss", output)) == 2
+
+
+def test_a_part_of_an_epoch_has_no_speed(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(*OPTIONS, "trainer.max_steps=8")  # of 10
+    whole, part = re.findall(r"epoch \d/2  train loss.*", capsys.readouterr().out)
+    assert " img/s " in whole
+    assert "img/s" not in part

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import of_this_epoch
+from glimpse.callbacks.epoch_record import EpochRecord, of_this_epoch
 from glimpse.callbacks.time_left import TimeLeft
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
@@ -28,13 +28,17 @@ class Progress(LateCallback):
 
     Args:
         checkpoints: The callback that knows whether an epoch was the best.
+        record: The callback that has measured the epoch's speed.
         afterwards: What remains of the sweep after this run, as text shown after the time left.
     """
 
     sees_chunks = True
 
-    def __init__(self, checkpoints: Checkpoints, *, afterwards: str = "") -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, record: EpochRecord, *, afterwards: str = ""
+    ) -> None:
         self.checkpoints = checkpoints
+        self.record = record
         self._afterwards = f", then {afterwards}" if afterwards else ""
         self._bar: Bar | None = None
         self._next_draw = 0.0
@@ -120,8 +124,8 @@ class Progress(LateCallback):
             if f"val/{name}" in metrics:
                 parts.append(f"{name} {metrics[f'val/{name}']:.4f}")
         parts.append(f"lr {metrics.get('lr', 0):.2g}")
-        if "images_per_second" in metrics:
-            parts.append(f"{metrics['images_per_second']:,.0f} img/s")
+        if speed := self.record.rows[-1].get("images_per_second"):  # unknown for a part of an epoch
+            parts.append(f"{speed:,.0f} img/s")
         parts.append(f"{self._time_left(int(trainer.num_training_batches))} left")
         best = " *" if self.checkpoints.best_epoch == trainer.current_epoch + 1 else ""
         console.print("  ".join(parts) + best)
