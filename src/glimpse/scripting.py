@@ -84,7 +84,7 @@ def load(
             return TrainedRun(path, overrides=overrides, trust=trust)
         except UntrustedError as error:
             remedy = 'load(…, trust=["{}"])'
-            raise UserError(untrusted(error.place, error.target, remedy)) from error
+            raise UserError(untrusted(error.place, error.target, remedy)) from None
 
 
 def run(
