@@ -77,6 +77,11 @@ def test_a_run_that_was_never_resumed_has_its_own_settings(tmp_path: Path) -> No
             "trainer=cpu",
             ["+trainer.max_time.hours=1"],
         ),
+        (
+            ["callbacks=[]", "+callbacks.mine._target_=lightning.pytorch.callbacks.Timer"],
+            "callbacks=[ema]",
+            ["+callbacks.mine._target_=lightning.pytorch.callbacks.Timer"],
+        ),
         (["data=digits", "data.val_fraction=0.2"], "data=mnist", ["data.val_fraction=0.2"]),
         (["augment=flip", "augment.p=1"], "augment=[flip,cutout]", []),
         (["augment=[flip,cutout]", "augment.flip.p=1"], "augment=[flip]", ["augment.flip.p=1"]),
@@ -103,9 +108,15 @@ def test_settings_that_a_new_choice_does_not_have_are_left_out(
         assert ", ".join(dropped) in capsys.readouterr().err
 
 
-def test_a_repeated_run_records_the_later_choice_and_the_earlier_keys(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", "scheduler=constant", "scheduler.every=1")
-    assert "scheduler.every" not in settings(folder)
+def test_without_a_new_choice_all_settings_stay(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", "scheduler=step")
+    record = ["scheduler=constant", "scheduler.every=1", "scheduler.final_factor=0"]
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(record))
+    found = settings(folder)
+    assert "scheduler.final_factor" not in found  # a file was chosen at the last resume
+    assert found["scheduler.every"] == "1"
+    (folder / "environment.json").unlink()
+    assert settings(folder)["scheduler.final_factor"] == "0"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"command": 3}', '{"command": ["resume=x", 3]}'])

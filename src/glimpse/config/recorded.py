@@ -13,10 +13,10 @@ import yaml
 from glimpse.command import in_shell
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
-from glimpse.config.folder import config_folders, root_name
+from glimpse.config.folder import choices_of, config_folders, root_name
 from glimpse.config.keys import is_in, keys_of_choice
 from glimpse.config.quoting import quoted
-from glimpse.config.schema import GROUPS, LISTS
+from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import newest_run
@@ -46,18 +46,22 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     place = quoted(folder)
     here = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     typed = [o for o in overrides if not o.startswith("resume=")]
-    known = _keys_of_choices([*recorded, *later, *typed], [*flags, *overrides])
-    kept, kept_later = ([o for o in words if _fits(o, known)] for words in (recorded, later))
-    if dropped := [_key(o) for o in (*recorded, *later) if not _fits(o, known)]:
+    arguments = [*flags, *overrides]
+    folders = config_folders(arguments)
+    known = _keys_of_choices([*later, *typed], folders, root_name(arguments))
+    lost = [o for o in (*recorded, *later) if not _fits(o, known, folders)]
+    if lost:
         print(
-            f"settings of the run that its new choices do not have are left out: {', '.join(dropped)}",
+            "settings of the run that its new choices do not have are left out: "
+            f"{', '.join(map(_key, lost))}",
             file=sys.stderr,
         )
+    kept, kept_later = ([o for o in words if o not in lost] for words in (recorded, later))
     return [*kept, *here, *kept_later, *typed]
 
 
 def _keys_of_choices(
-    overrides: Sequence[str], arguments: Sequence[str]
+    overrides: Sequence[str], folders: Sequence[Path], root_name: str
 ) -> dict[str, dict[str, Any]]:
     """The keys of each group for which the overrides choose files, and its keys in the root.
 
@@ -65,11 +69,11 @@ def _keys_of_choices(
 
     Args:
         overrides: The overrides; a later choice of a group replaces an earlier one.
-        arguments: The words of the command line, for its folders of configuration files.
+        folders: The folders of configuration files.
+        root_name: The name of the root configuration.
     """
-    folders = config_folders(arguments)
     root: dict[str, Any] = {}
-    for file in (folder / f"{root_name(arguments)}.yaml" for folder in folders):
+    for file in (folder / f"{root_name}.yaml" for folder in folders):
         if file.is_file():
             root |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     found: dict[str, dict[str, Any]] = {}
@@ -82,10 +86,14 @@ def _keys_of_choices(
     return found
 
 
-def _fits(override: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the choice of its group has the key of an override."""
+def _fits(override: str, known: Mapping[str, Mapping[str, Any]], folders: Sequence[Path]) -> bool:
+    """Whether the new choice of its group, if there is one, has the key of an override."""
     group, _, key = _key(override).partition(".")
-    return not key or group not in known or is_in(known[group], key)
+    if not key or group not in known or f"{group}.{key}".startswith(TAKES_A_MAPPING):
+        return True
+    if group in LISTS and key.partition(".")[0] not in choices_of(group, folders):
+        return True  # not from a file, but added by an experiment or with +
+    return is_in(known[group], key)
 
 
 def _key(override: str) -> str:
