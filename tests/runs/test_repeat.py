@@ -210,6 +210,19 @@ def test_settings_that_changed_at_a_resume_are_the_likely_cause(original: Path) 
 # What a record may not do ---------------------------------------------------------------------------
 
 
+def test_a_setting_whose_group_was_replaced_at_a_resume_is_not_recorded(original: Path) -> None:
+    run(("scheduler=step", "scheduler.every=1", *TINY, "logger=none", "hydra.run.dir=resumed"))
+    typed = ("resume=resumed", "scheduler=constant", "trainer.max_epochs=3")
+    run(typed)
+    environment = json.loads(Path("resumed/environment.json").read_text())
+    record = json.dumps(environment | {"command": ["train.py", *typed]})
+    Path("resumed/environment.json").write_text(record)
+    words = prepare(Path("resumed")).overrides
+    assert "scheduler=constant" in words
+    assert "trainer.max_epochs=3" in words
+    assert "scheduler.every=1" not in words
+
+
 def test_what_hydra_would_build_is_not_taken_from_the_folder(original: Path) -> None:
     record = original / ".hydra" / "overrides.yaml"
     with record.open("a") as file:

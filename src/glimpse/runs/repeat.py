@@ -118,9 +118,18 @@ def prepare(
         config,
         _stages(summary, config.trainer.max_epochs),
         names,
-        [*recorded, *overrides],
+        [*(word for word in recorded if _is_set(word, config)), *overrides],
         float(seconds) if isinstance(seconds, int | float) else None,
     )
+
+
+def _is_set(override: str, config: DictConfig) -> bool:
+    """Whether the configuration has the key of an override. A resume may have replaced its group."""
+    key = override.partition("=")[0].lstrip("+")
+    if "." not in key or key.startswith(("~", "hydra")):
+        return True
+    absent = object()
+    return OmegaConf.select(config, key, default=absent) is not absent
 
 
 def train_again(repetition: Repetition) -> None:
