@@ -1,6 +1,7 @@
 """The dotted keys of a configuration, and messages for keys and choices that do not exist."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -98,12 +99,12 @@ def _own_file(group: str, words: Sequence[str], folders: Sequence[Path]) -> Path
     own = list(reversed(folders[1:]))
     for folder in own if not chosen else ():
         file = folder / f"{root_name(words)}.yaml"
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if os.path.isfile(file) else None
         for entry in (content or {}).get("defaults", ()):
             named = entry if isinstance(entry, dict) else {}
             chosen += [str(named[key]) for key in (group, f"override {group}") if key in named]
     files = [folder / group / f"{chosen[-1]}.yaml" for folder in own] if chosen else []
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def check_hydra_keys(hydra: DictConfig) -> None:
@@ -181,7 +182,7 @@ def keys_of_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str
 def _content(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
     """The content of a choice's file, with the files that it includes."""
     files = [folder / group / f"{choice}.yaml" for folder in folders]
-    file = next((file for file in reversed(files) if file.exists()), files[0])
+    file = next((file for file in reversed(files) if os.path.exists(file)), files[0])
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:

@@ -5,6 +5,7 @@ line that names the nearest valid one. Nothing heavy is imported.
 """
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -255,7 +256,7 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if not available:
         return unknown_key(group, _known_keys(typed), _words(typed))
     here = Path("conf") / group / f"{choice}.yaml"
-    if here.is_file():
+    if os.path.isfile(here):
         return f"{group}={choice}: {here} is here: add --config-dir conf"
     words = _words(typed)
     is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in words)
@@ -267,7 +268,7 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if source and "/" in source and source != "hydra/config":  # the defaults of a file
         return f"{source}.yaml, in defaults: {unknown_choice(group, choice, available)}"
     other = next(
-        (file for f in _folders(typed) if (file := f / group / f"{choice}.yml").exists()), None
+        (file for f in _folders(typed) if os.path.exists(file := f / group / f"{choice}.yml")), None
     )
     if other:
         return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"

@@ -91,7 +91,7 @@ def for_a_path(group: str, choice: str) -> str | None:
     ending = Path(choice).suffix.lower()
     if ending == ".yaml":
         return f"{group}={Path(choice).stem}"
-    is_path = bool(set("/\\ (") & set(choice)) or bool(ending) or Path(choice).exists()
+    is_path = bool(set("/\\ (") & set(choice)) or bool(ending) or os.path.exists(choice)
     if group == "data" and is_path:
         if ending == ".parquet":
             return f"data=huggingface {in_shell(f'data.name={choice}')}"
