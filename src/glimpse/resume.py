@@ -72,7 +72,7 @@ def start_of_resume(
     with named_if_it_does_not_fit(str(path)):
         _require_same_data(extra, now["data"], data)
         _require_same_parameters(saved, now)
-        _require_same_batches(extra, batch_size, key=_key_of_batches(now["data"]))
+        _require_same_batches(extra, batch_size, key=key_of_batches(now["data"]))
         _require_same_sampling(extra, now["data"])
         _require_enough_epochs(saved, now["trainer"]["max_epochs"])
         is_same = _of_the_run(extra["config"]) == _of_the_run(now)
@@ -188,7 +188,8 @@ def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
 
 
-def _key_of_batches(data: Mapping[str, Any]) -> str:
+def key_of_batches(data: Mapping[str, Any]) -> str:
+    """The key of `data` that decides the size of a batch."""
     return "batch_size" if data.get("global_batch_size") is None else "global_batch_size"
 
 

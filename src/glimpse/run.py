@@ -55,7 +55,7 @@ from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
 from glimpse.precision import Precision, choose
 from glimpse.result import print_result
-from glimpse.resume import Start, named_if_it_does_not_fit, start_of_resume
+from glimpse.resume import Start, key_of_batches, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, summarised
 from glimpse.threads import threads_restored, use_one_thread_if_small
@@ -121,7 +121,8 @@ def run(
         if data.augment is not None and data.augment.remark:
             console.print(data.augment.remark)
         start = _resumed(config, data, batch_size, summary, team) if config.resume else None
-        _say_if_few_steps(data, batch_size)
+        if config.task == "fit" and not config.check:
+            _say_if_few_steps(config, data, batch_size)
         resume_from = start.checkpoint if start else None
         network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
@@ -213,15 +214,16 @@ def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
     )
 
 
-def _say_if_few_steps(data: ImageDataModule, batch_size: int) -> None:
+def _say_if_few_steps(config: DictConfig, data: ImageDataModule, batch_size: int) -> None:
     """Say that a small dataset makes few steps per epoch; a network then learns little in ten."""
     num_images = len(data.splits["train"].rows)
-    num_steps = len(EpochOrder(num_images, batch_size=batch_size, training=True))
+    num_batches = len(EpochOrder(num_images, batch_size=batch_size, training=True))
+    num_steps = -(-num_batches // int(config.trainer.get("accumulate_grad_batches") or 1))
     if num_steps < FEW_STEPS and batch_size > 1:
         steps = "one step" if num_steps == 1 else f"{num_steps} steps"
         console.print(
             f"an epoch is {steps}: {num_images} training images in batches of {batch_size}; type a smaller "
-            "data.batch_size for more steps"
+            f"data.{key_of_batches(config.data)} for more steps"
         )
 
 

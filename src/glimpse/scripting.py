@@ -77,6 +77,9 @@ def load(
     Raises:
         UserError: There is no checkpoint, it is damaged, or it names a package that is not trusted.
     """
+    for name, given in {"overrides": overrides, "trust": trust}.items():
+        if isinstance(given, str):
+            raise UserError(f'load(…, {name}="{given}"): expected a list: type {name}=["{given}"]')
     with process_unchanged():
         from glimpse.runs.trained import TrainedRun
 

@@ -194,6 +194,24 @@ def test_whole_groups_come_near_the_fraction(fraction: float) -> None:
     assert f"{share:.0%} of all images" in found.splits["val"].origin
 
 
+@pytest.mark.parametrize("fraction", [0.02, 0.1])
+def test_many_small_groups_give_the_fraction_of_each_class(fraction: float) -> None:
+    groups = np.random.default_rng(0).permutation(np.repeat(np.arange(1000), 2))
+    labels = np.arange(2000) % 4
+    found = draw(
+        labels,
+        {"train": np.arange(2000)},
+        val_fraction=fraction,
+        test_fraction=0.1,
+        seed=0,
+        groups=groups,
+    )
+    for split, share in (("val", fraction), ("test", 0.1)):
+        counts = np.bincount(labels[found.splits[split].rows], minlength=4)
+        assert abs(counts - 500 * share).max() <= 6  # without balance, up to 15
+        assert found.splits[split].origin.startswith(f"{share:.0%} of all images")
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.9])
 def test_a_rare_class_is_on_both_sides(fraction: float) -> None:
     labels = np.array([0] * 40 + [1] * 40 + [2] * 3 + [3] * 2)

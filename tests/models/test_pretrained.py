@@ -69,6 +69,22 @@ def test_grey_images_go_in(architecture: str) -> None:
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 5)
 
 
+@pytest.mark.parametrize("name", ["convnext_atto", "selecsls42", "resnet18"])
+def test_the_librarys_names_are_converted_and_ours_kept(name: str) -> None:
+    """Some networks of timm call a layer before the last one head.…"""
+    pytest.importorskip("timm")
+    network = Pretrained(images_of(32), architecture=f"timm/{name}", weights="none")
+    own = {n: t for n, t in network.state_dict().items() if n not in ("scale", "shift")}
+    assert set(network._own_names(network.library_weights())) == set(own)
+    assert set(network._own_names(network.state_dict())) - {"scale", "shift"} == set(own)
+
+
+def test_a_tag_that_timm_does_not_have_is_one_line() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UserError, match=r"Invalid pretrained tag \(nope\)"):
+        Pretrained(images_of(32), architecture="timm/resnet18.nope", weights="none")
+
+
 def test_timm_is_asked_for_what_torchvision_does_not_have() -> None:
     pytest.importorskip("timm")
     network = Pretrained(images_of(32), architecture="tf_efficientnet_lite0", weights="none")

@@ -26,6 +26,8 @@ CHANNELS_FIRST = COLOUR.transpose(2, 0, 1)
         (CHANNELS_FIRST[:, None], 1, 3),
         (torch.tensor(CHANNELS_FIRST), 3, 1),
         (torch.tensor(COLOUR), 3, 1),
+        (torch.tensor(np.stack([COLOUR] * 4)), 3, 4),
+        (torch.tensor(COLOUR[None, :, :, :1]), 1, 1),
         ([Image.fromarray(COLOUR), COLOUR], 3, 2),
         ((image for image in [COLOUR] * 2), 3, 2),
         ([], 3, 0),

@@ -93,14 +93,17 @@ class Checkpoints(Checkpoint):
         is_dry = trainer.fast_dev_run  # type: ignore[attr-defined]
         if is_dry or not trainer.enable_validation or self._validated_at == trainer.global_step:
             return
-        remedy = "a lower trainer.val_check_interval"
-        steps = steps_of_an_epoch(trainer)
+        every = trainer.check_val_every_n_epoch
+        steps = steps_of_an_epoch(trainer) * (every or 1)
+        settings = []
+        if trainer.val_check_interval != 1.0:
+            settings.append("trainer.val_check_interval=1.0")
         if trainer.global_step == trainer.max_steps and trainer.max_steps % steps:
-            whole = -(-trainer.max_steps // steps) * steps
-            remedy = f"trainer.max_steps={whole}, which ends an epoch, or {remedy}"
-        elif (trainer.check_val_every_n_epoch or 1) > 1:
-            remedy = "trainer.check_val_every_n_epoch=1"
-        console.print(f"the last weights were not validated: type {remedy}")
+            settings.append(f"trainer.max_steps={-(-trainer.max_steps // steps) * steps}")
+        elif every != 1:
+            settings.append("trainer.check_val_every_n_epoch=1")
+        remedy = f": type {' '.join(settings)}" if settings else ""
+        console.print(f"the last weights were not validated{remedy}")
 
     def _consider(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]

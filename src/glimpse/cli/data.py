@@ -218,7 +218,10 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
 
 def _print_statistics(facts: "Facts") -> None:
     if facts.mean is None or facts.std is None:
-        say("mean and std: not computed without the cache, or if all pixels are equal")
+        say(
+            "mean and std: not computed, because all pixels are equal, or because there is no cache "
+            "(type data.cache=true)"
+        )
         return
     say("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)

@@ -97,7 +97,7 @@ def _print_classes(scores: "Scores", every_class: bool) -> None:
         with_images = [c for c in shown if c.num_images]
         shown = sorted(with_images, key=lambda c: c.f1.value)[:NUM_WORST]
         say(
-            f"the {NUM_WORST} of {len(scores.classes)} classes with the lowest F1 "
+            f"the {len(shown)} of {len(scores.classes)} classes with the lowest F1 "
             "(--all prints every class)"
         )
     print_table(

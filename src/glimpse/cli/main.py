@@ -56,7 +56,8 @@ def train() -> None:
     """Train a model on a dataset, as `python train.py` does; see glimpse train --help."""
     from glimpse import launch  # it imports Hydra, which is slow
 
-    del sys.argv[1]
+    # entry.py answers `glimpse train`, unless something stands before it.
+    del sys.argv[1 : sys.argv.index("train") + 1]
     raise typer.Exit(launch.main())
 
 

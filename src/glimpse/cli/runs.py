@@ -264,13 +264,15 @@ def _print_agreement(
     from glimpse.runs.agreement import agreement, common_split
     from glimpse.runs.trained import TrainedRun
 
-    runs = (
-        TrainedRun(first, overrides=overrides, trust=trust),
-        TrainedRun(second, overrides=overrides, trust=trust),
-    )
     try:
+        runs = (
+            TrainedRun(first, overrides=overrides, trust=trust),
+            TrainedRun(second, overrides=overrides, trust=trust),
+        )
         split = common_split(*runs)
     except UserError as error:  # the comparison printed so far is still valid
+        if overrides:  # they are for this test alone, so it is wanted
+            raise
         say(f"no McNemar's test: {error}")
         return
     both, num_images, test = agreement(*runs, split)

@@ -99,12 +99,20 @@ def _own_file(group: str, words: Sequence[str], folders: Sequence[Path]) -> Path
     own = list(reversed(folders[1:]))
     for folder in own if not chosen else ():
         file = folder / f"{root_name(words)}.yaml"
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if os.path.isfile(file) else None
-        for entry in (content or {}).get("defaults", ()):
+        for entry in root_content(file).get("defaults", ()):
             named = entry if isinstance(entry, dict) else {}
             chosen += [str(named[key]) for key in (group, f"override {group}") if key in named]
     files = [folder / group / f"{chosen[-1]}.yaml" for folder in own] if chosen else []
     return next((file for file in files if os.path.isfile(file)), None)
+
+
+def root_content(file: Path) -> dict[str, Any]:
+    """The content of a root configuration; empty if Hydra cannot read it either, which it will report."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_hydra_keys(hydra: DictConfig) -> None:

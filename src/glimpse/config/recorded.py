@@ -8,13 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from glimpse.command import in_shell
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
 from glimpse.config.folder import choices_of, config_folders, root_name
-from glimpse.config.keys import is_in, keys_of_choice
+from glimpse.config.keys import is_in, keys_of_choice, root_content
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
@@ -74,15 +72,16 @@ def _keys_of_choices(
     """
     root: dict[str, Any] = {}
     for file in (folder / f"{root_name}.yaml" for folder in folders):
-        if file.is_file():
-            root |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        root |= root_content(file)
     found: dict[str, dict[str, Any]] = {}
     for override in overrides:
         group, _, choice = override.partition("=")
         if group in (*GROUPS, *LISTS):
             found.pop(group, None)
             with suppress(OSError, ValueError):
-                found[group] = (root.get(group) or {}) | keys_of_choice(group, choice, folders)
+                own = root.get(group)
+                chosen = keys_of_choice(group, choice, folders)
+                found[group] = (own if isinstance(own, dict) else {}) | chosen
     return found
 
 

@@ -233,7 +233,7 @@ def _open(folder: Path) -> Contents:
         identity=facts["identity"],
         num_skipped=facts["num_skipped"],
         lost=tuple(facts["lost"]),
-        remarks=tuple(facts.get("remarks", ())),  # older caches have none
+        remarks=tuple(facts["remarks"]),
     )
 
 
@@ -272,8 +272,10 @@ def _build(
             file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
             if isinstance(part, Arrays):
                 np.save(file, part.images)
-                counts, bad = histogram(part.images), dict(part.unreadable)
+                counts = histogram(part.images)
+                bad = {row: reason for row, (_, reason) in part.unreadable.items()}
                 kept = np.delete(np.arange(len(labels) + len(bad)), list(bad))
+                skipped = [label for label, _ in part.unreadable.values()]
                 parts[name] = part
             else:
                 counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
@@ -281,10 +283,10 @@ def _build(
                 kept = np.delete(np.arange(len(labels)), list(bad))
                 if bad:
                     _keep_rows(file, kept)
-                    if name == "train":
-                        lost = np.setdiff1d(labels, labels[kept]).tolist()
-                    labels = labels[kept]
+                skipped, labels = labels[list(bad)].tolist(), labels[kept]
                 parts[name] = Files(paths, labels)
+            if name == "train":
+                lost = sorted(set(skipped) - set(labels.tolist()))
             if bad:
                 np.save(partial / f"{name}-kept.npy", kept)
                 reasons += [bad[row] for row in sorted(bad)]

@@ -51,12 +51,12 @@ class ImageSpec:
 class Arrays:
     """Images stored as pixels: (N, H, W, C) uint8, with labels (N,) int64.
 
-    `unreadable` are the rows of the source that were skipped, with the reasons.
+    `unreadable` are the rows of the source that were skipped, with their labels and the reasons.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    unreadable: Mapping[int, str] = field(default_factory=dict)
+    unreadable: Mapping[int, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

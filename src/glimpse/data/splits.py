@@ -79,7 +79,6 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }
 ADDED = ("set", "data", "split", "images")
-MANY_FOLDS = 20  # of which some are drawn, if groups are not divided
 REST = "the rest"  # the origin of training images if other splits were drawn from the same part
 
 
@@ -177,7 +176,9 @@ def draw(
         train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
     )
     of = "all images" if is_drawn else "training"
-    drawn = val_fraction if groups is None else len(rows) / (len(rows) + len(train)) * part
+    num_held_out = len(heldout.rows) if heldout and is_drawn else 0
+    total = len(rows) + len(train) + num_held_out
+    drawn = val_fraction if groups is None else len(rows) / total
     val = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
     remarks = [_unused(heldout)] if third and heldout else []
     test = third or heldout
@@ -315,35 +316,43 @@ def _whole_groups(
     seed: int,
     groups: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Draw about `size` rows: some of many folds of whole groups, stratified by class."""
-    num_groups = len(np.unique(groups[rows]))
-    num = min(MANY_FOLDS, num_groups, np.bincount(labels[rows]).max())
-    parts = _parts(rows, labels, max(2, int(num)), typed, seed, groups)
-    folds = [fold for _, fold in parts if len(fold)]
-    chosen = _nearest_sum([len(fold) for fold in folds], size)
-    drawn = [folds[number] for number in chosen]
-    if (num_drawn := sum(map(len, drawn))) > 2 * size:
+    """Draw about `size` rows in whole groups.
+
+    In random order, groups are drawn first that bring the classes nearer to their shares of `size`,
+    then any that fit. At last, one more is drawn if the number of rows is then nearer to `size`.
+    """
+    _, group_of = np.unique(groups[rows], return_inverse=True)
+    _, label_of = np.unique(labels[rows], return_inverse=True)
+    num_groups, num_classes = group_of.max() + 1, label_of.max() + 1
+    if num_groups < 2:
+        raise UserError(f"{typed}: all images are of one group, so none can be held out")
+    counts = np.bincount(group_of * num_classes + label_of, minlength=num_groups * num_classes)
+    counts = counts.reshape(num_groups, num_classes)
+    sizes, missing = counts.sum(1).tolist(), counts.sum(0) * (size / len(rows))
+    room = size
+    order = np.random.default_rng(seed).permutation(num_groups).tolist()
+    drawn: list[int] = []
+    for is_balanced in (True, False):
+        left = []
+        for group in order:
+            fits = sizes[group] <= room
+            if fits and (not is_balanced or counts[group] @ (2 * missing - counts[group]) > 0):
+                drawn.append(group)
+                missing = missing - counts[group]
+                room -= sizes[group]
+            else:
+                left.append(group)
+        order = left
+    smallest = min(order, key=sizes.__getitem__)
+    if not drawn or (len(order) > 1 and sizes[smallest] < 2 * room):
+        drawn.append(smallest)
+    held_out = rows[np.isin(group_of, drawn)]
+    if len(held_out) > 2 * size:
         raise UserError(
-            f"{typed}: at least {num_drawn:,} of {len(rows):,} images would be held out, because the "
-            f"{num_groups:,} groups are large: type a larger fraction, or smaller groups"
+            f"{typed}: at least {len(held_out):,} of {len(rows):,} images would be held out, because "
+            f"the {num_groups:,} groups are large: type a larger fraction, or smaller groups"
         )
-    return np.sort(np.concatenate(drawn))
-
-
-def _nearest_sum(sizes: Sequence[int], wanted: int) -> list[int]:
-    """Return the positions of some of the sizes, whose sum is as near as possible to `wanted`."""
-    reached = [1]  # for the first sizes: the sums of some of them, as the bits of a number
-    for size in sizes:
-        reached.append(reached[-1] | reached[-1] << size)
-    bits = enumerate(bin(reached[-1])[:1:-1])  # from the lowest
-    sums = [total for total, bit in bits if bit == "1"][1:-1]  # some of them, but not all
-    total = min(sums, key=lambda found: abs(found - wanted))
-    chosen = []
-    for number in reversed(range(len(sizes))):
-        if not reached[number] >> total & 1:
-            chosen.append(number)
-            total -= sizes[number]
-    return chosen
+    return held_out
 
 
 def _exchange_missing(

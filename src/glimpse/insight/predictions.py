@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -52,8 +53,14 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, number: int) -> Prediction:
-        """The prediction for an image of the split, counted from 0."""
+    @overload
+    def __getitem__(self, number: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Prediction]: ...
+    def __getitem__(self, number: int | slice) -> Prediction | list[Prediction]:
+        """The prediction for an image of the split, counted from 0, or a list for a slice."""
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
         row = np.exp(self.log_probabilities[number]).tolist()
         return Prediction(dict(zip(self.class_names, row, strict=True)))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
-SMALLEST_OF_CONVNET = 8  # pixels
+SMALLEST_OF_CONVNET = 8  # pixels, which its poolings reduce to one
 
 
 class ImageTooSmallError(UserError):

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.layers.image_size import require
+from glimpse.layers.image_size import SMALLEST_OF_CONVNET, require
 from glimpse.layers.patch_conv import PatchConv2d
 
 
@@ -45,7 +45,7 @@ class ConvNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        require(spec, [lambda side: side // 8], "convnet")
+        require(spec, [lambda side: side // SMALLEST_OF_CONVNET], "convnet")
         side = min(spec.height, spec.width)
         channels = [spec.channels, *widths]
         blocks: list[nn.Module] = []

@@ -22,7 +22,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from glimpse.data.spec import ImageSpec
+from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError, first_line
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.weights import load_weights, read_weights
@@ -202,16 +202,21 @@ class Pretrained(nn.Module):
     def _own_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Convert the library's names to `backbone.…` and `head.…`, which our own files use."""
         head = f"{self._library.head}."
+        renamed = _rename(state)
+        # The library may call other layers head.…, such as head.norm of convnext.
+        are_ours = any(name.startswith("backbone.") for name in renamed)
         found = {}
-        for name, tensor in _rename(state).items():
-            if name.startswith(head):
+        for name, tensor in renamed.items():
+            if are_ours:
+                pass
+            elif name.startswith(head):
                 name = f"head.{name.removeprefix(head)}"
                 if tensor.ndim == 4 and tensor.shape[2:] == (
                     1,
                     1,
                 ):  # a convolution as the last layer
                     tensor = tensor.flatten(1)
-            elif not name.startswith(("backbone.", "head.")):
+            else:
                 name = f"backbone.{name}"
             if name == f"backbone.{getattr(self, '_stem', None)}" and tensor.shape[1] == 3:
                 tensor = tensor.sum(1, keepdim=True)
@@ -298,7 +303,12 @@ def _from_torchvision(name: str, num_classes: int) -> Architecture:
 def _from_timm(name: str, num_classes: int) -> Architecture:
     import timm
 
-    network: Any = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    try:
+        network: Any = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    except RuntimeError as error:  # the name has the tag of published weights
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        known = some([tag.partition(".")[2] for tag in tags], 10)
+        raise UserError(f"model.architecture=timm/{name}: {error} It has {known}") from error
     head = network.get_classifier()
     names = [n for n, layer in network.named_modules() if layer is head]
     if not names:

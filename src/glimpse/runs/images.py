@@ -21,7 +21,7 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 
     Args:
         images: Paths, Pillow images, arrays (H, W), (H, W, C) or (N, H, W, C), tensors (H, W),
-            (C, H, W) or (N, C, H, W), or an iterable of these. Three dimensions without one of 1, 3
+            (C, H, W) or (N, C, H, W), also with the channels last, or an iterable of these. Three dimensions without one of 1, 3
             or 4 channels are N grey images.
         channels: Channels of the network's images. For a network of colour images, an array
             (3, H, W) is one image, and for one of grey images it is three.
@@ -33,7 +33,7 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
         yield images
     elif isinstance(images, Tensor):
         array = images.detach().cpu()
-        if array.ndim == 4 or (array.ndim == 3 and array.shape[0] in CHANNELS):
+        if array.ndim > 2 and array.shape[-3] in CHANNELS:
             array = array.movedim(-3, -1)
         yield from _of_array(array.numpy())
     elif isinstance(images, np.ndarray):
@@ -59,7 +59,8 @@ def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
             f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: for floats "
             "from 0 to 1, pass (255 * image) as uint8"
         )
-    if array.ndim == 4 or (array.ndim == 3 and array.shape[-1] not in CHANNELS):
+    has_channels = array.shape[-1] in CHANNELS
+    if (array.ndim == 4 and has_channels) or (array.ndim == 3 and not has_channels):
         for one in array:
             yield from _of_array(one)
     elif array.ndim in (2, 3):

@@ -31,7 +31,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
-from glimpse.found_checkpoint import find_checkpoint
+from glimpse.found_checkpoint import BEST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.network import build_network
@@ -92,9 +92,11 @@ class TrainedRun:
         self._data: ImageDataModule | None = None
 
     def __repr__(self) -> str:
-        accuracy = self.metrics.get("val/acc")
+        is_best = self.checkpoint.name == BEST
+        accuracy = self.metrics.get("val/acc") if is_best else None
+        place = self.folder if is_best else self.checkpoint
         result = "" if accuracy is None else f", val/acc={accuracy:.4f}"
-        return f"TrainedRun({str(self.folder)!r}{result})"
+        return f"TrainedRun({str(place)!r}{result})"
 
     @property
     def folder(self) -> Path:

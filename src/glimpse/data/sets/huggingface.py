@@ -128,7 +128,8 @@ class HuggingFace(ImageDataModule):
         for split, rows in found.items():
             pixels, bad = self._pixels(rows, image, split, wanted)
             labels = self._numbers(texts[split], index, split)
-            parts[split] = Arrays(pixels, np.delete(labels, list(bad)), bad)
+            skipped = {row: (int(labels[row]), reason) for row, reason in bad.items()}
+            parts[split] = Arrays(pixels, np.delete(labels, list(bad)), skipped)
         held_out = parts.get("val"), parts.get("test")
         return Source(names, parts["train"], *held_out, remarks=tuple(remarks))
 

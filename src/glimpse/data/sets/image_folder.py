@@ -80,9 +80,12 @@ class ImageFolder(ImageDataModule):
     def remarks(self) -> list[str]:
         """Report files in unreadable formats, and which of several nested folders are classes."""
         remarks = counted(self.passed_over)
-        if self.pattern is not None and (parts := self._parts_by_name()):
-            names = some([as_utf8(str(path.relative_to(self.root))) for path in parts.values()])
-            remarks.append(f"data.pattern reads all images below the root, so {names} are one set")
+        if self.pattern is not None:
+            splits = [as_utf8(f.name) for f in class_folders(self.root) if _split_of(f)]
+            if len(splits) > 1:
+                remarks.append(
+                    f"data.pattern reads all images below the root, so {some(splits)} are one set"
+                )
         if self.pattern is None:
             parts = self._parts_by_name()
             classes = class_folders(parts.get("train", self.root))
@@ -103,8 +106,9 @@ class ImageFolder(ImageDataModule):
                     remarks.append(f"{split} is {as_utf8(str(folder.relative_to(self.root)))}")
             splits = [as_utf8(f.name) for f in classes if not parts and _split_of(f)]
             if splits:
+                are = "is a class" if len(splits) == 1 else "are classes"
                 remarks.append(
-                    f"{some(splits)} is a class here; for a split, put classes into train/"
+                    f"{some(splits)} {are} here; for splits, put the classes into train/"
                 )
             if others:
                 names = some([as_utf8(folder.name) for folder in others])

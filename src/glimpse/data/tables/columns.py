@@ -60,7 +60,8 @@ def find_columns(
         _require(table, name, "label")
     sample = table.sample()
     found_path = _path_column(table, path, {*given, split}, groups, sample, is_file)
-    if found_path is not None and table.has_header and is_file(found_path):
+    is_named = path == found_path or (found_path or "").lower() in PATHS
+    if found_path is not None and table.has_header and not is_named and is_file(found_path):
         raise UserError(
             f"{table.path}, line 1: {shown(found_path)} names an image, expected the names of the columns: "
             "insert a line such as path,label before it"
