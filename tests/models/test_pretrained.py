@@ -14,6 +14,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.pretrained import Pretrained
+from glimpse.runs.trained import TrainedRun
 
 # One small member of each family of torchvision, at an image size that it takes.
 FAMILIES = {
@@ -67,6 +68,27 @@ def test_the_head_is_the_last_layer_and_sized_from_the_data(architecture: str) -
 def test_grey_images_go_in(architecture: str) -> None:
     network = Pretrained(images_of(32, channels=1), architecture=architecture, weights="none")
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+
+
+def test_a_run_from_random_weights_goes_on_with_the_input_that_it_knows(
+    execute: Execute, tmp_path: Path
+) -> None:
+    small = (
+        "data=synthetic", "data.shape=[3,32,32]", "data.num_train=32", "data.num_val=16", "trainer=cpu",
+        "model=pretrained", "trainer.max_epochs=1", "logger=none", "trainer.precision=32-true",
+    )  # fmt: skip
+    first = execute(*small, "model.weights=none", folder=tmp_path / "first")
+    second = execute(*small, f"model.weights={first}", folder=tmp_path / "second")
+    known = TrainedRun(first)
+    images = torch.randn(4, 3, 32, 32)
+    for source in (first, second):
+        network = Pretrained(known.spec, weights=str(source))
+        network.load_weights()
+        network.eval()
+        expected = TrainedRun(source)
+        assert torch.allclose(network(images), expected.model(images), atol=1e-4)
+        assert network.statistics[0] == pytest.approx(known.spec.mean, abs=1e-5)
+        assert expected.inner.statistics[1] == pytest.approx(known.spec.std, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "selecsls42", "resnet18"])

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError, first_line
 from glimpse.layers.image_size import ImageTooSmallError
-from glimpse.models.weights import load_weights, read_weights
+from glimpse.models.weights import load_weights, read_weights, statistics_of_run
 
 # The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
 # network converts its input to these statistics. We build them without weights and convert the
@@ -112,19 +112,29 @@ class Pretrained(nn.Module):
         if spec.channels == 1:
             self._stem = _sum_stem(self.backbone)
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-        # The statistics that the library's own network expects, for each of our channels.
-        self.statistics = (tuple(mean.tolist()), tuple(std.tolist()))
-        if self.weights == "none":
-            self.statistics = (spec.mean, spec.std)
-        # ((image · spec.std + spec.mean) - mean) / std in one multiplication and one addition
-        scale = torch.tensor(spec.std) / std
-        shift = (torch.tensor(spec.mean) - mean) / std
-        self.register_buffer("scale", scale.view(1, -1, 1, 1))
-        self.register_buffer("shift", shift.view(1, -1, 1, 1))
+        self._mean, self._std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", torch.empty(1, spec.channels, 1, 1))
+        self.register_buffer("shift", torch.empty(1, spec.channels, 1, 1))
+        self._expect(mean, std)
         self.num_features = self._count_features(spec)
         # If the last layer is a 1×1 convolution before the pooling, use a linear layer after it.
         linear = isinstance(head, nn.Linear)
         self.head = head if linear else nn.Linear(self.num_features, spec.num_classes)
+
+    def _expect(self, mean: Tensor, std: Tensor) -> None:
+        """Convert the input to the statistics (C,) that the backbone expects."""
+        # ((image · self._std + self._mean) - mean) / std in one multiplication and one addition
+        self.scale.copy_((self._std / std).view(1, -1, 1, 1))
+        self.shift.copy_(((self._mean - mean) / std).view(1, -1, 1, 1))
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and the standard deviation of each channel that the backbone expects."""
+        mean, std = self._mean, self._std
+        if self.weights != "none":
+            std = std / self.scale.flatten().cpu()
+            mean = mean - self.shift.flatten().cpu() * std
+        return tuple(mean.tolist()), tuple(std.tolist())
 
     def forward(self, images: Tensor) -> Tensor:
         features = images if images.ndim == 2 else self.features(images)
@@ -187,6 +197,9 @@ class Pretrained(nn.Module):
         else:
             source = f"model.weights={self.weights}"
             found = read_weights(Path(self.weights))
+            expected = statistics_of_run(Path(self.weights))
+            if expected is not None and len(expected[0]) == len(self._mean):
+                self._expect(*expected)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         return load_weights(

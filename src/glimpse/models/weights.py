@@ -173,23 +173,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UserError: The file does not exist, contains no state dict, or contains code.
     """
-    if path.is_dir():
-        path = find_checkpoint(path)
-    if not path.is_file():
-        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # on kinds that are refused below
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"model.weights={path}: {error.strerror or error}") from error
-    except Exception as error:  # each format has its own errors for a file in another format
-        raise UserError(f"model.weights={path}: {_unreadable(error)}") from error
+    content = _content(path)
     if isinstance(content, dict) and "glimpse" in content:  # one of our checkpoints
         prefix = "network."
         own = content["state_dict"].items()
@@ -204,6 +188,47 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
         )
     return found
+
+
+def statistics_of_run(path: Path) -> tuple[Tensor, Tensor] | None:
+    """The mean and standard deviation (C,) that the backbone of a run of model=pretrained expects.
+
+    A run that started from random weights expects the statistics of its own data. None if the file is
+    not a checkpoint of such a run.
+    """
+    content = _content(path)
+    if not isinstance(content, dict) or "glimpse" not in content:
+        return None
+    state, saved = content["state_dict"], content["glimpse"]
+    scale, shift = (state.get(f"network.{name}") for name in ("scale", "shift"))
+    mean, std = (torch.tensor(saved["spec"][name]) for name in ("mean", "std"))
+    if scale is None or shift is None:
+        return None
+    if saved["config"]["model"].get("weights") in (None, "none"):
+        return mean, std
+    expected = std / scale.float().flatten()
+    return mean - shift.float().flatten() * expected, expected
+
+
+def _content(path: Path) -> Any:
+    """The content of a file, or of a run folder's best checkpoint."""
+    if path.is_dir():
+        path = find_checkpoint(path)
+    if not path.is_file():
+        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        else:
+            with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # on kinds that are refused below
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"model.weights={path}: {error.strerror or error}") from error
+    except Exception as error:  # each format has its own errors for a file in another format
+        raise UserError(f"model.weights={path}: {_unreadable(error)}") from error
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
