@@ -42,7 +42,7 @@ def initialise(network: nn.Module, data: ImageDataModule, weights: str | None) -
     if isinstance(network, LoadsWeights):
         line = network.load_weights()
     elif is_given:
-        found = read_weights(Path(str(weights)))
+        found = read_weights(Path(str(weights))).tensors
         source = f"model.weights={weights}"
         line = load_weights(network, found, source, num_classes=data.spec.num_classes)
     else:

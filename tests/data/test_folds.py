@@ -212,6 +212,19 @@ def test_many_small_groups_give_the_fraction_of_each_class(fraction: float) -> N
         assert found.splits[split].origin.startswith(f"{share:.0%} of all images")
 
 
+def test_a_fraction_near_1_leaves_a_group() -> None:
+    groups = np.arange(10)
+    found = draw(
+        groups % 2,
+        {"train": np.arange(10)},
+        val_fraction=0,
+        test_fraction=0.97,
+        seed=0,
+        groups=groups,
+    )
+    assert [len(found.splits[name].rows) for name in ("train", "val")] == [1, 9]
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.9])
 def test_a_rare_class_is_on_both_sides(fraction: float) -> None:
     labels = np.array([0] * 40 + [1] * 40 + [2] * 3 + [3] * 2)

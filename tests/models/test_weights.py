@@ -67,7 +67,7 @@ def test_every_wrapping_loads_all_layers_but_the_head(
     tmp_path: Path, state: State, wrapping: str
 ) -> None:
     torch.save(WRAPPINGS[wrapping](state), tmp_path / "weights.pth")  # type: ignore[no-untyped-call]
-    net, line = loaded(dict(read_weights(tmp_path / "weights.pth")))
+    net, line = loaded(dict(read_weights(tmp_path / "weights.pth").tensors))
     assert line.startswith(
         "file: 3 of 4 layers loaded; fc is new for 2 classes, the file has 5 classes"
     )
@@ -79,7 +79,7 @@ def test_every_wrapping_loads_all_layers_but_the_head(
 
 def test_safetensors_and_a_head_for_the_same_classes(tmp_path: Path, state: State) -> None:
     save_file(state, tmp_path / "weights.safetensors")
-    net, line = loaded(dict(read_weights(tmp_path / "weights.safetensors")), num_classes=5)
+    net, line = loaded(dict(read_weights(tmp_path / "weights.safetensors").tensors), num_classes=5)
     assert line == "file: 4 of 4 layers loaded"
     assert torch.equal(net.state_dict()["fc.weight"], state["fc.weight"])
 

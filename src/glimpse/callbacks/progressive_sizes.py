@@ -97,7 +97,7 @@ class ProgressiveSizes(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the size for a run resumed within an epoch, which skips `on_train_epoch_start`.
 
-        Only now the number of steps in an epoch is known.
+        The number of steps in an epoch is known only now.
         """
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._require_steps(trainer.max_steps, steps_of_an_epoch(trainer))

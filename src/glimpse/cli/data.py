@@ -86,13 +86,17 @@ def info(
                 config.data.normalize = "dataset"
             try:
                 facts = gather_facts(build_data(config))
-            except ConstantPixelsError:
+            except ConstantPixelsError:  # their mean says nothing
                 config.data.normalize = "none"
                 facts = gather_facts(build_data(config))
         if as_json:
             say(json_of(asdict(facts)))
         else:
-            _print_facts(name, facts, every_class)
+            has_cache = bool(config.data.cache)
+            missing = (
+                "all pixels are equal" if has_cache else "there is no cache: type data.cache=true"
+            )
+            _print_facts(name, facts, every_class, missing)
 
 
 @app.command()
@@ -190,7 +194,7 @@ def _first_sentence(file: Path) -> str:
     return re.split(r"(?<=\.)\s", " ".join(lines), maxsplit=1)[0]
 
 
-def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
+def _print_facts(name: str, facts: "Facts", every_class: bool, missing: str) -> None:
     colour = "grey" if facts.channels == 1 else "RGB"
     size = f"{facts.width}×{facts.height} {colour}"
     say(f"{name}: {size}, {len(facts.class_names)} classes\n")
@@ -204,7 +208,7 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
     say()
     if facts.remarks:
         say("".join(f"note: {remark}\n" for remark in facts.remarks))
-    _print_statistics(facts)
+    _print_statistics(facts, missing)
     say()
     _print_classes(facts, every_class)
     say()
@@ -216,12 +220,9 @@ def _print_facts(name: str, facts: "Facts", every_class: bool) -> None:
         _print_files(facts.files)
 
 
-def _print_statistics(facts: "Facts") -> None:
+def _print_statistics(facts: "Facts", missing: str) -> None:
     if facts.mean is None or facts.std is None:
-        say(
-            "mean and std: not computed, because all pixels are equal, or because there is no cache "
-            "(type data.cache=true)"
-        )
+        say(f"mean and std: not computed, because {missing}")
         return
     say("the training set's pixels, in [0, 1]")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)

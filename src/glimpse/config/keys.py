@@ -99,20 +99,22 @@ def _own_file(group: str, words: Sequence[str], folders: Sequence[Path]) -> Path
     own = list(reversed(folders[1:]))
     for folder in own if not chosen else ():
         file = folder / f"{root_name(words)}.yaml"
-        for entry in root_content(file).get("defaults", ()):
+        for entry in (content_of(file) or {}).get("defaults", ()):
             named = entry if isinstance(entry, dict) else {}
             chosen += [str(named[key]) for key in (group, f"override {group}") if key in named]
     files = [folder / group / f"{chosen[-1]}.yaml" for folder in own] if chosen else []
     return next((file for file in files if os.path.isfile(file)), None)
 
 
-def root_content(file: Path) -> dict[str, Any]:
-    """The content of a root configuration; empty if Hydra cannot read it either, which it will report."""
+def content_of(file: Path) -> dict[str, Any] | None:
+    """The content of a YAML file; None if it is missing or not a mapping, which Hydra reports."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if content is None:  # the file has comments only
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else None
 
 
 def check_hydra_keys(hydra: DictConfig) -> None:
@@ -155,10 +157,7 @@ def _owners(key: str, folders: Sequence[Path]) -> list[str]:
             continue
         for folder in folders:
             file = folder / group / f"{choice}.yaml"
-            try:
-                node: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError, yaml.YAMLError):
-                continue
+            node: Any = content_of(file)
             for part in rest.split("."):
                 node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
             if node is not _ABSENT:
@@ -166,42 +165,36 @@ def _owners(key: str, folders: Sequence[Path]) -> list[str]:
     return [choice for choice, needs in found.items() if needs] or list(found)
 
 
-def keys_of_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """The keys that the chosen files of a group have, with their values.
+def keys_of_choice(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any] | None:
+    """The keys that the chosen files of a group have, with their values; None without such files.
 
     Args:
         group: The group.
         choice: The chosen file, or a list such as [flip,cutmix].
         folders: The folders of configuration files; later ones override earlier ones.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: a file is not a mapping in YAML.
     """
     is_list = group in LISTS or choice.startswith("[")
     found: dict[str, Any] = {}
     for name in (part.strip(" '\"") for part in choice.strip("[]").split(",") if part):
-        content = _content(group, name, folders)
+        content = _with_included(group, name, folders)
+        if content is None:
+            return None
         has_parts = all(isinstance(value, dict) for value in content.values())
         found |= {name: content} if is_list and not has_parts else content
     return found
 
 
-def _content(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any]:
+def _with_included(group: str, choice: str, folders: Sequence[Path]) -> dict[str, Any] | None:
     """The content of a choice's file, with the files that it includes."""
     files = [folder / group / f"{choice}.yaml" for folder in folders]
-    file = next((file for file in reversed(files) if os.path.exists(file)), files[0])
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not YAML") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: not a mapping")
-    included = [name for name in content.pop("defaults", ()) if isinstance(name, str)]
+    content = next(
+        (found for file in reversed(files) if (found := content_of(file)) is not None), None
+    )
     whole: dict[str, Any] = {}
-    for name in included:
-        whole |= _content(group, name, folders) if name != "_self_" else {}
-    return whole | content
+    for name in content.pop("defaults", ()) if content else ():
+        if isinstance(name, str) and name != "_self_":
+            whole |= _with_included(group, name, folders) or {}
+    return None if content is None else whole | content
 
 
 def is_in(content: Mapping[str, Any], key: str) -> bool:

@@ -4,7 +4,6 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from glimpse.command import in_shell
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
 from glimpse.config.folder import choices_of, config_folders, root_name
-from glimpse.config.keys import is_in, keys_of_choice, root_content
+from glimpse.config.keys import content_of, is_in, keys_of_choice
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
@@ -72,15 +71,15 @@ def _keys_of_choices(
     """
     root: dict[str, Any] = {}
     for file in (folder / f"{root_name}.yaml" for folder in folders):
-        root |= root_content(file)
+        root |= content_of(file) or {}
     found: dict[str, dict[str, Any]] = {}
     for override in overrides:
         group, _, choice = override.partition("=")
         if group in (*GROUPS, *LISTS):
             found.pop(group, None)
-            with suppress(OSError, ValueError):
-                own = root.get(group)
-                chosen = keys_of_choice(group, choice, folders)
+            chosen = keys_of_choice(group, choice, folders)
+            own = root.get(group)
+            if chosen is not None:
                 found[group] = (own if isinstance(own, dict) else {}) | chosen
     return found
 

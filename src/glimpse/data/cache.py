@@ -97,7 +97,7 @@ def fingerprint(
     prefix = str(root)
     names = [str(path) for path in files]
     for name in names[:: max(1, len(names) // NUM_MARKED)]:
-        with suppress(OSError):  # told below, or by the decoder
+        with suppress(OSError):  # the next loop or the decoder reports it
             digest.update(mark(Path(name)))
     for name in names:  # pathlib's stat and relative_to take a second for 100,000 files
         try:

@@ -171,7 +171,9 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
 def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
     """Convert an image to (H, W, C) uint8 of the wanted size, upright.
 
-    Transparent pixels become white, as on a page: what they hide is often black. The resizing is bilinear with antialiasing: it averages all pixels that a new pixel covers.
+    Transparent pixels become white, as on a page, because the colours that they hide are often
+    black. The resizing is bilinear with antialiasing: it averages all pixels that a new pixel
+    covers.
 
     Raises:
         UserError: The image does not have the wanted size, and `wanted.fit` is None; the message

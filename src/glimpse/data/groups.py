@@ -1,7 +1,7 @@
 """`data.groups`: which images must be on the same side of a split, such as those of one patient.
 
 The group of an image is its cell in a column of the table, if the table has this column, or else
-the match of a regular expression in its path.
+the match of a regular expression in its path. A random split draws whole groups.
 """
 
 import os
@@ -75,3 +75,57 @@ def _matched(asked: str, paths: Sequence[Path]) -> list[str]:
             "change it"
         )
     return [name for name in names if name]
+
+
+def drawn_groups(
+    groups: NDArray[np.int64], labels: NDArray[np.int64], share: float, *, seed: int, typed: str
+) -> NDArray[np.bool_]:
+    """Draw whole groups with about a share of the images, and about that share of each class.
+
+    In random order, groups are drawn first that bring the classes nearer to their shares, then any
+    that fit. At last, one more is drawn if the number of images is then nearer to the share.
+
+    Args:
+        groups: (N,), the group of each image.
+        labels: (N,), the label of each image.
+        share: The share of the images, between 0 and 1.
+        seed: The seed of the order.
+        typed: The setting that asks for the share, for error messages.
+
+    Returns:
+        (N,), whether each image is drawn. Some image is drawn, and some is not.
+
+    Raises:
+        UserError: There is a single group, or the groups are too large for the share.
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    _, label_of = np.unique(labels, return_inverse=True)
+    num_groups, num_classes = group_of.max() + 1, label_of.max() + 1
+    if num_groups < 2:
+        raise UserError(f"{typed}: all images are of one group, so none can be held out")
+    counts = np.bincount(group_of * num_classes + label_of, minlength=num_groups * num_classes)
+    counts = counts.reshape(num_groups, num_classes)
+    sizes, missing = counts.sum(1).tolist(), counts.sum(0) * share
+    wanted = room = min(max(1, round(share * len(groups))), len(groups) - 1)
+    left = np.random.default_rng(seed).permutation(num_groups).tolist()
+    drawn: list[int] = []
+    for is_balanced in (True, False):
+        order, left = left, []
+        for group in order:
+            fits = sizes[group] <= room
+            if fits and (not is_balanced or counts[group] @ (2 * missing - counts[group]) > 0):
+                drawn.append(group)
+                missing = missing - counts[group]
+                room -= sizes[group]
+            else:
+                left.append(group)
+    smallest = min(left, key=sizes.__getitem__)
+    if not drawn or (len(left) > 1 and sizes[smallest] < 2 * room):
+        drawn.append(smallest)
+    is_drawn: NDArray[np.bool_] = np.isin(group_of, drawn)
+    if (num_drawn := int(is_drawn.sum())) > 2 * wanted:
+        raise UserError(
+            f"{typed}: at least {num_drawn:,} of {len(groups):,} images would be held out, because the "
+            f"{num_groups:,} groups are large: type a larger fraction, or smaller groups"
+        )
+    return is_drawn

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from glimpse.data.groups import drawn_groups
 from glimpse.errors import UserError
 
 IN_WORDS = {"train": "training", "val": "validation", "test": "test"}  # the splits, for sentences
@@ -282,12 +283,12 @@ def _stratified(
         The remaining rows, the drawn rows, and the labels of classes with a single image, which is
         among the remaining rows.
     """
+    if groups is not None:
+        typed, share = f"data.{key}={fraction:g}", fraction / part
+        is_drawn = drawn_groups(groups[rows], labels[rows], share, seed=seed, typed=typed)
+        return rows[~is_drawn], rows[is_drawn], []
     from sklearn.model_selection import train_test_split  # takes half a second to import
 
-    if groups is not None:
-        size = round(fraction / part * len(rows))
-        drawn = _whole_groups(rows, labels, size, f"data.{key}={fraction:g}", seed, groups)
-        return np.setdiff1d(rows, drawn), drawn, []
     counts = np.bincount(labels[rows])
     few = np.flatnonzero(counts == 1)
     alone = np.isin(labels[rows], few)
@@ -306,53 +307,6 @@ def _stratified(
     kept, drawn = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=seed)
     _exchange_missing(kept, drawn, labels, seed)
     return np.sort(np.concatenate([kept, single])), np.sort(drawn), few.tolist()
-
-
-def _whole_groups(
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    size: int,
-    typed: str,
-    seed: int,
-    groups: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Draw about `size` rows in whole groups.
-
-    In random order, groups are drawn first that bring the classes nearer to their shares of `size`,
-    then any that fit. At last, one more is drawn if the number of rows is then nearer to `size`.
-    """
-    _, group_of = np.unique(groups[rows], return_inverse=True)
-    _, label_of = np.unique(labels[rows], return_inverse=True)
-    num_groups, num_classes = group_of.max() + 1, label_of.max() + 1
-    if num_groups < 2:
-        raise UserError(f"{typed}: all images are of one group, so none can be held out")
-    counts = np.bincount(group_of * num_classes + label_of, minlength=num_groups * num_classes)
-    counts = counts.reshape(num_groups, num_classes)
-    sizes, missing = counts.sum(1).tolist(), counts.sum(0) * (size / len(rows))
-    room = size
-    order = np.random.default_rng(seed).permutation(num_groups).tolist()
-    drawn: list[int] = []
-    for is_balanced in (True, False):
-        left = []
-        for group in order:
-            fits = sizes[group] <= room
-            if fits and (not is_balanced or counts[group] @ (2 * missing - counts[group]) > 0):
-                drawn.append(group)
-                missing = missing - counts[group]
-                room -= sizes[group]
-            else:
-                left.append(group)
-        order = left
-    smallest = min(order, key=sizes.__getitem__)
-    if not drawn or (len(order) > 1 and sizes[smallest] < 2 * room):
-        drawn.append(smallest)
-    held_out = rows[np.isin(group_of, drawn)]
-    if len(held_out) > 2 * size:
-        raise UserError(
-            f"{typed}: at least {len(held_out):,} of {len(rows):,} images would be held out, because "
-            f"the {num_groups:,} groups are large: type a larger fraction, or smaller groups"
-        )
-    return held_out
 
 
 def _exchange_missing(

@@ -61,9 +61,9 @@ def score(
     F1.
 
     A class that is never predicted has precision 0. The recall and F1 of a class without images are
-    NaN; an interval is that of the resamples in which the score has a value. The calibration error is the mean absolute
-    difference between accuracy and confidence over 15 confidence bins, weighted by the number of
-    images in each bin.
+    NaN. Resamples in which a score is undefined do not count for its interval. The calibration
+    error is the mean absolute difference between accuracy and confidence over 15 confidence bins,
+    weighted by the number of images in each bin.
 
     Args:
         predictions: The predictions for a split.

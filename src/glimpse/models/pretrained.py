@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError, first_line
 from glimpse.layers.image_size import ImageTooSmallError
-from glimpse.models.weights import load_weights, read_weights, statistics_of_run
+from glimpse.models.weights import load_weights, read_weights
 
 # The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
 # network converts its input to these statistics. We build them without weights and convert the
@@ -196,8 +196,7 @@ class Pretrained(nn.Module):
             found = self._fetch()
         else:
             source = f"model.weights={self.weights}"
-            found = read_weights(Path(self.weights))
-            expected = statistics_of_run(Path(self.weights))
+            found, expected = read_weights(Path(self.weights))
             if expected is not None and len(expected[0]) == len(self._mean):
                 self._expect(*expected)
         for parameter in self.head.parameters():
@@ -220,17 +219,11 @@ class Pretrained(nn.Module):
         are_ours = any(name.startswith("backbone.") for name in renamed)
         found = {}
         for name, tensor in renamed.items():
-            if are_ours:
-                pass
-            elif name.startswith(head):
-                name = f"head.{name.removeprefix(head)}"
-                if tensor.ndim == 4 and tensor.shape[2:] == (
-                    1,
-                    1,
-                ):  # a convolution as the last layer
+            if not are_ours:
+                is_head = name.startswith(head)
+                name = f"head.{name.removeprefix(head)}" if is_head else f"backbone.{name}"
+                if is_head and tensor.shape[2:] == (1, 1):  # a convolution as the last layer
                     tensor = tensor.flatten(1)
-            else:
-                name = f"backbone.{name}"
             if name == f"backbone.{getattr(self, '_stem', None)}" and tensor.shape[1] == 3:
                 tensor = tensor.sum(1, keepdim=True)
             if name not in ("backbone.scale", "backbone.shift"):

@@ -167,7 +167,19 @@ def _without_wrappers(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tens
         yield state
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
+class Weights(NamedTuple):
+    """The tensors of a file.
+
+    `statistics` are the mean and the standard deviation (C,) that the backbone of a run of
+    model=pretrained expects; None for other files. A run that started from random weights expects
+    the statistics of its own data.
+    """
+
+    tensors: Mapping[str, Tensor]
+    statistics: tuple[Tensor, Tensor] | None = None
+
+
+def read_weights(path: Path) -> Weights:
     """Read the tensors of a file or of a run folder's best checkpoint, without running code.
 
     Raises:
@@ -177,7 +189,8 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     if isinstance(content, dict) and "glimpse" in content:  # one of our checkpoints
         prefix = "network."
         own = content["state_dict"].items()
-        return {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
+        tensors = {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
+        return Weights(tensors, _statistics(tensors, content["glimpse"]))
     found = _state_dict(content)
     if not found:
         if isinstance(content, dict):
@@ -187,23 +200,16 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         raise UserError(
             f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
         )
-    return found
+    return Weights(found)
 
 
-def statistics_of_run(path: Path) -> tuple[Tensor, Tensor] | None:
-    """The mean and standard deviation (C,) that the backbone of a run of model=pretrained expects.
-
-    A run that started from random weights expects the statistics of its own data. None if the file is
-    not a checkpoint of such a run.
-    """
-    content = _content(path)
-    if not isinstance(content, dict) or "glimpse" not in content:
-        return None
-    state, saved = content["state_dict"], content["glimpse"]
-    scale, shift = (state.get(f"network.{name}") for name in ("scale", "shift"))
-    mean, std = (torch.tensor(saved["spec"][name]) for name in ("mean", "std"))
+def _statistics(
+    tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+) -> tuple[Tensor, Tensor] | None:
+    scale, shift = tensors.get("scale"), tensors.get("shift")
     if scale is None or shift is None:
         return None
+    mean, std = (torch.tensor(saved["spec"][name]) for name in ("mean", "std"))
     if saved["config"]["model"].get("weights") in (None, "none"):
         return mean, std
     expected = std / scale.float().flatten()

@@ -21,8 +21,8 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 
     Args:
         images: Paths, Pillow images, arrays (H, W), (H, W, C) or (N, H, W, C), tensors (H, W),
-            (C, H, W) or (N, C, H, W), also with the channels last, or an iterable of these. Three dimensions without one of 1, 3
-            or 4 channels are N grey images.
+            (C, H, W) or (N, C, H, W), which may also have their channels last, or an iterable of
+            these. Three dimensions without one of 1, 3 or 4 channels are N grey images.
         channels: Channels of the network's images. For a network of colour images, an array
             (3, H, W) is one image, and for one of grey images it is three.
 

@@ -95,18 +95,18 @@ def told(found: Sequence[Ranking]) -> list[str]:
 
 def _told_apart(members: Sequence[Group]) -> list[str]:
     """The names of the members' datasets, with the settings that differ among equal names."""
-    names = []
+    values: dict[tuple[str, str], set[str | None]] = {}  # of each setting, by dataset
+    keys = {key for member in members for key in member.settings if key.startswith("data.")}
     for member in members:
-        alike = [other.settings for other in members if other.data == member.data]
-        differing = [
-            f"{key}={member.settings.get(key)}"
-            for key in sorted({key for settings in alike for key in settings})
-            if key.startswith("data.")
-            and key not in NOT_SPLITS
-            and len({settings.get(key) for settings in alike}) > 1
-        ]
-        names.append(" ".join([member.data, *differing]))
-    return names
+        for key in keys - NOT_SPLITS:
+            values.setdefault((member.data, key), set()).add(member.settings.get(key))
+    differing = sorted(place for place, found in values.items() if len(found) > 1)
+    return [
+        " ".join(
+            [m.data, *(f"{key}={m.settings.get(key)}" for data, key in differing if data == m.data)]
+        )
+        for m in members
+    ]
 
 
 def _ranking(name: str, members: Sequence[Group], metric: str) -> Ranking:

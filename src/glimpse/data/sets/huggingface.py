@@ -11,7 +11,6 @@ Left out: columns of several labels, images given by URL or by path, and data se
 into memory.
 """
 
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +21,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey, reading
+from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey
+from glimpse.data.image_cells import is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
@@ -228,7 +227,7 @@ class HuggingFace(ImageDataModule):
         features = rows.features
         pictures = (
             [n for n in columns if isinstance(features[n], ImageColumn)]
-            or [n for n in columns if _is_encoded(features[n])]
+            or [n for n in columns if is_encoded(features[n])]
             or [n for n in columns if n.lower() in IMAGES]
         )
         image = chosen("image", self.image, pictures)
@@ -318,7 +317,7 @@ class HuggingFace(ImageDataModule):
         pixels: list[NDArray[np.uint8]] = []
         bad: dict[int, str] = {}
         for row, what, cell in self._cells(rows, column, split):
-            with self._skipping(row, bad), _opened_image(cell, column, what) as image:
+            with self._skipping(row, bad), opened_image(cell, column, what) as image:
                 pixels.append(fitted(image, wanted, what))
         if not pixels:
             reason = f": {next(iter(bad.values()))}" if bad else ""
@@ -330,14 +329,14 @@ class HuggingFace(ImageDataModule):
         sample = Sample()
         step = max(1, len(rows) // SAMPLED)
         for row, what, cell in self._cells(rows, column, "train", step):
-            with self._skipping(row, {}), _opened_image(cell, column, what) as image:
+            with self._skipping(row, {}), opened_image(cell, column, what) as image:
                 sample.add(what, image)
         found = sample.format(self.presize, fit=self.fit)
         if found is None:
             raise UserError(f"{self.set_name}, train: there are no images that can be read")
         if found.channels == 1:
             for row, what, cell in self._cells(rows, column, "train"):
-                with self._skipping(row, {}), _opened_image(cell, column, what) as image:
+                with self._skipping(row, {}), opened_image(cell, column, what) as image:
                     if not is_grey(image):
                         return replace(found, channels=3)
         return found
@@ -349,56 +348,3 @@ def _classes_of(rows: Any, label: str) -> tuple[str, ...] | None:
 
     feature = rows.features[label]
     return tuple(feature.names) if isinstance(feature, ClassLabel) else None
-
-
-@contextmanager
-def _opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
-    """Open the image file in a cell."""
-    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    if isinstance(cell, Mapping) and content is None and cell.get("path"):
-        try:
-            content = Path(cell["path"]).read_bytes()
-        except OSError as error:
-            raise UnreadableImageError(
-                f"{what}: cannot read {cell['path']}: {error.strerror}: restore this file"
-            ) from error
-    if isinstance(content, list):
-        content = _as_file(content)
-    if not isinstance(content, bytes):
-        hint = " (for paths of files, save the table as CSV and type data=csv)"
-        raise UserError(
-            f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
-            f"{hint * isinstance(cell, str)}"
-        )
-    with reading(io.BytesIO(content), name=what) as image:
-        yield image
-
-
-def _is_encoded(feature: Any) -> bool:
-    """Return whether a column may contain the bytes of image files, as some programs write it."""
-    if isinstance(feature, Mapping):
-        return "bytes" in feature
-    return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")
-
-
-def _as_file(values: list[Any]) -> bytes | None:
-    """Return a list of pixels from 0 to 255 as the content of an image file; None for other lists.
-
-    The list is (H, W), (H, W, 3) or (3, H, W), or the H·W values of a grey square.
-    """
-    try:
-        pixels = np.array(values)
-    except ValueError:  # lists of different lengths
-        return None
-    if pixels.ndim == 1 and (side := math.isqrt(len(pixels))) ** 2 == len(pixels):
-        pixels = pixels.reshape(side, side)
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if not is_image or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
-        return None
-    file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
-    return file.getvalue()

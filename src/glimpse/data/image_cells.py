@@ -1,0 +1,67 @@
+"""Images inside the cells of a table: files, their paths, or lists of pixels."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from glimpse.data.decode import reading
+from glimpse.errors import UnreadableImageError, UserError
+
+
+@contextmanager
+def opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
+    """Open the image file in a cell."""
+    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if isinstance(cell, Mapping) and content is None and cell.get("path"):
+        try:
+            content = Path(cell["path"]).read_bytes()
+        except OSError as error:
+            raise UnreadableImageError(
+                f"{what}: cannot read {cell['path']}: {error.strerror}: restore this file"
+            ) from error
+    if isinstance(content, list):
+        content = _as_file(content)
+    if not isinstance(content, bytes):
+        hint = " (for paths of files, save the table as CSV and type data=csv)"
+        raise UserError(
+            f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
+            f"{hint * isinstance(cell, str)}"
+        )
+    with reading(io.BytesIO(content), name=what) as image:
+        yield image
+
+
+def is_encoded(feature: Any) -> bool:
+    """Return whether a column may contain the bytes of image files, as some programs write it."""
+    if isinstance(feature, Mapping):
+        return "bytes" in feature
+    return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")
+
+
+def _as_file(values: list[Any]) -> bytes | None:
+    """Return a list of pixels from 0 to 255 as the content of an image file; None for other lists.
+
+    The list is (H, W), (H, W, 3) or (3, H, W), or the H·W values of a grey square.
+    """
+    try:
+        pixels = np.array(values)
+    except ValueError:  # lists of different lengths
+        return None
+    if pixels.ndim == 1 and (side := math.isqrt(len(pixels))) ** 2 == len(pixels):
+        pixels = pixels.reshape(side, side)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if not is_image or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        return None
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", compress_level=0)
+    return file.getvalue()
