@@ -19,7 +19,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from omegaconf import DictConfig
 
 from glimpse.checkpoint_file import AtomicCheckpointIO
-from glimpse.config.build import build, plain, require_target
+from glimpse.config.build import blamed, build, plain, require_target
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError, first_line
 from glimpse.lightning_compat import skip_empty_hooks
@@ -147,5 +147,7 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {first_line(error)}") from error
+        raise UserError(
+            f"trainer rejected {blamed(arguments, error)}: {first_line(error)}"
+        ) from error
     return trainer

@@ -167,6 +167,12 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
             ["model=pretrained", "optimizer=muon", "optimizer.matrix_lr=0.1"],
             "destroys pretrained weights",
         ),
+        (["+callbacks.ema.decay=0.9"], "type callbacks=[ema] too"),
+        (["trainer.max_time=5"], "such as trainer.max_time=00:01:30:00"),
+        (["trainer.precision=bf17"], "expected one of auto, bf16-mixed"),
+        (["trainer.gradient_clip_algorithm=both"], "expected one of null, norm, value"),
+        (["trainer.benchmark=7"], "expected true or false"),
+        (["trainer.max_steps=-7"], "expected at least -1"),
         (
             ["lr_find.start=1", "lr_find.end=0.1"],
             "lr_find.start=1: expected less than lr_find.end=0.1",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from conftest import REPOSITORY, Execute
 from glimpse.callbacks.epoch_record import EpochRecord
-from glimpse.config.build import build
+from glimpse.config.build import blamed, build
 from glimpse.config.compose import composed, hydra_for
 from glimpse.config.explain import explain
 from glimpse.config.keys import check_hydra_keys, unknown_key
@@ -180,6 +180,15 @@ def test_arguments_that_are_not_taken_are_told_before_anything_is_called() -> No
         build("optimizer", {"_target_": "torch.optim.Adam", "betas": [2, 3]}, [Tensor([1.0])])
 
 
+def test_the_argument_that_a_library_rejects_is_named() -> None:
+    f1 = {"_target_": "torchmetrics.classification.MulticlassF1Score", "num_classes": 3}
+    with pytest.raises(UserError, match="rejected average=macroo: Expected"):
+        build("metrics", f1 | {"average": "macroo"})
+    error = ValueError("invalid value 3.5 for val_check_interval, expected one in [0.0, 1.0]")
+    assert blamed({"limit": 3.5, "val_check_interval": 3.5}, error) == "val_check_interval=3.5"
+    assert blamed({"limit": 3.5, "other": 3.5}, ValueError("invalid: 3.5")) == "its arguments"
+
+
 def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
     with pytest.raises(UserError, match=r"_target_=.*: expected a "):
         build("data", {"_target_": "glimpse.data.download.fetch"})
@@ -267,6 +276,11 @@ def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message
         ),
         ("data=My Photos (2024)", 'type data=image_folder "data.root=My Photos (2024)"'),
         ("data=a/(b)", "type data=image_folder 'data.root=a/(b)'"),
+        ("+optimizer.lr=1", "type optimizer.lr=<value>, without +"),
+        ("+model=mlp", "type model=mlp, without +"),
+        ("++model=mlp", "type model=mlp, without +"),
+        ("callbacks+=ema", "type callbacks=[ema]"),
+        ("model+=mlp", "type model=mlp"),
     ],
 )
 def test_a_word_that_hydra_cannot_read_is_answered(word: str, message: str) -> None:

@@ -75,7 +75,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         rejections = (ValueError, TypeError, MisconfigurationException)
         if isinstance(cause, rejections) and target.startswith(LIBRARIES):
             raise UserError(
-                f"{group} {target} rejected its arguments: {first_line(cause)}"
+                f"{group} {target} rejected {blamed(values, cause)}: {first_line(cause)}"
             ) from error
         if isinstance(cause, ModuleNotFoundError):
             stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
@@ -89,6 +89,15 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None
+
+
+def blamed(arguments: Mapping[str, Any], error: Exception) -> str:
+    """The argument that a library's error message names, or the one whose value it quotes."""
+    words = set(re.findall(r"[^\s'\"`,;()\[\]]+", first_line(error)))
+    typed = {k: str(v) for k, v in arguments.items() if k != "_target_"}
+    named = [k for k in typed if k in words]
+    found = named or [k for k, value in typed.items() if value in words]
+    return f"{found[0]}={typed[found[0]]}" if len(found) == 1 else "its arguments"
 
 
 def require_target(group: str, target: str) -> Any:

@@ -27,6 +27,7 @@ from glimpse.config.places import check_places
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import (
     CHOICES,
+    EXAMPLES,
     GROUPS,
     LISTS,
     NOT_KNOWN_YET,
@@ -84,6 +85,11 @@ def check(
     for key in known:
         if key not in found and not any(name.startswith(f"{key}.") for name in found):
             callback = re.fullmatch(r"callbacks\.(\w+)\._target_", key)
+            if callback and not choices.get("experiment"):
+                raise UserError(
+                    f"callbacks.{callback[1]} has keys, but it is not chosen: type "
+                    f"callbacks=[{callback[1]}] too"
+                )
             if callback:  # callbacks=[] removed a callback whose keys an experiment sets
                 raise UserError(
                     f"callbacks without {callback[1]}, but the experiment sets its keys: type "
@@ -192,10 +198,13 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
     if key in SIZES and not isinstance(value, kinds):
         raise UserError(_size_expected(key, value))
     if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+        names = {
+            int: "a whole number", float: "a number", bool: "true or false", str: "a word",
+            dict: "a mapping",
+        }  # fmt: skip
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
-        example = f"={default}" if default is not None else ""
-        hint = f", such as {key}{example}" if example else ""
+        example = EXAMPLES.get(key, default)
+        hint = f", such as {key}={example}" if example is not None else ""
         raise UserError(f"{key}={_as_typed(value)}: expected {expected}{hint}")
 
 
@@ -233,7 +242,7 @@ def _check_range(key: str, value: Any) -> None:
     # augment.cutmix.alpha, chosen in a list, has the range of augment.alpha
     key_of_range = re.sub(r"^augment\.\w+\.(?=\w+$)", "augment.", key)
     if key in CHOICES and value not in CHOICES[key]:
-        choices = ", ".join(_as_typed(one) for one in CHOICES[key])
+        choices = ", ".join(dict.fromkeys(map(_as_typed, CHOICES[key])))
         raise UserError(f"{key}={value}: expected one of {choices}")
     if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
         raise UserError(_size_expected(key, value))

@@ -78,6 +78,14 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
         )
         if deleted:
             return _explain_deletion(deleted[1], typed)
+        added = re.search(r"An item is already at '([^']+)'", str(error))
+        if added:
+            return f"+{added[1]}: there is such a key already: type {added[1]}=<value>, without +"
+        chosen = re.search(r"Multiple values for ([^.]+)\. .*'override .+: (.+)'", str(error))
+        chosen = chosen or re.search(r"force-add of config groups .*'\+\+([^=]+)=(.+)'", str(error))
+        if chosen:
+            setting = f"{chosen[1]}={chosen[2]}"
+            return f"+{setting}: there is such a group already: type {setting}, without +"
     if isinstance(error, OverrideParseException):
         name, equals, value = str(error.override).partition("=")
         if split := _split_by_blanks(str(error.override), typed):
@@ -88,6 +96,9 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             return f"{error.override}: expected a name, found a path: type {remedy}"
         if equals and value.rstrip().endswith(","):
             return f"{error.override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
+        if equals and name.endswith("+"):
+            whole = f"[{value}]" if name[:-1] in (*LISTS, "augment") else value
+            return f"{error.override}: there is no +=; type {name[:-1]}={whole}"
         if equals and name != name.strip():
             return f"{error.override}: a space before =; type {name.strip()}={value.strip()}"
         if not equals:

@@ -67,6 +67,8 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "trainer.gradient_clip_val": (int, float),
     "trainer.check_val_every_n_epoch": (int,),
     "trainer.deterministic": (bool, str),
+    "trainer.benchmark": (bool,),
+    "trainer.max_time": (str, dict),
     "data.classes": (list,),
     "data.global_batch_size": (int,),
     "data.presize": (int, list),
@@ -81,6 +83,9 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "data.url": (str,),
     "data.sha256": (str,),
 }
+
+# What to type for keys whose default, null, is no example.
+EXAMPLES = {"trainer.max_time": "00:01:30:00 for an hour and a half"}
 
 # key: (lowest, highest) allowed value
 RANGES: dict[str, tuple[float, float]] = {
@@ -115,6 +120,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "lr_find.end": (1e-30, float("inf")),
     "lr_find.num_steps": (20, float("inf")),
     "trainer.max_epochs": (-1, float("inf")),
+    "trainer.min_epochs": (0, float("inf")),
+    "trainer.max_steps": (-1, float("inf")),
+    "trainer.min_steps": (0, float("inf")),
+    "trainer.fast_dev_run": (0, float("inf")),
+    "trainer.limit_train_batches": (0, float("inf")),
+    "trainer.limit_val_batches": (0, float("inf")),
+    "trainer.limit_test_batches": (0, float("inf")),
+    "trainer.num_sanity_val_steps": (-1, float("inf")),
+    "trainer.reload_dataloaders_every_n_epochs": (0, float("inf")),
     "trainer.overfit_batches": (0, float("inf")),
     "trainer.accumulate_grad_batches": (1, float("inf")),
     "trainer.check_val_every_n_epoch": (1, float("inf")),
@@ -153,7 +167,7 @@ UNBOUNDED = (
     "checkpoints.every_minutes",
 )
 
-CHOICES: dict[str, tuple[str | bool | None, ...]] = {
+CHOICES: dict[str, tuple[str | int | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, *VIEWS),
     "mode": (None, "min", "max"),
@@ -173,6 +187,26 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
         "ddp_find_unused_parameters_false",
     ),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.deterministic": (None, True, False, "warn"),
+    "trainer.precision": (
+        "auto",
+        "bf16-mixed",
+        "16-mixed",
+        "32-true",
+        "64-true",
+        "bf16-true",
+        "16-true",
+        "bf16",
+        "16",
+        "32",
+        "64",
+        16,
+        32,
+        64,
+        "transformer-engine",
+        "transformer-engine-float16",
+    ),
+    "trainer.gradient_clip_algorithm": (None, "norm", "value"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }
 
