@@ -14,6 +14,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.pretrained import Pretrained
+from glimpse.runs.share import share_run
 from glimpse.runs.trained import TrainedRun
 
 # One small member of each family of torchvision, at an image size that it takes.
@@ -80,12 +81,15 @@ def test_a_run_from_random_weights_goes_on_with_the_input_that_it_knows(
     first = execute(*small, "model.weights=none", folder=tmp_path / "first")
     second = execute(*small, f"model.weights={first}", folder=tmp_path / "second")
     known = TrainedRun(first)
+    exported = tmp_path / "shared" / "model.safetensors"
+    exported.parent.mkdir()
+    list(share_run(known, exported))
     images = torch.randn(4, 3, 32, 32)
-    for source in (first, second):
+    for source in (first, second, exported):
         network = Pretrained(known.spec, weights=str(source))
         network.load_weights()
         network.eval()
-        expected = TrainedRun(source)
+        expected = known if source == exported else TrainedRun(source)
         assert torch.allclose(network(images), expected.model(images), atol=1e-4)
         assert network.statistics[0] == pytest.approx(known.spec.mean, abs=1e-5)
         assert expected.inner.statistics[1] == pytest.approx(known.spec.std, abs=1e-5)

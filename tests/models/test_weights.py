@@ -84,6 +84,14 @@ def test_safetensors_and_a_head_for_the_same_classes(tmp_path: Path, state: Stat
     assert torch.equal(net.state_dict()["fc.weight"], state["fc.weight"])
 
 
+def test_the_head_is_the_layer_that_differs_where_another_has_as_many_outputs() -> None:
+    def two_layers(num_classes: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"head": nn.Linear(4, num_classes), "body": nn.Linear(3, 4)})
+
+    line = load_weights(two_layers(4), two_layers(7).state_dict(), "file", num_classes=4)
+    assert "head is new for 4 classes, the file has 7 classes" in line
+
+
 def test_a_network_whose_own_names_look_like_a_wrapper_keeps_them(state: State) -> None:
     net = nn.ModuleDict({"model": network(5)})
     line = load_weights(net, prefixed(state, "model."), "file", num_classes=5)

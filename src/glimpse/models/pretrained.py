@@ -127,6 +127,11 @@ class Pretrained(nn.Module):
         self.scale.copy_((self._std / std).view(1, -1, 1, 1))
         self.shift.copy_(((self._mean - mean) / std).view(1, -1, 1, 1))
 
+    def _for_channels(self, values: Tensor) -> Tensor:
+        """Statistics of grey images for RGB ones, or of RGB images for grey ones."""
+        wanted = len(self._mean)
+        return values if len(values) == wanted else values.mean(0, keepdim=True).expand(wanted)
+
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The mean and the standard deviation of each channel that the backbone expects."""
@@ -197,8 +202,8 @@ class Pretrained(nn.Module):
         else:
             source = f"model.weights={self.weights}"
             found, expected = read_weights(Path(self.weights))
-            if expected is not None and len(expected[0]) == len(self._mean):
-                self._expect(*expected)
+            if expected is not None:
+                self._expect(*map(self._for_channels, expected))
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         return load_weights(

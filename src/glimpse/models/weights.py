@@ -7,6 +7,7 @@ loaded, and a message names those that do not.
 """
 
 import argparse
+import json
 import pickle
 import re
 import warnings
@@ -98,8 +99,9 @@ def _fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes:
     misshapen = [n for n in wanted if n in found and n not in same]
     missing = [n for n in wanted if n not in found and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in found if n not in wanted]
-    head = _head(wanted, num_classes)
-    if head is None or not any(_owner(n) == head for n in (*misshapen, *missing)):
+    misfits = {_owner(n) for n in (*misshapen, *missing)}
+    head = next((one for one in _heads(wanted, num_classes) if one in misfits), None)
+    if head is None:
         return Fit(same, misshapen, missing, unexpected, None, None)
     others = [n for n in misshapen if _owner(n) == head]
     if any(found[n].shape[1:] != wanted[n].shape[1:] for n in others):
@@ -114,10 +116,10 @@ def _fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes:
     )
 
 
-def _head(wanted: Mapping[str, Tensor], num_classes: int) -> str | None:
-    """The last layer with one output for each class; None if there is none."""
+def _heads(wanted: Mapping[str, Tensor], num_classes: int) -> list[str]:
+    """The layers with one output for each class, the last one first."""
     layers = [_owner(n) for n, t in wanted.items() if t.ndim >= 2 and len(t) == num_classes]
-    return layers[-1] if layers else None
+    return layers[::-1]
 
 
 def _what_is_wrong(
@@ -171,8 +173,8 @@ class Weights(NamedTuple):
     """The tensors of a file.
 
     `statistics` are the mean and the standard deviation (C,) that the backbone of a run of
-    model=pretrained expects; None for other files. A run that started from random weights expects
-    the statistics of its own data.
+    model=pretrained, or of its export, expects; None for other files. A run that started from
+    random weights expects the statistics of its own data.
     """
 
     tensors: Mapping[str, Tensor]
@@ -200,7 +202,7 @@ def read_weights(path: Path) -> Weights:
         raise UserError(
             f"model.weights={path}: the file contains {holds}, expected a state dict of tensors"
         )
-    return Weights(found)
+    return Weights(found, _stated_statistics(path))
 
 
 def _statistics(
@@ -214,6 +216,23 @@ def _statistics(
         return mean, std
     expected = std / scale.float().flatten()
     return mean - shift.float().flatten() * expected, expected
+
+
+def _stated_statistics(path: Path) -> tuple[Tensor, Tensor] | None:
+    """The mean and the standard deviation that a .safetensors file of `glimpse export` states."""
+    if path.suffix != ".safetensors":
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+    if not {"mean", "std"} <= set(about):
+        return None
+    try:
+        mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
+    except (TypeError, ValueError):  # another program's metadata of this name
+        return None
+    return mean, std
 
 
 def _content(path: Path) -> Any:

@@ -55,6 +55,9 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
     is_of_a_library = isinstance(network, Pretrained)
     state = network.library_weights() if isinstance(network, Pretrained) else network.state_dict()
     about = {"format": "pt", "class_names": json.dumps(list(trained.spec.class_names))}
+    if isinstance(network, Pretrained):  # which model.weights=<this file> reads
+        mean, std = network.statistics
+        about |= {"mean": json.dumps(mean), "std": json.dumps(std)}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     with replacing(path) as partial:
         partial.write_bytes(save(tensors, metadata=about))  # Python names a full disk
