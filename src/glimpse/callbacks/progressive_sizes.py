@@ -130,7 +130,8 @@ def _require(network: nn.Module, image: torch.Tensor) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"callbacks=[progressive_sizes]: {type(network).__name__} does not accept images of "
-            f"{image.shape[2]}×{image.shape[3]}: type a model that accepts any size, such as model=convnet_bn"
+            f"{image.shape[2]}×{image.shape[3]}: type larger "
+            "callbacks.progressive_sizes.fractions, or a model that accepts any size, such as model=convnet_bn"
         ) from error
     finally:
         network.train(was_training)

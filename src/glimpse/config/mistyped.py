@@ -268,7 +268,7 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
         return unknown_key(group, _known_keys(typed), _words(typed))
     here = Path("conf") / group / f"{choice}.yaml"
     if os.path.isfile(here):
-        return f"{group}={choice}: {here} is here: add --config-dir conf"
+        return f"{group}={choice}: {here} is here: add --config-dir conf (in Python, config_dir='conf')"
     words = _words(typed)
     is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in words)
     if not is_typed and any(word.startswith("resume=") for word in words):

@@ -32,6 +32,7 @@ class FromEveryGenerator(nn.Module):
         v2.RandAugment(),
         v2.RandomResizedCrop(9),
         v2.GaussianNoise(),  # takes floats alone
+        v2.RandomApply([v2.GaussianNoise()], p=0.1),  # and this one only in some draws
         transforms.RandomErasing(p=1.0),
         FromEveryGenerator(),
     ],

@@ -18,6 +18,7 @@ from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
 from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
 
+REJECTIONS = (TypeError, ValueError, RuntimeError, NotImplementedError)  # of an image's dtype
 BEYOND = 0.5  # how far noise and interpolation may leave [0, 1]; normalised images go beyond
 
 
@@ -25,8 +26,8 @@ class PerImage(Augmentation):
     """Apply a transform to each image, and resize the result if it has another size.
 
     Args:
-        transform: Maps (C, H, W) uint8 to (C, H', W'), uint8 or floats in [0, 1]. If it takes
-            floats only, it gets values in [0, 1].
+        transform: Maps (C, H, W) uint8 to (C, H', W'), uint8 or floats in [0, 1]. If it
+            rejects bytes, it gets values in [0, 1].
         name: Its name in the configuration, for messages.
 
     Raises:
@@ -43,7 +44,6 @@ class PerImage(Augmentation):
         self.transform = transform
         self.name = name
         self.remark = f"{name} works on one image at a time, which is slower than a whole batch"
-        self._takes_floats: bool | None = None  # known after the first image
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         return self.sized(images, (images.shape[2], images.shape[3]), draws)
@@ -60,13 +60,7 @@ class PerImage(Augmentation):
         return torch.cat(changed)
 
     def _transformed(self, image: Tensor, seed: int) -> Tensor:
-        if self._takes_floats is None:
-            self._takes_floats = self._fails_on_bytes(image)
-        seed_all(seed)
-        try:
-            found: Any = self.transform(image / 255 if self._takes_floats else image)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise self._misfit(image, first_line(error)) from error
+        found = self._called(image, seed)
         if isinstance(found, Tensor) and found.is_floating_point():
             lowest, highest = (value.item() for value in found.aminmax())
             if not (lowest >= -BEYOND and highest <= 1 + BEYOND):
@@ -83,17 +77,17 @@ class PerImage(Augmentation):
             raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}")
         return found.as_subclass(Tensor)
 
-    def _fails_on_bytes(self, image: Tensor) -> bool:
-        """Whether the transform rejects uint8 and takes floats."""
+    def _called(self, image: Tensor, seed: int) -> Any:
+        """Call the transform with bytes or, if it rejects them in this draw, with floats."""
+        seed_all(seed)
         try:
-            self.transform(image)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            return self.transform(image)
+        except REJECTIONS as error:
+            seed_all(seed)
             try:
-                self.transform(image / 255)
-            except (TypeError, ValueError, RuntimeError, NotImplementedError):
-                return False  # the caller reports the error for uint8
-            return True
-        return False
+                return self.transform(image / 255)
+            except REJECTIONS:
+                raise self._misfit(image, first_line(error)) from error
 
     def _misfit(self, image: Tensor, reason: str) -> UserError:
         shape = "×".join(map(str, image.shape))
