@@ -49,9 +49,44 @@ def test_the_rule(
         assert hardware in chosen.reason
 
 
-def test_a_network_without_convolutions_is_told_why_it_is_in_fp32() -> None:
-    chosen = precision.choose("auto", nn.Linear(3, 2), spec(64), "cpu")
-    assert chosen.reason == "auto chooses bf16 only for networks with convolutions"
+@pytest.mark.parametrize(
+    ("device", "hardware", "hidden", "name"),
+    [
+        ("cpu", "AMX", 300, BF16),
+        ("cpu", "AMX", 128, FP32),
+        ("cpu", None, 300, FP32),
+        ("cuda", "tensor cores", 300, FP32),
+        ("cuda", "tensor cores", 16_384, BF16),
+        ("mps", None, 300, FP32),
+    ],
+)
+def test_large_linear_layers_train_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, device: str, hardware: str | None, hidden: int, name: str
+) -> None:
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: hardware)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, hidden), nn.Linear(hidden, 2))
+    chosen = precision.choose("auto", network, spec(16), device)
+    assert (chosen.name, chosen.memory_format) == (name, PLAIN)
+    assert (
+        chosen.reason
+        == {
+            (BF16, hardware): f"large linear layers, and {hardware}",
+            (FP32, hardware): "layers as small as these gain nothing from bf16",
+            (FP32, None): "no fast bf16 on this processor",
+        }[name, hardware]
+    )
+
+
+@pytest.mark.parametrize(("channels", "name"), [(1, BF16), (15, FP32)])
+def test_linear_layers_must_do_most_of_the_arithmetic(
+    monkeypatch: pytest.MonkeyPatch, channels: int, name: str
+) -> None:
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: "AMX")
+    convolutions = [nn.Conv2d(3, channels, 3), nn.Conv2d(channels, channels, 3)]
+    pooled = [nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.LazyLinear(1000), nn.Linear(1000, 2)]
+    network = nn.Sequential(*convolutions, *pooled)
+    network(torch.zeros(1, 3, 64, 64))
+    assert precision.choose("auto", network, spec(64), "cpu").name == name
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """The precision and memory layout that `trainer.precision=auto` chooses.
 
 The choice follows a fixed rule and never a trial run, so that the same command gives the same bits
-on the same kind of machine. The rule chooses bf16 autocast with channels-last if the network has a
-convolution that reads at least 16 channels, the images are at least 16 pixels high and wide, and
-the processor multiplies bf16 matrices in hardware (CUDA from Ampere on, or a CPU with AMX or
-AVX512-BF16). Otherwise it chooses fp32. In fp32, convolutions on such images also run
-channels-last.
+on the same kind of machine. The processor must multiply bf16 matrices in hardware (CUDA from Ampere
+on, or a CPU with AMX or AVX512-BF16); otherwise the rule chooses fp32. It chooses bf16 autocast for
+two kinds of networks:
+
+- with channels-last, if a convolution reads at least 16 channels and the images are at least 16
+  pixels high and wide;
+- if linear layers do most of the arithmetic, and enough of it that converting their inputs and
+  weights to bf16 costs less than it gains (docs/speed.md), as in an mlp or a vision transformer.
+
+In fp32, convolutions on such images also run channels-last.
 
 On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as
 long in bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones. A network
@@ -25,6 +30,9 @@ from glimpse.one_pass import look_at_layers
 
 MIN_SIDE = 16  # pixels
 MIN_CHANNELS = 16  # input channels of the widest convolution
+# Multiplications of the linear layers for an image. A GPU needs more of them, because a step of few
+# is spent on starting its kernels; its number is an estimate.
+MIN_LINEAR = {"cpu": 200_000, "cuda": 10_000_000}
 WRONG_IN_BF16 = "part of a kernel meets only padding, where bf16 gradients on a CPU are wrong"
 
 
@@ -58,20 +66,38 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         if name.startswith("bf16") and device == "cpu" and _meets_only_padding(network, spec):
             reason += f", but {WRONG_IN_BF16}; type trainer.precision=auto"
         return Precision(name, layout, reason)
-    if not large:
+    hardware = bf16_hardware(device)
+    if hardware is None:
+        return Precision("32-true", layout, "no fast bf16 on this processor")
+    if not large and not _is_mostly_linear(network, spec, device):
         reason = "convolutions on small images or of few channels gain nothing from bf16"
         if not convolutions:
-            reason = "auto chooses bf16 only for networks with convolutions"
+            reason = "layers as small as these gain nothing from bf16"
         return Precision("32-true", layout, reason)
     if device == "cpu" and any(m.groups == m.in_channels > 1 for m in convolutions):
         reason = "depthwise convolutions are slower in bf16 on a CPU"
         return Precision("32-true", layout, reason)
-    hardware = bf16_hardware(device)
-    if hardware and device == "cpu" and _meets_only_padding(network, spec):
+    if device == "cpu" and _meets_only_padding(network, spec):
         return Precision("32-true", layout, WRONG_IN_BF16)
-    if hardware:
-        return Precision("bf16-mixed", layout, f"a convnet on large enough images, and {hardware}")
-    return Precision("32-true", layout, "no fast bf16 on this processor")
+    kind = "a convnet on large enough images" if large else "large linear layers"
+    return Precision("bf16-mixed", layout, f"{kind}, and {hardware}")
+
+
+def _is_mostly_linear(network: nn.Module, spec: ImageSpec, device: str) -> bool:
+    """Whether linear layers do most of a network's arithmetic, and enough for bf16 to gain."""
+    linear, convolved = 0, 0
+
+    def count(layer: nn.Linear | nn.Conv2d, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal linear, convolved
+        multiplications = output.numel() * layer.weight[0].numel()
+        if isinstance(layer, nn.Linear):
+            linear += multiplications
+        else:
+            convolved += multiplications
+
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    look_at_layers(network, spec, layers, count)
+    return linear >= max(MIN_LINEAR[device], convolved)
 
 
 def _meets_only_padding(network: nn.Module, spec: ImageSpec) -> bool:
