@@ -160,6 +160,20 @@ def test_a_table_is_divided_by_a_column_or_by_its_paths(table: Path, groups: str
     assert len(validated) == len(set(validated)) == 40 - len(data.splits["test"].rows)
 
 
+def test_groups_that_an_official_test_set_shares_are_told(table: Path) -> None:
+    rows = table.read_text().splitlines()
+    (table.parent / "test.csv").write_text("\n".join([rows[0], *rows[1:12]]))
+    official = f"data.test={table.parent / 'test.csv'}"
+    data = data_of(table, official, "data.groups=patient", "data.val_fraction=0.2")
+    [remark] = [line for line in data.all_remarks if "data.groups" in line]
+    assert "of data.groups=patient in the test set (the official test set) are in the" in remark
+    assert "makes its score too good" in remark
+    without = ["path,label", *(line.replace(line.split(",")[1] + ",", "") for line in rows[1:12])]
+    (table.parent / "test.csv").write_text("\n".join(without))
+    unknown = data_of(table, official, "data.groups=patient", "data.val_fraction=0.2")
+    assert not [line for line in unknown.all_remarks if "data.groups" in line]
+
+
 def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:
     lines = ["patient,label,a,b,c,d"]
     lines += [f"{row // 4},{row % 2},{row},1,2,3" for row in range(32)]

@@ -46,7 +46,8 @@ def test_colour_kernels_are_grey_where_they_are_zero() -> None:
 def test_layer_outputs_are_what_the_layers_answer() -> None:
     torch.manual_seed(0)
     first, last = nn.Conv2d(1, 4, 3), nn.Linear(4 * 9, 3)
-    network = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), last).eval()
+    in_place = nn.ReLU(inplace=True)
+    network = nn.Sequential(first, in_place, nn.MaxPool2d(2), nn.Flatten(), last).eval()
     image = torch.rand(1, 1, 8, 8)
     found = layer_outputs(network, image)
     assert [(f.name, tuple(f.output.shape)) for f in found] == [

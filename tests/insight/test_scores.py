@@ -56,25 +56,31 @@ def test_values_are_those_of_scikit_learn_and_torchmetrics(predictions: Predicti
 
 def test_intervals_are_those_of_scipys_bootstrap(predictions: Predictions) -> None:
     found = score(predictions, num_resamples=4000)
-    for name, values in (("acc", predictions.correct.astype(float)), ("loss", predictions.losses)):
-        expected = stats.bootstrap(
-            (values,), np.mean, n_resamples=4000, method="percentile", rng=0
-        ).confidence_interval
-        interval = found.overall[name]
-        assert interval.low == pytest.approx(expected.low, abs=0.008)
-        assert interval.high == pytest.approx(expected.high, abs=0.008)
-    first = found.classes[0].recall
-    exact = stats.binomtest(
-        round(first.value * found.classes[0].num_images), found.classes[0].num_images
-    ).proportion_ci()
-    assert first.low == pytest.approx(exact.low, abs=0.04)
-    assert first.high == pytest.approx(exact.high, abs=0.04)
+    values = (predictions.losses,)
+    options = {"n_resamples": 4000, "method": "percentile", "rng": 0}
+    expected = stats.bootstrap(values, np.mean, **options).confidence_interval
+    interval = found.overall["loss"]
+    assert interval.low == pytest.approx(expected.low, abs=0.008)
+    assert interval.high == pytest.approx(expected.high, abs=0.008)
 
 
-def test_a_wider_confidence_level_gives_a_wider_interval(predictions: Predictions) -> None:
-    narrow = score(predictions, confidence_level=0.5).overall["acc"]
-    wide = score(predictions, confidence_level=0.99).overall["acc"]
-    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+def test_shares_have_wilsons_intervals(predictions: Predictions) -> None:
+    found = score(predictions, num_resamples=20)
+    right, of, z = int(predictions.correct.sum()), len(predictions), stats.norm.ppf(0.975)
+    middle = (right + z**2 / 2) / (of + z**2)
+    reach = z / (of + z**2) * np.sqrt(right * (of - right) / of + z**2 / 4)
+    interval = found.overall["acc"]
+    assert (interval.low, interval.high) == pytest.approx((middle - reach, middle + reach))
+    assert found.overall["top5"].low < found.overall["top5"].value < found.overall["top5"].high
+    last = found.classes[-1]  # never predicted
+    assert last.precision.value == 0
+    assert np.isnan(last.precision.high)
+    assert 0 == last.recall.low < last.recall.high < 0.1
+
+
+def test_the_calibration_error_has_no_interval(predictions: Predictions) -> None:
+    """It is larger in resamples, so that percentiles would often leave out the value itself."""
+    assert np.isnan(score(predictions, num_resamples=20).overall["calibration_error"].low)
 
 
 def test_two_classes_have_no_top5() -> None:
@@ -83,16 +89,19 @@ def test_two_classes_have_no_top5() -> None:
     found = score(two, num_resamples=10)
     assert "top5" not in found.overall
     assert found.overall["acc"].value == 0.5
-    assert np.isnan(found.classes[1].recall.value)  # it has no image, and no mean counts it
-    assert found.overall["mean_recall"].value == 0.5
+    assert np.isnan(found.classes[1].recall.value)  # it has no image
+    assert found.overall["mean_recall"].value == 0.25  # but it is predicted, as in scikit-learn
 
 
-def test_a_rare_class_has_the_interval_of_the_resamples_with_it() -> None:
+def test_few_images_are_never_sure() -> None:
     labels = np.array([0] * 40 + [1] * 2)
     answers = np.log(np.where(np.eye(2)[labels] > 0, 0.9, 0.1)).astype(np.float32)
-    [_, rare] = score(Predictions("val", ("a", "b"), answers, labels)).classes
-    assert (rare.recall.low, rare.recall.high) == (1, 1)
-    assert (rare.f1.low, rare.f1.high) == (1, 1)
+    found = score(Predictions("val", ("a", "b"), answers, labels))
+    [_, rare] = found.classes
+    assert rare.recall.low < 0.4
+    assert rare.recall.high == 1
+    assert np.isnan(rare.f1.low)  # all resamples are equal
+    assert np.isnan(found.overall["mean_f1"].high)
 
 
 def test_ranks_and_losses(predictions: Predictions) -> None:

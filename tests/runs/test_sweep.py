@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from folders import write_run
 from glimpse.cli.main import app
 from glimpse.runs.importance import importance
-from glimpse.runs.sweep import Sweep, read_sweep
+from glimpse.runs.sweep import Sweep, best_by_dataset, read_sweep
 
 
 def write_sweep(folder: Path, jobs: list[dict[str, Any]], **more: Any) -> Sweep:
@@ -81,10 +81,10 @@ def test_seeds_of_a_setting_are_one_score(tmp_path: Path, mode: str, best: str) 
     ]
     jobs.append({"overrides": ["lr=0.3", "seed=1"], "state": "new", "metric": None})
     sweep = write_sweep(tmp_path, jobs, mode=mode)
-    assert sweep.best is not None
-    assert sweep.best.values == {"lr": best}
-    assert sweep.best.score == pytest.approx(float(best) + 0.02)
-    assert sweep.best.spread == pytest.approx(0.01)
+    found = best_by_dataset(sweep.settings, mode)[""]
+    assert found.values == {"lr": best}
+    assert found.score == pytest.approx(float(best) + 0.02)
+    assert found.spread == pytest.approx(0.01)
     counts, told = sweep.told()
     assert counts == "The sweep has 7 jobs: 6 finished, 1 new. 1 still planned."
     assert told == f"Best val/acc: {float(best) + 0.02:.4f} ± 0.0100 over 3 seeds with lr={best}."
@@ -119,9 +119,26 @@ def test_a_setting_without_all_seeds_is_not_the_best(tmp_path: Path) -> None:
         for seed in (1, 2)
     ]
     jobs[-1] |= {"state": "failed", "metric": None}
-    best = write_sweep(tmp_path, jobs).best
-    assert best is not None
-    assert best.values == {"lr": "0.1"}
+    sweep = write_sweep(tmp_path, jobs)
+    assert best_by_dataset(sweep.settings, "max")[""].values == {"lr": "0.1"}
+    assert [setting.state for setting in sweep.settings] == ["finished", "finished"]
+
+
+def test_each_dataset_has_its_own_best(tmp_path: Path) -> None:
+    """Accuracies on different images cannot be compared."""
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"data={data}", f"model={model}"], "state": "finished", "metric": value}
+        for data, model, value in (
+            ("digits", "linear", 0.8), ("digits", "mlp", 0.9),
+            ("synthetic", "linear", 1.0), ("synthetic", "mlp", 0.95),
+        )
+    ]  # fmt: skip
+    write_sweep(tmp_path, jobs)
+    told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
+    assert "Best on digits val/acc: 0.9000 with model=mlp." in told
+    assert "Best on synthetic val/acc: 1.0000 with model=linear." in told
+    assert "scores on different datasets cannot be compared" in told
+    assert not (tmp_path / "figures" / "sweep_best_so_far.png").exists()
 
 
 def test_folds_are_one_mean_and_no_axis(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ from glimpse.sweeps.state import Found, State
             {"model=a seed=1": 0.9, "model=a seed=2": None, "model=b seed=1": 0.6, "model=b seed=2": 0.6},
             "best: model=b  val/acc 0.6000 ± 0.0000 over 2 seeds", "model=a seed=1",
         ),
+        (
+            {"data=a model=m": 0.5, "data=a model=n": 0.4, "data=b model=m": 0.8, "data=b model=n": 0.9},
+            "best on b: model=n  val/acc 0.9000\nbest on a: model=m  val/acc 0.5000",
+            None,
+        ),
         ({"seed=1": None}, "", None),
     ],
 )  # fmt: skip

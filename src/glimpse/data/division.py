@@ -4,7 +4,9 @@ splits.py draws the sets. This file chooses the classes, checks that no set is e
 normalisation, and collects remarks for the user.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +14,13 @@ from numpy.typing import NDArray
 
 from glimpse.data import splits
 from glimpse.data.cache import UNREADABLE, Stored
-from glimpse.data.groups import group_numbers
+from glimpse.data.groups import group_names, group_numbers
 from glimpse.data.labels import alike
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
 from glimpse.data.spec import ImageSpec, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
+from glimpse.text import plural
 
 if TYPE_CHECKING:
     from glimpse.data.module import ImageDataModule
@@ -67,9 +70,11 @@ def division_of(data: "ImageDataModule") -> Division:
         test_fraction=data.test_fraction,
         seed=data.split_seed,
         folds=data.folds,
-        groups=_group_numbers(data),
+        groups=group_numbers(*_grouping(data, "train")) if data.groups is not None else None,
     )
     remarks += drawn.remarks
+    if data.groups is not None:
+        remarks += _shared_groups(data, drawn.splits)
     for name in ("val", "test"):
         if name in drawn.splits:
             split = drawn.splits[name]
@@ -98,13 +103,33 @@ def division_of(data: "ImageDataModule") -> Division:
     return Division(drawn.splits, relabel, spec, remarks)
 
 
-def _group_numbers(data: "ImageDataModule") -> NDArray[np.int64] | None:
-    """Return the group of each image of the training part (N,); None without `data.groups`."""
-    if data.groups is None:
-        return None
-    column = data.column(data.groups, "train")
-    paths = None if data.embedded else data.source_paths("train")
-    return group_numbers(data.groups, column, paths)
+def _grouping(
+    data: "ImageDataModule", part: str
+) -> tuple[str, Sequence[str] | None, Sequence[Path] | None]:
+    """What determines the groups of a part: `data.groups`, the column of this name, and the files."""
+    assert data.groups is not None
+    paths = None if data.embedded else data.source_paths(part)
+    return data.groups, data.column(data.groups, part), paths
+
+
+def _shared_groups(data: "ImageDataModule", divided: Mapping[str, Split]) -> Iterator[str]:
+    """Yield a remark for each set of its own part that has groups of the training images."""
+    train = divided["train"]
+    names = np.array(group_names(*_grouping(data, train.part)))
+    for name, split in divided.items():
+        if split.part == train.part:
+            continue
+        try:
+            others = np.array(group_names(*_grouping(data, split.part)))
+        except UserError:  # it has no such column, or other file names
+            continue
+        shared = np.intersect1d(names[train.rows], others[split.rows])
+        if len(shared):
+            yield (
+                f"{plural(len(shared), 'group')} of data.groups={data.groups} in the "
+                f"{splits.IN_WORDS[name]} set ({split.origin}) are in the training set too "
+                f"({some(shared.tolist())}), which makes its score too good"
+            )
 
 
 def _require_images(data: "ImageDataModule", what: str, rows: NDArray[np.int64]) -> None:

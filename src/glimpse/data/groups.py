@@ -19,7 +19,25 @@ from glimpse.errors import UserError
 def group_numbers(
     asked: str, column: Sequence[str] | None, paths: Sequence[Path] | None
 ) -> NDArray[np.int64]:
-    """Return the number of each image's group (N,).
+    """Return the number of each image's group (N,); the arguments are those of `group_names`.
+
+    Raises:
+        UserError: there is neither a column nor a file, an image has no group, or there is a single
+            group.
+    """
+    names = group_names(asked, column, paths)
+    found, numbers = np.unique(np.array(names), return_inverse=True)
+    if len(found) < 2:
+        raise UserError(
+            f"data.groups={asked}: all images are in one group, {found[0]!s}; expected two or more"
+        )
+    return numbers.astype(np.int64)
+
+
+def group_names(
+    asked: str, column: Sequence[str] | None, paths: Sequence[Path] | None
+) -> list[str]:
+    """Return the name of each image's group (N,).
 
     Args:
         asked: `data.groups`.
@@ -43,12 +61,7 @@ def group_numbers(
         )
     else:
         names = _matched(asked, paths)
-    found, numbers = np.unique(np.array(names), return_inverse=True)
-    if len(found) < 2:
-        raise UserError(
-            f"data.groups={asked}: all images are in one group, {found[0]!s}; expected two or more"
-        )
-    return numbers.astype(np.int64)
+    return names
 
 
 def _matched(asked: str, paths: Sequence[Path]) -> list[str]:

@@ -31,8 +31,9 @@ def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
 
     def note(name: str, module: nn.Module) -> None:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                found.append(LayerOutput(name, type(module).__name__, output[0].float().cpu()))
+            if isinstance(output, Tensor):  # copied, because the next layer may work in place
+                values = output[0].to("cpu", torch.float32, copy=True)
+                found.append(LayerOutput(name, type(module).__name__, values))
 
         hooks.append(module.register_forward_hook(hook))
 

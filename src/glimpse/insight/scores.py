@@ -1,13 +1,18 @@
 """Scores with confidence intervals: accuracy, top 5, precision, recall, F1 and calibration.
 
-Intervals are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the
-Bootstrap, ch. 13). The images of the split are resampled with replacement, so an interval shows how
-much the score depends on the choice of images in the split. It does not cover the seed of the
-training.
+An interval shows how much the score depends on the choice of images in the split. It does not cover
+the seed of the training. Shares of images, such as accuracy and the recall of a class, have the
+interval of Wilson 1927 (Probable Inference, the Law of Succession, and Statistical Inference), which
+is right for few images and for shares of 0 and 1. The intervals of means over classes, of F1 and of
+the loss are percentiles of the bootstrap (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+ch. 13): the images are resampled with replacement. The calibration error has none, because it is
+larger in resamples than in the split.
 """
 
+import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +20,15 @@ from numpy.typing import NDArray
 from glimpse.insight.predictions import Predictions
 from glimpse.ranks import TOP_K
 
+CONFIDENCE_LEVEL = 0.95
+TAILS = ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2)
+CALIBRATION = "calibration_error"
 NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec. 4
 
 
 @dataclass(frozen=True)
 class Score:
-    """A value and the bounds of its 95 % bootstrap interval; NaN if it is undefined."""
+    """A value and the bounds of its 95 % interval; NaN if they are undefined."""
 
     value: float
     low: float
@@ -47,62 +55,73 @@ class Scores:
     classes: tuple[ClassScores, ...]
 
 
-def score(
-    predictions: Predictions,
-    *,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    confidence_level: float = 0.95,
-) -> Scores:
-    """Score the predictions, overall and for each class, with bootstrap intervals.
+def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
+    """Score the predictions, overall and for each class, with intervals.
 
     The overall scores are accuracy, top-5 accuracy (if there are more than five classes),
-    cross-entropy, expected calibration error, and the means over classes of precision, recall and
-    F1.
+    cross-entropy, expected calibration error, and the means of precision, recall and F1 over the
+    classes that occur or are predicted, as in scikit-learn.
 
     A class that is never predicted has precision 0. The recall and F1 of a class without images are
-    NaN. Resamples in which a score is undefined do not count for its interval. The calibration
+    NaN; the means count them as 0. Resamples in which a score is undefined do not count for its
+    interval. If all resamples are equal, as those of an F1 of 0, there is no interval. The calibration
     error is the mean absolute difference between accuracy and confidence over 15 confidence bins,
     weighted by the number of images in each bin.
 
     Args:
         predictions: The predictions for a split.
         num_resamples: The number of bootstrap resamples.
-        seed: The seed of the bootstrap.
-        confidence_level: The confidence level of the intervals.
     """
-    random = np.random.default_rng(seed)
-    everything = np.arange(len(predictions))
-    num_images = len(predictions)
-    draws = [random.integers(num_images, size=num_images) for _ in range(num_resamples)]
+    random = np.random.default_rng(0)
+    num_images, num_classes = len(predictions), len(predictions.class_names)
     columns = _Columns(predictions)
-    overall, by_class = columns.of(everything)
+    value, by_class = columns.of(np.arange(num_images))
+    draws = (random.integers(num_images, size=num_images) for _ in range(num_resamples))
     resampled = [columns.of(draw) for draw in draws]
-    tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
-
-    def scores_of(value: NDArray[np.float64], others: list[NDArray[np.float64]]) -> list[Score]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a score without a value
-            low, high = np.nanquantile(np.stack(others), tails, axis=0)
-        bounds = zip(value.ravel(), low.ravel(), high.ravel(), strict=True)
-        return [Score(float(v), float(a), float(b)) for v, a, b in bounds]
-
-    names = columns.names
-    summary = dict(zip(names, scores_of(overall, [o for o, _ in resampled]), strict=True))
-    triples = scores_of(by_class, [c for _, c in resampled])  # (3, K) row by row
-    num_classes = len(predictions.class_names)
-    counts = np.bincount(predictions.labels, minlength=num_classes)
-    predicted = np.bincount(predictions.predicted, minlength=num_classes)
+    overall = dict(zip(columns.names, _bootstrapped(value, [o for o, _ in resampled]), strict=True))
+    for name in columns.names:
+        if name in columns.shares:
+            overall[name] = _share(int(columns.shares[name].sum()), num_images)
+        if name == CALIBRATION:
+            overall[name] = replace(overall[name], low=math.nan, high=math.nan)
+    f1 = _bootstrapped(by_class[2], [scores[2] for _, scores in resampled])
+    right = np.bincount(predictions.labels[predictions.correct], minlength=num_classes).tolist()
+    actual = np.bincount(predictions.labels, minlength=num_classes).tolist()
+    called = np.bincount(predictions.predicted, minlength=num_classes).tolist()
     classes = tuple(
         ClassScores(
             name,
-            int(counts[label]),
-            int(predicted[label]),
-            *(triples[kind * num_classes + label] for kind in range(3)),
+            actual[k],
+            called[k],
+            precision=_share(right[k], called[k]) if called[k] else Score(0.0, math.nan, math.nan),
+            recall=_share(right[k], actual[k]),
+            f1=f1[k],
         )
-        for label, name in enumerate(predictions.class_names)
+        for k, name in enumerate(predictions.class_names)
     )
-    return Scores(summary, classes)
+    return Scores(overall, classes)
+
+
+def _share(number: int, of: int) -> Score:
+    """A share with its Wilson interval; NaN if it is one of nothing."""
+    if not of:
+        return Score(math.nan, math.nan, math.nan)
+    from scipy.stats import binomtest  # slow to import, and a run of training does not need it
+
+    bounds = binomtest(number, of).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    return Score(number / of, float(bounds.low), float(bounds.high))
+
+
+def _bootstrapped(
+    values: NDArray[np.float64], resampled: Sequence[NDArray[np.float64]]
+) -> list[Score]:
+    """Values (N,) with the percentiles of their resamples; NaN where all of these are equal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a score without a value
+        low, high = np.nanquantile(np.stack(resampled), TAILS, axis=0)
+    low, high = (np.where(low < high, bound, np.nan) for bound in (low, high))
+    bounds = zip(values.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Score(*one) for one in bounds]
 
 
 class _Columns:
@@ -112,21 +131,20 @@ class _Columns:
         self.num_classes = len(predictions.class_names)
         self.labels, self.predicted = predictions.labels, predictions.predicted
         self.correct = predictions.correct
-        self.in_top = predictions.ranks <= TOP_K
         self.losses = predictions.losses.astype(np.float64)
         confidence = predictions.confidence.astype(np.float64)
         self.gap = confidence - self.correct
         self.bins = np.ceil(confidence * NUM_BINS).astype(np.int64).clip(1, NUM_BINS) - 1
-        self.has_top = self.num_classes > TOP_K
-        top = [f"top{TOP_K}"] if self.has_top else []
-        self.names = [
-            "acc", *top, "loss", "calibration_error", "mean_precision", "mean_recall", "mean_f1",
-        ]  # fmt: skip
+        self.shares = {"acc": self.correct}
+        if self.num_classes > TOP_K:
+            self.shares[f"top{TOP_K}"] = predictions.ranks <= TOP_K
+        means = ("mean_precision", "mean_recall", "mean_f1")
+        self.names = [*self.shares, "loss", CALIBRATION, *means]
 
     def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The overall scores of the chosen images, and their (3, K) precision, recall and F1.
 
-        The means are over the classes that occur among these images.
+        The means are over the classes that occur or are predicted among these images.
         """
         correct, labels, predicted = (
             self.correct[chosen],
@@ -145,12 +163,10 @@ class _Columns:
             )
         )
         gaps = np.bincount(self.bins[chosen], self.gap[chosen], minlength=NUM_BINS)
-        top = [self.in_top[chosen].mean()] if self.has_top else []
         overall = [
-            correct.mean(),
-            *top,
+            *(is_right[chosen].mean() for is_right in self.shares.values()),
             self.losses[chosen].mean(),
             np.abs(gaps).sum() / len(chosen),
-            *by_class[:, actual > 0].mean(1),
+            *np.nan_to_num(by_class[:, actual + called > 0]).mean(1),
         ]
         return np.array(overall), by_class

@@ -37,13 +37,16 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     return McNemar(only_first, only_second, float(p_value))
 
 
-def welch(first: tuple[float, float, int], second: tuple[float, float, int]) -> float:
+def welch(first: tuple[float, float, int], second: tuple[float, float, int]) -> float | None:
     """The p-value of Welch's two-sided t-test (Welch 1947, Biometrika 34) for equal means.
+
+    It is None if all runs of a network are equal, for both networks, and the means differ: on few
+    images, the noise of the seeds may be hidden by rounding.
 
     Args:
         first: The mean, the sample standard deviation and the number of runs, two or more.
         second: The same for the second network.
     """
     if first[1] == second[1] == 0:  # the test divides by it
-        return float(first[0] == second[0])
+        return 1.0 if first[0] == second[0] else None
     return float(ttest_ind_from_stats(*first, *second, equal_var=False).pvalue)

@@ -1,8 +1,8 @@
-"""Means over classes that leave out the classes without an image in the split.
+"""Metrics that stay right where torchmetrics' own do not: if a class has no image, or no prediction.
 
-torchmetrics counts such a class as 0 in recall and in the area under its ROC curve, so that a split
-without one of ten classes could not score above 0.9. scikit-learn leaves the class out of balanced
-accuracy, as we do, and raises an error for the other metrics.
+torchmetrics counts a class without images as 0 in recall and in the area under its ROC curve, so
+that a split without one of ten classes could not score above 0.9. scikit-learn leaves the class out
+of balanced accuracy, as we do, and raises an error for the other metrics.
 """
 
 import warnings
@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAUROC, MulticlassAveragePrecision
+from torchmetrics.classification import (
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassConfusionMatrix,
+)
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -71,6 +75,29 @@ class AveragePrecision(MulticlassAveragePrecision):
     def compute(self) -> Tensor:  # type: ignore[override]
         """Return a value in [0, 1]; NaN without images."""
         return _mean(super().compute, _images(self) > 0)
+
+
+class MatthewsCorrCoef(MulticlassConfusionMatrix):
+    """The Matthews correlation coefficient, in [-1, 1]; 0 if all images or all predictions are of
+    one class.
+
+    Source: Gorodkin 2004, Comparing two K-category assignments by a K-category correlation
+    coefficient, equation 8. With two classes, torchmetrics returns other values for predictions of
+    a single class, up to 0.985 where scikit-learn returns 0.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, validate_args=False)
+
+    def compute(self) -> Tensor:
+        """Return a value in [-1, 1]."""
+        matrix = self.confmat.to(torch.float64 if self.device.type != "mps" else torch.float32)
+        actual, called, total = matrix.sum(1), matrix.sum(0), matrix.sum()
+        covariance = matrix.trace() * total - actual @ called
+        spread = ((total**2 - called @ called) * (total**2 - actual @ actual)).sqrt()
+        return covariance / spread if spread > 0 else torch.zeros_like(total)
 
 
 def _images(metric: Any) -> Tensor:

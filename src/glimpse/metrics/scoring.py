@@ -16,6 +16,8 @@ from torchmetrics import Metric, MetricCollection
 
 from glimpse.console import console
 from glimpse.errors import UserError
+from glimpse.insight.scores import TAILS
+from glimpse.metrics.calibration import CalibrationError
 from glimpse.text import kind_of
 
 NUM_RESAMPLES = 200
@@ -104,37 +106,35 @@ class Scoring:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def intervals(
-        self,
-        logits: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        *,
-        confidence_level: float = 0.95,
+        self, logits: NDArray[np.float32], labels: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
         """The bounds of the metrics that are finite, by a bootstrap as in insight/scores.py.
 
         A metric takes milliseconds to compute. So there are only 200 resamples, and for more than
-        100,000 probabilities there is no interval at all.
+        100,000 probabilities there is no interval at all. There is none for the calibration error
+        either, nor if all resamples are equal.
 
         Args:
             logits: (N, K).
             labels: (N,).
-            confidence_level: The confidence level of the intervals.
         """
         if logits.size > MOST_PROBABILITIES:
             return {}
         random, size = np.random.default_rng(0), len(labels)
         draws = [torch.from_numpy(random.integers(size, size=size)) for _ in range(NUM_RESAMPLES)]
         probabilities, targets = torch.from_numpy(logits).softmax(1), torch.from_numpy(labels)
-        tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
         bounds = {}
         for name, metric in self.metrics.items():
+            if isinstance(metric, CalibrationError):
+                continue
             trial = metric.clone()
             answers = probabilities[:, 1] if _is_binary(metric) else probabilities
             values = [_computed(trial, answers[draw], targets[draw]) for draw in draws]
             finite = [value for value in values if math.isfinite(value)]
             if finite:
-                low, high = np.quantile(finite, tails)
-                bounds[name] = (float(low), float(high))
+                low, high = np.quantile(finite, TAILS)
+                if low < high:
+                    bounds[name] = (float(low), float(high))
         return bounds
 
     def lower_is_better(self, name: str) -> bool | None:

@@ -94,7 +94,10 @@ def evaluate(
         **about,
         "num_images": len(found),
         "majority_acc": evaluation.majority,
-        "scores": {name: asdict(value) for name, value in scores.overall.items()},
+        "scores": {
+            name: {part: None if math.isnan(x) else x for part, x in asdict(value).items()}
+            for name, value in scores.overall.items()
+        },
         "metrics": metrics,
         "metric_intervals": intervals,
     }

@@ -18,10 +18,11 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
     """The share of each axis, the most important first; their sum is 1.
 
     Returns:
-        None if there are too few axes or settings, or if Optuna is not installed.
+        None if there are too few axes or settings or several datasets, or if Optuna is not
+        installed.
     """
     finished = [s for s in sweep.finished if all(axis.key in s.values for axis in sweep.axes)]
-    if len(sweep.axes) < 2 or len(finished) < FEWEST:
+    if len(sweep.axes) < 2 or len(finished) < FEWEST or sweep.num_datasets > 1:
         return None
     try:
         import optuna

@@ -46,12 +46,15 @@ def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
     if len(keys) > 1:
         pictures.append(figures / "sweep_pairs.png")
         plots.draw_pairs(sweep, keys, pictures[-1])
-    pictures.append(figures / "sweep_best_so_far.png")
-    plots.draw_best_so_far(sweep, pictures[-1])
+    if sweep.num_datasets == 1:
+        pictures.append(figures / "sweep_best_so_far.png")
+        plots.draw_best_so_far(sweep, pictures[-1])
     return Section(TITLE, told, pictures)
 
 
 def _why_no_importance(sweep: Sweep) -> str:
+    if sweep.num_datasets > 1:
+        return "Importance is not shown, because scores on different datasets cannot be compared."
     if len(sweep.finished) < FEWEST:
         return f"Importance is shown once {FEWEST} settings have finished."
     return "Importance needs Optuna: type pip install 'glimpse[search]'."

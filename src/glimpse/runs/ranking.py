@@ -21,7 +21,7 @@ MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
     MORE: f"{MORE} is a difference beyond the noise of the seeds",
     NOISE: f"{NOISE} is a difference within the noise of the seeds",
-    UNKNOWN: f"{UNKNOWN} means that a single run is not enough to tell",
+    UNKNOWN: f"{UNKNOWN} means that single runs, folds, or seeds with equal results cannot tell",
 }
 TEST = f"Welch's t-test, p < {LEVEL} after Holm's correction"
 

@@ -21,6 +21,7 @@ from glimpse.text import plural
 
 NAME = "sweep.json"
 PRUNED = "pruned"
+DATASETS = ("data", "data.name", "data.root", "data.train")  # keys that choose other images
 LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
 PLANNED = ("new", "running", "interrupted", KILLED, "to extend")  # jobs that will still run
 
@@ -45,6 +46,17 @@ class Setting:
     seconds: float
     repeats: str = "seed"
     num_repeats: int = 1
+
+    @property
+    def dataset(self) -> str:
+        """Its dataset, as it was typed; empty if the sweep does not vary it."""
+        typed = {key: self.values[key] for key in DATASETS if key in self.values}
+        return " ".join(v if k == "data" else f"{k}={v}" for k, v in typed.items())
+
+    @property
+    def typed(self) -> str:
+        """Its values on one dataset, as they were typed."""
+        return " ".join(f"{k}={v}" for k, v in self.values.items() if k not in DATASETS)
 
     @property
     def is_whole(self) -> bool:
@@ -141,9 +153,9 @@ class Sweep:
         return one < other if self.mode == "min" else one > other
 
     @property
-    def best(self) -> Setting | None:
-        """The setting with the best score; see `best_of`."""
-        return best_of(self.settings, self.mode)
+    def num_datasets(self) -> int:
+        """The number of datasets, whose scores cannot be compared."""
+        return len({setting.dataset for setting in self.settings})
 
     def told(self) -> list[str]:
         """Sentences on the number of jobs by state, and on the best setting."""
@@ -154,18 +166,21 @@ class Sweep:
         if self.num_planned is not None:
             more = f" {self.num_planned:,} trials planned in all."
         lines = [f"The sweep has {num_jobs:,} {'job' if num_jobs == 1 else 'jobs'}: {parts}.{more}"]
-        if (best := self.best) is not None:
+        for dataset, best in best_by_dataset(self.settings, self.mode).items():
             scored = f"{self.metric}: {best}"
-            typed = " ".join(f"{key}={value}" for key, value in best.values.items())
+            typed = best.typed
             is_mean = best.num_repeats > 1 and not typed
+            place = f" on {dataset}" if dataset else ""
             lines.append(
-                f"Mean {scored}." if is_mean else f"Best {scored} with {typed or 'the defaults'}."
+                f"Mean{place} {scored}."
+                if is_mean
+                else f"Best{place} {scored} with {typed or 'the defaults'}."
             )
         return lines
 
 
-def best_of(settings: Sequence[Setting], mode: str) -> Setting | None:
-    """The setting with the best score; the first one in case of a tie.
+def best_by_dataset(settings: Sequence[Setting], mode: str) -> dict[str, Setting]:
+    """For each dataset, the setting with the best score; the first one in case of a tie.
 
     Settings with a score for each seed and fold come before others, because a mean over fewer of
     them may be luck.
@@ -176,8 +191,10 @@ def best_of(settings: Sequence[Setting], mode: str) -> Setting | None:
     """
     scored = [one for one in settings if one.scores and one.state != PRUNED]
     sign = -1 if mode == "min" else 1
-    whole = [one for one in scored if one.is_whole]
-    return max(whole or scored, key=lambda one: sign * one.score, default=None)
+    best: dict[str, Setting] = {}
+    for one in sorted(scored, key=lambda one: (not one.is_whole, -sign * one.score)):
+        best.setdefault(one.dataset, one)
+    return best
 
 
 def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
@@ -249,7 +266,7 @@ def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setti
             metrics.append(metric)
     return Setting(
         values,
-        state=next((s for s in (PRUNED, FAILED, FINISHED) if s in states), states[0]),
+        state=next((s for s in (PRUNED, FINISHED, FAILED) if s in states), states[0]),
         scores=tuple(fmean(metrics) for metrics in by_repeat.values() if metrics),
         seconds=sum(_number(job.get("seconds")) or 0.0 for job in jobs),
         repeats=repeats_of(typed),

@@ -18,7 +18,7 @@ from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
 from glimpse.records import UnreadableError, finite, listed, read_json
 from glimpse.runs.settings import REPEATS
-from glimpse.runs.sweep import NAME, best_of, settings_of
+from glimpse.runs.sweep import DATASETS, NAME, best_by_dataset, settings_of
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
@@ -92,7 +92,7 @@ class Record:
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
             lines = {str(line) for e in entries.values() for line in listed(e.get("overrides"))}
-            if _are_repeats(lines):
+            if _has_no_best(lines):
                 best = None
             content = {
                 "command": self.command,
@@ -118,23 +118,27 @@ class Record:
     def told_best(self) -> str:
         """A line that names the best job; empty if none has finished.
 
-        If seeds or folds vary, the line gives the mean of the best setting instead.
+        If seeds or folds vary, the line gives the mean of the best setting instead. If datasets
+        vary, there is a line for each.
         """
         metric, best = self.monitor.name, self.best
         if best is None:
             return ""
         lines = {line for job in self.found for line in job.varying}
         repeats = _repeats(lines)
-        if not _are_repeats(lines) and all(len(values) == 1 for values in repeats.values()):
+        if not _has_no_best(lines) and all(len(values) == 1 for values in repeats.values()):
             score = self.found[best].metric
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
-        setting = best_of(settings_of(entries), self.monitor.mode)
-        if setting is None:  # a search has stopped another seed of it
-            return ""
-        over = "" if setting.num_repeats > 1 else f" over 1 {setting.repeats}"
-        typed = " ".join(f"{key}={value}" for key, value in setting.values.items())
-        return f"{f'best: {typed}  ' if typed else 'mean: '}{metric} {setting}{over}"
+        told = []
+        for dataset, setting in best_by_dataset(settings_of(entries), self.monitor.mode).items():
+            is_one = setting.num_repeats == 1 and setting.repeats != "run"
+            over = f" over 1 {setting.repeats}" if is_one else ""
+            what = "best" if setting.typed else "mean"
+            place = f" on {dataset}" if dataset else ""
+            typed = f"{setting.typed}  " if setting.typed else ""
+            told.append(f"{what}{place}: {typed}{metric} {setting}{over}")
+        return "\n".join(told)
 
     def print_end(self, what: str, job: Job, found: Found, left: str = "") -> None:
         """Print how a job ended.
@@ -199,14 +203,15 @@ def _repeats(lines: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def _are_repeats(lines: Collection[str]) -> bool:
-    """Whether no job of a sweep can be the best, because folds vary, or only seeds.
+def _has_no_best(lines: Collection[str]) -> bool:
+    """Whether no job of a sweep can be the best, because folds or datasets vary, or only seeds.
 
     Args:
         lines: The overrides that vary.
     """
-    found = _repeats(lines)
-    return "data.fold" in found or set(lines) == found.get("seed")
+    keys = [line.partition("=")[0] for line in lines]
+    num_datasets = max(map(keys.count, DATASETS))
+    return "data.fold" in keys or num_datasets > 1 or set(keys) == {"seed"}
 
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
