@@ -1,12 +1,13 @@
-"""K. Jordan's airbench94_muon.py on our copy of CIFAR-10, to compare `experiment=cifar10_fast` with.
+"""Run K. Jordan's airbench94_muon.py on our copy of CIFAR-10, for comparison with `cifar10_fast`.
 
     PYTHONPATH=src python benchmarks/airbench.py airbench94_muon.py --data-dir data
     PYTHONPATH=src python benchmarks/airbench.py airbench94_muon.py --data-dir data --device cpu --runs 1
 
-The file is from github.com/KellerJordan/cifar10-airbench. On a GPU it runs as it stands, up to its number of runs. On a CPU its
-loop, network, settings and views stay, and these parts give way: fp16 becomes fp32, with the network under autocast to
-bf16; nothing is compiled or warmed up; and a clock takes the place of CUDA's events. Its table ends each run with a line that
-says eval: the accuracies of the last batch, of the test images, with six views, and the seconds.
+The file is from github.com/KellerJordan/cifar10-airbench. On a GPU, only its number of runs changes, if --runs is
+given. On a CPU, its loop, network, settings and views stay the same, but three things change: fp32 replaces fp16,
+with the network under autocast to bf16; nothing is compiled or warmed up; and a clock replaces CUDA's events. The
+file prints a table, in which each run ends with a line for the epoch "eval". This line gives the accuracy on the
+last batch, on the test images, and on the test images with six views, and then the seconds.
 """
 
 import argparse

@@ -1,20 +1,21 @@
-"""What a GPU does with all this, in at most eight minutes; `make bench-gpu`.
+"""Test and measure the project on a GPU, in at most eight minutes; `make bench-gpu`.
 
     PYTHONPATH=src python benchmarks/gpu.py --data-dir data
     PYTHONPATH=src python benchmarks/gpu.py --data-dir data --airbench airbench94_muon.py --parts recipes,airbench
 
-Every line below runs in a process of its own with a limit, so that none takes the others with it. Time that one
-does not use is left to the others:
+The tests, each recipe, each network and airbench run in separate processes with a time limit, so that a failure
+or a hang does not end the others. The time that one leaves is available to the next ones. The parts are:
   tests     `pytest -m "gpu and not slow"`, in the files that have such tests, with its slowest ten
-  recipes   `experiment=fashion_mnist_fast` and `cifar10_fast` to their accuracy, where --data-dir has the files,
-            or cifar10.zip of pack_cifar10.py
-  training  images a second of an epoch, with each way to compile, beside a bare loop over tensors on the GPU, as
-            it is and compiled: the best of several epochs after the first; and the memory that it took
-  airbench  K. Jordan's airbench94_muon.py for the seconds of a run, on the same images, where --airbench names
-            it. It compiles for a minute or more before its first run
-Writes gpu.json and gpu.md after each, with the names of the GPU and of the versions. Without a GPU it stops at
-once; --device=cpu --quick tries the program itself in small. All it needs are this repository, the packages of
-pyproject.toml without extras, pytest with pytest-timeout and pytest-xdist, and a C compiler.
+  recipes   `experiment=fashion_mnist_fast` and `cifar10_fast`, with their accuracy and time, if --data-dir holds
+            the files; for CIFAR-10, cifar10.zip will do, which pack_cifar10.py writes
+  training  images a second of an epoch, for each mode of compiling, and for a bare loop over tensors on the GPU
+            with and without compiling: the best of several epochs after the first; and the GPU memory
+  airbench  K. Jordan's airbench94_muon.py on the same images, if --airbench names it: its time and accuracy. It
+            compiles for a minute or more before its first run
+Writes gpu.json and gpu.md after each process, with the names of the GPU and the versions of torch and Python.
+Without a GPU it stops at once; --device=cpu --quick tries the program itself with a few steps of everything. It
+needs this repository, the packages of pyproject.toml without extras, pytest, pytest-timeout, pytest-xdist,
+pyarrow, and a C compiler.
 """
 
 import argparse

@@ -111,7 +111,7 @@ def shuffled(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def bare(config: DictConfig, data: ImageDataModule) -> Epoch:
-    """Nothing but tensors and a loop."""
+    """The bare loop: plain PyTorch over tensors in memory."""
     bench = Bench(config, data, "auto")
     images, labels = in_memory(data)
     images = images.contiguous(memory_format=bench.precision.memory_format)

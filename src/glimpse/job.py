@@ -117,7 +117,7 @@ def run_in(
         afterwards: The rest of the sweep after this run, for the progress bar.
 
     Returns:
-        The best val/acc; None without validation.
+        The best value of the monitor, val/acc by default; None without validation.
     """
     is_ours = True
     try:

@@ -1,8 +1,8 @@
 """Every use of Lightning's internals, each with its reason; written for Lightning 2.6.
 
 Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it.
-Nothing outside this file touches a private attribute of Lightning, sets an attribute of a Trainer,
-or relies on the order of its callbacks.
+Nothing outside this file touches a private attribute of Lightning, relies on the order of its
+callbacks, or sets an attribute of a Trainer other than `should_stop`, which Lightning documents.
 """
 
 import functools

@@ -162,7 +162,7 @@ def _require_checkpoint(config: DictConfig) -> None:
 
 
 def packages_of(config: DictConfig) -> list[str]:
-    """The user's own packages that a configuration names; whoever typed it trusts them."""
+    """The packages of every `_target_` in a configuration; whoever typed it trusts them."""
     from glimpse.config.build import targets_of
 
     return sorted({target.partition(".")[0] for _, target in targets_of(config)})

@@ -246,7 +246,7 @@ def run_batch(
         launcher: Our launcher.
 
     Returns:
-        For each job, its best val/acc, or the error that it ended with.
+        For each job, the best value of its monitor (val/acc by default), or the error that ended it.
     """
     composer = Composer(context.config_loader, config)
     typed = set(config.hydra.overrides.task)

@@ -1,4 +1,4 @@
-"""Data sets in Hugging Face's formats, made here and read without a network."""
+"""Datasets in Hugging Face's formats, made here and read without a network."""
 
 import io
 import os

@@ -1,13 +1,13 @@
-"""Data sets of the Hugging Face Hub, and folders and parquet files in their formats.
+"""Datasets of the Hugging Face Hub, and folders and parquet files in their formats.
 
 The `datasets` library (an extra) downloads and reads them: a name on the Hub, a folder that
 `save_to_disk` wrote, a folder of parquet files or of images, or one .parquet file. The names of the
 splits decide which of them are the training, validation and test set; a remark lists the other
 splits. The classes are those of a ClassLabel column, or the labels that occur. Images are files
-inside the data set, or lists of pixels. They are decoded like all other images, one by one into
-memory, and then cached. No code in a data set is executed, and local files need no network.
+inside the dataset, or lists of pixels. They are decoded like all other images, one by one into
+memory, and then cached. No code in a dataset is executed, and local files need no network.
 
-Left out: columns of several labels, images given by URL or by path, and data sets that do not fit
+Left out: columns of several labels, images given by URL or by path, and datasets that do not fit
 into memory.
 """
 
@@ -38,13 +38,15 @@ SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
 
 class HuggingFace(ImageDataModule):
-    """A data set with a column of images and a column of labels.
+    """A dataset with a column of images and a column of labels.
 
     Args:
         name: A name on the Hub, a folder, or a .parquet file.
-        subset: The configuration of a data set that has several; None: its default.
-        image: The column of images; None: the only one.
-        label: The column of labels; None: the only column of classes, or `label`.
+        subset: The configuration of a dataset that has several; None: its default.
+        image: The column of images; None: the only one of that type, or the only one with a name in
+            `IMAGES`.
+        label: The column of labels; None: the only ClassLabel column, or the only one with a name in
+            `LABELS`.
         train: The split to train on, or several, as a list or joined by +; None: detect it by name.
         val: The split to validate on, likewise.
         test: The split to test on, likewise.
@@ -96,7 +98,7 @@ class HuggingFace(ImageDataModule):
         )
 
     def download(self) -> None:
-        """Download a data set from the Hub."""
+        """Download a dataset from the Hub."""
         if self.path.exists() or self.path.is_absolute() or self.path.suffix == ".parquet":
             return
         self._downloads.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ class HuggingFace(ImageDataModule):
     def missing(self) -> str:
         """Return the error message for a file or folder that does not exist."""
         return (
-            f"data.name={self.set_name}: there is no such file or folder, and no such data set could be "
+            f"data.name={self.set_name}: there is no such file or folder, and no such dataset could be "
             "downloaded"
         )
 
