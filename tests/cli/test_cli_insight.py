@@ -49,7 +49,7 @@ def test_help_needs_no_torch() -> None:
         "from glimpse.cli.main import app; app()"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "bootstrap" in found.stdout
+    assert "intervals" in found.stdout
 
 
 @pytest.mark.parametrize(

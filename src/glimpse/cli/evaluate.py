@@ -30,7 +30,7 @@ def evaluate(
     settings: Set = None,
     trust: Trust = None,
 ) -> None:
-    """Compute accuracy, top 5, calibration, precision, recall, F1, and 95 % bootstrap intervals.
+    """Compute accuracy, top 5, calibration, precision, recall, F1, and 95 % intervals.
 
     Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv (one row per
     image) to RUN/evaluation/SPLIT. The default split is the test set if there is one, otherwise the
@@ -59,7 +59,7 @@ def evaluate(
                 accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
                 say(
                     f"{pooled.label}: {evaluation.num_images:,} images, each predicted by the run "
-                    f"that did not train on it\naccuracy of each fold: {accuracies}\n"
+                    f"that did not train on it, but whose best epoch they chose\naccuracy of each fold: {accuracies}\n"
                 )
                 _print_evaluation(evaluation, folder, every_class)
             return
