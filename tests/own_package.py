@@ -48,6 +48,13 @@ FILES = {
                 super().__init__(num_classes)
                 self.requires_grad_(False)
 
+        class ExtraState(Plain):
+            def get_extra_state(self):
+                return {"epoch": 3}
+
+            def set_extra_state(self, state):
+                pass
+
         class Detached(Plain):
             def forward(self, images):
                 return super().forward(images).detach()
@@ -279,6 +286,7 @@ FILES = {
     "conf/model/other_name.yaml": "_target_: ownpkg.nets.OtherName\nn_classes: 2\n",
     "conf/model/frozen.yaml": "_target_: ownpkg.nets.Frozen\n",
     "conf/model/without_grad.yaml": "_target_: ownpkg.nets.Detached\n",
+    "conf/model/extra_state.yaml": "_target_: ownpkg.nets.ExtraState\n",
     "conf/model/program.yaml": "_target_: ownpkg.program.Net\n",
     "conf/model/standard.yaml": "_target_: statistics.Net\n",
     "conf/model/shallow.yaml": "_target_: ownpkg.Net\n",

@@ -145,6 +145,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model.widht=3", "did you mean model.width"),
         ("model=frozen", "has no parameters to train"),
         ("model=without_grad", "returns logits without a gradient: remove detach()"),
+        ("model=extra_state", "a state_dict of more than tensors, which checkpoints cannot hold"),
         ("model=program", "it is a program that exits (usage: program FILE)"),
         ("model=standard", "statistics is a module of Python itself, give yours another name"),
         ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),

@@ -36,6 +36,10 @@ SMALL = (
 )  # fmt: skip
 
 
+# Stops early after the second epoch.
+UNTRAINED = "optimizer.lr=0 callbacks=[early_stopping] callbacks.early_stopping.patience=1"
+
+
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
     state: dict[str, torch.Tensor] = checkpoint["state_dict"]
@@ -100,6 +104,10 @@ def check_stopped_equals_unbroken(
         ("trainer.max_steps=20", ("on_train_batch_end", 1, 6)),  # the last of the epoch
         # No validation ends the last epoch, so nothing is left for early stopping to look at.
         ("trainer.max_steps=9 callbacks=[early_stopping]", ("on_train_batch_end", 1, 0)),
+        ("trainer.max_steps=9", ("on_train_batch_end", 1, 1)),  # the last step
+        ("trainer.overfit_batches=2", ("on_train_batch_end", 1, 1)),
+        (f"{UNTRAINED} trainer.max_epochs=6", ("on_validation_batch_end", 1, 1)),  # ends the run
+        (f"{UNTRAINED} trainer.max_epochs=6 trainer.min_epochs=4", ("on_train_batch_end", 2, 2)),
         # Weights that are not fp32 must not be rounded to it on their way back.
         ("trainer.precision=64-true callbacks=[ema]", ("on_train_batch_end", 1, 2)),
         slow("trainer.precision=bf16-true callbacks=[ema]", ("on_train_batch_end", 1, 2)),

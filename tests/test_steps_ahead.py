@@ -2,6 +2,7 @@
 
 import itertools
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,43 @@ from conftest import Execute, slow
 from glimpse import scripting, steps_ahead
 from glimpse.callbacks.progress import Progress
 from glimpse.steps_ahead import chunk_length
-from test_resume import SMALL, assert_same
+from test_resume import SMALL, UNTRAINED, assert_same, stop_at
 
-WATCHING = """
-from lightning.pytorch.callbacks import Callback
+OWN = """
+import torch
+from glimpse.callbacks.ema import WeightAverage
+from lightning.pytorch.callbacks import (
+    Callback, GradientAccumulationScheduler, LambdaCallback, Timer
+)
 
 class Watch(Callback):
     def on_train_batch_end(self, trainer, *_):
         print("step", trainer.global_step)
+
+class WatchingTimer(Timer):
+    on_train_batch_end = Watch.on_train_batch_end
+
+class WatchingAverage(WeightAverage):
+    def __init__(self):
+        super().__init__(decay=0.9)
+
+    on_train_batch_end = Watch.on_train_batch_end
+
+def lambdas() -> Callback:
+    return LambdaCallback(on_train_batch_end=lambda trainer, *_: print("step", trainer.global_step))
+
+def accumulating() -> Callback:
+    return GradientAccumulationScheduler({0: 1, 1: 2})
+
+def with_hook(params) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(params, 0.01)
+
+    def before(optimizer, *_):
+        found = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        print("gradients:", sum(g.double().sum().item() for g in found if g is not None))
+
+    optimizer.register_step_pre_hook(before)
+    return optimizer
 """
 
 
@@ -147,21 +177,92 @@ def test_lightning_sees_every_batch_where_it_must(
     assert [batch for _, batch, _ in seen] == list(range(7))
 
 
+OwnRun = Callable[..., Path]
+
+
+@pytest.fixture
+def run_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnRun:
+    """Train with a target of OWN as the only choice `own` of a group; return the run folder."""
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def train(group: str, target: str, *options: str) -> Path:
+        file = tmp_path / "conf" / group / "own.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = f"_target_: own_parts.{target}\n"
+        in_list = group == "callbacks"
+        file.write_text(f"own:\n  {content}" if in_list else content)
+        choice = f"{group}=[own]" if in_list else f"{group}=own"
+        place = (f"output_dir={tmp_path}", f"data_dir={tmp_path}")
+        with scripting.process_unchanged():
+            words = [*SMALL, *place, choice, *options]
+            return scripting.run(words, config_dir=str(tmp_path / "conf"))[1]
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("Watch", "Watch"),
+        ("lambdas", "LambdaCallback"),
+        ("WatchingTimer", "WatchingTimer"),
+        ("WatchingAverage", "WatchingAverage"),
+    ],
+)
 def test_a_callback_of_ones_own_sees_every_batch_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_own: OwnRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    name: str,
 ) -> None:
     long_chunks(monkeypatch)
-    (tmp_path / "watching.py").write_text(WATCHING)
-    group = tmp_path / "conf" / "callbacks"
-    group.mkdir(parents=True)
-    (group / "watch.yaml").write_text("watch:\n  _target_: watching.Watch\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    place = (f"output_dir={tmp_path}", f"data_dir={tmp_path}", "callbacks=[watch]")
-    with scripting.process_unchanged():
-        scripting.run([*SMALL, *place, "trainer.max_epochs=1"], config_dir=str(tmp_path / "conf"))
+    run_own("callbacks", target, "trainer.max_epochs=1")
     printed = capsys.readouterr().out
-    assert "batches are trained one by one: the callback Watch has a hook for each" in printed
+    assert f"batches are trained one by one: the callback {name} has a hook for each" in printed
     assert [f"step {n}\n" in printed for n in range(1, 8)] == [True] * 7
+
+
+def test_a_hook_before_the_optimizers_step_sees_what_it_sees_one_by_one(
+    run_own: OwnRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gradients of the step before, because Lightning computes new ones within the step."""
+    long_chunks(monkeypatch)
+    seen = []
+    for longest in (1, 128):
+        monkeypatch.setattr(steps_ahead, "LONGEST_CHUNK", longest)
+        run_own("optimizer", "with_hook", "trainer.max_epochs=1")
+        printed = capsys.readouterr().out
+        assert "one by one: optimizer SGD has a hook before each step" in printed
+        seen.append([line for line in printed.splitlines() if line.startswith("gradients:")])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 7
+
+
+def test_a_schedule_of_accumulation_is_followed_from_the_step_of_a_resume(
+    run_own: OwnRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's callback sets it where epochs begin."""
+    options = ("trainer.max_epochs=2", "augment=none")
+    unbroken = run_own("callbacks", "accumulating", *options)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "on_train_batch_end", 1, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run_own(
+                "callbacks", "accumulating", *options, "hydra.run.dir=" + str(tmp_path / "stopped")
+            )
+    assert_same(
+        unbroken, run_own("callbacks", "accumulating", *options, f"resume={tmp_path / 'stopped'}")
+    )
+
+
+def test_an_early_stop_that_waits_for_min_steps_comes_at_the_same_step(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, int, int]]
+) -> None:
+    long_chunks(monkeypatch)
+    execute(*SMALL, *UNTRAINED.split(), "trainer.max_epochs=6", "trainer.min_steps=17")
+    assert seen[-1] == (2, 2, 17)
 
 
 def test_the_chunk_follows_the_cost_of_a_step() -> None:

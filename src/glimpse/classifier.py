@@ -96,6 +96,7 @@ class ImageClassifier(LeanModule):
         self._divide: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
         self._plateau: Schedule | None = None
         self._resumed: dict[str, Any] | None = None
+        self._exact_loss: dict[str, Tensor] = {}  # the loss's part of a checkpoint to resume from
 
     # One step for all splits --------------------------------------------------------------------
 
@@ -266,9 +267,13 @@ class ImageClassifier(LeanModule):
                 "or trainer.gradient_clip_val=1"
             )
 
+    def on_fit_start(self) -> None:
+        keep_exact(self.loss)
+        if self._exact_loss:
+            self.loss.load_state_dict(self._exact_loss)
+
     def on_train_start(self) -> None:
         self.has_begun = True  # Lightning calls this after the callbacks'
-        keep_exact(self.loss)
         # Under DDP all processes must stop together, so there only the epoch's totals are checked.
         self._watches_each_loss = self.stops_at_nonfinite and self.trainer.world_size == 1
 
@@ -425,6 +430,12 @@ class ImageClassifier(LeanModule):
         """
         self.trainer.precision_plugin.convert_module(self)
         self._resumed = checkpoint["classifier"]
+        trained = checkpoint.get("training_weights", checkpoint["state_dict"])
+        self._exact_loss = {
+            name.removeprefix("loss."): tensor
+            for name, tensor in trained.items()
+            if name.startswith("loss.")
+        }
         self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
 
     def go_on(self, *, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
     # Lightning inspects the arguments of a module's evaluation hooks, so they cannot be None.
     names = HOOKS_OF_A_STEP if is_module else (*HOOKS_OF_A_STEP, *HOOKS_OF_EVALUATION)
     for name in names:
-        if getattr(type(owner), name) is getattr(base, name):
+        if getattr(type(owner), name) is getattr(base, name) and name not in vars(owner):
             setattr(owner, name, None)
 
 
@@ -99,9 +99,12 @@ def _moved(move: Callable[..., _ResultMetric]) -> Callable[..., _ResultMetric]:
 
 
 def has_hook_of_a_step(callback: Callback) -> bool:
-    """Whether a callback does something at every batch."""
+    """Whether a callback does something at every batch. Lightning's LambdaCallback sets its hooks
+    on the instance."""
     return any(
-        getattr(type(callback), name) is not getattr(Callback, name) for name in HOOKS_OF_A_STEP
+        getattr(type(callback), name) is not getattr(Callback, name)
+        or vars(callback).get(name) is not None
+        for name in HOOKS_OF_A_STEP
     )
 
 
@@ -141,8 +144,8 @@ def next_batch(trainer: pl.Trainer) -> int:
 def batches_until_seen(trainer: pl.Trainer) -> int:
     """The number of batches up to and including the next one that Lightning must see itself.
 
-    That is the last batch of the epoch, the last one before a validation, or the last of
-    `max_steps`.
+    That is the last batch of the epoch, the last one before a validation, the last of `max_steps`,
+    or the last of `min_steps`, for which an early stop waits.
     """
     loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
@@ -153,6 +156,8 @@ def batches_until_seen(trainer: pl.Trainer) -> int:
         until = min(until, trainer.val_check_batch - done % trainer.val_check_batch)
     if loop.max_steps != -1:
         until = min(until, loop.max_steps - loop.global_step)
+    if loop.min_steps and loop.global_step < loop.min_steps:
+        until = min(until, loop.min_steps - loop.global_step)
     return max(1, int(min(until, 2**31)))
 
 
@@ -170,7 +175,8 @@ def writes_profile(trainer: pl.Trainer) -> bool:
 def run_stopped_validation(trainer: pl.Trainer) -> None:
     """Repeat the validation during which a training was stopped, when that training is resumed.
 
-    Lightning would skip it, because its loop has counted the batches as done.
+    Lightning would skip it, because its loop has counted the batches as done. If the validation ends
+    the training, as early stopping does, Lightning would not enter its loop, so the epoch ends here.
     """
     validation = trainer.fit_loop.epoch_loop.val_loop
     validation.restarting = False
@@ -178,6 +184,10 @@ def run_stopped_validation(trainer: pl.Trainer) -> None:
     validation.run()
     validation.reset()  # or Lightning would skip the next epoch's validation as done
     trainer.training = True
+    loop = trainer.fit_loop
+    if trainer.should_stop and loop._can_stop_early:
+        loop.epoch_loop._batches_that_stepped += not is_accumulating(trainer)
+        loop.on_advance_end()
 
 
 def validates_next(trainer: pl.Trainer) -> bool:

@@ -122,6 +122,11 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class: {_remedy_for(logits, spec.num_classes)}"
         )
+    if not all(isinstance(value, Tensor) for value in network.state_dict().values()):
+        raise UserError(
+            f"model._target_={target} has a state_dict of more than tensors, which checkpoints cannot hold: "
+            "return a tensor from get_extra_state"
+        )
     if not logits.requires_grad:
         raise UserError(
             f"model._target_={target} returns logits without a gradient: remove detach(), data and "

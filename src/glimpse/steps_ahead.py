@@ -133,6 +133,8 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
         optimizer, LBFGS
     ):
         return f"optimizer {kind.__name__} may evaluate the loss itself"
+    if optimizer._optimizer_step_pre_hooks:  # Lightning computes the gradients within the step
+        return f"optimizer {kind.__name__} has a hook before each step"
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     asking = [type(callback) for callback in callbacks if _asks(callback)]
     if not asking:
@@ -145,6 +147,7 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
 
 def _asks(callback: Callback) -> bool:
     """Whether a callback has a hook for every batch and does not set `sees_chunks`."""
-    if isinstance(callback, Timer) or getattr(callback, "sees_chunks", False):
+    kind = type(callback)  # a subclass may add hooks
+    if kind is Timer or vars(kind).get("sees_chunks", False):
         return False
     return has_hook_of_a_step(callback)

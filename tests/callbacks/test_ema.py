@@ -1,5 +1,6 @@
 """The moving average of the weights: what is validated, kept and tested; resume; other callbacks."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from glimpse.callbacks.ema import WeightAverage
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build
 from glimpse.errors import Interrupted, UserError
+from glimpse.models.mlp import MLP
 from test_resume import SMALL, stop_at
 
 EMA = (*SMALL, "callbacks=[ema]")
@@ -91,6 +93,26 @@ def test_the_average_is_of_every_step_and_does_not_touch_the_training(
             decay = min(0.6, (1 + step) / (10 + step))
             average = decay * average + (1 - decay) * seen[step][name]
         torch.testing.assert_close(checkpoint["state_dict"][name], average)
+
+
+def test_weights_with_two_names_are_averaged_once(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = MLP.__init__
+
+    @functools.wraps(original)
+    def with_tied_layers(self: MLP, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        first, second = [m for m in self.modules() if getattr(m, "in_features", 0) == 16][:2]
+        second.weight = first.weight
+
+    monkeypatch.setattr(MLP, "__init__", with_tied_layers)
+    options = (*SMALL[:5], "model=mlp", "model.widths=[16,16,16]", *SMALL[8:])
+    plain = load(execute(*options, folder=tmp_path / "plain"))["state_dict"]
+    averaged = load(execute(*options, "callbacks=[ema]", folder=tmp_path / "ema"))
+    assert_equal(averaged["training_weights"], plain)
+    weight = "network.layers.3.weight"
+    assert not torch.equal(averaged["state_dict"][weight], plain[weight])
 
 
 @pytest.mark.parametrize("max_epochs", [1, 3])  # the first validation is of the average, too

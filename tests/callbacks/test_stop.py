@@ -27,11 +27,14 @@ class TwoProcesses:
 
     world_size = 2
     fast_dev_run = True  # saves no checkpoint
-    is_last_batch = False
+    should_stop = False
+    global_step = 0
 
     def __init__(self, other: Callable[[], tuple[float, float]], *, accumulate: int = 1) -> None:
         self.accumulate_grad_batches = accumulate
-        self.fit_loop = SimpleNamespace(_data_fetcher=None)  # no validation within an epoch
+        self.fit_loop = SimpleNamespace(  # no validation within an epoch
+            _data_fetcher=None, epoch_loop=SimpleNamespace(_is_training_done=False)
+        )
         self.other = other
         self.num_looks = 0
         self.strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=self.reduce)
@@ -57,7 +60,7 @@ def train_epoch(
     callback.on_train_epoch_start(trainer, module)
     for batch in range(num_batches):
         clock.now += seconds
-        trainer.is_last_batch = batch == num_batches - 1
+        trainer.fit_loop.epoch_loop._is_training_done = batch == num_batches - 1
         callback.on_train_batch_end(trainer, module, None, None, batch)
 
 

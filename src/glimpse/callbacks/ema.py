@@ -45,7 +45,7 @@ class WeightAverage(Callback):
         """Start from the initial weights, or move a checkpoint's tensors to the device."""
         current = _tensors(pl_module)
         loaded = self._other or [tensor.clone() for tensor in current]
-        self._other = [o.to(c.device) for o, c in zip(loaded, current, strict=True)]
+        self._other = [o.to(c) for o, c in zip(loaded, current, strict=True)]
         self._step = trainer.global_step
         assert isinstance(pl_module, ImageClassifier)
         self._num_skipped = pl_module.num_skipped
@@ -94,7 +94,8 @@ class WeightAverage(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         current = checkpoint["state_dict"]
-        other = dict(zip(current, self._other, strict=True))
+        others = dict(zip(_by_place(pl_module), self._other, strict=True))
+        other = {name: others[tensor.data_ptr()] for name, tensor in current.items()}
         average, training = (current, other) if self._average_in_network else (other, current)
         checkpoint |= {"state_dict": average, "training_weights": training}
 
@@ -107,6 +108,11 @@ class WeightAverage(Callback):
             pl_module.load_state_dict(checkpoint["training_weights"])
 
 
+def _by_place(pl_module: pl.LightningModule) -> dict[int, Tensor]:
+    """The parameters and buffers by their place in memory: those with several names occur once."""
+    return {tensor.data_ptr(): tensor for tensor in pl_module.state_dict().values()}
+
+
 def _tensors(pl_module: pl.LightningModule) -> list[Tensor]:
     """The parameters and buffers, in the order of a checkpoint."""
-    return list(pl_module.state_dict().values())
+    return list(_by_place(pl_module).values())

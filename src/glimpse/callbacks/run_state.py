@@ -11,14 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import UserError
-from glimpse.lightning_compat import begin_next_epoch, has_ended_epoch, next_step_of_loggers
+from glimpse.lightning_compat import (
+    begin_next_epoch,
+    ends_epoch,
+    has_ended_epoch,
+    next_step_of_loggers,
+)
 from glimpse.nonfinite import weight_not_finite
 from glimpse.seeding import restore, seed_all, state_of_generators
 from glimpse.steps_ahead import StepsAhead
@@ -53,9 +58,9 @@ class RunState(Callback):
             "stored_size": list(self.data.stored_size),
             "white": self.data.white,
             "fingerprint": self.data.fingerprint,
-            "next_batch": _loader(trainer).state_dict(is_over=is_over),
+            "next_batch": _loader(trainer).state_dict(is_over=is_over or ends_epoch(trainer)),
             "next_step": next_step_of_loggers(trainer),
-            "should_stop": is_over and trainer.should_stop,
+            "should_stop": trainer.should_stop,
             "global_batch_size": self.data.batches.batch_size * trainer.world_size,
             "random_state": first,
             "random_states_of_others": others,
@@ -94,6 +99,9 @@ class RunState(Callback):
         begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):  # called where epochs begin
+                callback.on_train_epoch_start(trainer)
         before = saved["config"]
         pl_module.go_on(before=before["scheduler"], now=self.config["scheduler"])
         if saved.get("should_stop") and all(before[g] == self.config[g] for g in DECIDE_THE_END):
@@ -124,12 +132,15 @@ class RunState(Callback):
                 group |= {k: v for k, v in new.items() if k not in ("params", "lr")}
             if is_other_schedule or has_other_rate:
                 group |= {"lr": new["lr"], "initial_lr": new["lr"]}
+        has_changed = any(before[group] != self.config[group] for group in DECIDE_A_SCHEDULE)
         for schedule in trainer.lr_scheduler_configs:
             scheduler = schedule.scheduler
             if not isinstance(scheduler, LambdaLR):
-                if any(before[group] != self.config[group] for group in DECIDE_A_SCHEDULE):
+                if has_changed:
                     _replay(scheduler, classifier, groups)
                 continue
+            if schedule.interval == "epoch" and not has_changed:
+                continue  # a callback may have changed the rate within the epoch
             if before["scheduler"] != self.config["scheduler"]:
                 per_step = schedule.interval == "step"
                 scheduler.last_epoch = trainer.global_step if per_step else trainer.current_epoch

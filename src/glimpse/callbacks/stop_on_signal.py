@@ -28,6 +28,7 @@ from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.console import console
 from glimpse.errors import Interrupted, raise_interrupted, stop_signals
 from glimpse.lightning_compat import (
+    ends_epoch,
     is_after_batch,
     next_batch,
     run_stopped_validation,
@@ -64,6 +65,7 @@ class StopOnSignal(Callback):
         self.received = 0
         self._is_pruned = False
         self._in_validation = False  # whether the checkpoint was saved during a validation
+        self._is_over = False  # whether the time limit had passed before that validation
         self._num_batches = 0  # batches since the last look
         self._next_look = 1  # batches until the next look; the same in all processes
         self._looked_at = time.monotonic()
@@ -117,6 +119,11 @@ class StopOnSignal(Callback):
             console.print("stopping: saving last.ckpt")
             self.checkpoints.save_last(trainer)
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let Lightning begin a training whose time limit has passed, to repeat the validation."""
+        if self._in_validation:
+            self._is_over, trainer.should_stop = trainer.should_stop, False
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers, and repeat an interrupted validation, which Lightning skips.
 
@@ -128,6 +135,7 @@ class StopOnSignal(Callback):
                 signal.signal(number, self._note)
         if self._in_validation:
             self._in_validation = False
+            trainer.should_stop = trainer.should_stop or self._is_over
             run_stopped_validation(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -194,11 +202,11 @@ class StopOnSignal(Callback):
 def _can_be_saved(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether a checkpoint can be saved after a batch.
 
-    It cannot be saved between the batches of one optimizer step, after the last batch of an epoch,
-    or just before a validation, which a resumed run would skip.
+    It cannot be saved between the batches of one optimizer step, after the last batch of an epoch
+    or of the training, or just before a validation: a resumed run would skip what follows.
     """
     stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    return stepped and not trainer.is_last_batch and not validates_next(trainer)
+    return stepped and not ends_epoch(trainer) and not validates_next(trainer)
 
 
 def _batches_in_a_second(seconds_per_batch: float) -> int:

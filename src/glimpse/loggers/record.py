@@ -38,7 +38,7 @@ def write_start(
         with forgiving(logger):
             if not isinstance(logger, TensorBoardLogger):
                 _write_start(logger, settings, folder)
-            elif start is None or not start.has_same_config:
+            elif start is None or not (start.next_step and start.has_same_config):
                 tensorboard.write_start(logger, config_yaml, start.next_step if start else 0)
 
 
