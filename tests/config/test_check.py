@@ -128,7 +128,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("loss.label_smoothing=2", "loss.label_smoothing=2: expected at most 1"),
         ("loss.label_smoothing=-0.5", "expected at least 0"),
         ("trainer.accelerator=tpu", "expected one of auto, cpu, gpu, cuda, mps"),
-        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9, nan]: expected a finite number"),
+        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9,nan]: expected a finite number"),
         ("loss.label_smoothing=1e999", "loss.label_smoothing=inf: expected a finite number"),
         (
             "trainer.gradient_clip_val=nan",

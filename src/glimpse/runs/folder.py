@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from glimpse.command import to_type
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.folder_lock import is_held
@@ -126,9 +127,7 @@ def find_runs(root: Path) -> list[Run]:
         raise UserError(f"{root}: {found}, expected a folder of runs: type glimpse report outputs")
     runs = [read_run(folder) for folder in _run_folders(root)]
     if not runs:
-        raise UserError(
-            f"{root}: there are no runs in this folder; type python train.py to make one"
-        )
+        raise UserError(f"{root}: there are no runs in this folder; type {to_type()} to make one")
     return runs
 
 

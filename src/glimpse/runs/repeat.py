@@ -33,7 +33,7 @@ from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
 from glimpse.run import run
 from glimpse.runs.folder import FINISHED, one_run, summary_of
-from glimpse.runs.settings import choices_of, environment_of, overrides_of
+from glimpse.runs.settings import choices_of, environment_of, overrides_of, to_resume
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 
@@ -165,7 +165,7 @@ def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConf
         return
     state = "being extended" if status == FINISHED else printable(status)
     raise UserError(
-        f"{folder}: expected a finished run, and this one is {state}: type python train.py resume={folder}"
+        f"{folder}: expected a finished run, and this one is {state}: type {to_resume(folder)}"
     )
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from glimpse.command import to_type
 from glimpse.records import (
     MOST_YAML,
     UnreadableError,
@@ -145,11 +146,25 @@ def typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
     `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
     overrides of earlier resumes, new overrides.
     """
-    command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
-    at = [i for i, word in enumerate(command) if word.startswith("resume=")]
-    later = command[at[-1] + 1 :] if at else []
+    line = _command_line(environment)
+    at = [i for i, word in enumerate(line) if word.startswith("resume=")]
+    later = line[at[-1] + 1 :] if at else []
     return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
 
 
 def was_resumed(environment: Mapping[str, Any]) -> bool:
-    return any(str(word).startswith("resume=") for word in listed(environment.get("command")))
+    return any(word.startswith("resume=") for word in _command_line(environment))
+
+
+def to_train(environment: Mapping[str, Any], *arguments: str) -> str:
+    """A command that trains with these arguments, in the way in which a run was started."""
+    return to_type(*arguments, line=_command_line(environment))
+
+
+def to_resume(folder: Path) -> str:
+    """The command that resumes a run."""
+    return to_train(environment_of(folder), f"resume={folder}")
+
+
+def _command_line(environment: Mapping[str, Any]) -> list[str]:
+    return [word for word in listed(environment.get("command")) if isinstance(word, str)]
