@@ -54,6 +54,7 @@ from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
 from glimpse.precision import Precision, choose
+from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
 from glimpse.result import print_result
 from glimpse.resume import Start, key_of_batches, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
@@ -62,7 +63,7 @@ from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
 # The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
-FILES = ("summary.json", "environment.json", "metrics.csv", f"checkpoints/{LAST}")
+FILES = (SUMMARY, ENVIRONMENT, METRICS, f"checkpoints/{LAST}")
 
 FEW_STEPS = 5  # an epoch of fewer is pointed out
 

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -256,6 +257,14 @@ def test_what_cannot_judge_or_divide_a_run_is_one_line(overrides: list[str], mes
     with pytest.raises(UserError, match=re.escape(message)) as error:
         composed(*typed)
     assert "\n" not in str(error.value)
+
+
+def test_a_metric_of_ones_own_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "g_mean.yaml").write_text("_target_: mine.GMean\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"type metrics=\[g_mean\] monitor=val/g_mean"):
+        composed("monitor=val/g_mean")
 
 
 @pytest.mark.parametrize(

@@ -175,13 +175,13 @@ def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]
 
 def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
     """The YAML file of each dataset. The user's files replace ours of the same name."""
-    from glimpse.config.folder import config_folders
+    from glimpse.config.folder import config_folders, files_of
     from glimpse.config.own_files import require_own_folder
 
     if config_dir is not None:
         require_own_folder(config_dir)
     folders = config_folders([*typed, *_flags(config_dir)])
-    return {file.stem: file for folder in folders for file in (folder / "data").glob("[!_]*.yaml")}
+    return files_of("data", folders)
 
 
 def _first_sentence(file: Path) -> str:

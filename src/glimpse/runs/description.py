@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.command import as_shown, in_shell
-from glimpse.records import listed, mapping
-from glimpse.runs.folder import FINISHED, RUNNING, Run
+from glimpse.records import FINISHED, listed, mapping
+from glimpse.runs.folder import RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
 
 SPLITS = ("train", "val", "test")

@@ -12,7 +12,8 @@ import numpy as np
 
 from glimpse.errors import UserError
 from glimpse.insight.predictions import Predictions, names_of
-from glimpse.runs.folder import FINISHED, Run, find_runs
+from glimpse.records import FINISHED
+from glimpse.runs.folder import Run, find_runs
 from glimpse.runs.groups import Group, group
 from glimpse.runs.settings import to_resume
 from glimpse.runs.trained import TrainedRun

@@ -15,12 +15,12 @@ from torch import Tensor
 from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
+from glimpse.found_checkpoint import BEST, LAST
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.settings import PLACES, as_text, environment_of, settings_of
 from glimpse.saved import read_checkpoint
 from glimpse.text import plural
 
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
 # Packages that compute numbers; other packages hardly affect them.
 COMPUTING = (
@@ -76,7 +76,7 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
     else:
         equal.append(f"metrics.csv ({plural(len(rows), 'epoch')})")
     compared = [
-        name for name in CHECKPOINTS if is_own_file(original, original / "checkpoints" / name)
+        name for name in (BEST, LAST) if is_own_file(original, original / "checkpoints" / name)
     ]
     saved: dict[str, Any] = {}
     for name in compared:

@@ -8,6 +8,7 @@ from typing import Any
 
 from glimpse.command import to_type
 from glimpse.records import (
+    ENVIRONMENT,
     MOST_YAML,
     UnreadableError,
     json_or_empty,
@@ -36,7 +37,7 @@ def repeats_of(keys: Collection[str]) -> str:
     return found[0] if len(found) == 1 else "run"
 
 
-def choices_of(folder: Path) -> dict[str, str]:
+def recorded_choices(folder: Path) -> dict[str, str]:
     """The chosen file of each group; empty if it was not recorded."""
     try:
         found = read_yaml(folder, ".hydra/hydra.yaml")
@@ -126,7 +127,7 @@ def as_text(value: Any) -> str:
 
 def environment_of(folder: Path) -> dict[str, Any]:
     """The content of environment.json; empty if it cannot be read."""
-    return json_or_empty(folder, "environment.json")
+    return json_or_empty(folder, ENVIRONMENT)
 
 
 def overrides_of(folder: Path) -> list[str]:

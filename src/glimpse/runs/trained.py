@@ -29,7 +29,7 @@ from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_package
 from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
-from glimpse.data.spec import ImageSpec
+from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import BEST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
@@ -146,8 +146,8 @@ class TrainedRun:
             if data.spec.class_names != self.spec.class_names:
                 raise UserError(
                     f"{self.name} was trained on {self.spec.num_classes} classes "
-                    f"({_some(self.spec.class_names)}), but the data here has "
-                    f"{data.spec.num_classes} ({_some(data.spec.class_names)}): "
+                    f"({some(self.spec.class_names, 3)}), but the data here has "
+                    f"{data.spec.num_classes} ({some(data.spec.class_names, 3)}): "
                     "type --set data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
@@ -335,7 +335,3 @@ def _network(
             "another checkpoint, or train again with a lower optimizer.lr"
         )
     return network.eval()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
