@@ -365,11 +365,11 @@ def test_only_curves_that_exist_are_named(
         ),
         (
             ["callbacks=[time_limit]", "callbacks.time_limit.duration=12h"],
-            "callbacks lightning.pytorch.callbacks.Timer rejected its arguments",
+            "callbacks lightning.pytorch.callbacks.Timer rejected duration=12h",
         ),
         (
             ["callbacks=[early_stopping]", "callbacks.early_stopping.mode=up"],
-            "EarlyStopping rejected its arguments: `mode` can be min, max, got up",
+            "EarlyStopping rejected mode=up: `mode` can be min, max, got up",
         ),
         (["scheduler=plateau", "scheduler.factor=2"], "scheduler.factor=2: expected at least 0 and less"),
     ],

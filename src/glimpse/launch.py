@@ -38,7 +38,7 @@ from glimpse.config.search_order import own_files_first
 from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
-from glimpse.distributed.place import Place, place_of
+from glimpse.distributed.place import Place, num_restarts, place_of
 from glimpse.errors import (
     Interrupted,
     UserError,
@@ -173,7 +173,7 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
 
 def _after_a_restart(place: Place) -> list[str]:
     """The override that resumes the run after torchrun has restarted its processes."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if not num_restarts():
         return []
     from glimpse.distributed.team import interrupted_folder
 

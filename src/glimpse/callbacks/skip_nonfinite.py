@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
 from glimpse.distributed.gather import of_all_processes
-from glimpse.errors import DIVERGED
+from glimpse.errors import DIVERGED, LOWER_RATE
 from glimpse.lightning_compat import scales_loss
 
 KEY = "before_step"  # in a checkpoint that is saved between the batches of a step
@@ -95,7 +95,7 @@ class SkipNonfinite(Callback):
         if pl_module.num_skipped > self.most:
             raise DivergedError(
                 f"{where}: {what} is not finite, after {self.most} skipped steps: {DIVERGED} "
-                f"(lr {rate:.3g}); type a lower optimizer.lr (task=lr_find suggests one), "
+                f"(lr {rate:.3g}); {LOWER_RATE}, "
                 "trainer.gradient_clip_val=1, or a higher max_nonfinite_steps"
             )
         console.print(

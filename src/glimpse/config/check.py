@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.combinations import check_combinations
 from glimpse.config.folder import ROOT, config_folder
-from glimpse.config.keys import leaves, unknown_key
+from glimpse.config.keys import leaves, removed_key, unknown_key
 from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
 from glimpse.config.quoting import as_value, quoted
@@ -103,7 +103,7 @@ def check(
                 if not any(name == part or name.startswith(f"{part}.") for name in found)
             )
             gone = gone.removesuffix("._target_")
-            raise UserError(f"{gone} was removed from the configuration: do not type ~{gone}")
+            raise UserError(removed_key(gone))
     _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")

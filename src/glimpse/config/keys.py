@@ -85,6 +85,11 @@ def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = No
     return f"{key} is not a key of this configuration: {hint}"
 
 
+def removed_key(key: str) -> str:
+    """An error message for a key that the command line has removed."""
+    return f"{key} was removed from the configuration: do not type ~{key}"
+
+
 def _below(group: str, known: Iterable[str]) -> list[str]:
     return [key.removeprefix(f"{group}.") for key in known if key.startswith(f"{group}.")]
 

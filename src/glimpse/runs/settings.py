@@ -99,17 +99,17 @@ def _blocks(text: str) -> list[str]:
 
 @cache
 def _flat_block(block: str) -> dict[str, str]:
-    return _flatten(parse_yaml(block) or {})
+    return flattened(parse_yaml(block) or {})
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
-    if not isinstance(node, dict):
+    if not isinstance(node, Mapping):
         raise ValueError("expected a mapping")
     flat: dict[str, str] = {}
     for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = as_text(value)
     return flat

@@ -34,6 +34,7 @@ from glimpse.errors import UserError
 from glimpse.found_checkpoint import BEST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
+from glimpse.models.weights import of_network
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_input
@@ -321,10 +322,8 @@ def _network(
     config: DictConfig, spec: ImageSpec, state: dict[str, Tensor], path: Path
 ) -> nn.Module:
     network = build_network(config.model, spec)
-    prefix = "network."
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
-        network.load_state_dict(own)
+        network.load_state_dict(of_network(state))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UserError(f"{path} does not fit its own model: {reason}") from error

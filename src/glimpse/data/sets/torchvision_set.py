@@ -23,7 +23,7 @@ from torchvision import datasets
 from tqdm import tqdm
 
 from glimpse.data.archives import only_files_and_folders
-from glimpse.data.decode import PixelFormat, fitted
+from glimpse.data.decode import SAMPLED, PixelFormat, fitted, is_grey
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
@@ -195,8 +195,8 @@ class TorchvisionSet(ImageDataModule):
 
     def _format_of(self, dataset: Any) -> PixelFormat:
         """Determine the format: the size of the first image, and grey if a sample is all grey."""
-        step = max(1, len(dataset) // 64)
-        grey = all(dataset[i][0].mode in ("1", "L") for i in range(0, len(dataset), step))
+        step = max(1, len(dataset) // SAMPLED)
+        grey = all(is_grey(dataset[i][0]) for i in range(0, len(dataset), step))
         width, height = dataset[0][0].size
         return self.presized(PixelFormat(height, width, 1 if grey else 3))
 
