@@ -21,7 +21,7 @@ from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress
-from glimpse.callbacks.pruning import Judge, Pruning
+from glimpse.callbacks.pruning import Pruning, ShouldStop
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
@@ -73,7 +73,7 @@ def run(
     folder: Path,
     names: Mapping[str, str],
     *,
-    judge: Judge | None = None,
+    judge: ShouldStop | None = None,
     afterwards: str = "",
 ) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
@@ -289,7 +289,7 @@ def _own_callbacks(
     classifier: ImageClassifier,
     state: RunState,
     *,
-    judge: Judge | None,
+    judge: ShouldStop | None,
     afterwards: str,
 ) -> _OwnCallbacks:
     watched, saving = monitor_of(config), config.checkpoints

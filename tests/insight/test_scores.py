@@ -71,12 +71,6 @@ def test_intervals_are_those_of_scipys_bootstrap(predictions: Predictions) -> No
     assert first.high == pytest.approx(exact.high, abs=0.04)
 
 
-def test_a_wider_confidence_level_gives_a_wider_interval(predictions: Predictions) -> None:
-    narrow = score(predictions, confidence_level=0.5).overall["acc"]
-    wide = score(predictions, confidence_level=0.99).overall["acc"]
-    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
-
-
 def test_two_classes_have_no_top5() -> None:
     answers = np.log(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32))
     two = Predictions("val", ("a", "b"), answers, np.array([0, 0]))

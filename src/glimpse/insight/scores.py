@@ -16,6 +16,7 @@ from glimpse.insight.predictions import Predictions
 from glimpse.ranks import TOP_K
 
 NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec. 4
+TAILS = (0.025, 0.975)  # quantiles of the bootstrap that bound an interval of 95 %
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,6 @@ def score(
     predictions: Predictions,
     *,
     num_resamples: int = 1000,
-    seed: int = 0,
-    confidence_level: float = 0.95,
 ) -> Scores:
     """Score the predictions, overall and for each class, with bootstrap intervals.
 
@@ -68,22 +67,19 @@ def score(
     Args:
         predictions: The predictions for a split.
         num_resamples: The number of bootstrap resamples.
-        seed: The seed of the bootstrap.
-        confidence_level: The confidence level of the intervals.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     everything = np.arange(len(predictions))
     num_images = len(predictions)
     draws = [random.integers(num_images, size=num_images) for _ in range(num_resamples)]
     columns = _Columns(predictions)
     overall, by_class = columns.of(everything)
     resampled = [columns.of(draw) for draw in draws]
-    tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
 
     def scores_of(value: NDArray[np.float64], others: list[NDArray[np.float64]]) -> list[Score]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a score without a value
-            low, high = np.nanquantile(np.stack(others), tails, axis=0)
+            low, high = np.nanquantile(np.stack(others), TAILS, axis=0)
         bounds = zip(value.ravel(), low.ravel(), high.ravel(), strict=True)
         return [Score(float(v), float(a), float(b)) for v, a, b in bounds]
 

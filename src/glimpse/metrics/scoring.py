@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 from glimpse.console import console
 from glimpse.errors import UserError, first_line
+from glimpse.insight.scores import TAILS
 from glimpse.monitor import USUAL
 from glimpse.text import kind_of
 
@@ -104,11 +105,7 @@ class Scoring:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def intervals(
-        self,
-        logits: NDArray[np.float32],
-        labels: NDArray[np.int64],
-        *,
-        confidence_level: float = 0.95,
+        self, logits: NDArray[np.float32], labels: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
         """The bounds of the metrics that are finite, by a bootstrap as in insight/scores.py.
 
@@ -118,14 +115,12 @@ class Scoring:
         Args:
             logits: (N, K).
             labels: (N,).
-            confidence_level: The confidence level of the intervals.
         """
         if logits.size > MOST_PROBABILITIES:
             return {}
         random, size = np.random.default_rng(0), len(labels)
         draws = [torch.from_numpy(random.integers(size, size=size)) for _ in range(NUM_RESAMPLES)]
         probabilities, targets = torch.from_numpy(logits).softmax(1), torch.from_numpy(labels)
-        tails = ((1 - confidence_level) / 2, (1 + confidence_level) / 2)
         bounds = {}
         for name, metric in self.metrics.items():
             trial = metric.clone()
@@ -133,7 +128,7 @@ class Scoring:
             values = [_computed(trial, answers[draw], targets[draw]) for draw in draws]
             finite = [value for value in values if math.isfinite(value)]
             if finite:
-                low, high = np.quantile(finite, tails)
+                low, high = np.quantile(finite, TAILS)
                 bounds[name] = (float(low), float(high))
         return bounds
 
