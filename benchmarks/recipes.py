@@ -19,8 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from glimpse.records import finite
-from glimpse.runs.folder import FINISHED, Run, find_runs
+from glimpse.records import FINISHED, finite
+from glimpse.runs.folder import Run, find_runs
 from glimpse.runs.groups import group
 from glimpse.runs.report import as_markdown
 from glimpse.runs.settings import environment_of

@@ -1,5 +1,6 @@
-"""Run folders written as a training would leave them, without one."""
+"""Run folders: written as a training would leave them, without one, and read."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,20 @@ def write_environment(
         "git": {"commit": COMMIT, "dirty": dirty}, "attempt": attempt,
     }  # fmt: skip
     (folder / "environment.json").write_text(json.dumps(environment))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The content of a run's summary.json."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv."""
+    return rows_of(folder / "metrics.csv")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,9 +1,11 @@
 """A command that is shown can be typed, and has no more quotes than it needs."""
 
+import sys
+
 import pytest
 
-from glimpse.command import as_shown, in_shell
-from glimpse.config.quoting import as_typed
+from glimpse.command import as_shown, command, in_shell, to_type
+from glimpse.config.quoting import quote_texts
 
 
 @pytest.mark.parametrize(
@@ -19,7 +21,7 @@ from glimpse.config.quoting import as_typed
 )
 def test_quotes_stay_only_where_they_are_needed(override: str, shown: str) -> None:
     assert as_shown(override) == shown
-    assert as_typed([shown]) == [override]
+    assert quote_texts([shown]) == [override]
 
 
 def test_words_for_a_shell_have_the_simplest_quotes() -> None:
@@ -27,3 +29,22 @@ def test_words_for_a_shell_have_the_simplest_quotes() -> None:
     assert in_shell(*words) == """"data.root=/My Photos (2024)" 'metrics=[f1]' "it's" """ + (
         "'it'\"'\"'s $HOME'"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (["/bin/glimpse", "train", "seed=1"], "glimpse train resume=run"),
+        (["/lib/glimpse/__main__.py", "report", "run"], "glimpse train resume=run"),
+        (["/lib/pytest/__main__.py"], "python train.py resume=run"),
+        (["train.py", "-cd", "my conf"], 'python train.py --config-dir "my conf" resume=run'),
+    ],
+)
+def test_a_suggested_command_is_the_users_own_with_its_folders(
+    line: list[str], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", line)
+    assert to_type("resume=run") == shown
+    recorded = command()
+    monkeypatch.setattr(sys, "argv", ["/bin/glimpse", "report"])
+    assert to_type("resume=run", line=recorded) == shown

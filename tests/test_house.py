@@ -23,9 +23,6 @@ def module_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-MODULES = {module_of(file) for file in TREES}
-
-
 def nodes(tree: ast.AST, *, type_checking: bool = True) -> Iterator[ast.AST]:
     """All nodes, also inside functions; without `type_checking`, not what only a type checker reads."""
     for child in ast.iter_child_nodes(tree):

@@ -1,10 +1,8 @@
 """A run, from its command to its folder."""
 
-import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from conftest import Execute, choices, composed, slow
+from folders import read_rows, read_summary
 from glimpse.assembly import build_data
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.data.loader import Batch
@@ -26,16 +25,6 @@ TINY = (
     "data.num_classes=6", "data.batch_size=16", "model=linear", "trainer=cpu",
     "trainer.max_epochs=2",
 )  # fmt: skip
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return summary
-
-
-def read_rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_run_folder_has_what_scripts_rely_on(execute: Execute) -> None:
@@ -365,7 +354,7 @@ def test_only_curves_that_exist_are_named(
         ),
         (
             ["callbacks=[time_limit]", "callbacks.time_limit.duration=12h"],
-            "callbacks lightning.pytorch.callbacks.Timer rejected",
+            "callbacks lightning.pytorch.callbacks.Timer rejected duration=12h",
         ),
         (
             ["callbacks=[early_stopping]", "callbacks.early_stopping.mode=up"],

@@ -20,7 +20,7 @@ from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
-from glimpse.errors import DIVERGED, UserError
+from glimpse.errors import DIVERGED, LOWER_RATE, UserError
 from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch, step_context
 from glimpse.loss_watch import Failed, LossWatch
 from glimpse.losses import divisor, exact_loss, keep_exact
@@ -212,8 +212,7 @@ class ImageClassifier(LeanModule):
         loss, correct, in_top, size, divided_by = totals.tolist()
         if split == "train" and not size and self.num_skipped:
             raise DivergedError(
-                f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; "
-                "type a lower optimizer.lr (task=lr_find suggests one)"
+                f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; {LOWER_RATE}"
             )
         size = max(size, 1)
         self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
@@ -262,8 +261,7 @@ class ImageClassifier(LeanModule):
                 self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0
             )
             raise DivergedError(
-                f"{what} is {loss}: {DIVERGED} (lr {rate:.3g}){where}; "
-                "type a lower optimizer.lr (task=lr_find suggests one), "
+                f"{what} is {loss}: {DIVERGED} (lr {rate:.3g}){where}; {LOWER_RATE}, "
                 "or trainer.gradient_clip_val=1"
             )
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
@@ -16,17 +17,30 @@ LITERAL = (
 
 def command() -> list[str]:
     """The words of this process's command line, without the folder of the program."""
-    program = ["glimpse", "train"] if _is_glimpse() else [Path(sys.argv[0]).name]
-    return [*program, *sys.argv[1:]]
+    name = ["glimpse", "train"] if _is_glimpse() else [Path(sys.argv[0]).name]
+    return [*name, *sys.argv[1:]]
 
 
-def to_type(*arguments: str) -> str:
-    """A command that trains with these arguments and this process's configuration folders."""
-    program = ["glimpse", "train"] if _is_glimpse() else ["python", "train.py"]
-    for flags in (CONFIG_DIR, CONFIG_NAME):
-        for value in values_of(sys.argv[1:], flags):
-            program += [flags[0], value]
-    return in_shell(*program, *arguments)
+def program(line: Sequence[str]) -> list[str]:
+    """The words that start a training as a command line did: `glimpse train` or `python train.py`."""
+    return ["glimpse", "train"] if line[:1] == ["glimpse"] else ["python", "train.py"]
+
+
+def to_type(*arguments: str, line: Sequence[str] | None = None) -> str:
+    """A command that trains with these arguments and the configuration folders of a command line.
+
+    Args:
+        arguments: Flags and overrides.
+        line: The command line, as `command` returned it; None: that of this process.
+    """
+    line = command() if line is None else line
+    folders = [
+        word
+        for flags in (CONFIG_DIR, CONFIG_NAME)
+        for value in values_of(line, flags)
+        for word in (flags[0], value)
+    ]
+    return in_shell(*program(line), *folders, *arguments)
 
 
 def in_shell(*words: str) -> str:
@@ -50,4 +64,6 @@ def as_shown(override: str) -> str:
 
 
 def _is_glimpse() -> bool:
-    return Path(sys.argv[0]).stem in ("glimpse", "__main__")  # or python -m glimpse
+    started = Path(sys.argv[0])
+    name = started.parent.name if started.name == "__main__.py" else started.stem
+    return name == "glimpse"  # or python -m glimpse

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LOWER_RATE = "type a lower optimizer.lr (task=lr_find suggests one)"  # after a divergence
 DIVERGED = "training diverged"  # part of the message; a search expects this for some values
 
 

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from glimpse import job
+from glimpse.command import to_type
 from glimpse.config import trust
 from glimpse.config.choices import choices_listed
 from glimpse.config.experiments import experiments_adapt
@@ -30,14 +31,14 @@ from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
 from glimpse.config.folder import ROOT, config_folder, config_folders
 from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable
-from glimpse.config.quoting import as_typed
+from glimpse.config.quoting import quote_texts
 from glimpse.config.recorded import with_recorded
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
-from glimpse.distributed.place import Place, place_of
+from glimpse.distributed.place import Place, num_restarts, place_of
 from glimpse.errors import (
     Interrupted,
     UserError,
@@ -85,11 +86,11 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         flags, overrides = split_arguments(sys.argv[1:])
         if is_sweep(flags) and place.world_size > 1:
             raise UserError(
-                f"-m: a sweep starts the processes of its jobs; type python train.py -m without "
+                f"-m: a sweep starts the processes of its jobs; type {to_type('-m')} without "
                 f"{place.launcher}"
             )
         _require_sweep(flags, overrides)
-        overrides = as_typed(overrides, is_sweep=is_sweep(flags))
+        overrides = quote_texts(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
@@ -172,7 +173,7 @@ def _named_if_hydra_cannot_write() -> Iterator[None]:
 
 def _after_a_restart(place: Place) -> list[str]:
     """The override that resumes the run after torchrun has restarted its processes."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if not num_restarts():
         return []
     from glimpse.distributed.team import interrupted_folder
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from glimpse.classifier import DivergedError, ImageClassifier
-from glimpse.command import as_shown, in_shell
+from glimpse.command import as_shown, to_type
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
@@ -237,7 +237,7 @@ def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
     rates = [f"optimizer.lr={rate:.2g}"]
     if optimizer.get("matrix_lr") is not None:
         rates.append(f"optimizer.matrix_lr={optimizer.matrix_lr * rate / optimizer.lr:.2g}")
-    return in_shell("python", "train.py", *map(as_shown, kept), *rates)
+    return to_type(*map(as_shown, kept), *rates)
 
 
 def _write_table(path: Path, test: RangeTest) -> None:

@@ -12,6 +12,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
 from glimpse.lightning_compat import stop_profiling
+from glimpse.monitor import reported_split
 from glimpse.summary import Summary
 
 
@@ -21,16 +22,11 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
     return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
 
 
-def reported(summary: Summary) -> str:
-    """The held-out split that measures the run: "test" if it was measured, otherwise "val"."""
-    return "test" if "test/acc" in summary.metrics else "val"
-
-
 def beside_accuracy(
     summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
 ) -> dict[str, Any]:
     """The figures beside the accuracy: the majority-class accuracy, and the recall by class."""
-    split = reported(summary)
+    split = reported_split(summary.metrics)
     recall = checkpoints.best_recall if split == "val" else classifier.recall.get("test")
     found: dict[str, Any] = {"majority_acc": data.majority_accuracy(split)}
     return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})

@@ -6,9 +6,11 @@ imported.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from glimpse.records import finite, mapping
 
 DEFAULT = "val/acc"
 TIES = "val/loss"  # lower is better
@@ -65,6 +67,17 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """The monitor of a configuration, as in `python train.py monitor=val/f1`."""
     name = str(config.get("monitor") or DEFAULT)
     return Monitor(name, config.get("mode") or inferred_mode(name))
+
+
+def reported_split(metrics: Container[str]) -> str:
+    """The held-out split that measures a run: "test" if it was measured, otherwise "val"."""
+    return "test" if "test/acc" in metrics else "val"
+
+
+def score_of(summary: Mapping[str, Any]) -> float | None:
+    """The value of the monitor in a summary, by which a sweep compares its jobs."""
+    metrics = mapping(summary.get("metrics"))
+    return finite(metrics.get(str(summary.get("monitor") or DEFAULT)))
 
 
 def inferred_mode(name: str) -> str:

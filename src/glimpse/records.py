@@ -18,6 +18,10 @@ import yaml
 from glimpse.errors import UserError
 from glimpse.files import is_inside, kind_of
 
+SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv"
+# How a run ended: `status` in its summary.
+FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
+
 MOST_BYTES = 32 * 2**20  # of JSON and CSV; the sweep.json of 100,000 jobs has less
 MOST_YAML = 2**20  # bytes; YAML is parsed a hundred times more slowly than JSON
 MOST_ROWS = 200_000  # of metrics.csv

@@ -6,8 +6,7 @@ from glimpse.command import in_shell
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.durations import duration
-from glimpse.measurement import reported
-from glimpse.monitor import monitor_of
+from glimpse.monitor import monitor_of, reported_split
 from glimpse.summary import Summary, shown
 
 NUM_WORST = 5  # classes whose recall is printed
@@ -48,7 +47,7 @@ def print_result(
                 f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
             )
     if recall := summary.values.get("class_recall"):
-        split = reported(summary)
+        split = reported_split(summary.metrics)
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
         listed = ", ".join(f"{name} {value:.4f}" for name, value in rarest)
         which = "of each class" if len(recall) <= NUM_WORST else f"of the {NUM_WORST} worst classes"

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain
+from glimpse.config.quoting import as_value
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
@@ -123,16 +124,9 @@ def require_same_input(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
         was, value = before.get(key), now.get(key)
         if key in before and was != value:  # an older checkpoint lacks newer keys
             raise UserError(
-                f"data.{key}={_typed(value)}: the network was trained with a different value; "
-                f"type data.{key}={_typed(was)}"
+                f"data.{key}={as_value(value)}: the network was trained with a different value; "
+                f"type data.{key}={as_value(was)}"
             )
-
-
-def _typed(value: Any) -> str:
-    """Format a value as it is typed on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    return "null" if value is None else str(value)
 
 
 def _require_same_data(

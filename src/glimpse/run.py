@@ -21,7 +21,7 @@ from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress
-from glimpse.callbacks.pruning import Judge, Pruning
+from glimpse.callbacks.pruning import Pruning, ShouldStop
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
@@ -54,6 +54,7 @@ from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
 from glimpse.precision import Precision, choose
+from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
 from glimpse.result import print_result
 from glimpse.resume import Start, key_of_batches, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
@@ -62,7 +63,7 @@ from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
 # The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
-FILES = ("summary.json", "environment.json", "metrics.csv", f"checkpoints/{LAST}")
+FILES = (SUMMARY, ENVIRONMENT, METRICS, f"checkpoints/{LAST}")
 
 FEW_STEPS = 5  # an epoch of fewer is pointed out
 
@@ -72,7 +73,7 @@ def run(
     folder: Path,
     names: Mapping[str, str],
     *,
-    judge: Judge | None = None,
+    judge: ShouldStop | None = None,
     afterwards: str = "",
 ) -> float | None:
     """Train a model on a dataset and leave the record in `folder`.
@@ -288,7 +289,7 @@ def _own_callbacks(
     classifier: ImageClassifier,
     state: RunState,
     *,
-    judge: Judge | None,
+    judge: ShouldStop | None,
     afterwards: str,
 ) -> _OwnCallbacks:
     watched, saving = monitor_of(config), config.checkpoints

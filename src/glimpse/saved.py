@@ -20,7 +20,7 @@ from torch import Tensor
 
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.data.spec import COLOURS
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
 MOST_CLASSES = 1_000_000
 MOST_PIXELS = 65_535  # of a side; the largest JPEG
@@ -59,8 +59,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} contains more than plain data, which could run code, so it is not loaded"
         ) from error
     except _LOADING as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint, or it is damaged: {reason}") from error
+        raise UserError(
+            f"{path} is not a checkpoint, or it is damaged: {first_line(error)}"
+        ) from error
     if "glimpse" not in saved:
         raise UserError(f"{path} is not a checkpoint of `python train.py`")
     wrong = next(_faults(saved), None)

@@ -21,10 +21,17 @@ from glimpse.crash import TRACEBACK, crash
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
-from glimpse.records import UnreadableError, finite, read_json
-
-NAME = "summary.json"
-ENVIRONMENT = "environment.json"
+from glimpse.records import (
+    ENVIRONMENT,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PRUNED,
+    SUMMARY,
+    UnreadableError,
+    finite,
+    read_json,
+)
 
 
 class Summary:
@@ -42,9 +49,9 @@ class Summary:
         self.can_be_resumed = config.task == "fit"
         self.is_written = not config.resume and not config.check
         self.before = _read(folder) if self.is_resumed else {}
-        self.had_finished = self.before.get("status") == "finished"
+        self.had_finished = self.before.get("status") == FINISHED
         self.values: dict[str, Any] = {
-            "status": "failed",
+            "status": FAILED,
             "data": names["data"],
             "model": names["model"],
             "seed": config.seed,
@@ -94,7 +101,7 @@ class Summary:
     def end(self, status: str, error: str | None = None) -> None:
         """Write the file, if the run may write to its folder."""
         found = self.values | {"status": status}
-        if status != "finished" and self.before:
+        if status != FINISHED and self.before:
             found = _with_former(found, self.before)
         if error is not None:
             found["error"] = error
@@ -102,7 +109,7 @@ class Summary:
         found["seconds"] = round(_seconds(self.before) + seconds, 2)
         self.values = found
         if self.is_written and IS_FIRST_PROCESS:
-            write_json(self.folder / NAME, found)
+            write_json(self.folder / SUMMARY, found)
 
 
 @contextmanager
@@ -119,20 +126,20 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         yield summary
     except (Interrupted, LostProcessError) as stop:
         lost = explain(stop) if isinstance(stop, LostProcessError) else None
-        _end_anyway(summary, "interrupted", lost)
+        _end_anyway(summary, INTERRUPTED, lost)
         if summary.can_be_resumed:
             typed = to_type(f"resume={shown(folder)}")
             console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
-        _end_anyway(summary, "failed", explain(error))
+        _end_anyway(summary, FAILED, explain(error))
         raise
     except (Exception, SystemExit) as error:  # sys.exit(0) in a user's own network is not a success
         place = folder if summary.is_written else None  # a rejected resume changes nothing
         crashed = crash(error, place, name=_name_of_traceback())
-        _end_anyway(summary, "failed", explain(crashed))
+        _end_anyway(summary, FAILED, explain(crashed))
         raise crashed from error
-    summary.end("pruned" if summary.is_pruned else "finished")
+    summary.end(PRUNED if summary.is_pruned else FINISHED)
     if summary.is_written and IS_FIRST_PROCESS:
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
@@ -161,10 +168,10 @@ def _name_of_traceback() -> str:
 
 def _read(folder: Path) -> dict[str, Any]:
     """The summary of the run's earlier attempts; empty if it cannot be read."""
-    if not os.path.lexists(folder / NAME):
+    if not os.path.lexists(folder / SUMMARY):
         return {}
     try:
-        return read_json(folder, NAME)
+        return read_json(folder, SUMMARY)
     except UnreadableError as error:
         console.print(f"{error}; the new summary will not include the run's earlier results")
         return {}
@@ -182,7 +189,7 @@ def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:
     """
     former = before.get("extended_from")
     stages = list(former) if isinstance(former, list) else []
-    if before.get("status") == "finished" and before.get("max_epochs") != max_epochs:
+    if before.get("status") == FINISHED and before.get("max_epochs") != max_epochs:
         stages.append(before.get("max_epochs"))
     return stages
 

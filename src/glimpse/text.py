@@ -40,6 +40,15 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number, such as 1e-3 or nan."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 epoch" or "1,797 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,7 +1,5 @@
 """Which checkpoints stay, by which metric, and when."""
 
-import csv
-import json
 import os
 import re
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 from conftest import Execute
+from folders import read_rows, read_summary
 from glimpse.callbacks.checkpoints import Checkpoints, to_resume_from
 from glimpse.monitor import Monitor, monitor_of
 
@@ -19,16 +18,6 @@ SMALL = (
     "data.batch_size=16", "model=linear", "trainer=cpu", "logger=none", "optimizer.lr=0.02",
     "trainer.max_epochs=5",
 )  # fmt: skip
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize(
@@ -75,14 +64,14 @@ def test_the_monitor_chooses_and_is_what_a_run_returns(
 
     monkeypatch.setattr(Checkpoints, "save_last", note)
     folder = execute(*SMALL, f"monitor={monitor}")
-    values = [float(row[monitor]) for row in rows(folder)]
-    assert summary(folder)["best_epoch"] == values.index(min(values)) + 1
+    values = [float(row[monitor]) for row in read_rows(folder)]
+    assert read_summary(folder)["best_epoch"] == values.index(min(values)) + 1
     assert kept[-1].best_value == pytest.approx(min(values))
 
 
 def test_the_three_best_stay(execute: Execute) -> None:
     folder = execute(*SMALL, "monitor=val/loss", "mode=max", "checkpoints.top_k=3")
-    losses = {int(row["epoch"]): float(row["val/loss"]) for row in rows(folder)}
+    losses = {int(row["epoch"]): float(row["val/loss"]) for row in read_rows(folder)}
     best = sorted(losses, key=lambda epoch: -losses[epoch])[:3]
     found = {path.name for path in (folder / "checkpoints").iterdir()}
     assert found == {f"epoch-{e}_step-{4 * e}.ckpt" for e in best} | {"best.ckpt", "last.ckpt"}
@@ -119,17 +108,17 @@ def test_a_resumed_run_goes_on_with_the_best_it_had(execute: Execute, tmp_path: 
     again = execute(*options, "scheduler=constant", folder=tmp_path / "b")
     names = [{p.name for p in (f / "checkpoints").iterdir()} for f in (parts, again)]
     assert names[0] == names[1]
-    assert summary(parts)["best_epoch"] == summary(again)["best_epoch"]
-    assert rows(parts)[-1]["val/f1"] == rows(again)[-1]["val/f1"]
-    assert len(rows(whole)) == 5
+    assert read_summary(parts)["best_epoch"] == read_summary(again)["best_epoch"]
+    assert read_rows(parts)[-1]["val/f1"] == read_rows(again)[-1]["val/f1"]
+    assert len(read_rows(whole)) == 5
 
 
 def test_a_resume_with_another_monitor_judges_the_best_anew(execute: Execute) -> None:
     folder = execute(*SMALL, "trainer.max_epochs=2")
     more = (*SMALL, "monitor=val/f1", "metrics=[f1]", "trainer.max_epochs=4")
     execute(*more, f"resume={folder}", folder=folder)
-    found = summary(folder)
-    late = [float(row["val/f1"]) for row in rows(folder) if row["val/f1"]]
+    found = read_summary(folder)
+    late = [float(row["val/f1"]) for row in read_rows(folder) if row["val/f1"]]
     assert len(late) == 2
     assert found["best_epoch"] == 3 + late.index(max(late))
     assert found["metrics"]["val/f1"] == max(late)
@@ -156,14 +145,14 @@ def test_a_save_is_made_within_an_epoch_when_its_time_has_come(
 def test_early_stopping_follows_the_monitor(execute: Execute) -> None:
     stop = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1")
     folder = execute(*SMALL, *stop, "monitor=val/loss", "mode=max", "trainer.max_epochs=9")
-    assert summary(folder)["epochs"] == 2  # the loss falls, so it does not improve
-    assert summary(folder)["best_epoch"] == 1
+    assert read_summary(folder)["epochs"] == 2  # the loss falls, so it does not improve
+    assert read_summary(folder)["best_epoch"] == 1
 
 
 def test_early_stopping_waits_for_a_metric_of_training(execute: Execute) -> None:
     """Also where a validation ends before the epoch does."""
     more = ("callbacks=[early_stopping]", "monitor=train/loss", "trainer.val_check_interval=0.5")
-    assert summary(execute(*SMALL, *more))["epochs"] == 5
+    assert read_summary(execute(*SMALL, *more))["epochs"] == 5
 
 
 @pytest.mark.parametrize(
@@ -213,5 +202,5 @@ def test_the_plateau_follows_the_monitor(execute: Execute) -> None:
         "monitor=train/loss",
         "mode=max",
     )
-    rates = [float(row["lr"]) for row in rows(execute(*options))]
+    rates = [float(row["lr"]) for row in read_rows(execute(*options))]
     assert rates == pytest.approx([0.02, 0.02, 0.002, 0.0002, 0.00002])

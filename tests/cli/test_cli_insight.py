@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from conftest import Execute
+from folders import rows_of
 from glimpse import __version__, launch
 from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files
@@ -30,11 +31,6 @@ def glimpse(*arguments: object, exit_code: int = 0) -> tuple[str, str]:
     result = CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
     assert result.exit_code == exit_code, (result.output, result.exception)
     return result.stdout, result.stderr
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

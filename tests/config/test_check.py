@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -128,7 +129,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("loss.label_smoothing=2", "loss.label_smoothing=2: expected at most 1"),
         ("loss.label_smoothing=-0.5", "expected at least 0"),
         ("trainer.accelerator=tpu", "expected one of auto, cpu, gpu, cuda, mps"),
-        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9, nan]: expected a finite number"),
+        ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9,nan]: expected a finite number"),
         ("loss.label_smoothing=1e999", "loss.label_smoothing=inf: expected a finite number"),
         (
             "trainer.gradient_clip_val=nan",
@@ -256,6 +257,14 @@ def test_what_cannot_judge_or_divide_a_run_is_one_line(overrides: list[str], mes
     with pytest.raises(UserError, match=re.escape(message)) as error:
         composed(*typed)
     assert "\n" not in str(error.value)
+
+
+def test_a_metric_of_ones_own_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "g_mean.yaml").write_text("_target_: mine.GMean\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"type metrics=\[g_mean\] monitor=val/g_mean"):
+        composed("monitor=val/g_mean")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hydra import compose
 from hydra.errors import OverrideParseException
 
 from glimpse.config.explain import explain
-from glimpse.config.quoting import as_typed, quoted
+from glimpse.config.quoting import quote_texts, quoted
 
 NAMES = (
     "My Photos (2024)", "a=b", "it's", 'say "x"', "[x]", "{x}", "2024", "1e3", "true", "a,b", "a:b", "back\\slash",
@@ -18,13 +18,13 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("key", ["data.root", "data_dir"])
 def test_a_path_is_what_is_typed(name: str, key: str) -> None:
-    config = compose("train", overrides=["data=image_folder", *as_typed([f"{key}={name}"])])
+    config = compose("train", overrides=["data=image_folder", *quote_texts([f"{key}={name}"])])
     assert (config.data.root if key == "data.root" else config.data_dir) == name
 
 
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert as_typed(["data.root=~/photos", "output_dir=~"]) == [
+    assert quote_texts(["data.root=~/photos", "output_dir=~"]) == [
         "data.root='/home/me/photos'",
         "output_dir='/home/me'",
     ]
@@ -35,12 +35,12 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     ["data.root='a b'", "data.root=${data_dir}/x", "resume=null", "seed=1,2", "data=csv", "-m"],
 )
 def test_what_is_more_than_text_stays(override: str) -> None:
-    assert as_typed([override]) == [override]
+    assert quote_texts([override]) == [override]
 
 
 def test_a_sweep_over_paths_stays_a_sweep() -> None:
-    assert as_typed(["data.root=a,b"], is_sweep=True) == ["data.root=a,b"]
-    assert as_typed(["data.root=a (1)"], is_sweep=True) == ["data.root='a (1)'"]
+    assert quote_texts(["data.root=a,b"], is_sweep=True) == ["data.root=a,b"]
+    assert quote_texts(["data.root=a (1)"], is_sweep=True) == ["data.root='a (1)'"]
 
 
 def test_other_text_that_hydra_cannot_read_is_told_what_to_type() -> None:

@@ -1,6 +1,5 @@
 """Every logger with its real package, offline and without an account: content, place and resume."""
 
-import csv
 import json
 import os
 import struct
@@ -13,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.imports import RequirementCache
 
 from conftest import Execute, Train, composed
+from folders import rows_of
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.loggers.building import build_loggers
@@ -42,11 +42,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return home
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_several_loggers_by_name_and_none(execute: Execute, tmp_path: Path) -> None:

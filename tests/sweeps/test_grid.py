@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from sweeping import QUICK, command, composer_of, entry, job_of, states, sweep
 
 from conftest import processes_of, slow
+from folders import read_summary
 from glimpse.errors import UserError
 from glimpse.sweeps import worker
 from glimpse.sweeps.resources import Slot
@@ -50,11 +51,6 @@ NAMES = [f"model-{model}_seed-{seed}" for model in ("linear", "mlp") for seed in
 SAME = ("model=linear,mlp", "seed=1,2")
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
-
-
 def written(folder: Path) -> dict[str, int]:
     """When each summary below a sweep's folder was written."""
     return {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("*/summary.json")}
@@ -68,7 +64,7 @@ def weights(folder: Path) -> Mapping[str, torch.Tensor]:
 
 def require_equal(one: Path, other: Path) -> None:
     """Results and weights are the same, bit for bit."""
-    assert summary(one)["metrics"] == summary(other)["metrics"]
+    assert read_summary(one)["metrics"] == read_summary(other)["metrics"]
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -78,7 +74,7 @@ def test_a_sweep_leaves_a_folder_for_each_job_and_sweep_json(swept: Path) -> Non
     folder = swept / "outputs" / "sweeps" / "s"
     assert states(folder) == dict.fromkeys(NAMES, "finished")
     record = json.loads((folder / "sweep.json").read_text())
-    metrics = {name: summary(folder / name)["metrics"]["val/acc"] for name in NAMES}
+    metrics = {name: read_summary(folder / name)["metrics"]["val/acc"] for name in NAMES}
     assert metrics[record["best"]] == max(metrics.values())
     assert entry(folder, NAMES[2])["overrides"] == ["model=mlp", "seed=1"]
     assert entry(folder, NAMES[2])["metric"] == metrics[NAMES[2]]
@@ -116,10 +112,10 @@ def test_more_epochs_extend_and_equal_a_longer_run(
     longer = ("seed=1", "model=linear,mlp", "trainer.max_epochs=4", "scheduler=constant")
     shorter = (*longer, "trainer.max_epochs=1")
     extended = sweep(monkeypatch, again, *shorter, "name=e").parent / "e"
-    assert summary(extended / "model-mlp")["epochs"] == 1
+    assert read_summary(extended / "model-mlp")["epochs"] == 1
     for _ in range(2):  # the second time, there is nothing to do
         sweep(monkeypatch, again, *longer, "name=e")
-        assert summary(extended / "model-mlp")["epochs"] == 4
+        assert read_summary(extended / "model-mlp")["epochs"] == 4
     fresh = sweep(monkeypatch, tmp_path, *longer, "name=f").parent / "f"
     for name in ("model-linear", "model-mlp"):
         require_equal(extended / name, fresh / name)
@@ -266,7 +262,7 @@ def test_a_stopped_worker_ends_though_its_sweep_was_killed(tmp_path: Path) -> No
     sweep.wait()
     while processes_of(tmp_path):  # until the test's time is over
         time.sleep(0.05)
-    assert summary(job)["status"] == "interrupted"
+    assert read_summary(job)["status"] == "interrupted"
 
 
 @pytest.mark.slow
@@ -314,7 +310,7 @@ def test_a_killed_worker_ends_one_job_which_continues_later(
         assert (other.job, other.found.state) == (short, State.FINISHED)
         runner.submit(long)
         assert ended(runner).found.state is State.FINISHED
-        assert summary(rows.parent)["epochs"] == 200
+        assert read_summary(rows.parent)["epochs"] == 200
     assert multiprocessing.active_children() == []
 
 

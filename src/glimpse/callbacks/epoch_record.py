@@ -16,6 +16,7 @@ from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.files import replacing
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, send_epoch_to_loggers
+from glimpse.records import METRICS
 from glimpse.runs.folder import epochs_of
 
 # Before and after the metrics that `metrics=[…]` adds.
@@ -34,7 +35,7 @@ class EpochRecord(LateCallback):
     sees_chunks = True
 
     def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
-        self.path = folder / "metrics.csv"
+        self.path = folder / METRICS
         self._names = tuple(names)
         self.rows: list[dict[str, Any]] = []
         self._began: float | None = None  # time at which the epoch's first batch began

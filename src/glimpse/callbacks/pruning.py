@@ -13,7 +13,9 @@ from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 
-Judge = Callable[[int, float], bool]  # epochs trained and the metric's value -> whether to stop
+ShouldStop = Callable[
+    [int, float], bool
+]  # epochs trained and the metric's value -> whether to stop
 
 
 class Pruning(LateCallback):
@@ -25,7 +27,7 @@ class Pruning(LateCallback):
         stop: The callback that stops all processes together.
     """
 
-    def __init__(self, judge: Judge, monitor: str, stop: StopOnSignal) -> None:
+    def __init__(self, judge: ShouldStop, monitor: str, stop: StopOnSignal) -> None:
         self._judge = judge
         self._monitor = monitor
         self._stop = stop

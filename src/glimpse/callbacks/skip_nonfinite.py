@@ -18,14 +18,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
 from glimpse.distributed.gather import of_all_processes
-from glimpse.errors import DIVERGED
+from glimpse.errors import DIVERGED, LOWER_RATE
+from glimpse.lightning_compat import scales_loss
 
 KEY = "before_step"  # in a checkpoint that is saved between the batches of a step
 
@@ -82,8 +82,7 @@ class SkipNonfinite(Callback):
         if torch.nn.utils.get_total_norm(gradients, norm_type=torch.inf).isfinite():
             return
         what = self._what_is_not_finite(pl_module)
-        plugin = trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+        if scales_loss(trainer):
             if what != "the loss":
                 return
         else:
@@ -96,7 +95,7 @@ class SkipNonfinite(Callback):
         if pl_module.num_skipped > self.most:
             raise DivergedError(
                 f"{where}: {what} is not finite, after {self.most} skipped steps: {DIVERGED} "
-                f"(lr {rate:.3g}); type a lower optimizer.lr (task=lr_find suggests one), "
+                f"(lr {rate:.3g}); {LOWER_RATE}, "
                 "trainer.gradient_clip_val=1, or a higher max_nonfinite_steps"
             )
         console.print(

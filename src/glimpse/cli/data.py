@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_png
-from glimpse.cli.table import print_table
+from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
 from glimpse.streams import say
 from glimpse.text import json_of
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from glimpse.data.inspect.headers import FileFacts
     from glimpse.data.inspect.info import Facts
 
-FEW_CLASSES = 20  # up to this many classes are all listed
 NUM_ENDS = 5  # with more classes, list this many of the most and of the least frequent ones
 
 app = typer.Typer(help="Look at datasets before training on them.", no_args_is_help=True)
@@ -175,13 +174,13 @@ def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]
 
 def _dataset_files(config_dir: Path | None, typed: Sequence[str]) -> dict[str, Path]:
     """The YAML file of each dataset. The user's files replace ours of the same name."""
-    from glimpse.config.folder import config_folders
+    from glimpse.config.folder import config_folders, files_of
     from glimpse.config.own_files import require_own_folder
 
     if config_dir is not None:
         require_own_folder(config_dir)
     folders = config_folders([*typed, *_flags(config_dir)])
-    return {file.stem: file for folder in folders for file in (folder / "data").glob("[!_]*.yaml")}
+    return files_of("data", folders)
 
 
 def _first_sentence(file: Path) -> str:
@@ -195,8 +194,9 @@ def _first_sentence(file: Path) -> str:
 
 
 def _print_facts(name: str, facts: "Facts", every_class: bool, missing: str) -> None:
-    colour = "grey" if facts.channels == 1 else "RGB"
-    size = f"{facts.width}×{facts.height} {colour}"
+    from glimpse.data.spec import COLOURS
+
+    size = f"{facts.width}×{facts.height} {COLOURS[facts.channels]}"
     say(f"{name}: {size}, {len(facts.class_names)} classes\n")
     print_table(
         ("split", "images", "majority accuracy", "from"),

@@ -8,7 +8,7 @@ import typer
 
 from glimpse.cli.errors import one_line_errors
 from glimpse.cli.options import Out, RunPath, Set, Split, SplitName, Trust, output_folder
-from glimpse.cli.table import print_table
+from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
 from glimpse.files import make_folder, subfolder
 from glimpse.found_checkpoint import find_checkpoint, newest_run
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
     from glimpse.runs.evaluate import Evaluation
 
-FEW_CLASSES = 20  # up to this many classes are all printed
 NUM_WORST = 10  # with more classes, print this many with the lowest F1
 
 

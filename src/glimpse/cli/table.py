@@ -11,6 +11,7 @@ from rich.text import Text
 from glimpse.streams import printable
 
 UNLIMITED = 100_000  # characters
+FEW_CLASSES = 20  # up to this many classes are all listed
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.combinations import check_combinations
 from glimpse.config.folder import ROOT, config_folder
-from glimpse.config.keys import leaves, unknown_key
+from glimpse.config.keys import leaves, removed_key, unknown_key
 from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
-from glimpse.config.quoting import quoted
+from glimpse.config.quoting import as_value, quoted
 from glimpse.config.schema import (
     CHOICES,
     EXAMPLES,
@@ -103,7 +103,7 @@ def check(
                 if not any(name == part or name.startswith(f"{part}.") for name in found)
             )
             gone = gone.removesuffix("._target_")
-            raise UserError(f"{gone} was removed from the configuration: do not type ~{gone}")
+            raise UserError(removed_key(gone))
     _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
@@ -204,8 +204,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         }  # fmt: skip
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
         example = EXAMPLES.get(key, default)
-        hint = f", such as {key}={example}" if example is not None else ""
-        raise UserError(f"{key}={_as_typed(value)}: expected {expected}{hint}")
+        hint = f", such as {key}={as_value(example)}" if example is not None else ""
+        raise UserError(f"{key}={as_value(value)}: expected {expected}{hint}")
 
 
 def _require_finite(key: str, value: Any, default: Any) -> None:
@@ -217,8 +217,8 @@ def _require_finite(key: str, value: Any, default: Any) -> None:
     is_wrong = math.isnan if may_be_infinite else lambda number: not math.isfinite(number)
     if not any(map(is_wrong, _floats(value))):
         return
-    hint = f", such as {key}={_as_typed(default)}" if type(default) in (int, float, list) else ""
-    raise UserError(f"{key}={_as_typed(value)}: expected a finite number{hint}")
+    hint = f", such as {key}={as_value(default)}" if type(default) in (int, float, list) else ""
+    raise UserError(f"{key}={as_value(value)}: expected a finite number{hint}")
 
 
 def _floats(value: Any) -> list[float]:
@@ -234,41 +234,35 @@ def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
     wrong = next((value for value in values if type(value) not in allowed), None)
     if wrong is not None:
         numbers = "numbers" if float in kinds else "whole numbers"
-        example = ",".join(map(str, default))
-        raise UserError(f"{key}={values}: expected {numbers}, such as {key}=[{example}]")
+        raise UserError(
+            f"{key}={as_value(values)}: expected {numbers}, such as {key}={as_value(default)}"
+        )
 
 
 def _check_range(key: str, value: Any) -> None:
     # augment.cutmix.alpha, chosen in a list, has the range of augment.alpha
     key_of_range = re.sub(r"^augment\.\w+\.(?=\w+$)", "augment.", key)
     if key in CHOICES and value not in CHOICES[key]:
-        choices = ", ".join(dict.fromkeys(map(_as_typed, CHOICES[key])))
-        raise UserError(f"{key}={value}: expected one of {choices}")
+        choices = ", ".join(dict.fromkeys(map(as_value, CHOICES[key])))
+        raise UserError(f"{key}={as_value(value)}: expected one of {choices}")
     if key in SIZES and isinstance(value, list) and [type(side) for side in value] != [int, int]:
         raise UserError(_size_expected(key, value))
     if key in PAIRS and isinstance(value, list) and len(value) != 2:
-        raise UserError(f"{key}={value}: expected two numbers, such as {key}=[0.9,0.999]")
+        raise UserError(f"{key}={as_value(value)}: expected two numbers, such as {key}=[0.9,0.999]")
     if key_of_range not in RANGES:
         return
     lowest, highest = RANGES[key_of_range]
     for number in value if isinstance(value, list) else (value,):
         if isinstance(number, int | float) and not lowest <= number <= highest:
             bound = f"at least {lowest}" if number < lowest else f"at most {highest}"
-            raise UserError(f"{key}={value}: expected {bound}")
+            raise UserError(f"{key}={as_value(value)}: expected {bound}")
 
 
 def _size_expected(key: str, value: Any) -> str:
     return (
-        f"{key}={value}: expected a size in pixels, such as {key}=64 for a square, or {key}=[48,64] for "
+        f"{key}={as_value(value)}: expected a size in pixels, such as {key}=64 for a square, or {key}=[48,64] for "
         "height and width"
     )
-
-
-def _as_typed(value: Any) -> str:
-    """Format a plain value as it is typed on the command line."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_targets(config: DictConfig) -> None:

@@ -3,17 +3,18 @@
 Nothing heavy is imported.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.config.folder import config_folder
+from glimpse.config.folder import choices_of, config_folders
 from glimpse.config.schema import APART, WATCHERS
 from glimpse.errors import UserError
 from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
-from glimpse.runs.settings import choices_of, flat_settings, settings_of
+from glimpse.runs.settings import flat_settings, recorded_choices, settings_of
 
 
 def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -56,7 +57,7 @@ def _check_resumed_model(config: DictConfig, choices: Mapping[str, Any]) -> None
     """Require the model of a resumed run to be the run's own, before the data are read."""
     if not config.resume:
         return
-    was, now = choices_of(Path(config.resume)).get("model"), choices.get("model")
+    was, now = recorded_choices(Path(config.resume)).get("model"), choices.get("model")
     recorded = settings_of(Path(config.resume))
     typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
     before, after = (
@@ -130,7 +131,7 @@ def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
     watched = {"monitor": config["monitor"] or DEFAULT, **_watched(config)}
     if config["monitor"] is None and config["mode"] is not None:
         raise UserError(f"mode={config['mode']} needs a monitor: type monitor={DEFAULT}")
-    available = [path.stem for path in (config_folder() / "metrics").glob("[!_]*.yaml")]
+    available = choices_of("metrics", config_folders(sys.argv[1:]))
     for key, name in watched.items():
         wrong = what_is_wrong(key, str(name), logged, available)
         if wrong:

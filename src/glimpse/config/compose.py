@@ -20,7 +20,7 @@ from glimpse.config.experiments import experiments_adapt
 from glimpse.config.folder import ROOT, config_folder
 from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable, require_own_folder
-from glimpse.config.quoting import as_typed
+from glimpse.config.quoting import quote_texts
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
 
@@ -51,7 +51,7 @@ def composed_with_hydra(
         overrides: as on the command line.
         root: The name of the root configuration.
     """
-    whole = compose(root, overrides=as_typed(overrides), return_hydra_config=True)
+    whole = compose(root, overrides=quote_texts(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     config = whole.copy()
     with open_dict(config):

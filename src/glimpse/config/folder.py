@@ -49,6 +49,14 @@ def values_of(arguments: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
 
 
 def choices_of(group: str, folders: Sequence[Path]) -> list[str]:
-    """The names of a group's files. Files that begin with an underscore are parts of others."""
+    """The names of a group's files."""
+    return sorted(files_of(group, folders))
+
+
+def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """The file of each choice of a group; those of later folders replace those of earlier ones.
+
+    Files that begin with an underscore are parts of others.
+    """
     files = [file for folder in folders for file in (folder / group).glob("[!_]*.yaml")]
-    return sorted({file.stem for file in files if file.is_file()})
+    return {file.stem: file for file in files if file.is_file()}

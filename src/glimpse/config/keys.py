@@ -13,6 +13,7 @@ from hydra.conf import HydraConf, JobConf, SweepDir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.command import to_type
 from glimpse.config.folder import choices_of, config_folders, root_name
 from glimpse.config.habits import ALWAYS_MEASURED, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
@@ -79,9 +80,14 @@ def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = No
         last = key.rpartition(".")[2]
         near = [name for name in known if name.rpartition(".")[2] == last][:1]
     part = "hydra" if group.startswith("hydra/") else "job"
-    listing = f"type python train.py --cfg {part} to list the keys"
+    listing = f"type {to_type('--cfg', part)} to list the keys"
     hint = f"did you mean {near[0]}?" if near else listing
     return f"{key} is not a key of this configuration: {hint}"
+
+
+def removed_key(key: str) -> str:
+    """An error message for a key that the command line has removed."""
+    return f"{key} was removed from the configuration: do not type ~{key}"
 
 
 def _below(group: str, known: Iterable[str]) -> list[str]:

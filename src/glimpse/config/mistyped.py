@@ -24,12 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from glimpse.command import in_shell
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders
-from glimpse.config.keys import choices_of_plugins, leaves, unknown_choice, unknown_key
+from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTS
 from glimpse.crash import one_line
 from glimpse.errors import first_line
+from glimpse.text import is_number
 
 # What OmegaConf calls a type, in our words.
 KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
@@ -226,7 +227,7 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
         return unknown_key(key, known, _words(typed))
     group = key.partition(".")[0]
     if any(word.startswith(f"~{group}") for word in typed or ()):
-        return f"{group} was removed from the configuration: do not type ~{group}"
+        return removed_key(group)
     chosen = next((word for word in reversed(typed or ()) if word.startswith(f"{group}=")), group)
     return f"{key}: not every choice in {chosen} has this key: type only choices that have it"
 
@@ -304,20 +305,11 @@ def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str
         available = choices_of(group, _folders(typed))
         if available and chosen[:1] != "[":
             if chosen in available:
-                if not _is_number(chosen):
+                if not is_number(chosen):
                     continue  # another choice is the wrong one
                 return f"{argument}: YAML reads {chosen} as a number; rename {group}/{chosen}.yaml"
             return unknown_choice(group, chosen, available)
     return one_line(str(error))
-
-
-def _is_number(word: str) -> bool:
-    """Whether YAML reads a word as a number, such as nan."""
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _words(typed: Sequence[str] | None) -> Sequence[str]:

@@ -9,6 +9,7 @@ lists of values are not changed.
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -22,7 +23,16 @@ def quoted(value: object) -> str:
     return QuotedString(str(value).replace("${", "\\${"), Quote.single).with_quotes()
 
 
-def as_typed(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str]:
+def as_value(value: Any) -> str:
+    """Format a plain value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(as_value, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quote_texts(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str]:
     """Quote the values that are paths or other text, where Hydra would read something else."""
     return [_as_text(override, is_sweep) for override in overrides]
 

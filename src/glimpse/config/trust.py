@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.config.keys import check_hydra_keys
 from glimpse.errors import UserError
-from glimpse.records import UnreadableError, read_yaml
+from glimpse.records import ENVIRONMENT, UnreadableError, read_yaml
 from glimpse.runs.settings import environment_of, typed_at_resume
 
 # Modules that sweepers and launchers may come from.
@@ -180,7 +180,7 @@ def resumed_overrides(
 
     The arguments and errors are those of `recorded_overrides`.
     """
-    record = folder / "environment.json"
+    record = folder / ENVIRONMENT
     lines = typed_at_resume(environment_of(folder))
     return _kept(lines, record, folder, packages, typed)
 

@@ -4,6 +4,7 @@ The rest of the code, Lightning and torch read torchrun's variables. This file c
 translates srun's into them. It imports nothing heavy.
 """
 
+import os
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ def place_of(variables: MutableMapping[str, str]) -> Place:
             "the processes with torchrun"
         )
     return Place()
+
+
+def num_restarts() -> int:
+    """How often torchrun has restarted the processes (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def _of_srun(variables: MutableMapping[str, str], tasks: str) -> Place:

@@ -21,6 +21,7 @@ from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of, variables_of
 from glimpse.distributed.team import ASK_SECONDS, LEAVE_SECONDS, Team, TeammateError, connected
 from glimpse.errors import Interrupted, LostProcessError
+from glimpse.records import FAILED, INTERRUPTED
 
 GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 SHORT_SECONDS = 2  # for the others to end, after an error or a signal
@@ -203,7 +204,7 @@ def _watch(
             continue
         if "signal" in how:  # this process is saving, or was told to stop as well
             continue
-        record_end("interrupted" if how.get("is_lost") else "failed", team.cause(how))
+        record_end(INTERRUPTED if how.get("is_lost") else FAILED, team.cause(how))
         print(f"error: {team.cause(how)}", file=sys.stderr, flush=True)
         for other in others:
             other.kill()

@@ -22,7 +22,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
     TCPStore,
 )
 
-from glimpse.distributed.place import Place
+from glimpse.distributed.place import Place, num_restarts
 from glimpse.errors import Interrupted, LostProcessError, UserError, first_line
 
 CONNECT_SECONDS = 180  # to reach a first process that may start later than the others
@@ -79,7 +79,7 @@ class Team:
         Otherwise, Lightning would start it, and torch 2.14 would find the addresses of the previous
         processes in the agent's store and try to reach them.
         """
-        if _attempt() and self.place.launcher == "torchrun":
+        if num_restarts() and self.place.launcher == "torchrun":
             torch.distributed.init_process_group(
                 "nccl" if device == "cuda" else "gloo",
                 store=PrefixStore("training", self._store),
@@ -199,21 +199,16 @@ def connected(place: Place) -> Team:
             f"({reason}): start all processes with one command, or type unset RANK WORLD_SIZE LOCAL_RANK "
             "LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT if another program has set these"
         ) from error
-    return Team(place, PrefixStore(f"glimpse/{_attempt()}", store))
-
-
-def _attempt() -> int:
-    """How often torchrun has restarted the processes (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return Team(place, PrefixStore(f"glimpse/{num_restarts()}", store))
 
 
 def interrupted_folder(place: Place) -> str | None:
     """The run folder of the processes before torchrun's restart; None if there was no restart."""
-    if not _attempt() or place.launcher != "torchrun":
+    if not num_restarts() or place.launcher != "torchrun":
         return None
     store = connected(place)._store
     assert isinstance(store, PrefixStore)
-    for attempt in reversed(range(_attempt())):
+    for attempt in reversed(range(num_restarts())):
         before = PrefixStore(f"glimpse/{attempt}", store.underlying_store)
         if before.check(["told"]):
             folder = json.loads(before.get("told")).get("folder")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
+from glimpse.distributed.gather import of_all_processes
 from glimpse.files import replacing
 from glimpse.ranks import ranks
 from glimpse.text import as_utf8
@@ -135,21 +136,13 @@ def predict(
         rows.append(batch.indices.cpu()[:size])
     answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
     if data.trainer is not None and data.trainer.world_size > 1:
-        answers, places = _of_all_processes(answers, places)
+        shares = zip(*of_all_processes((answers, places)), strict=True)
+        answers, places = map(np.concatenate, shares)
     # Processes take images in turn, so restore the split's order.
     wanted = data.splits[split].rows
     order = np.empty(len(wanted), np.int64)
     order[np.argsort(wanted)] = np.argsort(places)
     return Predictions(split, data.spec.class_names, answers[order], data.labels(split))
-
-
-def _of_all_processes(
-    answers: NDArray[np.float32], places: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    shares: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = [(answers, places)]
-    shares *= torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, (answers, places))
-    return np.concatenate([a for a, _ in shares]), np.concatenate([p for _, p in shares])
 
 
 def inputs_of(

@@ -28,7 +28,7 @@ from glimpse.console import console
 from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.guard import forgiving, guard
-from glimpse.records import UnreadableError, read_json, read_rows
+from glimpse.records import METRICS, UnreadableError, read_json, read_rows
 from glimpse.resume import Start
 
 IDS = "loggers.json"
@@ -143,10 +143,10 @@ def _date_back(folder: Path) -> None:
 
 def _former_rows(folder: Path, end: int) -> list[dict[str, Any]]:
     """The earlier rows of a resumed run, up to a step. Lightning would delete them and warn."""
-    if not (IS_FIRST_PROCESS and os.path.lexists(folder / "metrics.csv")):
+    if not (IS_FIRST_PROCESS and os.path.lexists(folder / METRICS)):
         return []
     try:
-        _, rows = read_rows(folder, "metrics.csv")
+        _, rows = read_rows(folder, METRICS)
         rows = [row for row in rows if int(row.get("step") or 0) < end]
     except (UnreadableError, ValueError) as error:
         console.print(f"{error}; this logger starts a new file")

@@ -15,14 +15,14 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from glimpse.console import console
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.insight.scores import TAILS
 from glimpse.metrics.calibration import CalibrationError
+from glimpse.monitor import USUAL
 from glimpse.text import kind_of
 
 NUM_RESAMPLES = 200
 MOST_PROBABILITIES = 100_000  # images times classes, of which metrics are resampled
-TAKEN = ("loss", "acc", "top5")  # measured in every run
 
 
 class Scoring:
@@ -144,7 +144,7 @@ class Scoring:
 
     def _try(self, name: str, metric: Metric) -> None:
         """Require a metric to return one number for a few random predictions."""
-        if name in TAKEN:
+        if name in USUAL:
             raise UserError(f"metrics.{name}: every run measures {name}; give yours another name")
         if _is_binary(metric) and self.num_classes != 2:
             raise UserError(
@@ -162,10 +162,9 @@ class Scoring:
                 trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
                 found = trial.compute()
         except Exception as error:  # a user's own metric may raise any error
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"metrics.{name} cannot measure probabilities ({size}, {self.num_classes}) and "
-                f"labels ({size},): {reason}"
+                f"labels ({size},): {first_line(error)}"
             ) from error
         if not isinstance(found, Tensor | float | int) or torch.as_tensor(found).numel() != 1:
             what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else kind_of(found)

@@ -181,6 +181,12 @@ class Weights(NamedTuple):
     statistics: tuple[Tensor, Tensor] | None = None
 
 
+def of_network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors, under its own names, in the state dict of a classifier."""
+    prefix = "network."
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
 def read_weights(path: Path) -> Weights:
     """Read the tensors of a file or of a run folder's best checkpoint, without running code.
 
@@ -189,9 +195,7 @@ def read_weights(path: Path) -> Weights:
     """
     content = _content(path)
     if isinstance(content, dict) and "glimpse" in content:  # one of our checkpoints
-        prefix = "network."
-        own = content["state_dict"].items()
-        tensors = {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
+        tensors = of_network(content["state_dict"])
         return Weights(tensors, _statistics(tensors, content["glimpse"]))
     found = _state_dict(content)
     if not found:

@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from glimpse.monitor import more_metrics
+from glimpse.plots.curves import DOTTED
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
 NUM_TICKS = 5
 MAX_POINTS = 200  # points per line; longer lines are thinned
-DOTTED = 30  # lines with fewer points than this mark each point
 
 STYLE = """
 .chart { max-width: 30rem; width: 100% } .chart text { font-size: 12px; fill: currentColor }

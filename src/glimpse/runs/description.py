@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.command import as_shown, in_shell
-from glimpse.records import listed, mapping
-from glimpse.runs.folder import FINISHED, RUNNING, Run
-from glimpse.runs.settings import environment_of, overrides_of, was_resumed
+from glimpse.records import FINISHED, listed, mapping
+from glimpse.runs.folder import RUNNING, Run
+from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
 
 SPLITS = ("train", "val", "test")
 # The packages in environment.json that affect the results most.
@@ -162,11 +162,10 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         if was_resumed(environment)
         else ""
     )
-    lines.append(in_shell("python", "train.py", *map(as_shown, overrides)) + note)
+    lines.append(to_train(environment, *map(as_shown, overrides)) + note)
     if run.status == FINISHED:
         again = in_shell("glimpse", "repeat", str(run.folder))
         lines.append(f"{again}   # trains it again, and compares weights and metrics")
     if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
-        goes_on = in_shell("python", "train.py", f"resume={run.folder}")
-        lines.append(f"{goes_on}   # resumes the run where it stopped")
+        lines.append(f"{to_resume(run.folder)}   # resumes the run where it stopped")
     return lines

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
+from glimpse.data.spec import COLOURS
 from glimpse.errors import UserError
 from glimpse.files import replacing
 from glimpse.runs.trained import TrainedRun
@@ -73,9 +74,8 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
     module = Exported(Preprocess(trained.spec), network).eval()
     about = {
         "class_names": list(trained.spec.class_names),
-        "input": f"images: (N, {height}, {width}, {channels}) uint8, "
-        + ("grey" if channels == 1 else "RGB")
-        + f"; for an image file: {fitting(trained)}",
+        "input": f"images: (N, {height}, {width}, {channels}) uint8, {COLOURS[channels]}; for an "
+        f"image file: {fitting(trained)}",
         "output": "probabilities: (N, K) float32 in the order of class_names",
         "run": trained.name,
         "epoch": trained.epoch,

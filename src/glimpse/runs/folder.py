@@ -17,11 +17,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from glimpse.command import to_type
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.folder_lock import is_held
-from glimpse.monitor import Monitor, monitor_of
+from glimpse.monitor import Monitor, monitor_of, reported_split
 from glimpse.records import (
+    ENVIRONMENT,
+    FAILED,
+    METRICS,
+    SUMMARY,
     UnreadableError,
     finite,
     json_or_empty,
@@ -29,7 +34,7 @@ from glimpse.records import (
     read_json,
     read_rows,
 )
-from glimpse.runs.settings import as_text, choices_of, environment_of, settings_of
+from glimpse.runs.settings import as_text, environment_of, recorded_choices, settings_of
 
 # A run without a summary counts as running if a process holds the lock of its folder. Another
 # machine may not see the lock. There, the run counts as running if its training has written
@@ -39,7 +44,6 @@ QUIET_SECONDS = 600
 NUM_QUIET_EPOCHS = 3
 FUTURE_SECONDS = 60  # by which another machine's clock may be ahead; later times are not trusted
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
-FINISHED, FAILED = "finished", "failed"  # two of the values in summary.json
 
 # Limits on what a run adds to a report, so that a stranger's run cannot hide the others.
 MOST_METRICS = 100
@@ -92,7 +96,7 @@ class Run:
     @property
     def reported(self) -> str:
         """The held-out split that measures the run: "test" if it was measured, otherwise "val"."""
-        return "test" if "test/acc" in self.metrics else "val"
+        return reported_split(self.metrics)
 
     @property
     def accuracy(self) -> float | None:
@@ -126,9 +130,7 @@ def find_runs(root: Path) -> list[Run]:
         raise UserError(f"{root}: {found}, expected a folder of runs: type glimpse report outputs")
     runs = [read_run(folder) for folder in _run_folders(root)]
     if not runs:
-        raise UserError(
-            f"{root}: there are no runs in this folder; type python train.py to make one"
-        )
+        raise UserError(f"{root}: there are no runs in this folder; type {to_type()} to make one")
     return runs
 
 
@@ -144,12 +146,12 @@ def one_run(folder: Path) -> Run:
         )
         raise UserError(f"{folder}: {found}")
     if not is_run(folder):
-        raise UserError(f"{folder}: not a run folder (it has neither .hydra nor summary.json)")
+        raise UserError(f"{folder}: not a run folder (it has neither .hydra nor {SUMMARY})")
     return read_run(folder)
 
 
 def is_run(folder: Path) -> bool:
-    return os.path.isdir(folder / ".hydra") or os.path.lexists(folder / "summary.json")
+    return os.path.isdir(folder / ".hydra") or os.path.lexists(folder / SUMMARY)
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -183,18 +185,18 @@ def read_run(folder: Path) -> Run:
         return Run(folder, UNREADABLE, {}, {}, f"the folder cannot be read: {reason}")
     environment = environment_of(folder)
     settings = settings_of(folder, environment)
-    if not os.path.lexists(folder / "summary.json"):
+    if not os.path.lexists(folder / SUMMARY):
         return _without_summary(folder, settings, environment)
     try:
-        summary = read_json(folder, "summary.json")
+        summary = read_json(folder, SUMMARY)
     except UnreadableError as error:
-        problem = f"summary.json cannot be read: {error.cause}"
+        problem = f"{SUMMARY} cannot be read: {error.cause}"
         return Run(folder, UNREADABLE, _choices(folder), settings, _word(problem))
     if _was_resumed_since(summary, environment):
         return _without_summary(folder, settings, environment)
     status = summary.get("status")
     if not isinstance(status, str) or not status.isprintable() or len(status) > LONGEST_WORD:
-        problem = "summary.json cannot be read: it states no status"
+        problem = f"{SUMMARY} cannot be read: it states no status"
         return Run(folder, UNREADABLE, _choices(folder), settings, problem)
     return Run(folder, status, summary, settings, _word(summary.get("error", "")))
 
@@ -259,7 +261,7 @@ def _monitor(*records: Mapping[str, Any]) -> Monitor:
 
 def _last_written(folder: Path) -> float:
     """When training last wrote a file. Reports and pictures do not count."""
-    written = (".hydra/*", "environment.json", "metrics.csv", "checkpoints/*", "tensorboard/*")
+    written = (".hydra/*", ENVIRONMENT, METRICS, "checkpoints/*", "tensorboard/*")
     found = 0.0
     for pattern in written:
         for path in folder.glob(pattern):
@@ -277,19 +279,19 @@ def _ago(seconds: float) -> str:
 
 def _choices(folder: Path) -> dict[str, Any]:
     """The chosen `data` and `model` of a run without a summary."""
-    found = choices_of(folder)
+    found = recorded_choices(folder)
     return {group: found[group] for group in ("data", "model") if group in found}
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
     """The content of summary.json; empty if it cannot be read."""
-    return json_or_empty(folder, "summary.json")
+    return json_or_empty(folder, SUMMARY)
 
 
 def epochs_of(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv with the numbers that they contain, without broken rows."""
     try:
-        _, rows = read_rows(folder, "metrics.csv")
+        _, rows = read_rows(folder, METRICS)
     except UnreadableError:
         return []
     return [numbers for row in rows if "epoch" in (numbers := _numbers(row))]

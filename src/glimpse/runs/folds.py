@@ -12,8 +12,10 @@ import numpy as np
 
 from glimpse.errors import UserError
 from glimpse.insight.predictions import Predictions, names_of
-from glimpse.runs.folder import FINISHED, Run, find_runs
+from glimpse.records import FINISHED
+from glimpse.runs.folder import Run, find_runs
 from glimpse.runs.groups import Group, group
+from glimpse.runs.settings import to_resume
 from glimpse.runs.trained import TrainedRun
 
 OUT_OF_FOLD = "out-of-fold"
@@ -76,9 +78,7 @@ def _groups(root: Path) -> list[Group]:
         )
     for run in runs:
         if run.status != FINISHED:
-            raise UserError(
-                f"{run.folder} is {run.status}: finish it with python train.py resume={run.folder}"
-            )
+            raise UserError(f"{run.folder} is {run.status}: finish it with {to_resume(run.folder)}")
     return group(runs)
 
 

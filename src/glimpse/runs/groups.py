@@ -13,7 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from glimpse.monitor import Monitor, monitor_of
-from glimpse.runs.folder import FINISHED, Run
+from glimpse.records import FINISHED
+from glimpse.runs.folder import Run
 from glimpse.runs.settings import PLACES, REPEATS
 
 NOT_SETTINGS = (*REPEATS, *PLACES)

@@ -12,11 +12,12 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from glimpse.records import FAILED, FINISHED
 from glimpse.runs import report
 from glimpse.runs.curves import STYLE as CURVE_STYLE
 from glimpse.runs.curves import curves
 from glimpse.runs.description import describe
-from glimpse.runs.folder import FAILED, FINISHED, RUNNING, UNREADABLE, Run, epochs_of, pictures_of
+from glimpse.runs.folder import RUNNING, UNREADABLE, Run, epochs_of, pictures_of
 from glimpse.runs.groups import Group
 from glimpse.runs.section import Section
 from glimpse.text import as_utf8

@@ -11,9 +11,7 @@ import torch
 from glimpse.data.folders import listing
 from glimpse.data.formats import counted
 from glimpse.errors import UserError
-from glimpse.runs.trained import TrainedRun, not_finite
-
-BATCH_SIZE = 64
+from glimpse.runs.trained import PREDICTED_TOGETHER, TrainedRun, not_finite
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
         files: Image files of any size.
         top: The number of classes.
     """
-    for start in range(0, len(files), BATCH_SIZE):
+    for start in range(0, len(files), PREDICTED_TOGETHER):
         pixels, errors = {}, {}
-        for path in files[start : start + BATCH_SIZE]:
+        for path in files[start : start + PREDICTED_TOGETHER]:
             try:
                 pixels[path] = trained.read_image(path)
             except UserError as error:
@@ -91,5 +89,5 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
                     continue
                 pairs = zip(labels.tolist(), values.tolist(), strict=True)
                 answers[path] = tuple((names[label], value) for label, value in pairs)
-        for path in files[start : start + BATCH_SIZE]:
+        for path in files[start : start + PREDICTED_TOGETHER]:
             yield Answer(path, answers.get(path, ()), errors.get(path))

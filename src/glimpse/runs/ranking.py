@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from glimpse.runs.folder import FINISHED
+from glimpse.records import FINISHED
 from glimpse.runs.groups import NOT_SPLITS, Group, Statistic, common_monitor, rivals
 
 LEVEL = 0.05  # of the test

@@ -31,9 +31,10 @@ from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out, write_text
 from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
+from glimpse.records import FINISHED
 from glimpse.run import run
-from glimpse.runs.folder import FINISHED, one_run, summary_of
-from glimpse.runs.settings import choices_of, environment_of, overrides_of
+from glimpse.runs.folder import one_run, summary_of
+from glimpse.runs.settings import environment_of, overrides_of, recorded_choices, to_resume
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 
@@ -110,7 +111,7 @@ def prepare(
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
     config.output_dir = os.path.expanduser(places[-1]) if places else "outputs"
     _take_processes(config, environment_of(original))
-    names = choices_of_run(choices_of(original)) | {"data": found.data, "model": found.model}
+    names = choices_of_run(recorded_choices(original)) | {"data": found.data, "model": found.model}
     seconds = summary.get("seconds")
     return Repetition(
         original,
@@ -165,7 +166,7 @@ def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConf
         return
     state = "being extended" if status == FINISHED else printable(status)
     raise UserError(
-        f"{folder}: expected a finished run, and this one is {state}: type python train.py resume={folder}"
+        f"{folder}: expected a finished run, and this one is {state}: type {to_resume(folder)}"
     )
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from glimpse.monitor import more_metrics
-from glimpse.runs.folder import FINISHED, KILLED, Run
+from glimpse.records import FINISHED
+from glimpse.runs.folder import KILLED, Run
 from glimpse.runs.groups import Group, named
+from glimpse.text import plural
 
 RECALL = "recall by class"
 NUM_WORST = 3  # classes whose recall the table shows
@@ -98,12 +100,12 @@ def heading(groups: Sequence[Group]) -> list[str]:
     ended = Counter(run.status for run in runs)
     counts = ", ".join(f"{num:,} {status}" for status, num in ended.most_common())
     displayed = shown(groups)
-    lines = [f"{_counted(len(runs), 'run')} ({counts}) in {_counted(len(displayed), 'group')}."]
+    lines = [f"{plural(len(runs), 'run')} ({counts}) in {plural(len(displayed), 'group')}."]
     num_refused = len(runs) - sum(len(member.runs) for member in displayed)
     if num_refused:
         have = "has no row" if num_refused == 1 else "have no rows"
         lines.append(
-            f"{_counted(num_refused, 'run')} failed before training began and {have} in this table; "
+            f"{plural(num_refused, 'run')} failed before training began and {have} in this table; "
             "--format csv lists every run."
         )
     if any(len(member.runs) > 1 for member in groups):
@@ -113,7 +115,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
     finished = [member for member in groups if member.status == FINISHED]
     if num_again := sum(len(member.runs) - len(member.repeats) for member in finished):
         lines.append(
-            f"{_counted(num_again, 'run')} repeated the training of another with the same seed: "
+            f"{plural(num_again, 'run')} repeated the training of another with the same seed: "
             "runs with the same seed count once, with their mean."
         )
     names = {run.monitor.name for member in displayed for run in member.runs}
@@ -150,10 +152,6 @@ def _repeats(groups: Sequence[Group]) -> str:
     """The name of what differs between the runs of a row."""
     folds = [{run.settings.get("data.fold", "null") for run in member.runs} for member in groups]
     return "the seed or the fold" if any(len(found) > 1 for found in folds) else "the seed"
-
-
-def _counted(num: int, what: str) -> str:
-    return f"{num:,} {what}" if num == 1 else f"{num:,} {what}s"
 
 
 def problems(groups: Sequence[Group]) -> list[tuple[Run, str]]:

@@ -15,12 +15,12 @@ from torch import Tensor
 from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
+from glimpse.found_checkpoint import BEST, LAST
 from glimpse.runs.folder import epochs_of, read_run
-from glimpse.runs.settings import PLACES, as_text, environment_of, settings_of
+from glimpse.runs.settings import PLACES, as_text, environment_of, flattened, settings_of
 from glimpse.saved import read_checkpoint
 from glimpse.text import plural
 
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
 # Packages that compute numbers; other packages hardly affect them.
 COMPUTING = (
@@ -76,7 +76,7 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
     else:
         equal.append(f"metrics.csv ({plural(len(rows), 'epoch')})")
     compared = [
-        name for name in CHECKPOINTS if is_own_file(original, original / "checkpoints" / name)
+        name for name in (BEST, LAST) if is_own_file(original, original / "checkpoints" / name)
     ]
     saved: dict[str, Any] = {}
     for name in compared:
@@ -213,7 +213,7 @@ def _causes(
 def _changed_at_resume(original: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Settings that were changed when the run was resumed."""
     begun = settings_of(original, {"command": []})
-    ended = dict(_flat(config))
+    ended = flattened(config)
     changed = [
         f"{key}={ended[key]} in place of {begun[key]}"
         for key in begun
@@ -224,14 +224,6 @@ def _changed_at_resume(original: Path, config: Mapping[str, Any]) -> Iterator[st
     ]
     if changed:
         yield f"settings: the run was resumed with {', '.join(changed)}"
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", as_text(value)
 
 
 def _of_code(what: str, before: Any, now: Any) -> Iterator[str]:

@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from glimpse.command import to_type
 from glimpse.records import (
+    ENVIRONMENT,
     MOST_YAML,
     UnreadableError,
     json_or_empty,
@@ -35,7 +37,7 @@ def repeats_of(keys: Collection[str]) -> str:
     return found[0] if len(found) == 1 else "run"
 
 
-def choices_of(folder: Path) -> dict[str, str]:
+def recorded_choices(folder: Path) -> dict[str, str]:
     """The chosen file of each group; empty if it was not recorded."""
     try:
         found = read_yaml(folder, ".hydra/hydra.yaml")
@@ -97,17 +99,17 @@ def _blocks(text: str) -> list[str]:
 
 @cache
 def _flat_block(block: str) -> dict[str, str]:
-    return _flatten(parse_yaml(block) or {})
+    return flattened(parse_yaml(block) or {})
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(node: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten `{"optimizer": {"lr": 1}}` to `{"optimizer.lr": "1"}`. Skip empty mappings."""
-    if not isinstance(node, dict):
+    if not isinstance(node, Mapping):
         raise ValueError("expected a mapping")
     flat: dict[str, str] = {}
     for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = as_text(value)
     return flat
@@ -125,7 +127,7 @@ def as_text(value: Any) -> str:
 
 def environment_of(folder: Path) -> dict[str, Any]:
     """The content of environment.json; empty if it cannot be read."""
-    return json_or_empty(folder, "environment.json")
+    return json_or_empty(folder, ENVIRONMENT)
 
 
 def overrides_of(folder: Path) -> list[str]:
@@ -145,11 +147,25 @@ def typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
     `train.py` orders a resumed run's command as: recorded overrides, resume=, Hydra's own settings,
     overrides of earlier resumes, new overrides.
     """
-    command = [word for word in listed(environment.get("command")) if isinstance(word, str)]
-    at = [i for i, word in enumerate(command) if word.startswith("resume=")]
-    later = command[at[-1] + 1 :] if at else []
+    line = _command_line(environment)
+    at = [i for i, word in enumerate(line) if word.startswith("resume=")]
+    later = line[at[-1] + 1 :] if at else []
     return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
 
 
 def was_resumed(environment: Mapping[str, Any]) -> bool:
-    return any(str(word).startswith("resume=") for word in listed(environment.get("command")))
+    return any(word.startswith("resume=") for word in _command_line(environment))
+
+
+def to_train(environment: Mapping[str, Any], *arguments: str) -> str:
+    """A command that trains with these arguments, in the way in which a run was started."""
+    return to_type(*arguments, line=_command_line(environment))
+
+
+def to_resume(folder: Path) -> str:
+    """The command that resumes a run."""
+    return to_train(environment_of(folder), f"resume={folder}")
+
+
+def _command_line(environment: Mapping[str, Any]) -> list[str]:
+    return [word for word in listed(environment.get("command")) if isinstance(word, str)]

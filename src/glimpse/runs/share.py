@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
+from glimpse.data.spec import COLOURS
 from glimpse.data.splits import IN_WORDS
 from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
@@ -197,13 +198,12 @@ def _input_and_output(trained: TrainedRun) -> list[str]:
     mean, std = (spec.mean, spec.std)
     if isinstance(network, Pretrained):
         mean, std = network.statistics
-    channels = "RGB" if spec.channels == 3 else "grey"
     steps = fitting(trained)
     if trained.stored_size != (spec.height, spec.width):
         steps += f", then resize it to {spec.width}×{spec.height}"
     shown = ", the same in each of three channels" if isinstance(network, Pretrained) else ""
     return [
-        f"Input: (N, C, {spec.height}, {spec.width}) float32 of {channels} images"
+        f"Input: (N, C, {spec.height}, {spec.width}) float32 of {COLOURS[spec.channels]} images"
         f"{shown if spec.channels == 1 else ''}. For an image file: {steps}.",
         "Scale the values to [0, 1], and normalise each channel with",
         f"mean {[round(value, 4) for value in mean]} and standard deviation "

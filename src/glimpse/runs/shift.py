@@ -20,7 +20,7 @@ DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
 
 @torch.no_grad()
 def accuracy_by_shift(
-    run: TrainedRun, split: str, *, distances: Sequence[int], max_images: int, seed: int = 0
+    run: TrainedRun, split: str, *, distances: Sequence[int], max_images: int
 ) -> list[float]:
     """The accuracy for each shift distance, as the mean over four directions.
 
@@ -31,14 +31,13 @@ def accuracy_by_shift(
         split: A split of the data.
         distances: The distances in pixels of the network's input; 0 leaves the images unchanged.
         max_images: The number of images to draw from the split, if it has more.
-        seed: The seed of this draw.
 
     Returns:
         The accuracies in [0, 1], one per distance.
     """
     data = run.data
     labels = torch.from_numpy(data.labels(split))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(labels))[:max_images])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:max_images])
     batches = np.array_split(chosen, -(-len(chosen) // data.batch_size))
     correct = torch.zeros(len(distances))
     for positions in tqdm(batches, f"moving {run.name}", disable=None):

@@ -13,17 +13,24 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from glimpse.monitor import DEFAULT, inferred_mode
-from glimpse.records import UnreadableError, finite, read_json
-from glimpse.runs.folder import FAILED, FINISHED, KILLED, Run
+from glimpse.monitor import inferred_mode, score_of
+from glimpse.records import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PRUNED,
+    UnreadableError,
+    finite,
+    read_json,
+)
+from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
 NAME = "sweep.json"
-PRUNED = "pruned"
 DATASETS = ("data", "data.name", "data.root", "data.train")  # keys that choose other images
 LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
-PLANNED = ("new", "running", "interrupted", KILLED, "to extend")  # jobs that will still run
+PLANNED = ("new", RUNNING, INTERRUPTED, KILLED, "to extend")  # jobs that will still run
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ class Sweep:
         more = f" {planned:,} still planned." if planned else ""
         if self.num_planned is not None:
             more = f" {self.num_planned:,} trials planned in all."
-        lines = [f"The sweep has {num_jobs:,} {'job' if num_jobs == 1 else 'jobs'}: {parts}.{more}"]
+        lines = [f"The sweep has {plural(num_jobs, 'job')}: {parts}.{more}"]
         for dataset, best in best_by_dataset(self.settings, self.mode).items():
             scored = f"{self.metric}: {best}"
             typed = best.typed
@@ -232,10 +239,9 @@ def _reached(run: Run | None) -> dict[str, Any]:
     """What a job's run folder says in place of its entry; empty if it has none."""
     if run is None:
         return {}
-    watched = str(run.summary.get("monitor") or DEFAULT)
     return {
         "state": run.status,
-        "metric": run.metrics.get(watched),
+        "metric": score_of(run.summary),
         "seconds": run.number("seconds"),
         "seed": run.summary.get("seed"),
     }

@@ -29,11 +29,12 @@ from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_package
 from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
-from glimpse.data.spec import ImageSpec
+from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import BEST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
+from glimpse.models.weights import of_network
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_input
@@ -146,8 +147,8 @@ class TrainedRun:
             if data.spec.class_names != self.spec.class_names:
                 raise UserError(
                     f"{self.name} was trained on {self.spec.num_classes} classes "
-                    f"({_some(self.spec.class_names)}), but the data here has "
-                    f"{data.spec.num_classes} ({_some(data.spec.class_names)}): "
+                    f"({some(self.spec.class_names, 3)}), but the data here has "
+                    f"{data.spec.num_classes} ({some(data.spec.class_names, 3)}): "
                     "type --set data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
@@ -321,10 +322,8 @@ def _network(
     config: DictConfig, spec: ImageSpec, state: dict[str, Tensor], path: Path
 ) -> nn.Module:
     network = build_network(config.model, spec)
-    prefix = "network."
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
-        network.load_state_dict(own)
+        network.load_state_dict(of_network(state))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UserError(f"{path} does not fit its own model: {reason}") from error
@@ -335,7 +334,3 @@ def _network(
             "another checkpoint, or train again with a lower optimizer.lr"
         )
     return network.eval()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

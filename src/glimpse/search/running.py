@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
-from glimpse.command import in_shell
+from glimpse.command import in_shell, to_type
 from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
@@ -310,8 +310,7 @@ class Search:
             print(
                 f"best: {self._name(best.number)}, {self.metric} {self._score(best)}; to train it, type:"
             )
-            words = in_shell(*self.trials.command(best))
-            print(f"  python train.py {words}")
+            print(f"  {to_type(*self.trials.command(best))}")
             print(
                 f"to see what mattered, type: glimpse report {in_shell(str(self.composer.folder))}"
             )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from glimpse.sweeps.jobs import Job
+from glimpse.text import is_number
 
 
 class Estimate:
@@ -44,12 +45,4 @@ class Estimate:
 
 
 def _kind(job: Job) -> tuple[str, ...]:
-    return tuple(line for line in job.varying if not _is_number(line.partition("=")[2]))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return tuple(line for line in job.varying if not is_number(line.partition("=")[2]))

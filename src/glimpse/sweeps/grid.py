@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.command import as_shown, in_shell
+from glimpse.command import as_shown, command, in_shell, program
 from glimpse.config.explain import explain
 from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
@@ -158,7 +158,7 @@ def how_to_continue(composer: Composer) -> str:
     words = [as_shown(word) for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     if not any(word.startswith("name=") for word in words):
         words.append(f"name={composer.name}")
-    return f"python train.py -m {in_shell(*words)}"
+    return in_shell(*program(command()), "-m", *words)
 
 
 class _Sweep:

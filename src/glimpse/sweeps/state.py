@@ -13,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from glimpse import records
 from glimpse.folder_lock import is_held
-from glimpse.monitor import DEFAULT
+from glimpse.monitor import score_of
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import PLACES, settings_of
 from glimpse.streams import printable
@@ -28,11 +29,11 @@ class State(StrEnum):
     """The state of a job, as the table and sweep.json name it."""
 
     NEW = "new"
-    FINISHED = "finished"
-    INTERRUPTED = "interrupted"  # stopped or killed; it resumes from its checkpoint
+    FINISHED = records.FINISHED
+    INTERRUPTED = records.INTERRUPTED  # stopped or killed; it resumes from its checkpoint
     TO_EXTEND = "to extend"  # finished, and trainer.max_epochs now asks for more
-    FAILED = "failed"
-    PRUNED = "pruned"  # stopped early by a search, because it lagged behind
+    FAILED = records.FAILED
+    PRUNED = records.PRUNED  # stopped early by a search, because it lagged behind
     REFUSED = "refused"  # its configuration has a mistake, or differs from the folder's
     RUNNING = "running"  # in another process
 
@@ -63,22 +64,12 @@ class Found:
     @property
     def metric(self) -> float | None:
         """The best value of the monitor; None if it is not known."""
-        return score(self.summary)
+        return score_of(self.summary)
 
     @property
     def seconds(self) -> float | None:
         """The time that all attempts took together."""
-        found = self.summary.get("seconds")
-        return float(found) if isinstance(found, int | float) else None
-
-
-def score(summary: Mapping[str, Any]) -> float | None:
-    """The value of the monitor, val/acc by default, by which a sweep compares its jobs."""
-    metrics = summary.get("metrics")
-    found = (
-        metrics.get(str(summary.get("monitor") or DEFAULT)) if isinstance(metrics, dict) else None
-    )
-    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+        return records.finite(self.summary.get("seconds"))
 
 
 def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) -> Found:
@@ -89,7 +80,7 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
         settings: The present configuration, in the form of `runs.settings.flat_settings`.
         is_ours: Whether this process holds the folder's lock.
     """
-    if not (folder / "summary.json").exists() and not (folder / "environment.json").exists():
+    if not (folder / records.SUMMARY).exists() and not (folder / records.ENVIRONMENT).exists():
         is_running = not is_ours and is_held(folder)
         return Found(State.RUNNING if is_running else State.NEW)  # nothing has been trained yet
     recorded = settings_of(folder)

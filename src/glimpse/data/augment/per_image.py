@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
 from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
+from glimpse.text import plural
 
 REJECTIONS = (TypeError, ValueError, RuntimeError, NotImplementedError)  # of an image's dtype
 BEYOND = 0.5  # how far noise and interpolation may leave [0, 1]; normalised images go beyond
@@ -91,10 +92,9 @@ class PerImage(Augmentation):
 
     def _misfit(self, image: Tensor, reason: str) -> UserError:
         shape = "×".join(map(str, image.shape))
-        channels = "1 channel" if len(image) == 1 else f"{len(image)} channels"
         return UserError(
             f"augment {self.name} was given one image, {shape} uint8, and should return one with "
-            f"{channels}: {reason}"
+            f"{plural(len(image), 'channel')}: {reason}"
         )
 
 

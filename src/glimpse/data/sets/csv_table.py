@@ -26,7 +26,7 @@ from glimpse.data.tables.pixels import pixels_of
 from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_of
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
-from glimpse.text import as_utf8
+from glimpse.text import as_utf8, plural
 
 
 class CsvTable(ImageDataModule):
@@ -147,11 +147,11 @@ class CsvTable(ImageDataModule):
                     num_again += 1
         num_again -= len(first)
         for (split, before), number in shared.items():
-            yield f"{number:,} image{'s' * (number > 1)} of {split} also in {before}"
+            yield f"{plural(number, 'image')} of {split} also in {before}"
         if num_again and self.split is None and self.groups is None:
             column = self.columns.path
             yield (
-                f"{num_again:,} row{'s' * (num_again > 1)} repeat{'s' * (num_again == 1)} a file "
+                f"{plural(num_again, 'row')} repeat{'s' * (num_again == 1)} a file "
                 f"(data.groups={column} keeps its rows in one split)"
             )
 

@@ -202,7 +202,7 @@ class HuggingFace(ImageDataModule):
                 raise UserError(
                     f"{broken}: copy the folder again, or save it again with save_to_disk"
                 ) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            reason = first_line(error)[:300]
             raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
         return opened if isinstance(opened, Mapping) else {"train": opened}
 

@@ -23,11 +23,11 @@ from torchvision import datasets
 from tqdm import tqdm
 
 from glimpse.data.archives import only_files_and_folders
-from glimpse.data.decode import PixelFormat, fitted
+from glimpse.data.decode import SAMPLED, PixelFormat, fitted, is_grey
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 
 
 def _splits(*names: str) -> tuple[dict[str, Any], ...]:
@@ -148,7 +148,7 @@ class TorchvisionSet(ImageDataModule):
                     self._opened(partial, choice, download=True)
             except Exception as error:  # network, archives and readers raise errors of any type
                 raise UserError(
-                    f"torchvision cannot download {self.set_name} ({_reason(error)}): "
+                    f"torchvision cannot download {self.set_name} ({first_line(error)}): "
                     f"put a copy at {self._expected()}"
                 ) from error
 
@@ -177,7 +177,7 @@ class TorchvisionSet(ImageDataModule):
                 opened.append(self._opened(self.data_dir, choice))
             except Exception as error:  # torchvision's readers raise errors of any type
                 raise UserError(
-                    f"torchvision cannot read {self.set_name} ({_reason(error)}): "
+                    f"torchvision cannot read {self.set_name} ({first_line(error)}): "
                     f"{self._expected()} may be incomplete; delete it to download it again"
                 ) from error
         parts: list[Part]
@@ -195,8 +195,8 @@ class TorchvisionSet(ImageDataModule):
 
     def _format_of(self, dataset: Any) -> PixelFormat:
         """Determine the format: the size of the first image, and grey if a sample is all grey."""
-        step = max(1, len(dataset) // 64)
-        grey = all(dataset[i][0].mode in ("1", "L") for i in range(0, len(dataset), step))
+        step = max(1, len(dataset) // SAMPLED)
+        grey = all(is_grey(dataset[i][0]) for i in range(0, len(dataset), step))
         width, height = dataset[0][0].size
         return self.presized(PixelFormat(height, width, 1 if grey else 3))
 
@@ -210,7 +210,7 @@ class TorchvisionSet(ImageDataModule):
                 image, labels[row] = dataset[row]
                 images[row] = fitted(image, wanted, what)
             except (OSError, ValueError, SyntaxError) as error:
-                raise UserError(f"cannot read {what}: {_reason(error)}") from error
+                raise UserError(f"cannot read {what}: {first_line(error)}") from error
         return Arrays(images, labels)
 
 
@@ -223,10 +223,6 @@ def _why_not(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
     hint = f"did you mean {by_lower_case[near[0]]}?" if near else f"choose from {', '.join(SETS)}"
     return f"no such dataset; {hint}"
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _files(data_dir: Path, place: str) -> list[Path]:

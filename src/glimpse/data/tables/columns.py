@@ -130,7 +130,7 @@ def _path_column(
     is_file: Callable[[str], bool],
 ) -> str | None:
     """Return the column of paths; None for a table of pixels."""
-    if path is not None and path != "path":  # `path` used to be the default, even for pixels
+    if path is not None:
         _require(table, path, "path")
         return path
     if "path" in table.columns:

@@ -21,7 +21,7 @@ from pathlib import Path
 from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
 from glimpse.files import kind_of
-from glimpse.text import as_utf8
+from glimpse.text import as_utf8, plural
 
 DELIMITERS = ",;\t|"
 # Usual names of columns, from which columns and headers are detected.
@@ -134,7 +134,7 @@ class Table:
             if len(row) > width and not any(row[width:]):  # delimiters at the end
                 row = row[:width]
             if len(row) != width:
-                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                cells = plural(len(row), "cell")
                 raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
             yield line, row
 
