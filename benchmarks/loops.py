@@ -193,7 +193,7 @@ def torchvision_set(name: str, images: Tensor, labels: Tensor, folder: Path) -> 
     return dataset
 
 
-def documents(config: DictConfig, data: ImageDataModule, name: str, folder: Path) -> Epoch:
+def tutorial(config: DictConfig, data: ImageDataModule, name: str, folder: Path) -> Epoch:
     """The tutorials' loop, in fp32 and the default layout, loading in the main process."""
     bench = Bench(config, data, "32-true", memory_format=torch.contiguous_format)
     dataset = torchvision_set(name.split()[0], *in_memory(data), folder / name.split()[0])

@@ -52,7 +52,7 @@ def loader_alone(folder: Path, *, cache: bool) -> Epoch:
     return epoch
 
 
-def photos_of_documents(folder: Path) -> Epoch:
+def photos_of_tutorial(folder: Path) -> Epoch:
     """The tutorials' loop over the same photos: decoded and changed one by one, in the main process."""
     changes = transforms.Compose(
         [

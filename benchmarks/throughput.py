@@ -6,12 +6,12 @@ For each task, interleaved, the best of several epochs of
   bare       a plain PyTorch loop over tensors in memory: same network, with PyTorch's convolutions,
              same precision, layout, optimizer
   barebones  Lightning's `Trainer(barebones=True)` over the same in-memory batches
-  documents  the loop that tutorials teach: torchvision's dataset, ToTensor, DataLoader, fp32
+  tutorial   the loop that tutorials teach: torchvision's dataset, ToTensor, DataLoader, fp32
 The others run in a process of their own, where torch imports its compiler for every optimizer, as it does in
 any script; a run here does without. And, for the loader alone, batches of photos augmented at 224 px: cached
 against decoded each time.
 Prints images a second and the ratio of ours to each, and writes benchmarks/results.json. The images are
-generated at each dataset's shape, so that all can be measured without a download; the documents' loop
+generated at each dataset's shape, so that all can be measured without a download; the tutorials' loop
 reads them through torchvision's own classes (Tiny ImageNet's as JPEG files).
 """
 
@@ -24,8 +24,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from loops import Epoch, bare, barebones, documents, ours
-from photo_loaders import loader_alone, photos, photos_of_documents
+from loops import Epoch, bare, barebones, ours, tutorial
+from photo_loaders import loader_alone, photos, photos_of_tutorial
 from rich.console import Console
 from rich.table import Table
 from tasks import TASKS, Task, compose_task, composing
@@ -47,9 +47,7 @@ def main() -> None:
         for task in TASKS:
             if arguments.only in task.name:
                 with closing(OtherLoops(task)) as others:
-                    loops = {
-                        name: others.epoch(name) for name in ("bare", "barebones", "documents")
-                    }
+                    loops = {name: others.epoch(name) for name in ("bare", "barebones", "tutorial")}
                     config = compose_task(task, folder)
                     loops = {"ours": ours(config, folder / "run")} | loops
                     results[task.name] = measure(loops, arguments.repeats)
@@ -59,7 +57,7 @@ def main() -> None:
             loaders = {
                 "ours": loader_alone(folder, cache=True),
                 "decoded each time": loader_alone(folder, cache=False),
-                "documents": photos_of_documents(folder),
+                "tutorial": photos_of_tutorial(folder),
             }
             results[LOADER] = measure(loaders, arguments.repeats)
             print(f"{LOADER}: {results[LOADER]}", flush=True)
@@ -102,7 +100,7 @@ def run_other_loops(task: Task, connection: "Connection[float, str]") -> None:
         loops = {
             "bare": bare(config, data),
             "barebones": barebones(config, data),
-            "documents": documents(config, data, task.name, folder),
+            "tutorial": tutorial(config, data, task.name, folder),
         }
         while name := connection.recv():
             # Lightning's own setting for its own loop; nobody sets it for the others.
@@ -121,11 +119,11 @@ def measure(epochs: dict[str, Epoch], repeats: int) -> dict[str, float]:
 
 def show(results: dict[str, dict[str, float]]) -> None:
     """The table of ratios."""
-    table = Table("task", "ours img/s", "of bare loop", "of barebones", "times the documents'")
+    table = Table("task", "ours img/s", "of bare loop", "of barebones", "times the tutorials'")
     for name, speeds in results.items():
         ratios = [
             f"{speeds['ours'] / speeds[other]:.2f}" if other in speeds else "–"
-            for other in ("bare", "barebones", "documents")
+            for other in ("bare", "barebones", "tutorial")
         ]
         table.add_row(name, f"{speeds['ours']:,.0f}", *ratios)
     Console(width=100).print(table)

@@ -24,17 +24,13 @@ from omegaconf import DictConfig
 from glimpse import job
 from glimpse.command import to_type
 from glimpse.config import trust
-from glimpse.config.choices import choices_listed
-from glimpse.config.experiments import experiments_adapt
+from glimpse.config.compose import hydra_adapted
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
 from glimpse.config.folder import ROOT, config_folder, config_folders
-from glimpse.config.lists import lists_by_name
-from glimpse.config.own_files import named_if_unreadable
 from glimpse.config.quoting import quote_texts
 from glimpse.config.recorded import with_recorded
 from glimpse.config.resolvers import register_resolvers
-from glimpse.config.search_order import own_files_first
 from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
@@ -96,13 +92,9 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
         with (
             interrupts_as_signals(),
-            lists_by_name(),
-            jobs_judge_shared_keys(),
-            own_files_first(),
-            experiments_adapt(),
-            choices_listed(),
             _named_if_hydra_cannot_write(),
-            named_if_unreadable(config_folders(sys.argv[1:])),
+            hydra_adapted(config_folders(sys.argv[1:])),
+            jobs_judge_shared_keys(),
         ):
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=ROOT)(
                 task

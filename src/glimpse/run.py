@@ -116,11 +116,7 @@ def run(
         require_targets(config)
         world_size = team.place.world_size
         batch_size = global_batch_size(config, world_size)
-        with team.in_turn():
-            data = build_data(config)
-        console.print(f"{names['data']}: {data.describe()}")
-        if data.augment is not None and data.augment.remark:
-            console.print(data.augment.remark)
+        data = _data(config, names, team)
         start = _resumed(config, data, batch_size, summary, team) if config.resume else None
         if config.task == "fit" and not config.check:
             _say_if_few_steps(config, data, batch_size)
@@ -128,12 +124,7 @@ def run(
         network = _new_network(config, data, is_resumed=resume_from is not None)
         summary.update(parameters=count_parameters(network))
         chosen = _lay_out(config, network, data, device, batch_size // world_size)
-        classifier = build_classifier(config, network, data)
-        if config.task == "fit":
-            check_monitors(resolved, classifier.logged_names)
-        skip_empty_hooks(classifier)
-        if config.compile:
-            classifier.compile_steps("default" if config.compile is True else config.compile)
+        classifier = _classifier(config, network, data)
         state = RunState(resolved, data)
         own = _own_callbacks(config, folder, classifier, state, judge=judge, afterwards=afterwards)
         sends_nothing = config.check or (start is not None and start.is_over)
@@ -156,13 +147,12 @@ def run(
             discard_partials(folder)
             if resume_from is not None:
                 own.checkpoints.begin_from(Path(resume_from))
-            found = environment(
-                device=device,
-                precision=chosen.name,
-                place=team.place,
-                packages=own_packages(config),
+            packages = own_packages(config)
+            summary.begin(
+                environment(
+                    device=device, precision=chosen.name, place=team.place, packages=packages
+                )
             )
-            summary.begin(found)
             if world_size > 1:
                 _print_batch(config, team.place, batch_size)
             remember_ids(named_loggers, folder)
@@ -182,14 +172,7 @@ def run(
             summary.update(metrics=found)
             return None
         _fit(config, trainer, classifier, data, own, summary, resume_from)
-        num_trained = num_trained_on(own.record, data)
-        if config.test and not summary.is_pruned:
-            found = final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
-            summary.update(metrics=summary.metrics | found)
-        summary.update(**beside_accuracy(summary, classifier, data, own.checkpoints))
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Pictures) and config.test and not summary.is_pruned:
-                callback.draw_result(trainer, classifier)
+        num_trained = _measure(config, trainer, classifier, data, own, summary)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(trainer)
             write_result(loggers, settings, summary.metrics, trainer.global_step)
@@ -205,6 +188,16 @@ def _for_the_others(
     if resolved["check"]:
         return {"exit": 0, "error": ""}
     return {"config": resolved, "folder": str(folder.resolve()), "names": dict(names)}
+
+
+def _data(config: DictConfig, names: Mapping[str, str], team: Team) -> ImageDataModule:
+    """Build the data, in the first process before the others, and print what it is."""
+    with team.in_turn():
+        data = build_data(config)
+    console.print(f"{names['data']}: {data.describe()}")
+    if data.augment is not None and data.augment.remark:
+        console.print(data.augment.remark)
+    return data
 
 
 def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
@@ -274,6 +267,17 @@ def _lay_out(
     return chosen
 
 
+def _classifier(config: DictConfig, network: nn.Module, data: ImageDataModule) -> ImageClassifier:
+    """Build the classifier, compiled if asked, whose metrics include those that are watched."""
+    classifier = build_classifier(config, network, data)
+    if config.task == "fit":
+        check_monitors(plain(config), classifier.logged_names)
+    skip_empty_hooks(classifier)
+    if config.compile:
+        classifier.compile_steps("default" if config.compile is True else config.compile)
+    return classifier
+
+
 @dataclass(frozen=True)
 class _OwnCallbacks:
     """Our callbacks, in the order in which they run after the epoch's metrics."""
@@ -341,6 +345,27 @@ def _fit(
             if config.on_nonfinite == "skip":
                 summary.update(skipped_steps=classifier.num_skipped)
     _say_if_time_ran_out(config, trainer)
+
+
+def _measure(
+    config: DictConfig,
+    trainer: pl.Trainer,
+    classifier: ImageClassifier,
+    data: ImageDataModule,
+    own: _OwnCallbacks,
+    summary: Summary,
+) -> int:
+    """Measure the best checkpoint and draw it. Returns the number of images that an epoch trains on."""
+    num_trained = num_trained_on(own.record, data)
+    is_tested = config.test and not summary.is_pruned
+    if is_tested:
+        found = final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
+        summary.update(metrics=summary.metrics | found)
+    summary.update(**beside_accuracy(summary, classifier, data, own.checkpoints))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Pictures) and is_tested:
+            callback.draw_result(trainer, classifier)
+    return num_trained
 
 
 def _require_validation_within_an_epoch(

@@ -82,28 +82,7 @@ def check(
     for key in found:
         if key not in known and not key.startswith(TAKES_A_MAPPING):
             raise UserError(unknown_key(key, known))
-    for key in known:
-        if key not in found and not any(name.startswith(f"{key}.") for name in found):
-            callback = re.fullmatch(r"callbacks\.(\w+)\._target_", key)
-            if callback and not choices.get("experiment"):
-                raise UserError(
-                    f"callbacks.{callback[1]} has keys, but it is not chosen: type "
-                    f"callbacks=[{callback[1]}] too"
-                )
-            if callback:  # callbacks=[] removed a callback whose keys an experiment sets
-                raise UserError(
-                    f"callbacks without {callback[1]}, but the experiment sets its keys: type "
-                    f"callbacks.{callback[1]}=null to turn it off"
-                )
-            parts = key.split(".")
-            above = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-            gone = next(
-                part
-                for part in above
-                if not any(name == part or name.startswith(f"{part}.") for name in found)
-            )
-            gone = gone.removesuffix("._target_")
-            raise UserError(removed_key(gone))
+    _require_nothing_removed(known, found, choices)
     _require_targets_named(resolved, choices)
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
@@ -113,6 +92,34 @@ def check(
         _check_range(key, value)
     check_combinations(resolved, choices)
     check_places(resolved)
+
+
+def _require_nothing_removed(
+    known: Mapping[str, Any], found: Mapping[str, Any], choices: Mapping[str, Any]
+) -> None:
+    """Require each key of the chosen files to be there, itself or as a mapping."""
+    there = {part for key in found for part in _with_parents(key)}
+    gone = next((key for key in known if key not in there), None)
+    if gone is None:
+        return
+    callback = re.fullmatch(r"callbacks\.(\w+)\._target_", gone)
+    if callback and not choices.get("experiment"):
+        raise UserError(
+            f"callbacks.{callback[1]} has keys, but it is not chosen: type callbacks=[{callback[1]}] too"
+        )
+    if callback:  # callbacks=[] removed a callback whose keys an experiment sets
+        raise UserError(
+            f"callbacks without {callback[1]}, but the experiment sets its keys: type "
+            f"callbacks.{callback[1]}=null to turn it off"
+        )
+    above = next(part for part in _with_parents(gone) if part not in there)
+    raise UserError(removed_key(above.removesuffix("._target_")))
+
+
+def _with_parents(key: str) -> list[str]:
+    """The keys of the mappings that contain a key, the outermost first, then the key."""
+    parts = key.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def _require_single_choices(config: DictConfig, choices: Mapping[str, Any]) -> None:

@@ -61,6 +61,23 @@ def composed_with_hydra(
 
 
 @contextmanager
+def hydra_adapted(folders: Sequence[Path]) -> Iterator[None]:
+    """Hydra with our changes to its functions; errors name configuration files that cannot be read.
+
+    Args:
+        folders: The folders of configuration files.
+    """
+    with (
+        lists_by_name(),
+        own_files_first(),
+        experiments_adapt(),
+        choices_listed(),
+        named_if_unreadable(folders),
+    ):
+        yield
+
+
+@contextmanager
 def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
     """Initialise Hydra with our configuration files, and restore what was initialised before.
 
@@ -77,13 +94,7 @@ def hydra_for(config_dir: Path | None = None) -> Iterator[None]:
             place = f"file://{config_dir.resolve()}"
             places.prepend("command-line", place, SearchPathQuery(provider="schema"))
         folders = [config_folder(), *([config_dir] if config_dir else [])]
-        with (
-            lists_by_name(),
-            own_files_first(),
-            experiments_adapt(),
-            choices_listed(),
-            named_if_unreadable(folders),
-        ):
+        with hydra_adapted(folders):
             Hydra.create_main_hydra2(task_name=ROOT, config_search_path=places)
             yield
     finally:

@@ -88,37 +88,7 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             setting = f"{chosen[1]}={chosen[2]}"
             return f"+{setting}: there is such a group already: type {setting}, without +"
     if isinstance(error, OverrideParseException):
-        name, equals, value = str(error.override).partition("=")
-        if split := _split_by_blanks(str(error.override), typed):
-            return f'{split}: spaces separate settings; type it in quotes: "{split}"'
-        if several := _several_in_one(str(error.override)):
-            return several
-        if value and (remedy := for_a_path(name, value)) is not None:
-            return f"{error.override}: expected a name, found a path: type {remedy}"
-        if equals and value.rstrip().endswith(","):
-            return f"{error.override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
-        if equals and name.endswith("+"):
-            whole = f"[{value}]" if name[:-1] in (*LISTS, "augment") else value
-            return f"{error.override}: there is no +=; type {name[:-1]}={whole}"
-        if equals and name != name.strip():
-            return f"{error.override}: a space before =; type {name.strip()}={value.strip()}"
-        if not equals:
-            return _explain_word(str(error.override), typed)
-        called = re.search(r" while evaluating '(\w+)\((.*)\)': (.+)", str(error))
-        if called and called[1] in USAGES:
-            return f"{error.override}: {_explain_call(name, *called.groups())}"
-        found = called[3] if called else first_line(error)
-        if found.startswith("Unknown function"):
-            if called and called[1] in LOGARITHMIC:
-                ends = called[2].replace(" ", "")
-                return (
-                    f"{error.override}: Hydra has no such function; for a logarithmic range, type "
-                    f"'{name}=tag(log,interval({ends}))'"
-                )
-            found = f"Hydra has no such function; it has {', '.join(USAGES.values())}"
-        if _is_open(value):
-            found = "a bracket is not closed"
-        return f'{error.override}: {found}; for text, type "{name}={_quoted(value)}"'
+        return _explain_override(error, typed)
     if NO_CHOICE in str(error):  # Hydra raises a plain ValueError here
         return _explain_no_choice(error, typed)
     if ambiguous := re.search(r"Ambiguous value for argument '(.+)'\n", str(error)):
@@ -126,6 +96,42 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_other(error)
     return None
+
+
+def _explain_override(error: OverrideParseException, typed: Sequence[str] | None) -> str:
+    """Explain an override that Hydra cannot parse."""
+    override = str(error.override)
+    name, equals, value = override.partition("=")
+    if split := _split_by_blanks(override, typed):
+        return f'{split}: spaces separate settings; type it in quotes: "{split}"'
+    if several := _several_in_one(override):
+        return several
+    if value and (remedy := for_a_path(name, value)) is not None:
+        return f"{override}: expected a name, found a path: type {remedy}"
+    if equals and value.rstrip().endswith(","):
+        return f"{override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
+    if equals and name.endswith("+"):
+        whole = f"[{value}]" if name[:-1] in (*LISTS, "augment") else value
+        return f"{override}: there is no +=; type {name[:-1]}={whole}"
+    if equals and name != name.strip():
+        return f"{override}: a space before =; type {name.strip()}={value.strip()}"
+    if not equals:
+        return _explain_word(override, typed)
+    called = re.search(r" while evaluating '(\w+)\((.*)\)': (.+)", str(error))
+    if called and called[1] in USAGES:
+        return f"{override}: {_explain_call(name, *called.groups())}"
+    found = called[3] if called else first_line(error)
+    if found.startswith("Unknown function"):
+        if called and called[1] in LOGARITHMIC:
+            ends = called[2].replace(" ", "")
+            return (
+                f"{override}: Hydra has no such function; for a logarithmic range, type "
+                f"'{name}=tag(log,interval({ends}))'"
+            )
+        found = f"Hydra has no such function; it has {', '.join(USAGES.values())}"
+    if _is_open(value):
+        found = "a bracket is not closed"
+    return f'{override}: {found}; for text, type "{name}={_quoted(value)}"'
 
 
 def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
