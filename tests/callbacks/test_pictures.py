@@ -116,11 +116,11 @@ def test_answers_of_several_processes_come_back_in_order(
     def share(rank: int) -> tuple[np.ndarray, np.ndarray]:
         found: list[tuple[np.ndarray, np.ndarray]] = []
 
-        def keep(answers: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            found.append((answers, places))
+        def keep(pair: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+            found.append(pair)
             raise StopIteration
 
-        monkeypatch.setattr(predictions, "_of_all_processes", keep)
+        monkeypatch.setattr(predictions, "of_all_processes", keep)
         monkeypatch.setattr(Trainer, "global_rank", rank)
         with pytest.raises(StopIteration):
             predict(forward, trained.data, "val", device=trained.device)
@@ -130,8 +130,7 @@ def test_answers_of_several_processes_come_back_in_order(
     trained.data.batches.train_with(trained.data.trainer)
     shares = [share(0), share(1)]
     assert len(shares[0][1]) == len(shares[1][1]) == len(whole) // 2
-    both = tuple(np.concatenate(column) for column in zip(*shares, strict=True))
-    monkeypatch.setattr(predictions, "_of_all_processes", lambda *_: both)
+    monkeypatch.setattr(predictions, "of_all_processes", lambda _: shares)
     found = predict(forward, trained.data, "val", device=trained.device)
     assert (found.log_probabilities == whole.log_probabilities).all()
 
