@@ -15,6 +15,7 @@ Left out: an average that starts late or is updated only every n-th step.
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -26,7 +27,7 @@ class WeightAverage(Callback):
     """Validate, save and test the averaged weights while training the current ones.
 
     Args:
-        decay: The decay of the average per optimizer step, reached after about 10 / (1 - decay)
+        decay: The decay of the average per optimizer step, reached after about 9 / (1 - decay)
             steps.
     """
 
@@ -34,18 +35,23 @@ class WeightAverage(Callback):
 
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
-        # The average, in the order of the module's state_dict. During validation it is swapped into
-        # the network, and this list holds the training weights.
-        self._other: list[Tensor] = []
-        self._average_in_network = False
+        # Both are in the order of the module's state_dict. Averages of bf16 and fp16 weights are
+        # fp32, because they change by less than such a weight can.
+        self._average: list[Tensor] = []
+        self._training: list[
+            Tensor
+        ] = []  # the training weights while the average is in the network
         self._step = 0
         self._num_skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start from the initial weights, or move a checkpoint's tensors to the device."""
+        """Start from the initial weights, or move a checkpoint's average to the device."""
         current = _tensors(pl_module)
-        loaded = self._other or [tensor.clone() for tensor in current]
-        self._other = [o.to(c) for o, c in zip(loaded, current, strict=True)]
+        begun = self._average or [tensor.clone() for tensor in current]
+        self._average = [
+            a.to(c.device, torch.promote_types(c.dtype, torch.float32) if _is_real(c) else c.dtype)
+            for a, c in zip(begun, current, strict=True)
+        ]
         self._step = trainer.global_step
         assert isinstance(pl_module, ImageClassifier)
         self._num_skipped = pl_module.num_skipped
@@ -65,47 +71,52 @@ class WeightAverage(Callback):
             self._num_skipped = pl_module.num_skipped
             return
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        pairs = list(zip(self._other, _tensors(pl_module), strict=True))
-        averages, current = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
+        pairs = list(zip(self._average, _tensors(pl_module), strict=True))
+        averages, current = zip(*((a, c.to(a)) for a, c in pairs if _is_real(a)), strict=True)
         get_ema_multi_avg_fn(decay)(averages, current, 0)  # type: ignore[no-untyped-call]
         for average, value in pairs:
-            if not average.is_floating_point():
+            if not _is_real(average):
                 average.copy_(value)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._swap(pl_module)
+        self._training = [tensor.clone() for tensor in _tensors(pl_module)]
+        self._put(self._average, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._swap(pl_module)
+        self._put(self._training, pl_module)
+        self._training = []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average into the network, so that it is tested if there is no best checkpoint."""
-        self._swap(pl_module)
+        self._put(self._average, pl_module)
 
-    def _swap(self, pl_module: pl.LightningModule) -> None:
-        """Exchange values in place, because the optimizer refers to the parameters."""
-        for other, current in zip(self._other, _tensors(pl_module), strict=bool(self._other)):
-            kept = current.clone()
-            current.copy_(other)
-            other.copy_(kept)
-        self._average_in_network = not self._average_in_network
+    def _put(self, values: list[Tensor], pl_module: pl.LightningModule) -> None:
+        """Copy values in place, because the optimizer refers to the parameters."""
+        for value, current in zip(values, _tensors(pl_module), strict=bool(values)):
+            current.copy_(value)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        current = checkpoint["state_dict"]
-        others = dict(zip(_by_place(pl_module), self._other, strict=True))
-        other = {name: others[tensor.data_ptr()] for name, tensor in current.items()}
-        average, training = (current, other) if self._average_in_network else (other, current)
-        checkpoint |= {"state_dict": average, "training_weights": training}
+        places = {name: tensor.data_ptr() for name, tensor in checkpoint["state_dict"].items()}
+        for key, values in (("training_weights", self._training), ("state_dict", self._average)):
+            of_place = dict(zip(_by_place(pl_module), values or _tensors(pl_module), strict=True))
+            checkpoint[key] = {name: of_place[place] for name, place in places.items()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the loaded weights as the average, then restore the training weights, if saved."""
-        self._other = [tensor.clone() for tensor in _tensors(pl_module)]
+        """Take the saved weights as the average, then restore the training weights, if saved."""
+        names = {tensor.data_ptr(): name for name, tensor in pl_module.state_dict().items()}
+        saved = checkpoint["state_dict"]
+        self._average = [saved[names[place]].clone() for place in _by_place(pl_module)]
         if "training_weights" in checkpoint:
             pl_module.load_state_dict(checkpoint["training_weights"])
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether a tensor is averaged. Integers, such as counts of batches, are copied."""
+    return tensor.is_floating_point()
 
 
 def _by_place(pl_module: pl.LightningModule) -> dict[int, Tensor]:
