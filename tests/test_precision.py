@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import composed
 from glimpse import precision
+from glimpse.callbacks.progressive_sizes import smaller_sizes
 from glimpse.data.spec import ImageSpec
 
 FP32, BF16 = "32-true", "bf16-mixed"
@@ -138,6 +140,20 @@ def test_a_kernel_that_meets_only_padding_stays_in_fp32_on_a_cpu(
         assert ("type trainer.precision=auto" in requested.reason) == (name == FP32)
     assert network.training
     assert not network[2]._forward_hooks
+
+
+def test_a_kernel_that_meets_only_padding_at_a_smaller_size_stays_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "bf16_hardware", lambda _device: "AMX")
+    halved = (nn.Conv2d(16, 16, 3, stride=2, padding=1) for _ in range(5))  # 32 pixels to 1
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), *halved)
+    assert precision.choose("auto", network, spec(32), "cpu").name == BF16
+    for smaller in ([(16, 16)], [(24, 24), (8, 8)]):
+        chosen = precision.choose("auto", network, spec(32), "cpu", smaller=smaller)
+        assert (chosen.name, chosen.reason) == (FP32, precision.WRONG_IN_BF16)
+    config, _ = composed("callbacks=[progressive_sizes]")
+    assert smaller_sizes(config, spec(32)) == [(16, 16), (24, 24), (32, 32)]
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -127,7 +127,16 @@ def _require_mean(loss: nn.Module, target: str, num_classes: int) -> None:
 def build_classifier(
     config: DictConfig, network: nn.Module, data: ImageDataModule
 ) -> ImageClassifier:
-    """Combine the network with its loss, optimizer and schedule."""
+    """Combine the network with its loss, optimizer and schedule.
+
+    Raises:
+        UserError: the images are too small for the views of `tta`, or a part cannot be built.
+    """
+    spec = data.spec
+    if config.tta == "flip_shift" and min(spec.height, spec.width) < 2:
+        raise UserError(
+            f"tta=flip_shift shifts images by a pixel, but these are {spec.height}×{spec.width}: type tta=flip"
+        )
     return ImageClassifier(
         network,
         data.spec,

@@ -19,7 +19,9 @@ with stride 2 does on a map of 1×1: torch 2.14 leaves the gradient of that part
 bf16, so that it may be nan.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -45,7 +47,14 @@ class Precision:
     reason: str
 
 
-def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: str) -> Precision:
+def choose(
+    requested: str | int,
+    network: nn.Module,
+    spec: ImageSpec,
+    device: str,
+    *,
+    smaller: Sequence[tuple[int, int]] = (),
+) -> Precision:
     """Choose the precision and layout for training.
 
     Args:
@@ -54,7 +63,9 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         network: The network, for the widths of its convolutions.
         spec: The dataset's spec, for the image size.
         device: "cuda", "cpu" or "mps".
+        smaller: Other heights and widths that the network trains on.
     """
+    specs = [spec, *(replace(spec, height=height, width=width) for height, width in smaller)]
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     widest = max((m.in_channels for m in convolutions), default=0)
     large = min(spec.height, spec.width) >= MIN_SIDE and widest >= MIN_CHANNELS
@@ -63,7 +74,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
         name, reason = str(requested), "as requested"
         if name in ("16", "16-mixed") and device == "cpu":  # Lightning would do it with a warning
             name, reason = "bf16-mixed", f"in place of {name}, which needs a GPU"
-        if name.startswith("bf16") and device == "cpu" and _meets_only_padding(network, spec):
+        if name.startswith("bf16") and device == "cpu" and _meets_only_padding(network, specs):
             reason += f", but {WRONG_IN_BF16}; type trainer.precision=auto"
         return Precision(name, layout, reason)
     hardware = bf16_hardware(device)
@@ -77,7 +88,7 @@ def choose(requested: str | int, network: nn.Module, spec: ImageSpec, device: st
     if device == "cpu" and any(m.groups == m.in_channels > 1 for m in convolutions):
         reason = "depthwise convolutions are slower in bf16 on a CPU"
         return Precision("32-true", layout, reason)
-    if device == "cpu" and _meets_only_padding(network, spec):
+    if device == "cpu" and _meets_only_padding(network, specs):
         return Precision("32-true", layout, WRONG_IN_BF16)
     kind = "a convnet on large enough images" if large else "large linear layers"
     return Precision("bf16-mixed", layout, f"{kind}, and {hardware}")
@@ -100,8 +111,8 @@ def _is_mostly_linear(network: nn.Module, spec: ImageSpec, device: str) -> bool:
     return linear >= max(MIN_LINEAR[device], convolved)
 
 
-def _meets_only_padding(network: nn.Module, spec: ImageSpec) -> bool:
-    """Whether some part of a convolution's kernel never meets a pixel.
+def _meets_only_padding(network: nn.Module, specs: Sequence[ImageSpec]) -> bool:
+    """Whether some part of a convolution's kernel never meets a pixel of images of some spec.
 
     Left out are 3×3 kernels with stride 1, and those with stride 2 on maps of more than one pixel:
     their gradients were right in all trials.
@@ -125,8 +136,9 @@ def _meets_only_padding(network: nn.Module, spec: ImageSpec) -> bool:
         and max(module.padding) > 0
         and (max(module.stride) > 1 or max(module.kernel_size) > 3)
     ]
-    if convolutions:
-        look_at_layers(network, spec, convolutions, look)
+    for spec in specs if convolutions else ():
+        with suppress(RuntimeError, ValueError, AssertionError):  # not a size of this network
+            look_at_layers(network, spec, convolutions, look)
     return any(found)
 
 

@@ -21,6 +21,7 @@ from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.progress import Progress
+from glimpse.callbacks.progressive_sizes import smaller_sizes
 from glimpse.callbacks.pruning import Pruning, ShouldStop
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
@@ -257,7 +258,8 @@ def _lay_out(
     config: DictConfig, network: nn.Module, data: ImageDataModule, device: str, batch_size: int
 ) -> Precision:
     """Choose precision, memory layout and threads for this batch size, and print the choice."""
-    chosen = choose(config.trainer.precision, network, data.spec, device)
+    sizes = smaller_sizes(config, data.spec)
+    chosen = choose(config.trainer.precision, network, data.spec, device, smaller=sizes)
     console.print(f"precision {chosen.name}: {chosen.reason}")
     pixels = batch_size * data.spec.height * data.spec.width
     if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):

@@ -46,6 +46,15 @@ def test_sides_rise_and_every_measurement_is_at_the_full_size(
         assert len(list(csv.DictReader(file))) == 5
 
 
+def test_images_too_small_to_reduce_are_the_full_size_in_each_epoch(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every epoch can be the best, and that nothing is reduced is said."""
+    folder = execute(*OPTIONS, "data.shape=[3,8,8]", "trainer.max_epochs=3", "optimizer.lr=0")
+    assert json.loads((folder / "summary.json").read_text())["best_epoch"] == 1
+    assert "reduces nothing: images of 8×8 are too small" in capsys.readouterr().out
+
+
 def test_a_resumed_run_goes_on_at_its_side(
     execute: Execute, tmp_path: Path, sides: list[tuple[str, int]]
 ) -> None:

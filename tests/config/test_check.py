@@ -169,6 +169,8 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
             "destroys pretrained weights",
         ),
         (["+callbacks.ema.decay=0.9"], "type callbacks=[ema] too"),
+        (["scheduler=cosine", "scheduler.final_factor=-1"], "expected at least 0"),
+        (["scheduler=step", "scheduler.factor=-1"], "expected at least 0"),
         (["trainer.max_time=5"], "such as trainer.max_time=00:01:30:00"),
         (["trainer.precision=bf17"], "expected one of auto, bf16-mixed"),
         (["trainer.gradient_clip_algorithm=both"], "expected one of null, norm, value"),

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 from torch import nn
 
 from glimpse.callbacks.time_left import steps_of_an_epoch
+from glimpse.console import console
 from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
 MULTIPLE = 8  # pixels; sides are rounded to multiples of it, so that pooling discards little
@@ -71,19 +74,28 @@ class ProgressiveSizes(Callback):
                 f"trainer.max_epochs={math.ceil(1 / (1 - last_stage) - 1e-9)} or more"
             )
         sizes = {self._size(epoch) for epoch in range(self.max_epochs)} - {None}
+        if not sizes:
+            spec = self.data.spec
+            console.print(
+                f"progressive_sizes reduces nothing: images of {spec.height}×{spec.width} are too small, "
+                "or the epochs too few"
+            )
         network = pl_module.network
         assert isinstance(network, nn.Module)
         for height, width in sorted(size for size in sizes if size is not None):
             _require(network, torch.zeros(1, self.data.spec.channels, height, width))
 
     def _size(self, epoch: int) -> tuple[int, int] | None:
-        """The height and width of an epoch's training images in pixels; None for the full size."""
+        """The height and width of an epoch's training images in pixels; None for the full size.
+
+        Images of a few pixels have no smaller multiple of 8.
+        """
         stage = sum(epoch / self.max_epochs >= share - 1e-9 for share in self.until)
         if stage == len(self.until):
             return None
-        full = self.data.spec.height, self.data.spec.width
-        height, width = (_side(side, self.fractions[stage]) for side in full)
-        return height, width
+        spec = self.data.spec
+        size = _scaled(spec, self.fractions[stage])
+        return None if size == (spec.height, spec.width) else size
 
     def relative_cost(self, epoch: int) -> float:
         """What a step of an epoch costs, in proportion to one at full size: the share of the area."""
@@ -113,6 +125,17 @@ class ProgressiveSizes(Callback):
                 f"trains on small images ({last[0]}×{last[1]}): type "
                 f"trainer.max_steps={epochs * steps_of_an_epoch} or more, or a lower trainer.max_epochs"
             )
+
+
+def smaller_sizes(config: DictConfig, spec: ImageSpec) -> list[tuple[int, int]]:
+    """The heights and widths of the stages that a configuration's ProgressiveSizes would set."""
+    name = f"{ProgressiveSizes.__module__}.{ProgressiveSizes.__qualname__}"
+    nodes = [node for node in (config.callbacks or {}).values() if node and node._target_ == name]
+    return [_scaled(spec, fraction) for node in nodes for fraction in node.fractions]
+
+
+def _scaled(spec: ImageSpec, fraction: float) -> tuple[int, int]:
+    return _side(spec.height, fraction), _side(spec.width, fraction)
 
 
 def _side(full: int, fraction: float) -> int:

@@ -126,7 +126,7 @@ def onecycle(
     "linear" for their straight lines, or "cos" for fastai's half cosines.
     """
     _require_end(total_steps, warmup_fraction)
-    peak = max(1.0, warmup_fraction * total_steps)
+    peak = warmup_fraction * total_steps
 
     def between(first: float, last: float, done: float) -> float:
         done = min(1.0, done)

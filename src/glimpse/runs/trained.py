@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from glimpse import precision
 from glimpse.assembly import build_data
+from glimpse.callbacks.progressive_sizes import smaller_sizes
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
@@ -84,7 +85,9 @@ class TrainedRun:
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
         device = device_of(self.config)
         settle(device)
-        chosen = precision.choose(self.config.trainer.precision, self.inner, self.spec, device)
+        sizes = smaller_sizes(self.config, self.spec)
+        asked = self.config.trainer.precision
+        chosen = precision.choose(asked, self.inner, self.spec, device, smaller=sizes)
         self.precision = chosen.name
         self.memory_format = chosen.memory_format
         fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]
