@@ -255,7 +255,14 @@ FILES = {
                     labels = labels.tolist()
                 elif self.kind == "words":
                     labels = labels.astype("U1")
-                return Source(("dark", "light"), Arrays(images, labels))
+                elif self.kind == "one hot":
+                    labels = np.eye(2, dtype=np.int64)[labels]
+                names = (0, 1) if self.kind == "numbered" else ("dark", "light")
+                return Source(names, Arrays(images, labels))
+
+        class Alone(Halves):
+            def __init__(self, *, num_images, kind=None, **common):
+                pass
     """,
     "ownpkg/slip.py": "class Net(:\n",
     "ownpkg/needs.py": "import nowhere\n",
@@ -317,6 +324,9 @@ FILES = {
     "conf/experiment/lost.yaml": "trainer:\n  max_epochs: 2\n",
     "conf/data/halves.yaml": (
         "defaults: [_common]\n_target_: ownpkg.data.Halves\nnum_images: 60\nkind: null\nval_fraction: 0.2\n"
+    ),
+    "conf/data/alone.yaml": (
+        "defaults: [_common]\n_target_: ownpkg.data.Alone\nnum_images: 60\nkind: null\nval_fraction: 0.2\n"
     ),
     "conf/data/bare.yaml": "_target_: ownpkg.data.Halves\nnum_images: 60\n",
     "conf/data/photos.yaml": (

@@ -171,6 +171,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("loss=learns", "has parameters, which no optimizer trains"),
         ("loss=listed", "annotate the argument of __init__ as torch.Tensor"),
         ("loss=sum", "adds up the losses of images, expected their mean: type reduction: mean"),
+        ("data=alone", "its __init__ does not call that of ImageDataModule"),
         (
             "data=lightning",
             "found a LightningDataModule: derive it from ImageDataModule, return images",
@@ -250,6 +251,11 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
         ("words", "the labels of the train images are of <U1, expected whole numbers"),
         ("tensor", "the train images are a Tensor, expected a NumPy array"),
         ("listed", "the labels of the train images are a list, expected a NumPy array"),
+        (
+            "one hot",
+            "the labels of the train images are 60×2, expected N, one index for each image",
+        ),
+        ("numbered", "the class name 0 is no text, but of int"),
         ("list", "read() returned a list, expected a Source"),
     ],
 )

@@ -37,10 +37,19 @@ def build_data(config: DictConfig) -> ImageDataModule:
 
 
 def unprepared_data(config: DictConfig) -> ImageDataModule:
-    """Build the data module without looking for its files."""
+    """Build the data module without looking for its files.
+
+    Raises:
+        UserError: a user's own dataset does not call the constructor of its base class.
+    """
     augment = build_augment(config.get("augment"))  # missing if augment=[]
     data = build("data", config.data, data_dir=config.data_dir, seed=config.seed, augment=augment)
     assert isinstance(data, ImageDataModule)
+    if "splits" not in vars(data):
+        raise UserError(
+            f"data._target_={config.data._target_}: its __init__ does not call that of ImageDataModule: "
+            "write super().__init__(**common), as docs/extending.md shows"
+        )
     return data
 
 

@@ -19,7 +19,8 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from omegaconf import DictConfig
 
 from glimpse.checkpoint_file import AtomicCheckpointIO
-from glimpse.config.build import blamed, build, plain, require_target
+from glimpse.config.build import blamed, build, parameters_of, plain, require_target
+from glimpse.config.keys import unknown_key
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError, first_line
 from glimpse.lightning_compat import skip_empty_hooks
@@ -120,6 +121,10 @@ def build_trainer(
         UserError: Lightning rejects the arguments.
     """
     arguments = plain(config.trainer) | {"precision": precision_name}
+    known = parameters_of(pl.Trainer)
+    for name in arguments:  # an experiment of one's own may define any key
+        if name not in known:
+            raise UserError(unknown_key(f"trainer.{name}", [f"trainer.{key}" for key in known], []))
     arguments["num_nodes"] = place.num_nodes
     several = place.world_size > 1
     if several or place.launcher:

@@ -19,7 +19,7 @@ from conftest import Execute
 from folders import rows_of
 from glimpse import __version__, launch
 from glimpse.cli.main import app, main
-from glimpse.runs.predict import image_files
+from glimpse.runs.predict import image_files, predict_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
 
@@ -179,6 +179,18 @@ def test_predict_answers_for_every_image_that_can_be_read(photos: Path, trained_
     assert len(answers["large.jpg"]) == 5
     probabilities = [answer["probability"] for answer in answers["large.jpg"]]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_the_first_of_equal_classes_is_predicted_whatever_the_number_of_answers(
+    photos: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `Predictions.predicted` does; in bf16, classes are often equal."""
+    run = TrainedRun(trained_run)
+    equal = torch.tensor([[0.1, 0.4, 0.4, 0.05, 0.05] + [0.0] * 5])
+    monkeypatch.setattr(run, "probabilities", lambda images: equal.expand(len(images), -1))
+    for top in (1, 2, 10):
+        [answer] = predict_files(run, [photos / "large.jpg"], top=top)
+        assert [name for name, _ in answer.top][:2] == list(run.spec.class_names[1:3])[:top]
 
 
 def test_predict_as_csv_and_table(photos: Path, trained_run: Path) -> None:

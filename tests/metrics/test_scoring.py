@@ -121,6 +121,29 @@ def test_the_bootstrap_is_that_of_the_other_scores() -> None:
     assert scoring.intervals(np.zeros((40_000, 3), np.float32), np.zeros(40_000, np.int64)) == {}
 
 
+class Keeps(Metric):
+    """Accuracy, in attributes that reset() does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.right, self.all = torch.tensor(0.0), 0
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        self.right = self.right + (preds.argmax(1) == target).sum()
+        self.all += len(target)
+
+    def compute(self) -> Tensor:
+        return self.right / self.all
+
+
+def test_each_resample_is_measured_alone() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(3, size=200)
+    logits = random.normal(size=(200, 3)).astype(np.float32)
+    low, high = Scoring({"mine": Keeps()}, 3).intervals(logits, labels)["mine"]
+    assert high - low > 0.1
+
+
 def test_what_is_undefined_is_said_once_and_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -117,6 +117,11 @@ def check_source(source: Source) -> None:
         raise UserError(
             f"found {found} where two are needed: add images of another class, as a folder or as a label"
         )
+    if wrong := [name for name in source.class_names if not isinstance(name, str)]:
+        raise UserError(
+            f"the class name {wrong[0]} is no text, but of {type(wrong[0]).__name__}: type "
+            "tuple(map(str, names))"
+        )
     for name, number in Counter(source.class_names).items():
         if number > 1:
             raise UserError(
@@ -139,6 +144,11 @@ def check_pixels(part: Part, what: str) -> None:
     for name, values in given.items():
         if not isinstance(values, np.ndarray):
             raise UserError(f"{name} are a {type(values).__name__}, expected a NumPy array")
+    if part.labels.ndim != 1:
+        raise UserError(
+            f"the labels of the {what} images are {'×'.join(map(str, part.labels.shape))}, expected N, one "
+            "index for each image: type labels.argmax(1) for one-hot labels, or labels.ravel()"
+        )
     if part.labels.dtype.kind not in "iu":
         raise UserError(
             f"the labels of the {what} images are of {part.labels.dtype}, expected whole numbers, the "

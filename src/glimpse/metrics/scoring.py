@@ -127,9 +127,8 @@ class Scoring:
         for name, metric in self.metrics.items():
             if isinstance(metric, CalibrationError):
                 continue
-            trial = metric.clone()
             answers = probabilities[:, 1] if _is_binary(metric) else probabilities
-            values = [_computed(trial, answers[draw], targets[draw]) for draw in draws]
+            values = [_computed(metric, answers[draw], targets[draw]) for draw in draws]
             finite = [value for value in values if math.isfinite(value)]
             if finite:
                 low, high = np.quantile(finite, TAILS)
@@ -155,8 +154,8 @@ class Scoring:
         size = 2 * self.num_classes
         answers = torch.randn(size, self.num_classes, generator=random).softmax(1)
         labels = torch.arange(size) % self.num_classes
-        trial = metric.clone()
         try:
+            trial = metric.clone()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
@@ -183,7 +182,7 @@ def _is_binary(metric: Metric) -> bool:
 
 
 def _computed(metric: Metric, answers: Tensor, labels: Tensor) -> float:
-    metric.reset()
+    metric = metric.clone()  # a user's own metric may keep numbers that reset() does not know
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a resample may lack a class
         metric.update(answers, labels)

@@ -53,17 +53,19 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 
 
 def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
-    shape = "×".join(map(str, array.shape))
+    shape = "×".join(map(str, array.shape)) or "no dimensions"
     if array.dtype != np.uint8:
         raise UserError(
             f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: for floats "
             "from 0 to 1, pass (255 * image) as uint8"
         )
-    has_channels = array.shape[-1] in CHANNELS
+    has_channels = array.ndim > 0 and array.shape[-1] in CHANNELS
     if (array.ndim == 4 and has_channels) or (array.ndim == 3 and not has_channels):
         for one in array:
             yield from _of_array(one)
     elif array.ndim in (2, 3):
+        if not array.size:
+            raise UserError(f"an image has the shape {shape}, expected at least one pixel")
         grey = array.ndim == 3 and array.shape[-1] == 1
         yield Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array))
     else:

@@ -81,9 +81,10 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
         answers = {}
         if pixels:
             found = trained.probabilities(torch.from_numpy(np.stack(list(pixels.values()))))
-            best = found.topk(min(top, trained.spec.num_classes), 1)
+            best = found.sort(dim=1, descending=True, stable=True)  # of equal classes, the first wins
             names = trained.spec.class_names
-            for path, values, labels in zip(pixels, best.values, best.indices, strict=True):
+            rows = zip(pixels, best.values[:, :top], best.indices[:, :top], strict=True)
+            for path, values, labels in rows:
                 if values.isnan().any():
                     errors[path] = not_finite(str(path), 1)
                     continue

@@ -5,6 +5,7 @@ layout and preprocessing. No code in a checkpoint is executed, and the targets t
 configuration names are built only if they come from trusted packages.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -207,13 +208,12 @@ class TrainedRun:
                 has = ", ".join(sorted(self.data.splits))
                 raise UserError(f"{images}: the data of this run has no such split, only {has}")
             return self.predict_split(images)
-        pixels = [self._pixels(image) for image in one_by_one(images, channels=self.spec.channels)]
+        pixels = map(self._pixels, one_by_one(images, channels=self.spec.channels))
         found: list[Prediction] = []
-        for start in range(0, len(pixels), PREDICTED_TOGETHER):
-            batch = torch.from_numpy(np.stack(pixels[start : start + PREDICTED_TOGETHER]))
-            answers = self.probabilities(batch)
+        while batch := list(itertools.islice(pixels, PREDICTED_TOGETHER)):
+            answers = self.probabilities(torch.from_numpy(np.stack(batch)))
             for row in answers.isnan().any(1).nonzero().flatten().tolist():
-                raise UserError(not_finite(f"image {start + row}", 1))
+                raise UserError(not_finite(f"image {len(found) + row}", 1))
             for row in answers.tolist():
                 found.append(Prediction(dict(zip(self.spec.class_names, row, strict=True))))
         return found
