@@ -11,8 +11,8 @@ rate and one weight decay. Updates are scaled to the size of AdamW's (Liu et al.
 Scalable for LLM Training, section 2.2), so that a schedule or a suggested learning rate fits both.
 With a `matrix_lr`, matrices are treated as in cifar10-airbench: a matrix is rescaled to the norm of
 an equally tall matrix with unit rows, has no weight decay, and moves by `matrix_lr` times the
-orthogonal matrix. Throughout training, the learning rate alone then determines how far a kernel
-turns in a step, which suits networks that normalise after every convolution.
+orthogonal matrix. Throughout training, only the learning rate and the shape of a kernel then
+determine how far it turns in a step, which suits networks that normalise after every convolution.
 
 How ours differs from torch.optim.Muon, which takes matrices only and always computes in bf16: on a
 processor without fast bf16 products, the iteration runs in fp32 (6 times as fast on such a CPU).
@@ -47,7 +47,8 @@ class Muon(AdamW):
         params: Parameter groups in the order of the network's layers.
         lr: Learning rate of both, or of AdamW alone if `matrix_lr` is given.
         matrix_lr: Learning rate of the matrices. A matrix then keeps the norm of an equally tall
-            matrix with unit rows, so that a step moves it by this fraction of its norm.
+            matrix with unit rows. A step moves it by at most about this fraction of its norm, and
+            by √(columns / rows) of that if the matrix is taller than wide.
         momentum: Nesterov momentum of the matrices.
         num_iterations: Iterations of Newton and Schulz's method.
         betas: AdamW's betas.
@@ -150,9 +151,11 @@ class Muon(AdamW):
 def orthogonalised(matrix: Tensor, num_iterations: int) -> Tensor:
     """Return the matrix (M, N), or each of (B, M, N), with its singular values set near one.
 
-    After five steps, they are between 0.7 and 1.2. The singular vectors do not change. This is
-    Newton and Schulz's iteration with Jordan's coefficients, which bring the singular values near
-    one quickly and keep them there.
+    After five steps, they are between 0.68 and 1.2, except those that were below 0.0015 of the norm
+    of the matrix. These grow about 3.4 times a step and may remain small (0.004 to 0.05 for the
+    smallest of a Gaussian 512×512). The singular vectors do not change. This is Newton and
+    Schulz's iteration with Jordan's coefficients, which bring the singular values near one quickly
+    and keep them there.
     """
     device = matrix.device.type
     found = matrix.to(torch.bfloat16 if bf16_hardware(device) else torch.float32)
