@@ -3,7 +3,14 @@
 Source: He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition, section 4, with the
 original order of convolution, norm and ReLU. `stem=small` is a 3×3 convolution without pooling, as
 in the paper's CIFAR networks (section 4.2). `stem=large` is the ImageNet stem, a 7×7 convolution
-with stride 2 followed by pooling. Left out: bottleneck blocks (`model=pretrained
+with stride 2 followed by pooling.
+
+How ours differs from the paper's CIFAR networks: where the shape changes, the shortcut is a 1×1
+convolution with batch norm (option B), not subsampling with zeros for the new channels (option A).
+ResNet-20 therefore has 272,474 parameters instead of 269,722 on CIFAR-10. The last norm of each
+block starts at zero.
+
+Left out: bottleneck blocks (`model=pretrained
 model.architecture=resnet50 model.weights=none`).
 """
 

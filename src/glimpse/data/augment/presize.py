@@ -7,10 +7,12 @@ input (`data.presize=256 data.size=224`), so that the crop, the rotation and the
 pixels. All five transformations map straight lines to straight lines, so one 3×3 matrix combines
 them.
 
-How ours differs: the crop is part of the one interpolation, whereas fastai interpolates twice. The
-shape of the crop is drawn from the shapes that fit, whereas fastai tries ten times. The vertical
-and the horizontal warp are composed, whereas fastai solves for the four corners of both; the
-results are equal if either warp is zero.
+How ours differs: the crop comes before the warp and the rotation and is part of the one
+interpolation, whereas fastai crops after them and interpolates twice. Each image has its own crop,
+with an aspect ratio of 3/4 to 4/3 relative to the image, whereas fastai draws one square crop for a
+whole batch. The vertical and the horizontal warp are composed, whereas fastai solves for the four
+corners of both; the results are equal if either warp is zero. A contrast c and a brightness b
+change a logit to logit·c + b, whereas fastai computes (logit + b)·c.
 """
 
 import math
