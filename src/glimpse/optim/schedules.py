@@ -95,7 +95,8 @@ def cosine(
 ) -> Schedule:
     """Warm up linearly over `warmup_fraction` of all steps, then decay to `final_factor`·lr.
 
-    The decay is half a cosine.
+    The decay is half a cosine. The rate reaches its final value after the last step, which still
+    uses a slightly higher one.
 
     Loshchilov and Hutter 2017, SGDR, equation 5, without restarts.
     """
@@ -121,6 +122,8 @@ def onecycle(
     anneal_strategy: str,
 ) -> Schedule:
     """Increase from `start_factor`·lr to lr, then decrease to `final_factor`·lr.
+
+    The rate reaches its final value after the last step, which still uses a slightly higher one.
 
     Smith and Topin 2018, Super-Convergence. Momentum stays constant. The `anneal_strategy` is
     "linear" for their straight lines, or "cos" for fastai's half cosines.
@@ -157,7 +160,10 @@ def plateau(
     monitor: str,
     mode: str,
 ) -> Schedule:
-    """Multiply by `factor` after `patience` epochs without an improvement of `monitor`."""
+    """Multiply by `factor` after more than `patience` validations without a better `monitor`.
+
+    Only the last validation of an epoch counts. With a patience of 1, the rate falls after two.
+    """
     if mode not in ("min", "max"):
         raise UserError(f"scheduler.mode={mode}: expected min or max")
     if not 0 <= factor < 1:
