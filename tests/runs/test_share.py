@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from conftest import Execute
 from glimpse.errors import UserError
+from glimpse.runs.export import images_to_compare
 from glimpse.runs.share import CARD, share_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
@@ -41,6 +42,19 @@ def test_plain_torchvision_gives_the_same_answers(execute: Execute, tmp_path: Pa
     with torch.no_grad():
         seen = run.to_network(images)
         torch.testing.assert_close(network(seen), run.model(seen), rtol=1e-4, atol=1e-5)
+
+
+def test_without_the_data_networks_are_compared_on_random_images(
+    trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_run: TrainedRun) -> None:
+        raise UserError("data.root=photos: no such folder")
+
+    monkeypatch.setattr(TrainedRun, "data", property(gone))
+    run = TrainedRun(trained_run)
+    images, which = images_to_compare(run)
+    assert images.shape == (256, *run.stored_size, run.spec.channels)
+    assert "random images, because the run's data cannot be read" in which
 
 
 def test_a_first_layer_for_grey_images_takes_the_image_three_times(

@@ -27,7 +27,7 @@ from glimpse.text import plural
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 OPSET = 18
-NUM_CHECKED = 256  # validation images that the export is checked on
+NUM_CHECKED = 256  # images that the export is checked on
 MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
 FP32 = ("32-true", "32")
 ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
@@ -93,19 +93,35 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
     yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)"
 
 
+def images_to_compare(trained: TrainedRun) -> tuple[Tensor, str]:
+    """Images (N, H, W, C) uint8 that a network and its copy are compared on, and their name.
+
+    They are validation images or, if the run's data cannot be read, random ones.
+    """
+    try:
+        data = trained.data
+    except UserError:
+        size = (NUM_CHECKED, *trained.stored_size, trained.spec.channels)
+        random = torch.Generator().manual_seed(0)
+        images = torch.randint(256, size, dtype=torch.uint8, generator=random)
+        return images, f"{NUM_CHECKED} random images, because the run's data cannot be read"
+    num_all = len(data.labels("val"))
+    positions = np.linspace(0, num_all - 1, min(NUM_CHECKED, num_all)).astype(np.int64)
+    images = torch.from_numpy(data.stored_images("val", positions))
+    return images, plural(len(images), "validation image")
+
+
 def _checked(
     trained: TrainedRun, module: Exported, run: Callable[[Tensor], Tensor]
 ) -> Iterator[str]:
-    num_images = min(NUM_CHECKED, len(trained.data.labels("val")))
-    positions = np.linspace(0, len(trained.data.labels("val")) - 1, num_images).astype(np.int64)
-    images = torch.from_numpy(trained.data.stored_images("val", positions))
+    images, which = images_to_compare(trained)
     found = run(images)
     with torch.no_grad():
         original = module(images)
     difference = (found - original).abs().max().item()
     same = int((found.argmax(1) == original.argmax(1)).sum())
     yield (
-        f"compared with the original network in fp32 on {plural(num_images, 'validation image')}: "
+        f"compared with the original network in fp32 on {which}: "
         f"probabilities differ by at most {difference:.1e}; {same} have the same class"
     )
     if trained.precision not in FP32:

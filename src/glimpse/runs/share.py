@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from safetensors.torch import load_file, save
@@ -25,7 +24,7 @@ from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
 from glimpse.found_checkpoint import BEST
 from glimpse.models.pretrained import Pretrained, find
-from glimpse.runs.export import MAX_DIFFERENCE, NUM_CHECKED, fitting
+from glimpse.runs.export import MAX_DIFFERENCE, fitting, images_to_compare
 from glimpse.runs.folder import read_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
@@ -75,8 +74,7 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     plain: nn.Module = find(network.architecture, trained.spec.num_classes).network
     plain.load_state_dict(state)
     plain.eval()
-    num_images = min(NUM_CHECKED, len(trained.data.labels("val")))
-    images = torch.from_numpy(trained.data.stored_images("val", np.arange(num_images)))
+    images, which = images_to_compare(trained)
     pixels = images.permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in network.statistics)
     seen = Preprocess(trained.spec)(pixels.float())
@@ -95,7 +93,7 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
             f"by up to {difference:.1e}), so nothing was written: type --to onnx"
         )
     return (
-        f"compared with the original network on {num_images} validation images: probabilities of "
+        f"compared with the original network on {which}: probabilities of "
         f"{library}'s {network.architecture} differ by at most {difference:.1e}"
     )
 
