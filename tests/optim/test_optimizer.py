@@ -167,6 +167,12 @@ def test_onecycle_along_straight_lines() -> None:
     assert falling == pytest.approx([0.1 - 0.0999900 / 80 * step for step in range(80)])
 
 
+def test_onecycle_without_a_warmup_begins_at_its_rate() -> None:
+    values = rates("onecycle", "scheduler.warmup_fraction=0")
+    assert values[0] == 0.1
+    assert values == sorted(values, reverse=True)
+
+
 def test_step_falls_every_so_many_epochs() -> None:
     values = rates("step", "scheduler.every=4", "scheduler.factor=0.5")
     assert values[39] == 0.1
