@@ -108,6 +108,7 @@ def test_images_of_every_kind_are_predicted_alike(trained: TrainedRun, tmp_path:
         (np.zeros(8, np.uint8), r"the shape 8, expected \(H, W\)"),
         (np.zeros((0, 8), np.uint8), "the shape 0×8, expected at least one pixel"),
         (np.array(5, np.uint8), r"the shape no dimensions, expected \(H, W\)"),
+        (torch.zeros(8, 8, dtype=torch.bfloat16), "values of float32, expected uint8"),
         (3, "int is not an image"),
         (["no.png"], "no.png"),
         (Path(), "is a folder, expected image files: type glimpse predict"),
@@ -116,6 +117,17 @@ def test_images_of_every_kind_are_predicted_alike(trained: TrainedRun, tmp_path:
 def test_what_is_no_image_is_named(trained: TrainedRun, images: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         trained.predict(images)
+
+
+def test_a_truncated_image_is_named_though_pillow_has_opened_it(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 2 // 3])
+    with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(UserError, match="truncated"):
+        trained.predict(image)
 
 
 @pytest.mark.parametrize("as_path", [str, Path])

@@ -35,6 +35,8 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
         array = images.detach().cpu()
         if array.ndim > 2 and array.shape[-3] in CHANNELS:
             array = array.movedim(-3, -1)
+        if array.is_floating_point():  # refused below, but NumPy has no bf16
+            array = array.float()
         yield from _of_array(array.numpy())
     elif isinstance(images, np.ndarray):
         if images.ndim > 2 and images.shape[-1] not in CHANNELS:

@@ -226,7 +226,11 @@ class TrainedRun:
                     "give a list of its files"
                 )
             return self.read_image(Path(image))
-        return fitted(image.copy(), self._format, "the image").copy()
+        try:
+            pixels = image.copy()
+        except OSError as error:  # Pillow reads the pixels only now
+            raise UserError(f"cannot read a Pillow image: {error}; open an intact file") from error
+        return fitted(pixels, self._format, "the image").copy()
 
     def read_image(self, path: Path) -> NDArray[Any]:
         """Read any image file in the format of the run's stored images.
