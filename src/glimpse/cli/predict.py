@@ -122,11 +122,12 @@ def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> Non
             row["top"] = [{"class": name, "probability": p} for name, p in row["top"]]
         say(json_of(rows))
     elif output_format is Format.csv:
+        shown = printable if sys.stdout.isatty() else str  # a program needs the names as they are
         writer = csv.writer(sys.stdout)
         writer.writerow(("image", "rank", "class", "probability"))
         for row in rows:
             for rank, (name, p) in enumerate(row["top"], 1):
-                writer.writerow((printable(row["image"]), rank, printable(name), f"{p:.6f}"))
+                writer.writerow((shown(row["image"]), rank, shown(name), f"{p:.6f}"))
     elif rows:
         columns = [f"{rank}" for rank in range(1, len(rows[0]["top"]) + 1)]
         print_table(

@@ -1,0 +1,51 @@
+"""What commands print reaches programs whole, and a place that cannot be written to is named first."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from glimpse.cli.predict import Format, _print_predictions
+
+PROGRAM = "import sys; from glimpse.cli.entry import main; sys.exit(main())"
+
+
+def typed(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell's line in which `glimpse` is this one's."""
+    function = f'glimpse() {{ {sys.executable} -c "{PROGRAM}" "$@"; }}\n'
+    return subprocess.run(
+        ["bash", "-c", function + line],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+ODD_NAMES = ("می\u200cخواهم", "a\u00a0b", "\U0001f469\u200d\U0001f692", "two\nlines")
+
+
+def test_csv_has_the_names_of_files_and_classes_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"image": f"{name}.png", "top": [(name, 0.5)]} for name in ODD_NAMES]
+    _print_predictions(rows, Format.csv)
+    read = list(csv.DictReader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert [row["class"] for row in read] == list(ODD_NAMES)
+    assert [row["image"] for row in read] == [f"{name}.png" for name in ODD_NAMES]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _print_predictions(rows, Format.csv)
+    assert "two\\nlines" in capsys.readouterr().out
+
+
+def test_a_file_name_that_is_not_utf8_is_predicted(trained_run: Path, tmp_path: Path) -> None:
+    image = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    with open(image, "wb") as file:
+        Image.new("L", (8, 8)).save(file, "png")
+    result = typed(f"glimpse predict {trained_run} {tmp_path} --format csv")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "caf\\xe9.png" in result.stdout
