@@ -1,14 +1,18 @@
 """Printing that never ends a run and never sends escape sequences to the terminal.
 
+A command whose product is its output asks `lost_output` at its end whether any is missing.
+
 Import nothing heavy: this is set up before anything is printed.
 """
 
+import errno
 import io
 import os
 import sys
 from typing import Any, TextIO
 
 NAMES = ("stdin", "stdout", "stderr")
+NOBODY_READS = (errno.EPIPE, errno.EIO)  # a closed pipe and a closed terminal
 
 
 def printable(text: str, *, kept: str = "") -> str:
@@ -32,12 +36,20 @@ def say(
 
 
 class _Lossy(io.FileIO):
-    """A descriptor that ignores a closed pipe, a closed terminal and a full disk."""
+    """A descriptor that ignores a closed pipe, a closed terminal and a full disk.
+
+    Attributes:
+        lost: The first error for which output is missing that somebody would have read.
+    """
+
+    lost: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            if error.errno not in NOBODY_READS:
+                self.lost = self.lost or error
             return len(memoryview(data))
 
 
@@ -59,6 +71,13 @@ def keep_printing() -> None:
         stream = getattr(sys, name)
         if number and stream is getattr(sys, f"__{name}__"):  # nobody has replaced it
             setattr(sys, name, _lossy(number, stream))
+
+
+def lost_output() -> OSError | None:
+    """Why a part of standard output is missing, such as a full disk; None if nothing is."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.lost if isinstance(raw, _Lossy) else None
 
 
 def _lossy(number: int, stream: io.TextIOWrapper) -> io.TextIOWrapper:

@@ -49,3 +49,19 @@ def test_a_file_name_that_is_not_utf8_is_predicted(trained_run: Path, tmp_path: 
     result = typed(f"glimpse predict {trained_run} {tmp_path} --format csv")
     assert (result.returncode, result.stderr) == (0, "")
     assert "caf\\xe9.png" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "printed"),
+    [
+        ("glimpse data list > /dev/full", 1, "No space left on device: type > <a file on another"),
+        ("glimpse --version > /dev/full", 1, "error: cannot write the output: No space left"),
+        ("glimpse data list 2> /dev/full > /dev/null", 0, ""),
+        ("set -o pipefail; glimpse data list | head -c 1 > /dev/null", 0, ""),
+    ],
+)
+def test_output_that_is_lost_is_an_error(line: str, code: int, printed: str) -> None:
+    result = typed(line)
+    assert result.returncode == code
+    assert printed in result.stderr
+    assert result.stderr.count("\n") == code

@@ -22,7 +22,7 @@ from glimpse.cli.insight import confused, look, losses, shift
 from glimpse.cli.predict import export, predict
 from glimpse.errors import UserError
 from glimpse.files import require_current_folder
-from glimpse.streams import keep_printing
+from glimpse.streams import keep_printing, lost_output
 from glimpse.threads import spin_briefly
 
 app = typer.Typer(
@@ -74,6 +74,18 @@ def main() -> int:
         0 on success, 1 after an error, 2 if only `glimpse` was typed. Errors print one line.
     """
     keep_printing()
+    exit_code = _run_command()
+    if lost := lost_output():
+        print(
+            f"error: cannot write the output: {lost.strerror}: type > <a file on another disk> after "
+            "the command",
+            file=sys.stderr,
+        )
+        return exit_code or 1
+    return exit_code
+
+
+def _run_command() -> int:
     spin_briefly()
     try:
         require_current_folder()
