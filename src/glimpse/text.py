@@ -4,7 +4,9 @@ A file name on Linux is any sequence of bytes. Python keeps bytes that are not U
 surrogates, which no UTF-8 file accepts.
 """
 
+import codecs
 import json
+import sys
 import unicodedata
 from typing import Any
 
@@ -18,8 +20,12 @@ def class_name(name: object) -> str:
 
 
 def json_of(value: Any) -> str:
-    """Return indented JSON without escape sequences."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    """Return indented JSON to print, without escape sequences.
+
+    It is ASCII where standard output cannot show every character.
+    """
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(value, ensure_ascii=not is_utf8, indent=2)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 

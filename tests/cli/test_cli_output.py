@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,15 @@ def test_a_file_name_that_is_not_utf8_is_predicted(trained_run: Path, tmp_path: 
     result = typed(f"glimpse predict {trained_run} {tmp_path} --format csv")
     assert (result.returncode, result.stderr) == (0, "")
     assert "caf\\xe9.png" in result.stdout
+
+
+def test_json_can_be_read_whatever_the_encoding(trained_run: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "été.png")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    line = f"glimpse predict {trained_run} {tmp_path} --format json"
+    for variables in ({"PYTHONIOENCODING": "latin-1"}, plain):
+        [row] = json.loads(typed(line, **variables).stdout)
+        assert Path(row["image"]).name == "été.png"
 
 
 @pytest.mark.parametrize(
