@@ -210,6 +210,19 @@ def make_folder(path: Path) -> None:
         raise CannotWriteError(f"cannot write {path}: {error.strerror}") from error
 
 
+def require_writable(folder: Path) -> None:
+    """Require that files can be written to a folder, before their content is computed.
+
+    Raises:
+        CannotWriteError: they cannot, for example because the file system is read-only.
+    """
+    try:
+        with _temporary(folder / "tried"):
+            pass
+    except OSError as error:
+        raise CannotWriteError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
 def require_kinds(folder: Path, *, files: Iterable[str], folders: Iterable[str] = ()) -> None:
     """Reject a run folder if one of its files is a folder, or one of its folders is a file.
 

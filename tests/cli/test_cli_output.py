@@ -1,17 +1,22 @@
 """What commands print reaches programs whole, and a place that cannot be written to is named first."""
 
 import csv
+import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from glimpse.cli.main import app
 from glimpse.cli.predict import Format, _print_predictions
+from glimpse.runs.trained import TrainedRun
 
 PROGRAM = "import sys; from glimpse.cli.entry import main; sys.exit(main())"
 
@@ -75,3 +80,50 @@ def test_output_that_is_lost_is_an_error(line: str, code: int, printed: str) -> 
     assert result.returncode == code
     assert printed in result.stderr
     assert result.stderr.count("\n") == code
+
+
+@pytest.mark.parametrize(
+    ("command", "typed_instead"),
+    [
+        ("evaluate {run}", "--out <another folder>"),
+        ("confused {run}", "--out <another folder>"),
+        ("losses {run}", "--out <another folder>"),
+        ("look {run}", "--out <another folder>"),
+        ("shift {run}", "--out <another folder>/shift.png"),
+        ("compare {run} {run}", "--out <another folder>/compare-run.png"),
+        ("export {run} --to onnx", "--out <another folder>/model.onnx"),
+        ("report {run}", "--html <another folder>/report.html"),
+    ],
+)
+def test_a_run_that_cannot_be_written_to_is_named_before_anything_is_predicted(
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    typed_instead: str,
+) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run")
+
+    def refuse(path: Path) -> tuple[Path, int]:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def predict(*_: object) -> None:
+        raise AssertionError("it has predicted")
+
+    monkeypatch.setattr("glimpse.files._created", refuse)  # also root cannot write there
+    monkeypatch.setattr(TrainedRun, "predict_split", predict)
+    monkeypatch.setattr(TrainedRun, "probabilities", predict)
+    result = CliRunner().invoke(app, command.format(run=run).split())
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: cannot write {run}")
+    assert result.stderr.endswith(f"Read-only file system: type {typed_instead}\n")
+
+
+def test_a_folder_in_place_of_a_file_is_named_before_the_export(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    command = ["export", str(trained_run), "--to", "onnx", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert f"it is a folder, expected a file: type --out {tmp_path}/model.onnx\n" in result.stderr
+    assert result.stdout == ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from glimpse.errors import UserError
+from glimpse.files import CannotWriteError
 
 
 @contextlib.contextmanager
@@ -34,6 +35,19 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
         found = error if is_foreseen(error) else crash(error, None)
         print(f"error: {explain(found, typed)}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+@contextlib.contextmanager
+def elsewhere(typed: str) -> Iterator[None]:
+    """Say what to type if the enclosed block cannot write to its place.
+
+    Raises:
+        CannotWriteError: it cannot.
+    """
+    try:
+        yield
+    except CannotWriteError as error:
+        raise CannotWriteError(f"{error}: type {typed}") from error
 
 
 def require_png(path: Path) -> None:

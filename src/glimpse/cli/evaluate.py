@@ -10,7 +10,7 @@ from glimpse.cli.errors import one_line_errors
 from glimpse.cli.options import Out, RunPath, Set, Split, SplitName, Trust, output_folder
 from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
-from glimpse.files import make_folder, subfolder
+from glimpse.files import subfolder
 from glimpse.found_checkpoint import find_checkpoint, newest_run
 from glimpse.streams import say
 
@@ -50,10 +50,9 @@ def evaluate(
         if is_folder_of_runs(run):
             if split not in (None, SplitName.val):
                 raise UserError(f"--split {split}: only the validation images of folds are pooled")
+            whole = output_folder(run, out, f"evaluation/{OUT_OF_FOLD}")
             for pooled in pooled_folds(run, settings or (), trust or ()):
-                folder = out or subfolder(run, f"evaluation/{OUT_OF_FOLD}")
-                folder = subfolder(folder, pooled.name) if pooled.name else folder
-                make_folder(folder)
+                folder = subfolder(whole, pooled.name) if pooled.name else whole
                 evaluation = evaluate_folds(pooled, folder)
                 accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
                 say(
@@ -64,7 +63,7 @@ def evaluate(
             return
         trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
         chosen = trained.require_split(split, default="test")
-        folder = output_folder(trained, out, f"evaluation/{chosen}")
+        folder = output_folder(trained.folder, out, f"evaluation/{chosen}")
         evaluation = evaluate_run(trained, chosen, folder)
         say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
         _print_evaluation(evaluation, folder, every_class)

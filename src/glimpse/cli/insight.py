@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_image, require_png
-from glimpse.cli.options import Out, RunPath, Set, Split, Trust, output_folder, trained_run
+from glimpse.cli.options import (
+    Out,
+    RunPath,
+    Set,
+    Split,
+    Trust,
+    output_file,
+    output_folder,
+    trained_run,
+)
 from glimpse.cli.table import print_table
 from glimpse.found_checkpoint import find_checkpoint
 from glimpse.streams import say
@@ -43,6 +52,7 @@ def confused(
         from glimpse.plots.mistakes import draw_most_confused
 
         chosen = trained.require_split(split, default="val")
+        folder = output_folder(trained.folder, out, "figures")
         found = trained.predict_split(chosen)
         matrix = confusion_matrix(found)
         pairs = most_confused(matrix, min_count=min_count)
@@ -55,7 +65,7 @@ def confused(
             say(
                 f"no pair has at least {plural(min_count, 'mistake')}: type --min 1 to list every pair"
             )
-        path = output_folder(trained, out, "figures") / f"most_confused{_ending(chosen)}.png"
+        path = folder / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,
             most_confused(matrix),
@@ -88,6 +98,7 @@ def losses(
         from glimpse.plots.mistakes import draw_answers
 
         chosen = trained.require_split(split, default="val")
+        folder = output_folder(trained.folder, out, "figures")
         found = trained.predict_split(chosen)
         worst = np.argsort(-found.losses, kind="stable")[:num]
         names, files = found.class_names, names_of(trained.data, chosen)
@@ -105,7 +116,7 @@ def losses(
                 for i in worst
             ],
         )
-        path = output_folder(trained, out, "figures") / f"top_losses{_ending(chosen)}.png"
+        path = folder / f"top_losses{_ending(chosen)}.png"
         draw_answers(
             found,
             worst,
@@ -144,7 +155,7 @@ def look(
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.look import draw_look
 
-        folder = output_folder(trained, out, "look")
+        folder = output_folder(trained.folder, out, "look")
         for line in draw_look(
             trained, folder, image=image, position=position, class_name=class_name
         ):
@@ -186,6 +197,7 @@ def shift(
         distances = list(range(max_shift + 1))
         curves: dict[str, list[float]] = {}
         tested = [TrainedRun(path, overrides=settings or (), trust=trust or ()) for path in runs]
+        picture = output_file(tested[0].folder, out, "figures", "shift.png")
         for path, trained in zip(runs, tested, strict=True):
             chosen = trained.require_split(split, default="val")
             name = trained.name if trained.name not in curves else str(path)
@@ -194,9 +206,10 @@ def shift(
             ("run", *(f"{d} px" for d in distances)),
             [(name, *(f"{a:.4f}" for a in found)) for name, found in curves.items()],
         )
-        path = out or output_folder(tested[0], None, "figures") / "shift.png"
-        draw_curves_over(distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=path)
-        say(f"written: {path}")
+        draw_curves_over(
+            distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=picture
+        )
+        say(f"written: {picture}")
 
 
 def _ending(split: str) -> str:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors
-from glimpse.files import make_folder, subfolder
+from glimpse.cli.errors import elsewhere, one_line_errors
+from glimpse.command import in_shell
+from glimpse.errors import UserError
+from glimpse.files import make_folder, require_writable, subfolder
 from glimpse.found_checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
@@ -58,9 +60,33 @@ def trained_run(
         yield TrainedRun(path, overrides=settings or (), trust=trust or ())
 
 
-def output_folder(trained: "TrainedRun", out: Path | None, name: str) -> Path:
-    """The folder `--out`, or else the folder `name` in the run folder; it is created."""
-    if out is None:
-        return subfolder(trained.folder, name)
-    make_folder(out)
+def output_folder(run: Path, out: Path | None, name: str) -> Path:
+    """The folder `--out`, or else the folder `name` in a run folder; created, and tested by writing.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    with elsewhere("--out <another folder>"):
+        if out is None:
+            folder = subfolder(run, name)
+        else:
+            make_folder(folder := out)
+        require_writable(folder)
+    return folder
+
+
+def output_file(run: Path, out: Path | None, folder: str, name: str) -> Path:
+    """The file `--out`, or else the file `name` in a folder of a run folder, tested likewise.
+
+    Raises:
+        UserError: its folder cannot be written to, or it is a folder itself.
+    """
+    if out is not None and out.is_dir():
+        typed = in_shell("--out", str(out / name))
+        raise UserError(f"--out {out}: it is a folder, expected a file: type {typed}")
+    with elsewhere(f"--out <another folder>/{name}"):
+        if out is None:
+            out = subfolder(run, folder) / name
+        make_folder(out.parent)
+        require_writable(out.parent)
     return out

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from glimpse.cli.errors import one_line_errors, require_image
-from glimpse.cli.options import RunPath, Set, Trust, output_folder, trained_run
+from glimpse.cli.options import RunPath, Set, Trust, output_file, trained_run
 from glimpse.cli.table import print_table
-from glimpse.files import make_folder
 from glimpse.streams import printable, say
 from glimpse.text import as_utf8, json_of, plural
 
@@ -104,8 +103,7 @@ def export(
         from glimpse.runs.export import ENDINGS, export_run
         from glimpse.runs.share import share_run
 
-        path = out or output_folder(trained, None, "export") / f"model{ENDINGS[target.value]}"
-        make_folder(path.parent)
+        path = output_file(trained.folder, out, "export", f"model{ENDINGS[target.value]}")
         is_shared = target is Target.safetensors
         lines = (
             share_run(trained, path)

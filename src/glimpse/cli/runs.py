@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_png
-from glimpse.cli.options import Set, Trust
+from glimpse.cli.errors import elsewhere, one_line_errors, require_png
+from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
-from glimpse.files import subfolder, write_text
+from glimpse.files import write_text
 from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
@@ -84,7 +84,8 @@ def report_(
         for section in sections if format_ is not Format.csv else ():
             say("", *section.told, sep="\n")
         text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sections)
-        write_text(path, text)
+        with elsewhere("--html <another folder>/report.html"):
+            write_text(path, text)
         # Piped output must contain only the table.
         say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
 
@@ -118,6 +119,7 @@ def compare_(
         if out:
             require_png(out)
         runs = one_run(first.resolve()), one_run(second.resolve())
+        path = output_file(first, out, "figures", f"compare-{runs[1].folder.name}.png")
         say(f"first:  {first}\nsecond: {second}\n")
         settings = runs_compare.differing_settings(*runs)
         if settings:
@@ -129,7 +131,6 @@ def compare_(
         say()
         print_table(("result", "first", "second", "second - first"), runs_compare.results(*runs))
         say()
-        path = out or subfolder(first, "figures") / f"compare-{runs[1].folder.name}.png"
         names = (
             f"{place} {run.model}" for place, run in zip(("first", "second"), runs, strict=True)
         )
