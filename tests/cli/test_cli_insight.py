@@ -22,6 +22,7 @@ from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files, predict_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
+from makers import make_image_folder
 
 COMMANDS = ("evaluate", "confused", "losses", "predict", "look", "shift", "export")
 
@@ -412,3 +413,45 @@ def test_compare_tests_the_predictions(trained_run: Path, execute: Execute, tmp_
     assert "data.dirr is not a key" in err
     _, err = glimpse("compare", trained_run / "checkpoints" / "best.ckpt", other, exit_code=1)
     assert "it is a file, expected a run folder" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("evaluate run data.root=x", "(data.root=x): type --set data.root=x"),
+        ("evaluate run data.root=x seed=1", "type --set data.root=x --set seed=1"),
+        ("look run {file} data.root=x", "(data.root=x): type --set data.root=x"),
+        ("predict run {file} data.root=x", "expected a path: type --set data.root=x"),
+        ("look run data.root=x", "expected a path: type --set data.root=x"),
+        ("shift run data.root=x", "expected a path: type --set data.root=x"),
+        ("compare run run data.root=x", "expected a path: type --set data.root=x"),
+    ],
+)
+def test_a_setting_without_its_option_is_answered_with_it(
+    typed: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a=b.png").touch()
+    monkeypatch.setattr(sys, "argv", ["glimpse", *typed.format(file=tmp_path / "a=b.png").split()])
+    assert main() == 1
+    err = capsys.readouterr().err
+    assert err.endswith(f"{said}\n")
+    assert err.count("\n") == 1
+
+
+def test_settings_to_type_have_their_option(execute: Execute, tmp_path: Path) -> None:
+    make_image_folder(tmp_path / "images")
+    run = execute(
+        "data=image_folder", f"data.root={tmp_path / 'images' / 'photos'}", "data.presize=8", "model=linear",
+        "trainer=cpu", "trainer.max_epochs=1",
+    )  # fmt: skip
+    shutil.rmtree(tmp_path / "images")
+    for command in (("evaluate",), ("export", "--to", "torch_export")):
+        _, err = glimpse(*command, run, exit_code=1)
+        assert "no such folder; type --set data.root=<your images>" in err
+    out, _ = glimpse("compare", run, run)
+    assert "no McNemar's test" in out
+    assert "type --set data.root=<your images>" in out

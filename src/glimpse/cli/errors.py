@@ -2,24 +2,27 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import typer
 
+from glimpse.command import in_shell
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError
 
 
 @contextlib.contextmanager
-def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
+def one_line_errors(typed: Sequence[str] = (), *, has_set: bool = False) -> Iterator[None]:
     """Report any exception of the enclosed block in one line and exit with code 1.
 
     HYDRA_FULL_ERROR=1 in the environment shows the traceback instead.
 
     Args:
         typed: the overrides given to the command, used to find the mistake.
+        has_set: whether the command takes settings as `--set KEY=VALUE` only.
     """
     try:
         yield
@@ -33,8 +36,26 @@ def one_line_errors(typed: Sequence[str] = ()) -> Iterator[None]:
         from glimpse.crash import crash
 
         found = error if is_foreseen(error) else crash(error, None)
-        print(f"error: {explain(found, typed)}", file=sys.stderr)
+        line = explain(found, typed)
+        print(f"error: {as_options(line) if has_set else line}", file=sys.stderr)
         raise typer.Exit(1) from error
+
+
+def as_options(message: str) -> str:
+    """A message that says to type settings, as `--set KEY=VALUE` instead of KEY=VALUE."""
+    return re.sub(r"\b(type|or) (?=(data_dir|\w+\.[\w.]+)=)", r"\1 --set ", message)
+
+
+def require_no_setting(paths: Iterable[Path]) -> None:
+    """Reject a setting in place of a path.
+
+    Raises:
+        UserError: a path that does not exist is written like a setting.
+    """
+    for path in paths:
+        if re.match(r"[a-z_]+(\.\w+)*=", str(path)) and not os.path.lexists(path):
+            typed = in_shell("--set", str(path))
+            raise UserError(f"{path}: found a setting, expected a path: type {typed}")
 
 
 @contextlib.contextmanager

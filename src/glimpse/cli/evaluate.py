@@ -40,7 +40,7 @@ def evaluate(
 
     Example: glimpse evaluate outputs/digits-linear/2026-11-23_10-15-00-3fa2b1 --split val
     """
-    with one_line_errors(settings or ()):
+    with one_line_errors(settings or (), has_set=True):
         if newest_run(run) is None:
             find_checkpoint(run)  # before torch is imported
         from glimpse.runs.evaluate import evaluate_folds, evaluate_run

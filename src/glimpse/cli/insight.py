@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_image, require_png
+from glimpse.cli.errors import one_line_errors, require_image, require_no_setting, require_png
 from glimpse.cli.options import (
     Out,
     RunPath,
@@ -151,6 +151,7 @@ def look(
     """
     with one_line_errors(settings or ()):
         if image is not None:
+            require_no_setting([image])
             require_image(image, may_be_folder=False)
     with trained_run(run, settings, trust) as trained:
         from glimpse.runs.look import draw_look
@@ -185,7 +186,8 @@ def shift(
 
     Example: glimpse shift outputs/cifar2-mlp/* outputs/cifar2-convnet/* --out shift.png
     """
-    with one_line_errors(settings or ()):
+    with one_line_errors(settings or (), has_set=True):
+        require_no_setting(runs)
         if out:
             require_png(out)
         for run in runs:

@@ -9,7 +9,7 @@ show what it has learned (cli/insight.py), use it on new images (cli/predict.py)
 import os
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,14 +99,27 @@ def _run_command() -> int:
         message = " ".join(error.format_message().split()).replace("Value error, ", "")
         if setting := re.fullmatch(r"No such command '(\S+=\S*)'\.", message):
             message += f" Did you mean glimpse train {setting[1]}?"
+        context = getattr(error, "ctx", None)
+        if instead := _typed_instead(message, context):
+            print(f"error: {message.rstrip('.')}: type {instead}", file=sys.stderr)
+            return 1
         if message:  # it is empty when no command was given: typer has then printed the help
-            context = getattr(error, "ctx", None)
             command = context.command_path if context else "glimpse"
             is_question = message.endswith("?")
             joined = f"{message} Type" if is_question else f"{message.rstrip('.')}: type"
             print(f"error: {joined} {command} --help for an example", file=sys.stderr)
             return 1
         return error.exit_code
+
+
+def _typed_instead(message: str, context: Any) -> str:
+    """What to type in place of a wrong argument; empty if it is not known."""
+    extra = re.fullmatch(r"Got unexpected extra argument(?:\(s\)|s)? \((.*)\)\.?", message)
+    words = extra[1].split() if extra else []
+    options = [name for one in context.command.params for name in one.opts] if context else []
+    if words and "--set" in options and all("=" in word for word in words):
+        return " ".join(f"--set {word}" for word in words)
+    return ""
 
 
 def _expanded(argument: str) -> str:

@@ -53,7 +53,7 @@ def trained_run(
     path: Path, settings: Sequence[str] | None, trust: Sequence[str] | None
 ) -> "Iterator[TrainedRun]":
     """Yield the trained run; report any error in one line and exit with code 1."""
-    with one_line_errors(settings or ()):
+    with one_line_errors(settings or (), has_set=True):
         find_checkpoint(path)  # before torch is imported
         from glimpse.runs.trained import TrainedRun
 

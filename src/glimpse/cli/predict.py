@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_image
+from glimpse.cli.errors import one_line_errors, require_image, require_no_setting
 from glimpse.cli.options import RunPath, Set, Trust, output_file, trained_run
 from glimpse.cli.table import print_table
 from glimpse.streams import printable, say
@@ -53,6 +53,7 @@ def predict(
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """
     with one_line_errors(settings or ()):
+        require_no_setting(images)
         if not any(map(os.path.lexists, images)):
             require_image(images[0])
     with trained_run(run, settings, trust) as trained:

@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli.errors import elsewhere, one_line_errors, require_png
+from glimpse.cli.errors import (
+    as_options,
+    elsewhere,
+    one_line_errors,
+    require_no_setting,
+    require_png,
+)
 from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
@@ -110,7 +116,8 @@ def compare_(
 
     Example: glimpse compare outputs/digits-linear/RUN outputs/digits-mlp/RUN --out curves.png
     """
-    with one_line_errors():
+    with one_line_errors(has_set=True):
+        require_no_setting(folders)
         if len(folders) != 2:
             raise UserError(
                 f"expected two runs, found {len(folders)}: type glimpse compare RUN RUN"
@@ -274,7 +281,7 @@ def _print_agreement(
     except UserError as error:  # the comparison printed so far is still valid
         if overrides:  # they are for this test alone, so it is wanted
             raise
-        say(f"no McNemar's test: {error}")
+        say(f"no McNemar's test: {as_options(str(error))}")
         return
     both, num_images, test = agreement(*runs, split)
     neither = num_images - both - test.only_first - test.only_second
