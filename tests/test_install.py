@@ -108,6 +108,9 @@ def test_a_project_is_written_into_a_new_folder_alone(tmp_path: Path) -> None:
     assert "make test" in init("birds")
     assert (tmp_path / "birds" / "conf" / "data" / "stripes.yaml").is_file()
     assert "is not empty" in init("birds")
+    (tmp_path / "afile").touch()
+    for name in ("afile", "afile/x"):
+        assert f"{tmp_path / 'afile'} is a file, expected a folder: type the name" in init(name)
     for name, other in {
         "2birds": "my_2birds",
         "my birds": "my_birds",

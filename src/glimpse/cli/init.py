@@ -5,6 +5,7 @@ Its files are in template/, where the project is called `my_project`.
 
 import importlib.util
 import keyword
+import os
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ import typer
 
 from glimpse.cli.errors import one_line_errors
 from glimpse.errors import UserError
-from glimpse.files import write_text
+from glimpse.files import make_folder, write_text
 
 TEMPLATE = Path(__file__).parents[1] / "template"
 NAME = "my_project"  # of the project in the template
@@ -33,6 +34,11 @@ def init(
     with one_line_errors():
         name = folder.resolve().name.replace("-", "_")
         _require_free_name(folder, name)
+        for place in (folder, *folder.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                raise UserError(
+                    f"{place} is a file, expected a folder: type the name of a new folder"
+                )
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty: type the name of a new folder")
         for file in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
@@ -41,7 +47,7 @@ def init(
                 continue
             parts = [name if part == NAME else RENAMED.get(part, part) for part in place.parts]
             written = folder.joinpath(*parts)
-            written.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(written.parent)
             write_text(written, file.read_text(encoding="utf-8").replace(NAME, name))
         print(f"written: {folder}\ntype: cd {folder} && make test")
 
