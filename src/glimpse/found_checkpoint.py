@@ -34,10 +34,29 @@ def find_checkpoint(path: Path) -> Path:
         if checkpoint.is_file():
             return checkpoint
     if (path / ".hydra").is_dir():
-        hint = ": the run has not saved a checkpoint yet"
+        hint = f": {_why_none(path)}"
     else:
         hint = _such_as(path) or ": expected a run folder, such as outputs/<data>-<model>/<time>"
     raise UserError(f"{path} contains no checkpoints/{BEST} or {LAST}{hint}")
+
+
+def _why_none(run: Path) -> str:
+    """Why a run has no checkpoint."""
+    from glimpse.records import FINISHED
+    from glimpse.runs.folder import RUNNING, read_run
+    from glimpse.runs.settings import to_resume
+
+    found = read_run(run)
+    if found.status == RUNNING:
+        return "the run has not saved a checkpoint yet"
+    if not found.is_training:
+        return f"the run has task={found.settings['task']}, which saves none: type another run"
+    if found.status == FINISHED:
+        return "the run is finished, but they were removed or not copied: copy them, or type another run"
+    problem = f" ({found.problem})" if found.problem else ""
+    return (
+        f"the run is {found.status}{problem} and saved none: type {to_resume(run)}, or another run"
+    )
 
 
 def newest_run(folder: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """A trained network from a run folder or a checkpoint alone: answers, splits, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from conftest import Execute
+from folders import write_run, write_start
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import find_checkpoint
 from glimpse.insight.predictions import images_of, names_of
@@ -97,9 +99,6 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained_run: Path) -> None:
         find_checkpoint(tmp_path / "nothing")
     with pytest.raises(UserError, match="expected a run folder"):
         find_checkpoint(tmp_path)
-    (tmp_path / ".hydra").mkdir()
-    with pytest.raises(UserError, match="has not saved a checkpoint yet"):
-        find_checkpoint(tmp_path)
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes((trained_run / "checkpoints" / "best.ckpt").read_bytes()[:2000])
     with pytest.raises(UserError, match="is damaged"):
@@ -108,6 +107,41 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained_run: Path) -> None:
     torch.save({"state_dict": {}}, foreign)
     with pytest.raises(UserError, match="not a checkpoint of"):
         TrainedRun(foreign)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "the run is finished, but they were removed or not copied: copy them"),
+        (
+            {"status": "failed", "error": "no disk"},
+            r"is failed \(no disk\) and saved none: type python",
+        ),
+        ({"settings": {"task": "lr_find"}}, "the run has task=lr_find, which saves none"),
+        (None, "the run has not saved a checkpoint yet"),
+    ],
+)
+def test_a_run_without_checkpoints_says_why(
+    tmp_path: Path, changes: dict[str, Any] | None, said: str
+) -> None:
+    write_start(tmp_path) if changes is None else write_run(tmp_path, **changes)
+    with pytest.raises(UserError, match=said):
+        find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 2000])
+def test_the_last_checkpoint_is_suggested_for_a_damaged_best(
+    trained_run: Path, tmp_path: Path, size: int
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(trained_run / "checkpoints", checkpoints)
+    best, last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
+    best.write_bytes(best.read_bytes()[:size])
+    with pytest.raises(UserError, match=f"or it is damaged: type {re.escape(str(last))}$"):
+        TrainedRun(tmp_path)
+    last.write_bytes(b"")
+    with pytest.raises(UserError, match=r"or it is damaged$"):
+        TrainedRun(tmp_path)
 
 
 def changed(trained_run: Path, path: Path, change: Any) -> Path:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from glimpse import precision
 from glimpse.assembly import build_data
 from glimpse.callbacks.progressive_sizes import smaller_sizes
+from glimpse.checkpoint_file import is_intact
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_targets, check_values
 from glimpse.config.keys import leaves, unknown_key
@@ -33,7 +34,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError
-from glimpse.found_checkpoint import BEST, find_checkpoint
+from glimpse.found_checkpoint import BEST, LAST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.models.weights import of_network
@@ -70,7 +71,7 @@ class TrainedRun:
         self, path: str | Path, *, overrides: Sequence[str] = (), trust: Sequence[str] = ()
     ) -> None:
         self.checkpoint = find_checkpoint(Path(path))
-        saved = read_checkpoint(self.checkpoint)
+        saved = _read(self.checkpoint)
         extra = saved["glimpse"]
         trusted = (*trust, *listed_packages(()))
         recorded = recorded_config(extra["config"], self.checkpoint, trusted)
@@ -254,6 +255,21 @@ class TrainedRun:
         """Map (B, H, W, C) uint8 images to (B, K) probabilities on the CPU."""
         logits: Tensor = self.network(self.to_network(images))
         return torch.softmax(logits.float(), 1).cpu()
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """Read a checkpoint. If the best one is damaged, suggest the last one.
+
+    Raises:
+        UserError: it is damaged, or not a checkpoint.
+    """
+    try:
+        return read_checkpoint(checkpoint)
+    except UserError as error:
+        last = checkpoint.with_name(LAST)
+        if checkpoint.name == BEST and not is_intact(checkpoint) and is_intact(last):
+            raise UserError(f"{error}: type {last}") from error
+        raise
 
 
 def not_finite(image: str, number: int) -> str:
