@@ -15,7 +15,7 @@ from torch import nn
 from conftest import TRAIN, slow
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
-from glimpse.config.build import build
+from glimpse.config.build import build, require_target
 from glimpse.config.compose import composed
 from glimpse.config.explain import explain
 from glimpse.config.trust import recorded_overrides
@@ -445,3 +445,15 @@ def test_a_scheduler_of_torch_is_extended_as_if_it_had_known(train: Train, sched
         for folder in (whole, half)
     ]
     assert rates[0] == pytest.approx(rates[1], rel=1e-12)
+
+
+def test_the_folder_of_a_project_is_named_in_place_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "birdproj" / "birdproj").mkdir(parents=True)
+    (tmp_path / "birdproj" / "birdproj" / "net.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    said = "no module birdproj.net: type cd birdproj, or PYTHONPATH=birdproj before the command"
+    with pytest.raises(UserError, match=said):
+        require_target("model", "birdproj.net.Net")

@@ -455,3 +455,19 @@ def test_settings_to_type_have_their_option(execute: Execute, tmp_path: Path) ->
     out, _ = glimpse("compare", run, run)
     assert "no McNemar's test" in out
     assert "type --set data.root=<your images>" in out
+
+
+def test_a_file_name_like_an_option_is_answered_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-dash.png", "--dash.png"):
+        Path(name).touch()
+        monkeypatch.setattr(sys, "argv", ["glimpse", "predict", "run", name])
+        assert main() == 1
+        assert capsys.readouterr().err.endswith(f": type ./{name}\n")
+
+
+def test_an_empty_name_is_not_the_current_folder(trained_run: Path) -> None:
+    _, err = glimpse("predict", trained_run, "", exit_code=2)
+    assert "found an empty name, expected an image file or a folder" in " ".join(err.split())

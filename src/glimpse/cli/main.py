@@ -20,6 +20,7 @@ from glimpse.cli.evaluate import evaluate
 from glimpse.cli.init import init
 from glimpse.cli.insight import confused, look, losses, shift
 from glimpse.cli.predict import export, predict
+from glimpse.command import in_shell
 from glimpse.errors import UserError
 from glimpse.files import require_current_folder
 from glimpse.streams import keep_printing, lost_output
@@ -114,6 +115,9 @@ def _run_command() -> int:
 
 def _typed_instead(message: str, context: Any) -> str:
     """What to type in place of a wrong argument; empty if it is not known."""
+    if re.match(r"No such option: -", message):
+        files = [word for word in sys.argv[1:] if word.startswith("-") and os.path.lexists(word)]
+        return in_shell(*(f"./{word}" for word in files))
     extra = re.fullmatch(r"Got unexpected extra argument(?:\(s\)|s)? \((.*)\)\.?", message)
     words = extra[1].split() if extra else []
     options = [name for one in context.command.params for name in one.opts] if context else []

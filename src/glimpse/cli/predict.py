@@ -32,11 +32,19 @@ class Target(StrEnum):
     safetensors = "safetensors"
 
 
+def _named(text: str) -> Path:
+    if not text:  # as a path, it would be the current folder
+        raise typer.BadParameter("found an empty name, expected an image file or a folder")
+    return Path(text)
+
+
 def predict(
     run: RunPath,
     images: Annotated[
         list[Path],
-        typer.Argument(help="image files, or folders of images", metavar="IMAGE…|FOLDER"),
+        typer.Argument(
+            help="image files, or folders of images", metavar="IMAGE…|FOLDER", parser=_named
+        ),
     ],
     output_format: Annotated[Format, typer.Option("--format", help="the output format")] = (
         Format.table

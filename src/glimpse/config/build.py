@@ -8,6 +8,7 @@ packages that config/trust.py allows.
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.command import in_shell
 from glimpse.config.packages import is_here, is_installed, no_package
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
@@ -299,6 +301,16 @@ def _shadowed(package: str) -> str | None:
     )
 
 
+def _inner_folder(package: str) -> str:
+    """What to type if the folder found as a package is the project that contains the package."""
+    places = getattr(sys.modules.get(package), "__path__", ())
+    project = next((Path(place) for place in places if (Path(place) / package).is_dir()), None)
+    if project is None:
+        return ""
+    typed = in_shell(os.path.relpath(project))
+    return f": type cd {typed}, or PYTHONPATH={typed} before the command"
+
+
 def _no_module(name: str) -> str:
     """The error message for a module that does not exist."""
     parent, _, last = name.rpartition(".")
@@ -307,9 +319,9 @@ def _no_module(name: str) -> str:
     if parent:
         places = list(getattr(sys.modules.get(parent), "__path__", ()))
         near = difflib.get_close_matches(last, [m.name for m in pkgutil.iter_modules(places)], n=1)
-        return f"there is no module {name}" + (
-            f": did you mean {parent}.{near[0]}?" if near else ""
-        )
+        if near:
+            return f"there is no module {name}: did you mean {parent}.{near[0]}?"
+        return f"there is no module {name}{_inner_folder(name.partition('.')[0])}"
     return no_package(name)
 
 
