@@ -449,9 +449,8 @@ def test_settings_to_type_have_their_option(execute: Execute, tmp_path: Path) ->
         "trainer=cpu", "trainer.max_epochs=1",
     )  # fmt: skip
     shutil.rmtree(tmp_path / "images")
-    for command in (("evaluate",), ("export", "--to", "torch_export")):
-        _, err = glimpse(*command, run, exit_code=1)
-        assert "no such folder; type --set data.root=<your images>" in err
+    _, err = glimpse("evaluate", run, exit_code=1)
+    assert "no such folder; type --set data.root=<your images>" in err
     out, _ = glimpse("compare", run, run)
     assert "no McNemar's test" in out
     assert "type --set data.root=<your images>" in out
