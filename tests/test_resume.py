@@ -369,7 +369,6 @@ def finished(trained_once: Path, tmp_path: Path) -> Path:
         ("data.split_seed=1", "different data, or on a different split"),
         ("data=cifar10 data.url=file:///nowhere.tar.gz", "no such file"),
         ("callbacks=[finetune]", "finetune"),
-        ("callbacks=[progressive_sizes] data.presize=null", "small images"),
         ("trainer.gradient_clip_algorithm=x trainer.gradient_clip_val=1", "gradient_clip"),
     ],
 )
