@@ -255,7 +255,7 @@ def test_only_the_forward_of_a_lightning_module_is_used_and_that_is_said(
             "one hot",
             "the labels of the train images are 60×2, expected N, one index for each image",
         ),
-        ("numbered", "the class name 0 is no text, but of int"),
+        ("numbered", "the class name 0 is of type int, expected text"),
         ("list", "read() returned a list, expected a Source"),
     ],
 )

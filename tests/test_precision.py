@@ -153,7 +153,7 @@ def test_a_kernel_that_meets_only_padding_at_a_smaller_size_stays_in_fp32(
         chosen = precision.choose("auto", network, spec(32), "cpu", smaller=smaller)
         assert (chosen.name, chosen.reason) == (FP32, precision.WRONG_IN_BF16)
     config, _ = composed("callbacks=[progressive_sizes]")
-    assert smaller_sizes(config, spec(32)) == [(16, 16), (24, 24), (32, 32)]
+    assert smaller_sizes(config, spec(32)) == [(16, 16), (24, 24)]
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -107,7 +107,7 @@ def test_images_of_every_kind_are_predicted_alike(trained: TrainedRun, tmp_path:
         (np.zeros((8, 8)), "values of float64, expected uint8"),
         (np.zeros(8, np.uint8), r"the shape 8, expected \(H, W\)"),
         (np.zeros((0, 8), np.uint8), "the shape 0×8, expected at least one pixel"),
-        (np.array(5, np.uint8), r"the shape no dimensions, expected \(H, W\)"),
+        (np.array(5, np.uint8), r"the shape \(\), expected \(H, W\)"),
         (torch.zeros(8, 8, dtype=torch.bfloat16), "values of float32, expected uint8"),
         (3, "int is not an image"),
         (["no.png"], "no.png"),

@@ -28,7 +28,8 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     perhaps `in_channels` (or `in_chans`), or its YAML file gives the number of classes.
 
     Raises:
-        UserError: the network does none of these, or does not return logits of (B, num_classes).
+        UserError: the network does none of these, does not return logits of (B, num_classes), or
+            has a state that checkpoints cannot hold.
     """
     target = str(node["_target_"])
     is_ours = target.startswith("glimpse.")
@@ -38,6 +39,7 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     network: nn.Module = build("model", values, *args, **kwargs)
     if not is_ours:
         _require_logits(network, target, spec)
+        _require_tensors(network, target)
     return network
 
 
@@ -122,11 +124,6 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class: {_remedy_for(logits, spec.num_classes)}"
         )
-    if not all(isinstance(value, Tensor) for value in network.state_dict().values()):
-        raise UserError(
-            f"model._target_={target} has a state_dict of more than tensors, which checkpoints cannot hold: "
-            "return a tensor from get_extra_state"
-        )
     if not logits.requires_grad:
         raise UserError(
             f"model._target_={target} returns logits without a gradient: remove detach(), data and "
@@ -137,6 +134,15 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
         raise UserError(
             f"model._target_={target} returns {kind_of(in_training)} in training, expected logits alone, as "
             "it returns otherwise; for a network of torchvision, write aux_logits: false into its YAML file"
+        )
+
+
+def _require_tensors(network: nn.Module, target: str) -> None:
+    """Require the state of a network to consist of tensors, as checkpoints do."""
+    if not all(isinstance(value, Tensor) for value in network.state_dict().values()):
+        raise UserError(
+            f"model._target_={target} has a state_dict of more than tensors, which checkpoints cannot hold: "
+            "return a tensor from get_extra_state"
         )
 
 

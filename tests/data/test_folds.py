@@ -166,8 +166,11 @@ def test_groups_that_an_official_test_set_shares_are_told(table: Path) -> None:
     official = f"data.test={table.parent / 'test.csv'}"
     data = data_of(table, official, "data.groups=patient", "data.val_fraction=0.2")
     [remark] = [line for line in data.all_remarks if "data.groups" in line]
-    assert "of data.groups=patient in the test set (the official test set) are in the" in remark
-    assert "makes its score too good" in remark
+    assert (
+        "of data.groups=patient in the training set and in the test set (the official test"
+        in remark
+    )
+    assert "whose score is therefore too good: p" in remark
     without = ["path,label", *(line.replace(line.split(",")[1] + ",", "") for line in rows[1:12])]
     (table.parent / "test.csv").write_text("\n".join(without))
     unknown = data_of(table, official, "data.groups=patient", "data.val_fraction=0.2")

@@ -135,8 +135,8 @@ def test_each_dataset_has_its_own_best(tmp_path: Path) -> None:
     ]  # fmt: skip
     write_sweep(tmp_path, jobs)
     told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
-    assert "Best on digits val/acc: 0.9000 with model=mlp." in told
-    assert "Best on synthetic val/acc: 1.0000 with model=linear." in told
+    assert "Best val/acc on digits: 0.9000 with model=mlp." in told
+    assert "Best val/acc on synthetic: 1.0000 with model=linear." in told
     assert "scores on different datasets cannot be compared" in told
     assert not (tmp_path / "figures" / "sweep_best_so_far.png").exists()
 

@@ -35,12 +35,11 @@ class WeightAverage(Callback):
 
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
-        # Both are in the order of the module's state_dict. Averages of bf16 and fp16 weights are
-        # fp32, because they change by less than such a weight can.
+        # In the order of the module's state_dict. Averages of bf16 and fp16 weights are fp32, because
+        # they change by less than such a weight can.
         self._average: list[Tensor] = []
-        self._training: list[
-            Tensor
-        ] = []  # the training weights while the average is in the network
+        # The training weights, while the average is in the network.
+        self._training: list[Tensor] = []
         self._step = 0
         self._num_skipped = 0
 
@@ -48,10 +47,7 @@ class WeightAverage(Callback):
         """Start from the initial weights, or move a checkpoint's average to the device."""
         current = _tensors(pl_module)
         begun = self._average or [tensor.clone() for tensor in current]
-        self._average = [
-            a.to(c.device, torch.promote_types(c.dtype, torch.float32) if _is_real(c) else c.dtype)
-            for a, c in zip(begun, current, strict=True)
-        ]
+        self._average = [a.to(_exact(c)) for a, c in zip(begun, current, strict=True)]
         self._step = trainer.global_step
         assert isinstance(pl_module, ImageClassifier)
         self._num_skipped = pl_module.num_skipped
@@ -72,10 +68,11 @@ class WeightAverage(Callback):
             return
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
         pairs = list(zip(self._average, _tensors(pl_module), strict=True))
-        averages, current = zip(*((a, c.to(a)) for a, c in pairs if _is_real(a)), strict=True)
+        real = [(a, c.to(a)) for a, c in pairs if a.is_floating_point()]
+        averages, current = zip(*real, strict=True)
         get_ema_multi_avg_fn(decay)(averages, current, 0)  # type: ignore[no-untyped-call]
         for average, value in pairs:
-            if not _is_real(average):
+            if not average.is_floating_point():
                 average.copy_(value)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,9 +111,9 @@ class WeightAverage(Callback):
             pl_module.load_state_dict(checkpoint["training_weights"])
 
 
-def _is_real(tensor: Tensor) -> bool:
-    """Whether a tensor is averaged. Integers, such as counts of batches, are copied."""
-    return tensor.is_floating_point()
+def _exact(tensor: Tensor) -> Tensor:
+    """The tensor in fp32 if it is in half precision, otherwise the tensor itself."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _by_place(pl_module: pl.LightningModule) -> dict[int, Tensor]:

@@ -78,7 +78,7 @@ class ProgressiveSizes(Callback):
             spec = self.data.spec
             console.print(
                 f"progressive_sizes reduces nothing: images of {spec.height}×{spec.width} are too small, "
-                "or the epochs too few"
+                "or there are too few epochs"
             )
         network = pl_module.network
         assert isinstance(network, nn.Module)
@@ -128,10 +128,10 @@ class ProgressiveSizes(Callback):
 
 
 def smaller_sizes(config: DictConfig, spec: ImageSpec) -> list[tuple[int, int]]:
-    """The heights and widths of the stages that a configuration's ProgressiveSizes would set."""
+    """The heights and widths of all stages of a configuration's ProgressiveSizes but the last."""
     name = f"{ProgressiveSizes.__module__}.{ProgressiveSizes.__qualname__}"
     nodes = [node for node in (config.callbacks or {}).values() if node and node._target_ == name]
-    return [_scaled(spec, fraction) for node in nodes for fraction in node.fractions]
+    return [_scaled(spec, fraction) for node in nodes for fraction in node.fractions[:-1]]
 
 
 def _scaled(spec: ImageSpec, fraction: float) -> tuple[int, int]:

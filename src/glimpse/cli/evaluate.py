@@ -57,7 +57,8 @@ def evaluate(
                 accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
                 say(
                     f"{pooled.label}: {evaluation.num_images:,} images, each predicted by the run "
-                    f"that did not train on it, but whose best epoch they chose\naccuracy of each fold: {accuracies}\n"
+                    f"that did not train on it\naccuracy of each fold: {accuracies}\nthe images of a fold "
+                    "chose the best epoch of their run, so these scores are somewhat too good\n"
                 )
                 _print_evaluation(evaluation, folder, every_class)
             return

@@ -81,12 +81,12 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             return _explain_deletion(deleted[1], typed)
         added = re.search(r"An item is already at '([^']+)'", str(error))
         if added:
-            return f"+{added[1]}: there is such a key already: type {added[1]}=<value>, without +"
+            return f"+{added[1]}: the key exists already: type {added[1]}=<value>, without +"
         chosen = re.search(r"Multiple values for ([^.]+)\. .*'override .+: (.+)'", str(error))
         chosen = chosen or re.search(r"force-add of config groups .*'\+\+([^=]+)=(.+)'", str(error))
         if chosen:
             setting = f"{chosen[1]}={chosen[2]}"
-            return f"+{setting}: there is such a group already: type {setting}, without +"
+            return f"+{setting}: the group exists already: type {setting}, without +"
     if isinstance(error, OverrideParseException):
         return _explain_override(error, typed)
     if NO_CHOICE in str(error):  # Hydra raises a plain ValueError here

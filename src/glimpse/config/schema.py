@@ -170,6 +170,10 @@ UNBOUNDED = (
     "checkpoints.every_minutes",
 )
 
+PRECISIONS = (
+    "auto", "bf16-mixed", "16-mixed", "32-true", "64-true", "bf16-true", "16-true", "bf16", "16",
+    "32", "64", 16, 32, 64, "transformer-engine", "transformer-engine-float16",
+)  # fmt: skip
 CHOICES: dict[str, tuple[str | int | None, ...]] = {
     "task": ("fit", "lr_find"),
     "tta": (None, *VIEWS),
@@ -191,24 +195,7 @@ CHOICES: dict[str, tuple[str | int | None, ...]] = {
     ),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.deterministic": (None, True, False, "warn"),
-    "trainer.precision": (
-        "auto",
-        "bf16-mixed",
-        "16-mixed",
-        "32-true",
-        "64-true",
-        "bf16-true",
-        "16-true",
-        "bf16",
-        "16",
-        "32",
-        "64",
-        16,
-        32,
-        64,
-        "transformer-engine",
-        "transformer-engine-float16",
-    ),
+    "trainer.precision": PRECISIONS,
     "trainer.gradient_clip_algorithm": (None, "norm", "value"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch"),
 }

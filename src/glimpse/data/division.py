@@ -126,9 +126,9 @@ def _shared_groups(data: "ImageDataModule", divided: Mapping[str, Split]) -> Ite
         shared = np.intersect1d(names[train.rows], others[split.rows])
         if len(shared):
             yield (
-                f"{plural(len(shared), 'group')} of data.groups={data.groups} in the "
-                f"{splits.IN_WORDS[name]} set ({split.origin}) are in the training set too "
-                f"({some(shared.tolist())}), which makes its score too good"
+                f"{plural(len(shared), 'group')} of data.groups={data.groups} in the training set and in "
+                f"the {splits.IN_WORDS[name]} set ({split.origin}), whose score is therefore too good: "
+                f"{some(shared.tolist())}"
             )
 
 

@@ -119,7 +119,7 @@ def check_source(source: Source) -> None:
         )
     if wrong := [name for name in source.class_names if not isinstance(name, str)]:
         raise UserError(
-            f"the class name {wrong[0]} is no text, but of {type(wrong[0]).__name__}: type "
+            f"the class name {wrong[0]} is of type {type(wrong[0]).__name__}, expected text: type "
             "tuple(map(str, names))"
         )
     for name, number in Counter(source.class_names).items():

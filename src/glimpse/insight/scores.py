@@ -12,7 +12,7 @@ larger in resamples than in the split.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from glimpse.ranks import TOP_K
 
 CONFIDENCE_LEVEL = 0.95
 TAILS = ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2)
-CALIBRATION = "calibration_error"
 NUM_BINS = 15  # Guo et al. 2017, On Calibration of Modern Neural Networks, sec. 4
 
 
@@ -31,8 +30,8 @@ class Score:
     """A value and the bounds of its 95 % interval; NaN if they are undefined."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,17 @@ def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
     random = np.random.default_rng(0)
     num_images, num_classes = len(predictions), len(predictions.class_names)
     columns = _Columns(predictions)
-    value, by_class = columns.of(np.arange(num_images))
+    values, f1_values = columns.of(np.arange(num_images))
     draws = (random.integers(num_images, size=num_images) for _ in range(num_resamples))
     resampled = [columns.of(draw) for draw in draws]
-    overall = dict(zip(columns.names, _bootstrapped(value, [o for o, _ in resampled]), strict=True))
-    for name in columns.names:
-        if name in columns.shares:
-            overall[name] = _share(int(columns.shares[name].sum()), num_images)
-        if name == CALIBRATION:
-            overall[name] = replace(overall[name], low=math.nan, high=math.nan)
-    f1 = _bootstrapped(by_class[2], [scores[2] for _, scores in resampled])
+    f1 = _bootstrapped(f1_values, [scores for _, scores in resampled])
+    loss, *means = _bootstrapped(values, [scores for scores, _ in resampled])
+    overall = {"acc": _share(int(predictions.correct.sum()), num_images)}
+    if num_classes > TOP_K:
+        in_top = int((predictions.ranks <= TOP_K).sum())
+        overall[f"top{TOP_K}"] = _share(in_top, num_images)
+    overall |= {"loss": loss, "calibration_error": Score(_calibration_error(predictions))}
+    overall |= zip(("mean_precision", "mean_recall", "mean_f1"), means, strict=True)
     right = np.bincount(predictions.labels[predictions.correct], minlength=num_classes).tolist()
     actual = np.bincount(predictions.labels, minlength=num_classes).tolist()
     called = np.bincount(predictions.predicted, minlength=num_classes).tolist()
@@ -93,7 +93,7 @@ def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
             name,
             actual[k],
             called[k],
-            precision=_share(right[k], called[k]) if called[k] else Score(0.0, math.nan, math.nan),
+            precision=_share(right[k], called[k]) if called[k] else Score(0.0),
             recall=_share(right[k], actual[k]),
             f1=f1[k],
         )
@@ -105,7 +105,7 @@ def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
 def _share(number: int, of: int) -> Score:
     """A share with its Wilson interval; NaN if it is one of nothing."""
     if not of:
-        return Score(math.nan, math.nan, math.nan)
+        return Score(math.nan)
     from scipy.stats import binomtest  # slow to import, and a run of training does not need it
 
     bounds = binomtest(number, of).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
@@ -124,6 +124,13 @@ def _bootstrapped(
     return [Score(*one) for one in bounds]
 
 
+def _calibration_error(predictions: Predictions) -> float:
+    confidence = predictions.confidence.astype(np.float64)
+    bins = np.ceil(confidence * NUM_BINS).astype(np.int64).clip(1, NUM_BINS) - 1
+    gaps = np.bincount(bins, confidence - predictions.correct, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / len(predictions))
+
+
 class _Columns:
     """Precomputed values per image, so that scoring a resample takes only a few counts."""
 
@@ -132,19 +139,13 @@ class _Columns:
         self.labels, self.predicted = predictions.labels, predictions.predicted
         self.correct = predictions.correct
         self.losses = predictions.losses.astype(np.float64)
-        confidence = predictions.confidence.astype(np.float64)
-        self.gap = confidence - self.correct
-        self.bins = np.ceil(confidence * NUM_BINS).astype(np.int64).clip(1, NUM_BINS) - 1
-        self.shares = {"acc": self.correct}
-        if self.num_classes > TOP_K:
-            self.shares[f"top{TOP_K}"] = predictions.ranks <= TOP_K
-        means = ("mean_precision", "mean_recall", "mean_f1")
-        self.names = [*self.shares, "loss", CALIBRATION, *means]
 
     def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The overall scores of the chosen images, and their (3, K) precision, recall and F1.
+        """Scores of the chosen images.
 
-        The means are over the classes that occur or are predicted among these images.
+        Returns:
+            The loss and the means of precision, recall and F1 over the classes that occur or are
+            predicted (4,); and the F1 of each class (K,).
         """
         correct, labels, predicted = (
             self.correct[chosen],
@@ -154,19 +155,7 @@ class _Columns:
         hits = np.bincount(labels[correct], minlength=self.num_classes)
         actual = np.bincount(labels, minlength=self.num_classes)
         called = np.bincount(predicted, minlength=self.num_classes)
-        has_images = np.where(actual > 0, 1, np.nan)
-        by_class = np.stack(
-            (
-                hits / np.maximum(called, 1),
-                hits / np.maximum(actual, 1) * has_images,
-                2 * hits / np.maximum(actual + called, 1) * has_images,
-            )
-        )
-        gaps = np.bincount(self.bins[chosen], self.gap[chosen], minlength=NUM_BINS)
-        overall = [
-            *(is_right[chosen].mean() for is_right in self.shares.values()),
-            self.losses[chosen].mean(),
-            np.abs(gaps).sum() / len(chosen),
-            *np.nan_to_num(by_class[:, actual + called > 0]).mean(1),
-        ]
-        return np.array(overall), by_class
+        f1 = 2 * hits / np.maximum(actual + called, 1)
+        by_class = np.stack((hits / np.maximum(called, 1), hits / np.maximum(actual, 1), f1))
+        means = by_class[:, actual + called > 0].mean(1)
+        return np.array([self.losses[chosen].mean(), *means]), np.where(actual > 0, f1, np.nan)

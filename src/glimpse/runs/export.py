@@ -41,10 +41,9 @@ FITS = {
 def fitting(trained: TrainedRun) -> str:
     """How to turn an image file into one like the stored images, as `glimpse predict` does."""
     height, width = trained.stored_size
-    kind = "grey" if trained.spec.channels == 1 else "RGB"
     return (
         "turn it upright by its EXIF orientation, put transparent pixels on white, scale values of "
-        f"more than 8 bits to 8 bits, and convert it to {kind}; then "
+        f"more than 8 bits to 8 bits, and convert it to {COLOURS[trained.spec.channels]}; then "
         f"{FITS[trained.fit].format(size=f'{width}×{height}')} (bilinear, antialiased)"
     )
 

@@ -55,7 +55,7 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 
 
 def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
-    shape = "×".join(map(str, array.shape)) or "no dimensions"
+    shape = "×".join(map(str, array.shape)) or "()"
     if array.dtype != np.uint8:
         raise UserError(
             f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: for floats "

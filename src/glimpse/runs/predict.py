@@ -81,9 +81,8 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
         answers = {}
         if pixels:
             found = trained.probabilities(torch.from_numpy(np.stack(list(pixels.values()))))
-            best = found.sort(
-                dim=1, descending=True, stable=True
-            )  # of equal classes, the first wins
+            # Of equal classes, the first wins.
+            best = found.sort(dim=1, descending=True, stable=True)
             names = trained.spec.class_names
             rows = zip(pixels, best.values[:, :top], best.indices[:, :top], strict=True)
             for path, values, labels in rows:

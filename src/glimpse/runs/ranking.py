@@ -21,7 +21,7 @@ MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
     MORE: f"{MORE} is a difference beyond the noise of the seeds",
     NOISE: f"{NOISE} is a difference within the noise of the seeds",
-    UNKNOWN: f"{UNKNOWN} means that single runs, folds, or seeds with equal results cannot tell",
+    UNKNOWN: f"{UNKNOWN} means that single runs, folds, or seeds of equal results do not show a difference",
 }
 TEST = f"Welch's t-test, p < {LEVEL} after Holm's correction"
 

@@ -174,15 +174,11 @@ class Sweep:
             more = f" {self.num_planned:,} trials planned in all."
         lines = [f"The sweep has {plural(num_jobs, 'job')}: {parts}.{more}"]
         for dataset, best in best_by_dataset(self.settings, self.mode).items():
-            scored = f"{self.metric}: {best}"
-            typed = best.typed
-            is_mean = best.num_repeats > 1 and not typed
+            is_mean = best.num_repeats > 1 and not best.typed
+            which = "Mean" if is_mean else "Best"
             place = f" on {dataset}" if dataset else ""
-            lines.append(
-                f"Mean{place} {scored}."
-                if is_mean
-                else f"Best{place} {scored} with {typed or 'the defaults'}."
-            )
+            settings = "" if is_mean else f" with {best.typed or 'the defaults'}"
+            lines.append(f"{which} {self.metric}{place}: {best}{settings}.")
         return lines
 
 
