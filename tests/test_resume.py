@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,6 +25,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.counting import Counts
 from glimpse.crash import CrashError
 from glimpse.errors import Interrupted, UserError
+from glimpse.loggers import building
 from glimpse.records import read_rows
 from glimpse.run import run
 from glimpse.runs.folder import read_run
@@ -615,6 +617,19 @@ def test_the_clock_may_be_set_back_before_a_resume(execute: Execute) -> None:
         int(row.split(",")[1]) for row in rows
     ]
     assert len(rows) == 3
+
+
+def test_files_of_the_second_of_a_resume_are_dated_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorBoard ends their names with a counter, and would read file 10 before file 9."""
+    now = 1_700_000_000
+    monkeypatch.setattr(building, "time", SimpleNamespace(time=lambda: now + 0.5))
+    for date, number in ((now - 5, 8), (now, 9)):
+        (tmp_path / f"events.out.tfevents.{date}.host.1.{number}").touch()
+    building._date_back(tmp_path)
+    dates = sorted(int(path.name.split(".")[3]) for path in tmp_path.iterdir())
+    assert dates == [now - 5, now - 1]
 
 
 def test_the_clock_may_be_set_back_during_a_run(

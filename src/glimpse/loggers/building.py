@@ -125,17 +125,18 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def _date_back(folder: Path) -> None:
-    """Rename TensorBoard's files that are dated in the future because the clock was set back.
+    """Rename TensorBoard's files that are not older than a file of this second would be.
 
-    TensorBoard reads files in the order of their names, and would take the files from before the
-    resume for the newest ones.
+    The clock may have been set back, or the run may be younger than a second. TensorBoard reads
+    files in the order of their names, and would take the files from before the resume for the
+    newest ones.
     """
     now, start = int(time.time()), "events.out.tfevents."
     names = sorted(path.name for path in folder.glob(f"{start}*"))
     dated = [name.removeprefix(start).partition(".") for name in names]
     dates = [(int(date), rest) for date, _, rest in dated if re.fullmatch("[0-9]{10}", date)]
     latest = now
-    for date, rest in reversed(dates if any(date > now for date, _ in dates) else []):
+    for date, rest in reversed(dates if any(date >= now for date, _ in dates) else []):
         latest = min(latest - 1, date)
         with suppress(OSError):
             (folder / f"{start}{date}.{rest}").rename(folder / f"{start}{latest}.{rest}")
