@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_image, require_no_setting
+from glimpse.cli.errors import as_options, one_line_errors, require_image, require_no_setting
 from glimpse.cli.options import RunPath, Set, Trust, output_file, trained_run
 from glimpse.cli.table import print_table
 from glimpse.streams import printable, say
@@ -76,7 +76,7 @@ def predict(
         rows: list[dict[str, Any]] = []
         for answer in predict_files(trained, given.files, top=top):
             if answer.error is not None:
-                say(f"error: {answer.error}", file=sys.stderr)
+                say(f"error: {as_options(answer.error)}", file=sys.stderr)
                 failed += 1
             else:
                 rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})

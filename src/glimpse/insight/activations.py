@@ -1,5 +1,6 @@
 """The output of each layer for one image, and the pixels that support a class (Grad-CAM)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,15 @@ class LayerOutput(NamedTuple):
 
 
 @torch.no_grad()
-def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
+def layer_outputs(
+    network: nn.Module, image: Tensor, forward: Callable[[Tensor], Any] | None = None
+) -> list[LayerOutput]:
     """The outputs of convolutions, poolings and linear layers, in the order of the forward pass.
 
     Args:
         network: The network, in evaluation mode.
         image: (1, C, H, W), preprocessed for the network.
+        forward: The forward pass, such as the network in bf16; None means the network itself.
     """
     found: list[LayerOutput] = []
     hooks = []
@@ -41,7 +45,7 @@ def layer_outputs(network: nn.Module, image: Tensor) -> list[LayerOutput]:
         if isinstance(module, SHOWN_LAYERS):
             note(name, module)
     try:
-        network(image)
+        (forward or network)(image)
     finally:
         for handle in hooks:
             handle.remove()

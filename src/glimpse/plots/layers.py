@@ -1,7 +1,9 @@
 """Draw the output of each layer for one image, and the Grad-CAM of a class over the image."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +14,28 @@ from glimpse.plots.colours import COLOURS
 from glimpse.plots.mistakes import shortened
 from glimpse.plots.save import save_figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MAX_LAYERS = 12
 NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
 MAX_UNITS = 64  # units drawn for a linear layer
+MAX_CLASSES = 10
 DPI = 110
 TITLE_CHARACTERS = 90  # as many as fit the width of the Grad-CAM
 
 
 def draw_layers(
-    outputs: list[LayerOutput], pixels: NDArray[np.uint8], title: str, path: Path
+    outputs: list[LayerOutput],
+    pixels: NDArray[np.uint8],
+    class_names: Sequence[str],
+    title: str,
+    path: Path,
 ) -> None:
-    """Draw a row for each of up to twelve layers, below their input image."""
+    """Draw a row for each of up to twelve layers, below their input image.
+
+    If the last layer has an output for each class, the ten largest are drawn, with their names.
+    """
     from matplotlib.figure import Figure
 
     chosen = np.unique(np.linspace(0, len(outputs) - 1, MAX_LAYERS).round().astype(int))
@@ -30,14 +43,14 @@ def draw_layers(
     num_rows = len(shown) + 1
     # Without a layout engine, even if a notebook has set one.
     figure = Figure(
-        figsize=(2.4 + NUM_MAPS, 0.4 + 1.05 * num_rows),
+        figsize=(2.4 + NUM_MAPS, 0.6 + 1.05 * num_rows),
         dpi=DPI,
         layout="none",  # type: ignore[arg-type]
     )
     height = figure.get_figheight()
     grid = figure.add_gridspec(
         num_rows, NUM_MAPS + 2, wspace=0.08, hspace=0.08,
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.4 / height,
+        left=0.01, right=0.99, bottom=0.2 / height, top=1 - 0.4 / height,
     )  # fmt: skip
     figure.suptitle(title, size=10, y=1 - 0.1 / height, va="top", parse_math=False)
     axes = figure.add_subplot(grid[0, 2])
@@ -56,12 +69,27 @@ def draw_layers(
                 axes.axis("off")
         else:
             axes = figure.add_subplot(grid[row, 2:])
-            units = layer.output.flatten()[:MAX_UNITS].numpy()
-            axes.bar(range(len(units)), units, color=COLOURS[0])
             axes.tick_params(labelsize=6)
-            axes.set_xticks([])
             axes.margins(x=0)
+            units = layer.output.flatten()
+            if layer is outputs[-1] and len(units) == len(class_names):
+                _draw_logits(axes, units, class_names)
+            else:
+                axes.bar(range(len(units[:MAX_UNITS])), units[:MAX_UNITS].numpy(), color=COLOURS[0])
+                axes.set_xticks([])
     save_figure(figure, path)
+
+
+def _draw_logits(axes: "Axes", logits: Tensor, class_names: Sequence[str]) -> None:
+    """Draw the ten largest of the (num_classes,) logits, each with the name of its class.
+
+    The classes keep their order, and the largest logit has a colour of its own.
+    """
+    shown = logits.topk(min(MAX_CLASSES, len(logits))).indices.sort().values
+    colours = [COLOURS[1] if label == logits.argmax() else COLOURS[0] for label in shown]
+    axes.bar(range(len(shown)), logits[shown].numpy(), color=colours)
+    names = [shortened(class_names[label]) for label in shown]
+    axes.set_xticks(range(len(shown)), names, size=6, parse_math=False)
 
 
 def _most_varied(maps: Tensor) -> Tensor:

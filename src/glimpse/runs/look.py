@@ -53,7 +53,8 @@ def draw_look(
         save_pixels(kernel_grid(weights), path)
         yield f"written: {path}"
     path = folder / "layers.png"
-    draw_layers(layer_outputs(trained.inner, seen), pixels, answer, path)
+    outputs = layer_outputs(trained.inner, seen, trained.network)  # in the prediction's precision
+    draw_layers(outputs, pixels, names, answer, path)
     yield f"written: {path}"
     cam = grad_cam(trained.inner, seen, label)
     if cam is None:

@@ -154,7 +154,7 @@ class TrainedRun:
                     f"{self.name} was trained on {self.spec.num_classes} classes "
                     f"({some(self.spec.class_names, 3)}), but the data here has "
                     f"{data.spec.num_classes} ({some(data.spec.class_names, 3)}): "
-                    "type --set data_dir=<folder of its data>"
+                    "type data_dir=<folder of its data>"
                 )
             if data.fingerprint != self.fingerprint:
                 say(f"note: the data or its splits differ from what {self.name} was trained on")
@@ -277,7 +277,7 @@ def not_finite(image: str, number: int) -> str:
     others = f" and {number - 1:,} other images" if number > 1 else ""
     return (
         f"the network's output for {image}{others} is not finite: use another checkpoint, or type "
-        "--set trainer.precision=32-true"
+        "trainer.precision=32-true"
     )
 
 
@@ -322,10 +322,10 @@ def overridden(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals:
-            raise UserError(f"--set {override}: expected KEY=VALUE")
+            raise UserError(f"{override}: expected KEY=VALUE, such as data_dir=/data")
         if key not in known and key in config:
             raise UserError(
-                f"--set {override}: the {key} of a trained network cannot be replaced; type a setting of it, "
+                f"{override}: the {key} of a trained network cannot be replaced; type a setting of it, "
                 "such as data.num_workers=2"
             )
         if key not in known:
