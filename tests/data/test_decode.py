@@ -302,3 +302,48 @@ def test_a_large_photograph_is_turned_before_its_middle_is_cut(tmp_path: Path) -
     wanted = PixelFormat(64, 64, 1, fit="crop")
     expected = np.rot90(decode(upright, wanted), -1).astype(int)
     assert np.abs(decode(turned, wanted) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(900, 12), (3, 500), (1, 3000)])
+def test_padding_keeps_a_line_of_an_elongated_image(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "line.png"
+    Image.new("RGB", size, "white").save(path)
+    pixels = decode(path, PixelFormat(32, 32, 3, fit="pad"))
+    assert (pixels == 255).all(2).sum() == 32
+
+
+def save_16_bits(path: Path, values: np.ndarray) -> None:
+    """Write (H, W, 3) uint16 as a PNG, which Pillow cannot."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+
+
+def test_colour_that_uses_few_of_16_bits_is_refused(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    save_16_bits(tmp_path / "full.png", random.integers(0, 65536, (8, 8, 3)))
+    assert probe([tmp_path / "full.png"], None).channels == 3
+    save_16_bits(tmp_path / "dark.png", random.integers(0, 4096, (8, 8, 3)))
+    with pytest.raises(UserError, match=r"dark\.png has 16 bits per channel.* all would be black"):
+        probe([tmp_path / "dark.png"], None)
+
+
+def test_white_at_0_is_refused_in_deep_images(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
+    with pytest.raises(UserError, match=r"inverted\.tif .* its white is 0"):
+        probe([tmp_path / "inverted.tif"], None)
+
+
+def test_that_only_the_first_page_is_used_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "one.tif")
+    probe([tmp_path / "pages.tif", tmp_path / "one.tif"], None)
+    told = capsys.readouterr().out
+    assert "note: 1 sampled image with several pages or frames, such as " in told
+    assert "pages.tif; only the first" in told

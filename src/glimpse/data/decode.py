@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from glimpse.data.depth import common_level, is_deep, level_of, with_8_bits
+from glimpse.data.depth import common_level, has_16_bits, is_deep, level_of, with_8_bits
 from glimpse.data.formats import (
     USUAL_FORMATS,
     can_read_heif,
@@ -29,6 +29,7 @@ from glimpse.data.formats import (
 from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import kind_of
+from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 FITS = ("crop", "pad", "squash")
@@ -65,7 +66,7 @@ def probe(
 ) -> PixelFormat:
     """Determine the pixel format of files from a sample spread over the list.
 
-    The format is grey only if all files are grey.
+    The format is grey only if all files are grey. Prints a note if files have several frames.
 
     Args:
         paths: The files.
@@ -99,10 +100,16 @@ class Sample:
     def __init__(self) -> None:
         self._sizes: dict[tuple[int, int], str] = {}  # with the name of the first image of each
         self._levels: list[float] = []
+        self._sixteen: dict[str, int] = {}  # the highest byte in images of 16 bits per channel
         self._is_grey = True
+        self._several: list[str] = []  # the names of images with several pages or frames
 
     def add(self, name: str, image: Image.Image) -> None:
         """Add an opened image; call this inside `reading`."""
+        if has_several_frames(image):
+            self._several.append(name)
+        if has_16_bits(image):
+            self._sixteen[name] = int(np.asarray(image.convert("RGB")).max())
         # Pillow reads a whole PNG to find its orientation. It rotates a TIFF itself, and reports
         # the rotated size.
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and image.format != "TIFF"
@@ -119,10 +126,23 @@ class Sample:
             fit: How they are fitted, one of `FITS`.
 
         Raises:
-            UserError: The images differ in size and there is no `presize`.
+            UserError: The images differ in size and there is no `presize`, or they use only the
+                lower of 16 bits.
         """
         if not self._sizes:
             return None
+        if self._sixteen and 0 < max(self._sixteen.values()) < 16:
+            raise UserError(
+                f"{next(iter(self._sixteen))} has 16 bits per channel, but no image sampled uses more than 12 "
+                "of them, so all would be black: save the images with 8 bits, with white at 255"
+            )
+        if self._several:
+            number = plural(len(self._several), "sampled image")
+            print(
+                f"note: {number} with several pages or frames, such as {_end_of(self._several[0])}; only the "
+                "first of each is used",
+                flush=True,
+            )
         channels, white = 1 if self._is_grey else 3, common_level(self._levels)
         if presize is not None:
             height, width = presize
@@ -141,6 +161,14 @@ class Sample:
 def _end_of(path: str) -> str:
     """The name of a file and of its folder, which is often its class."""
     return os.sep.join(path.split(os.sep)[-2:])
+
+
+def has_several_frames(image: Image.Image) -> bool:
+    """Return whether only a part of a file is read: the first page or frame.
+
+    The further pictures in a phone's JPEG (MPO) are previews.
+    """
+    return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -190,7 +218,7 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
     if wanted.fit == "crop":
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     elif wanted.fit == "pad":
-        image = ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
+        image = _padded(image, size)
     elif wanted.fit == "squash":
         image = image.resize(size, Image.Resampling.BILINEAR)
     if image.size != size:
@@ -199,6 +227,15 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
             "the other images: type data.presize=64 to crop and resize all of them to 64×64"
         )
     return np.asarray(image, np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
+
+
+def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Add black borders. ImageOps.pad loses an image whose shorter side would round to 0 pixels."""
+    scale = min(size[0] / image.width, size[1] / image.height)
+    if min(image.size) * scale < 1:
+        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        image = image.resize(inner, Image.Resampling.BILINEAR)
+    return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ for all of its images, so that equal values stay equal. A file that the rule doe
 values, values that are not finite, or a higher level than the dataset's) is rejected, and the error
 names it.
 
-Left out: colour images of 16 bits, which Pillow itself reads as 8 bits.
+Left out: colour images of 16 bits. Pillow reads the upper 8 bits of each channel. If these are all
+nearly 0, the images are rejected.
 """
 
 from collections.abc import Iterable
@@ -20,11 +21,20 @@ from glimpse.errors import UnreadableImageError
 
 LEVELS_OF_INTEGERS = (255, 4095, 65535, 2**31 - 1)
 LEVELS_OF_FLOATS = (1.0, 255.0, 65535.0)
+PHOTOMETRIC = 262  # the tag of a TIFF that states whether 0 is black
 
 
 def is_deep(mode: str) -> bool:
     """Return whether an image of this mode of Pillow is grey with more than 8 bits."""
     return mode == "F" or mode[0] == "I"
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Return whether Pillow keeps the upper 8 of the 16 bits in each channel of an opened image.
+
+    Call this before the pixels are read.
+    """
+    return any(";16" in str(tile.args) for tile in image.tile) and not is_deep(image.mode)
 
 
 def level_of(image: Image.Image, name: str) -> float:
@@ -33,6 +43,11 @@ def level_of(image: Image.Image, name: str) -> float:
     Raises:
         UnreadableImageError: A value is negative, not finite or above every level.
     """
+    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+        raise UnreadableImageError(
+            f"{name} has more than 8 bits and its white is 0 (PhotometricInterpretation): save it with black "
+            "at 0"
+        )
     values = np.asarray(image)
     lowest, highest = values.min(), values.max()
     is_float = values.dtype.kind == "f"

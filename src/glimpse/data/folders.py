@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from glimpse.data.formats import (
+    OF_TEXT,
     begins_as_image,
+    counted,
     is_hidden,
     is_image,
     readable_endings,
@@ -92,8 +94,8 @@ def _walk(folder: str, found: Listing) -> None:
                     f"{entry.path} is a link to {os.readlink(entry.path)}, which does not exist: restore "
                     "that folder, or remove the link"
                 )
-            elif "." not in name and begins_as_image(entry.path):
-                found.passed_over[""] += 1
+            elif not name.endswith(OF_TEXT) and begins_as_image(entry.path):
+                found.passed_over[os.path.splitext(name)[1]] += 1
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:
@@ -121,11 +123,13 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
                 f"({', '.join(class_names[:5])}{' …' if len(class_names) > 5 else ''}): rename the "
                 "folder or move it elsewhere"
             )
-        found = images_in(folder)
+        inside = listing(folder)
+        found = [Path(path) for path in inside.names]
         if not found:
+            reasons = "".join(f"; {remark}" for remark in counted(inside.passed_over))
             raise UserError(
-                f"{folder}: the class {name} has no images here, expected one or more: add images, or "
-                f"move the empty folder out of {root}"
+                f"{folder}: the class {name} has no images here, expected one or more{reasons}: add "
+                f"images, or move the folder out of {root}"
             )
         paths += found
         labels += [label_of[name]] * len(found)

@@ -14,9 +14,12 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from glimpse.data.spec import some
+from glimpse.text import plural
+
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".mpo", ".pcx",
 )  # fmt: skip
 AVIF = (".avif", ".avifs")
 HEIF = (".heic", ".heif", ".hif")
@@ -24,15 +27,18 @@ HEIF = (".heic", ".heif", ".hif")
 OTHERS = (
     ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
     ".nef", ".arw", ".raf", ".orf", ".rw2",
-    ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd",
+    ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd", ".mat", ".h5", ".hdf5",
+    ".dicom", ".tfrecord", ".xcf", ".qoi",
     ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # which may contain images
+# Of files that never hold an image, but often lie beside images; their content is not looked at.
+OF_TEXT = (".txt", ".json", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".py", ".log")
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
-# The first bytes of JPEG, PNG, GIF, TIFF and WebP files, to count those without an ending.
+# The first bytes of JPEG, PNG, GIF, TIFF and WebP files, to count those with another ending or none.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
 # Pillow's names of the formats that it loads by default. Loading the others takes 0.1 s.
 USUAL_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB")
@@ -102,20 +108,28 @@ def is_image(path: Path) -> bool:
 
 
 def counted(passed_over: Mapping[str, int]) -> list[str]:
-    """Return one remark for each format of skipped files, given counts by ending."""
+    """Return one remark for each format of skipped files, given counts by ending.
+
+    Images with endings of other kinds or without an ending share one remark.
+    """
     remarks = []
+    disguised = {e: n for e, n in passed_over.items() if e not in unreadable_endings()}
     for ending, number in sorted(Counter(passed_over).items()):
-        several = "s" if number > 1 else ""
-        what = f"{ending} file{several}" if ending else f"image file{several} without an ending"
-        files = f"{number:,} {what} skipped"
-        remedy = (
-            "to read them, type pip install pillow-heif"
-            if ending in HEIF
-            else "unpack them if they hold images"
-            if ending in ARCHIVES
-            else "not readable here"
-            if ending
-            else "add it to their names, such as .jpg"
+        if ending not in disguised:
+            remedy = (
+                "to read them, type pip install pillow-heif"
+                if ending in HEIF
+                else "unpack them if they hold images"
+                if ending in ARCHIVES
+                else "not readable here"
+            )
+            remarks.append(f"{plural(number, f'{ending} file')} skipped ({remedy})")
+    if disguised:
+        named = some(sorted(ending for ending in disguised if ending), 3)
+        endings = f"the ending {named}" if named else "an ending"
+        with_ending = f"{'with' if named else 'without'} {endings}"
+        remarks.append(
+            f"{plural(sum(disguised.values()), 'image file')} {with_ending} skipped (rename them, such as to "
+            ".jpg)"
         )
-        remarks.append(f"{files} ({remedy})")
     return remarks

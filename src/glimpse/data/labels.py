@@ -16,10 +16,14 @@ from statistics import median
 from glimpse.data.tables.table import NUMBER, shown
 from glimpse.errors import UserError
 
-NO_LABEL = ("nan", "<na>", "#n/a", "n/a", "nat")  # never the name of a class
+NO_LABEL = (  # never the name of a class: of NumPy, pandas, MySQL and Excel
+    "nan", "-nan", "<na>", "#na", "#n/a", "#n/a n/a", "n/a", "nat", r"\n", "1.#ind", "-1.#ind", "1.#qnan",
+    "-1.#qnan", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!",
+)  # fmt: skip
 DOUBTFUL = ("none", "null", "na", "?", "-")  # perhaps the name of a class
 MISSING = (*NO_LABEL, *DOUBTFUL, "", "inf", "-inf")  # among numbers
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+UNSEEN = ("Cf", "Pi", "Pf")  # Unicode's categories of invisible characters and quotes
 LARGEST = 2**53  # floats hold whole numbers exactly up to here
 RARE = 0.05  # of all labels: the share below which labels of another kind are a mistake
 
@@ -54,11 +58,17 @@ def may_be_missing(name: str) -> bool:
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of names that differ only in case, in spaces or in the form of letters."""
+    """Return the pairs of names that differ only in their spelling.
+
+    That is in case, in the form of letters, in quotes or invisible characters, or in what separates
+    the words: spaces, hyphens or underscores.
+    """
     found: dict[str, str] = {}
     pairs = []
     for name in names:
-        plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        kept = [c for c in plain if unicodedata.category(c) not in UNSEEN and c not in "'\"`"]
+        plain = re.sub(r"(?<=\w)[\s_-]+(?=\w)|\s", "", "".join(kept))
         if plain in found:
             pairs.append((found[plain], name))
         found.setdefault(plain, name)
@@ -124,7 +134,7 @@ def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> boo
 def _parts(text: str, counts: Counter[str]) -> list[str]:
     """Return the labels that a label combines; an empty list if it is a single label."""
     if _is_list(text):
-        return re.findall(r"[^\[\]{}'\",\s]+", text) or [text]
+        return re.findall(r"[^\[\](){}'\",\s]+", text) or [text]
     for separator in "|;,/+&":
         if separator in text:
             parts = _split(text, separator)
@@ -136,7 +146,7 @@ def _parts(text: str, counts: Counter[str]) -> list[str]:
 
 
 def _is_list(text: str) -> bool:
-    return re.fullmatch(r"\[.*\]|\{.*\}", text) is not None
+    return re.fullmatch(r"\[.*\]|\{.*\}|\(.*,.*\)", text) is not None
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -206,9 +206,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     def pixel_format(self, source: Source) -> PixelFormat:
         """Determine the format of a dataset of files; a subclass may return a known one."""
-        assert isinstance(source.train, Files)
-        skip = self.skip_unreadable
-        return probe(source.train.paths, self.presize, fit=self.fit, skip_unreadable=skip)
+        paths = [
+            p for part in source.parts().values() if isinstance(part, Files) for p in part.paths
+        ]
+        return probe(paths, self.presize, fit=self.fit, skip_unreadable=self.skip_unreadable)
 
     def presized(self, own: PixelFormat) -> PixelFormat:
         """Return a known format, or the one to which `presize` changes it."""

@@ -718,3 +718,86 @@ def test_num_classes_keeps_gaps_in_tables_of_pixels(tmp_path: Path) -> None:
     assert table(path, test_fraction=0.2, num_classes=5).spec.num_classes == 5
     with pytest.raises(UserError, match=r"line 3: the label '3' is not one of the 2 classes"):
         table(path, num_classes=2)
+
+
+def test_another_table_may_spell_a_file_in_another_way(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    """A link, an absolute path and a Windows path lead to the same image."""
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    train = written(tmp_path, "path,label", lines)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    for folder in (f"{tmp_path}/images/", "images\\", "link/"):
+        same = [f"{folder}{name},{label}" for name, label in pictures[:3]]
+        val = tmp_path / "val.csv"
+        val.write_text("\n".join(["path,label", *same]))
+        assert "3 images of val also in train" in table(train, val=str(val)).describe()
+        other = next(b for _, b in pictures if b != pictures[0][1])
+        val.write_text(f"path,label\n{folder}{pictures[0][0]},{other}\n")
+        with pytest.raises(UserError, match=r"val\.csv, line 2: .* differs from .*, line 2"):
+            table(train, val=str(val))
+
+
+def test_a_stray_quote_that_swallows_rows(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
+    lines = [f"images/{name},{label},seen" for name, label in pictures]
+    lines[2] = lines[2].replace("seen", '"6 inch')
+    lines[4] = lines[4].replace("seen", 'big 7"')
+    with pytest.raises(UserError, match=r"line 4: .* contains further rows.* stray quote"):
+        table(written(tmp_path, "path,label,notes", lines))
+    prose = [*lines[:2], f'images/{pictures[2][0]},{pictures[2][1]},"big, old\nred, dry, sold"']
+    table(written(tmp_path, "path,label,notes", [*prose, *lines[5:]]))
+
+
+def test_a_table_without_header_is_not_made_one_by_a_key(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    for name, _ in pictures:
+        (tmp_path / "images" / name).rename(tmp_path / "images" / f"photo{name}")
+    first, *rest = [f"photo{Path(name).stem},{label}" for name, label in pictures]
+    path, label = first.split(",")
+    with pytest.raises(UserError, match=r"line 1: .* names an image"):
+        table(
+            written(tmp_path, first, rest), path=path, label=label, folder="images", suffix=".png"
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "remark"),
+    [
+        ("split", ["train"] * 15 + ["test"] * 5, "(data.split=split takes its splits)"),
+        ("split", ["train"] * 15 + ["test"] * 4 + ["bad"], "it also contains 'bad'"),
+        ("is_valid", ["False"] * 15 + ["True"] * 5, "(data.split=is_valid takes its splits)"),
+        ("fold", [str(n % 4) for n in range(20)], "the column fold is not used"),
+        ("age", [str(n % 4) for n in range(20)], ""),
+    ],
+)
+def test_a_column_that_divides_the_images_is_mentioned(
+    tmp_path: Path,
+    pictures: list[tuple[str, str]],
+    column: str,
+    values: list[str],
+    remark: str,
+) -> None:
+    rows = zip(pictures, values, strict=True)
+    lines = [f"images/{name},{label},{value}" for (name, label), value in rows]
+    described = table(written(tmp_path, f"path,label,{column}", lines)).describe()
+    assert remark in described
+    assert ("not used" in described) == bool(remark)
+
+
+def test_pixels_are_put_in_order_by_their_names(tmp_path: Path) -> None:
+    """Kaggle's MNIST has columns 1x1 to 28x28; others write one plane after another."""
+    in_rows = [f"{row}x{column}" for row in range(1, 13) for column in range(1, 13)]
+    value = {name: number for number, name in enumerate(in_rows)}
+    header = ",".join(["label", *sorted(in_rows)])
+    lines = [",".join(map(str, (n % 2, *(value[c] for c in sorted(in_rows))))) for n in range(20)]
+    data = table(written(tmp_path, header, lines))
+    assert data.stored_images("train", np.array([0]))[0, :, :, 0].ravel().tolist() == [*range(144)]
+    planes = [f"{colour}{number}" for colour in "RGB" for number in range(16)]
+    lines = [",".join(map(str, (n % 2, *range(48)))) for n in range(20)]
+    data = table(written(tmp_path, ",".join(["label", *planes]), lines), shape=[3, 4, 4])
+    assert data.stored_images("train", np.array([0]))[0, 0, 1].tolist() == [1, 17, 33]
+    odd = [f"pixel{number}" for number in range(16)]
+    lines = [",".join(map(str, (n % 2, 99, *range(16)))) for n in range(20)]
+    data = table(written(tmp_path, ",".join(["label", "age2", *odd]), lines))
+    assert "skipped, because they are not named like the pixels: age2" in data.describe()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import tarfile
@@ -370,7 +371,7 @@ def test_images_without_an_ending_are_counted(photos: Path) -> None:
     shutil.copy(cat / "cat_0.png", cat / "00a1f3")
     data = image_folder(photos)
     assert sizes(data)["train"] == 12
-    assert "1 image file without an ending skipped (add it to their names" in data.describe()
+    assert "1 image file without an ending skipped (rename them" in data.describe()
 
 
 def test_names_that_are_not_utf_8(photos: Path) -> None:
@@ -538,3 +539,71 @@ def test_names_that_differ_in_capitals_are_said(tmp_path: Path) -> None:
             save_image(np.full((4, 4, 3), number, np.uint8), tmp_path / name / f"{number}.png")
     said = image_folder(tmp_path).describe()
     assert "the classes Cat and cat differ only in spelling" in said
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("pattern", ["{c}.{n}.jpg", "{c}_{n}.jpg", "{c} ({n}).jpg"])
+@pytest.mark.parametrize("others", ["test1", "test_a"])
+def test_classes_in_the_names_of_files_beside_a_test_folder(
+    tmp_path: Path, pattern: str, others: str
+) -> None:
+    """The folders are splits, not classes, and the pattern that is suggested works."""
+    for n in range(4):
+        for c in ("cat", "dog"):
+            save_image(NOISE, tmp_path / "set" / "train" / pattern.format(c=c, n=n))
+        save_image(NOISE, tmp_path / "set" / others / f"{n}.jpg")
+    for root in (tmp_path / "set", tmp_path / "set" / "train"):
+        typed = shlex.split(error_of(root).split("are the classes cat, dog? type ")[1])
+        assert typed[0] == f"data.root={tmp_path / 'set' / 'train'}"
+        data = image_folder(
+            tmp_path / "set" / "train",
+            pattern=typed[1].removeprefix("data.pattern="),
+            presize=16,
+            test_fraction=0.25,
+        )
+        assert data.spec.class_names == ("cat", "dog")
+        assert sizes(data) == {"train": 6, "val": 2}
+
+
+def test_loose_images_that_show_no_class(tmp_path: Path) -> None:
+    for part in ("training_images", "validation_images"):
+        for n in range(4):
+            save_image(NOISE, tmp_path / part / f"{n}.jpg")
+    message = error_of(tmp_path)
+    assert f"sort the images into {tmp_path / 'training_images'}/<class>/" in message
+    assert "did you mean" not in message
+
+
+def test_splits_within_each_class(tmp_path: Path) -> None:
+    for c in ("cat", "dog"):
+        for part in ("test", "train"):
+            for n in range(3):
+                save_image(NOISE, tmp_path / c / part / f"{n}.png")
+    message = error_of(tmp_path)
+    assert "test, train are in the folder of each class" in message
+    data = image_folder(tmp_path, pattern="^([^/]+)/", presize=8)
+    assert data.spec.class_names == ("cat", "dog")
+
+
+def test_images_with_endings_of_other_files_are_counted(photos: Path) -> None:
+    cat = photos / "train" / "cat"
+    for name in ("a.jpg_large", "b.00", "c.01", "d.02", "e.bin"):
+        shutil.copy(cat / "cat_0.png", cat / name)
+    (cat / "f.bin").write_bytes(b"no image")
+    (cat / "g.mat").write_bytes(b"matlab")
+    described = image_folder(photos).describe()
+    assert "5 image files with the ending .00, .01, .02 … skipped (rename them" in described
+    assert "1 .mat file skipped" in described
+    for path in cat.glob("*.png"):
+        path.rename(path.with_suffix(".img"))
+    assert "no images here, expected one or more; 1 .mat file skipped" in error_of(photos)
+
+
+def test_colour_in_the_validation_images_alone_is_kept(tmp_path: Path) -> None:
+    for c in ("cat", "dog"):
+        for n in range(3):
+            save_image(NOISE[..., :1], tmp_path / "train" / c / f"{n}.png")
+            save_image(NOISE, tmp_path / "val" / c / f"{n}.png")
+    assert image_folder(tmp_path).spec.channels == 3

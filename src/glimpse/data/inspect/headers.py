@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from glimpse.data.decode import PixelFormat, decode, reading
+from glimpse.data.decode import PixelFormat, decode, has_several_frames, reading
 from glimpse.data.processes import each_chunk
 from glimpse.errors import UserError
 from glimpse.text import as_utf8
@@ -25,14 +25,15 @@ NUM_EXAMPLES = 3
 class Header(NamedTuple):
     """The header of a file.
 
-    It states the format ("JPEG"), Pillow's mode ("RGB"), the stored width and height in pixels, and
-    whether EXIF asks to rotate or mirror the image.
+    It states the format ("JPEG"), Pillow's mode ("RGB"), the stored width and height in pixels,
+    whether EXIF asks to rotate or mirror the image, and whether there are several pages or frames.
     """
 
     format: str
     mode: str
     size: tuple[int, int]
     turned: bool
+    several: bool
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class FileFacts:
     irregularities.
 
     Irregularities are content that does not match the file extension, modes other than grey and
-    RGB, and images that EXIF rotates or mirrors.
+    RGB, images that EXIF rotates or mirrors, and files with several pages or frames.
     """
 
     formats: dict[str, int]
@@ -68,7 +69,8 @@ def header(path: Path) -> Header:
     """
     with reading(path) as image:  # the orientation may be stored after the pixels
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return Header(str(image.format), image.mode, image.size, turned)
+        several = has_several_frames(image)
+        return Header(str(image.format), image.mode, image.size, turned, several)
 
 
 def file_facts(paths: Sequence[Path], *, num_workers: int) -> FileFacts:
@@ -114,6 +116,8 @@ def _oddities(ending: str, found: Header, expected: str | None) -> Iterator[str]
         yield f"with mode {found.mode}"
     if found.turned:
         yield "rotated or mirrored by EXIF"
+    if found.several:
+        yield "with several pages or frames, of which the first is used"
 
 
 def broken_files(

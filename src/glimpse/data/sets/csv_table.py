@@ -21,7 +21,7 @@ from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.data.tables.columns import Columns, find_columns
-from glimpse.data.tables.files import TableFiles
+from glimpse.data.tables.files import TableFiles, one_path
 from glimpse.data.tables.pixels import pixels_of
 from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_of
 from glimpse.data.tables.table import Table, shown
@@ -138,9 +138,7 @@ class CsvTable(ImageDataModule):
             index = table.index(self.columns.path)
             for (_, row), part in zip(table.rows(), splits_of(table, self.split), strict=True):
                 split = name if self.split is None else part
-                before = first.setdefault(
-                    os.path.normpath(self._files.path(table, row[index])), split
-                )
+                before = first.setdefault(self._files.identity(table, row[index]), split)
                 if before != split:
                     shared[split, before] += 1
                 else:
@@ -195,8 +193,10 @@ class CsvTable(ImageDataModule):
             numbered(table, found, names, by_position=by_position)
             for table, found in zip(self._tables, labels, strict=True)
         ]
+        labelled: dict[str, tuple[str, int]] = {}
         read = [
-            self._part(table, found) for table, found in zip(self._tables, numbers, strict=True)
+            self._part(table, found, labelled)
+            for table, found in zip(self._tables, numbers, strict=True)
         ]
         if self.split is None:
             divided = dict(zip(self._splits_of_tables, read, strict=True))
@@ -216,7 +216,7 @@ class CsvTable(ImageDataModule):
         index = table.index(name)
         is_path = name == self.columns.path
         cells = [
-            os.path.normpath(row[index]) if is_path else row[index]
+            self._files.identity(table, row[index]) if is_path else row[index]
             for (_, row), split in zip(table.rows(), splits_of(table, self.split), strict=True)
             if self.split is None or split == wanted
         ]
@@ -235,20 +235,23 @@ class CsvTable(ImageDataModule):
 
     # Images -------------------------------------------------------------------------------------
 
-    def _part(self, table: Table, labels: NDArray[np.int64]) -> Part:
+    def _part(
+        self, table: Table, labels: NDArray[np.int64], labelled: dict[str, tuple[str, int]]
+    ) -> Part:
+        """Return the images of a table; `labelled` has the place and label of all files so far."""
         column = self.columns.path
         if column is None:
             images = pixels_of(table, self.columns.pixels, self.shape, len(labels))
             return Arrays(images, labels)
         paths: list[Path] = []
-        rows: dict[str, tuple[int, int]] = {}  # line and label of each file
         files = self._files.locations(table, column)
         for (line, path), label in zip(files, labels.tolist(), strict=True):
-            before, other = rows.setdefault(os.path.normpath(path), (line, label))
+            place = table.place(line)
+            before, other = labelled.setdefault(one_path(path), (place, label))
             if other != label:
                 raise UserError(
-                    f"{table.place(line)}: the label of {as_utf8(path)} differs from line {before}: an "
-                    "image has one class; remove one of the lines"
+                    f"{place}: the label of {as_utf8(path)} differs from "
+                    f"{before.removeprefix(f'{table.path}, ')}: an image has one class; remove one of the lines"
                 )
             paths.append(Path(path))
         return Files(paths, labels)

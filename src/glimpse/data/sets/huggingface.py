@@ -124,7 +124,7 @@ class HuggingFace(ImageDataModule):
             texts["train"], lambda row: f"{self.set_name}, train[{row}]"
         )
         index = {name: number for number, name in enumerate(names)}
-        wanted = self._format_of(found["train"], image)
+        wanted = self._format_of(found, image)
         parts: dict[str, Arrays] = {}
         for split, rows in found.items():
             pixels, bad = self._pixels(rows, image, split, wanted)
@@ -326,21 +326,23 @@ class HuggingFace(ImageDataModule):
             raise UserError(f"{self.set_name}, {split}: there are no images{reason}")
         return np.stack(pixels), bad
 
-    def _format_of(self, rows: Any, column: str) -> PixelFormat:
+    def _format_of(self, splits: Mapping[str, Any], column: str) -> PixelFormat:
         """Return the format of a sample of images; it is grey only if all images are grey."""
         sample = Sample()
-        step = max(1, len(rows) // SAMPLED)
-        for row, what, cell in self._cells(rows, column, "train", step):
-            with self._skipping(row, {}), opened_image(cell, column, what) as image:
-                sample.add(what, image)
+        for split, rows in splits.items():
+            step = max(1, len(rows) // SAMPLED)
+            for row, what, cell in self._cells(rows, column, split, step):
+                with self._skipping(row, {}), opened_image(cell, column, what) as image:
+                    sample.add(what, image)
         found = sample.format(self.presize, fit=self.fit)
         if found is None:
-            raise UserError(f"{self.set_name}, train: there are no images that can be read")
+            raise UserError(f"{self.set_name}: there are no images that can be read")
         if found.channels == 1:
-            for row, what, cell in self._cells(rows, column, "train"):
-                with self._skipping(row, {}), opened_image(cell, column, what) as image:
-                    if not is_grey(image):
-                        return replace(found, channels=3)
+            for split, rows in splits.items():
+                for row, what, cell in self._cells(rows, column, split):
+                    with self._skipping(row, {}), opened_image(cell, column, what) as image:
+                        if not is_grey(image):
+                            return replace(found, channels=3)
         return found
 
 

@@ -34,6 +34,7 @@ from glimpse.errors import UserError
 from glimpse.text import as_utf8, class_name
 
 TOO_SHORT = ("tr", "te", "fit")  # for the name of a folder, which may be a class
+NUMBERED = r"([^/]+?)[ ._(-]*\d+\)?\.\w+$"  # the class in names such as cat.12.jpg and "great dane (3).png"
 
 
 class ImageFolder(ImageDataModule):
@@ -202,8 +203,14 @@ class ImageFolder(ImageDataModule):
 
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
         divided = [folder for folder in classes if _has_train(folder)]
-        if len(classes) >= 2 and not divided:
+        flat = _flat_train(classes)
+        if len(classes) >= 2 and not divided and flat is None:
             return
+        if flat is not None:
+            raise UserError(
+                f"data.root={self.root}: {flat.name} contains images, expected a folder for each class in "
+                f"it; {_typed_pattern(flat) or f'sort the images into {flat}/<class>/'}"
+            )
         if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
             raise UserError(
                 f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: add a "
@@ -211,13 +218,20 @@ class ImageFolder(ImageDataModule):
             )
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
-        hint = (
-            f"did you mean {in_shell(f'data.root={self.root.parent}')}?"
-            if loose
-            else "is it one level too high?"
-        )
-        if loose and (table := self._table_beside(train)):
-            hint = f"are its labels in a table? type {table}"
+        hint = "is it one level too high?"
+        if loose:
+            hint = f"sort the images into {train}/<class>/"
+            if table := self._table_beside(train):
+                hint = f"are its labels in a table? type {table}"
+            elif typed := _typed_pattern(train):
+                hint = typed
+            elif _are_classes(class_folders(self.root.parent)):
+                hint = f"did you mean {in_shell(f'data.root={self.root.parent}')}?"
+        elif inside := _splits_in_classes(classes):
+            hint = (
+                f"{some(inside)} are in the folder of each class, expected them above: move the images to "
+                f"{inside[0]}/<class>/, or type {in_shell('data.pattern=^([^/]+)/')} to ignore them"
+            )
         elif divided:
             hint = f"did you mean {in_shell(f'data.root={divided[0]}')}?"
         elif len(classes) == 1 and (inner := _first_with_several(classes[0])):
@@ -226,6 +240,39 @@ class ImageFolder(ImageDataModule):
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
             f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
         )
+
+
+def _flat_train(folders: Sequence[Path]) -> Path | None:
+    """Return the folder of training images beside other splits, if none of them contains classes."""
+    splits = [_split_in_words(folder) for folder in folders]
+    if len(folders) < 2 or None in splits or splits.count("train") != 1:
+        return None
+    train = folders[splits.index("train")]
+    return train if any(map(is_image, train.iterdir())) and not class_folders(train) else None
+
+
+def _typed_pattern(folder: Path) -> str | None:
+    """Return what to type if the names of the images begin with their classes, such as cat.12.jpg."""
+    names = [path.name for path in folder.iterdir() if is_image(path)]
+    found = [match[1].lower() for name in names if (match := re.search(NUMBERED, name))]
+    if len(found) < len(names) or not 2 <= len(set(found)) <= len(found) / 2:
+        return None
+    typed = in_shell(f"data.root={folder}", f"data.pattern={NUMBERED}")
+    return f"are the classes {some(sorted(set(found)), 3)}? type {typed}"
+
+
+def _are_classes(folders: Sequence[Path]) -> bool:
+    """Return whether folders, which contain images, may be classes: two or more, and no splits."""
+    inhabited = [folder for folder in folders if any(map(is_image, folder.iterdir()))]
+    return len(inhabited) >= 2 and not all(map(_split_in_words, inhabited))
+
+
+def _splits_in_classes(classes: Sequence[Path]) -> list[str]:
+    """Return the names of the splits that each class is divided into; empty if they are not."""
+    inside = [[inner.name for inner in class_folders(folder)] for folder in classes]
+    if len(inside) < 2 or not inside[0] or any(names != inside[0] for names in inside):
+        return []
+    return inside[0] if all(split_of(name) for name in inside[0]) else []
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -245,18 +292,23 @@ def _split_of(folder: Path) -> str | None:
     return None if folder.name.lower() in TOO_SHORT else split_of(folder.name)
 
 
+def _split_in_words(folder: Path) -> str | None:
+    """Return the split in a name such as seg_train or val2017; None without one, or with several."""
+    words = set(re.findall(r"[^\W\d_]+", folder.name.lower())) - set(TOO_SHORT)
+    found = {split for word in words if (split := split_of(word))}
+    return found.pop() if len(found) == 1 else None
+
+
 def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return the splits in names such as seg_train and val2017, if train and another are found.
+    """Return the splits that the names of folders contain, if train and another are found.
 
     A folder without subfolders is skipped, because it might be a class.
     """
     parts: dict[str, Path] = {}
     for folder in folders:
-        words = set(re.findall(r"[^\W\d_]+", folder.name.lower())) - set(TOO_SHORT)
-        found = {split for word in words if (split := split_of(word))}
-        if len(found) != 1 or not class_folders(folder):
+        split = _split_in_words(folder)
+        if split is None or not class_folders(folder):
             continue
-        [split] = found
         if split in parts:
             return {}
         parts[split] = folder

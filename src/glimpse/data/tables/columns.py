@@ -1,6 +1,7 @@
 """The columns of a table by their role: named by keys, or detected if they are unambiguous."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from glimpse.data.formats import readable_endings
 from glimpse.data.splits import split_of
 from glimpse.data.tables.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
+
+SPLIT_COLUMNS = ("split", "splits", "subset", "set", "usage", "fold", "partition", "phase")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ def find_columns(
         _require(table, name, "label")
     sample = table.sample()
     found_path = _path_column(table, path, {*given, split}, groups, sample, is_file)
-    is_named = path == found_path or (found_path or "").lower() in PATHS
-    if found_path is not None and table.has_header and not is_named and is_file(found_path):
+    if (
+        found_path is not None
+        and table.has_header
+        and found_path.lower() not in PATHS
+        and is_file(found_path)
+    ):
         raise UserError(
             f"{table.path}, line 1: {shown(found_path)} names an image, expected the names of the columns: "
             "insert a line such as path,label before it"
@@ -71,11 +78,7 @@ def find_columns(
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
     cells = {name: [row[table.index(name)] for row in sample] for name in rest}
     if split is None:
-        remarks += [
-            f"the column {name} is not used (data.split={name} takes its splits)"
-            for name in rest
-            if name not in given and _are_splits(cells[name])
-        ]
+        remarks += [_unused_split(table, name) for name in rest if name not in given]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one per class,"
@@ -86,6 +89,9 @@ def find_columns(
         others = [name for name in pixels if name not in lists]
         remarks += [f"skipped, because they are not pixels: {one_of(others)}"] * bool(others)
         pixels = lists
+    pixels, odd = _of_one_kind(pixels)
+    if odd:
+        remarks.append(f"skipped, because they are not named like the pixels: {one_of(odd)}")
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
         others = [name for name in pixels if name not in numbered]
@@ -94,14 +100,43 @@ def find_columns(
     if (ordered := _by_number(pixels)) != pixels:
         remarks.append(f"pixels in the order of their numbers, from {ordered[0]} to {ordered[-1]}")
         pixels = ordered
-    return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(remarks))
+    return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(filter(None, remarks)))
+
+
+def _of_one_kind(names: list[str]) -> tuple[list[str], list[str]]:
+    """Return the columns whose names differ only in their numbers, if nearly all do, and the rest."""
+    kinds = Counter(re.sub(r"\d+", "", name) for name in names)
+    kind, number = kinds.most_common(1)[0] if kinds else ("", 0)
+    if number == len(names) or number < 0.9 * len(names):
+        return names, []
+    same = [name for name in names if re.sub(r"\d+", "", name) == kind]
+    return same, [name for name in names if name not in same]
 
 
 def _by_number(names: list[str]) -> list[str]:
     """Return columns such as pixel0, pixel1, pixel10, pixel2 in the order of their numbers.
 
-    Columns whose numbers are not consecutive, or whose names differ otherwise, stay as they are.
+    Names such as 1x1, 1x2, 2x1 are in the order of rows and columns, and R0, R1, G0, G1, B0, B1 in
+    that of pixels, whose channels are adjacent. Columns whose numbers are not consecutive, or whose
+    names differ otherwise, stay as they are.
     """
+    places = [re.fullmatch(r"\D*(\d+)\D+(\d+)", name) for name in names]
+    if names and all(places):
+        of_place = {
+            (int(m[1]), int(m[2])): name for m, name in zip(places, names, strict=True) if m
+        }
+        rows, columns = ({place[axis] for place in of_place} for axis in (0, 1))
+        if len(of_place) == len(names) == len(rows) * len(columns):
+            return [of_place[place] for place in sorted(of_place)]
+    colours = [re.fullmatch(r"(?i)(r|g|b|red|green|blue)[ _-]?(\d+)", name) for name in names]
+    if names and all(colours):
+        of_pixel = {
+            (int(m[2]), "rgb".index(m[1][0].lower())): name
+            for m, name in zip(colours, names, strict=True)
+            if m
+        }
+        if len(of_pixel) == len(names) == 3 * len({number for number, _ in of_pixel}):
+            return [of_pixel[place] for place in sorted(of_pixel)]
     found = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
     parts = [(match[1], int(match[2])) for match in found if match]
     numbers = sorted(number for _, number in parts)
@@ -159,8 +194,8 @@ def _path_column(
     if are_words and sample and len(free) < 16:
         guess = named[0] if named else "<column>"
         raise UserError(
-            f"{table.path}: none of its columns {one_of(table.columns)} names image files: type "
-            f"data.path={guess}, with data.folder=<folder of the images> and data.suffix=.jpg if its cells "
+            f"{table.path}: none of its columns {one_of(table.columns)} (named in line 1) names image files: "
+            f"type data.path={guess}, with data.folder=<folder of the images> and data.suffix=.jpg if its cells "
             "lack them"
         )
     return None
@@ -201,10 +236,31 @@ def _is_one_hot(cells: Sequence[str]) -> bool:
     return all(one_hot_value(cell) is not None for cell in cells)
 
 
-def _are_splits(cells: Sequence[str]) -> bool:
-    """Return whether cells name splits, more than one."""
-    found = {split_of(cell) for cell in cells}
-    return len(found) > 1 and None not in found
+def _unused_split(table: Table, name: str) -> str:
+    """Return a remark if a column seems to divide the images into splits; empty for others.
+
+    It does if most of its cells name splits, or its name says so.
+    """
+    index = table.index(name)
+    is_named = re.sub(r"[\W_]+", "", name.lower()) in SPLIT_COLUMNS
+    is_flag = split_of(name.lower().removeprefix("is_")) is not None
+    sample = [row[index] for row in table.sample()]
+    if not (is_named or is_flag or any(map(split_of, sample))):
+        return ""
+    counts = Counter(row[index] for _, row in table.rows())
+    named = {cell: split for cell in counts if (split := split_of(cell))}
+    if is_flag and all(one_hot_value(cell) is not None for cell in counts) and len(counts) > 1:
+        return f"the column {name} is not used (data.split={name} takes its splits)"
+    if len(set(named.values())) > 1 and 2 * sum(counts[cell] for cell in named) > counts.total():
+        others = [cell for cell in counts if cell not in named]
+        remedy = (
+            f"it also contains {one_of(sorted(map(shown, others)), 3)}; data.split={name} takes its splits if all "
+            "cells are train, val or test"
+            if others
+            else f"data.split={name} takes its splits"
+        )
+        return f"the column {name} is not used ({remedy})"
+    return f"the column {name} is not used" if is_named and 1 < len(counts) <= 20 else ""
 
 
 def numbers_in(cell: str) -> list[str]:

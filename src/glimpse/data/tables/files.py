@@ -4,6 +4,7 @@ A path is relative to the folder of its table, or to `folder` there. A file that
 reported with its line and what to type.
 """
 
+import functools
 import os
 import stat
 import unicodedata
@@ -42,6 +43,10 @@ class TableFiles:
         """Return the path of the file that a cell names, in this or another system's spelling."""
         path = self.path(table, cell)
         return path if _is_there(path) else next(filter(_is_there, other_spellings(path)), None)
+
+    def identity(self, table: Table, cell: str) -> str:
+        """Return the path of the file that a cell names, the same for every link and spelling."""
+        return one_path(self.found(table, cell) or self.path(table, cell))
 
     def locations(self, table: Table, column: str) -> Iterator[tuple[int, str]]:
         """Yield each row's line and the path of the file that it names in a column.
@@ -109,6 +114,18 @@ class TableFiles:
                 "data.on_bad_file=skip to leave it out"
             )
         return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+
+
+def one_path(path: str) -> str:
+    """Return the path that a file has without links."""
+    folder, name = os.path.split(path)
+    direct = os.path.join(_without_links(folder), name)
+    return os.path.realpath(direct) if os.path.islink(direct) else direct
+
+
+@functools.lru_cache(1024)
+def _without_links(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _in_other_case(folder: Path, parts: Sequence[str]) -> str | None:

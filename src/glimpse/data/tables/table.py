@@ -136,7 +136,21 @@ class Table:
             if len(row) != width:
                 cells = plural(len(row), "cell")
                 raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
+            if self._swallows_rows(row):
+                raise UserError(
+                    f"{self.place(line)}: a cell of this row contains further rows, as if there were a stray "
+                    'quote (") in it: remove the quote'
+                )
             yield line, row
+
+    def _swallows_rows(self, row: Sequence[str]) -> bool:
+        """Return whether a line within a cell looks like a row; prose has spaces after its commas."""
+        lines = (line for cell in row if "\n" in cell for line in cell.split("\n")[1:])
+        rows = (line.split(self._delimiter) for line in lines)
+        return any(
+            len(cells) == len(self.header) and not any(cell.startswith(" ") for cell in cells[1:])
+            for cells in rows
+        )
 
     def sample(self, num: int = 50) -> list[list[str]]:
         """Return the cells of the first rows."""
