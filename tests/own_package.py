@@ -10,6 +10,7 @@ FILES = {
     "ownpkg/__init__.py": "",
     "ownpkg/nets.py": """
         import lightning.pytorch as pl
+        import torch
         from torch import nn
 
         class Net(nn.Module):
@@ -108,8 +109,52 @@ FILES = {
             def forward(self, images):
                 return self.net(images)
 
+        class Listed(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes)
+                self.layers = [nn.Linear(num_classes, num_classes)]
+
+            def forward(self, images):
+                return self.layers[0](super().forward(images))
+
+        class Projected(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes)
+                self.register_buffer("p", torch.randn(num_classes, num_classes), persistent=False)
+
+            def forward(self, images):
+                return super().forward(images) @ self.p
+
+        class Late(Plain):
+            def forward(self, images):
+                logits = super().forward(images)
+                if self.training and not hasattr(self, "late"):
+                    self.late = nn.Linear(logits.shape[1], logits.shape[1])
+                return self.late(logits) if hasattr(self, "late") else logits
+
+        class OneMore(Plain):
+            def forward(self, images):
+                logits = super().forward(images)
+                return nn.functional.pad(logits, (0, 1)) if self.training else logits
+
+        class InPlace(Plain):
+            def forward(self, images):
+                images += 1
+                return super().forward(images)
+
+        class Random(Plain):
+            def forward(self, images):
+                return super().forward(images + torch.randn_like(images))
+
+        class Weighted(Plain):
+            def __init__(self, num_classes, weights="small"):
+                super().__init__(num_classes)
+
         def make(num_classes: int) -> nn.Module:
             return Plain(num_classes)
+
+        def forgets(num_classes: int) -> nn.Module:
+            Plain(num_classes)
 
         def unknown(num_classes):
             return Plain(num_classes)
@@ -120,6 +165,22 @@ FILES = {
         from pathlib import Path
         from torch import nn
         from torchmetrics import Metric
+
+        class Unlinked(nn.Module):
+            def forward(self, logits, labels):
+                mean = nn.functional.cross_entropy(logits, labels).item()
+                return torch.tensor(mean, requires_grad=True)
+
+        class OneElement(nn.Module):
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits, labels)[None]
+
+        class Faulty(nn.Module):
+            def forward(self, logits, labels):
+                return self.scaled(nn.functional.cross_entropy(logits, labels))
+
+            def scaled(self, value):
+                return value * None
 
         class Margin(nn.Module):
             def __init__(self, margin=1.0):
@@ -278,6 +339,14 @@ FILES = {
     "conf/model/net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
     "conf/model/plain.yaml": "_target_: ownpkg.nets.Plain\n",
     "conf/model/function.yaml": "_target_: ownpkg.nets.make\n",
+    "conf/model/listed.yaml": "_target_: ownpkg.nets.Listed\n",
+    "conf/model/projected.yaml": "_target_: ownpkg.nets.Projected\n",
+    "conf/model/late.yaml": "_target_: ownpkg.nets.Late\n",
+    "conf/model/one_more.yaml": "_target_: ownpkg.nets.OneMore\n",
+    "conf/model/in_place.yaml": "_target_: ownpkg.nets.InPlace\n",
+    "conf/model/random.yaml": "_target_: ownpkg.nets.Random\n",
+    "conf/model/weighted.yaml": "_target_: ownpkg.nets.Weighted\nweights: none\n",
+    "conf/model/forgets.yaml": "_target_: ownpkg.nets.forgets\n",
     "conf/model/unknown.yaml": "_target_: ownpkg.nets.unknown\n",
     "conf/model/neither.yaml": "_target_: ownpkg.nets.Neither\n",
     "conf/model/five.yaml": "_target_: ownpkg.nets.FiveClasses\n",
@@ -305,6 +374,9 @@ FILES = {
     "conf/model/softmax.yaml": "_target_: ownpkg.nets.Softmax\n",
     "conf/model/deeper.yaml": "_target_: ownpkg.nets.Net\ndepth: 3\n",
     "conf/model/needs.yaml": "_target_: ownpkg.needs.Net\n",
+    "conf/loss/unlinked.yaml": "_target_: ownpkg.rest.Unlinked\n",
+    "conf/loss/one_element.yaml": "_target_: ownpkg.rest.OneElement\n",
+    "conf/loss/faulty.yaml": "_target_: ownpkg.rest.Faulty\n",
     "conf/loss/one_argument.yaml": "_target_: ownpkg.rest.OneArgument\n",
     "conf/loss/function.yaml": "_target_: ownpkg.rest.hinge\n",
     "conf/data/lightning.yaml": (

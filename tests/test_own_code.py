@@ -70,6 +70,8 @@ def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data=photos", "model=anything"),
         ("data=photos", "model=keyword"),
         ("data=photos", "model=other_name"),
+        ("data=photos", "model=in_place"),
+        ("data=photos", "model=random"),
         ("data=photos", "model='my net'"),
         ("data=halves", "model=linear", "loss=margin"),
         ("data=halves", "model=linear", "loss=optional", "loss.class_weights=[1,3]"),
@@ -151,6 +153,15 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=shallow", "ownpkg has no Net; its modules are data, needs, nets, program, rest …"),
         ("model=other_name model.n_classes=3", "takes neither a spec nor num_classes"),
         ("model=auxiliary", "returns a tuple in training, expected logits alone"),
+        ("model=listed", "has weights that its state_dict lacks"),
+        ("model=projected", "has weights that its state_dict lacks"),
+        ("model=late", "creates or resizes late.weight in training"),
+        ("model=one_more", "returns 2×3 for two images in training, expected logits of 2×2"),
+        ("model=weighted", "model.weights is read by the run itself"),
+        ("model=forgets", "returned nothing, expected a torch.nn.Module: return it"),
+        ("model=plain model.weights=default", "only model=pretrained has default weights"),
+        ("loss=unlinked", "returns a number without a gradient"),
+        ("loss=one_element", "returns 1 for two images, expected one number"),
         ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),
         (
             "model=fixed_size",
@@ -212,6 +223,13 @@ def test_what_cannot_be_built_is_named_before_it_is_called(
         train(*data, *model, *override.split())
     assert "\n" not in str(error.value)
     assert not Path("CALLED").exists()
+
+
+def test_an_error_within_a_loss_keeps_its_traceback(train: Train) -> None:
+    with pytest.raises(CrashError, match=r"TypeError: .*while loss .*rest\.py:\d+; ") as error:
+        train("data=photos", "model=net", "loss=faulty")
+    trace = Path(str(error.value).rpartition("the full traceback is in ")[2])
+    assert "return value * None" in trace.read_text()
 
 
 def test_a_network_that_ends_the_process_fails_the_run(train: Train) -> None:

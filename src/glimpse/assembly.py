@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from glimpse.class_weights import class_weights
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build, parameters_of, plain, require_target
+from glimpse.crash import is_in_own_code
 from glimpse.data.augment.base import Augmentation
 from glimpse.data.augment.in_order import InOrder
 from glimpse.data.module import ImageDataModule
@@ -97,16 +98,21 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             shape = "×".join(map(str, given.shape))
             if "must be Tensor, not list" in str(error):
                 hint = "; annotate the argument of __init__ as torch.Tensor to receive a tensor"
+            elif is_in_own_code(error):
+                error.add_note(
+                    f"while loss {target} was given logits of 2×{num_classes} and {what} of {shape}{hint}"
+                )
+                raise
             raise UserError(
                 f"loss {target} does not take logits of 2×{num_classes} and {what} of {shape}, for "
                 f"the {num_classes} classes of this data: {first_line(error)}{hint}"
             ) from error
-        if not isinstance(found, Tensor) or found.numel() != 1:
+        if not isinstance(found, Tensor) or found.ndim > 0:
             shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else kind_of(found)
             raise UserError(
                 f"loss {target} returns {shape} for two images, expected one number, their mean"
             )
-        if not found.requires_grad:
+        if not _follows(found, logits):
             raise UserError(
                 f"loss {target} returns a number without a gradient, expected one computed from the "
                 "logits: remove detach(), item() and no_grad() from its forward"
@@ -118,6 +124,14 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             "requires_grad to False"
         )
     return loss
+
+
+def _follows(loss: Tensor, logits: Tensor) -> bool:
+    """Whether a loss has a gradient with respect to the logits."""
+    if not loss.requires_grad:
+        return False
+    [gradient] = torch.autograd.grad(loss, logits, allow_unused=True)
+    return gradient is not None
 
 
 def _require_mean(loss: nn.Module, target: str, num_classes: int) -> None:

@@ -87,13 +87,22 @@ def _with_remedy(error: BaseException) -> str:
     return named(error) if found is None else f"{found} ({named(error)})"
 
 
+def is_in_own_code(error: BaseException) -> bool:
+    """Whether an error occurred in code of the user's, or in a library that it called."""
+    frames = _outside_libraries(error)
+    return bool(frames) and not frames[-1].filename.startswith(str(Path(__file__).parent))
+
+
 def _place(error: BaseException) -> str:
     """File and line of the innermost frame outside libraries, or of the innermost frame."""
-    frames = traceback.extract_tb(error.__traceback__)
-    libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
-    own = [f for f in frames if not any(part in f.filename for part in libraries)]
-    frame = (own or list(frames))[-1]
+    frame = (_outside_libraries(error) or traceback.extract_tb(error.__traceback__))[-1]
     return f"{frame.filename}:{frame.lineno}"
+
+
+def _outside_libraries(error: BaseException) -> list[traceback.FrameSummary]:
+    libraries = ("site-packages", sysconfig.get_path("stdlib"), "<frozen")
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f for f in frames if not any(part in f.filename for part in libraries)]
 
 
 def named(error: BaseException) -> str:

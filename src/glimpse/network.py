@@ -2,8 +2,10 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
-from contextlib import suppress
+import io
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,8 +17,15 @@ from glimpse.config.build import accepts, build, parameters_of, plain, require_t
 from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.seeding import seed_all, untouched_generators
 from glimpse.text import kind_of
 
+COMPLETE = (
+    "torch",
+    "torchvision",
+    "timm",
+)  # packages whose networks keep all weights in their state
+OTHER_SEED = 1_000_003
 # Sides of square images, in pixels, that networks are written for.
 USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)
 
@@ -40,6 +49,9 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
     if not is_ours:
         _require_logits(network, target, spec)
         _require_tensors(network, target)
+        if not is_from(found.__module__, COMPLETE):
+            again = partial(build, "model", values, *args, **kwargs)
+            _require_complete_state(network, target, again, spec)
     return network
 
 
@@ -129,12 +141,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns logits without a gradient: remove detach(), data and "
             "no_grad() from its forward"
         )
-    in_training = _output_in_training(network, spec)
-    if not isinstance(in_training, Tensor | None):
-        raise UserError(
-            f"model._target_={target} returns {kind_of(in_training)} in training, expected logits alone, as "
-            "it returns otherwise; for a network of torchvision, write aux_logits: false into its YAML file"
-        )
+    _require_the_same_in_training(network, target, spec)
 
 
 def _require_tensors(network: nn.Module, target: str) -> None:
@@ -143,6 +150,73 @@ def _require_tensors(network: nn.Module, target: str) -> None:
         raise UserError(
             f"model._target_={target} has a state_dict of more than tensors, which checkpoints cannot hold: "
             "return a tensor from get_extra_state"
+        )
+
+
+def _require_the_same_in_training(network: nn.Module, target: str, spec: ImageSpec) -> None:
+    """Require logits in training too, and a state that training does not extend.
+
+    A copy of the network is given two black images. What it raises is left for the training.
+    """
+    images = torch.zeros(2, spec.channels, spec.height, spec.width)
+    with torch.no_grad(), untouched_generators():
+        try:
+            trained = copy.deepcopy(network).train()
+            logits = trained(images)
+        except Exception:
+            return
+    if not isinstance(logits, Tensor):
+        raise UserError(
+            f"model._target_={target} returns {kind_of(logits)} in training, expected logits alone, as "
+            "it returns otherwise; for a network of torchvision, write aux_logits: false into its YAML file"
+        )
+    if logits.shape != (2, spec.num_classes):
+        raise UserError(
+            f"model._target_={target} returns {_as_text(*logits.shape)} for two images in training, expected "
+            f"logits of 2×{spec.num_classes}, as otherwise"
+        )
+    before, after = (_shapes(one) for one in (network, trained))
+    if changed := [name for name in after | before if after.get(name) != before.get(name)]:
+        raise UserError(
+            f"model._target_={target} creates or resizes {changed[0]} in training, so no checkpoint of it could "
+            "be loaded: create every layer and buffer in __init__, with its size"
+        )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    state = network.state_dict()
+    return {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _require_complete_state(
+    network: nn.Module, target: str, build_again: Callable[[], nn.Module], spec: ImageSpec
+) -> None:
+    """Require the state_dict to determine the output, as a checkpoint contains nothing else.
+
+    A second network, drawn with another seed, is given this state and must answer the same.
+    """
+    images = torch.rand(
+        2, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(0)
+    )
+    was_training = network.training
+    with torch.no_grad(), untouched_generators(), redirect_stdout(io.StringIO()):
+        seed_all(OTHER_SEED)
+        other = build_again().eval()
+        with suppress(Exception):
+            _logits_of_black(other, spec.channels, spec.height, spec.width)  # creates lazy layers
+        try:
+            other.load_state_dict(network.state_dict())
+        except RuntimeError:
+            return  # networks of random sizes; a checkpoint names what does not fit
+        answers = []
+        for one in (network.eval(), other):
+            seed_all(OTHER_SEED)
+            answers.append(one(images.clone()))  # a network may work in place
+    network.train(was_training)
+    if not torch.equal(*answers):
+        raise UserError(
+            f"model._target_={target} has weights that its state_dict lacks, so checkpoints would lose them: put "
+            "layers into nn.ModuleList, tensors into nn.Parameter or register_buffer"
         )
 
 
@@ -155,14 +229,6 @@ def _remedy_for(output: Any, num_classes: int) -> str:
     if output.ndim == 2:
         return "its last layer needs num_classes outputs"
     return "flatten the features, and end with a linear layer of num_classes outputs"
-
-
-def _output_in_training(network: nn.Module, spec: ImageSpec) -> Any:
-    """The output of a copy of the network for two black images in training; None if that fails."""
-    images = torch.zeros(2, spec.channels, spec.height, spec.width)
-    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return copy.deepcopy(network).train()(images)
-    return None
 
 
 def _logits_of_black(network: nn.Module, channels: int, height: int, width: int) -> Any:
@@ -186,8 +252,10 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
     others += [(channels, side, side) for side in USUAL_SIDES if (side, side) != (height, width)]
     for other in others:
         try:
-            _logits_of_black(network, *other)
+            logits = _logits_of_black(network, *other)
         except Exception:
+            continue
+        if not (isinstance(logits, Tensor) and logits.shape == (1, spec.num_classes)):
             continue
         if other[0] == channels:
             needs = "square images" if other[1] in (height, width) else "images of another size"

@@ -4,7 +4,8 @@ Networks and augmentations draw from them: ours from torch, a user's own from an
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # NumPy takes 32 bits
+
+
+@contextmanager
+def untouched_generators() -> Iterator[None]:
+    """Leave the block with the states of the three generators as they were before it."""
+    before = state_of_generators(torch.device("cpu"))
+    try:
+        yield
+    finally:
+        restore(before, torch.device("cpu"))
 
 
 def state_of_generators(device: torch.device) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from folders import write_run
 from glimpse.cli.main import app
+from glimpse.runs.folder import read_run
 from glimpse.runs.importance import importance
 from glimpse.runs.sweep import Sweep, best_by_dataset, read_sweep
 
@@ -110,6 +111,29 @@ def test_a_seed_that_two_jobs_trained_is_one_score(tmp_path: Path) -> None:
     ]
     [setting] = write_sweep(tmp_path, jobs).settings
     assert str(setting) == "0.6000 ± 0.1414 over 2 seeds"
+
+
+def test_commands_that_share_a_folder_are_told_apart(tmp_path: Path) -> None:
+    """Jobs list only what their command varied; the rest of their settings is in the run folders."""
+    jobs: list[dict[str, Any]] = []
+    for number, (rate, data) in enumerate([(0.1, "digits"), (0.2, "digits"), (0.1, "mnist")]):
+        for seed in (1, 2):
+            config = {"optimizer": {"lr": rate}, "data": {"_target_": f"glimpse.{data}"}}
+            folder = f"{number}{seed}"
+            write_run(tmp_path / folder, accuracy=rate + seed / 100, seed=seed, config=config)
+            jobs.append({"folder": folder, "overrides": [f"seed={seed}"], "state": "finished"})
+    write_sweep(tmp_path, jobs)
+    sweep = read_sweep(tmp_path, [read_run(tmp_path / job["folder"]) for job in jobs])
+    assert sweep is not None
+    settings = sweep.settings
+    assert [setting.values for setting in settings] == [
+        {"data": "digits", "optimizer.lr": "0.1"},
+        {"data": "digits", "optimizer.lr": "0.2"},
+        {"data": "mnist", "optimizer.lr": "0.1"},
+    ]
+    assert [round(setting.score, 3) for setting in settings] == [0.115, 0.215, 0.115]
+    told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
+    assert "Best val/acc on digits: 0.2150 ± 0.0071 over 2 seeds with optimizer.lr=0.2." in told
 
 
 def test_a_setting_without_all_seeds_is_not_the_best(tmp_path: Path) -> None:

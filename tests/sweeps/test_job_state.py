@@ -78,6 +78,8 @@ def test_more_epochs_extend_it(finished: Path) -> None:
     assert found.reason == "from 2 epochs to 5"
     summary(finished, max_epochs=5, epochs=3)  # extended, and early stopping ended it
     assert look(finished, settings).state is State.FINISHED
+    more = {**settings, "trainer.max_epochs": "9"}  # which would have ended it too
+    assert look(finished, more).state is State.FINISHED
 
 
 def test_a_run_that_was_killed_is_to_be_continued(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ class Checkpoints(Checkpoint):
         """Restore the best results so far.
 
         If the monitor has changed, the best checkpoint is ranked again by its own validation
-        metrics. If they lack the new metric, the next validation becomes the best.
+        metrics. If they lack the new metric, the next validation becomes the best, which is said.
         """
         if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
             state_dict = state_dict | {"kept": {}, "best_value": None}
@@ -201,6 +201,11 @@ class Checkpoints(Checkpoint):
             judged[self.monitor.name] = state_dict["best_value"]
         self._best_rank = self.monitor.rank(judged) if judged else None
         self.best_value = judged.get(self.monitor.name)
+        if self.best_epoch is not None and self.best_value is None:
+            console.print(
+                f"best.ckpt is from epoch {self.best_epoch}, which has no {self.monitor.name}: the next "
+                "validation replaces it"
+            )
 
 
 def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:

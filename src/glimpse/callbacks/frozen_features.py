@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from glimpse.callbacks.finetune import require_one_process
-from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError, make_folder, replacing
@@ -31,7 +30,7 @@ class FrozenFeatures(Callback):
     """Train the head of a pretrained network on features that are computed once.
 
     Raises:
-        UserError: from `setup`, if several processes train, or images are augmented or flipped.
+        UserError: from `setup`, if several processes train.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -40,17 +39,6 @@ class FrozenFeatures(Callback):
             return
         self.network = require_one_process(trainer, pl_module, "frozen_features")
         self.data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        if self.data.augment is not None:
-            raise UserError(
-                "callbacks=[frozen_features] computes features once, so images cannot be augmented: "
-                "type augment=none, or callbacks=[finetune]"
-            )
-        assert isinstance(pl_module, ImageClassifier)
-        if pl_module.tta:
-            raise UserError(
-                f"tta={pl_module.tta} changes images, and callbacks=[frozen_features] keeps only their "
-                "features: type tta=null"
-            )
         self.network.backbone.requires_grad_(False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

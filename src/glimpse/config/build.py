@@ -26,6 +26,7 @@ from glimpse.config.packages import is_here, is_installed, no_package
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError, first_line
+from glimpse.text import kind_of
 
 # group: keys of the run itself, which only our own classes receive
 OWN_KEYS = {"model": ("weights",)}
@@ -59,7 +60,17 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     target = str(values["_target_"])
     found = require_target(group, target)
     for key in OWN_KEYS.get(group, ()):
-        if not (target.startswith("glimpse.") and key in parameters_of(found)):
+        is_taken = key in parameters_of(found)
+        if (
+            is_taken
+            and not target.startswith(("glimpse.", *LIBRARIES))
+            and values.get(key) is not None
+        ):
+            raise UserError(
+                f"{group}.{key} is read by the run itself, so {target} would not receive it: rename the "
+                f"argument {key} of its __init__, and the key in its YAML file"
+            )
+        if not (is_taken and target.startswith("glimpse.")):
             values.pop(key, None)
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
@@ -69,7 +80,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     try:
         options = {"_convert_": "all", "_recursive_": False, "_partial_": bool(facts)}
         built = instantiate(values, *args, **options, **tensors, **kwargs)
-        return built(**facts) if facts else built  # Hydra would turn a dataclass into a dict
+        built = built(**facts) if facts else built  # Hydra would turn a dataclass into a dict
     except InstantiationException as error:
         cause = error.__cause__ or error
         from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -91,6 +102,12 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None
+    if not isinstance(built, _bases(group)):  # a function may return something else than it says
+        what = "return it" if built is None else "correct the function or its annotation"
+        raise UserError(
+            f"{group}._target_={target} returned {kind_of(built)}, expected a {TARGETS[group][0]}: {what}"
+        )
+    return built
 
 
 def blamed(arguments: Mapping[str, Any], error: Exception) -> str:
@@ -111,7 +128,7 @@ def require_target(group: str, target: str) -> Any:
         UserError: the target is something else, or cannot be imported.
     """
     found = _locate(group, target)
-    bases = tuple(_locate(group, path) for path in TARGETS[group])
+    bases = _bases(group)
     built = found
     if inspect.isfunction(found) and not is_from(found.__module__, NO_FUNCTIONS_OF):
         built = _returned(found)
@@ -125,6 +142,10 @@ def require_target(group: str, target: str) -> Any:
             hint = _why_not_data(found)
         raise UserError(f"{group}._target_={target}: expected a {TARGETS[group][0]}{hint}")
     return found
+
+
+def _bases(group: str) -> tuple[type, ...]:
+    return tuple(_locate(group, path) for path in TARGETS[group])
 
 
 def _why_not_data(found: Any) -> str:

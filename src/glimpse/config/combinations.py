@@ -4,7 +4,7 @@ Nothing heavy is imported.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     if config.task != "fit" and config.resume:
         raise UserError(f"task={config.task} cannot be resumed: remove resume")
-    _check_resumed_model(config, choices)
+    _check_resumed(config, choices)
     if config.lr_find.start >= config.lr_find.end:
         raise UserError(
             f"lr_find.start={config.lr_find.start:g}: expected less than "
@@ -41,6 +41,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     check_monitors(plain, _logged(config))
     _check_folds(config)
     _check_callbacks(config, choices)
+    _check_optimizer(config)
     if config.trainer.devices in (0, "0", "", []):
         raise UserError(
             f"trainer.devices={config.trainer.devices}: expected a number of devices above 0; type "
@@ -53,11 +54,18 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
         )
 
 
-def _check_resumed_model(config: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Require the model of a resumed run to be the run's own, before the data are read."""
+def _check_resumed(config: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Require the dataset and the model of a resumed run to be its own, before the data are read."""
     if not config.resume:
         return
-    was, now = recorded_choices(Path(config.resume)).get("model"), choices.get("model")
+    chosen = recorded_choices(Path(config.resume))
+    data, other = chosen.get("data"), choices.get("data")
+    if data not in (None, other):
+        raise UserError(
+            f"resume={config.resume}: the run was trained with data={data}, not {other}: leave out "
+            f"data={other}, or leave out resume= for a new run"
+        )
+    was, now = chosen.get("model"), choices.get("model")
     recorded = settings_of(Path(config.resume))
     typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
     before, after = (
@@ -91,10 +99,39 @@ def _check_callbacks(config: DictConfig, choices: Mapping[str, Any]) -> None:
                 f"callbacks=[{name}] freezes layers, which needs pretrained weights; {without} has "
                 "none: type model=pretrained model.weights=default"
             )
+    _check_frozen_features(config, chosen)
     if published and config.optimizer.get("matrix_lr") is not None:
         raise UserError(
             "optimizer.matrix_lr makes Muon normalise every weight matrix, which destroys pretrained "
             "weights: type optimizer.matrix_lr=null"
+        )
+
+
+def _check_frozen_features(config: DictConfig, chosen: Collection[str]) -> None:
+    """Require images that stay as they are, if their features are computed once."""
+    if "frozen_features" not in chosen:
+        return
+    if config.augment:
+        raise UserError(
+            "callbacks=[frozen_features] computes features once, so images cannot be augmented: "
+            "type augment=none, or callbacks=[finetune]"
+        )
+    if config.tta:
+        raise UserError(
+            f"tta={config.tta} changes images, and callbacks=[frozen_features] keeps only their "
+            "features: type tta=null"
+        )
+
+
+def _check_optimizer(config: DictConfig) -> None:
+    """Require the optimizer's settings to fit each other and the run."""
+    optimizer = config.optimizer
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise UserError("optimizer.nesterov=true needs momentum: type optimizer.momentum=0.9")
+    if optimizer._target_ == "torch.optim.LBFGS" and config.on_nonfinite == "skip":
+        raise UserError(
+            "on_nonfinite=skip cannot undo a step of LBFGS, which evaluates the loss several times: type "
+            "on_nonfinite=stop"
         )
 
 
@@ -130,7 +167,10 @@ def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
     logged = list(logged)
     watched = {"monitor": config["monitor"] or DEFAULT, **_watched(config)}
     if config["monitor"] is None and config["mode"] is not None:
-        raise UserError(f"mode={config['mode']} needs a monitor: type monitor={DEFAULT}")
+        usual = "val/loss" if config["mode"] == "min" else DEFAULT
+        raise UserError(
+            f"mode={config['mode']} needs a monitor: type monitor={usual}, or leave out mode"
+        )
     available = choices_of("metrics", config_folders(sys.argv[1:]))
     for key, name in watched.items():
         wrong = what_is_wrong(key, str(name), logged, available)

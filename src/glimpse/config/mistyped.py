@@ -277,7 +277,9 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if os.path.isfile(here):
         return f"{group}={choice}: {here} is here: add --config-dir conf (in Python, config_dir='conf')"
     words = _words(typed)
-    is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in words)
+    end_of_record = "hydra.output_subdir=null"  # a resume puts the recorded overrides before it
+    own = words[words.index(end_of_record) :] if end_of_record in words else words
+    is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in own)
     if not is_typed and any(word.startswith("resume=") for word in words):
         return (
             f"{group}={choice}, with which the run was started, is in none of the configuration folders "

@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from glimpse.config.schema import PATHS, TEXTS
+from glimpse.errors import UserError
 
 
 def quoted(value: object) -> str:
@@ -33,13 +34,21 @@ def as_value(value: Any) -> str:
 
 
 def quote_texts(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str]:
-    """Quote the values that are paths or other text, where Hydra would read something else."""
+    """Quote the values that are paths or other text, where Hydra would read something else.
+
+    Raises:
+        UserError: `data_dir` or `output_dir` is empty, which would mean the root of all folders.
+    """
     return [_as_text(override, is_sweep) for override in overrides]
 
 
 def _as_text(override: str, is_sweep: bool) -> str:
     key, equals, value = override.partition("=")
     plain = key.lstrip("+")
+    if equals and plain in ("data_dir", "output_dir") and not value.strip("'\" "):
+        raise UserError(
+            f"{plain}= is empty, expected a folder: type {plain}=. for the current folder"
+        )
     if not equals or plain not in TEXTS or value in ("", "null", "none", "default"):
         return override
     if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):

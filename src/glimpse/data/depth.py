@@ -34,7 +34,8 @@ def has_16_bits(image: Image.Image) -> bool:
 
     Call this before the pixels are read.
     """
-    return any(";16" in str(tile.args) for tile in image.tile) and not is_deep(image.mode)
+    tiles = getattr(image, "tile", [])  # only an image that was opened has them
+    return any(";16" in str(tile.args) for tile in tiles) and not is_deep(image.mode)
 
 
 def level_of(image: Image.Image, name: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from glimpse import tensorboard
+from glimpse.command import in_shell
 from glimpse.console import console
 from glimpse.files import is_inside
 from glimpse.loggers.guard import forgiving, works
@@ -54,8 +55,8 @@ def _write_start(logger: Logger, settings: Mapping[str, Any], folder: Path) -> N
     if isinstance(logger, WandbLogger):
         _remove_links_out(folder / "wandb", folder)
         if logger.experiment.offline:
-            synced = folder / "wandb" / "offline-run-*"
-            console.print(f"wandb is offline; to upload: wandb sync {synced}")
+            synced = in_shell("wandb", "sync", str(folder / "wandb"))
+            console.print(f"wandb is offline; to upload: {synced}/offline-run-*")
 
 
 def _remove_links_out(place: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from glimpse.console import console
+from glimpse.crash import is_in_own_code
 from glimpse.errors import UserError, first_line
 from glimpse.insight.scores import TAILS
 from glimpse.metrics.calibration import CalibrationError
@@ -161,6 +162,12 @@ class Scoring:
                 trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
                 found = trial.compute()
         except Exception as error:  # a user's own metric may raise any error
+            if is_in_own_code(error):
+                error.add_note(
+                    f"while metrics.{name} measured probabilities ({size}, {self.num_classes}) and labels "
+                    f"({size},)"
+                )
+                raise
             raise UserError(
                 f"metrics.{name} cannot measure probabilities ({size}, {self.num_classes}) and "
                 f"labels ({size},): {first_line(error)}"

@@ -79,7 +79,10 @@ def load_weights(
             The message names the first such layer and counts the others.
     """
     wanted = {k: v for k, v in network.state_dict().items() if k not in computed}
-    named = [dict(own_names(state)) for state in _without_wrappers(found)]
+    named = [
+        {name: tensor for name, tensor in own_names(state).items() if name not in computed}
+        for state in _without_wrappers(found)
+    ]
     best = max(named, key=lambda state: sum(name in wanted for name in state))
     fit = _fit(wanted, best, num_classes)
     counts = (
@@ -244,7 +247,10 @@ def _content(path: Path) -> Any:
     if path.is_dir():
         path = find_checkpoint(path)
     if not path.is_file():
-        raise UserError(f"model.weights={path}: no such file; expected default, none or a file")
+        expected = "expected none, a file or a run folder"
+        if str(path) == "default":
+            expected += "; only model=pretrained has default weights"
+        raise UserError(f"model.weights={path}: no such file; {expected}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

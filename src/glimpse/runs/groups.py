@@ -184,7 +184,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
     for section in _by(groups, lambda g: (g.data, g.model)).values():
         trained = [g for g in section if not g.is_refused] or section
-        keys = _differing([g.settings for g in trained])
+        keys = differing([g.settings for g in trained])
         for member in section:
             member.differ_in(named(_chosen(member.settings, keys)))
     for same_images in rivals(groups):
@@ -243,7 +243,7 @@ def _chosen(settings: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
+def differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
     """The keys with differing values.
 
     If a `_target_` differs, its arguments are compared only among equal targets. For example,

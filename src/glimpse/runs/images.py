@@ -57,9 +57,13 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
     shape = "×".join(map(str, array.shape)) or "()"
     if array.dtype != np.uint8:
+        remedy = (
+            "if they are from 0 to 255, convert them to uint8"
+            if array.dtype.kind in "iu"
+            else "multiply them by 255 and convert them to uint8, if they are from 0 to 1"
+        )
         raise UserError(
-            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: for floats "
-            "from 0 to 1, pass (255 * image) as uint8"
+            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: {remedy}"
         )
     has_channels = array.ndim > 0 and array.shape[-1] in CHANNELS
     if (array.ndim == 4 and has_channels) or (array.ndim == 3 and not has_channels):

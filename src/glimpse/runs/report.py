@@ -124,7 +124,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
         f"Accuracies are those of the best checkpoint by {chosen}, with all splits in evaluation "
         "mode. majority is the accuracy of the majority-class baseline."
     )
-    if any(member.class_recall for member in groups):
+    if any(member.class_recall for member in displayed):
         lines.append(
             f"{RECALL} is the fraction of a class's images that are predicted correctly, on the test "
             "set or else on the validation set. It shows the worst classes of runs whose class sizes "
@@ -132,7 +132,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
         )
     simplest = {
         member.simplest.data: member.simplest.model
-        for member in groups
+        for member in displayed
         if member.simplest and member.simplest is not member
     }
     if simplest:

@@ -24,6 +24,7 @@ from glimpse.records import (
     read_json,
 )
 from glimpse.runs.folder import KILLED, RUNNING, Run
+from glimpse.runs.groups import NOT_SETTINGS, differing, named
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
@@ -219,6 +220,7 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
         return None
     known = {run.folder.name: run for run in runs if run.folder.parent == folder}
     jobs = [job | _reached(known.get(str(job.get("folder")))) for job in jobs]
+    jobs = _told_apart(jobs, known)
     metric = str(content.get("metric") or "")
     mode = content.get("mode")
     planned = content.get("num_planned")
@@ -243,13 +245,43 @@ def _reached(run: Run | None) -> dict[str, Any]:
     }
 
 
+def _told_apart(jobs: list[dict[str, Any]], known: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Jobs with further overrides, where runs of equal ones differ in another setting.
+
+    Several commands may share the folder of a sweep, and a job lists only what its command varied.
+    """
+    recorded = {
+        folder: {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
+        for folder, run in known.items()
+        if run.settings
+    }
+    alike: dict[tuple[tuple[str, str], ...], list[dict[str, str]]] = {}
+    for job in jobs:
+        if (settings := recorded.get(str(job.get("folder")))) is not None:
+            alike.setdefault(_values_of(job), []).append(settings)
+    keys = {key for settings in alike.values() for key in differing(settings)}
+    if not keys:
+        return jobs
+    told = []
+    for job in jobs:
+        settings = recorded.get(str(job.get("folder")), {})
+        more = named({key: settings[key] for key in sorted(keys & settings.keys())})
+        typed = [*job["overrides"], *(f"{key}={value}" for key, value in more.items())]
+        told.append(job | {"overrides": typed})
+    return told
+
+
+def _values_of(job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The overrides of a job by key, without its seed and fold."""
+    typed = [str(line).partition("=") for line in job["overrides"]]
+    return tuple((key, value) for key, _, value in typed if key not in REPEATS)
+
+
 def settings_of(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """The settings of a sweep's jobs, which are entries of sweep.json."""
     by_values: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for job in jobs:
-        typed = [str(line).partition("=") for line in job["overrides"]]
-        values = tuple((key, value) for key, _, value in typed if key not in REPEATS)
-        by_values.setdefault(values, []).append(job)
+        by_values.setdefault(_values_of(job), []).append(job)
     return [_setting(dict(values), alike) for values, alike in by_values.items()]
 
 

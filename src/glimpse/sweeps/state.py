@@ -96,7 +96,8 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
     status = summary.get("status")
     trained = _epochs(summary.get("max_epochs", recorded.get(MAX_EPOCHS)))
     asked = _epochs(settings.get(MAX_EPOCHS))
-    if status == State.FINISHED and asked <= trained:
+    ended_early = _epochs(summary.get("epochs")) < trained  # for example by early_stopping
+    if status == State.FINISHED and (asked <= trained or ended_early):
         return Found(State.FINISHED, summary=summary)
     if not is_ours and is_held(folder):
         return Found(State.RUNNING, summary=summary)

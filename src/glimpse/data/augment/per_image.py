@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from glimpse.crash import is_in_own_code
 from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
 from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
@@ -88,6 +89,10 @@ class PerImage(Augmentation):
             try:
                 return self.transform(image / 255)
             except REJECTIONS:
+                if is_in_own_code(error):
+                    shape = "×".join(map(str, image.shape))
+                    error.add_note(f"while augment {self.name} was given one image, {shape} uint8")
+                    raise error from None
                 raise self._misfit(image, first_line(error)) from error
 
     def _misfit(self, image: Tensor, reason: str) -> UserError:
