@@ -22,7 +22,7 @@ from glimpse.cli.main import app, main
 from glimpse.runs.predict import image_files, predict_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
-from makers import make_image_folder
+from makers import make_image_folder, save_image
 
 COMMANDS = ("evaluate", "confused", "losses", "predict", "look", "shift", "export")
 
@@ -236,6 +236,45 @@ def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: 
     assert pixels.shape == (8, 8, 1)
     seen = trained.to_network(torch.from_numpy(pixels[None]))
     assert seen.shape == (1, 1, 16, 16)
+
+
+def test_other_images_are_scored_with_the_classes_of_the_run(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    """A folder or a table with two of the ten digits; its labels stay those of the run."""
+    trained = TrainedRun(trained_run)
+    labels = trained.data.labels("val")
+    chosen = np.flatnonzero((labels == 3) | (labels == 8))[:20]
+    pixels = trained.data.stored_images("val", chosen)
+    lines = ["path,label"]
+    for number, (image, label) in enumerate(zip(pixels, labels[chosen], strict=True)):
+        save_image(image, tmp_path / "new" / str(label) / f"{number}.png")
+        lines.append(f"new/{label}/{number}.png,{label}")
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\n")
+    right = trained.predict_split("val").correct[chosen].mean()
+    for name in ("new", "new.csv"):
+        out, _ = glimpse(
+            "evaluate", trained_run, "--data", tmp_path / name, "--out", tmp_path / "s"
+        )
+        assert f"20 images of {tmp_path / name}" in out
+        written = json.loads((tmp_path / "s" / "scores.json").read_text())
+        assert written["scores"]["acc"]["value"] == pytest.approx(right)
+        assert written["data"] == str(tmp_path / name)
+        assert (tmp_path / "s" / "predictions.csv").read_text().count("\n") == 21
+    (tmp_path / "new" / "3").rename(tmp_path / "new" / "three")
+    _, err = glimpse("evaluate", trained_run, "--data", tmp_path / "new", exit_code=1)
+    assert "three is not a class of the network (0, 1, 2, 3, 4 …)" in err
+    _, err = glimpse("evaluate", trained_run, "--data", tmp_path / "gone", exit_code=1)
+    assert "no such folder or table" in err
+    divided = tmp_path / "divided"
+    for part in ("train", "val"):
+        shutil.copytree(tmp_path / "new", divided / part)
+    (divided / "val" / "three").rename(divided / "val" / "3")
+    (divided / "train" / "three").rename(divided / "train" / "3")
+    _, err = glimpse("evaluate", trained_run, "--data", divided, exit_code=1)
+    assert "these images are divided into splits" in err
+    _, err = glimpse("evaluate", trained_run, "--data", divided, "--split", "val", exit_code=1)
+    assert "leave out --split" in err
 
 
 def test_look_draws_kernels_layers_and_grad_cam(

@@ -24,6 +24,13 @@ NUM_WORST = 10  # with more classes, print this many with the lowest F1
 def evaluate(
     run: RunPath,
     split: Split = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="score all images of this folder of classes' folders, or of this table",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = None,
     every_class: Annotated[bool, typer.Option("--all", help="print every class")] = False,
     settings: Set = None,
@@ -34,6 +41,9 @@ def evaluate(
     Writes scores.json, classes.csv, confusion.csv, confusion.png and predictions.csv (one row per
     image) to RUN/evaluation/SPLIT. The default split is the test set if there is one, otherwise the
     validation set. The metrics that the run was started with (metrics=[…]) are computed too.
+
+    With --data, all images of another folder or table are scored. Their classes are those of the run,
+    or some of them. The files go to RUN/evaluation/on-NAME, after the name of the folder or table.
 
     Given the folder of a cross-validation (data.folds), this pools the predictions of each image by
     the run that did not train on it, and writes to FOLDER/evaluation/out-of-fold.
@@ -47,6 +57,10 @@ def evaluate(
         from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
         from glimpse.runs.trained import TrainedRun
 
+        if data is not None and (split is not None or is_folder_of_runs(run)):
+            raise UserError(
+                "--data scores all images with one run: leave out --split, and name one run"
+            )
         if is_folder_of_runs(run):
             if split not in (None, SplitName.val):
                 raise UserError(f"--split {split}: only the validation images of folds are pooled")
@@ -63,10 +77,14 @@ def evaluate(
                 _print_evaluation(evaluation, folder, every_class)
             return
         trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
+        if data is not None:
+            trained.score_on(data)
         chosen = trained.require_split(split, default="test")
-        folder = output_folder(trained.folder, out, f"evaluation/{chosen}")
-        evaluation = evaluate_run(trained, chosen, folder)
-        say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {chosen} images\n")
+        place = chosen if data is None else f"on-{data.resolve().stem}"
+        folder = output_folder(trained.folder, out, f"evaluation/{place}")
+        evaluation = evaluate_run(trained, chosen, folder, images=data)
+        which = f"{chosen} images" if data is None else f"images of {data}"
+        say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {which}\n")
         _print_evaluation(evaluation, folder, every_class)
 
 

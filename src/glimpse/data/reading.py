@@ -21,7 +21,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
     Raises:
         UserError: The dataset cannot be read, or its cache cannot be written.
     """
-    read = partial(_checked_source, data)
+    read = partial(checked_source, data)
     if data.embedded or not data.cache:
         found = cache.without_cache(read, data.pixel_format)
     else:
@@ -49,7 +49,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
     return found
 
 
-def _checked_source(data: "ImageDataModule") -> Source:
+def checked_source(data: "ImageDataModule") -> Source:
     """Read a dataset; wrong labels and unknown classes are reported before anything is decoded."""
     source = data.read()
     check_source(source)

@@ -130,6 +130,13 @@ def check_source(source: Source) -> None:
     for name, part in source.parts().items():
         check_pixels(part, name)
         check_labels(part, len(source.class_names), name)
+    arrays = {n: part.images for n, part in source.parts().items() if isinstance(part, Arrays)}
+    for name, images in arrays.items():
+        if images.shape[1:] != (first := next(iter(arrays.values())).shape[1:]):
+            raise UserError(
+                f"the {name} images are {'×'.join(map(str, images.shape[1:]))}, but others are "
+                f"{'×'.join(map(str, first))}: give all of them one size"
+            )
 
 
 def check_pixels(part: Part, what: str) -> None:

@@ -17,6 +17,7 @@ from glimpse.insight.scores import ClassScores, Scores, score
 from glimpse.plots.confusion import draw_confusion
 from glimpse.runs.folds import OUT_OF_FOLD, Pooled
 from glimpse.runs.trained import TrainedRun
+from glimpse.text import as_utf8
 
 KINDS = ("precision", "recall", "f1")
 
@@ -40,7 +41,9 @@ class Evaluation:
     majority: float
 
 
-def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> Evaluation:
+def evaluate_run(
+    trained: TrainedRun, split: str, folder: Path, *, images: Path | None = None
+) -> Evaluation:
     """Predict a split, and write scores.json, classes.csv, confusion.csv, confusion.png and
     predictions.csv.
 
@@ -48,12 +51,13 @@ def evaluate_run(trained: TrainedRun, split: str, folder: Path) -> Evaluation:
         trained: The network and its data.
         split: A split of its data.
         folder: The folder to write to.
+        images: The folder or table that its data is, if it is not the run's own (`score_on`).
     """
-    about = {"checkpoint": trained.checkpoint.name, "epoch": trained.epoch, "split": split}
+    which = {"split": split} if images is None else {"data": str(images)}
+    about = {"checkpoint": trained.checkpoint.name, "epoch": trained.epoch, **which}
+    title = f"{trained.name}, {split if images is None else as_utf8(images)}"
     names = names_of(trained.data, split)
-    return evaluate(
-        trained, trained.predict_split(split), names, about, f"{trained.name}, {split}", folder
-    )
+    return evaluate(trained, trained.predict_split(split), names, about, title, folder)
 
 
 def evaluate_folds(pooled: Pooled, folder: Path) -> Evaluation:

@@ -43,6 +43,7 @@ from glimpse.nonfinite import weight_not_finite
 from glimpse.resume import require_same_input
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, one_by_one
+from glimpse.runs.other_images import labelled_images
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
 from glimpse.trainer import device_of
@@ -154,7 +155,7 @@ class TrainedRun:
                     f"{self.name} was trained on {self.spec.num_classes} classes "
                     f"({some(self.spec.class_names, 3)}), but the data here has "
                     f"{data.spec.num_classes} ({some(data.spec.class_names, 3)}): "
-                    "type data_dir=<folder of its data>"
+                    "type the place of its own data; glimpse evaluate RUN --data FOLDER scores other images"
                 )
             if data.fingerprint != self.fingerprint:
                 say(f"note: the data or its splits differ from what {self.name} was trained on")
@@ -162,6 +163,16 @@ class TrainedRun:
             data.batches.lay_out(self.memory_format)
             self._data = data
         return self._data
+
+    def score_on(self, path: Path) -> None:
+        """From now on, `data` is the labelled images of a folder or table, as a test set.
+
+        Raises:
+            UserError: they cannot be read, or have other classes.
+        """
+        data = labelled_images(path, self.config, self.spec, self._format)
+        data.batches.lay_out(self.memory_format)
+        self._data = data
 
     def require_split(self, split: str | None, *, default: str) -> str:
         """Return `split` if given, otherwise `default` if the data has it, otherwise "val".

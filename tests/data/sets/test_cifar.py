@@ -210,3 +210,29 @@ def test_real_images(samples: Path, tmp_path: Path) -> None:
     # of all training images, by Stevens et al. 2020, chapter 7
     assert data.spec.mean == pytest.approx((0.4915, 0.4823, 0.4468), abs=0.01)
     assert data.spec.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: np.asarray(data).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1),
+        lambda data: np.asarray(data, np.float32),
+    ],
+)
+def test_images_in_another_form_are_named(tmp_path: Path, change: Callable[[Any], Any]) -> None:
+    make_cifar10(tmp_path)
+    for path in (tmp_path / "cifar-10-batches-py").glob("*_batch*"):
+        content = pickle.loads(path.read_bytes(), encoding="latin1")
+        path.write_bytes(pickle.dumps(content | {"data": change(content["data"])}, 2))
+    message = error_of(tmp_path)
+    assert "data_batch_1: its images are " in message
+    assert "expected N×3072 of uint8" in message
+
+
+def test_labels_that_are_no_whole_numbers_are_named(tmp_path: Path) -> None:
+    make_cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    content = pickle.loads(path.read_bytes(), encoding="latin1")
+    labels = [label + 0.7 for label in content["labels"]]
+    path.write_bytes(pickle.dumps(content | {"labels": labels}, 2))
+    assert "expected whole numbers" in error_of(tmp_path)

@@ -342,6 +342,34 @@ def test_the_message_about_a_missing_file_counts_the_others(
         table(path)
 
 
+def test_advice_on_files_never_loses_others(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    """Half of the files are JPEGs, so neither ending is right for all."""
+    for name, _ in pictures[1::2]:
+        (tmp_path / "images" / name).rename(tmp_path / "images" / f"{Path(name).stem}.jpg")
+    path = written(tmp_path, "path,label", [f"i{Path(n).stem},{label}" for n, label in pictures])
+    for file in sorted((tmp_path / "images").iterdir()):
+        file.rename(file.with_name(f"i{file.name}"))
+    for suffix in (".png", ".jpg"):
+        with pytest.raises(UserError, match="several folders or have several endings"):
+            table(path, path="path", folder="images", suffix=suffix)
+
+
+def test_files_beside_the_folder_of_the_table_are_found(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "tables").mkdir()
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    path = written(tmp_path / "tables", "path,label", lines)
+    with pytest.raises(
+        UserError, match=r"type data\.folder=\.\.$|type data\.folder=\.\.;"
+    ) as error:
+        table(path)
+    assert "on_bad_file" not in str(error.value)
+    are_right(table(path, folder="..", test_fraction=0.2))
+
+
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
     lines = [f"images/{name},{label}" for name, label in pictures]
     with pytest.raises(UserError, match=r"line 22: the label of .*00\.png differs from line 2"):
@@ -474,7 +502,7 @@ def test_names_as_another_system_writes_them(
         ("https://example.org/00.png", "is a web address, expected a path: download"),
         ("file:///data/00.png", "is an address, expected a path: remove file://"),
         ("IMAGES/00.Png", "is it images/00.png, in upper or lower case? correct the column"),
-        ("gone.png", "restore the file, correct the cell"),
+        ("gone.png", "restore the file, or correct the cell"),
         ("images", "is a folder, expected an image file: write a line for each image"),
     ],
 )

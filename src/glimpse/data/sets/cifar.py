@@ -82,9 +82,15 @@ class CIFAR10(ImageDataModule):
     def _batches(self, files: Sequence[Path]) -> Arrays:
         batches = [_unpickle(file, "data", self.labels_key) for file in files]
         pixels = np.concatenate([data for data, _ in batches])  # (N, 3072): R, G and B planes
+        if pixels.shape[1:] != (3072,) or pixels.dtype != np.uint8:
+            shape = "×".join(map(str, pixels.shape))
+            raise UserError(
+                f"{files[0]}: its images are {shape} of {pixels.dtype}, expected N×3072 of uint8, the red, "
+                "green and blue planes of each image"
+            )
         images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels = np.concatenate([labels for _, labels in batches]).astype(np.int64)
-        return Arrays(images, labels)
+        labels = np.concatenate([labels for _, labels in batches])
+        return Arrays(images, labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
 
 
 class CIFAR100(CIFAR10):

@@ -17,6 +17,8 @@ from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
 from glimpse.text import plural
 
+NUM_TRIED = 500  # rows whose files must be where a message says that the files are
+
 
 class TableFiles:
     """Finds the file that a cell names.
@@ -65,11 +67,11 @@ class TableFiles:
                 also = (
                     f"; {plural(more, 'more file')} of this table cannot be found" if more else ""
                 )
-                fault = self._fault(table, row[index])
+                fault = self._fault(table, column, row[index])
                 raise UserError(f"{table.place(line)}, column {column}: {fault}{also}")
             yield line, found or self.path(table, row[index])
 
-    def _fault(self, table: Table, cell: str) -> str:
+    def _fault(self, table: Table, column: str, cell: str) -> str:
         """Return what is wrong with a cell that names no file, and what to do."""
         if cell.startswith("file://"):
             return f"{shown(cell)} is an address, expected a path: remove file://"
@@ -84,36 +86,51 @@ class TableFiles:
                 "data=image_folder data.root=<the folder of the classes' folders> without the table"
             )
         wanted = self.path(table, cell)[-200:]
-        return f"{shown(cell)} is missing, expected the file {wanted}: {self._remedy(table, cell)}"
+        return f"{shown(cell)} is missing, expected the file {wanted}: {self._remedy(table, column, cell)}"
 
-    def _remedy(self, table: Table, cell: str) -> str:
+    def _remedy(self, table: Table, column: str, cell: str) -> str:
         """Return what to type if a cell names a file that is missing."""
         here = table.path.parent
+        sample = [row[table.index(column)] for row in table.sample(NUM_TRIED)]
+        present = [other for other in sample if self.found(table, other)]
+        skip = ", or type data.on_bad_file=skip to leave it out" if present else ""
         if not (here / self.folder).is_dir() and not os.path.isabs(cell):
             return (
                 f"there is no folder {here / self.folder}; type data.folder=<folder of the images>, "
                 "relative to the table's"
             )
-        folders = list(dict.fromkeys([here / self.folder, here, *_folders_in(here)]))
-        for folder in folders:
+        inside = dict.fromkeys([here / self.folder, here, *_folders_in(here)])
+        is_elsewhere = False
+        for folder in (
+            *inside,
+            here / "..",
+            here / "../..",
+            Path.cwd(),
+            table.path.resolve().parent,
+        ):
             for ending in ("", *readable_endings()):
                 if os.path.isfile(os.path.join(folder, cell + ending)):
+                    is_elsewhere = True
+                    if not all(os.path.isfile(os.path.join(folder, c + ending)) for c in present):
+                        continue  # it would find this file, and lose others
                     keys = [f"data.folder={os.path.relpath(folder, here)}"]
                     suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
                     return f"type {in_shell(*keys, *suffix)}"
+        if is_elsewhere:
+            return (
+                f"the files of {column} are in several folders or have several endings, so write them into the "
+                "column"
+            )
         parts = cell.replace("\\", "/").split("/")
         tails = [os.path.join(*parts[start:]) for start in range(len(parts)) if parts[start]]
         for tail in tails:  # of a path on another machine, find the longest tail that exists here
-            for folder in folders:
+            for folder in inside:
                 if os.path.isfile(folder / tail):
                     there = os.path.relpath(folder / tail, here / self.folder)
-                    return f"is it {there}? correct the column, or type data.on_bad_file=skip to leave it out"
+                    return f"is it {there}? correct the column{skip}"
         if in_other_case := _in_other_case(here / self.folder, parts):
-            return (
-                f"is it {in_other_case}, in upper or lower case? correct the column, or type "
-                "data.on_bad_file=skip to leave it out"
-            )
-        return "restore the file, correct the cell, or type data.on_bad_file=skip to leave it out"
+            return f"is it {in_other_case}, in upper or lower case? correct the column{skip}"
+        return f"restore the file, or correct the cell{skip}"
 
 
 def one_path(path: str) -> str:

@@ -1,0 +1,52 @@
+"""Labelled images that are not a run's own, all of them as one set to score its network on."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glimpse.config.build import build, plain
+from glimpse.data.decode import PixelFormat
+from glimpse.data.module import ImageDataModule
+from glimpse.data.spec import ImageSpec
+from glimpse.errors import UserError
+
+FOLDER = "glimpse.data.sets.image_folder.ImageFolder"
+TABLE = "glimpse.data.sets.csv_table.CsvTable"
+OF_TABLES = ("label", "path", "folder", "suffix", "shape", "class_names", "num_classes")
+
+
+def labelled_images(
+    path: Path, config: Mapping[str, Any], spec: ImageSpec, stored: PixelFormat
+) -> ImageDataModule:
+    """Read a folder of classes' folders, or a table, as the test set of a trained network.
+
+    Args:
+        path: The folder, or a .csv or .tsv file.
+        config: The run's configuration. A table is read by its keys, if the run has a table too.
+        spec: The spec of the network.
+        stored: The format in which the run stored its images.
+
+    Raises:
+        UserError: There are no such images, or their classes are not among the network's.
+    """
+    if not path.exists():
+        raise UserError(f"--data {path}: no such folder or table")
+    before = plain(config["data"])
+    node: dict[str, Any] = {
+        "data_dir": config["data_dir"], "seed": 0, "batch_size": before["batch_size"], "val_fraction": 0.0,
+        "num_workers": before.get("num_workers"), "cache": False,
+    }  # fmt: skip
+    if path.is_dir():
+        node |= {"_target_": FOLDER, "root": str(path)}
+    else:
+        node |= {"_target_": TABLE, "train": str(path)}
+        if before["_target_"] == TABLE:
+            node |= {key: before[key] for key in OF_TABLES if before.get(key) is not None}
+    data = build("data", node)
+    assert isinstance(data, ImageDataModule)
+    try:
+        data.score_all(spec, stored)
+    except UserError as error:  # the dataset speaks of its key
+        raise UserError(re.sub(r"\bdata\.(root|train)=", "--data ", str(error))) from error
+    return data
