@@ -87,7 +87,10 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
     if _is_list(text) and len(parts) == 1:
         yield "is a list, where one class is expected"
     elif parts:
-        yield f"names several classes ({', '.join(parts[:3])}), where one is expected"
+        yield (
+            f"names several classes ({', '.join(parts[:3])}), where one is expected; if it is one class, type "
+            "data.class_names=[…] with every label"
+        )
     total = counts.total()
     num_numeric = sum(counts[number] for number in numbers)
     are_numbers = 2 * num_numeric > total

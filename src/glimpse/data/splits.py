@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from glimpse.data.groups import drawn_groups
 from glimpse.errors import UserError
+from glimpse.text import class_name, is_number
 
 IN_WORDS = {"train": "training", "val": "validation", "test": "test"}  # the splits, for sentences
 
@@ -98,14 +99,31 @@ def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int
     """
     if classes is None:
         return list(range(len(names)))
-    for name in map(str, classes):
+    classes = [_as_named(name, names) for name in classes]
+    for name in classes:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
             raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
-    if len(set(map(str, classes))) < max(2, len(classes)):
-        raise UserError(f"data.classes={list(classes)}: expected two or more different classes")
-    return [list(names).index(str(name)) for name in classes]
+    if len(set(classes)) < max(2, len(classes)):
+        raise UserError(f"data.classes={classes}: expected two or more different classes")
+    return [list(names).index(name) for name in classes]
+
+
+def _as_named(value: object, names: Sequence[str]) -> str:
+    """Return the name of the class that was typed, which Hydra may have read as another value.
+
+    It reads true as a truth value, 2.50 as 2.5, and null as nothing.
+    """
+    name = class_name(value)
+    if name in names or isinstance(value, str):
+        return name
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        same = [one for one in names if is_number(one) and float(one) == value]
+    else:
+        spellings = ("null", "none") if value is None else (name.lower(),)
+        same = [one for one in names if one.lower() in spellings]
+    return same[0] if len(same) == 1 else name
 
 
 def draw(

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from glimpse.data.sets.csv_table import CsvTable
+from glimpse.data.splits import kept_labels
 from glimpse.errors import UserError
 from makers import make_sign_mnist, save_image, write_table
 
@@ -368,6 +369,22 @@ def test_files_beside_the_folder_of_the_table_are_found(
         table(path)
     assert "on_bad_file" not in str(error.value)
     are_right(table(path, folder="..", test_fraction=0.2))
+
+
+def test_names_typed_in_another_encoding_or_read_as_other_values(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    """macOS types é as two characters; Hydra reads true, 2.50 and null as values."""
+    nfd, nfc = "cafe\u0301", "caf\u00e9"
+    labels = {"cat": nfc, "dog": "true"}
+    lines = [f"images/{name},{labels[label]}" for name, label in pictures]
+    path = written(tmp_path, "path,\u00e9tiquette", lines)
+    data = table(path, label="e\u0301tiquette", classes=[True, nfd], test_fraction=0.2)
+    assert data.spec.class_names == ("true", nfc)
+    for typed, known in ((2.5, "2.50"), (1000.0, "1e3"), (None, "null"), (7, "7")):
+        assert kept_labels(("other", known), [typed, "other"]) == [1, 0]
+    with pytest.raises(UserError, match=r"there is no class 3\.5"):
+        kept_labels(("3.50", "3.500"), [3.5])
 
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:

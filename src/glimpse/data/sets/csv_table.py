@@ -26,7 +26,7 @@ from glimpse.data.tables.pixels import pixels_of
 from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_of
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
-from glimpse.text import as_utf8, plural
+from glimpse.text import as_utf8, class_name, plural
 
 
 class CsvTable(ImageDataModule):
@@ -75,7 +75,11 @@ class CsvTable(ImageDataModule):
         given = {"train": train, "val": val, "test": test}
         self._splits_of_tables = [part for part, table in given.items() if table is not None]
         self.tables = [Path(os.path.expanduser(table)) for table in given.values() if table]
-        self.label = str(label) if isinstance(label, int) else label
+        self.label = (
+            _text(label)
+            if label is None or isinstance(label, str | int)
+            else list(map(class_name, label))
+        )
         self.path = _text(path)
         self._files = TableFiles(folder, suffix, skip_unreadable=self.skip_unreadable)
         self.split = _text(split)
@@ -225,7 +229,7 @@ class CsvTable(ImageDataModule):
 
     def _names(self, labels: Sequence[tuple[int, str]]) -> tuple[str, ...]:
         if self.class_names is not None:
-            return tuple(map(str, self.class_names))
+            return tuple(map(class_name, self.class_names))
         if self.num_classes is not None:
             return tuple(map(str, range(self.num_classes)))
         if len(self.columns.labels) > 1:
@@ -258,7 +262,7 @@ class CsvTable(ImageDataModule):
 
 
 def _text(value: str | int | None) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else class_name(value)  # as the table's header is read
 
 
 def _some_of(part: Part, rows: NDArray[np.bool_]) -> Part:

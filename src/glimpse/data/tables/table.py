@@ -21,7 +21,7 @@ from pathlib import Path
 from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
 from glimpse.files import kind_of
-from glimpse.text import as_utf8, plural
+from glimpse.text import as_utf8, class_name, plural
 
 DELIMITERS = ",;\t|"
 # Usual names of columns, from which columns and headers are detected.
@@ -88,7 +88,9 @@ class Table:
         first = next(self._lines(), (1, []))[1]
         self.has_header = _is_header(first)
         self.header = (
-            first if self.has_header else [str(number) for number in range(1, len(first) + 1)]
+            [class_name(name) for name in first]
+            if self.has_header
+            else [str(number) for number in range(1, len(first) + 1)]
         )
         for name in self.columns:
             if self.header.count(name) > 1:
