@@ -163,6 +163,7 @@ FILES = {
         import torch
         from lightning.pytorch import Callback
         from pathlib import Path
+        from glimpse.optim.schedules import Schedule
         from torch import nn
         from torchmetrics import Metric
 
@@ -270,6 +271,10 @@ FILES = {
         class Grey(nn.Module):
             def forward(self, image):
                 return image.float().mean(0, keepdim=True).expand_as(image).to(torch.uint8)
+
+        def watches_nothing(optimizer) -> Schedule:
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return Schedule(plateau, "validation", "val/nope")
 
         class Shrink(torch.optim.lr_scheduler.LRScheduler):
             def __init__(self, optimizer, factor=0.5, last_epoch=-1):
@@ -414,6 +419,11 @@ FILES = {
     "conf/scheduler/annealing.yaml": (
         "_target_: torch.optim.lr_scheduler.CosineAnnealingLR\nT_max: null\neta_min: 0.0\n"
     ),
+    "conf/scheduler/lost.yaml": "_target_: ownpkg.rest.watches_nothing\n",
+    "conf/scheduler/by_step.yaml": (
+        "_target_: torch.optim.lr_scheduler.ReduceLROnPlateau\ninterval: step\n"
+    ),
+    "conf/callbacks/finder.yaml": "_target_: lightning.pytorch.callbacks.BatchSizeFinder\n",
     "conf/callbacks/rate.yaml": "_target_: lightning.pytorch.callbacks.LearningRateMonitor\n",
     "conf/callbacks/count.yaml": "_target_: ownpkg.rest.Count\n",
     "conf/callbacks/note.yaml": "_target_: ownpkg.rest.Note\nword: hello\n",

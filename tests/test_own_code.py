@@ -160,6 +160,12 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=weighted", "model.weights is read by the run itself"),
         ("model=forgets", "returned nothing, expected a torch.nn.Module: return it"),
         ("model=plain model.weights=default", "only model=pretrained has default weights"),
+        (
+            "scheduler=lost",
+            "its monitor val/nope is not a metric of this run, expected one of val/loss",
+        ),
+        ("scheduler=by_step", "ReduceLROnPlateau steps after each validation; remove it"),
+        ("callbacks=[finder]", "BatchSizeFinder replaces settings of the run while it trains"),
         ("loss=unlinked", "returns a number without a gradient"),
         ("loss=one_element", "returns 1 for two images, expected one number"),
         ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),

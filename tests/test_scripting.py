@@ -154,7 +154,8 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
     [
         ("modle=linear", "did you mean model"),
         ("model=linaer", "did you mean linear"),
-        ("seed=1,2", "to sweep over the values"),
+        ("seed=1,2", "several values for one run: call train once for each value$"),
+        ("data.folds=3", "or call train once for each value$"),
         ("-m", "without flags"),
         ("resume=nowhere", "there is no such folder"),
         ("data.batch_size=0", "expected at least 1"),

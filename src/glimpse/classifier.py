@@ -350,6 +350,11 @@ class ImageClassifier(LeanModule):
         optimizer = self.new_optimizer()
         schedule = self.new_schedule(optimizer)
         if schedule.interval == "validation":
+            if schedule.monitor not in self.logged_names:
+                raise UserError(
+                    f"scheduler: its monitor {schedule.monitor} is not a metric of this run, expected one of "
+                    f"{', '.join(self.logged_names)}"
+                )
             self._plateau = schedule
             return optimizer
         return {

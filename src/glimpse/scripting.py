@@ -7,6 +7,7 @@ variables and random generators.
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -125,10 +126,14 @@ def run(
             if folder is None and settings.output_subdir:
                 _record(config, settings, place / settings.output_subdir)
     except Exception as error:
-        if isinstance(error, UserError) or not is_foreseen(error):
+        if not is_foreseen(error):
             raise
         typed = [*overrides, *([f"--config-dir={config_dir}"] if config_dir else [])]
-        raise UserError(explain(error, typed)) from None
+        message = str(error) if isinstance(error, UserError) else explain(error, typed)
+        for_a_script = re.sub(r"\b(type|or) -m [^;:]*", _call_again, message)
+        if isinstance(error, UserError) and for_a_script == message:
+            raise
+        raise UserError(for_a_script) from None
     from glimpse.run import run as run_composed
 
     try:
@@ -138,6 +143,11 @@ def run(
     finally:
         discard_if_empty(place)
     return config, place
+
+
+def _call_again(advice: re.Match[str]) -> str:
+    """What a script does in place of a sweep."""
+    return f"{'or ' if advice[1] == 'or' else ''}call train once for each value"
 
 
 def _require_checkpoint(config: DictConfig) -> None:

@@ -9,7 +9,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
     LightningEnvironment,
@@ -56,8 +62,17 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
     of the epoch, a validation metric after each validation. Otherwise, at the end of an epoch
     without validation, it would check the previous value again or, in a resumed run, find none and
     fail.
+
+    Raises:
+        UserError: it is one of Lightning's that choose a setting of the run.
     """
     found = require_target("callbacks", str(node["_target_"]))
+    if inspect.isclass(found) and issubclass(found, BatchSizeFinder | LearningRateFinder):
+        remedy = "data.batch_size=…" if issubclass(found, BatchSizeFinder) else "task=lr_find"
+        raise UserError(
+            f"callbacks: {found.__name__} replaces settings of the run while it trains, so the run could not be "
+            f"repeated: remove it, and type {remedy}"
+        )
     more: dict[str, Any] = {}
     if inspect.isclass(found) and issubclass(found, ModelCheckpoint) and not node.get("dirpath"):
         more = {"dirpath": folder / "checkpoints"}

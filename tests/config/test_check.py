@@ -169,6 +169,12 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
             "destroys pretrained weights",
         ),
         (["+callbacks.ema.decay=0.9"], "type callbacks=[ema] too"),
+        (
+            ["model=pretrained", "callbacks=[frozen_features]", "augment=flip"],
+            "type augment=none, or callbacks=[finetune]",
+        ),
+        (["model=pretrained", "callbacks=[frozen_features]", "tta=flip"], "type tta=null"),
+        (["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"], "needs momentum"),
         (["scheduler=cosine", "scheduler.final_factor=-1"], "expected at least 0"),
         (["scheduler=step", "scheduler.factor=-1"], "expected at least 0"),
         (["trainer.max_time=5"], "such as trainer.max_time=00:01:30:00"),
@@ -196,6 +202,8 @@ def test_the_model_of_a_resumed_run_is_its_own(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=message):
         composed(f"resume={folder}", "model=convnet")
+    with pytest.raises(UserError, match="was trained with data=digits, not mnist: leave out"):
+        composed(f"resume={folder}", "model=linear", "data=mnist")
 
 
 def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:
@@ -242,7 +250,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["callbacks=[early_stopping]", "callbacks.early_stopping.monitor=val/f1"], "metrics=[f1]"),
         (["scheduler=plateau", "scheduler.monitor=val_acc"], "did you mean val/acc?"),
         (["mode=up"], "one of null, min, max"),
-        (["mode=min"], "mode=min needs a monitor"),
+        (["mode=min"], "mode=min needs a monitor: type monitor=val/loss, or leave out mode"),
         (["checkpoints.top_k=0"], "at least 1"),
         (["checkpoints.every_minutes=0"], "at least 0.001"),
         (["metrics=[f1]", "metrics.f1.averge=micro"], "did you mean metrics.f1.average?"),

@@ -8,6 +8,7 @@ from hydra.errors import OverrideParseException
 
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quote_texts, quoted
+from glimpse.errors import UserError
 
 NAMES = (
     "My Photos (2024)", "a=b", "it's", 'say "x"', "[x]", "{x}", "2024", "1e3", "true", "a,b", "a:b", "back\\slash",
@@ -20,6 +21,14 @@ NAMES = (
 def test_a_path_is_what_is_typed(name: str, key: str) -> None:
     config = compose("train", overrides=["data=image_folder", *quote_texts([f"{key}={name}"])])
     assert (config.data.root if key == "data.root" else config.data_dir) == name
+
+
+@pytest.mark.parametrize("value", ["", "''", '""', " "])
+@pytest.mark.parametrize("key", ["data_dir", "output_dir"])
+def test_an_empty_folder_is_refused(key: str, value: str) -> None:
+    """A variable of the shell that is not set; the run would write to the root of all folders."""
+    with pytest.raises(UserError, match=f"{key}= is empty, expected a folder"):
+        quote_texts([f"{key}={value}"])
 
 
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

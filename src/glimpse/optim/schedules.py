@@ -70,6 +70,10 @@ def build_schedule(
     if isinstance(made, Schedule):
         return made
     if isinstance(made, ReduceLROnPlateau):
+        if interval not in (None, "validation"):
+            raise UserError(
+                f"scheduler.interval={interval}: ReduceLROnPlateau steps after each validation; remove it"
+            )
         return Schedule(made, "validation")
     interval = interval or ("step" if filled else "epoch")
     if interval not in ("step", "epoch"):
