@@ -29,7 +29,8 @@ def opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
         content = _as_file(content)
     if not isinstance(content, bytes):
         hint = " (for paths of files, save the table as CSV and type data=csv)"
-        raise UserError(
+        kind = UnreadableImageError if cell is None else UserError
+        raise kind(
             f"{what}: the column {column} contains {str(cell)[:40]!r}, expected an image"
             f"{hint * isinstance(cell, str)}"
         )

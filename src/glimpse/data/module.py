@@ -184,10 +184,15 @@ class ImageDataModule(pl.LightningDataModule):
             return self.archives
         checksums = [a.checksum for a in self.archives]
         checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
-        if checksum is None or not self.url.endswith(ARCHIVE_ENDINGS):
+        if not self.url.endswith(ARCHIVE_ENDINGS):
             raise UserError(
                 f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
                 "with its data.sha256"
+            )
+        if checksum is None:
+            raise UserError(
+                f"data.url={self.url}: expected the checksum of the archive too: type data.sha256=<the output of "
+                "sha256sum>"
             )
         return [Archive(self.url, checksum)]
 

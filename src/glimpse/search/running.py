@@ -259,9 +259,13 @@ class Search:
         return self._left(runner.num_at_once, num_more_ended=self.trials.num_ending(runner.ended))
 
     def _left(self, at_once: int, *, num_more_ended: int = 0) -> str:
-        """The number of trials left, and the time that they take at the mean time so far."""
+        """The number of trials left, and the time that they take at the mean time so far.
+
+        A trial that waits at a rung is not counted, because it may never be continued.
+        """
         ended = sum(
-            t.state.is_finished() and AGAIN not in t.user_attrs for t in self.study.trials()
+            (t.state.is_finished() or waits(t, self.study.levels)) and AGAIN not in t.user_attrs
+            for t in self.study.trials()
         )
         num_left = max(0, self.num_trials - ended - num_more_ended)
         seconds = None

@@ -22,7 +22,9 @@ def labels_of(table: Table, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         if len(columns) == 1:
             [(name, index)] = columns
             if not row[index]:
-                raise UserError(f"{table.place(line)}: the column {name!r} is empty")
+                raise UserError(
+                    f"{table.place(line)}: the column {name!r} is empty: write the label, or remove the line"
+                )
             if "\n" in row[index]:
                 raise UserError(
                     f"{table.place(line)}: the label {shown(row[index])} has a line break; there may be "

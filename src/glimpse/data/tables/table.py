@@ -201,11 +201,15 @@ class Table:
             return said[1], 1
         lines = [line for line in text if line.strip()][:2]
 
-        def widths(delimiter: str) -> tuple[bool, int]:
-            found = [len(row) for row in _reader(lines, delimiter=delimiter)]
-            return len(set(found)) == 1 and found[0] > 1, max(found, default=0)
+        def widths(delimiter: str) -> tuple[bool, int, int]:
+            rows = list(_reader(lines, delimiter=delimiter))
+            found = [len(row) for row in rows]
+            named = sum(
+                cell.strip().lower() in (*PATHS, *LABELS) for row in rows[:1] for cell in row
+            )
+            return len(set(found)) == 1 and found[0] > 1, named, max(found, default=0)
 
-        return max(DELIMITERS, key=widths), 0  # the first of those with most columns
+        return max(DELIMITERS, key=widths), 0  # of those with usual names, with most columns
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each line that is not blank, the header included."""
