@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from glimpse.data.formats import readable_endings
 from glimpse.data.splits import split_of
+from glimpse.data.tables.pixel_names import by_number, of_one_kind
 from glimpse.data.tables.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
 
@@ -89,7 +90,7 @@ def find_columns(
         others = [name for name in pixels if name not in lists]
         remarks += [f"skipped, because they are not pixels: {one_of(others)}"] * bool(others)
         pixels = lists
-    pixels, odd = _of_one_kind(pixels)
+    pixels, odd = of_one_kind(pixels)
     if odd:
         remarks.append(f"skipped, because they are not named like the pixels: {one_of(odd)}")
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
@@ -97,55 +98,10 @@ def find_columns(
         others = [name for name in pixels if name not in numbered]
         remarks.append(f"skipped, because they have no number: {one_of(others)}")
         pixels = numbered
-    if (ordered := _by_number(pixels)) != pixels:
+    if (ordered := by_number(pixels)) != pixels:
         remarks.append(f"pixels in the order of their numbers, from {ordered[0]} to {ordered[-1]}")
         pixels = ordered
     return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(filter(None, remarks)))
-
-
-def _of_one_kind(names: list[str]) -> tuple[list[str], list[str]]:
-    """Return the columns whose names differ only in their numbers, if nearly all do, and the rest."""
-    kinds = Counter(re.sub(r"\d+", "", name) for name in names)
-    kind, number = kinds.most_common(1)[0] if kinds else ("", 0)
-    if number == len(names) or number < 0.9 * len(names):
-        return names, []
-    same = [name for name in names if re.sub(r"\d+", "", name) == kind]
-    return same, [name for name in names if name not in same]
-
-
-def _by_number(names: list[str]) -> list[str]:
-    """Return columns such as pixel0, pixel1, pixel10, pixel2 in the order of their numbers.
-
-    Names such as 1x1, 1x2, 2x1 are in the order of rows and columns, and R0, R1, G0, G1, B0, B1 in
-    that of pixels, whose channels are adjacent. Columns whose numbers are not consecutive, or whose
-    names differ otherwise, stay as they are.
-    """
-    places = [re.fullmatch(r"\D*(\d+)\D+(\d+)", name) for name in names]
-    if names and all(places):
-        of_place = {
-            (int(m[1]), int(m[2])): name for m, name in zip(places, names, strict=True) if m
-        }
-        rows, columns = ({place[axis] for place in of_place} for axis in (0, 1))
-        if len(of_place) == len(names) == len(rows) * len(columns):
-            return [of_place[place] for place in sorted(of_place)]
-    colours = [re.fullmatch(r"(?i)(r|g|b|red|green|blue)[ _-]?(\d+)", name) for name in names]
-    if names and all(colours):
-        of_pixel = {
-            (int(m[2]), "rgb".index(m[1][0].lower())): name
-            for m, name in zip(colours, names, strict=True)
-            if m
-        }
-        if len(of_pixel) == len(names) == 3 * len({number for number, _ in of_pixel}):
-            return [of_pixel[place] for place in sorted(of_pixel)]
-    found = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
-    parts = [(match[1], int(match[2])) for match in found if match]
-    numbers = sorted(number for _, number in parts)
-    are_consecutive = (
-        numbers == list(range(numbers[0], numbers[0] + len(names))) if parts else False
-    )
-    if not are_consecutive or len({prefix for prefix, _ in parts}) != 1:
-        return names
-    return [name for _, name in sorted(zip((n for _, n in parts), names, strict=True))]
 
 
 def _require(table: Table, column: str | None, key: str) -> None:

@@ -138,21 +138,7 @@ class Table:
             if len(row) != width:
                 cells = plural(len(row), "cell")
                 raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
-            if self._swallows_rows(row):
-                raise UserError(
-                    f"{self.place(line)}: a cell of this row contains further rows, as if there were a stray "
-                    'quote (") in it: remove the quote'
-                )
             yield line, row
-
-    def _swallows_rows(self, row: Sequence[str]) -> bool:
-        """Return whether a line within a cell looks like a row; prose has spaces after its commas."""
-        lines = (line for cell in row if "\n" in cell for line in cell.split("\n")[1:])
-        rows = (line.split(self._delimiter) for line in lines)
-        return any(
-            len(cells) == len(self.header) and not any(cell.startswith(" ") for cell in cells[1:])
-            for cells in rows
-        )
 
     def sample(self, num: int = 50) -> list[list[str]]:
         """Return the cells of the first rows."""
@@ -221,6 +207,12 @@ class Table:
             try:
                 for row in reader:
                     cells = [cell.strip() for cell in row]
+                    has_lines = reader.line_num + self._num_skipped > line
+                    if has_lines and _swallows_rows(cells, self._delimiter):
+                        raise UserError(
+                            f"{self.place(line)}: a cell of this row contains further rows, as if there were a "
+                            'stray quote (") in it: remove the quote'
+                        )
                     if any(cells):
                         yield line, cells
                     line = reader.line_num + self._num_skipped + 1
@@ -241,6 +233,16 @@ class Table:
         return UserError(
             f"{self.path}{where}: the text is not UTF-8; save the table as CSV in UTF-8"
         )
+
+
+def _swallows_rows(row: Sequence[str], delimiter: str) -> bool:
+    """Return whether a line within a cell looks like a row; prose has spaces after its commas."""
+    lines = (line for cell in row for line in cell.split("\n")[1:])
+    rows = (line.split(delimiter) for line in lines)
+    return any(
+        len(cells) == len(row) and not any(cell.startswith(" ") for cell in cells[1:])
+        for cells in rows
+    )
 
 
 def _odd(line: bytes) -> bytes:
