@@ -53,7 +53,7 @@ def evaluate_run(
         folder: The folder to write to.
         images: The folder or table that its data is, if it is not the run's own (`score_on`).
     """
-    which = {"split": split} if images is None else {"data": str(images)}
+    which = {"split": split} if images is None else {"data": as_utf8(images)}
     about = {"checkpoint": trained.checkpoint.name, "epoch": trained.epoch, **which}
     title = f"{trained.name}, {split if images is None else as_utf8(images)}"
     names = names_of(trained.data, split)
