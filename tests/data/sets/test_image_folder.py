@@ -607,3 +607,16 @@ def test_colour_in_the_validation_images_alone_is_kept(tmp_path: Path) -> None:
             save_image(NOISE[..., :1], tmp_path / "train" / c / f"{n}.png")
             save_image(NOISE, tmp_path / "val" / c / f"{n}.png")
     assert image_folder(tmp_path).spec.channels == 3
+
+
+def test_folders_that_share_no_class_are_classes(tmp_path: Path) -> None:
+    """Their names contain the words train and test, but they are not splits."""
+    for name, inner in (("toy train", "ab"), ("crash test", "cd")):
+        for sub in inner:
+            for n in range(4):
+                save_image(NOISE, tmp_path / name / sub / f"{n}.png")
+    assert image_folder(tmp_path).spec.class_names == ("crash test", "toy train")
+    for name in ("toy train", "crash test"):
+        save_image(NOISE, tmp_path / name / "same" / "0.png")
+        save_image(NOISE, tmp_path / name / "same" / "1.png")
+    assert "c is not a class of the training set" in error_of(tmp_path)

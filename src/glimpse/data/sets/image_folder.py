@@ -302,7 +302,8 @@ def _split_in_words(folder: Path) -> str | None:
 def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
     """Return the splits that the names of folders contain, if train and another are found.
 
-    A folder without subfolders is skipped, because it might be a class.
+    A folder without subfolders is skipped, because it might be a class. So might folders that share
+    no class, such as `toy train` and `crash test`.
     """
     parts: dict[str, Path] = {}
     for folder in folders:
@@ -312,7 +313,13 @@ def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
         if split in parts:
             return {}
         parts[split] = folder
-    return parts if "train" in parts and len(parts) > 1 else {}
+    classes = {split: _names_of_classes(folder) for split, folder in parts.items()}
+    trained = classes.pop("train", set())
+    return parts if classes and all(trained & others for others in classes.values()) else {}
+
+
+def _names_of_classes(part: Path) -> set[str]:
+    return {class_name(folder.name) for folder in class_folders(_without_wrapping(part))}
 
 
 def _without_wrapping(folder: Path) -> Path:
