@@ -9,6 +9,8 @@ from PIL import Image
 FILES = {
     "ownpkg/__init__.py": "",
     "ownpkg/nets.py": """
+        import warnings
+
         import lightning.pytorch as pl
         import torch
         from torch import nn
@@ -152,6 +154,11 @@ FILES = {
 
         def make(num_classes: int) -> nn.Module:
             return Plain(num_classes)
+
+        def scripted(num_classes: int) -> nn.Module:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it is deprecated
+                return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(432, num_classes)))
 
         def forgets(num_classes: int) -> nn.Module:
             Plain(num_classes)
@@ -351,6 +358,7 @@ FILES = {
     "conf/model/in_place.yaml": "_target_: ownpkg.nets.InPlace\n",
     "conf/model/random.yaml": "_target_: ownpkg.nets.Random\n",
     "conf/model/weighted.yaml": "_target_: ownpkg.nets.Weighted\nweights: none\n",
+    "conf/model/scripted.yaml": "_target_: ownpkg.nets.scripted\n",
     "conf/model/forgets.yaml": "_target_: ownpkg.nets.forgets\n",
     "conf/model/unknown.yaml": "_target_: ownpkg.nets.unknown\n",
     "conf/model/neither.yaml": "_target_: ownpkg.nets.Neither\n",

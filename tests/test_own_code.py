@@ -158,6 +158,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ("model=late", "creates or resizes late.weight in training"),
         ("model=one_more", "returns 2×3 for two images in training, expected logits of 2×2"),
         ("model=weighted", "model.weights is read by the run itself"),
+        ("model=scripted", "is compiled by torch.jit, whose layers cannot be looked at"),
         ("model=forgets", "returned nothing, expected a torch.nn.Module: return it"),
         ("model=plain model.weights=default", "only model=pretrained has default weights"),
         (

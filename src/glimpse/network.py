@@ -113,6 +113,11 @@ def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
 
 def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
     """Pass a black image through a network, and require a logit with a gradient for each class."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(
+            f"model._target_={target} is compiled by torch.jit, whose layers cannot be looked at: return the module "
+            "itself, and type compile=default"
+        )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(
             f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
