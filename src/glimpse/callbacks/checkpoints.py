@@ -188,7 +188,8 @@ class Checkpoints(Checkpoint):
         """Restore the best results so far.
 
         If the monitor has changed, the best checkpoint is ranked again by its own validation
-        metrics. If they lack the new metric, the next validation becomes the best, which is said.
+        metrics. If they lack the new metric, the next validation becomes the best, and a note
+        says so.
         """
         if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
             state_dict = state_dict | {"kept": {}, "best_value": None}

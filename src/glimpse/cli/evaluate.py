@@ -27,7 +27,7 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="score all images of this folder of classes' folders, or of this table",
+            help="score all images of this folder, which has one folder per class, or of this table",
             show_default=False,
         ),
     ] = None,

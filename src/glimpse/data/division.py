@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimpse.data import splits
-from glimpse.data.cache import UNREADABLE, Stored
+from glimpse.data.cache import UNREADABLE, Contents, Stored
+from glimpse.data.decode import PixelFormat
 from glimpse.data.groups import group_names, group_numbers
 from glimpse.data.labels import alike
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
-from glimpse.data.spec import ImageSpec, some
+from glimpse.data.spec import COLOURS, ImageSpec, some
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
 from glimpse.text import plural
@@ -101,6 +102,31 @@ def division_of(data: "ImageDataModule") -> Division:
         std=std,
     )
     return Division(drawn.splits, relabel, spec, remarks)
+
+
+def undivided(contents: Contents, spec: ImageSpec, stored: PixelFormat) -> Division:
+    """Make all images the test set of a trained network; `ImageDataModule.score_all` explains it."""
+    names, found = contents.class_names, contents.format
+    if unknown := [name for name in names if name not in spec.class_names]:
+        raise UserError(
+            f"{unknown[0]} is not a class of the network ({some(spec.class_names)}): rename it, or move "
+            "its images elsewhere"
+        )
+    if len(contents.parts) > 1:
+        raise UserError(
+            "these images are divided into splits: type the folder or table of one of them"
+        )
+    has = (found.height, found.width, found.channels)
+    if has != (stored.height, stored.width, stored.channels):
+        raise UserError(
+            f"these images are {found.height}×{found.width} {COLOURS[found.channels]}, expected "
+            f"{stored.height}×{stored.width} {COLOURS[stored.channels]} as in training"
+        )
+    relabel = np.array([spec.class_names.index(name) for name in names])
+    rows = np.arange(len(contents.parts["train"].labels))
+    return Division(
+        {"test": Split("train", rows, "all of them")}, relabel, spec, list(contents.remarks)
+    )
 
 
 def _grouping(

@@ -129,7 +129,7 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
         endings = f"the ending {named}" if named else "an ending"
         with_ending = f"{'with' if named else 'without'} {endings}"
         remarks.append(
-            f"{plural(sum(disguised.values()), 'image file')} {with_ending} skipped (rename them, such as to "
+            f"{plural(sum(disguised.values()), 'image file')} {with_ending} skipped (rename them, for example to "
             ".jpg)"
         )
     return remarks

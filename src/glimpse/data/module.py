@@ -26,11 +26,11 @@ from glimpse.data.augment.base import Augmentation
 from glimpse.data.batches import Batches
 from glimpse.data.cache import Contents, Stored, kept_rows, verify, without_cache
 from glimpse.data.decode import PixelFormat, decode, probe
-from glimpse.data.division import Division, division_of
+from glimpse.data.division import Division, division_of, undivided
 from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, unpack
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.data.reading import checked_source, contents_of, identity_of
-from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size, some
+from glimpse.data.spec import COLOURS, Files, ImageSpec, Source, as_size
 from glimpse.data.splits import Folds, Split
 from glimpse.data.transfer import sent
 from glimpse.errors import UserError
@@ -276,29 +276,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         self.require_files()
         self.contents = without_cache(partial(checked_source, self), lambda source: stored)
-        names, found = self.contents.class_names, self.contents.format
-        if unknown := [name for name in names if name not in spec.class_names]:
-            raise UserError(
-                f"{unknown[0]} is not a class of the network ({some(spec.class_names)}): rename it, or move "
-                "its images elsewhere"
-            )
-        if len(self.contents.parts) > 1:
-            raise UserError(
-                "these images are divided into splits: type the folder or table of one of them"
-            )
-        if (found.height, found.width, found.channels) != (
-            stored.height,
-            stored.width,
-            stored.channels,
-        ):
-            raise UserError(
-                f"these images are {found.height}×{found.width} {COLOURS[found.channels]}, expected "
-                f"{stored.height}×{stored.width} {COLOURS[stored.channels]} as in training"
-            )
-        relabel = np.array([spec.class_names.index(name) for name in names])
-        rows = np.arange(len(self.contents.parts["train"].labels))
-        splits = {"test": Split("train", rows, "all of them")}
-        self._take(Division(splits, relabel, spec, list(self.contents.remarks)))
+        self._take(undivided(self.contents, spec, stored))
 
     def _divide(self) -> None:
         self._take(division_of(self))

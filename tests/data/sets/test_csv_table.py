@@ -389,7 +389,9 @@ def test_names_typed_in_another_encoding_or_read_as_other_values(
 
 def test_one_image_with_two_labels(tmp_path: Path, pictures: list[tuple[str, str]]) -> None:
     lines = [f"images/{name},{label}" for name, label in pictures]
-    with pytest.raises(UserError, match=r"line 22: the label of .*00\.png differs from line 2"):
+    with pytest.raises(
+        UserError, match=r"line 22: the label of .*00\.png differs from .*labels\.csv, line 2: "
+    ):
         table(written(tmp_path, "path,label", [*lines, "images/00.png,dog"]))
 
 
@@ -397,7 +399,7 @@ def test_one_image_in_two_spellings(tmp_path: Path, pictures: list[tuple[str, st
     (name, label), other = pictures[0], next(b for _, b in pictures if b != pictures[0][1])
     lines = [f"{name},{label}", *(f"{a},{b}" for a, b in pictures[1:])]
     twice = written(tmp_path, "path,label", [*lines, f"./{name},{other}"])
-    with pytest.raises(UserError, match="differs from line 2"):
+    with pytest.raises(UserError, match=r"differs from .*labels\.csv, line 2: "):
         table(twice, folder="images")
     again = table(
         written(tmp_path, "path,label", [*lines, f"./{name},{label}"]),

@@ -197,7 +197,7 @@ class CsvTable(ImageDataModule):
             numbered(table, found, names, by_position=by_position)
             for table, found in zip(self._tables, labels, strict=True)
         ]
-        labelled: dict[str, tuple[str, int]] = {}
+        labelled: dict[str, tuple[Table, int, int]] = {}
         read = [
             self._part(table, found, labelled)
             for table, found in zip(self._tables, numbers, strict=True)
@@ -240,9 +240,9 @@ class CsvTable(ImageDataModule):
     # Images -------------------------------------------------------------------------------------
 
     def _part(
-        self, table: Table, labels: NDArray[np.int64], labelled: dict[str, tuple[str, int]]
+        self, table: Table, labels: NDArray[np.int64], labelled: dict[str, tuple[Table, int, int]]
     ) -> Part:
-        """Return the images of a table; `labelled` has the place and label of all files so far."""
+        """Return the images of a table; `labelled` has the table, line and label of each file so far."""
         column = self.columns.path
         if column is None:
             images = pixels_of(table, self.columns.pixels, self.shape, len(labels))
@@ -250,12 +250,11 @@ class CsvTable(ImageDataModule):
         paths: list[Path] = []
         files = self._files.locations(table, column)
         for (line, path), label in zip(files, labels.tolist(), strict=True):
-            place = table.place(line)
-            before, other = labelled.setdefault(one_path(path), (place, label))
+            before, number, other = labelled.setdefault(one_path(path), (table, line, label))
             if other != label:
                 raise UserError(
-                    f"{place}: the label of {as_utf8(path)} differs from "
-                    f"{before.removeprefix(f'{table.path}, ')}: an image has one class; remove one of the lines"
+                    f"{table.place(line)}: the label of {as_utf8(path)} differs from {before.place(number)}: an "
+                    "image has one class; remove one of the lines"
                 )
             paths.append(Path(path))
         return Files(paths, labels)

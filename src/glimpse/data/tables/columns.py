@@ -79,7 +79,7 @@ def find_columns(
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
     cells = {name: [row[table.index(name)] for row in sample] for name in rest}
     if split is None:
-        remarks += [_unused_split(table, name) for name in rest if name not in given]
+        remarks += [_unused_split(table, name, cells[name]) for name in rest if name not in given]
     labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one per class,"
@@ -192,17 +192,16 @@ def _is_one_hot(cells: Sequence[str]) -> bool:
     return all(one_hot_value(cell) is not None for cell in cells)
 
 
-def _unused_split(table: Table, name: str) -> str:
+def _unused_split(table: Table, name: str, sample: Sequence[str]) -> str:
     """Return a remark if a column seems to divide the images into splits; empty for others.
 
     It does if most of its cells name splits, or its name says so.
     """
-    index = table.index(name)
     is_named = re.sub(r"[\W_]+", "", name.lower()) in SPLIT_COLUMNS
     is_flag = split_of(name.lower().removeprefix("is_")) is not None
-    sample = [row[index] for row in table.sample()]
-    if not (is_named or is_flag or any(map(split_of, sample))):
+    if not (is_named or is_flag or any(map(split_of, set(sample)))):
         return ""
+    index = table.index(name)
     counts = Counter(row[index] for _, row in table.rows())
     named = {cell: split for cell in counts if (split := split_of(cell))}
     if is_flag and all(one_hot_value(cell) is not None for cell in counts) and len(counts) > 1:

@@ -118,7 +118,7 @@ class TableFiles:
                     return f"type {in_shell(*keys, *suffix)}"
         if is_elsewhere:
             return (
-                f"the files of {column} are in several folders or have several endings, so write them into the "
+                f"the files of {column} are in several folders or have several endings, so write both into the "
                 "column"
             )
         parts = cell.replace("\\", "/").split("/")
