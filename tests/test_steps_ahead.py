@@ -267,7 +267,8 @@ def test_an_early_stop_that_waits_for_min_steps_comes_at_the_same_step(
 
 def test_the_chunk_follows_the_cost_of_a_step() -> None:
     assert chunk_length(0.020, 32) == 1
-    assert chunk_length(0.001, 32) == 25
+    assert chunk_length(0.019, 32) == 5
+    assert chunk_length(0.002, 32) == 50
     assert chunk_length(1e-5, 128) == 128
     assert chunk_length(1e-5, 4) == 8  # it grows slowly
     assert chunk_length(3.0, 1) == 1

@@ -4,11 +4,11 @@ Lightning's Python costs a few tenths of a millisecond per batch, as much as the
 small network, or of a large one on a fast GPU. Therefore, the training batches come in chunks. This
 file trains all batches of a chunk except the last, with `ImageClassifier.step_ahead`, and counts
 them in Lightning's own progress. Lightning trains the last one. A chunk takes about
-`CHUNK_SECONDS`, so a step of 20 ms forms a chunk alone. A chunk ends where Lightning has something
-to do: at the end of an epoch, before a validation, and at the last of `trainer.max_steps`. If the
-steps of a chunk are slower than expected, it ends after `MOST_SECONDS`, so that a signal to stop,
-`trainer.max_time` and `checkpoints.every_minutes` never wait longer. The length of a chunk never
-changes a result.
+`CHUNK_SECONDS`, but a step of `LONG_STEP` or more forms a chunk alone. A chunk ends where Lightning
+has something to do: at the end of an epoch, before a validation, and at the last of
+`trainer.max_steps`. If the steps of a chunk are slower than expected, it ends after `MOST_SECONDS`,
+so that a signal to stop, `trainer.max_time` and `checkpoints.every_minutes` never wait longer. The
+length of a chunk never changes a result.
 
 Lightning trains every batch itself if something must see each of them: a strategy for several
 processes, accumulated gradients, a loss scaler, a profiler, an optimizer that evaluates the loss
@@ -36,7 +36,8 @@ from glimpse.lightning_compat import (
     writes_profile,
 )
 
-CHUNK_SECONDS = 0.025
+CHUNK_SECONDS = 0.1
+LONG_STEP = 0.02  # seconds; Lightning's Python then costs less than a fiftieth
 MOST_SECONDS = 0.5
 LONGEST_CHUNK = 128  # batches
 
@@ -112,6 +113,8 @@ def chunk_length(seconds: float, last: int) -> int:
         seconds: The time of one batch, the mean over the last chunk.
         last: The length of the last chunk.
     """
+    if seconds >= LONG_STEP:
+        return 1
     wanted = int(CHUNK_SECONDS / max(seconds, 1e-6))
     return max(1, min(wanted, 2 * last, LONGEST_CHUNK))
 
