@@ -210,6 +210,23 @@ def test_predict_refuses_what_is_not_there(tmp_path: Path, trained_run: Path) ->
     assert image_files([trained_run / "summary.json"]).files == [trained_run / "summary.json"]
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("t.csv", "glimpse evaluate <run> --data="),
+        ("photos.ZIP", "unpack it"),
+        ("digits.npy", "predict takes arrays"),
+    ],
+)
+def test_predict_says_what_to_do_with_other_files(
+    name: str, remedy: str, tmp_path: Path, trained_run: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"a")
+    _, err = glimpse("predict", trained_run, tmp_path / name, exit_code=1)
+    assert f"{name} is not an image" in err
+    assert remedy in err
+
+
 def test_predict_answers_for_the_files_that_exist(
     photos: Path, trained_run: Path, tmp_path: Path
 ) -> None:

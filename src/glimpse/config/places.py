@@ -16,6 +16,7 @@ OWN_FILES = {
     "glimpse.data.sets.image_folder.ImageFolder": FOLDERS,
     "glimpse.data.sets.csv_table.CsvTable": TABLES,
 }
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 NO_FILES = (None, "none", "default")  # values of model.weights
 
 
@@ -73,7 +74,7 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
         remedy = ""
         if path.suffix in (".csv", ".tsv"):
             remedy = f"; for a table, type {for_a_path('data', value)}"
-        elif path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        elif path.suffix.lower() in PACKED:
             remedy = "; unpack it, and type the unpacked folder"
         elif path.suffix == ".parquet":
             remedy = f"; type {for_a_path('data', value)}"

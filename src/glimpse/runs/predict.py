@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from glimpse.command import in_shell
+from glimpse.config.places import PACKED
 from glimpse.data.folders import listing
 from glimpse.data.formats import counted
 from glimpse.errors import UserError
@@ -30,7 +32,7 @@ class Given:
     Attributes:
         files: The files. Those that were named may be missing.
         remarks: Sentences on what was skipped in the folders.
-        errors: A sentence for each folder without an image.
+        errors: A sentence for each folder without an image, table or archive.
     """
 
     files: list[Path]
@@ -49,7 +51,11 @@ def image_files(paths: Sequence[Path]) -> Given:
     passed_over = Counter[str]()
     for path in paths:
         if not path.is_dir():
-            files.append(path)
+            remedy = _instead_of(path)
+            if remedy is None:
+                files.append(path)
+            else:
+                errors.append(f"{path} is not an image: {remedy}")
             continue
         inside = listing(path)
         files += map(Path, inside.names)
@@ -61,6 +67,20 @@ def image_files(paths: Sequence[Path]) -> Given:
     if not files:
         raise UserError(errors[0])
     return Given(files, counted(passed_over), errors)
+
+
+def _instead_of(path: Path) -> str | None:
+    """What to type instead of a table, archive or array; None for any other file."""
+    ending = path.suffix.lower()
+    if not path.is_file():
+        return None
+    if ending in (".csv", ".tsv"):
+        return f"type glimpse evaluate <run> {in_shell(f'--data={path}')} for the images of a table"
+    if ending in PACKED:
+        return "unpack it, and type the unpacked folder"
+    if ending in (".npy", ".npz"):
+        return "in Python, glimpse.load(<run>).predict takes arrays"
+    return None
 
 
 def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> Iterator[Answer]:

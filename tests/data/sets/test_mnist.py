@@ -50,6 +50,19 @@ def test_images_labels_and_names(tmp_path: Path, zipped: bool) -> None:
     np.testing.assert_array_equal(pixels(data, "train"), expected)
 
 
+@pytest.mark.parametrize("layout", ["{dotted}", "raw/{dotted}", "raw/{name}/{name}"])
+def test_files_as_some_unpackers_name_them(layout: str, tmp_path: Path) -> None:
+    make_mnist(tmp_path)
+    expected = pixels(mnist(tmp_path), "train")
+    unzip(tmp_path / "MNIST" / "raw")
+    (tmp_path / "MNIST" / "raw").rename(tmp_path / "plain")
+    for name in FILES:
+        path = tmp_path / "MNIST" / layout.format(name=name, dotted=name.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "plain" / name).rename(path)
+    np.testing.assert_array_equal(pixels(mnist(tmp_path), "train"), expected)
+
+
 def test_fashion_has_its_own_folder_and_names(tmp_path: Path) -> None:
     make_fashion_mnist(tmp_path)
     spec = mnist(tmp_path, of=FashionMNIST).spec

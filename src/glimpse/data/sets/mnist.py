@@ -1,8 +1,8 @@
 """MNIST and datasets in its format: 60,000 training and 10,000 test images, 28×28 grey.
 
 Sources: Y. LeCun, C. Cortes, C. Burges, The MNIST database; H. Xiao, K. Rasul, R. Vollgraf,
-Fashion-MNIST (2017, MIT licence). The data is four idx files in `<data_dir>/<folder>/raw/`, gzipped
-or not.
+Fashion-MNIST (2017, MIT licence). The data is four idx files in `<data_dir>/<folder>/raw/` or its
+parent, gzipped or not.
 """
 
 import gzip
@@ -53,7 +53,10 @@ class MNIST(ImageDataModule):
         return [path for path in found if path is not None] if None not in found else []
 
     def _file(self, name: str) -> Path | None:
-        candidates = (self._raw / name, self._raw / f"{name}.gz")
+        """The path of a file, which some unpackers name with a dot or put into a folder."""
+        dotted = name.replace("-idx", ".idx")
+        names = (name, f"{name}.gz", dotted, f"{dotted}.gz", f"{name}/{name}")
+        candidates = (folder / other for folder in (self._raw, self._raw.parent) for other in names)
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(self) -> str:
@@ -66,9 +69,8 @@ class MNIST(ImageDataModule):
             super().download()
             return
         base = (self.url or self.mirror).rstrip("/")
-        local = base.startswith(
-            "file://"
-        )  # may be repacked, like Debian's; gzip has its own checksum
+        # Local files may be repacked, as Debian's are. Gzip has its own checksum.
+        local = base.startswith("file://")
         with one_at_a_time(self._raw):
             for name, md5 in zip(FILES, self.md5s, strict=True):
                 archive = Archive(f"{base}/{name}.gz", None if local else f"md5:{md5}")
