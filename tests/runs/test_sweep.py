@@ -67,6 +67,19 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
+def test_few_whole_numbers_seem_no_more_important_than_they_are(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    jobs: list[dict[str, Any]] = []
+    for _ in range(30):  # as a search tries them: mostly near the best of both
+        power, [workers] = draw.gauss(-2, 0.8), draw.choices([1, 2, 3, 4], [12, 1, 1, 2])
+        typed = [f"optimizer.lr={10**power:.4g}", f"data.num_workers={workers}"]
+        score = 0.9 - 0.1 * (power + 2) ** 2
+        jobs.append({"overrides": typed, "state": "finished", "metric": score})
+    shares = importance(write_sweep(tmp_path, jobs))
+    assert shares is not None
+    assert shares["data.num_workers"] < 0.1
+
+
 def test_few_settings_have_no_importance(tmp_path: Path) -> None:
     write_sweep(tmp_path, a_search(9))
     result = CliRunner().invoke(app, ["report", str(tmp_path)])

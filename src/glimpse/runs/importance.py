@@ -3,9 +3,14 @@
 Source: PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), as Optuna implements it. It compares
 the distribution of the best settings along an axis with the distribution of all settings. Settings
 that were stopped early are excluded.
+
+The values of an axis with few different numbers, such as batch sizes, are replaced by their ranks.
+PED-ANOVA would otherwise spread each of them over a continuous axis, and find differences in the
+gaps between them.
 """
 
 import warnings
+from collections.abc import Sequence
 
 from glimpse.runs.sweep import Axis, Sweep
 
@@ -32,23 +37,29 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
         BaseDistribution,
         CategoricalDistribution,
         FloatDistribution,
+        IntDistribution,
     )
+
+    ranks = {axis.key: _ranks(axis, [s.values[axis.key] for s in finished]) for axis in sweep.axes}
 
     def distribution(axis: Axis) -> BaseDistribution:
         if not axis.is_number:
             return CategoricalDistribution(list(axis.places))
+        if found := ranks[axis.key]:
+            return IntDistribution(0, max(found.values()))
         low, high = min(axis.places.values()), max(axis.places.values())
         return FloatDistribution(low, high, log=axis.is_log)
+
+    def place(axis: Axis, value: str) -> str | float:
+        if not axis.is_number:
+            return value
+        return (ranks[axis.key] or axis.places)[value]
 
     distributions = {axis.key: distribution(axis) for axis in sweep.axes}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if sweep.mode == "min" else "maximize")
     for setting in finished:
-        params = {
-            axis.key: axis.places[value] if axis.is_number else value
-            for axis in sweep.axes
-            for value in (setting.values[axis.key],)
-        }
+        params = {axis.key: place(axis, setting.values[axis.key]) for axis in sweep.axes}
         study.add_trial(
             optuna.create_trial(value=setting.score, params=params, distributions=distributions)
         )
@@ -58,3 +69,13 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
         warnings.simplefilter("ignore")  # about axes on which all of the best settings are equal
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _ranks(axis: Axis, values: Sequence[str]) -> dict[str, int] | None:
+    """The rank of each value among the different ones, from 0; None if most values differ."""
+    if not axis.is_number:
+        return None
+    places = sorted({axis.places[value] for value in values})
+    if len(places) > len(values) / 2:
+        return None
+    return {value: places.index(axis.places[value]) for value in values}
