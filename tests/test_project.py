@@ -27,31 +27,39 @@ GROUPS_IN_README = (
 )
 TOP_PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = TOP_PAGES[:2] + sorted((REPOSITORY / "docs").glob("*.md"))
-REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+EXTRAS = PROJECT["optional-dependencies"]
+OF_OTHER_EXTRAS, *OF_DEV = map(Requirement, EXTRAS["dev"])
+REQUIREMENTS = [
+    *map(Requirement, PROJECT["dependencies"]),
+    *(Requirement(text) for extra in sorted(OF_OTHER_EXTRAS.extras) for text in EXTRAS[extra]),
+    *OF_DEV,
+]
+
+
+def test_developers_have_every_extra_but_ray() -> None:
+    assert OF_OTHER_EXTRAS.name == PROJECT["name"]
+    assert OF_OTHER_EXTRAS.extras == set(EXTRAS) - {"dev", "ray"}
 
 
 def test_conda_environment_is_that_of_pyproject() -> None:
     environment = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "environment.yml"))
     assert isinstance(environment, dict)
-    *_, with_pip = environment["dependencies"]
-    constraint, *requirements, editable = with_pip["pip"]
-    assert requirements == REQUIREMENTS
-    assert (constraint, editable) == ("-c constraints.txt", "-e .")
-    assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
+    python, _, with_pip = environment["dependencies"]
+    assert python == f"python{PROJECT['requires-python']}"
+    assert with_pip["pip"] == ["-c constraints.txt", "-e .[dev]"]  # as the Makefile does
 
 
 def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    requirements = [Requirement(text) for text in REQUIREMENTS]
-    assert set(pins) == {requirement.name for requirement in requirements}
-    for requirement in requirements:
+    assert set(pins) == {requirement.name for requirement in REQUIREMENTS}
+    for requirement in REQUIREMENTS:
         assert requirement.specifier.contains(pins[requirement.name]), requirement
 
 
 @pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
 def test_malicious_releases_of_lightning_are_not_admitted(version: str) -> None:
-    [lightning] = [r for r in map(Requirement, REQUIREMENTS) if r.name == "lightning"]
+    [lightning] = [r for r in REQUIREMENTS if r.name == "lightning"]
     assert not lightning.specifier.contains(version)
 
 
