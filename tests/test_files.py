@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and never through a link."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,17 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
         assert path.read_text() == "two"
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    write = (
+        "import sys; from pathlib import Path; from glimpse.files import write_csv\n"
+        "write_csv(Path(sys.argv[1]), ('class', 'val/\\xe9'), [('\\xe9', 1)])"
+    )
+    ascii_locale = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    path = tmp_path / "table.csv"
+    subprocess.run([sys.executable, "-c", write, str(path)], check=True, env=ascii_locale)
+    assert path.read_bytes().decode("utf-8") == "class,val/é\r\né,1\r\n"
 
 
 def test_a_killed_writer_leaves_nothing_to_the_next(tmp_path: Path) -> None:

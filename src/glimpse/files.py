@@ -8,13 +8,14 @@ from others, such as pictures, are not flushed. Renaming replaces a link instead
 run folder may come from a stranger, so no link is followed out of it.
 """
 
+import csv
 import json
 import os
 import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]], *, flush: bool = True
+) -> None:
+    """Write a table with a header as UTF-8.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with (
+        replacing(path, flush=flush) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 @contextmanager

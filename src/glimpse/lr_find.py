@@ -12,7 +12,6 @@ random state, and finds the steepest point over the rate itself instead of its l
 Left out: early stopping, validation and other Lightning callbacks during the test.
 """
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,7 +33,7 @@ from glimpse.command import as_shown, to_type
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
-from glimpse.files import replacing, subfolder
+from glimpse.files import subfolder, write_csv
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
@@ -46,6 +45,7 @@ BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
 LEFT_OUT_BEFORE = 0.1  # share of the steps skipped at the start, which average too few losses
 LEFT_OUT_AFTER = 5  # steps skipped at the end, where the loss diverges
 FEWEST_POINTS = 5  # the minimum number of points for a suggestion
+COLUMNS = ("lr", "loss", "smoothed_loss")
 
 
 class RangeTest(LateCallback):
@@ -140,7 +140,8 @@ def find(
         trainer.fit(trial, datamodule=data)
     suggested = suggest(rates, test.smoothed, has_diverged=test.has_diverged)
     if IS_FIRST_PROCESS:
-        _write_table(folder / "lr_find.csv", test)
+        rows = zip(test.rates, test.losses, test.smoothed, strict=False)
+        write_csv(folder / "lr_find.csv", COLUMNS, rows)
         picture = subfolder(folder, "figures") / "lr_find.png"
         draw_range_test(test.rates, test.losses, test.smoothed, suggested, picture)
         _log(loggers, test, picture)
@@ -242,17 +243,10 @@ def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
     return to_type(*map(as_shown, kept), *rates)
 
 
-def _write_table(path: Path, test: RangeTest) -> None:
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("lr", "loss", "smoothed_loss"))
-        writer.writerows(zip(test.rates, test.losses, test.smoothed, strict=False))
-
-
 def _log(loggers: Sequence[Logger], test: RangeTest, picture: Path) -> None:
     """Log the curve as an image, and its values per step as scalars."""
     for logger in loggers:
         for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):
-            named = zip(("lr", "loss", "smoothed_loss"), row, strict=True)
+            named = zip(COLUMNS, row, strict=True)
             logger.log_metrics({f"lr_find/{name}": value for name, value in named}, step)
     show(loggers, picture, 0)

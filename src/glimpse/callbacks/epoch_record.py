@@ -1,6 +1,5 @@
 """Record the metrics and the speed of each epoch in `metrics.csv`."""
 
-import csv
 import math
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import torch
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
-from glimpse.files import replacing
+from glimpse.files import write_csv
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, send_epoch_to_loggers
 from glimpse.records import METRICS
 from glimpse.runs.folder import epochs_of
@@ -97,11 +96,10 @@ class EpochRecord(LateCallback):
         return tuple(dict.fromkeys((*COLUMNS, *more)))
 
     def _write(self) -> None:
+        columns = (*self._columns, *LAST_COLUMNS)
+        rows = ([row.get(name, "") for name in columns] for row in self.rows)
         # Checkpoints hold the rows too, so they need not be flushed to the disk here.
-        with replacing(self.path, flush=False) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, (*self._columns, *LAST_COLUMNS))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.path, columns, rows, flush=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, so that a resumed run needs no file except its checkpoint."""

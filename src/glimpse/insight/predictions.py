@@ -1,6 +1,5 @@
 """A network's predictions for every image of a split. All scores are computed from them."""
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,11 @@ from tqdm import tqdm
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.files import replacing
+from glimpse.files import write_csv
 from glimpse.ranks import ranks
 from glimpse.text import as_utf8
+
+COLUMNS = ("image", "actual", "predicted", "probability", "probability_of_actual", "loss", "rank")
 
 
 @dataclass(frozen=True)
@@ -184,22 +185,19 @@ def write_predictions(predictions: Predictions, names: list[str], path: Path) ->
     The columns are the image, the actual and the predicted class, the probabilities of the
     predicted and the actual class, the cross-entropy, and the rank of the actual class.
     """
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ("image", "actual", "predicted", "probability", "probability_of_actual", "loss", "rank")
-        )
-        classes = predictions.class_names
-        columns = zip(
-            names,
-            predictions.labels,
-            predictions.predicted,
-            predictions.confidence,
-            np.exp(-predictions.losses),
-            predictions.losses,
-            predictions.ranks,
-            strict=True,
-        )
-        for name, actual, predicted, confidence, of_actual, loss, rank in columns:
-            numbers = (f"{confidence:.6f}", f"{of_actual:.6f}", f"{loss:.6f}", rank)
-            writer.writerow((name, classes[actual], classes[predicted], *numbers))
+    classes = predictions.class_names
+    columns = zip(
+        names,
+        predictions.labels,
+        predictions.predicted,
+        predictions.confidence,
+        np.exp(-predictions.losses),
+        predictions.losses,
+        predictions.ranks,
+        strict=True,
+    )
+    rows = []
+    for name, actual, predicted, confidence, of_actual, loss, rank in columns:
+        numbers = (f"{confidence:.6f}", f"{of_actual:.6f}", f"{loss:.6f}", rank)
+        rows.append((name, classes[actual], classes[predicted], *numbers))
+    write_csv(path, COLUMNS, rows)

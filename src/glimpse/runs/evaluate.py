@@ -1,8 +1,7 @@
 """Evaluate a trained network on a split and write the scores, with their intervals, to files."""
 
-import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from glimpse.assembly import build_metrics
-from glimpse.files import replacing, write_json
+from glimpse.files import write_csv, write_json
 from glimpse.insight.confusion import confusion_matrix
 from glimpse.insight.predictions import Predictions, names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
@@ -107,11 +106,10 @@ def evaluate(
     }
     write_json(folder / "scores.json", written)
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
-    _write(
-        folder / "classes.csv", ("class", "images", "predicted", *bounds), map(_row, scores.classes)
-    )
+    header = ("class", "images", "predicted", *bounds)
+    write_csv(folder / "classes.csv", header, map(_row, scores.classes))
     rows = [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
-    _write(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
+    write_csv(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
     title = f"{title}: accuracy {found.correct.mean():.4f}"
     draw_confusion(matrix, names, title, folder / "confusion.png")
     write_predictions(found, image_names, folder / "predictions.csv")
@@ -126,10 +124,3 @@ def _row(of: ClassScores) -> Sequence[Any]:
         of.num_predicted,
         *("" if math.isnan(value) else f"{value:.6f}" for value in values),
     )
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
