@@ -9,9 +9,15 @@ from pathlib import Path
 from glimpse.errors import UserError
 from glimpse.files import require_inside
 
+CHECKPOINTS = "checkpoints"  # the folder in a run folder
 BEST, LAST = "best.ckpt", "last.ckpt"
 DEPTH = 4  # of the jobs of a sweep, below the folder that contains outputs/
 MOST_FOLDERS = 5_000  # to look at for a suggestion
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The checkpoints in a run folder, in no order. Hidden files, which are being written, are not."""
+    return list((run / CHECKPOINTS).glob("[!.]*.ckpt"))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -29,7 +35,7 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: there is no such run folder or checkpoint{_such_as(path.parent)}")
     for name in (BEST, LAST):
-        checkpoint = path / "checkpoints" / name
+        checkpoint = path / CHECKPOINTS / name
         require_inside(path, checkpoint)
         if checkpoint.is_file():
             return checkpoint
@@ -37,7 +43,7 @@ def find_checkpoint(path: Path) -> Path:
         hint = f": {_why_none(path)}"
     else:
         hint = _such_as(path) or ": expected a run folder, such as outputs/<data>-<model>/<time>"
-    raise UserError(f"{path} contains no checkpoints/{BEST} or {LAST}{hint}")
+    raise UserError(f"{path} contains no {CHECKPOINTS}/{BEST} or {LAST}{hint}")
 
 
 def _why_none(run: Path) -> str:
@@ -62,7 +68,7 @@ def _why_none(run: Path) -> str:
 def newest_run(folder: Path) -> Path | None:
     """The run in or below a folder whose last checkpoint is the newest; None if there is none."""
     seen = islice(_folders(folder, DEPTH), MOST_FOLDERS)
-    last = [file for one in seen if (file := one / "checkpoints" / LAST).is_file()]
+    last = [file for one in seen if (file := one / CHECKPOINTS / LAST).is_file()]
     newest = max(last, key=lambda file: file.stat().st_mtime, default=None)
     return newest.parents[1] if newest else None
 
@@ -70,7 +76,7 @@ def newest_run(folder: Path) -> Path | None:
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
     """A folder and the folders below it, without hidden folders and folders inside runs."""
     yield folder
-    if depth == 0 or (folder / "checkpoints").is_dir():
+    if depth == 0 or (folder / CHECKPOINTS).is_dir():
         return
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]

@@ -25,6 +25,7 @@ from glimpse.distributed.place import Place, place_of, require_launched_processe
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
+from glimpse.found_checkpoint import checkpoints_of
 from glimpse.garbage import without_collection
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run_of_sweep(config: DictConfig) -> float | None:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     _require_one_task(place_of(os.environ))
-    if config.task == "fit" and any(folder.glob("checkpoints/[!.]*.ckpt")):
+    if config.task == "fit" and checkpoints_of(folder):
         config.resume = str(folder)  # from an earlier attempt, which SLURM may have preempted
     try:
         with _saved_before_preemption():

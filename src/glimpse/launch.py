@@ -43,6 +43,7 @@ from glimpse.errors import (
     stop_signals,
 )
 from glimpse.files import require_current_folder
+from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -170,7 +171,7 @@ def _after_a_restart(place: Place) -> list[str]:
     from glimpse.distributed.team import interrupted_folder
 
     folder = interrupted_folder(place)
-    if folder is None or not (Path(folder) / "checkpoints").is_dir():
+    if folder is None or not (Path(folder) / CHECKPOINTS).is_dir():
         return []
     print(f"torchrun has restarted the processes: resuming {folder}", flush=True)
     return [f"resume={folder}"]

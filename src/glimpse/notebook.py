@@ -25,6 +25,7 @@ from glimpse.config.folder import config_folder
 from glimpse.config.quoting import quoted
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
+from glimpse.found_checkpoint import CHECKPOINTS, LAST
 from glimpse.runs.trained import TrainedRun
 
 
@@ -78,7 +79,7 @@ def train(*overrides: str) -> Trained:
     ):
         folder = Path(temporary)
         config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
-        checkpoint = folder / "checkpoints" / "last.ckpt"
+        checkpoint = folder / CHECKPOINTS / LAST
         last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
         return Trained(last.data, last.inner, last.curves)
 

@@ -65,7 +65,7 @@ def start_of_resume(
         UserError: all checkpoints are damaged, or the new settings do not fit them. The message
             names the key.
     """
-    found = to_resume_from(folder / "checkpoints")
+    found = to_resume_from(folder)
     if found is None:
         return Start()
     path, saved = found

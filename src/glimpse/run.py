@@ -39,7 +39,7 @@ from glimpse.environment import environment
 from glimpse.errors import UserError, first_line, interrupts_as_signals
 from glimpse.files import discard_partials, require_kinds
 from glimpse.folder_lock import held
-from glimpse.found_checkpoint import LAST
+from glimpse.found_checkpoint import CHECKPOINTS, LAST
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -64,7 +64,7 @@ from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
 # The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
-FILES = (SUMMARY, ENVIRONMENT, METRICS, f"checkpoints/{LAST}")
+FILES = (SUMMARY, ENVIRONMENT, METRICS, f"{CHECKPOINTS}/{LAST}")
 
 FEW_STEPS = 5  # an epoch of fewer is pointed out
 
@@ -300,7 +300,7 @@ def _own_callbacks(
 ) -> _OwnCallbacks:
     watched, saving = monitor_of(config), config.checkpoints
     record = EpochRecord(folder, classifier.logged_names)
-    checkpoints = Checkpoints(folder / "checkpoints", watched, top_k=saving.top_k)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, watched, top_k=saving.top_k)
     stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
     progress = Progress(checkpoints, record, afterwards=afterwards)
     callbacks: list[Callback] = [

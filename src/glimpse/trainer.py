@@ -29,6 +29,7 @@ from glimpse.config.build import blamed, build, parameters_of, plain, require_ta
 from glimpse.config.keys import unknown_key
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError, first_line
+from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.lightning_compat import skip_empty_hooks
 
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
@@ -75,7 +76,7 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
         )
     more: dict[str, Any] = {}
     if inspect.isclass(found) and issubclass(found, ModelCheckpoint) and not node.get("dirpath"):
-        more = {"dirpath": folder / "checkpoints"}
+        more = {"dirpath": folder / CHECKPOINTS}
     if inspect.isclass(found) and issubclass(found, EarlyStopping):
         is_of_training = str(node.get("monitor")).startswith("train/")
         if node.get("check_on_train_epoch_end") is None:

@@ -85,16 +85,17 @@ def test_the_three_best_stay(execute: Execute) -> None:
 def test_of_the_intact_checkpoints_the_one_with_the_most_steps_counts(
     execute: Execute, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = execute(*SMALL, "monitor=train/loss", "checkpoints.top_k=2") / "checkpoints"
+    run = execute(*SMALL, "monitor=train/loss", "checkpoints.top_k=2")
+    folder = run / "checkpoints"
     early, late = sorted(folder.glob("epoch-*.ckpt"), key=lambda path: path.name)
     assert (folder / "best.ckpt").read_bytes() == late.read_bytes()
     (folder / "best.ckpt").unlink()
     os.utime(early, (2e9, 2e9))  # the clock was set back in between
-    found = to_resume_from(folder)
+    found = to_resume_from(run)
     assert found is not None
     assert found[0].name == "last.ckpt"
     (folder / "last.ckpt").write_bytes(b"damaged")
-    found = to_resume_from(folder)
+    found = to_resume_from(run)
     assert found is not None
     assert found[0] == late
     assert f"damaged; resuming from {late.name}" in capsys.readouterr().out

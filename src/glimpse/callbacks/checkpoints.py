@@ -23,7 +23,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing
-from glimpse.found_checkpoint import BEST, LAST
+from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST, checkpoints_of
 from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
@@ -209,8 +209,8 @@ class Checkpoints(Checkpoint):
             )
 
 
-def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The intact checkpoint in a run's `checkpoints/` with the most steps, and its content.
+def to_resume_from(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The intact checkpoint in a run folder with the most steps, and its content.
 
     An intact `last.ckpt` has the most steps. The times of the files are ignored, because the clock
     may have been set back. Returns None if there is no checkpoint yet.
@@ -218,9 +218,10 @@ def to_resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: no checkpoint can be used.
     """
+    folder = run / CHECKPOINTS
     if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: remove it to start from the beginning")
-    paths = [path for path in folder.glob("[!.]*.ckpt") if is_own_file(folder, path)]
+    paths = [path for path in checkpoints_of(run) if is_own_file(folder, path)]
     paths.sort(key=lambda path: (path.name != LAST, path.name))
     broken: list[str] = []
     why = ""

@@ -24,6 +24,7 @@ from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
 from glimpse.files import write_text
+from glimpse.found_checkpoint import checkpoints_of
 from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
 from glimpse.runs import page, report
@@ -265,7 +266,7 @@ def _print_agreement(
     first: Path, second: Path, overrides: Sequence[str], trust: Sequence[str]
 ) -> None:
     for run in (first, second):
-        if not list(run.glob("checkpoints/*.ckpt")):
+        if not checkpoints_of(run):
             say(f"no McNemar's test: {run} has no checkpoint")
             return
     from glimpse.data.splits import IN_WORDS

@@ -16,7 +16,7 @@ from glimpse.config.quoting import quoted
 from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
-from glimpse.found_checkpoint import newest_run
+from glimpse.found_checkpoint import CHECKPOINTS, newest_run
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
@@ -104,7 +104,7 @@ def _run_folder(path: Path) -> Path:
     Raises:
         UserError: there is no such folder.
     """
-    if path.suffix == ".ckpt" and path.parent.name == "checkpoints":
+    if path.suffix == ".ckpt" and path.parent.name == CHECKPOINTS:
         return path.parent.parent
     if path.is_dir():
         inside = None if os.path.lexists(path / ".hydra") else newest_run(path)

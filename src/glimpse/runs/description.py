@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.command import as_shown, in_shell
+from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.records import FINISHED, listed, mapping
 from glimpse.runs.folder import RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
@@ -166,6 +167,6 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
     if run.status == FINISHED:
         again = in_shell("glimpse", "repeat", str(run.folder))
         lines.append(f"{again}   # trains it again, and compares weights and metrics")
-    if run.status not in (FINISHED, RUNNING) and (run.folder / "checkpoints").is_dir():
+    if run.status not in (FINISHED, RUNNING) and (run.folder / CHECKPOINTS).is_dir():
         lines.append(f"{to_resume(run.folder)}   # resumes the run where it stopped")
     return lines

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from glimpse.errors import UserError
+from glimpse.found_checkpoint import CHECKPOINTS, checkpoints_of
 from glimpse.insight.predictions import Predictions, names_of
 from glimpse.records import FINISHED
 from glimpse.runs.folder import Run, find_runs
@@ -47,8 +48,8 @@ def is_folder_of_runs(path: Path) -> bool:
     """Whether a path is a folder that contains runs, and is not a run itself."""
     return (
         path.is_dir()
-        and not list(path.glob("checkpoints/*.ckpt"))
-        and any(path.glob("**/checkpoints/*.ckpt"))
+        and not checkpoints_of(path)
+        and any(checkpoints_of(folder.parent) for folder in path.rglob(CHECKPOINTS))
     )
 
 

@@ -102,7 +102,7 @@ def prepare(
         recorded_overrides(original, trusted)
         recorded = overrides_of(original)
     require_no_links_out(original)
-    checkpoint = to_resume_from(original / "checkpoints")
+    checkpoint = to_resume_from(original)
     if checkpoint is None:
         raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
     config = _config(*checkpoint, overrides, trusted)

@@ -15,7 +15,7 @@ from torch import Tensor
 from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
-from glimpse.found_checkpoint import BEST, LAST
+from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.settings import PLACES, as_text, environment_of, flattened, settings_of
 from glimpse.saved import read_checkpoint
@@ -76,11 +76,11 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
     else:
         equal.append(f"metrics.csv ({plural(len(rows), 'epoch')})")
     compared = [
-        name for name in (BEST, LAST) if is_own_file(original, original / "checkpoints" / name)
+        name for name in (BEST, LAST) if is_own_file(original, original / CHECKPOINTS / name)
     ]
     saved: dict[str, Any] = {}
     for name in compared:
-        before, after = (folder / "checkpoints" / name for folder in (original, again))
+        before, after = (folder / CHECKPOINTS / name for folder in (original, again))
         if not is_intact(before):
             differences.append(f"{name} of {original} is damaged, so it is not compared")
             continue

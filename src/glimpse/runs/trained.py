@@ -34,7 +34,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec, some
 from glimpse.errors import UserError
-from glimpse.found_checkpoint import BEST, LAST, find_checkpoint
+from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
 from glimpse.models.weights import of_network
@@ -108,7 +108,7 @@ class TrainedRun:
     @property
     def folder(self) -> Path:
         """The run folder. For a checkpoint elsewhere, a folder named like the checkpoint."""
-        if self.checkpoint.parent.name == "checkpoints":
+        if self.checkpoint.parent.name == CHECKPOINTS:
             return self.checkpoint.parent.parent
         return self.checkpoint.with_suffix("")
 

@@ -37,6 +37,7 @@ from glimpse.crash import crash, shortage
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held
+from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import settings_of
@@ -196,7 +197,7 @@ def _trained(request: Request) -> Found:
     """
     config, folder = request.config, request.folder
     version.setbase(config.hydra.runtime.version_base)  # of the sweep; Hydra keeps it per process
-    if config.task == "fit" and any((folder / "checkpoints").glob("[!.]*.ckpt")):
+    if config.task == "fit" and checkpoints_of(folder):
         with open_dict(config):
             config.resume = str(folder)
             config.hydra.output_subdir = None  # keep the record of how the run started
