@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from glimpse.counting import Counts
 from glimpse.data.loader import Batch
+from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import DIVERGED, LOWER_RATE, UserError
@@ -171,7 +172,7 @@ class ImageClassifier(LeanModule):
             batch: A batch as the training loader returns it.
         """
         trainer = self.trainer
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         batch = data.on_before_batch_transfer(batch, 0)
         batch = data.transfer_batch_to_device(batch, self.device, 0)
         batch = data.on_after_batch_transfer(batch, 0)
@@ -247,7 +248,7 @@ class ImageClassifier(LeanModule):
 
     @property
     def _scored_split(self) -> str:
-        return str(self.trainer.datamodule.batches.scored_split)  # type: ignore[attr-defined]
+        return data_of(self.trainer).batches.scored_split
 
     @property
     def _views(self) -> str | None:

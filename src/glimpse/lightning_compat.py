@@ -98,6 +98,17 @@ def _moved(move: Callable[..., _ResultMetric]) -> Callable[..., _ResultMetric]:
     return to
 
 
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The callbacks of a trainer. Lightning sets this attribute where type checkers miss it."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def is_dry(trainer: pl.Trainer) -> bool:
+    """Whether a trainer tries a few batches only, and keeps nothing: `trainer.fast_dev_run`."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
 def has_hook_of_a_step(callback: Callback) -> bool:
     """Whether a callback does something at every batch. Lightning's LambdaCallback sets its hooks
     on the instance."""
@@ -282,7 +293,7 @@ def set_up_callbacks(
     Callbacks ask the trainer for its data, which usually `Trainer.fit` provides.
     """
     trainer.datamodule = data  # type: ignore[attr-defined]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         callback.setup(trainer, module, "fit")
 
 

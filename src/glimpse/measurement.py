@@ -11,7 +11,7 @@ from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.lightning_compat import stop_profiling
+from glimpse.lightning_compat import is_dry, stop_profiling
 from glimpse.monitor import reported_split
 from glimpse.summary import Summary
 
@@ -51,7 +51,7 @@ def final_metrics(
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
-    best = None if trainer.fast_dev_run else checkpoints.read_best()  # type: ignore[attr-defined]
+    best = None if is_dry(trainer) else checkpoints.read_best()
     if best is not None:
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)

@@ -43,6 +43,7 @@ from glimpse.found_checkpoint import CHECKPOINTS, LAST
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
+    callbacks_of,
     epochs_trained,
     set_up_callbacks,
     settle,
@@ -364,7 +365,7 @@ def _measure(
         found = final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
         summary.update(metrics=summary.metrics | found)
     summary.update(**beside_accuracy(summary, classifier, data, own.checkpoints))
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, Pictures) and is_tested:
             callback.draw_result(trainer, classifier)
     return num_trained
@@ -393,7 +394,7 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
     most, epochs = config.trainer.max_epochs, epochs_trained(trainer)
     if most is not None and 0 <= most <= epochs:
         return
-    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    timers = [c for c in callbacks_of(trainer) if isinstance(c, Timer)]
     left = [timer.time_remaining() for timer in timers]
     if any(seconds is not None and seconds <= 0 for seconds in left):
         when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"

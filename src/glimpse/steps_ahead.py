@@ -30,6 +30,7 @@ from glimpse.console import console
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.lightning_compat import (
     batches_until_seen,
+    callbacks_of,
     has_hook_of_a_step,
     note_step_ahead,
     scales_loss,
@@ -69,7 +70,7 @@ class StepsAhead:
                 self._has_said_why = True
             yield from batches
             return
-        callbacks: list[Any] = self._trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(self._trainer)
         followers = [c.on_step_ahead for c in callbacks if hasattr(c, "on_step_ahead")]
         length, done = 1, 0  # the first batch is Lightning's, for what callbacks do at the start
         began = time.perf_counter()
@@ -138,8 +139,7 @@ def why_one_by_one(trainer: pl.Trainer) -> str | None:
         return f"optimizer {kind.__name__} may evaluate the loss itself"
     if optimizer._optimizer_step_pre_hooks:  # Lightning computes the gradients within the step
         return f"optimizer {kind.__name__} has a hook before each step"
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    asking = [type(callback) for callback in callbacks if _asks(callback)]
+    asking = [type(callback) for callback in callbacks_of(trainer) if _asks(callback)]
     if not asking:
         return None
     foreign = [kind.__name__ for kind in asking if not kind.__module__.startswith("glimpse.")]

@@ -21,10 +21,11 @@ from glimpse.callbacks.epoch_record import logged, of_this_epoch
 from glimpse.callbacks.time_left import steps_of_an_epoch
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
+from glimpse.data.module import data_of
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, replacing
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST, checkpoints_of
-from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch
+from glimpse.lightning_compat import IS_FIRST_PROCESS, ends_epoch, is_dry
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
 
@@ -90,8 +91,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if no validation has seen the last weights: they cannot become the best."""
-        is_dry = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if is_dry or not trainer.enable_validation or self._validated_at == trainer.global_step:
+        is_validated = self._validated_at == trainer.global_step
+        if is_validated or not trainer.enable_validation or is_dry(trainer):
             return
         every = trainer.check_val_every_n_epoch
         steps = steps_of_an_epoch(trainer) * (every or 1)
@@ -109,7 +110,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: dict[str, float]
     ) -> bool:
         """Save the state if it is among the best. Returns whether it is in `best.ckpt`."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         rank = self.monitor.rank(found)
         if rank is None or data.batches.training_size is not None:
             return False  # while training on small images, no checkpoint counts as the best
@@ -123,7 +124,7 @@ class Checkpoints(Checkpoint):
             self.best_recall = pl_module.recall.get("val")
         name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if is_dry(trainer):
             return False
         if is_best:
             trainer.save_checkpoint(self.best)
@@ -148,7 +149,7 @@ class Checkpoints(Checkpoint):
             # Not flushed: if the copy is lost, a run resumes from `best.ckpt` on the disk.
             if IS_FIRST_PROCESS:
                 self._copy_to_last(self.best, flush=False)
-        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        elif not is_dry(trainer):
             trainer.save_checkpoint(self.last)
         self.saved_at = time.monotonic()
 

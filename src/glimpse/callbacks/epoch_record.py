@@ -14,7 +14,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.files import write_csv
-from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, send_epoch_to_loggers
+from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, is_dry, send_epoch_to_loggers
 from glimpse.records import METRICS
 from glimpse.runs.folder import epochs_of
 
@@ -84,7 +84,7 @@ class EpochRecord(LateCallback):
         self.rows.append(row)
         self._began, self._duration, self._validating = None, 0.0, 0.0
         self._images = self._images_before = 0
-        if IS_FIRST_PROCESS and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if IS_FIRST_PROCESS and not is_dry(trainer):
             self._write()
         send_epoch_to_loggers(trainer)
 

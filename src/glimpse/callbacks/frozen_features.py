@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from glimpse.callbacks.finetune import require_one_process
-from glimpse.data.module import ImageDataModule
+from glimpse.data.module import data_of
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError, make_folder, replacing
 
@@ -38,7 +38,7 @@ class FrozenFeatures(Callback):
         if stage != "fit":
             return
         self.network = require_one_process(trainer, pl_module, "frozen_features")
-        self.data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self.data = data_of(trainer)
         self.network.backbone.requires_grad_(False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -20,12 +20,12 @@ from torchvision.utils import make_grid
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
-from glimpse.data.module import ImageDataModule
+from glimpse.data.module import ImageDataModule, data_of
 from glimpse.files import CannotWriteError, subfolder
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
-from glimpse.lightning_compat import IS_FIRST_PROCESS
+from glimpse.lightning_compat import IS_FIRST_PROCESS, is_dry
 from glimpse.loggers.record import show
 from glimpse.plots.confusion import draw_confusion
 from glimpse.plots.epochs import draw_epochs
@@ -64,7 +64,9 @@ class Pictures(Callback):
             return
         if batch.images.ndim == 2:  # precomputed features cannot be drawn
             return
-        images = _data(trainer).batches.to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
+        images = (
+            data_of(trainer).batches.to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
+        )
         factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
         images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         grid = make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255
@@ -80,7 +82,7 @@ class Pictures(Callback):
             return
         assert isinstance(pl_module, ImageClassifier)
         weights = first_weights(pl_module.network, pl_module.spec)
-        data = _data(trainer)
+        data = data_of(trainer)
         with _optional(self._complaints):
             if weights is not None:
                 _save(trainer, "first_layer", kernel_grid(weights))
@@ -116,7 +118,7 @@ class Pictures(Callback):
         """
         if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches != 1.0:
             return  # the int 1 means one batch, the float 1.0 means all of them
-        data = _data(trainer)
+        data = data_of(trainer)
         classifier.eval()
         found = predict(
             lambda images: _forward(trainer, classifier, images),
@@ -158,13 +160,7 @@ def _optional(complaints: list[str]) -> Iterator[None]:
 
 
 def _draws(trainer: pl.Trainer) -> bool:
-    return IS_FIRST_PROCESS and not trainer.fast_dev_run  # type: ignore[attr-defined]
-
-
-def _data(trainer: pl.Trainer) -> ImageDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, ImageDataModule)
-    return data
+    return IS_FIRST_PROCESS and not is_dry(trainer)
 
 
 def _forward(trainer: pl.Trainer, classifier: ImageClassifier, images: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from torch import nn
 
 from glimpse.callbacks.time_left import steps_of_an_epoch
 from glimpse.console import console
-from glimpse.data.module import ImageDataModule
+from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.lightning_compat import is_dry
 
 MULTIPLE = 8  # pixels; sides are rounded to multiples of it, so that pooling discards little
 
@@ -58,15 +59,14 @@ class ProgressiveSizes(Callback):
         """Reject a run that would fail, or would end before it reaches the full size."""
         if stage != "fit":
             return
-        self.data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(self.data, ImageDataModule)
+        self.data = data_of(trainer)
         if trainer.max_epochs is None or trainer.max_epochs < 1:
             raise UserError(
                 "callbacks=[progressive_sizes] needs the number of epochs: type trainer.max_epochs=…"
             )
         self.max_epochs = trainer.max_epochs
         last = self._size(self.max_epochs - 1)
-        if last is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if last is not None and not is_dry(trainer):
             last_stage = self.until[-1]
             raise UserError(
                 f"callbacks=[progressive_sizes]: with trainer.max_epochs={self.max_epochs}, even the "
@@ -111,7 +111,7 @@ class ProgressiveSizes(Callback):
 
         The number of steps in an epoch is known only now.
         """
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not is_dry(trainer):
             self._require_steps(trainer.max_steps, steps_of_an_epoch(trainer))
         self.data.batches.train_at(self._size(trainer.current_epoch))
 

@@ -20,6 +20,7 @@ from glimpse.distributed.gather import of_all_processes
 from glimpse.errors import UserError
 from glimpse.lightning_compat import (
     begin_next_epoch,
+    callbacks_of,
     ends_epoch,
     has_ended_epoch,
     next_step_of_loggers,
@@ -74,7 +75,7 @@ class RunState(Callback):
         An EarlyStopping is about to load its state, which would include the checkpoint's patience.
         """
         self._resumed = checkpoint["glimpse"]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if (
                 isinstance(callback, EarlyStopping)
                 and callback.state_key in checkpoint["callbacks"]
@@ -99,7 +100,7 @@ class RunState(Callback):
         begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, GradientAccumulationScheduler):  # called where epochs begin
                 callback.on_train_epoch_start(trainer)
         before = saved["config"]

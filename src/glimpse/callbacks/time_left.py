@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
+from glimpse.lightning_compat import callbacks_of
+
 
 def steps_of_an_epoch(trainer: pl.Trainer) -> int:
     """The number of optimizer steps in an epoch of a training that has begun."""
@@ -37,7 +39,7 @@ class TimeLeft:
     """
 
     def __init__(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer)
         self._trainer = trainer
         self._uneven = [callback for callback in callbacks if isinstance(callback, Uneven)]
         self._timers = [callback for callback in callbacks if isinstance(callback, Timer)]

@@ -453,3 +453,10 @@ class ImageDataModule(pl.LightningDataModule):
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
             batch = trainer.precision_plugin.convert_input(batch)  # Lightning has skipped uint8
         return batch
+
+
+def data_of(trainer: pl.Trainer) -> ImageDataModule:
+    """The data that a trainer fits or tests on."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageDataModule)
+    return data
