@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from glimpse.errors import UserError
+from glimpse.errors import UserError, one_line
 from glimpse.files import write_text
 
 TRACEBACK = "traceback.txt"  # file name in a run folder
@@ -115,9 +115,3 @@ def named(error: BaseException) -> str:
         )
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {one_line(str(error))}{notes}"
-
-
-def one_line(text: str) -> str:
-    """The first line of a text that is not blank."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no message"

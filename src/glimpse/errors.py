@@ -9,10 +9,15 @@ LOWER_RATE = "type a lower optimizer.lr (task=lr_find suggests one)"  # after a 
 DIVERGED = "training diverged"  # part of the message; a search expects this for some values
 
 
+def one_line(text: str, otherwise: str = "no message") -> str:
+    """The first line of a text that is not blank, or another text if there is none."""
+    lines = (line.strip() for line in text.splitlines())
+    return next(filter(None, lines), otherwise)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return one_line(str(error), otherwise=type(error).__name__)
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.files import is_inside, kind_of
 
 SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv"
@@ -234,8 +234,7 @@ def _why(error: BaseException, what: str) -> str:
     """The error of a parser as one line."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deeply"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    problem = getattr(error, "problem", None) or (lines[0] if lines else type(error).__name__)
+    problem = getattr(error, "problem", None) or first_line(error)
     mark = getattr(error, "problem_mark", None)
     where = f" on line {mark.line + 1}" if mark is not None else ""
     return f"it is not {what}: {problem}{where}"

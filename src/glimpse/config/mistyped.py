@@ -28,8 +28,7 @@ from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTS
-from glimpse.crash import one_line
-from glimpse.errors import first_line
+from glimpse.errors import first_line, one_line
 from glimpse.text import is_number
 
 # What OmegaConf calls a type, in our words.

@@ -23,7 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec, some
-from glimpse.errors import UserError, first_line
+from glimpse.errors import UserError, first_line, one_line
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.weights import load_weights, read_weights
 
@@ -256,8 +256,7 @@ class Pretrained(nn.Module):
         try:
             return self._library.fetch()
         except Exception as error:  # no network, wrong checksum, partial file: errors of any type
-            message = (str(error).splitlines() or ["no message"])[0]
-            reason = f"{type(error).__name__}: {message}"
+            reason = f"{type(error).__name__}: {one_line(str(error))}"
             raise UserError(
                 f"cannot fetch the weights of {self.architecture} from {self._library.origin} "
                 f"({reason}): type model.weights=<file> for a copy, or model.weights=none"
