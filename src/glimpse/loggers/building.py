@@ -28,7 +28,7 @@ from glimpse.console import console
 from glimpse.files import require_inside, write_json
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.guard import forgiving, guard
-from glimpse.records import METRICS, UnreadableError, read_json, read_rows
+from glimpse.records import METRICS, UnreadableError, json_or_empty, read_rows
 from glimpse.resume import Start
 
 IDS = "loggers.json"
@@ -117,11 +117,7 @@ def remember_ids(loggers: Mapping[str, Logger], folder: Path) -> None:
 
 
 def _read_ids(folder: Path) -> dict[str, str]:
-    try:
-        found = read_json(folder, IDS)
-    except UnreadableError:
-        return {}
-    return {name: one for name, one in found.items() if isinstance(one, str)}
+    return {k: v for k, v in json_or_empty(folder, IDS).items() if isinstance(v, str)}
 
 
 def _date_back(folder: Path) -> None:

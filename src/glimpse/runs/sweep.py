@@ -19,9 +19,8 @@ from glimpse.records import (
     FINISHED,
     INTERRUPTED,
     PRUNED,
-    UnreadableError,
     finite,
-    read_json,
+    json_or_empty,
 )
 from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.groups import NOT_SETTINGS, differing, named
@@ -208,10 +207,7 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
         folder: The sweep's folder.
         runs: The runs in it, which know better than the record what has been reached.
     """
-    try:
-        content = read_json(folder, NAME)
-    except UnreadableError:
-        return None
+    content = json_or_empty(folder, NAME)
     jobs = content.get("jobs")
     if not isinstance(jobs, list):
         return None

@@ -16,7 +16,7 @@ from glimpse.durations import duration
 from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
-from glimpse.records import UnreadableError, finite, listed, read_json
+from glimpse.records import finite, json_or_empty, listed
 from glimpse.runs.settings import REPEATS
 from glimpse.runs.sweep import DATASETS, NAME, best_by_dataset, settings_of
 from glimpse.sweeps.jobs import Job
@@ -216,8 +216,5 @@ def _has_no_best(lines: Collection[str]) -> bool:
 
 def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
     """The jobs in sweep.json by the names of their folders; empty if it cannot be read."""
-    try:
-        jobs = listed(read_json(folder, NAME).get("jobs"))
-    except UnreadableError:
-        return {}
+    jobs = listed(json_or_empty(folder, NAME).get("jobs"))
     return {str(job.pop("folder", "?")): job for job in jobs if isinstance(job, dict)}
