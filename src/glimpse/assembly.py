@@ -23,7 +23,7 @@ from glimpse.losses import exact_loss, use_class_weights
 from glimpse.monitor import monitor_of
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
-from glimpse.text import kind_of
+from glimpse.text import by, kind_of
 
 if TYPE_CHECKING:
     from glimpse.metrics.scoring import Scoring
@@ -95,7 +95,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             hint = ": expected forward(self, logits, labels)"
             if what != "labels":
                 hint = "; the augmentation mixes labels: type augment=none"
-            shape = "×".join(map(str, given.shape))
+            shape = by(given.shape)
             if "must be Tensor, not list" in str(error):
                 hint = "; annotate the argument of __init__ as torch.Tensor to receive a tensor"
             elif is_in_own_code(error):
@@ -108,7 +108,7 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
                 f"the {num_classes} classes of this data: {first_line(error)}{hint}"
             ) from error
         if not isinstance(found, Tensor) or found.ndim > 0:
-            shape = "×".join(map(str, found.shape)) if isinstance(found, Tensor) else kind_of(found)
+            shape = by(found.shape) if isinstance(found, Tensor) else kind_of(found)
             raise UserError(
                 f"loss {target} returns {shape} for two images, expected one number, their mean"
             )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
 from glimpse.one_pass import look_at_layers
+from glimpse.text import by
 
 MAX_ROWS = 18  # with the header and the total, 20 lines
 
@@ -54,7 +55,7 @@ def _rows(network: nn.Module, spec: ImageSpec) -> Iterator[Row]:
     names = {module: name for name, module in network.named_modules()}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        shape = "×".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "?"
+        shape = by(output.shape[1:]) if isinstance(output, Tensor) else "?"
         row = Row(names[module], type(module).__name__, shape, count_parameters(module))
         rows.append(row)
 

@@ -18,7 +18,7 @@ from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.seeding import seed_all, untouched_generators
-from glimpse.text import kind_of
+from glimpse.text import by, kind_of
 
 COMPLETE = (
     "torch",
@@ -123,7 +123,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
             "attributes, of which some require gradients"
         )
-    size = _as_text(spec.channels, spec.height, spec.width)
+    size = by((spec.channels, spec.height, spec.width))
     was_training = network.training
     network.eval()
     try:
@@ -136,7 +136,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
     finally:
         network.train(was_training)
     if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
-        shape = _as_text(*logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
+        shape = by(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
         raise UserError(
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class: {_remedy_for(logits, spec.num_classes)}"
@@ -177,7 +177,7 @@ def _require_the_same_in_training(network: nn.Module, target: str, spec: ImageSp
         )
     if logits.shape != (2, spec.num_classes):
         raise UserError(
-            f"model._target_={target} returns {_as_text(*logits.shape)} for two images in training, expected "
+            f"model._target_={target} returns {by(logits.shape)} for two images in training, expected "
             f"logits of 2×{spec.num_classes}, as otherwise"
         )
     before, after = (_shapes(one) for one in (network, trained))
@@ -245,10 +245,6 @@ def _logits_of_black(network: nn.Module, channels: int, height: int, width: int)
     return network(torch.zeros(1, channels, height, width))
 
 
-def _as_text(*sizes: int) -> str:
-    return "×".join(map(str, sizes))
-
-
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
     """After a failure, try the network on squares, another number of channels, and usual sizes.
 
@@ -256,7 +252,7 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
         UserError: it accepts one of these.
     """
     channels, height, width = spec.channels, spec.height, spec.width
-    size = _as_text(channels, height, width)
+    size = by((channels, height, width))
     others = [(channels, side, side) for side in (height, width) if height != width]
     others.append((4 - channels, height, width))
     others += [(channels, side, side) for side in USUAL_SIDES if (side, side) != (height, width)]
@@ -277,6 +273,6 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
                 name = target.rpartition(".")[2]
                 remedy = f"type model=pretrained model.architecture={name}, which takes both"
         raise UserError(
-            f"model._target_={target} takes images of {_as_text(*other)} but not of {size}: it needs "
+            f"model._target_={target} takes images of {by(other)} but not of {size}: it needs "
             f"{needs}; {remedy}"
         )

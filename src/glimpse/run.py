@@ -61,6 +61,7 @@ from glimpse.result import print_result
 from glimpse.resume import Start, key_of_batches, named_if_it_does_not_fit, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary, summarised
+from glimpse.text import by
 from glimpse.threads import threads_restored, use_one_thread_if_small
 from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
 
@@ -409,5 +410,5 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     loss = classifier.loss_of(classifier.network(batch.images), batch.labels)
     loss.backward()  # type: ignore[no-untyped-call]
     classifier.new_optimizer().step()
-    size = "×".join(map(str, batch.images.shape))
+    size = by(batch.images.shape)
     console.print(f"one batch of {size}, forward and backward: loss {loss.item():.4f}")

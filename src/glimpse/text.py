@@ -8,6 +8,7 @@ import codecs
 import json
 import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -44,6 +45,11 @@ def kind_of(value: object) -> str:
         return "nothing"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def by(sizes: Iterable[int]) -> str:
+    """Return sizes as text, such as "28×28×1"."""
+    return "×".join(map(str, sizes))
 
 
 def is_number(text: str) -> bool:

@@ -19,7 +19,7 @@ from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
 from glimpse.streams import say
-from glimpse.text import json_of
+from glimpse.text import by, json_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -265,7 +265,7 @@ def _print_duplicates(facts: "Facts") -> None:
 def _print_files(files: "FileFacts") -> None:
     formats = ", ".join(f"{name} {number:,}" for name, number in files.formats.items())
     modes = ", ".join(f"{name} {number:,}" for name, number in files.modes.items())
-    smallest, largest = ("×".join(map(str, size)) for size in (files.smallest, files.largest))
+    smallest, largest = map(by, (files.smallest, files.largest))
     sizes = f"{files.num_sizes:,} sizes, {smallest} to {largest}"
     say(f"files: {formats}; modes {modes}; {sizes if files.num_sizes > 1 else f'all {smallest}'}")
     for what, odd in files.odd.items():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimpse.errors import UserError
+from glimpse.text import by
 
 COLOURS = {1: "grey", 3: "RGB"}  # by number of channels
 
@@ -134,8 +135,8 @@ def check_source(source: Source) -> None:
     for name, images in arrays.items():
         if images.shape[1:] != (first := next(iter(arrays.values())).shape[1:]):
             raise UserError(
-                f"the {name} images are {'×'.join(map(str, images.shape[1:]))}, but others are "
-                f"{'×'.join(map(str, first))}: give all of them one size"
+                f"the {name} images are {by(images.shape[1:])}, but others are {by(first)}: "
+                "give all of them one size"
             )
 
 
@@ -153,7 +154,7 @@ def check_pixels(part: Part, what: str) -> None:
             raise UserError(f"{name} are a {type(values).__name__}, expected a NumPy array")
     if part.labels.ndim != 1:
         raise UserError(
-            f"the labels of the {what} images are {'×'.join(map(str, part.labels.shape))}, expected N, one "
+            f"the labels of the {what} images are {by(part.labels.shape)}, expected N, one "
             "index for each image: type labels.argmax(1) for one-hot labels, or labels.ravel()"
         )
     if part.labels.dtype.kind not in "iu":
@@ -166,7 +167,7 @@ def check_pixels(part: Part, what: str) -> None:
     shape, dtype = part.images.shape, part.images.dtype
     if len(shape) != 4 or shape[3] not in COLOURS or dtype != np.uint8:
         raise UserError(
-            f"the {what} images are {'×'.join(map(str, shape))} of {dtype}, expected N×H×W×C of uint8, "
+            f"the {what} images are {by(shape)} of {dtype}, expected N×H×W×C of uint8, "
             "with 1 or 3 channels C, and values from 0 to 255: change read()"
         )
 

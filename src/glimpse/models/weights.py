@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import find_checkpoint
-from glimpse.text import plural
+from glimpse.text import by, plural
 
 # Where training programs keep the state dict, the most specific first.
 WRAPPERS = (
@@ -311,4 +311,4 @@ def _num_layers(names: Mapping[str, Tensor] | list[str]) -> int:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "one number"
+    return by(tensor.shape) or "one number"

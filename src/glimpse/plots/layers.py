@@ -13,6 +13,7 @@ from glimpse.insight.activations import LayerOutput
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.mistakes import shortened
 from glimpse.plots.save import save_figure
+from glimpse.text import by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def draw_layers(
     for row, layer in enumerate(shown, 1):
         label = figure.add_subplot(grid[row, :2])
         label.axis("off")
-        size = "×".join(map(str, layer.output.shape))
+        size = by(layer.output.shape)
         text = f"{shortened(layer.name)}\n{layer.kind}\n{size}"
         label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
         if layer.output.ndim == 3 and layer.output.shape[1:].numel() > 1:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from glimpse.errors import UserError
+from glimpse.text import by
 
 One = str | Path | Image.Image
 Images = One | NDArray[Any] | Tensor | Iterable[One | NDArray[Any] | Tensor]
@@ -55,7 +56,7 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
 
 
 def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
-    shape = "×".join(map(str, array.shape)) or "()"
+    shape = by(array.shape) or "()"
     if array.dtype != np.uint8:
         remedy = (
             "if they are from 0 to 255, convert them to uint8"

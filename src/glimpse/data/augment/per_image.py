@@ -18,7 +18,7 @@ from glimpse.crash import is_in_own_code
 from glimpse.data.augment.base import Augmentation, Draws, resized, to_bytes
 from glimpse.errors import UserError, first_line
 from glimpse.seeding import restore, seed_all, state_of_generators
-from glimpse.text import plural
+from glimpse.text import by, plural
 
 REJECTIONS = (TypeError, ValueError, RuntimeError, NotImplementedError)  # of an image's dtype
 BEYOND = 0.5  # how far noise and interpolation may leave [0, 1]; normalised images go beyond
@@ -75,7 +75,7 @@ class PerImage(Augmentation):
         if not isinstance(found, Tensor):
             raise self._misfit(image, f"it returned {type(found).__name__}")
         if found.ndim != 3 or len(found) != len(image) or found.dtype != torch.uint8:
-            shape = "×".join(map(str, found.shape))
+            shape = by(found.shape)
             raise self._misfit(image, f"it returned {shape} of {str(found.dtype)[6:]}")
         return found.as_subclass(Tensor)
 
@@ -90,13 +90,13 @@ class PerImage(Augmentation):
                 return self.transform(image / 255)
             except REJECTIONS:
                 if is_in_own_code(error):
-                    shape = "×".join(map(str, image.shape))
+                    shape = by(image.shape)
                     error.add_note(f"while augment {self.name} was given one image, {shape} uint8")
                     raise error from None
                 raise self._misfit(image, first_line(error)) from error
 
     def _misfit(self, image: Tensor, reason: str) -> UserError:
-        shape = "×".join(map(str, image.shape))
+        shape = by(image.shape)
         return UserError(
             f"augment {self.name} was given one image, {shape} uint8, and should return one with "
             f"{plural(len(image), 'channel')}: {reason}"

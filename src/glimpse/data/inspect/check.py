@@ -5,7 +5,7 @@ uses it to check one sample, one batch, and then every image. Left out: the conf
 which `python train.py check=true` tests with one batch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_source
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.text import by
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,17 @@ class DatasetCheck:
         found = header(path)
         turned = ", rotated or mirrored by EXIF" if found.turned else ""
         size = f"{path.stat().st_size:,} bytes"
-        return f"{path}: {size}, {found.format}, {found.mode}, {_by(found.size)}{turned}"
+        return f"{path}: {size}, {found.format}, {found.mode}, {by(found.size)}{turned}"
 
     def sized(self) -> str:
         """Determine the common size of all images, which a batch requires."""
         if isinstance(self._train, Arrays):
             height, width, channels = self._train.images.shape[1:]
-            return f"{_by((width, height))} {COLOURS[channels]}"
+            return f"{by((width, height))} {COLOURS[channels]}"
         assert self.source is not None
         wanted = self.wanted = self.data.pixel_format(self.source)
         how = f"fitted by data.fit={wanted.fit}" if wanted.fit else "as in the files"
-        return f"{_by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
+        return f"{by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
 
     def decoded(self) -> str:
         """Decode the sample's pixels."""
@@ -127,7 +128,7 @@ class DatasetCheck:
                 "the cache does not contain the same pixels as the file: delete the folder "
                 f"{self.data.data_dir / '.cache'} to decode all images again"
             )
-        return f"row 0 of {_by(part.images.shape)}, identical pixels; {self.data.describe()}"
+        return f"row 0 of {by(part.images.shape)}, identical pixels; {self.data.describe()}"
 
     # One batch ----------------------------------------------------------------------------------
 
@@ -193,10 +194,10 @@ class DatasetCheck:
         assert self.source is not None
         images, num_classes = part.images, len(self.source.class_names)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            yield f"{name}: {_by(images.shape)} {images.dtype}, expected N×H×W×1 or N×H×W×3 uint8"
+            yield f"{name}: {by(images.shape)} {images.dtype}, expected N×H×W×1 or N×H×W×3 uint8"
         train = self._train
         if isinstance(train, Arrays) and images.shape[1:] != train.images.shape[1:]:
-            yield f"{name}: {_by(images.shape)}, expected {_by(train.images.shape)}, as in training"
+            yield f"{name}: {by(images.shape)}, expected {by(train.images.shape)}, as in training"
         if len(images) != len(part.labels):
             yield f"{name}: {len(images):,} images, but {len(part.labels):,} labels"
         for row in np.flatnonzero((part.labels < 0) | (part.labels >= num_classes)):
@@ -217,10 +218,6 @@ class DatasetCheck:
     def _train(self) -> Part:
         assert self.source is not None
         return self.source.train
-
-
-def _by(sizes: Iterable[int]) -> str:
-    return "×".join(map(str, sizes))
 
 
 def _described(values: Tensor | NDArray[np.uint8]) -> str:

@@ -19,6 +19,7 @@ from glimpse.data.folders import class_folders, image_names, read_classes
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
+from glimpse.text import by
 
 
 class CIFAR10(ImageDataModule):
@@ -83,7 +84,7 @@ class CIFAR10(ImageDataModule):
         batches = [_unpickle(file, "data", self.labels_key) for file in files]
         pixels = np.concatenate([data for data, _ in batches])  # (N, 3072): R, G and B planes
         if pixels.shape[1:] != (3072,) or pixels.dtype != np.uint8:
-            shape = "×".join(map(str, pixels.shape))
+            shape = by(pixels.shape)
             raise UserError(
                 f"{files[0]}: its images are {shape} of {pixels.dtype}, expected N×3072 of uint8, the red, "
                 "green and blue planes of each image"
