@@ -7,6 +7,7 @@ import numpy as np
 
 from glimpse.data.module import ImageDataModule
 from glimpse.errors import UserError
+from glimpse.text import some
 
 
 def class_weights(asked: str | Sequence[float], data: ImageDataModule) -> list[float]:
@@ -29,10 +30,9 @@ def class_weights(asked: str | Sequence[float], data: ImageDataModule) -> list[f
         )
     shown = f"loss.class_weights=[{','.join(map(str, asked))}]"
     if len(asked) != len(names):
-        listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         raise UserError(
             f"{shown}: {len(asked)} numbers, expected one for each of the {len(names)} classes "
-            f"({listed})"
+            f"({some(names)})"
         )
     for weight in asked:
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)

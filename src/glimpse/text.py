@@ -1,14 +1,14 @@
-"""Names from outside as text that any file can hold; streams.py does the same for terminals.
+"""Text for messages and files; names from outside become text that any file can hold.
 
 A file name on Linux is any sequence of bytes. Python keeps bytes that are not UTF-8 as lone
-surrogates, which no UTF-8 file accepts.
+surrogates, which no UTF-8 file accepts. streams.py does the same for terminals.
 """
 
 import codecs
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -50,6 +50,16 @@ def kind_of(value: object) -> str:
 def by(sizes: Iterable[int]) -> str:
     """Return sizes as text, such as "28×28×1"."""
     return "×".join(map(str, sizes))
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names as text, with " …" if there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def cut(text: str, length: int) -> str:
+    """Return a text of at most `length` characters; "…" takes the place of what is cut off."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def is_number(text: str) -> bool:

@@ -26,7 +26,7 @@ from glimpse.config.packages import is_here, is_installed, no_package
 from glimpse.config.schema import LIBRARIES, OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError, first_line
-from glimpse.text import kind_of
+from glimpse.text import kind_of, some
 
 # group: keys of the run itself, which only our own classes receive
 OWN_KEYS = {"model": ("weights",)}
@@ -309,7 +309,7 @@ def _hint(module: ModuleType, name: str) -> str:
     inner = sorted(m.name for m in pkgutil.iter_modules(getattr(module, "__path__", None) or ()))
     if not inner or is_from(package, RECORD_PACKAGES):
         return ""
-    return f"; its modules are {', '.join(inner[:5])}{' …' if len(inner) > 5 else ''}"
+    return f"; its modules are {some(inner)}"
 
 
 def _shadowed(package: str) -> str | None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from glimpse.errors import UserError
 from glimpse.streams import printable
+from glimpse.text import cut
 
 MOST_ENTRIES = 20_000_000  # ImageNet-21k has 14 million files, iNaturalist 2021 2.7 million
 MOST_BYTES = 4 * 2**40  # ImageNet-21k unpacks to 1.3 TB, iNaturalist 2021 to 0.3 TB
@@ -119,8 +120,7 @@ def only_files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarI
 
 def shown(name: str) -> str:
     """Make an entry's name printable for a message: one escaped line, at most 100 characters."""
-    plain = printable(name[:LONGEST_NAME])
-    return plain if len(plain) <= 100 else f"{plain[:100]}…"
+    return cut(printable(name[:LONGEST_NAME]), 100)
 
 
 def _without_following(path: str, flags: int) -> int:

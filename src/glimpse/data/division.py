@@ -18,10 +18,10 @@ from glimpse.data.decode import PixelFormat
 from glimpse.data.groups import group_names, group_numbers
 from glimpse.data.labels import alike
 from glimpse.data.pixel_statistics import fixed_statistics, histogram, statistics
-from glimpse.data.spec import COLOURS, ImageSpec, some
+from glimpse.data.spec import COLOURS, ImageSpec
 from glimpse.data.splits import Split
 from glimpse.errors import UserError
-from glimpse.text import plural
+from glimpse.text import plural, some
 
 if TYPE_CHECKING:
     from glimpse.data.module import ImageDataModule

@@ -20,7 +20,7 @@ from glimpse.data.formats import (
 )
 from glimpse.data.spec import Files
 from glimpse.errors import UserError
-from glimpse.text import class_name
+from glimpse.text import class_name, some
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
         if name not in label_of:
             raise UserError(
                 f"{folder}: {name} is not a class of the training set "
-                f"({', '.join(class_names[:5])}{' …' if len(class_names) > 5 else ''}): rename the "
-                "folder or move it elsewhere"
+                f"({some(class_names)}): rename the folder or move it elsewhere"
             )
         inside = listing(folder)
         found = [Path(path) for path in inside.names]

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from glimpse.data.spec import some
-from glimpse.text import plural
+from glimpse.text import plural, some
 
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",

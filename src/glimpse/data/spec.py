@@ -100,11 +100,6 @@ def as_size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
     return height, width
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first of some names as text."""
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
-
-
 def check_source(source: Source) -> None:
     """Check the number of classes (two or more), the shape and type of pixels, and the labels.
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from glimpse.data.groups import drawn_groups
 from glimpse.errors import UserError
-from glimpse.text import class_name, is_number
+from glimpse.text import class_name, is_number, some
 
 IN_WORDS = {"train": "training", "val": "validation", "test": "test"}  # the splits, for sentences
 
@@ -103,7 +103,7 @@ def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int
     for name in classes:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
+            hint = f"did you mean {near[0]}?" if near else f"it has {some(names)}"
             raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
     if len(set(classes)) < max(2, len(classes)):
         raise UserError(f"data.classes={classes}: expected two or more different classes")

@@ -22,10 +22,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from glimpse.data.spec import ImageSpec, some
+from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError, first_line, one_line
 from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.weights import load_weights, read_weights
+from glimpse.text import some
 
 # The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
 # network converts its input to these statistics. We build them without weights and convert the

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import find_checkpoint
-from glimpse.text import by, plural
+from glimpse.text import by, plural, some
 
 # Where training programs keep the state dict, the most specific first.
 WRAPPERS = (
@@ -137,7 +137,7 @@ def _what_is_wrong(
         if not tensor.isfinite().all():
             return f"{name} contains numbers that are not finite, from a training that diverged: choose another file"
     if not fit.loaded:
-        return f"nothing fits; the file has {', '.join(list(found)[:NUM_NAMED])} …"
+        return f"nothing fits; the file has {some(list(found), NUM_NAMED)}"
     parts = {_part(name) for name in wanted}
     deeper = [name for name in fit.unexpected if _part(name) in parts]
     if deeper:  # such as layer3.6 of a deeper network
@@ -152,9 +152,8 @@ def _described(fit: Fit, wanted: Mapping[str, Tensor], num_classes: int) -> str:
         text += f"; {fit.new_head} is new for {num_classes} classes, the file {has}"
     if fit.unexpected:
         layers = list(dict.fromkeys(map(_owner, fit.unexpected)))
-        more = " …" if len(layers) > NUM_NAMED else ""
-        names = ", ".join(layers[:NUM_NAMED])
-        text += f"; {plural(len(layers), 'layer')} of the file not used ({names}{more})"
+        names = some(layers, NUM_NAMED)
+        text += f"; {plural(len(layers), 'layer')} of the file not used ({names})"
     return text
 
 

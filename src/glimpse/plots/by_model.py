@@ -8,6 +8,7 @@ from pathlib import Path
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.save import save_figure
 from glimpse.runs.ranking import Ranking
+from glimpse.text import cut
 
 DPI = 110
 COLUMNS = 3
@@ -44,7 +45,8 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
                 f"{value.mean:.3f}", (value.mean, place), (0, 6), size=8, ha="center",
                 textcoords="offset points",
             )  # fmt: skip
-        axes.set_yticks(range(len(models)), [_short(name) for name in models], parse_math=False)
+        labels = [cut(name, NAME_CHARACTERS) for name in models]
+        axes.set_yticks(range(len(models)), labels, parse_math=False)
         axes.set_ylim(len(models) - 0.5, -0.7)  # the best on top
         axes.margins(x=0.12)
         axes.set_xlabel(ranking.metric.replace("/acc", " accuracy"), parse_math=False)
@@ -55,7 +57,3 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
     for axes in panels[len(drawn) :]:
         axes.axis("off")
     save_figure(figure, path)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glimpse.plots.canvas import Canvas, text_width
+from glimpse.text import cut
 
 COLUMNS = 8
 CELL = 1.1  # width of an image and the gap beside it
@@ -62,7 +63,4 @@ def draw_grids(
 def _lines(label: str) -> list[str]:
     if "\n" not in label:
         return textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …")
-    return [
-        line if len(line) <= LABEL_CHARACTERS else f"{line[: LABEL_CHARACTERS - 1]}…"
-        for line in label.split("\n")
-    ]
+    return [cut(line, LABEL_CHARACTERS) for line in label.split("\n")]

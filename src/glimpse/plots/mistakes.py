@@ -11,7 +11,7 @@ from glimpse.insight.confusion import Pair
 from glimpse.insight.predictions import Predictions
 from glimpse.plots.canvas import Canvas
 from glimpse.plots.grids import FONT_SIZE, TITLE_SIZE, draw_grids
-from glimpse.text import plural
+from glimpse.text import cut, plural
 
 NUM_PAIRS = 6  # pairs shown with examples
 NUM_EXAMPLES = 8  # examples per pair
@@ -71,7 +71,7 @@ def draw_answers(
         strict=True,
     )
     labels = [
-        f"{names[actual]}\n→ {_cut(names[answer], ANSWER_CHARACTERS)} {confidence:.2f}"
+        f"{names[actual]}\n→ {cut(names[answer], ANSWER_CHARACTERS)} {confidence:.2f}"
         for actual, answer, confidence in answers
     ]
     title = f"{title}: actual class → predicted class, its probability"
@@ -80,8 +80,4 @@ def draw_answers(
 
 def shortened(name: str) -> str:
     """A class name truncated to fit beside a picture."""
-    return _cut(name, NAME_CHARACTERS)
-
-
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"
+    return cut(name, NAME_CHARACTERS)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.save import save_figure
 from glimpse.runs.sweep import Axis, Setting, Sweep
+from glimpse.text import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,9 +183,7 @@ def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
     if axis.is_log:
         (axes.set_xscale if along == "x" else axes.set_yscale)("log")
     elif not axis.is_number:
-        words = [
-            w if len(w) <= NAME_CHARACTERS else f"{w[: NAME_CHARACTERS - 1]}…" for w in axis.places
-        ]
+        words = [cut(word, NAME_CHARACTERS) for word in axis.places]
         one.set_ticks(list(axis.places.values()), words, parse_math=False)
         if along == "x" and len("".join(words)) > WIDE_WORDS:
             axes.tick_params(axis="x", rotation=30)

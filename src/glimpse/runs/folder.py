@@ -35,6 +35,7 @@ from glimpse.records import (
     read_rows,
 )
 from glimpse.runs.settings import as_text, environment_of, recorded_choices, settings_of
+from glimpse.text import cut
 
 # A run without a summary counts as running if a process holds the lock of its folder. Another
 # machine may not see the lock. There, the run counts as running if its training has written
@@ -204,7 +205,7 @@ def read_run(folder: Path) -> Run:
 def _word(value: Any) -> str:
     """A name or a message from a record as text of bounded length."""
     text = value if isinstance(value, str) else as_text(value)
-    return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}…"
+    return cut(text, LONGEST_WORD)
 
 
 def _was_resumed_since(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:

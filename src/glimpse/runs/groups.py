@@ -16,6 +16,7 @@ from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import FINISHED
 from glimpse.runs.folder import Run
 from glimpse.runs.settings import PLACES, REPEATS
+from glimpse.text import cut
 
 NOT_SETTINGS = (*REPEATS, *PLACES)
 
@@ -93,7 +94,7 @@ class Group:
         """The differing settings as they would be typed."""
         if not self.runs[0].settings:
             return "(settings not recorded)"
-        return " ".join(f"{key}={_short(value)}" for key, value in self.differs.items())
+        return " ".join(f"{key}={cut(value, LONGEST_VALUE)}" for key, value in self.differs.items())
 
     @cached_property
     def accuracy(self) -> float | None:
@@ -150,10 +151,6 @@ class Group:
         """The statistic over the seeds and folds, with the mean of the runs that repeat one."""
         means = (statistic(map(value_of, same)) for same in self.repeats)
         return statistic(one.mean if one else None for one in means)
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
 
 
 def statistic(found: Iterable[float | None]) -> Statistic | None:

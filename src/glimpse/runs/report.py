@@ -14,7 +14,7 @@ from glimpse.monitor import more_metrics
 from glimpse.records import FINISHED
 from glimpse.runs.folder import KILLED, Run
 from glimpse.runs.groups import Group, named
-from glimpse.text import plural
+from glimpse.text import plural, some
 
 RECALL = "recall by class"
 NUM_WORST = 3  # classes whose recall the table shows
@@ -36,8 +36,7 @@ def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
 
 
 def _worst(recall: Mapping[str, float]) -> str:
-    listed = [f"{name} {value:.2f}" for name, value in list(recall.items())[:NUM_WORST]]
-    return ", ".join(listed) + (" …" if len(recall) > NUM_WORST else "")
+    return some([f"{name} {value:.2f}" for name, value in recall.items()], NUM_WORST)
 
 
 def _cells(member: Group, more: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from glimpse.config.trust import NOT_FROM_A_RECORD, check_record, listed_package
 from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
-from glimpse.data.spec import ImageSpec, some
+from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
@@ -46,6 +46,7 @@ from glimpse.runs.images import Images, one_by_one
 from glimpse.runs.other_images import labelled_images
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
+from glimpse.text import some
 from glimpse.trainer import device_of
 
 PREDICTED_TOGETHER = 64  # images

@@ -27,10 +27,11 @@ from glimpse.data.image_cells import is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
-from glimpse.data.spec import Arrays, Source, some
+from glimpse.data.spec import Arrays, Source
 from glimpse.data.splits import split_of
 from glimpse.data.tables.table import LABELS
 from glimpse.errors import UnreadableImageError, UserError, first_line
+from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
 WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret

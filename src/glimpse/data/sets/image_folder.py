@@ -28,10 +28,10 @@ from glimpse.data.folders import (
 )
 from glimpse.data.formats import counted, is_image
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Files, Source, some
+from glimpse.data.spec import Files, Source
 from glimpse.data.splits import split_of
 from glimpse.errors import UserError
-from glimpse.text import as_utf8, class_name
+from glimpse.text import as_utf8, class_name, some
 
 TOO_SHORT = ("tr", "te", "fit")  # for the name of a folder, which may be a class
 NUMBERED = r"([^/]+?)[ ._(-]*\d+\)?\.\w+$"  # the class in names such as cat.12.jpg and "great dane (3).png"
@@ -238,7 +238,7 @@ class ImageFolder(ImageDataModule):
             hint = f"did you mean {in_shell(f'data.root={inner}')}?"
         raise UserError(
             f"data.root={self.root}: expected two or more class folders with images in {train}, "
-            f"found {', '.join(here[:3]) or 'nothing'}{' …' if len(here) > 3 else ''}; {hint}"
+            f"found {some(here, 3) or 'nothing'}; {hint}"
         )
 
 

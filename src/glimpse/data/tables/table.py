@@ -21,7 +21,7 @@ from pathlib import Path
 from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
 from glimpse.files import kind_of
-from glimpse.text import as_utf8, class_name, plural
+from glimpse.text import as_utf8, class_name, plural, some
 
 DELIMITERS = ",;\t|"
 # Usual names of columns, from which columns and headers are detected.
@@ -272,4 +272,4 @@ def _is_header(first: Sequence[str]) -> bool:
 
 def one_of(names: Sequence[str], most: int = 6) -> str:
     """Return the names of columns as text, at most a few."""
-    return ", ".join(name[:LONGEST] for name in names[:most]) + (" …" if len(names) > most else "")
+    return some([name[:LONGEST] for name in names], most)
