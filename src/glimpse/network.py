@@ -17,6 +17,7 @@ from glimpse.config.build import accepts, build, parameters_of, plain, require_t
 from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.one_pass import evaluating
 from glimpse.seeding import seed_all, untouched_generators
 from glimpse.text import by, kind_of
 
@@ -103,11 +104,8 @@ def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
 
 def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
     """Whether the output for a black image is not negative and sums to 1, unlike logits."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         found = _logits_of_black(network, spec.channels, spec.height, spec.width).float()
-    network.train(was_training)
     return bool(found.min() >= 0 and (found.sum() - 1).abs() < 1e-4)
 
 
@@ -124,17 +122,14 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             "attributes, of which some require gradients"
         )
     size = by((spec.channels, spec.height, spec.width))
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.enable_grad():
-            logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
-    except Exception as error:
-        _explain_size(network, target, spec)
-        error.add_note(f"while {target} was given one image of {size}")
-        raise
-    finally:
-        network.train(was_training)
+    with evaluating(network):
+        try:
+            with torch.enable_grad():
+                logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
+        except Exception as error:
+            _explain_size(network, target, spec)
+            error.add_note(f"while {target} was given one image of {size}")
+            raise
     if not isinstance(logits, Tensor) or logits.shape != (1, spec.num_classes):
         shape = by(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
         raise UserError(
@@ -204,22 +199,21 @@ def _require_complete_state(
     images = torch.rand(
         2, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(0)
     )
-    was_training = network.training
     answers: list[Tensor] = []
     with (
         torch.no_grad(),
         untouched_generators(),
         redirect_stdout(io.StringIO()),
         suppress(Exception),
+        evaluating(network),
     ):
         seed_all(OTHER_SEED)
         other = build_again().eval()
         _logits_of_black(other, spec.channels, spec.height, spec.width)  # creates lazy layers
         other.load_state_dict(network.state_dict())
-        for one in (network.eval(), other):
+        for one in (network, other):
             seed_all(OTHER_SEED)
             answers.append(one(images.clone()))  # a network may work in place
-    network.train(was_training)
     if len(answers) < 2:
         return
     first, second = answers

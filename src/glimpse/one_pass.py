@@ -1,12 +1,24 @@
-"""Pass one blank image through a network, and look at what some of its layers do."""
+"""Put a network into evaluation mode, and look at what its layers do with one blank image."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a block, and then back into the mode it had."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def look_at_layers(
@@ -24,13 +36,10 @@ def look_at_layers(
         look: Called after each of them, with the layer, its inputs and its output.
     """
     hooks = [layer.register_forward_hook(look) for layer in layers]
-    was_training = network.training
     device = next(network.parameters(), torch.empty(0)).device
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(torch.zeros(1, spec.channels, spec.height, spec.width, device=device))
     finally:
-        network.train(was_training)
         for hook in hooks:
             hook.remove()

@@ -21,6 +21,7 @@ from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.lightning_compat import is_dry
+from glimpse.one_pass import evaluating
 
 MULTIPLE = 8  # pixels; sides are rounded to multiples of it, so that pooling discards little
 
@@ -144,11 +145,9 @@ def _side(full: int, fraction: float) -> int:
 
 def _require(network: nn.Module, image: torch.Tensor) -> None:
     """Raise a UserError if the network does not accept an image of this size."""
-    was_training = network.training
     weights = next(network.parameters())
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             network(image.to(weights.device, weights.dtype))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
@@ -156,5 +155,3 @@ def _require(network: nn.Module, image: torch.Tensor) -> None:
             f"{image.shape[2]}×{image.shape[3]}: type larger "
             "callbacks.progressive_sizes.fractions, or a model that accepts any size, such as model=convnet_bn"
         ) from error
-    finally:
-        network.train(was_training)
