@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.save import save_figure
+from glimpse.plots.save import new_figure, save_figure
 from glimpse.runs.ranking import Ranking
 from glimpse.text import cut
 
-DPI = 110
 COLUMNS = 3
 MAX_PANELS = 12
 MAX_MODELS = 20
@@ -24,15 +23,12 @@ def draw_by_model(rankings: Sequence[Ranking], path: Path) -> None:
     A panel shows the range of its values only, so that small differences can be seen. Its title
     gives the accuracy of the majority class, if the models are compared by accuracy.
     """
-    from matplotlib.figure import Figure
-
     drawn = rankings[:MAX_PANELS]
     names = list(dict.fromkeys(name for ranking in drawn for name in ranking.models))
     columns = min(COLUMNS, math.ceil(math.sqrt(len(drawn))) if len(drawn) > 2 else len(drawn))
     rows = math.ceil(len(drawn) / columns)
     tallest = max(min(len(ranking.models), MAX_MODELS) for ranking in drawn)
-    size = (4.2 * columns, (0.9 + 0.32 * tallest) * rows)
-    figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+    figure = new_figure(4.2 * columns, (0.9 + 0.32 * tallest) * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, ranking in zip(panels, drawn, strict=False):
         models = dict(list(ranking.models.items())[:MAX_MODELS])

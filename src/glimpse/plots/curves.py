@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.save import save_figure
+from glimpse.plots.save import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DPI = 110
 MARKERS = "os^Dv<>"
 NUM_TICKS = 7  # at most, on an axis
 DOTTED = 30  # curves with fewer points than this mark each point
@@ -25,9 +24,7 @@ Rows = Sequence[Mapping[str, Any]]  # rows of metrics.csv, by column
 
 def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
     """Draw loss and accuracy of several runs, by name: one colour per run, dashes for val."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=DPI)
+    figure = new_figure(11, 4.2)
     for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS, strict=True):
         for (name, rows), colour in zip(runs.items(), COLOURS, strict=False):
             for split in ("train", "val"):
@@ -76,9 +73,7 @@ def draw_curves_over(
     path: Path,
 ) -> None:
     """Draw several curves over the same x, distinguished by colour and marker."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=DPI)
+    figure = new_figure(7, 4.2)
     axes = figure.add_subplot()
     for number, (name, values) in enumerate(curves.items()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]

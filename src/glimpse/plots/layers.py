@@ -12,7 +12,7 @@ from torch import Tensor
 from glimpse.insight.activations import LayerOutput
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.mistakes import shortened
-from glimpse.plots.save import save_figure
+from glimpse.plots.save import DPI, new_figure, save_figure
 from glimpse.text import by
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ MAX_LAYERS = 12
 NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
 MAX_UNITS = 64  # units drawn for a linear layer
 MAX_CLASSES = 10
-DPI = 110
 TITLE_CHARACTERS = 90  # as many as fit the width of the Grad-CAM
 
 
@@ -102,9 +101,7 @@ def _most_varied(maps: Tensor) -> Tensor:
 
 def draw_grad_cam(cam: Tensor, pixels: NDArray[np.uint8], title: str, path: Path) -> None:
     """Draw the image, and the image overlaid with its Grad-CAM, which is (H, W) in [0, 1]."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained", dpi=DPI)
+    figure = new_figure(7, 3.6)
     figure.suptitle(textwrap.fill(title, TITLE_CHARACTERS), size=10, parse_math=False)
     height, width = pixels.shape[:2]
     plain, covered = figure.subplots(1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.save import save_figure
+from glimpse.plots.save import new_figure, save_figure
 
 
 def draw_range_test(
@@ -18,10 +18,8 @@ def draw_range_test(
     path: Path,
 ) -> None:
     """Draw the loss over the learning rate, from below the lowest loss to just above the first."""
-    from matplotlib.figure import Figure
-
     rates = rates[: len(losses)]
-    figure = Figure(figsize=(7, 4), layout="constrained", dpi=110)
+    figure = new_figure(7, 4)
     axis = figure.subplots()
     axis.plot(rates, losses, ".", color="0.75", label="each step")
     axis.plot(rates, smoothed, color=COLOURS[0], label="smoothed")

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.save import save_figure
+from glimpse.plots.save import new_figure, save_figure
 from glimpse.runs.sweep import Axis, Setting, Sweep
 from glimpse.text import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DPI = 110
 COLUMNS = 3
 MAX_AXES = 9  # drawn in a figure, the most important first
 MAX_IN_PAIRS = 4  # axes of which all pairs are drawn
@@ -30,10 +29,8 @@ FINISHED, PRUNED = COLOURS[0], COLOURS[1]
 
 def draw_importance(shares: Mapping[str, float], path: Path) -> None:
     """Draw a bar for the share of each axis."""
-    from matplotlib.figure import Figure
-
     names, values = list(shares)[:MAX_AXES][::-1], list(shares.values())[:MAX_AXES][::-1]
-    figure = Figure(figsize=(6, 0.8 + 0.35 * len(names)), layout="constrained", dpi=DPI)
+    figure = new_figure(6, 0.8 + 0.35 * len(names))
     axes = figure.subplots()
     axes.barh(names, values, color=FINISHED)
     for place, value in enumerate(values):
@@ -53,12 +50,10 @@ def draw_axes(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
         keys: Its axes in the order to draw them.
         path: The PNG to write.
     """
-    from matplotlib.figure import Figure
-
     drawn = _by_key(sweep, keys)[:MAX_AXES]
     columns = min(COLUMNS, math.ceil(math.sqrt(len(drawn))) if len(drawn) > COLUMNS else len(drawn))
     rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained", dpi=DPI)
+    figure = new_figure(4 * columns, 3.2 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, axis in zip(grid.flat, drawn, strict=False):
         for settings, colour, marker, label in (
@@ -88,12 +83,11 @@ def draw_pairs(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
     """Draw the finished settings over each pair of the first axes; the colour is the metric."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
     pairs = list(combinations(_by_key(sweep, keys)[:MAX_IN_PAIRS], 2))
     columns = min(COLUMNS, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(4 * columns + 0.8, 3.4 * rows), layout="constrained", dpi=DPI)
+    figure = new_figure(4 * columns + 0.8, 3.4 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     scores = [s.score for s in sweep.finished]
     # The better half of the scores takes half of the colours, because its differences matter most.
@@ -121,9 +115,7 @@ def draw_pairs(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
 
 def draw_best_so_far(sweep: Sweep, path: Path) -> None:
     """Draw each setting, and the best so far, over the time that all trainings took together."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 3.6), layout="constrained", dpi=DPI)
+    figure = new_figure(6.5, 3.6)
     axes = figure.subplots()
     unit, seconds = _unit(sum(s.seconds for s in sweep.settings))
     time, best = 0.0, None
