@@ -38,6 +38,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.range_test import draw_range_test
+from glimpse.runs.settings import overrides_of
 from glimpse.summary import shown
 
 SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
@@ -233,10 +234,8 @@ def valley(losses: NDArray[np.float64]) -> int:
 
 def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
     """The command that trains at this rate. A `matrix_lr` is scaled by the same factor."""
-    recorded = folder / ".hydra" / "overrides.yaml"
-    listed = OmegaConf.load(recorded) if recorded.exists() else OmegaConf.create([])
     own = ("task=", "lr_find.", "optimizer.lr=", "optimizer.matrix_lr=")
-    kept = [override for override in map(str, listed) if not override.startswith(own)]
+    kept = [override for override in overrides_of(folder) if not override.startswith(own)]
     rates = [f"optimizer.lr={rate:.2g}"]
     if optimizer.get("matrix_lr") is not None:
         rates.append(f"optimizer.matrix_lr={optimizer.matrix_lr * rate / optimizer.lr:.2g}")

@@ -17,16 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from glimpse.config.compose import composed_with_hydra, hydra_for
+from glimpse.config.compose import composed_with_hydra, hydra_for, write_record
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.recorded import with_recorded
 from glimpse.config.trust import UntrustedError, untrusted
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
-from glimpse.files import write_text
 from glimpse.job import choices_of_run, discard_if_empty
 from glimpse.threads import spin_briefly
 
@@ -124,7 +123,8 @@ def run(
             place = folder or Path(settings.run.dir)
             names = choices_of_run(settings.runtime.choices)
             if folder is None and settings.output_subdir:
-                _record(config, settings, place / settings.output_subdir)
+                record = place / settings.output_subdir
+                write_record(record, config, settings, settings.overrides.task)
     except Exception as error:
         if not is_foreseen(error):
             raise
@@ -176,14 +176,6 @@ def packages_of(config: DictConfig) -> list[str]:
     from glimpse.config.build import targets_of
 
     return sorted({target.partition(".")[0] for _, target in targets_of(config)})
-
-
-def _record(config: DictConfig, settings: DictConfig, folder: Path) -> None:
-    """Write what Hydra writes into a run folder: configuration and overrides."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
-    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": settings})))
-    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(settings.overrides.task))
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Compose and check the configuration without `train.py`, and leave Hydra as it was."""
+"""Compose, check and record the configuration without `train.py`; leave Hydra as it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, version
 from hydra._internal.hydra import Hydra
@@ -12,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from glimpse.config.check import check
 from glimpse.config.choices import choices_listed
@@ -23,6 +24,7 @@ from glimpse.config.own_files import named_if_unreadable, require_own_folder
 from glimpse.config.quoting import quote_texts
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.search_order import own_files_first
+from glimpse.files import write_text
 
 OF_A_PROCESS = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # Hydra's singletons
 
@@ -58,6 +60,23 @@ def composed_with_hydra(
         del config["hydra"]
     check(config, whole.hydra.runtime.choices, root=root, searchpath=whole.hydra.searchpath)
     return config, whole.hydra
+
+
+def write_record(
+    folder: Path, config: DictConfig, hydra: Mapping[str, Any] | DictConfig, overrides: ListConfig
+) -> None:
+    """Write what Hydra writes into a run folder, for `resume=` and for reports.
+
+    Args:
+        folder: The run folder's `.hydra`; it is created.
+        config: The configuration without Hydra's own part.
+        hydra: Hydra's own part.
+        overrides: The overrides of the configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(overrides))
 
 
 @contextmanager

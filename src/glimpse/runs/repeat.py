@@ -23,12 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain, require_no_library_function, targets_of
-from glimpse.config.compose import composed
+from glimpse.config.compose import composed, write_record
 from glimpse.config.keys import unknown_key
 from glimpse.config.trust import listed_packages, recorded_overrides
 from glimpse.durations import duration
 from glimpse.errors import UserError
-from glimpse.files import is_own_file, require_no_links_out, write_text
+from glimpse.files import is_own_file, require_no_links_out
 from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
 from glimpse.records import FINISHED
@@ -39,7 +39,7 @@ from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 
 MOST = 1024  # threads or processes that a record may ask for
-CONFIG = Path(".hydra", "config.yaml")
+RECORD = ".hydra"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def prepare(
         )
     trusted = (*trust, *listed_packages(()))
     recorded: list[str] = []
-    if (original / ".hydra").exists():  # runs from notebooks have none
+    if (original / RECORD).exists():  # runs from notebooks have none
         recorded_overrides(original, trusted)
         recorded = overrides_of(original)
     require_no_links_out(original)
@@ -143,7 +143,9 @@ def train_again(repetition: Repetition) -> None:
     folder, config = repetition.folder, repetition.config
     summary = _own_summary(repetition)
     if summary is None:
-        _write_record(repetition)
+        hydra = {"runtime": {"choices": dict(repetition.names)}}
+        overrides = OmegaConf.create(list(repetition.overrides))
+        write_record(folder / RECORD, _first_config(repetition), hydra, overrides)
     _take_threads(environment_of(repetition.original))
     done = summary.get("extended_from") if summary else None
     num_done = len(done) if isinstance(done, list) else 0
@@ -235,29 +237,17 @@ def _own_summary(repetition: Repetition) -> dict[str, Any] | None:
     folder = repetition.folder
     if not folder.exists() or not any(folder.iterdir()):
         return None
-    record = folder / CONFIG
-    is_ours = is_own_file(folder, record) and record.read_text("utf-8") == _yaml(repetition)
-    if not is_ours:
+    record, ours = folder / RECORD / "config.yaml", OmegaConf.to_yaml(_first_config(repetition))
+    if not is_own_file(folder, record) or record.read_text("utf-8") != ours:
         raise UserError(
             f"--out {folder}: expected a new folder, or one where this command was interrupted"
         )
     return summary_of(folder)
 
 
-def _yaml(repetition: Repetition) -> str:
+def _first_config(repetition: Repetition) -> DictConfig:
+    """The configuration that the new folder records."""
     config = repetition.config.copy()
     OmegaConf.update(config, "trainer.max_epochs", repetition.stages[-1])
     config.resume = None
-    return OmegaConf.to_yaml(config)
-
-
-def _write_record(repetition: Repetition) -> None:
-    """Write what Hydra writes into a run folder, for `resume=` and for reports."""
-    folder = repetition.folder / ".hydra"
-    folder.mkdir(parents=True, exist_ok=True)
-    hydra = {"hydra": {"runtime": {"choices": dict(repetition.names)}}}
-    write_text(repetition.folder / CONFIG, _yaml(repetition))
-    write_text(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create(hydra)))
-    write_text(
-        folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(repetition.overrides)))
-    )
+    return config
