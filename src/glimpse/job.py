@@ -163,8 +163,7 @@ def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
 def discard_if_empty(folder: Path) -> None:
     """Remove a run folder that contains only the files that Hydra has just written."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
-        with contextlib.suppress(
-            OSError
-        ):  # the parent may contain other runs, or be read-only by now
+        # The parent may contain other runs, or be read-only by now.
+        with contextlib.suppress(OSError):
             shutil.rmtree(folder)
             folder.parent.rmdir()

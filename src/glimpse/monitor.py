@@ -16,15 +16,8 @@ DEFAULT = "val/acc"
 TIES = "val/loss"  # lower is better
 # Words in the name of a metric for which lower is better.
 LOWER_IS_BETTER = (
-    "loss",
-    "error",
-    "calibration",
-    "brier",
-    "distance",
-    "hinge",
-    "entropy",
-    "perplexity",
-)
+    "loss", "error", "calibration", "brier", "distance", "hinge", "entropy", "perplexity",
+)  # fmt: skip
 # Metrics that every run logs; val/top5 only where there are more than five classes.
 ALWAYS_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
 

@@ -21,11 +21,8 @@ from glimpse.one_pass import evaluating
 from glimpse.seeding import seed_all, untouched_generators
 from glimpse.text import by, kind_of
 
-COMPLETE = (
-    "torch",
-    "torchvision",
-    "timm",
-)  # packages whose networks keep all weights in their state
+# Packages whose networks keep all weights in their state.
+COMPLETE = ("torch", "torchvision", "timm")
 OTHER_SEED = 1_000_003
 # Sides of square images, in pixels, that networks are written for.
 USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)

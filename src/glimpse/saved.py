@@ -50,9 +50,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint that torch has written: it is compressed")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # about kinds of tensors that are rejected below
+            # They are about kinds of tensors that are rejected below.
+            warnings.simplefilter("ignore", UserWarning)
             saved = AtomicCheckpointIO().load_checkpoint(path)
     except UnpicklingError as error:
         raise UserError(

@@ -202,9 +202,8 @@ def process_unchanged() -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.benchmark = benchmark
-        if (
-            torch.are_deterministic_algorithms_enabled() or deterministic
-        ):  # otherwise this would import the compiler
+        # Where neither holds, this would import the compiler for nothing.
+        if torch.are_deterministic_algorithms_enabled() or deterministic:
             torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
         torch.set_float32_matmul_precision(precision)
         restore(generators, device)

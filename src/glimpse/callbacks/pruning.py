@@ -13,9 +13,8 @@ from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 
-ShouldStop = Callable[
-    [int, float], bool
-]  # epochs trained and the metric's value -> whether to stop
+# Epochs trained and the metric's value -> whether to stop.
+ShouldStop = Callable[[int, float], bool]
 
 
 class Pruning(LateCallback):

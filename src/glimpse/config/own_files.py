@@ -72,7 +72,6 @@ def _files(folders: Sequence[Path]) -> Iterator[Path]:
 def _is_read_only(path: Path, folders: Sequence[Path]) -> bool:
     """Whether a path is a file or folder of configurations, which Hydra reads and never writes."""
     inside = [folder.resolve() in (path.resolve(), *path.resolve().parents) for folder in folders]
-    is_file = (
-        path.suffix == ".yaml" and ".hydra" not in path.parts
-    )  # `--config-dir .` holds outputs/
+    # With `--config-dir .`, the folder holds outputs/.
+    is_file = path.suffix == ".yaml" and ".hydra" not in path.parts
     return any(inside) and (is_file or (path.exists() and not os.access(path, os.R_OK | os.X_OK)))

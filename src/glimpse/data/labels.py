@@ -109,9 +109,8 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
         fractions = sum(counts[t] for t, number in numbers.items() if number % 1)
         if value % 1 and (fractions == 1 or fractions < RARE * total):
             yield "is not a whole number, unlike the other labels"
-        twins = [
-            other for other, number in numbers.items() if number == value
-        ]  # in the order of the labels
+        # In the order of the labels.
+        twins = [other for other, number in numbers.items() if number == value]
         same = [other for other in twins if counts[other] > counts[text]] or twins[:-1]
         same = [other for other in same if other != text]
         if same:

@@ -65,21 +65,11 @@ class Drawn:
 SPELLINGS = {
     "train": ("train", "training", "trn", "tr", "fit"),
     "val": (
-        "val",
-        "valid",
-        "validation",
-        "validate",
-        "dev",
-        "development",
-        "eval",
-        "evaluation",
-        "vld",
-        "tune",
-        "tuning",
-        "publictest",
+        "val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation", "vld",
+        "tune", "tuning", "publictest",
     ),
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
-}
+}  # fmt: skip
 ADDED = ("set", "data", "split", "images")
 REST = "the rest"  # the origin of training images if other splits were drawn from the same part
 

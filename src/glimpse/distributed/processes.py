@@ -85,9 +85,8 @@ def gathered(
 
 def _start(num_processes: int) -> tuple[Team, list[subprocess.Popen[bytes]]]:
     """Start the other processes on this machine. Each one ends when its input pipe closes."""
-    server = TCPStore(
-        "127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True
-    )  # on a free port
+    # Port 0 stands for a free port.
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
     for name in [name for name in os.environ if name.startswith("TORCHELASTIC_")]:
         del os.environ[name]
     places = [Place(rank, num_processes, rank, num_processes) for rank in range(num_processes)]

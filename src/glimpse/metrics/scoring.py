@@ -84,9 +84,8 @@ class Scoring:
         A metric may be NaN where it is undefined, for example AUROC on images of one class.
         """
         others, binary = self._running[split]
-        if not self._has_batches[
-            split
-        ]:  # this process has no images, but the others may wait for it
+        if not self._has_batches[split]:
+            # This process has no images, but the others may wait for it.
             device = _device(others, binary)
             no_labels = torch.zeros(0, dtype=torch.int64, device=device)
             self.add(split, torch.zeros((0, self.num_classes), device=device), no_labels)

@@ -32,23 +32,8 @@ from glimpse.text import some
 # network converts its input to these statistics. We build them without weights and convert the
 # input in `Pretrained`, as for all architectures.
 TENSORFLOW_STATISTICS = {"googlenet": (0.5, 0.5, 0.5), "inception_v3": (0.5, 0.5, 0.5)}
-SIDES = (
-    16,
-    32,
-    64,
-    96,
-    128,
-    160,
-    192,
-    224,
-    256,
-    299,
-    320,
-    384,
-    448,
-    512,
-    518,
-)  # candidate sizes for the error message
+# Candidate sizes for the error message.
+SIDES = (16, 32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512, 518)
 
 
 @dataclass(frozen=True)
@@ -329,9 +314,8 @@ def _from_timm(name: str, num_classes: int) -> Architecture:
     published: Any = network.pretrained_cfg
 
     def fetch() -> Mapping[str, Tensor]:
-        logging.getLogger("huggingface_hub").setLevel(
-            logging.ERROR
-        )  # hide its warnings about retries
+        # Hide its warnings about retries.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
         return state
 

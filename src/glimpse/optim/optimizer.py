@@ -37,9 +37,8 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     parameters = [p for p in network.parameters() if p.requires_grad]
     weights = {id(p) for p in weights_of(network)}
     groups: list[dict[str, Any]] = [{"params": parameters}]
-    if (
-        not decay_all and "weight_decay" in arguments
-    ):  # even if it is 0: a resumed run may change it
+    # Even if the weight decay is 0: a resumed run may change it.
+    if not decay_all and "weight_decay" in arguments:
         groups = [
             {"params": [p for p in parameters if id(p) in weights]},
             {"params": [p for p in parameters if id(p) not in weights], "weight_decay": 0.0},

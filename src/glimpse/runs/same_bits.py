@@ -24,15 +24,8 @@ from glimpse.text import plural
 TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
 # Packages that compute numbers; other packages hardly affect them.
 COMPUTING = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "timm",
-    "numpy",
-    "pillow",
-    "torchmetrics",
-    "python",
-)
+    "torch", "torchvision", "lightning", "timm", "numpy", "pillow", "torchmetrics", "python",
+)  # fmt: skip
 # Keys of environment.json with their names for people, the most likely causes first.
 MACHINE = {
     "device": "device", "gpus": "GPUs", "precision": "precision", "processes": "processes",

@@ -20,13 +20,8 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from glimpse.errors import UserError
 
 MAX_BYTES = 200  # of a folder's name; file systems take 255
-NOT_SWEPT = (
-    "name",
-    "output_dir",
-    "resume",
-    "check",
-    "sweep",
-)  # keys that belong to the whole sweep
+# Keys that belong to the whole sweep.
+NOT_SWEPT = ("name", "output_dir", "resume", "check", "sweep")
 
 
 @dataclass(frozen=True)
