@@ -69,15 +69,6 @@ def test_their_state_is_kept_as_plain_data(tmp_path: Path) -> None:
     assert draws() == expected
 
 
-def test_a_checkpoint_of_torch_alone_restores_torch() -> None:
-    """As they were written before the other two were kept."""
-    seed_all(3)
-    state = {"cpu": torch.get_rng_state(), "cuda": None}
-    expected = torch.rand(3)
-    restore(state, CPU)
-    assert torch.equal(torch.rand(3), expected)
-
-
 @pytest.mark.parametrize("where", [("on_train_batch_end", 1, 2), ("on_train_batch_end", 1, 6)])
 def test_stopped_and_resumed_equals_unbroken(
     execute: Execute,

@@ -440,7 +440,7 @@ class ImageClassifier(LeanModule):
             for name, tensor in trained.items()
             if name.startswith("loss.")
         }
-        self.num_skipped = checkpoint["classifier"].get("num_skipped", 0)
+        self.num_skipped = checkpoint["classifier"]["num_skipped"]
 
     def go_on(self, *, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Restore the state of the checkpoint when a resumed training starts.
@@ -455,7 +455,7 @@ class ImageClassifier(LeanModule):
         if self._plateau and saved["plateau"]:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
             continue_plateau(self._plateau.scheduler, saved["plateau"], before=before, now=now)
-        of_all = [saved, *saved.get("others", [])]
+        of_all = [saved, *saved["others"]]
         mine = of_all[self.global_rank : self.global_rank + 1]
         if len(of_all) != self.trainer.world_size:  # resumed on another number of processes
             mine = of_all if self.global_rank == 0 else []

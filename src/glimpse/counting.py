@@ -102,6 +102,4 @@ class Counts:
             torch.stack([state["train_totals"] for state in states]).sum(0).to(device)
         )
         self._num_images["train"] = sum(state["train_images"] for state in states)
-        self._divisors["train"] = sum(
-            state.get("train_divisor", state["train_images"]) for state in states
-        )
+        self._divisors["train"] = sum(state["train_divisor"] for state in states)

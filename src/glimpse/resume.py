@@ -79,7 +79,7 @@ def start_of_resume(
         is_same = _of_the_run(extra["config"]) == _of_the_run(now)
         return Start(
             checkpoint=str(path.resolve()),
-            next_step=int(extra.get("next_step", saved["global_step"])),
+            next_step=int(extra["next_step"]),
             has_same_config=is_same,
             is_over=had_finished and is_same and path.name == LAST,
         )
@@ -122,7 +122,7 @@ def require_same_input(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     """
     for key in SEEN_BY_THE_NETWORK:
         was, value = before.get(key), now.get(key)
-        if key in before and was != value:  # an older checkpoint lacks newer keys
+        if key in before and was != value:  # the configuration of another dataset may lack a key
             raise UserError(
                 f"data.{key}={as_value(value)}: the network was trained with a different value; "
                 f"type data.{key}={as_value(was)}"
@@ -154,7 +154,7 @@ def _require_same_data(
 def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     before = saved["glimpse"]["config"]
     for group, is_same in (
-        ("model", _without_null_weights(before["model"]) == _without_null_weights(now["model"])),
+        ("model", before["model"] == now["model"]),
         ("optimizer", before["optimizer"]["_target_"] == now["optimizer"]["_target_"]),
     ):
         if not is_same:
@@ -177,18 +177,13 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in OF_AN_ATTEMPT}
 
 
-def _without_null_weights(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration without `weights: null`, which checkpoints of 0.1 lack."""
-    return {key: value for key, value in model.items() if (key, value) != ("weights", None)}
-
-
 def key_of_batches(data: Mapping[str, Any]) -> str:
     """The key of `data` that decides the size of a batch."""
     return "batch_size" if data.get("global_batch_size") is None else "global_batch_size"
 
 
 def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str) -> None:
-    was = saved.get("global_batch_size") or saved["config"]["data"]["batch_size"]
+    was = saved["global_batch_size"]
     if saved["next_batch"]["next_batch"] and was != batch_size:
         together = " of all processes together" if key != "batch_size" else ""
         raise UserError(

@@ -98,7 +98,7 @@ def _faults(saved: Mapping[str, Any]) -> Any:
             yield f"config.{group}._target_ is missing"
     if not isinstance(extra.get("fingerprint"), str):
         yield "fingerprint is not text"
-    size = extra.get("stored_size", [1, 1])
+    size = extra.get("stored_size")
     if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
         yield "stored_size is not a height and a width"
     if not (extra.get("white") is None or _is_number(extra["white"])):

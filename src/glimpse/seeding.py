@@ -46,17 +46,12 @@ def state_of_generators(device: torch.device) -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any], device: torch.device) -> None:
-    """Restore the states that `state_of_generators` returned.
-
-    A generator that an older checkpoint does not contain keeps its present state.
-    """
+    """Restore the states that `state_of_generators` returned."""
     torch.set_rng_state(state["cpu"].cpu())
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-    if device.type == "mps" and state.get("mps") is not None:
+    if device.type == "mps" and state["mps"] is not None:
         torch.mps.set_rng_state(state["mps"].cpu())
-    if "numpy" in state:
-        kind, words, *rest = state["numpy"]
-        np.random.set_state((kind, words.numpy().astype(np.uint32), *rest))
-    if "python" in state:
-        random.setstate(state["python"])
+    kind, words, *rest = state["numpy"]
+    np.random.set_state((kind, words.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

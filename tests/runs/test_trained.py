@@ -190,16 +190,6 @@ def test_weights_of_another_shape_are_named(trained_run: Path, tmp_path: Path) -
         TrainedRun(changed(trained_run, tmp_path / "odd.ckpt", change))
 
 
-def test_a_checkpoint_from_before_datasets_moved_is_still_read(
-    trained_run: Path, tmp_path: Path
-) -> None:
-    def change(saved: Any) -> None:
-        saved["glimpse"]["config"]["data"]["_target_"] = "glimpse.data.digits.Digits"
-
-    trained = TrainedRun(changed(trained_run, tmp_path / "former.ckpt", change))
-    assert len(trained.data.labels("val")) == 360
-
-
 def test_a_checkpoints_configuration_is_data(trained_run: Path, tmp_path: Path) -> None:
     def change(saved: Any) -> None:
         saved["glimpse"]["config"]["data_dir"] = "${oc.env:HOME}"

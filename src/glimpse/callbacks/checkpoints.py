@@ -192,14 +192,14 @@ class Checkpoints(Checkpoint):
         metrics. If they lack the new metric, the next validation becomes the best, and a note
         says so.
         """
-        if state_dict.get("monitor") not in (None, [self.monitor.name, self.monitor.mode]):
+        if state_dict["monitor"] != [self.monitor.name, self.monitor.mode]:
             state_dict = state_dict | {"kept": {}, "best_value": None}
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = state_dict["best_metrics"]
-        self.best_recall = state_dict.get("best_recall")
-        self._kept = {name: (a, b) for name, (a, b) in state_dict.get("kept", {}).items()}
+        self.best_recall = state_dict["best_recall"]
+        self._kept = {name: (a, b) for name, (a, b) in state_dict["kept"].items()}
         judged = dict(self.best_metrics)
-        if state_dict.get("best_value") is not None:
+        if state_dict["best_value"] is not None:
             judged[self.monitor.name] = state_dict["best_value"]
         self._best_rank = self.monitor.rank(judged) if judged else None
         self.best_value = judged.get(self.monitor.name)

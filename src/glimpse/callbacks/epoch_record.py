@@ -11,12 +11,10 @@ import lightning.pytorch as pl
 import torch
 
 from glimpse.classifier import ImageClassifier
-from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.files import write_csv
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, is_dry, send_epoch_to_loggers
 from glimpse.records import METRICS
-from glimpse.runs.folder import epochs_of
 
 # Before and after the metrics that `metrics=[…]` adds.
 COLUMNS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5")
@@ -107,19 +105,8 @@ class EpochRecord(LateCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.most_images = state_dict["most_images"]
-        self._images = self._images_before = state_dict.get("images", 0)
-        rows = state_dict.get("rows")
-        self.rows = self._of_an_earlier_version() if rows is None else rows
-
-    def _of_an_earlier_version(self) -> list[dict[str, Any]]:
-        """Read the rows from the file, because checkpoints of earlier versions lack them."""
-        rows = epochs_of(self.path.parent)
-        if not rows and self.path.exists():
-            console.print(f"{self.path} cannot be read; the rows of earlier epochs are lost")
-        return [
-            row | {name: int(row[name]) for name in ("epoch", "step") if name in row}
-            for row in rows
-        ]
+        self._images = self._images_before = state_dict["images"]
+        self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that the checkpoint had finished."""

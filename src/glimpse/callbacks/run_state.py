@@ -105,10 +105,10 @@ class RunState(Callback):
                 callback.on_train_epoch_start(trainer)
         before = saved["config"]
         pl_module.go_on(before=before["scheduler"], now=self.config["scheduler"])
-        if saved.get("should_stop") and all(before[g] == self.config[g] for g in DECIDE_THE_END):
+        if saved["should_stop"] and all(before[g] == self.config[g] for g in DECIDE_THE_END):
             trainer.should_stop = True
         self._take_new_settings(trainer, pl_module, before)
-        states = [saved["random_state"], *saved.get("random_states_of_others", [])]
+        states = [saved["random_state"], *saved["random_states_of_others"]]
         if trainer.global_rank < len(states):
             restore(states[trainer.global_rank], pl_module.device)
         else:  # resumed on more processes

@@ -51,7 +51,6 @@ from glimpse.trainer import device_of
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
-FORMER_SETS, SETS = "glimpse.data.", "glimpse.data.sets."  # datasets' former and current package
 
 
 class TrainedRun:
@@ -81,9 +80,9 @@ class TrainedRun:
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
         self.epoch = int(saved["epoch"]) + 1
-        height, width = extra.get("stored_size", (self.spec.height, self.spec.width))
+        height, width = extra["stored_size"]
         self.stored_size = (height, width)
-        self.fit = self.config.data.get("fit", "crop")  # older runs have no such key
+        self.fit = self.config.data.get("fit", "crop")  # another dataset may lack the key
         self._format = PixelFormat(height, width, self.spec.channels, self.fit, extra.get("white"))
         self._preprocess = Preprocess(self.spec)
         self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
@@ -306,9 +305,6 @@ def recorded_config(config: dict[str, Any], path: Path, trusted: Sequence[str]) 
     for name in NOT_FROM_A_RECORD:
         group, _, key = name.partition(".")
         config[group] |= {key: None} if key in config[group] else {}
-    target = str(config["data"]["_target_"])
-    if target.startswith(FORMER_SETS) and not target.startswith(SETS):  # a checkpoint of 0.1
-        config["data"]["_target_"] = target.replace(FORMER_SETS, SETS, 1)
     created = OmegaConf.create(config)
     if any(value == NOT_KNOWN_YET for _, value in leaves(created)):
         raise UserError(
