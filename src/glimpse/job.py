@@ -21,6 +21,7 @@ from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.explain import explain
 from glimpse.config.folder import ROOT
 from glimpse.config.places import require_weights
+from glimpse.config.schema import REPORTED
 from glimpse.distributed.place import Place, place_of, require_launched_processes
 from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
@@ -156,8 +157,7 @@ def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
 
 def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
     """The chosen file of each group that reports show."""
-    groups = ("data", "model", "optimizer", "scheduler", "loss", "augment")
-    return {group: str(choices.get(group)) for group in groups}
+    return {group: str(choices.get(group)) for group in REPORTED}
 
 
 def discard_if_empty(folder: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from glimpse.config.schema import REPORTED
+
 LAYOUT = {
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
@@ -54,7 +56,7 @@ def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The contents of a row in the HPARAMS tab: choices and numbers that people vary, not paths."""
-    groups = ("model", "optimizer", "scheduler", "loss", "augment")
+    groups = tuple(group for group in REPORTED if group != "data")
     chosen = {
         key: value
         for key, value in _flat(config).items()

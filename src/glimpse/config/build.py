@@ -23,13 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.command import in_shell
 from glimpse.config.packages import is_here, is_installed, no_package
-from glimpse.config.schema import LIBRARIES, OURS, TARGETS
+from glimpse.config.schema import LIBRARIES, NOT_PASSED_ON, ONLY_FOR_OURS, TARGETS
 from glimpse.config.trust import RECORD_PACKAGES, is_from
 from glimpse.errors import UserError, first_line
 from glimpse.text import kind_of, some
 
-# group: keys of the run itself, which only our own classes receive
-OWN_KEYS = {"model": ("weights",)}
 NO_FUNCTIONS_OF = ("torch", "lightning")  # torch.hub.load, torch.jit.load and the like
 
 
@@ -56,16 +54,14 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.utils import instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    values = {key: value for key, value in values.items() if key not in OURS.get(group, ())}
+    values = {
+        key: value for key, value in values.items() if key not in NOT_PASSED_ON.get(group, ())
+    }
     target = str(values["_target_"])
     found = require_target(group, target)
-    for key in OWN_KEYS.get(group, ()):
+    for key in ONLY_FOR_OURS.get(group, ()):
         is_taken = key in parameters_of(found)
-        if (
-            is_taken
-            and not target.startswith(("glimpse.", *LIBRARIES))
-            and values.get(key) is not None
-        ):
+        if is_taken and not is_from(target, RECORD_PACKAGES) and values.get(key) is not None:
             raise UserError(
                 f"{group}.{key} is read by the run itself, so {target} would not receive it: rename the "
                 f"argument {key} of its __init__, and the key in its YAML file"
@@ -86,7 +82,7 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
         rejections = (ValueError, TypeError, MisconfigurationException)
-        if isinstance(cause, rejections) and target.startswith(LIBRARIES):
+        if isinstance(cause, rejections) and is_from(target, LIBRARIES):
             raise UserError(
                 f"{group} {target} rejected {blamed(values, cause)}: {first_line(cause)}"
             ) from error

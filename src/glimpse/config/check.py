@@ -26,11 +26,14 @@ from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
 from glimpse.config.quoting import as_value, quoted
 from glimpse.config.schema import (
+    BUILT_FROM_ONE,
     CHOICES,
     EXAMPLES,
     GROUPS,
     LISTS,
     NOT_KNOWN_YET,
+    NOT_PASSED_ON,
+    ONLY_FOR_OURS,
     OTHER_KINDS,
     PAIRS,
     RANGES,
@@ -128,7 +131,7 @@ def _require_single_choices(config: DictConfig, choices: Mapping[str, Any]) -> N
     Hydra would mix the files of model=[linear,mlp].
     """
     for group in GROUPS:
-        has_keys_of_the_root = group in ("model", "loss")  # model.weights, loss.class_weights
+        has_keys_of_the_root = group in {**NOT_PASSED_ON, **ONLY_FOR_OURS}
         is_removed = group not in config or (
             has_keys_of_the_root and "_target_" not in config[group]
         )
@@ -298,7 +301,7 @@ def check_targets(config: DictConfig) -> None:
 
 def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """Require the chosen file of each group with a single part to have a `_target_`."""
-    for group in ("data", "model", "optimizer", "scheduler", "loss"):
+    for group in BUILT_FROM_ONE:
         node = config.get(group)
         if OmegaConf.is_dict(node) and "_target_" in node:
             if group == "data" and "global_batch_size" not in node:

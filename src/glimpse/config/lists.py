@@ -17,10 +17,9 @@ from hydra.core.default_element import ConfigDefault, InputDefault
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.replacing import replaced
-from glimpse.config.schema import LISTS
+from glimpse.config.schema import LISTED, LISTS
 
 LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
-GROUPS = ("augment", *LISTS)  # augment also takes a single file, whose keys are augment.alpha
 
 
 @contextmanager
@@ -43,7 +42,9 @@ def _place(repo: Any, node: InputDefault) -> None:
     if node.is_self() or node.package or node.get_package_header() or node.parent_base_dir:
         return
     path = node.get_config_path()
-    if path.rpartition("/")[0] not in (GROUPS if isinstance(node, ConfigDefault) else LISTS):
+    # augment also takes a single file, whose keys are augment.alpha and the like
+    groups = LISTED if isinstance(node, ConfigDefault) else LISTS
+    if path.rpartition("/")[0] not in groups:
         return
     loaded = repo.load_config(config_path=path)
     if loaded is not None and not _names_its_parts(loaded.config):
@@ -64,7 +65,7 @@ def _create_defaults_list(*args: Any, **kwargs: Any) -> Any:
     for item in found.defaults:
         group, _, name = (item.config_path or "").rpartition("/")
         of_the_root = item.parent is not None and "/" not in item.parent
-        if group in GROUPS and item.override_key is None and of_the_root:
+        if group in LISTED and item.override_key is None and of_the_root:
             listed.setdefault(group, []).append(name)
     for group, names in listed.items():
         found.overrides.known_choices.setdefault(group, f"[{','.join(names)}]")

@@ -27,7 +27,7 @@ from glimpse.config.folder import ROOT, choices_of, config_folders
 from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
-from glimpse.config.schema import LISTS
+from glimpse.config.schema import LISTED, LISTS
 from glimpse.errors import first_line, one_line
 from glimpse.text import is_number
 
@@ -110,7 +110,7 @@ def _explain_override(error: OverrideParseException, typed: Sequence[str] | None
     if equals and value.rstrip().endswith(","):
         return f"{override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
     if equals and name.endswith("+"):
-        whole = f"[{value}]" if name[:-1] in (*LISTS, "augment") else value
+        whole = f"[{value}]" if name[:-1] in LISTED else value
         return f"{override}: there is no +=; type {name[:-1]}={whole}"
     if equals and name != name.strip():
         return f"{override}: a space before =; type {name.strip()}={value.strip()}"
@@ -218,8 +218,8 @@ def _explain_several(override: str, typed: Sequence[str] | None) -> str:
     """Say what to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
     key, _, values = override.partition("=")
     found = f"{override}: several values for one run"
-    is_list = key in (*LISTS, "augment") or isinstance(_known(typed).get(key), list | None)
-    if choices_of(key, _folders(typed)) and key not in (*LISTS, "augment"):
+    is_list = key in LISTED or isinstance(_known(typed).get(key), list | None)
+    if choices_of(key, _folders(typed)) and key not in LISTED:
         is_list = False
     list_ = f"{key}=[{values}] for a list, or " if is_list else ""
     return f"{found}: type {list_}-m to sweep over the values"

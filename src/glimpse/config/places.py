@@ -8,14 +8,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from glimpse.command import in_shell
+from glimpse.config.schema import CSV_TABLE, IMAGE_FOLDER
 from glimpse.errors import UserError
 
 # Keys of the two datasets that read a user's own files.
 FOLDERS, TABLES = ("root",), ("train", "val", "test")
-OWN_FILES = {
-    "glimpse.data.sets.image_folder.ImageFolder": FOLDERS,
-    "glimpse.data.sets.csv_table.CsvTable": TABLES,
-}
+OWN_FILES = {IMAGE_FOLDER: FOLDERS, CSV_TABLE: TABLES}
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 NO_FILES = (None, "none", "default")  # values of model.weights
 

@@ -2,7 +2,10 @@
 
 from glimpse.monitor import VIEWS
 
-GROUPS = ("data", "model", "optimizer", "scheduler", "loss", "augment", "trainer")
+# Groups whose one chosen file needs a `_target_`.
+BUILT_FROM_ONE = ("data", "model", "optimizer", "scheduler", "loss")
+REPORTED = (*BUILT_FROM_ONE, "augment")  # groups whose choices records and reports name
+GROUPS = (*REPORTED, "trainer")  # groups that take one choice; augment also takes several
 
 # group: base types of the objects that a `_target_` builds; messages name the first one
 TARGETS: dict[str, tuple[str, ...]] = {
@@ -18,10 +21,16 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 
 LISTS = ("callbacks", "metrics", "logger")  # groups that accept several choices, by name
-# Keys of a group that the run reads itself and does not pass on to the target.
-OURS = {"loss": ("class_weights",)}
-# A ValueError or TypeError from these is a user's mistake.
-LIBRARIES = ("torch.", "torchvision.", "lightning.", "timm.", "torchmetrics.")
+LISTED = ("augment", *LISTS)  # groups that may be typed as a list
+# Keys of a group that the run reads itself: those that no target receives, and those that only our
+# own classes receive.
+NOT_PASSED_ON = {"loss": ("class_weights",)}
+ONLY_FOR_OURS = {"model": ("weights",)}
+# A ValueError or TypeError from these is a user's mistake, and a stranger's record may name them.
+LIBRARIES = ("torch", "torchvision", "torchmetrics", "lightning", "timm")
+# The datasets of a user's own images.
+IMAGE_FOLDER = "glimpse.data.sets.image_folder.ImageFolder"
+CSV_TABLE = "glimpse.data.sets.csv_table.CsvTable"
 
 # Values that are paths, which are taken literally.
 PATHS = (

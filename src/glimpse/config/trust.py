@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.folder import config_folder, config_folders, root_name
 from glimpse.config.keys import check_hydra_keys
+from glimpse.config.schema import LIBRARIES
 from glimpse.errors import UserError
 from glimpse.records import ENVIRONMENT, UnreadableError, read_yaml
 from glimpse.runs.settings import environment_of, typed_at_resume
@@ -63,7 +64,7 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 NOT_FROM_A_RECORD = ("data.url", "data.sha256")
 
 # Packages whose targets a run folder or a checkpoint may name.
-RECORD_PACKAGES = ("glimpse", "torch", "torchvision", "torchmetrics", "lightning", "timm")
+RECORD_PACKAGES = ("glimpse", *LIBRARIES)
 
 # Groups whose parts write or send files, and their arguments that name the destination.
 WRITERS = ("callbacks", "logger", "trainer")

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from glimpse.config.build import build, plain
+from glimpse.config.schema import CSV_TABLE, IMAGE_FOLDER
 from glimpse.data.decode import PixelFormat
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
-FOLDER = "glimpse.data.sets.image_folder.ImageFolder"
-TABLE = "glimpse.data.sets.csv_table.CsvTable"
 OF_TABLES = ("label", "path", "folder", "suffix", "shape", "class_names", "num_classes")
 
 
@@ -38,10 +37,10 @@ def labelled_images(
         "num_workers": before.get("num_workers"), "cache": False,
     }  # fmt: skip
     if path.is_dir():
-        node |= {"_target_": FOLDER, "root": str(path)}
+        node |= {"_target_": IMAGE_FOLDER, "root": str(path)}
     else:
-        node |= {"_target_": TABLE, "train": str(path)}
-        if before["_target_"] == TABLE:
+        node |= {"_target_": CSV_TABLE, "train": str(path)}
+        if before["_target_"] == CSV_TABLE:
             node |= {key: before[key] for key in OF_TABLES if before.get(key) is not None}
     data = build("data", node)
     assert isinstance(data, ImageDataModule)
