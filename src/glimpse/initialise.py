@@ -48,6 +48,6 @@ def initialise(network: nn.Module, data: ImageDataModule, weights: str | None) -
     else:
         line = ""
     if line:
-        console.print(line, markup=False)
+        console.print(line)
     if isinstance(network, LooksAtImages) and not is_given:
         network.look_at(data.batches.some_training_images())

@@ -10,6 +10,7 @@ from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
 from glimpse.optim.muon import Muon
 from glimpse.optim.optimizer import build_optimizer
+from glimpse.optim.schedules import build_schedule
 
 
 @pytest.mark.parametrize("name", choices("optimizer"))
@@ -130,7 +131,7 @@ def rates(name: str, *overrides: str, total_steps: int = 100, epochs: int = 10) 
     config, _ = composed(f"scheduler={name}", *overrides)
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     steps_per_epoch = total_steps // epochs
-    schedule = build("scheduler", config.scheduler, optimizer, total_steps=total_steps)
+    schedule = build_schedule(optimizer, config.scheduler, total_steps=total_steps)
     values = []
     for step in range(total_steps):
         values.append(optimizer.param_groups[0]["lr"])

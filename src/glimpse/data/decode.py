@@ -32,7 +32,6 @@ from glimpse.files import kind_of
 from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
-FITS = ("crop", "pad", "squash")
 SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
 # The errors that Pillow's decoders raise on damaged files.
 _DECODING_ERRORS = (
@@ -71,7 +70,7 @@ def probe(
     Args:
         paths: The files.
         presize: Height and width to which images are fitted; None: their own.
-        fit: How they are fitted, one of `FITS`.
+        fit: How they are fitted: "crop", "pad" or "squash".
         skip_unreadable: Whether to ignore files that cannot be read.
 
     Raises:
@@ -123,7 +122,7 @@ class Sample:
 
         Args:
             presize: Height and width to which images are fitted; None: their own.
-            fit: How they are fitted, one of `FITS`.
+            fit: How they are fitted: "crop", "pad" or "squash".
 
         Raises:
             UserError: The images differ in size and there is no `presize`, or they use only the

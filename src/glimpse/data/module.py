@@ -260,7 +260,7 @@ class ImageDataModule(pl.LightningDataModule):
         A trainer calls this method again; the batches then follow that trainer.
         """
         if not self.splits:
-            self._divide()
+            self._take(division_of(self))
         self.batches.train_with(self.trainer)
 
     def score_all(self, spec: ImageSpec, stored: PixelFormat) -> None:
@@ -277,9 +277,6 @@ class ImageDataModule(pl.LightningDataModule):
         self.require_files()
         self.contents = without_cache(partial(checked_source, self), lambda source: stored)
         self._take(undivided(self.contents, spec, stored))
-
-    def _divide(self) -> None:
-        self._take(division_of(self))
 
     def _take(self, division: Division) -> None:
         self._parts, self._format = self.contents.parts, self.contents.format

@@ -215,11 +215,10 @@ def _fold(
     counts = np.bincount(labels[rows])
     alone = np.flatnonzero(counts == 1) if groups is None else np.array([], np.int64)
     single = np.isin(labels[rows], alone)
-    typed = f"data.folds={folds.num}"
-    parts = _parts(rows[~single], labels, folds.num, typed, seed, groups)
+    parts = _parts(rows[~single], labels, folds.num, seed, groups)
     if not all(len(rest) and len(fold) for rest, fold in parts):
         raise UserError(
-            f"{typed}: one of the groups is so large that a fold would be empty; type a smaller number "
+            f"data.folds={folds.num}: one of the groups is so large that a fold would be empty; type a smaller number "
             "of folds"
         )
     kept, drawn = parts[folds.fold]
@@ -237,7 +236,6 @@ def _parts(
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     num: int,
-    typed: str,
     seed: int,
     groups: NDArray[np.int64] | None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -248,10 +246,9 @@ def _parts(
     num_groups = len(rows) if of_rows is None else len(np.unique(of_rows))
     if num_groups < num:
         what = "images" if of_rows is None else "groups"
-        key = typed.partition("=")[0]
-        remedy = f"{key}={num_groups}" if key == "data.folds" else f"a larger {key}"
         raise UserError(
-            f"{typed}: there are only {num_groups} {what}, expected {num} or more: type {remedy}"
+            f"data.folds={num}: there are only {num_groups} {what}, expected {num} or more: type "
+            f"data.folds={num_groups}"
         )
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
@@ -261,7 +258,7 @@ def _parts(
         try:
             found = list(splitter.split(rows, labels[rows], of_rows))
         except ValueError as error:
-            raise UserError(f"{typed}: {error}") from error
+            raise UserError(f"data.folds={num}: {error}") from error
     return [(rows[rest], rows[fold]) for rest, fold in found]
 
 

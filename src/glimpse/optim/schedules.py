@@ -85,7 +85,7 @@ def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
     return Schedule(LambdaLR(optimizer, factor), "step")
 
 
-def constant(optimizer: Optimizer, *, total_steps: float) -> Schedule:
+def constant(optimizer: Optimizer) -> Schedule:
     """Keep the optimizer's `lr` throughout."""
     return _by_step(optimizer, lambda step: 1.0)
 
@@ -148,7 +148,7 @@ def onecycle(
     return _by_step(optimizer, factor)
 
 
-def step(optimizer: Optimizer, *, total_steps: float, every: int, factor: float) -> Schedule:
+def step(optimizer: Optimizer, *, every: int, factor: float) -> Schedule:
     """Multiply by `factor` every `every` epochs."""
     if every < 1:
         raise UserError(f"scheduler.every={every}: expected a number of epochs, at least 1")
@@ -156,13 +156,7 @@ def step(optimizer: Optimizer, *, total_steps: float, every: int, factor: float)
 
 
 def plateau(
-    optimizer: Optimizer,
-    *,
-    total_steps: float,
-    patience: int,
-    factor: float,
-    monitor: str,
-    mode: str,
+    optimizer: Optimizer, *, patience: int, factor: float, monitor: str, mode: str
 ) -> Schedule:
     """Multiply by `factor` after more than `patience` validations without a better `monitor`.
 

@@ -60,9 +60,7 @@ class Judge:
             return self._trial.should_prune()
         except STORAGE_ERRORS as error:
             self._is_open = False
-            console.print(
-                f"{self.path}: {cause_of(error)}; this trial will not stop early", markup=False
-            )
+            console.print(f"{self.path}: {cause_of(error)}; this trial will not stop early")
             return False
 
 
