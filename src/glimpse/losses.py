@@ -49,8 +49,8 @@ def keep_exact(loss: nn.Module) -> None:
         loss.float()
 
 
-class LogSoftmaxNLL(nn.Module):
-    """Negative log-likelihood of the log-softmax, which equals cross-entropy on the logits."""
+class Weighted(nn.Module):
+    """A loss with the buffer `weight`: None, or a weight for each class (K,)."""
 
     weight: Tensor | None
 
@@ -58,16 +58,16 @@ class LogSoftmaxNLL(nn.Module):
         super().__init__()
         self.register_buffer("weight", None)
 
+
+class LogSoftmaxNLL(Weighted):
+    """Negative log-likelihood of the log-softmax, which equals cross-entropy on the logits."""
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
-        log_probabilities = F.log_softmax(logits, dim=1)
-        if labels.is_floating_point():
-            weighted = labels if self.weight is None else labels * self.weight
-            return -(weighted * log_probabilities).sum(1).mean()
-        return F.nll_loss(log_probabilities, labels, weight=self.weight)
+        return _negative_mean(F.log_softmax(logits, dim=1), labels, self.weight)
 
 
-class Focal(nn.Module):
+class Focal(Weighted):
     """Cross-entropy times (1 - p)^gamma, where p is the probability of the image's class.
 
     Easy images, whose p is near 1, hardly count, so the many images of a frequent class do not
@@ -77,37 +77,32 @@ class Focal(nn.Module):
         gamma: The exponent, at least 0; 0 is cross-entropy. The paper uses 2.
     """
 
-    weight: Tensor | None
-
     def __init__(self, *, gamma: float = 2.0) -> None:
         super().__init__()
         self.gamma = gamma
-        self.register_buffer("weight", None)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch."""
         log_probabilities = F.log_softmax(logits, dim=1)
         # From the log, so that 1 - p keeps its digits where p is near 1. At 0, a root has no slope.
         others = (-torch.expm1(log_probabilities)).clamp_min(torch.finfo(logits.dtype).tiny)
-        modulated = others**self.gamma * log_probabilities
-        if labels.is_floating_point():
-            weighted = labels if self.weight is None else labels * self.weight
-            return -(weighted * modulated).sum(1).mean()
-        return F.nll_loss(modulated, labels, weight=self.weight)
+        return _negative_mean(others**self.gamma * log_probabilities, labels, self.weight)
 
 
-class SoftmaxMSE(nn.Module):
+def _negative_mean(values: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+    """Return minus the mean over the batch of the labels' values (B, K), weighted by class."""
+    if labels.is_floating_point():
+        weighted = labels if weight is None else labels * weight
+        return -(weighted * values).sum(1).mean()
+    return F.nll_loss(values, labels, weight=weight)
+
+
+class SoftmaxMSE(Weighted):
     """Mean squared error between the softmax probabilities and the target.
 
     Its gradient vanishes where the network is confidently wrong; that of cross-entropy does not.
     With class weights, the error of an image counts by the weight of its class.
     """
-
-    weight: Tensor | None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("weight", None)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over the batch and the classes."""
@@ -120,7 +115,7 @@ class SoftmaxMSE(nn.Module):
         return (errors * of_image).sum() / (len(labels) if is_mixed else of_image.sum())
 
 
-DIVIDE_BY_WEIGHTS = (nn.CrossEntropyLoss, nn.NLLLoss, LogSoftmaxNLL, Focal, SoftmaxMSE)
+DIVIDE_BY_WEIGHTS = (nn.CrossEntropyLoss, nn.NLLLoss, Weighted)
 
 
 def divisor(loss: nn.Module, labels: Tensor) -> Tensor | int:
