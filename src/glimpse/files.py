@@ -13,12 +13,15 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from glimpse.errors import UserError
 
@@ -202,6 +205,43 @@ def appending(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, not_written: Callable[[OSError], UserError]) -> Iterator[None]:
+    """Hold the lock in the file `path`, whose folder is created; other processes wait.
+
+    Args:
+        path: The file.
+        not_written: Makes the error for the user if the file cannot be written.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise not_written(error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Create a temporary folder, which the block renames to `path` or moves into it.
+
+    What is left of it is removed, and so is what killed processes have left: the caller holds a
+    lock, so that no other process is writing one.
+    """
+    for leftover in path.parent.glob(f"{path.name}.partial-*"):
+        shutil.rmtree(leftover)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def subfolder(folder: Path, name: str) -> Path:

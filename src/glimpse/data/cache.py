@@ -13,14 +13,13 @@ This module does not import torch, so that decoding processes start quickly.
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from glimpse.data import cache_index
@@ -31,6 +30,7 @@ from glimpse.data.pixel_statistics import histogram
 from glimpse.data.processes import CHUNK, each_chunk
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.files import locked, partial_folder
 from glimpse.text import as_utf8, plural
 
 FORMAT = 5  # increase it when the meaning of a cache's files changes
@@ -152,7 +152,7 @@ def load_or_build(
     """
     with suppress(DamagedError):
         return _open(folder)
-    with _locked(folder):
+    with locked(Path(f"{folder}.lock"), partial(_not_written, folder)):
         try:
             return _open(folder)  # another process has built it meanwhile
         except DamagedError as damage:
@@ -185,21 +185,6 @@ def kept_rows(folder: Path, part: str) -> NDArray[np.int64] | None:
     """Return the rows of a source's part that the cache in `folder` contains; None for all."""
     file = folder / f"{part}-kept.npy"
     return np.load(file) if file.exists() else None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cache, whose parent is created."""
-    lock = FileLock(f"{folder}.lock")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise _not_written(folder, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _not_written(folder: Path, error: OSError) -> UserError:
@@ -258,58 +243,64 @@ def _build(
     num_workers: int,
     skip_unreadable: bool,
 ) -> None:
-    for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
-        shutil.rmtree(leftover)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir()
-        wanted = _format_of(source, pixel_format)
-        reasons: list[str] = []
-        lost: list[int] = []
-        parts: dict[str, Part] = {}  # as stored
-        marks: dict[str, list[bytes]] = {}
-        for name, part in source.parts().items():
-            file, labels = partial / f"{name}.npy", part.labels.astype(np.int64)
-            if isinstance(part, Arrays):
-                np.save(file, part.images)
-                counts = histogram(part.images)
-                bad = {row: reason for row, (_, reason) in part.unreadable.items()}
-                kept = np.delete(np.arange(len(labels) + len(bad)), list(bad))
-                skipped = [label for label, _ in part.unreadable.values()]
-                parts[name] = part
-            else:
-                counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
-                paths = [path for row, path in enumerate(part.paths) if row not in bad]
-                kept = np.delete(np.arange(len(labels)), list(bad))
-                if bad:
-                    _keep_rows(file, kept)
-                skipped, labels = labels[list(bad)].tolist(), labels[kept]
-                parts[name] = Files(paths, labels)
-            if name == "train":
-                lost = sorted(set(skipped) - set(labels.tolist()))
-            if bad:
-                np.save(partial / f"{name}-kept.npy", kept)
-                reasons += [bad[row] for row in sorted(bad)]
-            np.save(partial / f"{name}-labels.npy", labels)
-            np.save(partial / f"{name}-histogram.npy", counts)
-        if reasons:
-            lines = "".join(f"{as_utf8(reason)}\n" for reason in reasons)
-            (partial / UNREADABLE).write_text(lines, encoding="utf-8")
-        facts = {
-            "class_names": source.class_names,
-            "parts": list(parts),
-            "format": asdict(wanted),
-            "identity": identity(source.class_names, parts, marks),
-            "num_skipped": len(reasons),
-            "lost": lost,
-            "remarks": source.remarks,
-        }
-        cache_index.write(partial, facts)
-        partial.rename(folder)
+        with partial_folder(folder) as unfinished:
+            _write(unfinished, source, pixel_format, num_workers, skip_unreadable)
+            unfinished.rename(folder)
     except OSError as error:
         raise _not_written(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    source: Source,
+    pixel_format: Callable[[Source], PixelFormat],
+    num_workers: int,
+    skip_unreadable: bool,
+) -> None:
+    """Write all files of a cache."""
+    wanted = _format_of(source, pixel_format)
+    reasons: list[str] = []
+    lost: list[int] = []
+    parts: dict[str, Part] = {}  # as stored
+    marks: dict[str, list[bytes]] = {}
+    for name, part in source.parts().items():
+        file, labels = folder / f"{name}.npy", part.labels.astype(np.int64)
+        if isinstance(part, Arrays):
+            np.save(file, part.images)
+            counts = histogram(part.images)
+            bad = {row: reason for row, (_, reason) in part.unreadable.items()}
+            kept = np.delete(np.arange(len(labels) + len(bad)), list(bad))
+            skipped = [label for label, _ in part.unreadable.values()]
+            parts[name] = part
+        else:
+            counts, marks[name], bad = _store(file, part, wanted, num_workers, skip_unreadable)
+            paths = [path for row, path in enumerate(part.paths) if row not in bad]
+            kept = np.delete(np.arange(len(labels)), list(bad))
+            if bad:
+                _keep_rows(file, kept)
+            skipped, labels = labels[list(bad)].tolist(), labels[kept]
+            parts[name] = Files(paths, labels)
+        if name == "train":
+            lost = sorted(set(skipped) - set(labels.tolist()))
+        if bad:
+            np.save(folder / f"{name}-kept.npy", kept)
+            reasons += [bad[row] for row in sorted(bad)]
+        np.save(folder / f"{name}-labels.npy", labels)
+        np.save(folder / f"{name}-histogram.npy", counts)
+    if reasons:
+        lines = "".join(f"{as_utf8(reason)}\n" for reason in reasons)
+        (folder / UNREADABLE).write_text(lines, encoding="utf-8")
+    facts = {
+        "class_names": source.class_names,
+        "parts": list(parts),
+        "format": asdict(wanted),
+        "identity": identity(source.class_names, parts, marks),
+        "num_skipped": len(reasons),
+        "lost": lost,
+        "remarks": source.remarks,
+    }
+    cache_index.write(folder, facts)
 
 
 def _store(

@@ -6,14 +6,12 @@ one. The checks of an archive's content are in archives.py.
 """
 
 import lzma
-import os
-import shutil
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +22,7 @@ from filelock import FileLock
 
 from glimpse.data import archives
 from glimpse.errors import UserError, first_line
+from glimpse.files import locked, partial_folder
 
 # The errors that zipfile and tarfile raise on a damaged archive, the last four for odd headers.
 _DAMAGED = (
@@ -148,21 +147,15 @@ def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list
         ) from error
 
 
-@contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> AbstractContextManager[None]:
     """Hold a lock while this process downloads to `folder`; others wait and then check again."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".download.lock")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(
+
+    def not_written(error: OSError) -> UserError:
+        return UserError(
             f"cannot write {folder}: {error.strerror}; type data_dir=<a writable folder>"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        )
+
+    return locked(folder / ".download.lock", not_written)
 
 
 @contextmanager
@@ -170,21 +163,14 @@ def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
     """Create a temporary folder whose entries move into `folder` at the end unless there is an
     error.
 
-    A lock on `name` admits one process at a time. Leftovers of killed processes are deleted.
+    A lock on `name` admits one process at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{name}.lock"):
-        for leftover in folder.glob(f".{name}.partial-*"):
-            shutil.rmtree(leftover)
-        partial = folder / f".{name}.partial-{os.getpid()}"
-        partial.mkdir()
-        try:
-            yield partial
-            entries = list(partial.iterdir())
-            if [entry.name for entry in entries] == [folder.name]:  # packed with its folder
-                entries = list(entries[0].iterdir())
-            for entry in entries:
-                if not (folder / entry.name).exists():
-                    entry.rename(folder / entry.name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with FileLock(folder / f".{name}.lock"), partial_folder(folder / f".{name}") as partial:
+        yield partial
+        entries = list(partial.iterdir())
+        if [entry.name for entry in entries] == [folder.name]:  # packed with its folder
+            entries = list(entries[0].iterdir())
+        for entry in entries:
+            if not (folder / entry.name).exists():
+                entry.rename(folder / entry.name)
