@@ -25,7 +25,7 @@ from glimpse.search.halving import best_waiting, promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
-from glimpse.sweeps.grid import how_to_continue, print_start, what_then
+from glimpse.sweeps.continuing import LOOK_SECONDS, print_start, print_stop, what_then
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
@@ -34,7 +34,6 @@ from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
 
-LOOK_SECONDS = 1.0  # between checks of trials that another process runs
 STATES = {  # of a trial whose run folder has no status
     TrialState.COMPLETE: State.FINISHED,
     TrialState.PRUNED: State.PRUNED,
@@ -216,7 +215,7 @@ class Search:
             self.record.found[row] = outcome.found
             self.trials.end(outcome)
         self.record.save()
-        print(f"{self._counted()}; to continue, type: {how_to_continue(self.composer)}", flush=True)
+        print_stop(self._counted(), self.composer)
 
     def _note_earlier(self) -> None:
         """Fill the table with the jobs of trials that ended before, or in another process."""

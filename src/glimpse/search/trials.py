@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from glimpse.search.halving import next_rung
 from glimpse.search.space import Space
 from glimpse.search.study import AGAIN, Study
-from glimpse.sweeps.jobs import Job, folder_name, name_part, value_of
+from glimpse.sweeps.jobs import Job, folder_name, part_of
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.state import Found, State
 
@@ -61,7 +61,7 @@ class Trials:
                 trial.number * self.num_seeds + i,
                 (*self._shared, *varying, *([] if i else watch)),
                 tuple(varying),
-                folder_name([_part(line) for line in varying]),
+                folder_name([part_of(line) for line in varying]),
             )
             for i, varying in enumerate(seeded)
         ]
@@ -156,7 +156,3 @@ class Trials:
             return new
         del self._jobs[number]
         return []
-
-
-def _part(line: str) -> str:
-    return name_part(line.partition("=")[0].lstrip("+"), value_of(line))

@@ -5,9 +5,8 @@ List the jobs, find those that are not done, run them, and print the table.
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException
@@ -15,14 +14,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from glimpse.command import as_shown, command, in_shell, program
 from glimpse.config.explain import explain
 from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
-from glimpse.runs.sweep import NAME
 from glimpse.sweeps.composing import Composer, require_folder_name
+from glimpse.sweeps.continuing import LOOK_SECONDS, print_start, print_stop, what_then
 from glimpse.sweeps.estimate import Estimate
 from glimpse.sweeps.jobs import Grid, Job, grid
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
@@ -30,8 +28,6 @@ from glimpse.sweeps.record import Record
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
-
-LOOK_SECONDS = 1.0  # between checks of jobs that another process runs
 
 
 def run_grid(
@@ -126,39 +122,6 @@ def _counted(record: Record) -> str:
     """Such as "12 jobs: 10 finished, 2 new"."""
     parts = ", ".join(f"{number} {state}" for state, number in record.counts.items())
     return f"{plural(len(record.found), 'job')}: {parts}"
-
-
-def what_then(counts: Mapping[State, int], folder: Path) -> str:
-    """Such as "(1 failed): the reasons are in …": the end of a sentence on jobs that did not finish.
-
-    Args:
-        counts: The number of these jobs in each state.
-        folder: The sweep's folder.
-    """
-    told = f"({', '.join(f'{number} {state}' for state, number in counts.items())})"
-    if counts.get(State.FAILED) or counts.get(State.REFUSED):
-        told += f": the reasons are in {folder / NAME}"
-    if any(counts.get(state) for state in (State.INTERRUPTED, State.NEW, State.TO_EXTEND)):
-        told += "; type the same command to continue"
-    if counts.get(State.FAILED):
-        told += "; type sweep.retry_failed=true to try failed ones again"
-    return told
-
-
-def print_start(composer: Composer) -> None:
-    """Print the name of a sweep, unless the user has chosen it."""
-    if not any(word.startswith("name=") for word in sys.argv[1:]):
-        print(
-            f"this sweep is called {composer.name}; to continue it, type: {how_to_continue(composer)}"
-        )
-
-
-def how_to_continue(composer: Composer) -> str:
-    """The command that continues a sweep."""
-    words = [as_shown(word) for word in sys.argv[1:] if word not in ("-m", "--multirun")]
-    if not any(word.startswith("name=") for word in words):
-        words.append(f"name={composer.name}")
-    return in_shell(*program(command()), "-m", *words)
 
 
 class _Sweep:
@@ -288,10 +251,7 @@ class _Sweep:
         for outcome in stopped(runner, signal_number):
             self.record.begin({outcome.job: outcome.found})
         self.record.save()
-        print(
-            f"{_counted(self.record)}; to continue, type: {how_to_continue(self.composer)}",
-            flush=True,
-        )
+        print_stop(_counted(self.record), self.composer)
 
     # Output -----------------------------------------------------------------------------------
 

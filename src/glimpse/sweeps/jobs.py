@@ -156,6 +156,11 @@ def value_of(line: str) -> Any:
     return OverridesParser.create().parse_override(line).value()
 
 
+def part_of(line: str) -> str:
+    """The part of a folder's name for an override as typed."""
+    return name_part(line.partition("=")[0].lstrip("+"), value_of(line))
+
+
 def name_part(key: str, value: Any) -> str:
     """The part of a folder's name for one override. Different values give different parts."""
     text = _as_text(value)
