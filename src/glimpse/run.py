@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from glimpse import lr_find, tensorboard
+from glimpse import lr_find
 from glimpse.allocator import keep_freed_memory
 from glimpse.assembly import build_classifier, build_data
 from glimpse.callbacks import pictures
@@ -50,7 +50,7 @@ from glimpse.lightning_compat import (
     skip_empty_hooks,
 )
 from glimpse.loggers.building import build_loggers, remember_ids
-from glimpse.loggers.record import close, write_result, write_start
+from glimpse.loggers.record import close, hyperparameters, write_result, write_start
 from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
@@ -144,7 +144,7 @@ def run(
             set_up_callbacks(trainer, classifier, data)  # reject the run before its record changes
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
-        settings = tensorboard.hyperparameters(resolved, names)
+        settings = hyperparameters(resolved, names)
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
             discard_partials(folder)

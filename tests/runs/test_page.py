@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from folders import HEADER, write_run, write_start
 from glimpse.cli.main import app
+from glimpse.plots.svg import curves
 from glimpse.runs import page
-from glimpse.runs.curves import curves
 from glimpse.runs.folder import find_runs, read_run
 from glimpse.runs.groups import group
 

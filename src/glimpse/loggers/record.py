@@ -11,12 +11,45 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from glimpse import tensorboard
 from glimpse.command import in_shell
+from glimpse.config.schema import REPORTED
 from glimpse.console import console
 from glimpse.files import is_inside
+from glimpse.loggers import tensorboard
 from glimpse.loggers.guard import forgiving, works
 from glimpse.resume import Start
+
+SINGLE_KEYS = (
+    "seed",
+    "data.batch_size",
+    "data.normalize",
+    "data.val_fraction",
+    "trainer.max_epochs",
+)
+
+
+def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a configuration that people vary: choices and numbers, not paths."""
+    groups = tuple(group for group in REPORTED if group != "data")
+    chosen = {
+        key: value
+        for key, value in _flat(config).items()
+        if key in SINGLE_KEYS or (key.startswith(groups) and not key.endswith("_target_"))
+    }
+    return {**names, **chosen}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested mapping to dotted keys. Lists become text, as the HPARAMS tab requires."""
+    rows: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = (
+                value if isinstance(value, bool | int | float | str) else str(value)
+            )
+    return rows
 
 
 def write_start(
@@ -98,7 +131,7 @@ def close(loggers: Iterable[Logger], *, failed: bool) -> None:
             status = "failed" if failed else "success"
             if isinstance(logger, TensorBoardLogger):
                 if works(logger):
-                    tensorboard.close(logger, status)
+                    TensorBoardLogger.finalize(logger, status)  # its own stays open; see guard.py
             else:
                 logger.finalize(status)
             if isinstance(logger, WandbLogger):

@@ -1,1 +1,1 @@
-"""Read run folders for the `glimpse` command."""
+"""Run folders: what they hold, and what can be done with them."""

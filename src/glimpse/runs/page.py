@@ -12,10 +12,10 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from glimpse.plots.svg import STYLE as CURVE_STYLE
+from glimpse.plots.svg import curves
 from glimpse.records import FAILED, FINISHED
 from glimpse.runs import report
-from glimpse.runs.curves import STYLE as CURVE_STYLE
-from glimpse.runs.curves import curves
 from glimpse.runs.description import describe
 from glimpse.runs.folder import RUNNING, UNREADABLE, Run, epochs_of, pictures_of
 from glimpse.runs.groups import Group

@@ -1,7 +1,6 @@
 """Draw loss and accuracy over the epochs as inline SVG, from metrics.csv and without matplotlib.
 
-The colours are from Okabe & Ito, "Color Universal Design" (2008). The splits also differ in their
-dashes.
+The splits differ in colour and in their dashes.
 """
 
 import html
@@ -9,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from glimpse.monitor import more_metrics
+from glimpse.plots.colours import COLOURS
 from glimpse.plots.curves import DOTTED
 
 WIDTH, HEIGHT = 460, 260
@@ -16,13 +16,15 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
 NUM_TICKS = 5
 MAX_POINTS = 200  # points per line; longer lines are thinned
 
-STYLE = """
-.chart { max-width: 30rem; width: 100% } .chart text { font-size: 12px; fill: currentColor }
-.chart path { fill: none; stroke-width: 2 } .grid { stroke: currentColor; stroke-opacity: .15 }
-.train { stroke: #0072B2; fill: #0072B2 } .val { stroke: #D55E00; fill: #D55E00 }
-path.val { stroke-dasharray: 6 3 }
-@media (prefers-color-scheme: dark) { .train { stroke: #56B4E9; fill: #56B4E9 }
-.val { stroke: #E69F00; fill: #E69F00 } }
+_TRAIN, _VAL = COLOURS[:2]
+_VAL_ON_DARK, _TRAIN_ON_DARK = COLOURS[4:6]  # lighter
+STYLE = f"""
+.chart {{ max-width: 30rem; width: 100% }} .chart text {{ font-size: 12px; fill: currentColor }}
+.chart path {{ fill: none; stroke-width: 2 }} .grid {{ stroke: currentColor; stroke-opacity: .15 }}
+.train {{ stroke: {_TRAIN}; fill: {_TRAIN} }} .val {{ stroke: {_VAL}; fill: {_VAL} }}
+path.val {{ stroke-dasharray: 6 3 }}
+@media (prefers-color-scheme: dark) {{ .train {{ stroke: {_TRAIN_ON_DARK}; fill: {_TRAIN_ON_DARK} }}
+.val {{ stroke: {_VAL_ON_DARK}; fill: {_VAL_ON_DARK} }} }}
 """
 
 Points = list[tuple[float, float]]

@@ -7,22 +7,12 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
-from glimpse.config.schema import REPORTED
-
 LAYOUT = {
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
         "accuracy": ["Multiline", ["train/acc", "val/acc"]],
     }
 }
-
-SINGLE_KEYS = (
-    "seed",
-    "data.batch_size",
-    "data.normalize",
-    "data.val_fraction",
-    "trainer.max_epochs",
-)
 
 
 def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
@@ -54,17 +44,6 @@ def write_picture(logger: TensorBoardLogger, path: Path, step: int) -> None:
     writer.add_summary(Summary(value=[Summary.Value(tag=path.stem, image=image)]), step)
 
 
-def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The contents of a row in the HPARAMS tab: choices and numbers that people vary, not paths."""
-    groups = tuple(group for group in REPORTED if group != "data")
-    chosen = {
-        key: value
-        for key, value in _flat(config).items()
-        if key in SINGLE_KEYS or (key.startswith(groups) and not key.endswith("_target_"))
-    }
-    return {**names, **chosen}
-
-
 def write_result(
     logger: TensorBoardLogger, chosen: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
@@ -79,21 +58,3 @@ def write_result(
         writer.add_scalar(name, value, step)
     for summary in hparams(dict(chosen), final):  # type: ignore[no-untyped-call]
         writer.file_writer.add_summary(summary, step)
-
-
-def close(logger: TensorBoardLogger, status: str) -> None:
-    """Close the file, if there is one."""
-    TensorBoardLogger.finalize(logger, status)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested mapping to dotted keys. Lists become text, as the HPARAMS tab requires."""
-    rows: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = (
-                value if isinstance(value, bool | int | float | str) else str(value)
-            )
-    return rows
