@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -112,76 +113,195 @@ def run(
         interrupts_as_signals(),
         ExitStack() as at_end,
     ):
-        device = device_of(config)
-        settle(device)
-        team.meet_after_restart(device)
-        keep_freed_memory()
-        require_targets(config)
-        world_size = team.place.world_size
-        batch_size = global_batch_size(config, world_size)
-        data = _data(config, names, team)
-        start = _resumed(config, data, batch_size, summary, team) if config.resume else None
-        if config.task == "fit" and not config.check:
-            _say_if_few_steps(config, data, batch_size)
-        resume_from = start.checkpoint if start else None
-        network = _new_network(config, data, is_resumed=resume_from is not None)
-        summary.update(parameters=count_parameters(network))
-        chosen = _lay_out(config, network, data, device, batch_size // world_size)
-        classifier = _classifier(config, network, data)
-        state = RunState(resolved, data)
-        own = _own_callbacks(config, folder, classifier, state, judge=judge, afterwards=afterwards)
-        sends_nothing = config.check or (start is not None and start.is_over)
-        named_loggers = {} if sends_nothing else build_loggers(config, folder, start)
-        loggers = list(named_loggers.values())
-        trainer = build_trainer(
-            config, chosen.name, loggers, folder, own.callbacks, place=team.place
-        )
+        parts = _build(config, resolved, names, summary, team, judge=judge, afterwards=afterwards)
         if config.check:
-            set_up_callbacks(trainer, classifier, data)
-            _push_one_batch(classifier, data)
+            parts.set_up_callbacks()
+            _push_one_batch(parts.classifier, parts.data)
             return None
-        if start is not None:
-            set_up_callbacks(trainer, classifier, data)  # reject the run before its record changes
+        if parts.start is not None:
+            parts.set_up_callbacks()  # reject the run before its record changes
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
         settings = hyperparameters(resolved, names)
+        loggers = [*parts.loggers.values()]
         at_end.push(lambda kind, *_: close(loggers, failed=kind is not None))
         if IS_FIRST_PROCESS:
-            discard_partials(folder)
-            if resume_from is not None:
-                own.checkpoints.begin_from(Path(resume_from))
-            packages = own_packages(config)
-            summary.begin(
-                environment(
-                    device=device, precision=chosen.name, place=team.place, packages=packages
-                )
-            )
-            if world_size > 1:
-                _print_batch(config, team.place, batch_size)
-            remember_ids(named_loggers, folder)
-            write_start(loggers, OmegaConf.to_yaml(config, resolve=True), settings, folder, start)
+            parts.begin_record(settings)
         team.wait_for_all("ready")  # another process's error ends this wait, but not Lightning's
         if config.task == "lr_find":
-            found = lr_find.find(
-                config,
-                classifier,
-                data,
-                lambda changed, test: build_trainer(
-                    changed, chosen.name, [], folder, [test], place=team.place
-                ),
-                loggers=loggers,
-                folder=folder,
-            )
-            summary.update(metrics=found)
+            summary.update(metrics=parts.find_rate())
             return None
-        _fit(config, trainer, classifier, data, own, summary, resume_from)
-        num_trained = _measure(config, trainer, classifier, data, own, summary)
+        parts.fit()
+        num_trained = parts.measure()
         if IS_FIRST_PROCESS:
-            pictures.draw_curves(trainer)
-            write_result(loggers, settings, summary.metrics, trainer.global_step)
+            pictures.draw_curves(parts.trainer)
+            write_result(loggers, settings, summary.metrics, parts.trainer.global_step)
     if IS_FIRST_PROCESS:
-        print_result(config, summary, data, num_trained=num_trained)
-    return own.checkpoints.best_value
+        print_result(config, summary, parts.data, num_trained=num_trained)
+    return parts.own.checkpoints.best_value
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a run, and what they do together. The summary receives the results."""
+
+    config: DictConfig
+    place: Place
+    summary: Summary
+    data: ImageDataModule
+    start: Start | None  # of a resumed run
+    precision: Precision
+    classifier: ImageClassifier
+    own: "_OwnCallbacks"
+    loggers: dict[str, Logger]
+    trainer: pl.Trainer
+
+    @property
+    def resume_from(self) -> str | None:
+        """The checkpoint that training continues from; None if it starts from the beginning."""
+        return self.start.checkpoint if self.start else None
+
+    def set_up_callbacks(self) -> None:
+        """Set up the callbacks before the trainer does, so that their errors come first."""
+        set_up_callbacks(self.trainer, self.classifier, self.data)
+
+    def begin_record(self, settings: Mapping[str, Any]) -> None:
+        """Write to the run folder and to the loggers what the run starts with.
+
+        Args:
+            settings: The part of the configuration that people vary.
+        """
+        config, folder = self.config, self.summary.folder
+        discard_partials(folder)
+        if self.resume_from is not None:
+            self.own.checkpoints.begin_from(Path(self.resume_from))
+        self.summary.begin(
+            environment(
+                device=device_of(config),
+                precision=self.precision.name,
+                place=self.place,
+                packages=own_packages(config),
+            )
+        )
+        if self.place.world_size > 1:
+            _print_batch(config, self.place)
+        remember_ids(self.loggers, folder)
+        as_yaml = OmegaConf.to_yaml(config, resolve=True)
+        write_start(self.loggers.values(), as_yaml, settings, folder, self.start)
+
+    def find_rate(self) -> dict[str, float]:
+        """`task=lr_find`: test learning rates in place of the training, and return metrics."""
+        folder = self.summary.folder
+        return lr_find.find(
+            self.config,
+            self.classifier,
+            self.data,
+            lambda changed, test: build_trainer(
+                changed, self.precision.name, [], folder, [test], place=self.place
+            ),
+            loggers=[*self.loggers.values()],
+            folder=folder,
+        )
+
+    def fit(self) -> None:
+        """Train. However this ends, the summary contains the results so far."""
+        config, trainer, resume_from = self.config, self.trainer, self.resume_from
+        with named_if_it_does_not_fit(resume_from, lambda: self.classifier.has_begun):
+            try:
+                trainer.fit(
+                    self.classifier,
+                    datamodule=self.data,
+                    ckpt_path=resume_from,
+                    weights_only=True,
+                )
+            except PrunedError:
+                self.summary.prune()
+            except (
+                MisconfigurationException
+            ) as error:  # such as from a callback that needs a logger
+                raise UserError(f"trainer: {first_line(error)}") from error
+            except ValueError as error:
+                _require_validation_within_an_epoch(config, trainer, error)
+                raise
+            finally:
+                self.summary.update(
+                    epochs=epochs_trained(trainer),
+                    best_epoch=self.own.checkpoints.best_epoch,
+                    images_per_second=self.own.record.images_per_second(),
+                    metrics=dict(self.own.checkpoints.best_metrics),
+                )
+                if config.on_nonfinite == "skip":
+                    self.summary.update(skipped_steps=self.classifier.num_skipped)
+        _say_if_time_ran_out(config, trainer)
+
+    def measure(self) -> int:
+        """Measure the best checkpoint and draw it.
+
+        Returns:
+            The number of images that an epoch trains on.
+        """
+        config, trainer, checkpoints = self.config, self.trainer, self.own.checkpoints
+        num_trained = num_trained_on(self.own.record, self.data)
+        is_tested = config.test and not self.summary.is_pruned
+        if is_tested:
+            found = final_metrics(
+                config, trainer, self.classifier, self.data, checkpoints, num_trained
+            )
+            self.summary.update(metrics=self.summary.metrics | found)
+        beside = beside_accuracy(self.summary, self.classifier, self.data, checkpoints)
+        self.summary.update(**beside)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Pictures) and is_tested:
+                callback.draw_result(trainer, self.classifier)
+        return num_trained
+
+
+def _build(
+    config: DictConfig,
+    resolved: dict[str, Any],
+    names: Mapping[str, str],
+    summary: Summary,
+    team: Team,
+    *,
+    judge: ShouldStop | None,
+    afterwards: str,
+) -> _Parts:
+    """Build the parts of a run in order: data, network, classifier, callbacks, loggers, trainer."""
+    folder, device = summary.folder, device_of(config)
+    settle(device)
+    team.meet_after_restart(device)
+    keep_freed_memory()
+    require_targets(config)
+    world_size = team.place.world_size
+    batch_size = global_batch_size(config, world_size)
+    data = _data(config, names, team)
+    start = _resumed(config, data, batch_size, summary, team) if config.resume else None
+    if config.task == "fit" and not config.check:
+        _say_if_few_steps(config, data, batch_size)
+    is_resumed = start is not None and start.checkpoint is not None
+    network = _new_network(config, data, is_resumed=is_resumed)
+    summary.update(parameters=count_parameters(network))
+    precision = _lay_out(config, network, data, device, batch_size // world_size)
+    classifier = _classifier(config, network, data)
+    state = RunState(resolved, data)
+    own = _own_callbacks(config, folder, classifier, state, judge=judge, afterwards=afterwards)
+    sends_nothing = config.check or (start is not None and start.is_over)
+    loggers = {} if sends_nothing else build_loggers(config, folder, start)
+    trainer = build_trainer(
+        config, precision.name, [*loggers.values()], folder, own.callbacks, place=team.place
+    )
+    return _Parts(
+        config=config,
+        place=team.place,
+        summary=summary,
+        data=data,
+        start=start,
+        precision=precision,
+        classifier=classifier,
+        own=own,
+        loggers=loggers,
+        trainer=trainer,
+    )
 
 
 def _for_the_others(
@@ -203,8 +323,9 @@ def _data(config: DictConfig, names: Mapping[str, str], team: Team) -> ImageData
     return data
 
 
-def _print_batch(config: DictConfig, place: Place, batch_size: int) -> None:
+def _print_batch(config: DictConfig, place: Place) -> None:
     nodes = f" on {place.num_nodes} nodes" if place.num_nodes > 1 else ""
+    batch_size = global_batch_size(config, place.world_size)
     console.print(
         f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
         f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
@@ -317,59 +438,6 @@ def _own_callbacks(
     if judge:
         callbacks.append(Pruning(judge, watched.name, stop))
     return _OwnCallbacks(record, checkpoints, callbacks)
-
-
-def _fit(
-    config: DictConfig,
-    trainer: pl.Trainer,
-    classifier: ImageClassifier,
-    data: ImageDataModule,
-    own: _OwnCallbacks,
-    summary: Summary,
-    resume_from: str | None,
-) -> None:
-    """Train. However this ends, the summary contains the results so far."""
-    with named_if_it_does_not_fit(resume_from, lambda: classifier.has_begun):
-        try:
-            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        except PrunedError:
-            summary.prune()
-        except MisconfigurationException as error:  # such as from a callback that needs a logger
-            raise UserError(f"trainer: {first_line(error)}") from error
-        except ValueError as error:
-            _require_validation_within_an_epoch(config, trainer, error)
-            raise
-        finally:
-            summary.update(
-                epochs=epochs_trained(trainer),
-                best_epoch=own.checkpoints.best_epoch,
-                images_per_second=own.record.images_per_second(),
-                metrics=dict(own.checkpoints.best_metrics),
-            )
-            if config.on_nonfinite == "skip":
-                summary.update(skipped_steps=classifier.num_skipped)
-    _say_if_time_ran_out(config, trainer)
-
-
-def _measure(
-    config: DictConfig,
-    trainer: pl.Trainer,
-    classifier: ImageClassifier,
-    data: ImageDataModule,
-    own: _OwnCallbacks,
-    summary: Summary,
-) -> int:
-    """Measure the best checkpoint and draw it. Returns the number of images that an epoch trains on."""
-    num_trained = num_trained_on(own.record, data)
-    is_tested = config.test and not summary.is_pruned
-    if is_tested:
-        found = final_metrics(config, trainer, classifier, data, own.checkpoints, num_trained)
-        summary.update(metrics=summary.metrics | found)
-    summary.update(**beside_accuracy(summary, classifier, data, own.checkpoints))
-    for callback in callbacks_of(trainer):
-        if isinstance(callback, Pictures) and is_tested:
-            callback.draw_result(trainer, classifier)
-    return num_trained
 
 
 def _require_validation_within_an_epoch(
