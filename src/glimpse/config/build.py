@@ -54,20 +54,9 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
     from hydra.utils import instantiate
 
     values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    values = {
-        key: value for key, value in values.items() if key not in NOT_PASSED_ON.get(group, ())
-    }
     target = str(values["_target_"])
     found = require_target(group, target)
-    for key in ONLY_FOR_OURS.get(group, ()):
-        is_taken = key in parameters_of(found)
-        if is_taken and not is_from(target, RECORD_PACKAGES) and values.get(key) is not None:
-            raise UserError(
-                f"{group}.{key} is read by the run itself, so {target} would not receive it: rename the "
-                f"argument {key} of its __init__, and the key in its YAML file"
-            )
-        if not (is_taken and target.startswith("glimpse.")):
-            values.pop(key, None)
+    values = _passed_on(group, target, found, values)
     named = {key: value for key, value in values.items() if key != "_target_"}
     _require_arguments(group, target, found, args, named | kwargs)
     tensors = _tensors(found, named)
@@ -79,22 +68,9 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
         built = built(**facts) if facts else built  # Hydra would turn a dataclass into a dict
     except InstantiationException as error:
         cause = error.__cause__ or error
-        from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-        rejections = (ValueError, TypeError, MisconfigurationException)
-        if isinstance(cause, rejections) and is_from(target, LIBRARIES):
-            raise UserError(
-                f"{group} {target} rejected {blamed(values, cause)}: {first_line(cause)}"
-            ) from error
-        if isinstance(cause, ModuleNotFoundError):
-            stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
-            missing = cause.name or (stated and stated[1])
-            what = (
-                f"the package {missing}: type pip install {missing}"
-                if missing
-                else first_line(cause)
-            )
-            raise UserError(f"{group} {target} needs {what}") from error
+        explanation = _explanation(group, target, values, cause)
+        if explanation is not None:
+            raise UserError(explanation) from error
         if not isinstance(cause, UserError):
             cause.add_note(f"while building {group} {target}")
         raise cause from None
@@ -104,6 +80,46 @@ def build(group: str, node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any
             f"{group}._target_={target} returned {kind_of(built)}, expected a {TARGETS[group][0]}: {what}"
         )
     return built
+
+
+def _passed_on(group: str, target: str, found: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the keys that the run reads itself.
+
+    Raises:
+        UserError: the user's own class has an argument of such a name.
+    """
+    passed = {
+        key: value for key, value in values.items() if key not in NOT_PASSED_ON.get(group, ())
+    }
+    for key in ONLY_FOR_OURS.get(group, ()):
+        is_taken = key in parameters_of(found)
+        if is_taken and not is_from(target, RECORD_PACKAGES) and passed.get(key) is not None:
+            raise UserError(
+                f"{group}.{key} is read by the run itself, so {target} would not receive it: rename the "
+                f"argument {key} of its __init__, and the key in its YAML file"
+            )
+        if not (is_taken and target.startswith("glimpse.")):
+            passed.pop(key, None)
+    return passed
+
+
+def _explanation(
+    group: str, target: str, values: Mapping[str, Any], cause: BaseException
+) -> str | None:
+    """What the user did wrong if a target could not be built; None for an error in its code."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    rejections = (ValueError, TypeError, MisconfigurationException)
+    if isinstance(cause, rejections) and is_from(target, LIBRARIES):
+        return f"{group} {target} rejected {blamed(values, cause)}: {first_line(cause)}"
+    if isinstance(cause, ModuleNotFoundError):
+        stated = re.search(r"'([\w-]+)", str(cause))  # as "Requirement 'wandb>=0.12' not met"
+        missing = cause.name or (stated and stated[1])
+        what = (
+            f"the package {missing}: type pip install {missing}" if missing else first_line(cause)
+        )
+        return f"{group} {target} needs {what}"
+    return None
 
 
 def blamed(arguments: Mapping[str, Any], error: Exception) -> str:

@@ -142,29 +142,20 @@ def draw(
     Raises:
         UserError: The fractions leave no training images, or too few images of a class or groups.
     """
-    train, whole = kept["train"], np.arange(len(labels))
     third = Split("test", kept["test"], "the official test set") if "test" in kept else None
-    few: list[int] = []
-    heldout = None
-    if "heldout" in kept:
-        heldout = Split("heldout", kept["heldout"], "the official held-out set")
-    elif third and (folds is not None or val_fraction > 0):
-        pass
-    elif folds is None and third is None and test_fraction + val_fraction >= 1:
-        raise UserError(
-            f"data.test_fraction={test_fraction:g} and data.val_fraction={val_fraction:g} leave no "
-            "training images: expected a sum below 1; type smaller fractions"
-        )
-    elif test_fraction > 0:
-        train, rows, few = _stratified(
-            train, labels, test_fraction, "test_fraction", seed, groups=groups
-        )
-        drawn = test_fraction if groups is None else len(rows) / (len(rows) + len(train))
-        of = "training" if third else "all images"
-        heldout = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
-        whole = np.setdiff1d(whole, rows)
-    elif folds is None:
-        raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
+    heldout, train, few = _held_out(
+        labels,
+        kept,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        folds=folds,
+        groups=groups,
+    )
+    is_drawn = heldout is not None and heldout.part == "train"
+    whole = np.arange(len(labels))
+    if heldout and is_drawn:
+        whole = np.setdiff1d(whole, heldout.rows)
     if folds is not None:
         train, rows, alone, remarks = _fold(train, labels, folds, seed, groups)
         val = Split("train", rows, f"fold {folds.fold} of 0 to {folds.num - 1}, split_seed {seed}")
@@ -179,7 +170,6 @@ def draw(
         splits = {"val": heldout} | ({"test": third} if third else {})
         origin = REST if heldout.part == "train" else "all of it"
         return Drawn(splits | {"train": Split("train", train, origin)}, whole, few)
-    is_drawn = heldout is not None and heldout.part == "train"
     part = 1 - test_fraction if is_drawn else 1
     train, rows, fewer = _stratified(
         train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
@@ -194,6 +184,43 @@ def draw(
     assert test is not None
     splits = {"val": val, "test": test, "train": Split("train", train, REST)}
     return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
+
+
+def _held_out(
+    labels: NDArray[np.int64],
+    kept: Mapping[str, NDArray[np.int64]],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    folds: Folds | None,
+    groups: NDArray[np.int64] | None,
+) -> tuple[Split | None, NDArray[np.int64], list[int]]:
+    """Take the official held-out set, or draw one if the splits need it. See `draw`.
+
+    Returns:
+        The set, the other rows of the training part, and the labels of classes with a single image.
+    """
+    train, has_third = kept["train"], "test" in kept
+    if "heldout" in kept:
+        return Split("heldout", kept["heldout"], "the official held-out set"), train, []
+    if has_third and (folds is not None or val_fraction > 0):
+        return None, train, []
+    if folds is None and not has_third and test_fraction + val_fraction >= 1:
+        raise UserError(
+            f"data.test_fraction={test_fraction:g} and data.val_fraction={val_fraction:g} leave no "
+            "training images: expected a sum below 1; type smaller fractions"
+        )
+    if test_fraction > 0:
+        train, rows, few = _stratified(
+            train, labels, test_fraction, "test_fraction", seed, groups=groups
+        )
+        drawn = test_fraction if groups is None else len(rows) / (len(rows) + len(train))
+        of = "training" if has_third else "all images"
+        return Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}"), train, few
+    if folds is None:
+        raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
+    return None, train, []
 
 
 def _unused(heldout: Split) -> str:

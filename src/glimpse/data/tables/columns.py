@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glimpse.data.formats import readable_endings
@@ -84,8 +84,25 @@ def find_columns(
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one per class,"
         remarks.append(f"labels in the {kind} {one_of(labels)}")
-    pixels = [name for name in rest if name not in labels] if found_path is None else []
-    lists = [name for name in pixels if sample and all(map(numbers_in, cells[name]))]
+    pixels: list[str] = []
+    if found_path is None:
+        free = {name: cells[name] for name in rest if name not in labels}
+        pixels, more = _pixel_columns(free)
+        remarks += more
+    return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(filter(None, remarks)))
+
+
+def _pixel_columns(cells: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Find the columns of the pixels in order, or the one column whose cells list all of them.
+
+    Args:
+        cells: The columns to choose from, each with some of its cells.
+
+    Returns:
+        The columns, and remarks.
+    """
+    pixels, remarks = list(cells), []
+    lists = [name for name, some in cells.items() if some and all(map(numbers_in, some))]
     if len(lists) == 1:
         others = [name for name in pixels if name not in lists]
         remarks += [f"skipped, because they are not pixels: {one_of(others)}"] * bool(others)
@@ -101,7 +118,7 @@ def find_columns(
     if (ordered := by_number(pixels)) != pixels:
         remarks.append(f"pixels in the order of their numbers, from {ordered[0]} to {ordered[-1]}")
         pixels = ordered
-    return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(filter(None, remarks)))
+    return pixels, remarks
 
 
 def _require(table: Table, column: str | None, key: str) -> None:
