@@ -42,7 +42,7 @@ _KINDS = (
 )
 
 
-def kind_of(mode: int) -> str | None:
+def special_kind(mode: int) -> str | None:
     """Name a special file, such as a pipe, from its `st_mode`; return None for a regular file."""
     return next((what for holds, what in _KINDS if holds(mode)), None)
 

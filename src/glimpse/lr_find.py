@@ -39,7 +39,7 @@ from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
 from glimpse.plots.range_test import draw_range_test
 from glimpse.runs.settings import overrides_of
-from glimpse.summary import shown
+from glimpse.summary import relative_to_here
 
 SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
 BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
@@ -148,7 +148,7 @@ def find(
         _log(loggers, test, picture)
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
-        console.print(f"curve: {shown(picture)}")
+        console.print(f"curve: {relative_to_here(picture)}")
         command = _command(folder, config.optimizer, suggested["valley"])
         console.print(f"train with: {command}")
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}

@@ -19,7 +19,7 @@ LOWER_IS_BETTER = (
     "loss", "error", "calibration", "brier", "distance", "hinge", "entropy", "perplexity",
 )  # fmt: skip
 # Metrics that every run logs; val/top5 only where there are more than five classes.
-ALWAYS_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
+MAY_BE_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
 
 
 # Metrics of every run; the others come from `metrics=[…]`.

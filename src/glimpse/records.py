@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from glimpse.errors import UserError, first_line
-from glimpse.files import is_inside, kind_of
+from glimpse.files import is_inside, special_kind
 
 SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv"
 # How a run ended: `status` in its summary.
@@ -64,7 +64,9 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
     try:
         if not is_inside(folder, path):
             raise UnreadableError(path, "it is a link that leads out of the folder")
-        kind = kind_of(os.stat(path).st_mode)  # first, because opening a device may have an effect
+        kind = special_kind(
+            os.stat(path).st_mode
+        )  # first, because opening a device may have an effect
         if kind is not None:
             raise UnreadableError(path, f"it is {kind}, expected a file")
         with open(path, "rb", opener=_without_waiting) as file:

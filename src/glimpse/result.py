@@ -7,7 +7,7 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.durations import duration
 from glimpse.monitor import monitor_of, reported_split
-from glimpse.summary import Summary, shown
+from glimpse.summary import Summary, relative_to_here
 
 NUM_WORST = 5  # classes whose recall is printed
 
@@ -61,11 +61,11 @@ def print_result(
     if summary.values["best_epoch"]:
         best = f"best epoch {summary.values['best_epoch']} by {monitor_of(config).name}"
         console.print(f"{best} (* marks each new best)")
-    console.print(f"run folder {shown(summary.folder)}")
+    console.print(f"run folder {relative_to_here(summary.folder)}")
     if (config.logger or {}).get("tensorboard"):
         console.print(f"curves: tensorboard --logdir {in_shell(config.output_dir)}")
     elif (curves := summary.folder / "figures" / "curves.png").is_file():  # none without an epoch
-        console.print(f"curves: {shown(curves)}")
+        console.print(f"curves: {relative_to_here(curves)}")
     console.print(f"took {duration(summary.values['seconds'])}")
 
 

@@ -128,7 +128,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         lost = explain(stop) if isinstance(stop, LostProcessError) else None
         _end_anyway(summary, INTERRUPTED, lost)
         if summary.can_be_resumed:
-            typed = to_type(f"resume={shown(folder)}")
+            typed = to_type(f"resume={relative_to_here(folder)}")
             console.print(f"to resume, type: {typed}")
         raise
     except UserError as error:
@@ -152,7 +152,7 @@ def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None
         console.print(str(failure))
 
 
-def shown(path: Path) -> Path:
+def relative_to_here(path: Path) -> Path:
     """A path relative to the current folder, if it is inside it."""
     try:
         here = Path.cwd()

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.config.folder import choices_of, config_folders
 from glimpse.config.schema import APART, WATCHERS
 from glimpse.errors import UserError
-from glimpse.monitor import ALWAYS_LOGGED, DEFAULT, what_is_wrong
+from glimpse.monitor import DEFAULT, MAY_BE_LOGGED, what_is_wrong
 from glimpse.runs.settings import flat_settings, recorded_choices, settings_of
 
 
@@ -191,7 +191,7 @@ def _watched(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
 
 def _logged(config: DictConfig) -> list[str]:
     """The metrics that a run logs, as far as its configuration determines them."""
-    return [*ALWAYS_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
+    return [*MAY_BE_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
 
 
 def _check_folds(config: DictConfig) -> None:

@@ -45,8 +45,8 @@ PLUGINS = (
     "hydra_plugins.hydra_ray_launcher.",
     "hydra_plugins.hydra_submitit_launcher.",
 )
-# key: allowed prefixes of its value
-TARGETS: Mapping[str, tuple[str, ...]] = {
+# key of a plugin: allowed prefixes of its value
+PLUGIN_KEYS: Mapping[str, tuple[str, ...]] = {
     "hydra.sweeper._target_": PLUGINS,
     "hydra.launcher._target_": PLUGINS,
     "hydra.sweeper.sampler._target_": ("optuna.samplers.",),
@@ -111,7 +111,7 @@ def _allowed(key: str, value: Any) -> tuple[str, ...] | None:
     """The allowed prefixes of a value; None if Hydra builds nothing from it."""
     last = key.rpartition(".")[2]
     if last == "_target_":
-        return CALLBACKS if key.startswith("hydra.callbacks.") else TARGETS.get(key, ())
+        return CALLBACKS if key.startswith("hydra.callbacks.") else PLUGIN_KEYS.get(key, ())
     if not key.startswith(LOGGING):
         return None
     if last == "()":

@@ -28,7 +28,7 @@ from glimpse.data.formats import (
 )
 from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
-from glimpse.files import kind_of
+from glimpse.files import special_kind
 from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
@@ -284,7 +284,7 @@ def open_image(path: Path) -> Image.Image:
             reader wait for ever), or is so large that it may be a decompression bomb.
     """
     try:
-        kind = kind_of(os.stat(path).st_mode)
+        kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UnreadableImageError(
                 f"{path} is {kind}, expected an image file: move it elsewhere"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
-from glimpse.files import kind_of
+from glimpse.files import special_kind
 from glimpse.text import as_utf8, class_name, plural, some
 
 DELIMITERS = ",;\t|"
@@ -79,7 +79,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        kind = kind_of(os.stat(path).st_mode)
+        kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UserError(f"{path} is {kind}, expected a table: type the name of a file")
         self._require_text()
