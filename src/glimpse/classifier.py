@@ -28,7 +28,7 @@ from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
 from glimpse.optim.schedules import Schedule, continue_plateau
-from glimpse.seeding import seed_all
+from glimpse.seeding import OVER_A_MILLION, OVER_A_THOUSAND, seed_all
 from glimpse.views import AVERAGES
 
 if TYPE_CHECKING:
@@ -278,7 +278,8 @@ class ImageClassifier(LeanModule):
 
     def on_train_epoch_start(self) -> None:
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
-        seed_all((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        of_epoch = self.seed * OVER_A_MILLION + self.current_epoch
+        seed_all(of_epoch * OVER_A_THOUSAND + self.global_rank)
         self.counts.start("train", self.device)
         self._watch = LossWatch()
         self.validation = None

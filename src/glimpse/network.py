@@ -18,12 +18,12 @@ from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.one_pass import evaluating
-from glimpse.seeding import seed_all, untouched_generators
+from glimpse.seeding import OVER_A_MILLION, seed_all, untouched_generators
 from glimpse.text import by, kind_of
 
 # Packages whose networks keep all weights in their state.
 COMPLETE = ("torch", "torchvision", "timm")
-OTHER_SEED = 1_000_003
+OTHER_SEED = OVER_A_MILLION
 # Sides of square images, in pixels, that networks are written for.
 USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)
 

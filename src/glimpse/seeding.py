@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+# Factors that make one seed of (seed, epoch, rank). Two of them are equal only from a million epochs
+# or a thousand processes on. Both are primes, so that sums of their multiples seldom are.
+OVER_A_MILLION = 1_000_003
+OVER_A_THOUSAND = 1_009
+
 
 def seed_all(seed: int) -> None:
     """Seed all three generators. torch is seeded on every device with the number itself."""

@@ -26,7 +26,13 @@ from glimpse.lightning_compat import (
     next_step_of_loggers,
 )
 from glimpse.nonfinite import weight_not_finite
-from glimpse.seeding import restore, seed_all, state_of_generators
+from glimpse.seeding import (
+    OVER_A_MILLION,
+    OVER_A_THOUSAND,
+    restore,
+    seed_all,
+    state_of_generators,
+)
 from glimpse.steps_ahead import StepsAhead
 
 # Groups of the configuration:
@@ -112,7 +118,7 @@ class RunState(Callback):
         if trainer.global_rank < len(states):
             restore(states[trainer.global_rank], pl_module.device)
         else:  # resumed on more processes
-            seed = self.config["seed"] * 1_009 + trainer.global_step * 1_000_003
+            seed = self.config["seed"] * OVER_A_THOUSAND + trainer.global_step * OVER_A_MILLION
             seed_all(seed + trainer.global_rank)
 
     def _take_new_settings(

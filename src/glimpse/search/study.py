@@ -41,6 +41,7 @@ from glimpse.search.space import Axis, Choice, Space
 
 NAME = "search"  # the study's name in its file
 LOCK = ".study.lock"
+OVER_A_MILLION = 1_000_003  # as in seeding.py, which imports torch
 SECONDS_TO_WAIT = 60  # for another process to finish writing
 SAME, AGAIN = "same", "again"  # attributes of a study and of a trial
 STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, json.JSONDecodeError)
@@ -207,7 +208,7 @@ def suggest(
         seed: The seed of the search.
         number: The number of the new trial.
     """
-    sampler = TPESampler(seed=(seed * 1_000_003 + number) % 2**32)
+    sampler = TPESampler(seed=(seed * OVER_A_MILLION + number) % 2**32)
     study = optuna.create_study(sampler=sampler, direction=_direction(mode))
     study.add_trials([_as_worst(trial) for trial in trials])
     return study.ask(dict(distributions)).params
