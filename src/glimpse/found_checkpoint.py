@@ -8,6 +8,9 @@ from pathlib import Path
 
 from glimpse.errors import UserError
 from glimpse.files import require_inside
+from glimpse.records import FINISHED
+from glimpse.runs.folder import RUNNING, read_run
+from glimpse.runs.settings import to_resume
 
 CHECKPOINTS = "checkpoints"  # the folder in a run folder
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -48,10 +51,6 @@ def find_checkpoint(path: Path) -> Path:
 
 def _why_none(run: Path) -> str:
     """Why a run has no checkpoint."""
-    from glimpse.records import FINISHED
-    from glimpse.runs.folder import RUNNING, read_run
-    from glimpse.runs.settings import to_resume
-
     found = read_run(run)
     if found.status == RUNNING:
         return "the run has not saved a checkpoint yet"
