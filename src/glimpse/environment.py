@@ -19,10 +19,11 @@ import torch
 
 from glimpse.command import command
 from glimpse.distributed.place import Place
+from glimpse.threads import THREADS
 
 # Variables that choose kernels, the order of sums, or the number of threads.
 VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY",
+    THREADS, "MKL_NUM_THREADS", "MKL_CBWR", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY",
     "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "CUDA_VISIBLE_DEVICES",
     "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "PYTHONHASHSEED",

@@ -21,10 +21,10 @@ from torch import Tensor
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.data.spec import COLOURS
 from glimpse.errors import UserError, first_line
+from glimpse.records import DEEPEST
 
 MOST_CLASSES = 1_000_000
 MOST_PIXELS = 65_535  # of a side; the largest JPEG
-DEEPEST = 40  # levels of the configuration
 GROUPS = ("data", "model", "optimizer", "trainer")  # of the configuration, each a mapping
 # The errors that torch raises for a file with content that it has not written.
 _LOADING = (
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _faults(saved: Mapping[str, Any]) -> Any:
+def _faults(saved: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of a checkpoint in order; later checks rely on earlier ones."""
     extra, state = saved["glimpse"], saved.get("state_dict")
     if not isinstance(extra, dict):
@@ -106,7 +106,7 @@ def _faults(saved: Mapping[str, Any]) -> Any:
     yield from _faults_of_spec(extra.get("spec"))
 
 
-def _faults_of_spec(spec: Any) -> Any:
+def _faults_of_spec(spec: Any) -> Iterator[str]:
     keys = {"num_classes", "class_names", "channels", "height", "width", "mean", "std"}
     if not isinstance(spec, dict) or set(spec) != keys:
         yield f"spec does not have the keys {', '.join(sorted(keys))}"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+THREADS = "OMP_NUM_THREADS"
 # How many jobs of a sweep share this machine; the sweep sets it for their processes.
 JOBS_AT_ONCE = "GLIMPSE_JOBS_AT_ONCE"
 
@@ -47,7 +48,7 @@ def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:
 
     if num_pixels > MAX_PIXELS or num_parameters > MAX_PARAMETERS:
         return False
-    if "OMP_NUM_THREADS" in os.environ or torch.get_num_threads() == 1:
+    if THREADS in os.environ or torch.get_num_threads() == 1:
         return False
     torch.set_num_threads(1)
     return True

@@ -15,12 +15,12 @@ Left out: an average that starts late or is updated only every n-th step.
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from glimpse.classifier import ImageClassifier
+from glimpse.losses import HALVES
 
 
 class WeightAverage(Callback):
@@ -113,7 +113,7 @@ class WeightAverage(Callback):
 
 def _exact(tensor: Tensor) -> Tensor:
     """The tensor in fp32 if it is in half precision, otherwise the tensor itself."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    return tensor.float() if tensor.dtype in HALVES else tensor
 
 
 def _by_place(pl_module: pl.LightningModule) -> dict[int, Tensor]:

@@ -22,6 +22,7 @@ from glimpse.distributed.place import Place, place_of, variables_of
 from glimpse.distributed.team import ASK_SECONDS, LEAVE_SECONDS, Team, TeammateError, connected
 from glimpse.errors import Interrupted, LostProcessError
 from glimpse.records import FAILED, INTERRUPTED
+from glimpse.threads import THREADS
 
 GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 SHORT_SECONDS = 2  # for the others to end, after an error or a signal
@@ -91,10 +92,10 @@ def _start(num_processes: int) -> tuple[Team, list[subprocess.Popen[bytes]]]:
         del os.environ[name]
     places = [Place(rank, num_processes, rank, num_processes) for rank in range(num_processes)]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port)}
-    if "OMP_NUM_THREADS" not in os.environ:
+    if THREADS not in os.environ:
         threads = max(1, torch.get_num_threads() // num_processes)
         torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ[THREADS] = str(threads)
     modules = os.pathsep.join(path or os.getcwd() for path in sys.path)
     command = [sys.executable, "-P", "-m", "glimpse.distributed.member"]
     others = []

@@ -37,6 +37,7 @@ from glimpse.runs.folder import one_run, summary_of
 from glimpse.runs.settings import environment_of, overrides_of, recorded_choices, to_resume
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
+from glimpse.threads import THREADS
 
 MOST = 1024  # threads or processes that a record may ask for
 RECORD = ".hydra"
@@ -211,7 +212,7 @@ def _take_threads(environment: Mapping[str, Any]) -> None:
         return
     torch.set_num_threads(number)
     if isinstance(processes, int) and processes > 1:
-        os.environ["OMP_NUM_THREADS"] = str(number)  # for the other processes
+        os.environ[THREADS] = str(number)  # for the other processes
 
 
 def _stages(summary: Mapping[str, Any], last: Any) -> tuple[int | None, ...]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, ListConfig
 
-from glimpse.threads import JOBS_AT_ONCE, num_cores
+from glimpse.threads import JOBS_AT_ONCE, THREADS, num_cores
 
-THREADS = "OMP_NUM_THREADS"
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
