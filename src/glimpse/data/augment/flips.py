@@ -64,7 +64,7 @@ def _moved(
     """Shift by two draws (B,), then mirror the images where `flipped` (B,) is true."""
     rows = _shifted(images.shape[2], padding_fraction, row)  # (B, H)
     columns = _shifted(images.shape[3], padding_fraction, column)  # (B, W)
-    columns = columns + flipped[:, None].to(columns.dtype) * (columns.flip(1) - columns)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
     return picked(images, rows[:, :, None], columns[:, None, :])
 
 
