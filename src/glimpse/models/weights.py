@@ -255,10 +255,9 @@ def _content(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        else:
-            with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # on kinds that are refused below
-                return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on kinds that are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"model.weights={path}: {error.strerror or error}") from error
     except Exception as error:  # each format has its own errors for a file in another format

@@ -226,8 +226,8 @@ class TrainedRun:
             answers = self.probabilities(torch.from_numpy(np.stack(batch)))
             for row in answers.isnan().any(1).nonzero().flatten().tolist():
                 raise UserError(not_finite(f"image {len(found) + row}", 1))
-            for row in answers.tolist():
-                found.append(Prediction(dict(zip(self.spec.class_names, row, strict=True))))
+            names = self.spec.class_names
+            found += [Prediction(dict(zip(names, row, strict=True))) for row in answers.tolist()]
         return found
 
     def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:

@@ -225,17 +225,17 @@ class Search:
                 summary = summary_of(self.composer.folder_of(job))
                 if i and not summary:
                     continue  # a seed that was left out
-                job = self._rows.setdefault(job.name, job)
-                before = self.record.found.get(job)
+                row = self._rows.setdefault(job.name, job)
+                before = self.record.found.get(row)
                 if before and (not summary or summary == before.summary):
                     continue  # a repeated trial
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
                 if not summary and trial.value is not None and self.trials.num_seeds == 1:
-                    self._gone.append(job)
+                    self._gone.append(row)
                     summary = {"monitor": self.metric, "metrics": {self.metric: trial.value}}
                 found = Found(state, str(summary.get("error", "")), summary)
-                self.record.found[job] = found
+                self.record.found[row] = found
                 if found.seconds is not None and not before:
                     self._seconds.append(found.seconds)
 

@@ -30,14 +30,11 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
         torch.cat([batch.labels for batch in shown])[:num_images],
         torch.cat([batch.indices for batch in shown])[:num_images],
     )
-    grids = {"no augmentation": data.batches.to_network(batch)}
+    before = data.batches.to_network(batch)
+    grids = {"no augmentation": before}
     if data.augment is not None:
-        grids = {
-            "before augmentation": data.batches.to_network(batch),
-            f"after {type(data.augment).__name__}": data.batches.to_network(
-                batch, training=True, epoch=0
-            ),
-        }
+        after = data.batches.to_network(batch, training=True, epoch=0)
+        grids = {"before augmentation": before, f"after {type(data.augment).__name__}": after}
     images = {title: data.batches.to_pixels(seen.images) for title, seen in grids.items()}
     names = data.spec.class_names
     labels = {title: [_name(x, names) for x in seen.labels] for title, seen in grids.items()}
