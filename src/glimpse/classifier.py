@@ -70,10 +70,10 @@ class ImageClassifier(LeanModule):
         make_optimizer: MakeOptimizer,
         make_schedule: MakeSchedule,
         seed: int,
-        tta: str | None = None,
-        scoring: "Scoring | None" = None,
-        by_class: bool = False,
-        stops_at_nonfinite: bool = True,
+        tta: str | None,
+        scoring: "Scoring | None",
+        by_class: bool,
+        stops_at_nonfinite: bool,
     ) -> None:
         super().__init__()
         self.network = network

@@ -17,7 +17,7 @@ class Counts:
         by_class: Whether to count the images of each class too, except in training.
     """
 
-    def __init__(self, num_classes: int, *, by_class: bool = False) -> None:
+    def __init__(self, num_classes: int, *, by_class: bool) -> None:
         self.has_top5 = num_classes > TOP_K
         self._num_classes = num_classes
         self._by_class = by_class

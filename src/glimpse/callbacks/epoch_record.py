@@ -31,7 +31,7 @@ class EpochRecord(LateCallback):
 
     sees_chunks = True
 
-    def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.path = folder / METRICS
         self._names = tuple(names)
         self.rows: list[dict[str, Any]] = []

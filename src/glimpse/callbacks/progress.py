@@ -34,9 +34,7 @@ class Progress(LateCallback):
 
     sees_chunks = True
 
-    def __init__(
-        self, checkpoints: Checkpoints, record: EpochRecord, *, afterwards: str = ""
-    ) -> None:
+    def __init__(self, checkpoints: Checkpoints, record: EpochRecord, *, afterwards: str) -> None:
         self.checkpoints = checkpoints
         self.record = record
         self._afterwards = f", then {afterwards}" if afterwards else ""
