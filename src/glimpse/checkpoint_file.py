@@ -65,7 +65,7 @@ def _require_plain(name: str, state: object) -> None:
     """Require the state of a callback to be plain data, so that the checkpoint can be read.
 
     Raises:
-        UserError: The state contains something else.
+        UserError: the state contains something else.
     """
     if _is_plain(state):
         return

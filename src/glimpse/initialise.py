@@ -36,7 +36,7 @@ def initialise(network: nn.Module, data: ImageDataModule, weights: str | None) -
             weights ignores this.
 
     Raises:
-        UserError: The weights cannot be read, or do not fit.
+        UserError: the weights cannot be read, or do not fit.
     """
     is_given = weights not in (None, "none")
     if isinstance(network, LoadsWeights):

@@ -83,11 +83,11 @@ def run(
     """Train a model on a dataset and leave the record in `folder`.
 
     Args:
-        config: composed and checked.
-        folder: the run folder.
-        names: the chosen `data`, `model` and so on, for messages and reports.
-        judge: decides after each epoch whether a trial of a search stops early.
-        afterwards: the rest of the sweep after this run, for the progress bar.
+        config: Composed and checked.
+        folder: The run folder.
+        names: The chosen `data`, `model` and so on, for messages and reports.
+        judge: Decides after each epoch whether a trial of a search stops early.
+        afterwards: The rest of the sweep after this run, for the progress bar.
 
     Returns:
         The best value of the monitor, val/acc unless the configuration names another; None without

@@ -49,8 +49,8 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         The run with its `metrics`, `curves`, `model`, `data`, `folder`, and `predict(images)`.
 
     Raises:
-        UserError: An override is wrong, or the run cannot start or continue.
-        KeyboardInterrupt: After Ctrl-C. The run can be resumed.
+        UserError: an override is wrong, or the run cannot start or continue.
+        KeyboardInterrupt: after Ctrl-C. The run can be resumed.
     """
     with process_unchanged():
         place = place_of(os.environ)
@@ -75,7 +75,7 @@ def load(
         trust: Your own packages that the checkpoint may name.
 
     Raises:
-        UserError: There is no checkpoint, it is damaged, or it names a package that is not trusted.
+        UserError: there is no checkpoint, it is damaged, or it names a package that is not trusted.
     """
     for name, given in {"overrides": overrides, "trust": trust}.items():
         if isinstance(given, str):

@@ -21,8 +21,8 @@ def one_line_errors(typed: Sequence[str] = (), *, has_set: bool = False) -> Iter
     HYDRA_FULL_ERROR=1 in the environment shows the traceback instead.
 
     Args:
-        typed: the overrides given to the command, used to find the mistake.
-        has_set: whether the command takes settings as `--set KEY=VALUE` only.
+        typed: The overrides given to the command, used to find the mistake.
+        has_set: Whether the command takes settings as `--set KEY=VALUE` only.
     """
     try:
         yield

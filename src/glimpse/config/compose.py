@@ -33,7 +33,7 @@ def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> Dic
     """Compose and check the configuration that `python train.py <overrides>` would run.
 
     Args:
-        overrides: as on the command line.
+        overrides: As on the command line.
         config_dir: A folder of configuration files in addition to ours, as with `--config-dir`.
 
     Raises:
@@ -48,7 +48,7 @@ def composed_with_hydra(overrides: Sequence[str]) -> tuple[DictConfig, DictConfi
     """Compose and check a configuration inside `hydra_for`; returns it, and Hydra's own part.
 
     Args:
-        overrides: as on the command line.
+        overrides: As on the command line.
     """
     whole = compose(ROOT, overrides=quote_texts(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)

@@ -20,7 +20,7 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     """Our folder, then those that `--config-dir` and `hydra.searchpath` add and that override it.
 
     Args:
-        arguments: the words of a command line, or overrides.
+        arguments: The words of a command line, or overrides.
     """
     found = [config_folder(), *map(Path, values_of(arguments, CONFIG_DIR))]
     for word in arguments:

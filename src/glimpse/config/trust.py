@@ -153,9 +153,9 @@ def recorded_overrides(
     """The overrides recorded in a run folder, without those that determine the source of data.
 
     Args:
-        folder: the run folder.
-        packages: those that the user has listed, whose classes the record may name.
-        typed: overrides that replace the record's.
+        folder: The run folder.
+        packages: Those that the user has listed, whose classes the record may name.
+        typed: Overrides that replace the record's.
 
     Raises:
         UserError: the record is missing or damaged, or contains more than values for our keys.
@@ -266,9 +266,9 @@ def check_record(config: Mapping[str, Any], place: Path, packages: Sequence[str]
     """Require every `_target_` in a checkpoint's configuration to come from a trusted package.
 
     Args:
-        config: the configuration as plain data.
-        place: the checkpoint, for the message.
-        packages: those that the user has listed.
+        config: The configuration as plain data.
+        place: The checkpoint, for the message.
+        packages: Those that the user has listed.
 
     Raises:
         UserError: one does not. The message names it and what to type.
@@ -306,7 +306,7 @@ def listed_packages(arguments: Sequence[str]) -> list[str]:
     """The packages in the key `packages` of the command line, or else of the root configuration.
 
     Args:
-        arguments: the words of the command line.
+        arguments: The words of the command line.
     """
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
     found: Any = yaml.safe_load(typed[-1]) if typed else None

@@ -63,7 +63,7 @@ def survey(archive: Path, folder: Path) -> int:
     """Check an archive without writing anything, and return its number of entries.
 
     Raises:
-        UserError: An entry is not allowed, the unpacked size is suspicious, or the content does not
+        UserError: an entry is not allowed, the unpacked size is suspicious, or the content does not
             fit on the disk of `folder`.
     """
     packed = archive.stat().st_size
@@ -92,7 +92,7 @@ def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
         num_entries: The count that `survey` returned.
 
     Raises:
-        UserError: An entry is not allowed.
+        UserError: an entry is not allowed.
     """
     with _entries(archive) as entries:
         for entry in tqdm(entries, "unpacking", num_entries, unit="file", disable=None):
@@ -112,7 +112,7 @@ def only_files_and_folders(member: tarfile.TarInfo, folder: str) -> tarfile.TarI
     Python's.
 
     Raises:
-        UserError: The member is not a file or folder, or its path leads outside the folder.
+        UserError: the member is not a file or folder, or its path leads outside the folder.
     """
     _check_member("the archive", member)
     return tarfile.data_filter(member, folder)

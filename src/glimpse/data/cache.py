@@ -91,7 +91,7 @@ def fingerprint(
         skip_unreadable: Whether a file may be missing, for example behind a broken link.
 
     Raises:
-        UserError: A file is missing.
+        UserError: a file is missing.
     """
     digest = hashlib.sha256(repr((FORMAT, *settings)).encode())
     prefix = str(root)
@@ -147,7 +147,7 @@ def load_or_build(
         skip_unreadable: Whether to skip files that cannot be read; `UNREADABLE` lists them.
 
     Raises:
-        UserError: An image cannot be read (the message gives its path), or the folder is not
+        UserError: an image cannot be read (the message gives its path), or the folder is not
             writable.
     """
     with suppress(DamagedError):
@@ -170,7 +170,7 @@ def verify(folder: Path) -> None:
     """Read every byte of the cache in `folder` and compare its checksums.
 
     Raises:
-        UserError: A file is damaged; the message names it.
+        UserError: a file is damaged; the message names it.
     """
     try:
         cache_index.read(folder, every_byte=True)
@@ -207,7 +207,7 @@ def _open(folder: Path) -> Contents:
     """Memory-map a cache.
 
     Raises:
-        DamagedError: There is no cache, or it is damaged.
+        DamagedError: there is no cache, or it is damaged.
     """
     facts = cache_index.read(folder)
     return Contents(

@@ -36,8 +36,8 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the index of all files in `folder`, which must be complete.
 
     Raises:
-        OSError: A file cannot be read.
-        UserError: The index cannot be written.
+        OSError: a file cannot be read.
+        UserError: the index cannot be written.
     """
     names = sorted(path.name for path in folder.iterdir() if path.name != NAME)
     _write(folder, {"facts": dict(facts), "files": {n: _entry(folder / n) for n in names}})
@@ -51,7 +51,7 @@ def read(folder: Path, *, every_byte: bool = False) -> dict[str, Any]:
         every_byte: Whether to read every file, however large.
 
     Raises:
-        DamagedError: There is no cache, or one of its files is missing or has changed.
+        DamagedError: there is no cache, or one of its files is missing or has changed.
     """
     index = _load(folder)
     changed = False

@@ -74,7 +74,7 @@ def probe(
         skip_unreadable: Whether to ignore files that cannot be read.
 
     Raises:
-        UserError: The files differ in size and there is no `presize`, or a file cannot be read.
+        UserError: the files differ in size and there is no `presize`, or a file cannot be read.
     """
     sampled = paths[:: max(1, len(paths) // SAMPLED)]
     passed_over = (UnreadableImageError,) if skip_unreadable else ()
@@ -125,7 +125,7 @@ class Sample:
             fit: How they are fitted: "crop", "pad" or "squash".
 
         Raises:
-            UserError: The images differ in size and there is no `presize`, or they use only the
+            UserError: the images differ in size and there is no `presize`, or they use only the
                 lower of 16 bits.
         """
         if not self._sizes:
@@ -163,7 +163,7 @@ def _end_of(path: str) -> str:
 
 
 def has_several_frames(image: Image.Image) -> bool:
-    """Return whether only a part of a file is read: the first page or frame.
+    """Whether only a part of a file is read: the first page or frame.
 
     The further pictures in a phone's JPEG (MPO) are previews.
     """
@@ -171,7 +171,7 @@ def has_several_frames(image: Image.Image) -> bool:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Return whether an image has one channel."""
+    """Whether an image has one channel."""
     return image.mode in ("1", "L") or is_deep(image.mode)
 
 
@@ -186,7 +186,7 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
     """Decode a file to (H, W, C) uint8, upright according to its EXIF orientation.
 
     Raises:
-        UserError: The file is not a readable image, or does not have the wanted size.
+        UserError: the file is not a readable image, or does not have the wanted size.
     """
     with reading(path) as image:
         if wanted.fit:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
@@ -203,7 +203,7 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
     covers.
 
     Raises:
-        UserError: The image does not have the wanted size, and `wanted.fit` is None; the message
+        UserError: the image does not have the wanted size, and `wanted.fit` is None; the message
             uses `name`.
     """
     ImageOps.exif_transpose(image, in_place=True)
@@ -246,7 +246,7 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
         name: The name of the image in errors; by default its path.
 
     Raises:
-        UnreadableImageError: The image cannot be read.
+        UnreadableImageError: the image cannot be read.
     """
     name = name or str(file)
     with (
@@ -280,7 +280,7 @@ def open_image(path: Path) -> Image.Image:
     """Open a file as an image by its content.
 
     Raises:
-        UnreadableImageError: The file is not an image, is not a file at all (a pipe would make its
+        UnreadableImageError: the file is not an image, is not a file at all (a pipe would make its
             reader wait for ever), or is so large that it may be a decompression bomb.
     """
     try:

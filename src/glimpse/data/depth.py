@@ -25,12 +25,12 @@ PHOTOMETRIC = 262  # the tag of a TIFF that states whether 0 is black
 
 
 def is_deep(mode: str) -> bool:
-    """Return whether an image of this mode of Pillow is grey with more than 8 bits."""
+    """Whether an image of this mode of Pillow is grey with more than 8 bits."""
     return mode == "F" or mode[0] == "I"
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Return whether Pillow keeps the upper 8 of the 16 bits in each channel of an opened image.
+    """Whether Pillow keeps the upper 8 of the 16 bits in each channel of an opened image.
 
     Call this before the pixels are read.
     """
@@ -42,7 +42,7 @@ def level_of(image: Image.Image, name: str) -> float:
     """Return the level of an image's brightest value; a float for an image of floats.
 
     Raises:
-        UnreadableImageError: A value is negative, not finite or above every level.
+        UnreadableImageError: a value is negative, not finite or above every level.
     """
     if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
         raise UnreadableImageError(
@@ -79,7 +79,7 @@ def with_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Ima
         name: The file, for the error message.
 
     Raises:
-        UnreadableImageError: The image has values that the rule does not cover.
+        UnreadableImageError: the image has values that the rule does not cover.
     """
     own = level_of(image, name)
     if white is None or isinstance(white, float) != isinstance(own, float):

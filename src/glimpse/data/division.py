@@ -45,7 +45,7 @@ def division_of(data: "ImageDataModule") -> Division:
     """Divide a dataset whose contents have been read.
 
     Raises:
-        UserError: A set would be empty, or the settings do not fit the data.
+        UserError: a set would be empty, or the settings do not fit the data.
     """
     contents, names = data.contents, data.contents.class_names
     remarks = list(contents.remarks)

@@ -62,7 +62,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
     It is not downloaded if it is already in `folder` or has a file:// URL.
 
     Raises:
-        UserError: The archive cannot be downloaded, or does not match its checksum.
+        UserError: the archive cannot be downloaded, or does not match its checksum.
     """
     if archive.is_local:
         path = Path(url2pathname(urlsplit(archive.url).path))
@@ -82,7 +82,7 @@ def verify(path: Path, checksum: str, *, remedy: str = DOWNLOAD_AGAIN) -> None:
     """Check a file against `algorithm:hexdigest`; `remedy` tells the user how to get another copy.
 
     Raises:
-        UserError: The checksum differs; the message says how to accept the file.
+        UserError: the checksum differs; the message says how to accept the file.
     """
     algorithm, _, expected = checksum.partition(":")
     found = pooch.file_hash(str(path), alg=algorithm)
@@ -130,7 +130,7 @@ def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list
         The names of the top-level entries.
 
     Raises:
-        UserError: The file is not an archive, is damaged, or contains entries that are not allowed.
+        UserError: the file is not an archive, is damaged, or contains entries that are not allowed.
             In these cases, nothing is written.
     """
     try:

@@ -47,7 +47,7 @@ def listing(folder: Path) -> Listing:
     Links are followed; hidden files and folders are skipped.
 
     Raises:
-        UserError: A folder is not readable, or links to itself.
+        UserError: a folder is not readable, or links to itself.
     """
     found = Listing([], Counter())
     try:
@@ -110,7 +110,7 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
     """Return the images below `root/<class>/`, labelled by the class's index in `class_names`.
 
     Raises:
-        UserError: A folder is not named after a class, or the folder of a class has no images.
+        UserError: a folder is not named after a class, or the folder of a class has no images.
     """
     label_of = {name: label for label, name in enumerate(class_names)}
     paths: list[Path] = []

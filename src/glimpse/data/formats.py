@@ -66,7 +66,7 @@ def other_formats() -> tuple[str, ...]:
 
 
 def can_read_heif() -> bool:
-    """Return whether pillow-heif is installed."""
+    """Whether pillow-heif is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
@@ -79,14 +79,14 @@ def register_heif() -> None:
 
 
 def is_heif(path: Path) -> bool:
-    """Return whether a file's first bytes are those of HEIC, whatever its name."""
+    """Whether a file's first bytes are those of HEIC, whatever its name."""
     with path.open("rb") as file:
         start = file.read(12)
     return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
 
 
 def begins_as_image(path: str) -> bool:
-    """Return whether a regular file's first bytes are those of an image, whatever its name."""
+    """Whether a regular file's first bytes are those of an image, whatever its name."""
     if not os.path.isfile(path):
         return False
     try:
@@ -97,12 +97,12 @@ def begins_as_image(path: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is skipped."""
+    """Whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in HIDDEN_FOLDERS
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file name is that of an image; the content is checked on decoding."""
+    """Whether a file name is that of an image; the content is checked on decoding."""
     return path.name.lower().endswith(readable_endings()) and not is_hidden(path.name)
 
 

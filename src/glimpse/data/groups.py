@@ -109,7 +109,7 @@ def drawn_groups(
         (N,), whether each image is drawn. Some image is drawn, and some is not.
 
     Raises:
-        UserError: There is a single group, or the groups are too large for the share.
+        UserError: there is a single group, or the groups are too large for the share.
     """
     _, group_of = np.unique(groups, return_inverse=True)
     _, label_of = np.unique(labels, return_inverse=True)

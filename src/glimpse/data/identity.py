@@ -54,7 +54,7 @@ def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
     Threads suffice because most of the time is spent in system calls and in the hash.
 
     Raises:
-        UserError: A file cannot be read.
+        UserError: a file cannot be read.
     """
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     try:

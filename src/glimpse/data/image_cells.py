@@ -39,7 +39,7 @@ def opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
 
 
 def is_encoded(feature: Any) -> bool:
-    """Return whether a column may contain the bytes of image files, as some programs write it."""
+    """Whether a column may contain the bytes of image files, as some programs write it."""
     if isinstance(feature, Mapping):
         return "bytes" in feature
     return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")

@@ -36,7 +36,7 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
         where: Returns a description of a label's place, given its position.
 
     Raises:
-        UserError: A label is out of place; the message names its place.
+        UserError: a label is out of place; the message names its place.
     """
     counts = Counter(labels)
     is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in "0,5"
@@ -53,7 +53,7 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
 
 
 def may_be_missing(name: str) -> bool:
-    """Return whether the name of a class is one that people also write for a missing label."""
+    """Whether the name of a class is one that people also write for a missing label."""
     return name.lower() in DOUBTFUL
 
 

@@ -209,7 +209,7 @@ class ArrayRows:
 
 
 def fits_on_gpu(num_bytes: int, device: torch.device, *, taken: int = 0) -> bool:
-    """Return whether an array may be kept on a GPU.
+    """Whether an array may be kept on a GPU.
 
     Together with the arrays that are already there (`taken` bytes), it may use at most `GPU_SHARE`
     of the memory that was free before them.

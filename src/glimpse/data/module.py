@@ -78,7 +78,7 @@ class ImageDataModule(pl.LightningDataModule):
             expression for file paths; None: every image by itself.
 
     Raises:
-        UserError: From `prepare_data` and `setup`, if the data is missing or damaged, or does not
+        UserError: from `prepare_data` and `setup`, if the data is missing or damaged, or does not
             fit these settings.
     """
 
@@ -271,7 +271,7 @@ class ImageDataModule(pl.LightningDataModule):
             stored: The format in which the network's own images were stored.
 
         Raises:
-            UserError: A class is not among the network's, the images are divided into splits, or
+            UserError: a class is not among the network's, the images are divided into splits, or
                 pixels of a table have another size.
         """
         self.require_files()
@@ -302,7 +302,7 @@ class ImageDataModule(pl.LightningDataModule):
         Call this method after `setup`. The spec must have the same classes in the same order.
 
         Raises:
-            UserError: The spec has another number of channels.
+            UserError: the spec has another number of channels.
         """
         assert spec.class_names == self.spec.class_names
         if spec.channels != self._format.channels:
@@ -349,7 +349,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Read the whole cache, if there is one, and compare its checksums.
 
         Raises:
-            UserError: The cache is damaged.
+            UserError: the cache is damaged.
         """
         if folder := self.contents.folder:
             verify(folder)

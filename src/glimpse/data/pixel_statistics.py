@@ -37,7 +37,7 @@ def statistics(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[floa
     A constant channel gets a deviation of 1, so that normalised pixels are 0 instead of infinite.
 
     Raises:
-        ConstantPixelsError: All channels are constant.
+        ConstantPixelsError: all channels are constant.
     """
     values = np.arange(256) / 255
     shares = counts / counts.sum(axis=1, keepdims=True)

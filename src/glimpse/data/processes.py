@@ -57,7 +57,7 @@ def each_chunk(
     The function runs in `num_workers` processes, with a progress bar.
 
     Raises:
-        UserError: A process cannot be started, ended unexpectedly, or hangs.
+        UserError: a process cannot be started, ended unexpectedly, or hangs.
     """
     workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
     alone = workers == 1  # a few images take less time than starting a process

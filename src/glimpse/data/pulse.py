@@ -81,7 +81,7 @@ class Watch:
         """Note that the run has waited this long without a result.
 
         Raises:
-            UserError: A process has read nothing for `SILENT_SECONDS`.
+            UserError: a process has read nothing for `SILENT_SECONDS`.
         """
         counts = self._pulse.read()
         self._all_silent = 0.0 if counts != self._seen else self._all_silent + seconds

@@ -19,7 +19,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
     """Return the contents of a dataset, from the cache if it uses one.
 
     Raises:
-        UserError: The dataset cannot be read, or its cache cannot be written.
+        UserError: the dataset cannot be read, or its cache cannot be written.
     """
     read = partial(checked_source, data)
     if data.embedded or not data.cache:

@@ -104,7 +104,7 @@ def check_source(source: Source) -> None:
     """Check the number of classes (two or more), the shape and type of pixels, and the labels.
 
     Raises:
-        UserError: There is one class, or something is wrong with images or labels.
+        UserError: there is one class, or something is wrong with images or labels.
     """
     if not isinstance(source, Source):
         raise UserError(f"read() returned a {type(source).__name__}, expected a Source")
@@ -139,7 +139,7 @@ def check_pixels(part: Part, what: str) -> None:
     """Check the shape and the type of pixels, and the type of labels.
 
     Raises:
-        UserError: The pixels or the labels have another shape or type.
+        UserError: the pixels or the labels have another shape or type.
     """
     given: dict[str, object] = {f"the labels of the {what} images": part.labels}
     if isinstance(part, Arrays):
@@ -171,7 +171,7 @@ def check_labels(part: Part, num_classes: int, what: str) -> None:
     """Check that every image has a label and that every label is the index of a class.
 
     Raises:
-        UserError: The numbers differ (the message gives both), or a label is invalid (the message
+        UserError: the numbers differ (the message gives both), or a label is invalid (the message
             gives the first one).
     """
     num_images = len(part.paths if isinstance(part, Files) else part.images)

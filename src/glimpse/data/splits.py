@@ -85,7 +85,7 @@ def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int
     """Return the labels of the classes in `data.classes`, in the same order.
 
     Raises:
-        UserError: A class does not exist, is listed twice, or is the only one.
+        UserError: a class does not exist, is listed twice, or is the only one.
     """
     if classes is None:
         return list(range(len(names)))
@@ -140,7 +140,7 @@ def draw(
             every image by itself.
 
     Raises:
-        UserError: The fractions leave no training images, or too few images of a class or groups.
+        UserError: the fractions leave no training images, or too few images of a class or groups.
     """
     third = Split("test", kept["test"], "the official test set") if "test" in kept else None
     heldout, train, few = _held_out(

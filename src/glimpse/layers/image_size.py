@@ -33,7 +33,7 @@ def require(spec: ImageSpec, steps: Sequence[Callable[[int], int]], model: str) 
     """Return the height and width of the spec's images after all steps.
 
     Raises:
-        ImageTooSmallError: Nothing is left of the image; the message states the minimum size.
+        ImageTooSmallError: nothing is left of the image; the message states the minimum size.
     """
     left = shrunk(spec.height, steps), shrunk(spec.width, steps)
     if min(left) < 1:

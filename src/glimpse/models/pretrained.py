@@ -70,8 +70,8 @@ class Pretrained(nn.Module):
             library or as here.
 
     Raises:
-        UserError: The architecture does not exist.
-        ImageTooSmallError: The architecture does not accept images of this size.
+        UserError: the architecture does not exist.
+        ImageTooSmallError: the architecture does not accept images of this size.
     """
 
     scale: Tensor
@@ -177,7 +177,7 @@ class Pretrained(nn.Module):
             A line that says what was loaded; empty for "none".
 
         Raises:
-            UserError: The weights cannot be read or fetched, or do not fit the network; the message
+            UserError: the weights cannot be read or fetched, or do not fit the network; the message
                 names the first layer that does not fit.
         """
         if self.weights == "none":
@@ -253,7 +253,7 @@ def find(architecture: str, num_classes: int) -> Architecture:
     """Find an architecture by name and build it with random weights and this many classes.
 
     Raises:
-        UserError: Neither library has the architecture; the message suggests the closest name.
+        UserError: neither library has the architecture; the message suggests the closest name.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if architecture in names:

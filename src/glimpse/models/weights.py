@@ -75,7 +75,7 @@ def load_weights(
         A line that says what was loaded.
 
     Raises:
-        UserError: A layer has another shape or is missing, or the file belongs to a deeper network.
+        UserError: a layer has another shape or is missing, or the file belongs to a deeper network.
             The message names the first such layer and counts the others.
     """
     wanted = {k: v for k, v in network.state_dict().items() if k not in computed}
@@ -193,7 +193,7 @@ def read_weights(path: Path) -> Weights:
     """Read the tensors of a file or of a run folder's best checkpoint, without running code.
 
     Raises:
-        UserError: The file does not exist, contains no state dict, or contains code.
+        UserError: the file does not exist, contains no state dict, or contains code.
     """
     content = _content(path)
     if isinstance(content, dict) and "glimpse" in content:  # one of our checkpoints

@@ -29,7 +29,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
             norms, embeddings and tables.
 
     Raises:
-        UserError: The optimizer rejects its arguments.
+        UserError: the optimizer rejects its arguments.
     """
     make_optimizers_without_compiler()
     arguments = dict(config)

@@ -28,7 +28,7 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
             (3, H, W) is one image, and for one of grey images it is three.
 
     Raises:
-        UserError: An image is of another type or shape.
+        UserError: an image is of another type or shape.
     """
     if isinstance(images, One):
         yield images

@@ -27,7 +27,7 @@ def labelled_images(
         stored: The format in which the run stored its images.
 
     Raises:
-        UserError: There are no such images, or their classes are not among the network's.
+        UserError: there are no such images, or their classes are not among the network's.
     """
     if not path.exists():
         raise UserError(f"--data {path}: no such folder or table")

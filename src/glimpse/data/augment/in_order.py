@@ -27,7 +27,7 @@ class InOrder(Augmentation):
         members: The augmentations by name, in order.
 
     Raises:
-        UserError: Two of them shift by different fractions, and the list does not say which; or one
+        UserError: two of them shift by different fractions, and the list does not say which; or one
             has such a setting, but others move the images.
     """
 

@@ -33,7 +33,7 @@ class PerImage(Augmentation):
         name: Its name in the configuration, for messages.
 
     Raises:
-        UserError: The transform normalises, which is the task of `data.normalize`. When called: the
+        UserError: the transform normalises, which is the task of `data.normalize`. When called: the
             transform rejects an image, or does not return one.
     """
 
@@ -104,7 +104,7 @@ class PerImage(Augmentation):
 
 
 def _normalises(transform: object) -> bool:
-    """Return whether a transform, or one inside it, normalises."""
+    """Whether a transform, or one inside it, normalises."""
     inner = getattr(transform, "transforms", None)
     return isinstance(transform, v2.Normalize | transforms.Normalize) or (
         isinstance(inner, Iterable) and any(map(_normalises, inner))

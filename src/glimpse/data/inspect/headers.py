@@ -65,7 +65,7 @@ def header(path: Path) -> Header:
     """Read the header of a file, without decoding its pixels if the format allows it.
 
     Raises:
-        UserError: The file is not an image.
+        UserError: the file is not an image.
     """
     with reading(path) as image:  # the orientation may be stored after the pixels
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
@@ -77,7 +77,7 @@ def file_facts(paths: Sequence[Path], *, num_workers: int) -> FileFacts:
     """Open every file and count formats, modes, sizes and irregularities.
 
     Raises:
-        UserError: A file is not an image.
+        UserError: a file is not an image.
     """
     formats, modes, sizes = Counter[str](), Counter[str](), Counter[tuple[int, int]]()
     odd: dict[str, list[str]] = {}

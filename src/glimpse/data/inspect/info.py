@@ -93,7 +93,7 @@ def gather_facts(data: ImageDataModule) -> Facts:
     """Inspect every image in every split of a dataset after its setup.
 
     Raises:
-        UserError: An image cannot be read.
+        UserError: an image cannot be read.
     """
     spec = data.spec
     names: list[str] = [name for name in ("train", "val", "test") if name in data.splits]

@@ -132,7 +132,7 @@ def _unpickle(file: Path, *keys: str) -> list[Any]:
     """Return the values of some keys in a CIFAR batch file, which was written by Python 2.
 
     Raises:
-        UserError: The file is missing or damaged, or has other content.
+        UserError: the file is missing or damaged, or has other content.
     """
     try:
         content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()

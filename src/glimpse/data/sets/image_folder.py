@@ -262,7 +262,7 @@ def _typed_pattern(folder: Path) -> str | None:
 
 
 def _are_classes(folders: Sequence[Path]) -> bool:
-    """Return whether folders, which contain images, may be classes: two or more, and no splits."""
+    """Whether folders, which contain images, may be classes: two or more, and no splits."""
     inhabited = [folder for folder in folders if any(map(is_image, folder.iterdir()))]
     return len(inhabited) >= 2 and not all(map(_split_in_words, inhabited))
 
@@ -343,5 +343,5 @@ def _first_with_several(folder: Path) -> Path | None:
 
 
 def _is_nested(folder: Path) -> bool:
-    """Return whether a class folder holds its images in two or more folders below it."""
+    """Whether a class folder holds its images in two or more folders below it."""
     return len(list(folders_with_images(folder))) >= 2

@@ -113,7 +113,7 @@ def read_idx(path: Path, *, expected_ndim: int) -> NDArray[np.uint8]:
     """Read an array in MNIST's idx format: 0 0 8 ndim, ndim big-endian sizes, then bytes.
 
     Raises:
-        UserError: The file is damaged, is not in this format, or has another number of dimensions.
+        UserError: the file is damaged, is not in this format, or has another number of dimensions.
     """
     opened = gzip.open if path.suffix == ".gz" else open
     try:

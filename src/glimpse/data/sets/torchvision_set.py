@@ -94,7 +94,7 @@ class TorchvisionSet(ImageDataModule):
         **common: Arguments of every dataset.
 
     Raises:
-        UserError: The dataset does not exist or does not accept these options.
+        UserError: the dataset does not exist or does not accept these options.
     """
 
     def __init__(

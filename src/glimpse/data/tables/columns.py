@@ -50,7 +50,7 @@ def find_columns(
         is_file: Whether a cell names an existing image.
 
     Raises:
-        UserError: A given column does not exist, or a column is missing or ambiguous.
+        UserError: a given column does not exist, or a column is missing or ambiguous.
     """
     remarks = []
     if table.num_unnamed:

@@ -54,7 +54,7 @@ class TableFiles:
         """Yield each row's line and the path of the file that it names in a column.
 
         Raises:
-            UserError: A cell is empty, or names no file. The message counts the other missing files.
+            UserError: a cell is empty, or names no file. The message counts the other missing files.
         """
         index = table.index(column)
         rows = table.rows()
@@ -185,7 +185,7 @@ def other_spellings(path: str) -> Iterator[str]:
 
 
 def _is_there(path: str) -> bool:
-    """Return whether a path exists and is not a folder."""
+    """Whether a path exists and is not a folder."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):  # ValueError: a name with a byte of zero

@@ -28,7 +28,7 @@ def pixels_of(
         num_rows: The number N of rows.
 
     Raises:
-        UserError: A pixel is not an integer from 0 to 255, or the number of pixels does not fit the
+        UserError: a pixel is not an integer from 0 to 255, or the number of pixels does not fit the
             shape.
     """
     names = columns

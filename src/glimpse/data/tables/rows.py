@@ -71,7 +71,7 @@ def splits_of(table: Table, column: str | None) -> Iterator[str]:
 
 
 def are_positions(labels: Sequence[str], names: Sequence[str]) -> bool:
-    """Return whether labels are indices into the names, rather than names.
+    """Whether labels are indices into the names, rather than names.
 
     All labels of a dataset are read in the same way, even if the names are numbers: as names if all of
     them are names, and otherwise in the way that fits more of them.

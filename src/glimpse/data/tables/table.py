@@ -74,7 +74,7 @@ class Table:
         header: The names of all columns, in order. `columns` leaves out those without a name.
 
     Raises:
-        UserError: The file is not a table with two columns or more, or two columns share a name.
+        UserError: the file is not a table with two columns or more, or two columns share a name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +126,7 @@ class Table:
         """Yield (line, cells) of each row.
 
         Raises:
-            UserError: A row has more or fewer cells than the header, or cannot be read.
+            UserError: a row has more or fewer cells than the header, or cannot be read.
         """
         lines = self._lines()
         if self.has_header:
@@ -236,7 +236,7 @@ class Table:
 
 
 def _swallows_rows(row: Sequence[str], delimiter: str) -> bool:
-    """Return whether a line within a cell looks like a row; prose has spaces after its commas."""
+    """Whether a line within a cell looks like a row; prose has spaces after its commas."""
     lines = (line for cell in row for line in cell.split("\n")[1:])
     rows = (line.split(delimiter) for line in lines)
     return any(
@@ -255,7 +255,7 @@ def _odd(line: bytes) -> bytes:
 
 
 def _is_header(first: Sequence[str]) -> bool:
-    """Return whether the cells of the first line are names, not data."""
+    """Whether the cells of the first line are names, not data."""
     names = [cell.lower() for cell in first if not UNNAMED.fullmatch(cell)]
     if any(name.endswith(readable_endings()) for name in names):
         return False
