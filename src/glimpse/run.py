@@ -250,7 +250,7 @@ class _Parts:
             self.summary.update(metrics=self.summary.metrics | found)
         beside = beside_accuracy(self.summary, self.classifier, self.data, checkpoints)
         self.summary.update(**beside)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(self.trainer):
             if isinstance(callback, Pictures) and is_tested:
                 callback.draw_result(trainer, self.classifier)
         return num_trained
