@@ -73,6 +73,46 @@ def test_reported_training_accuracy_is_the_best_weights_in_evaluation_mode(
     assert read_summary(folder)["metrics"]["train/acc"] == pytest.approx(right / 60)
 
 
+def test_a_limit_of_test_batches_leaves_the_other_splits_whole(
+    execute: Execute, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (*TINY, "tta=flip", "optimizer.lr=0.1")
+    whole = read_summary(execute(*options))
+    limited = read_summary(
+        execute(*options, "trainer.limit_test_batches=1", folder=tmp_path / "limited")
+    )
+    of_test = {name for name in whole["metrics"] if name.startswith("test/")}
+    for name in set(whole["metrics"]) - of_test:
+        assert limited["metrics"][name] == whole["metrics"][name]
+    assert limited["metrics"]["test/loss"] != whole["metrics"]["test/loss"]
+    assert limited["measured_images"] == {"test": 16}
+    assert "measured_images" not in whole
+    printed = capsys.readouterr().out
+    assert "on 16 of 30 images" in " ".join(printed.split())
+
+
+def test_a_limit_of_validation_batches_holds_for_its_views_too(execute: Execute) -> None:
+    folder = execute(*TINY, "tta=flip", "trainer.limit_val_batches=1", "optimizer.lr=0.1")
+    summary = read_summary(folder)
+    best = read_rows(folder)[summary["best_epoch"] - 1]
+    assert summary["metrics"]["val/acc"] == float(best["val/acc"])
+    assert summary["measured_images"] == {"val": 16}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rates"),
+    [("step scheduler.every=2", [0.1, 0.1, 0.01, 0.01]), ("constant", [0.1] * 4)],
+)
+def test_the_rate_of_an_epoch_is_that_of_its_last_step(
+    scheduler: str, rates: list[float], execute: Execute
+) -> None:
+    name, *settings = scheduler.split()
+    folder = execute(
+        *TINY, f"scheduler={name}", *settings, "trainer.max_epochs=4", "optimizer.lr=0.1"
+    )
+    assert [float(row["lr"]) for row in read_rows(folder)] == pytest.approx(rates)
+
+
 def test_no_logger_still_leaves_metrics(execute: Execute) -> None:
     folder = execute(*TINY, "logger=none", "test=false")
     assert len(read_rows(folder)) == 2

@@ -90,6 +90,8 @@ class ImageClassifier(LeanModule):
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
+        self.num_scored: dict[str, int] = {}  # the images of the latest pass over each split
+        self._lr: float | None = None  # of the latest step
         self.has_begun = False  # whether training has started; a resume has then restored all state
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self._make_optimizer = make_optimizer
@@ -150,6 +152,7 @@ class ImageClassifier(LeanModule):
         return mine * self.trainer.world_size / of_all
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         loss = self._step(batch, "train")
         if self._watches_each_loss:
             failed = self._watch.add(loss.detach(), batch_idx)
@@ -215,6 +218,7 @@ class ImageClassifier(LeanModule):
             raise DivergedError(
                 f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; {LOWER_RATE}"
             )
+        self.num_scored[split + suffix] = int(size)
         size = max(size, 1)
         self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
         metrics = {"loss": loss / (divided_by or 1), "acc": correct / size}
@@ -288,7 +292,8 @@ class ImageClassifier(LeanModule):
         self._stop_at(self._watch.finish())
         metrics = self._finish("train")
         known = metrics | (self.validation or {})
-        metrics["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        assert self._lr is not None
+        metrics["lr"] = self._lr
         self.log_dict(metrics)
         if self._plateau and self._plateau.monitor in known:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
@@ -409,7 +414,7 @@ class ImageClassifier(LeanModule):
         """Add the state on which the rest of the epoch depends, besides Lightning's.
 
         This is each process's sums of the epoch so far, its gradients if they wait for later
-        batches, the last validation, and the state of a plateau schedule.
+        batches, the last validation, the last learning rate, and the state of a plateau schedule.
         """
         self._stop_at(self._watch.finish())
         mine = self.counts.state_dict()
@@ -424,6 +429,7 @@ class ImageClassifier(LeanModule):
             "others": others,
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
+            "lr": self._lr,
             "num_skipped": self.num_skipped,
         }
 
@@ -452,7 +458,7 @@ class ImageClassifier(LeanModule):
         """
         saved, self._resumed = self._resumed, None
         assert saved is not None
-        self.validation = saved["validation"]
+        self.validation, self._lr = saved["validation"], saved["lr"]
         if self._plateau and saved["plateau"]:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
             continue_plateau(self._plateau.scheduler, saved["plateau"], before=before, now=now)

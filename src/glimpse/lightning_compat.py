@@ -297,6 +297,11 @@ def set_up_callbacks(
         callback.setup(trainer, module, "fit")
 
 
+def limit_test(trainer: pl.Trainer, limit: float) -> None:
+    """Limit the next `Trainer.test`: an int is a number of batches, a float a share of them."""
+    trainer.limit_test_batches = limit
+
+
 def stop_profiling(trainer: pl.Trainer) -> None:
     """Keep only the profile of the training: `Trainer.test` would write a second one."""
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]

@@ -11,9 +11,11 @@ from glimpse.callbacks.epoch_record import EpochRecord, logged
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.lightning_compat import is_dry, stop_profiling
+from glimpse.lightning_compat import is_dry, limit_test, stop_profiling
 from glimpse.monitor import reported_split
 from glimpse.summary import Summary
+
+HELD_OUT = ("val", "test")
 
 
 def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
@@ -25,11 +27,20 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
 def beside_accuracy(
     summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
 ) -> dict[str, Any]:
-    """The figures beside the accuracy: the majority-class accuracy, and the recall by class."""
+    """The figures beside the accuracy: the majority-class accuracy, the recall by class, and the
+    number of measured images of each held-out split that was measured in part."""
     split = reported_split(summary.metrics)
     recall = checkpoints.best_recall if split == "val" else classifier.recall.get("test")
     found: dict[str, Any] = {"majority_acc": data.majority_accuracy(split)}
-    return found | ({} if recall is None else {"class_recall": _by_name(recall, data)})
+    if recall is not None:
+        found["class_recall"] = _by_name(recall, data)
+    in_part = {
+        part: number
+        for part, number in classifier.num_scored.items()
+        if part in HELD_OUT and f"{part}/acc" in summary.metrics
+        if number < len(data.splits[part].rows)
+    }
+    return found | ({"measured_images": in_part} if in_part else {})
 
 
 def num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
@@ -55,6 +66,8 @@ def final_metrics(
     if best is not None:
         classifier.load_state_dict(best["state_dict"])
     stop_profiling(trainer)
+    # Lightning would apply the limit of the test batches to every split.
+    limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
     splits = ["val", "test"] if config.tta else ["test"]
     if config.test != "val" and num_trained:
         splits.insert(0, "train")
@@ -62,6 +75,7 @@ def final_metrics(
     for split in splits:
         if split in data.splits:
             data.batches.score(split, num_images=num_trained if split == "train" else None)
+            limit_test(trainer, limits.get(split, 1.0))
             trainer.test(classifier, datamodule=data, verbose=False)
             found = logged(trainer)
             metrics |= {

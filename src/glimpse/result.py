@@ -25,19 +25,18 @@ def print_result(
     """
     if summary.is_pruned:
         console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
+    measured = {"train": num_trained, **summary.values.get("measured_images", {})}
     for split in ("train", "val", "test"):
         if f"{split}/acc" in summary.metrics:
             accuracy = summary.metrics[f"{split}/acc"]
             majority = data.majority_accuracy(split)
             num_images = len(data.splits[split].rows)
             part = ""
-            if split == "train" and num_trained < num_images:
-                part = (
-                    f"  on {num_trained:,} of {num_images:,} images, as many as an epoch trained on"
-                )
-            console.print(
-                f"{split:5} accuracy {accuracy:.4f}  (majority class: {majority:.4f}){part}"
-            )
+            if measured.get(split, num_images) < num_images:
+                part = f"  on {measured[split]:,} of {num_images:,} images"
+                part += ", as many as an epoch trained on" if split == "train" else ""
+            whose = "majority class of all" if part else "majority class"
+            console.print(f"{split:5} accuracy {accuracy:.4f}  ({whose}: {majority:.4f}){part}")
         more = _more_metrics(config, summary, split)
         if more:
             console.print(f"{split:5} {more}")

@@ -24,6 +24,12 @@ def test_a_small_matrix_shows_every_count(written: list[str], tmp_path: Path) ->
     assert pixels(tmp_path / "c.png").shape[1] > 300
 
 
+def test_long_names_that_begin_alike_stay_different(written: list[str], tmp_path: Path) -> None:
+    names = ("a breed of large apples", "a breed of large pears", "a much longer name of a fruit")
+    draw_confusion(np.eye(3, dtype=np.int64), names, "fruit", tmp_path / "c.png")
+    assert {"a breed …e apples", "a breed …ge pears", "a much longer nam…"} <= set(written)
+
+
 def test_many_classes_are_cut_to_those_in_most_mistakes(written: list[str], tmp_path: Path) -> None:
     matrix = np.diag(np.full(200, 50))
     matrix[150, 7] = 30

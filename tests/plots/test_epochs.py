@@ -6,10 +6,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
+from writing import written_texts
 
 from glimpse.plots.canvas import DPI
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.epochs import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw_epochs
+
+__all__ = ["written_texts"]  # a fixture, `written`
 
 ROWS = [
     {"epoch": str(epoch), "train/loss": str(1 / epoch), "val/loss": str(1.1 / epoch)}
@@ -30,6 +33,14 @@ def inside(places: np.ndarray) -> np.ndarray:
     x, y = places.T
     is_inside = (x > LEFT) & (x < WIDTH - RIGHT) & (y > TOP) & (y < HEIGHT - BOTTOM)
     return places[is_inside]
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3])
+def test_epochs_are_whole_numbers(num_epochs: int, written: list[str], tmp_path: Path) -> None:
+    draw_epochs(ROWS[:num_epochs], tmp_path / "c.png")
+    before = written[: written.index("epoch")]
+    ticks = before[:num_epochs]
+    assert ticks == [str(epoch) for epoch in range(1, num_epochs + 1)]
 
 
 def test_a_curve_falls_where_its_values_do(tmp_path: Path) -> None:

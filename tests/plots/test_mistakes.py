@@ -1,5 +1,6 @@
 """Pictures contain what they claim: which classes, which images, in which order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from writing import written_texts
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.predictions import Predictions
 from glimpse.plots import mistakes
+from glimpse.plots.canvas import text_width
+from glimpse.plots.grids import CELL, FONT_SIZE
 
 __all__ = ["written_texts"]  # a fixture, `written`
 
@@ -49,10 +52,23 @@ def test_no_mistakes_are_said_to_be_none(tmp_path: Path, written: list[str]) -> 
     assert "no mistakes" in written
 
 
+def test_an_answer_fits_below_its_image(tmp_path: Path, written: list[str]) -> None:
+    predictions = replace(some_predictions(2), class_names=("W" * 30, "pomegranates"))
+    mistakes.draw_answers(
+        predictions,
+        np.arange(8),
+        lambda at: torch.zeros(len(at), 1, 8, 8),
+        "all",
+        tmp_path / "a.png",
+    )
+    assert all(text_width(line, size=FONT_SIZE) <= CELL for line in written[1:])
+    assert all(line[-4:-2] == "0." for line in written[1:] if "→" in line)
+
+
 def test_answers_name_both_classes_and_the_probability(tmp_path: Path, written: list[str]) -> None:
     answers = np.log(np.array([[0.9, 0.1], [0.25, 0.75]], np.float32))
     two = Predictions("val", ("cat", "a very long name of a dog"), answers, np.array([0, 0]))
     mistakes.draw_answers(
         two, np.array([1, 0]), lambda p: torch.rand(len(p), 3, 8, 8), "worst", tmp_path / "a.png"
     )
-    assert written[-4:] == ["cat", "→ a very lo… 0.75", "cat", "→ cat 0.90"]
+    assert written[-4:] == ["cat", "→ a very lon… 0.75", "cat", "→ cat 0.90"]

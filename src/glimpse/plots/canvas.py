@@ -18,6 +18,7 @@ from torch import Tensor
 from glimpse.files import replacing
 from glimpse.plots.save import COMPRESSION
 from glimpse.streams import printable
+from glimpse.text import cut
 
 DPI = 128  # images of 8, 16, 32 and 64 pixels are enlarged by a whole number to an inch
 POINTS = 72  # per inch
@@ -164,6 +165,14 @@ def _dashes(points: Sequence[Point]) -> list[list[Point]]:
 def text_width(text: str, *, size: float, is_bold: bool = False) -> float:
     """The width of a line of text in inches; its size is in points."""
     return _font(size, is_bold).getlength(printable(text)) / DPI
+
+
+def fitted(text: str, width: float, *, size: float) -> str:
+    """A line of text, cut off with "…" where it would be wider than `width` inches."""
+    length = len(text)
+    while length > 1 and text_width(cut(text, length), size=size) > width:
+        length -= 1
+    return cut(text, length)
 
 
 def shades(values: np.ndarray, name: str) -> list[tuple[int, int, int]]:

@@ -35,7 +35,7 @@ def draw_confusion(
         lines.append(f"the {NUM_CHOSEN} of {len(matrix)} classes with the most mistakes")
         matrix, shares = matrix[np.ix_(chosen, chosen)], shares[np.ix_(chosen, chosen)]
         class_names = [class_names[label] for label in chosen]
-    names = [shortened(name) for name in class_names]
+    names = shortened(class_names)
     longest = max(text_width(name, size=NAME_SIZE) for name in names)
     cell = max(CELL, MIN_SIDE / len(names))
     side = cell * len(names)

@@ -83,7 +83,9 @@ def _ticks(low: float, high: float, *, are_whole: bool = False) -> Iterable[tupl
     """Round numbers on an axis, and their labels, which have the same number of decimals."""
     from matplotlib.ticker import MaxNLocator
 
-    found = MaxNLocator(NUM_TICKS, integer=are_whole).tick_values(low, high)
+    # Few epochs would otherwise have ticks at fractions.
+    least = 1 if are_whole else 2
+    found = MaxNLocator(NUM_TICKS, integer=are_whole, min_n_ticks=least).tick_values(low, high)
     ticks = [float(tick) for tick in found if low <= tick <= high]
     texts = [f"{tick:.6g}" for tick in ticks]
     if not any("e" in text for text in texts):

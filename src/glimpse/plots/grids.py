@@ -6,15 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glimpse.plots.canvas import Canvas, text_width
-from glimpse.text import cut
+from glimpse.plots.canvas import Canvas, fitted, text_width
 
 COLUMNS = 8
 CELL = 1.1  # width of an image and the gap beside it
 SIDE = 1.0  # longer side of an image
 LINE = 0.125  # height of a line of a label
 TITLE = 0.35
-LABEL_CHARACTERS = 17  # as many as fit the width of a cell in FONT_SIZE
+LABEL_CHARACTERS = 17  # about as many as fit the width of a cell in FONT_SIZE
+LABEL_WIDTH = 1.06
 FONT_SIZE = 7.5  # points
 TITLE_SIZE = 10.0
 
@@ -62,5 +62,7 @@ def draw_grids(
 
 def _lines(label: str) -> list[str]:
     if "\n" not in label:
-        return textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …")
-    return [cut(line, LABEL_CHARACTERS) for line in label.split("\n")]
+        lines = textwrap.wrap(label, LABEL_CHARACTERS, max_lines=2, placeholder=" …")
+    else:
+        lines = label.split("\n")
+    return [fitted(line, LABEL_WIDTH, size=FONT_SIZE) for line in lines]

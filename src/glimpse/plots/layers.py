@@ -56,13 +56,19 @@ def draw_layers(
     axes = figure.add_subplot(grid[0, 2])
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     axes.axis("off")
-    for row, layer in enumerate(shown, 1):
+    names = shortened([layer.name for layer in shown])
+    for row, (layer, name) in enumerate(zip(shown, names, strict=True), 1):
         label = figure.add_subplot(grid[row, :2])
         label.axis("off")
         size = by(layer.output.shape)
-        text = f"{shortened(layer.name)}\n{layer.kind}\n{size}"
+        units = layer.output.flatten()
+        is_map = layer.output.ndim == 3 and layer.output.shape[1:].numel() > 1
+        has_names = layer is outputs[-1] and len(units) == len(class_names)
+        if not is_map and not has_names and len(units) > MAX_UNITS:
+            size += f", first {MAX_UNITS}"
+        text = f"{name}\n{layer.kind}\n{size}"
         label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
-        if layer.output.ndim == 3 and layer.output.shape[1:].numel() > 1:
+        if is_map:
             for place, channel in enumerate(_most_varied(layer.output)):
                 axes = figure.add_subplot(grid[row, place + 2])
                 axes.imshow(channel.numpy(), cmap="viridis")
@@ -71,8 +77,7 @@ def draw_layers(
             axes = figure.add_subplot(grid[row, 2:])
             axes.tick_params(labelsize=6)
             axes.margins(x=0)
-            units = layer.output.flatten()
-            if layer is outputs[-1] and len(units) == len(class_names):
+            if has_names:
                 _draw_logits(axes, units, class_names)
             else:
                 axes.bar(range(len(units[:MAX_UNITS])), units[:MAX_UNITS].numpy(), color=COLOURS[0])
@@ -88,7 +93,7 @@ def _draw_logits(axes: "Axes", logits: Tensor, class_names: Sequence[str]) -> No
     shown = logits.topk(min(MAX_CLASSES, len(logits))).indices.sort().values
     colours = [COLOURS[1] if label == logits.argmax() else COLOURS[0] for label in shown]
     axes.bar(range(len(shown)), logits[shown].numpy(), color=colours)
-    names = [shortened(class_names[label]) for label in shown]
+    names = shortened([class_names[label] for label in shown])
     axes.set_xticks(range(len(shown)), names, size=6, parse_math=False)
 
 

@@ -1,5 +1,6 @@
 """Draw the worst mistakes of a network. Lengths are in inches."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from glimpse.insight.confusion import Pair
 from glimpse.insight.predictions import Predictions
-from glimpse.plots.canvas import Canvas
-from glimpse.plots.grids import FONT_SIZE, TITLE_SIZE, draw_grids
+from glimpse.plots.canvas import Canvas, fitted, text_width
+from glimpse.plots.grids import FONT_SIZE, LABEL_WIDTH, TITLE_SIZE, draw_grids
 from glimpse.text import cut, plural
 
 NUM_PAIRS = 6  # pairs shown with examples
@@ -18,7 +19,6 @@ NUM_EXAMPLES = 8  # examples per pair
 ROW = 1.05  # for an image of 1 inch
 LINE = 0.15  # height of a line beside the images
 NAME_CHARACTERS = 18
-ANSWER_CHARACTERS = 10  # of a class name beside an arrow and a probability
 
 Images = Callable[[NDArray[np.int64]], Tensor]  # positions (B,) to images (B, C, H, W) in [0, 1]
 
@@ -34,7 +34,7 @@ def draw_most_confused(
     for row, pair in enumerate(shown):
         middle = height - ROW * (len(shown) - row - 0.5)
         names = (predictions.class_names[pair.actual], predictions.class_names[pair.predicted])
-        actual, predicted = (shortened(name) for name in names)
+        actual, predicted = shortened(names)
         lines = (actual, f"called {predicted}", plural(pair.num_images, "image"))
         for number, line in enumerate(lines):
             canvas.text(0.15, middle + (number - 1) * LINE, line, size=FONT_SIZE, anchor="lm")
@@ -70,14 +70,24 @@ def draw_answers(
         predictions.confidence[positions],
         strict=True,
     )
+    width = LABEL_WIDTH - text_width("→  0.00", size=FONT_SIZE)  # for the name of the answer
     labels = [
-        f"{names[actual]}\n→ {cut(names[answer], ANSWER_CHARACTERS)} {confidence:.2f}"
+        f"{names[actual]}\n→ {fitted(names[answer], width, size=FONT_SIZE)} {confidence:.2f}"
         for actual, answer, confidence in answers
     ]
     title = f"{title}: actual class → predicted class, its probability"
     draw_grids({title: images(positions)}, {title: labels}, path)
 
 
-def shortened(name: str) -> str:
-    """A class name truncated to fit beside a picture."""
-    return cut(name, NAME_CHARACTERS)
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names truncated to fit beside a picture.
+
+    A name that then equals another loses its middle instead of its end.
+    """
+    same = Counter(cut(name, NAME_CHARACTERS) for name in set(names))
+    half = (NAME_CHARACTERS - 1) // 2
+    return [
+        f"{name[:half]}…{name[-half:]}" if same[short] > 1 else short
+        for name in names
+        for short in (cut(name, NAME_CHARACTERS),)
+    ]

@@ -13,6 +13,7 @@ from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.records import FINISHED, listed, mapping
 from glimpse.runs.folder import RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
+from glimpse.text import plural
 
 SPLITS = ("train", "val", "test")
 # The packages in environment.json that affect the results most.
@@ -131,8 +132,20 @@ def _results(run: Run) -> list[list[str]]:
         values = [run.metrics.get(f"{split}/{kind}") for kind in kinds]
         if any(value is not None for value in values):
             shown = f"{majority:.4f}" if split == run.reported and majority is not None else ""
-            rows.append([split, *(f"{v:.4f}" if v is not None else "" for v in values), shown])
+            rows.append(
+                [
+                    _in_words(split, run),
+                    *(f"{v:.4f}" if v is not None else "" for v in values),
+                    shown,
+                ]
+            )
     return [["split", *kinds, "majority acc"], *rows] if rows else []
+
+
+def _in_words(split: str, run: Run) -> str:
+    """The name of a split, with the number of images if only a part was measured."""
+    number = run.measured_images.get(split)
+    return split if number is None else f"{split} (first {plural(number, 'image')})"
 
 
 def _recall(run: Run) -> tuple[list[str], list[list[str]]] | None:

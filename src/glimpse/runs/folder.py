@@ -95,6 +95,12 @@ class Run:
         return _numbers(mapping(self.summary.get("class_recall")))
 
     @property
+    def measured_images(self) -> dict[str, int]:
+        """The number of measured images of each held-out split that was measured in part."""
+        found = _numbers(mapping(self.summary.get("measured_images")))
+        return {split: int(number) for split, number in found.items()}
+
+    @property
     def reported(self) -> str:
         """The held-out split that measures the run: "test" if it was measured, otherwise "val"."""
         return reported_split(self.metrics)

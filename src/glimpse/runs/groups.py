@@ -29,6 +29,9 @@ NOT_SPLITS = {
     )
 }  # fmt: skip
 
+# Settings with which only a part of the held-out images is measured.
+LIMITS = ("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.overfit_batches")
+
 TARGET = "_target_"
 LONGEST_VALUE = 300  # characters of a setting that the table shows
 
@@ -209,8 +212,11 @@ def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
 
 def _images(member: Group) -> tuple[Any, ...]:
     """A key that is equal for groups with the same training and evaluation images."""
-    own = {k: v for k, v in member.settings.items() if k.startswith("data.")}
-    kept = sorted((k, v) for k, v in own.items() if k not in NOT_SPLITS)
+    kept = sorted(
+        (key, value)
+        for key, value in member.settings.items()
+        if (key.startswith("data.") and key not in NOT_SPLITS) or key in LIMITS
+    )
     return (member.data, member.runs[0].reported, *kept)
 
 

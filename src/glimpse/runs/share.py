@@ -8,7 +8,7 @@ the format of huggingface_hub: YAML between two lines of dashes, then Markdown.
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,14 @@ def _library(network: Pretrained) -> str:
     return "timm" if type(network.backbone).__module__.startswith("timm.") else "torchvision"
 
 
+def _in_words(split: str, measured_images: Mapping[str, int]) -> str:
+    """The name of a split, with the number of images if only a part was measured."""
+    part = f"{IN_WORDS[split]} set"
+    if split in measured_images:
+        return f"first {plural(measured_images[split], 'image')} of the {part}"
+    return part
+
+
 def _card(trained: TrainedRun, weights: str) -> str:
     """The model card: metadata for the Hub, then what the network is and how to load it."""
     run = read_run(trained.folder) if trained.folder.is_dir() else None
@@ -117,15 +125,16 @@ def _card(trained: TrainedRun, weights: str) -> str:
     }
     is_best = trained.checkpoint.name == BEST  # the run's metrics are those of its best checkpoint
     metrics = trained.metrics if is_best else {}
+    in_part = run.measured_images if run else {}
     accuracies = [
-        (IN_WORDS[split], metrics[f"{split}/acc"])
+        (_in_words(split, in_part), metrics[f"{split}/acc"])
         for split in ("val", "test")
         if f"{split}/acc" in metrics
     ]
     if accuracies:
         results = [
-            {"type": "accuracy", "value": round(value, 4), "name": f"accuracy on the {split} set"}
-            for split, value in accuracies
+            {"type": "accuracy", "value": round(value, 4), "name": f"accuracy on the {part}"}
+            for part, value in accuracies
         ]
         about = {
             "task": {"type": "image-classification"},
@@ -133,7 +142,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
             "metrics": results,
         }
         metadata["model-index"] = [{"name": f"{name} on {data}", "results": [about]}]
-    table = [f"| {split} accuracy | {value:.4f} |" for split, value in accuracies]
+    table = [f"| accuracy on the {part} | {value:.4f} |" for part, value in accuracies]
     classes = json.dumps([printable(one) for one in spec.class_names], ensure_ascii=False)
     return "\n".join(
         [
