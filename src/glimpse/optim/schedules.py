@@ -87,7 +87,7 @@ def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
 
 def constant(optimizer: Optimizer) -> Schedule:
     """Keep the optimizer's `lr` throughout."""
-    return _by_step(optimizer, lambda step: 1.0)
+    return Schedule(LambdaLR(optimizer, lambda epoch: 1.0), "epoch")  # nothing to do at each step
 
 
 def cosine(
