@@ -24,6 +24,7 @@ from glimpse.text import kind_of
 
 NUM_RESAMPLES = 200
 MOST_PROBABILITIES = 100_000  # images times classes, of which metrics are resampled
+MOST_TRIED = 2_000  # images: two of each class, unless there are thousands of classes
 
 
 class Scoring:
@@ -151,7 +152,7 @@ class Scoring:
                 f"{self.num_classes}; type metrics.{name}._target_=<its Multiclass… form>"
             )
         random = torch.Generator().manual_seed(0)
-        size = 2 * self.num_classes
+        size = min(2 * self.num_classes, MOST_TRIED)
         answers = torch.randn(size, self.num_classes, generator=random).softmax(1)
         labels = torch.arange(size) % self.num_classes
         try:
