@@ -1,5 +1,8 @@
 """Scores and their intervals, against scikit-learn, torchmetrics and SciPy."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,10 @@ from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from glimpse.insight.confusion import confusion_matrix, most_confused, most_confused_classes
-from glimpse.insight.predictions import Predictions
+from glimpse.insight.predictions import Predictions, write_predictions
 from glimpse.insight.scores import score
 from glimpse.insight.significance import mcnemar
+from largest import Largest
 
 NUM_CLASSES = 7
 
@@ -113,6 +117,30 @@ def test_ranks_and_losses(predictions: Predictions) -> None:
     assert of_label[predictions.correct] == pytest.approx(
         predictions.confidence[predictions.correct]
     )
+
+
+def test_blocks_change_no_value(
+    predictions: Predictions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only a block of the logits is computed with at a time, whatever their number."""
+    whole = predictions.log_probabilities
+    monkeypatch.setattr("glimpse.insight.predictions.BLOCK", 70)  # 10 images, and 600 of them
+    again = replace(predictions)
+    with Largest() as seen:
+        score(again, num_resamples=2)
+        write_predictions(again, [""] * len(again), tmp_path / "predictions.csv")
+    assert seen.largest == len(again)
+    assert (again.losses == -whole[np.arange(len(again)), again.labels]).all()
+    assert (again.confidence == np.exp(whole.max(1))).all()
+    assert (again.ranks == predictions.ranks).all()
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_an_image_whose_output_is_not_a_number_has_no_loss(odd: float) -> None:
+    logits = np.zeros((2, 3), np.float32)
+    logits[1, 2] = odd
+    found = Predictions("val", tuple("abc"), logits, np.array([0, 0]))
+    assert (np.isnan(found.losses) == np.isnan(found.log_probabilities).any(1)).all()
 
 
 def test_confusion_is_that_of_scikit_learn(predictions: Predictions) -> None:

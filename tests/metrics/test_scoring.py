@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torchmetrics.classification
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryRecall, MulticlassF1Score
 
@@ -25,6 +23,7 @@ from glimpse.insight.predictions import Predictions
 from glimpse.insight.scores import score
 from glimpse.metrics.scoring import Scoring
 from glimpse.runs.trained import TrainedRun
+from largest import Largest
 
 EVERY = choices("metrics")
 TINY = (
@@ -138,20 +137,6 @@ def test_an_unknown_average_is_refused() -> None:
     spec = ImageSpec(3, tuple("abc"), 1, 8, 8, (0.0,), (1.0,))
     with pytest.raises(UserError, match="F1: average=mean, expected one of macro, micro, weighted"):
         build_metrics(config, spec)
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that an operation returned."""
-
-    largest = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor):
-            self.largest = max(self.largest, found.numel())
-        return found
 
 
 @pytest.mark.parametrize("is_deterministic", [False, True])

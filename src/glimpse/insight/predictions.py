@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from glimpse.files import write_csv
 from glimpse.ranks import ranks
 from glimpse.text import as_utf8
 
+BLOCK = 2**20  # logits of which values are computed at a time
 COLUMNS = ("image", "actual", "predicted", "probability", "probability_of_actual", "loss", "rank")
 
 
@@ -63,49 +65,58 @@ class Predictions:
         """The prediction for an image of the split, counted from 0, or a list for a slice."""
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(len(self)))]
-        row = np.exp(self.log_probabilities[number]).tolist()
+        row = np.exp(torch.from_numpy(self.logits[number]).log_softmax(0).numpy()).tolist()
         return Prediction(dict(zip(self.class_names, row, strict=True)))
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[number] for number in range(len(self)))
 
-    @cached_property
+    @property
     def log_probabilities(self) -> NDArray[np.float32]:
-        """(N, K) logarithms of the softmax."""
+        """(N, K) logarithms of the softmax, as large as the logits and computed anew each time."""
         found: NDArray[np.float32] = torch.from_numpy(self.logits).log_softmax(1).numpy()
         return found
 
-    @property
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) classes with the highest probability. If there is a tie, the first class wins."""
         found: NDArray[np.int64] = self.logits.argmax(1)
         return found
 
-    @property
+    @cached_property
     def confidence(self) -> NDArray[np.float32]:
         """(N,) probabilities of the predicted class, in [0, 1]."""
-        highest: NDArray[np.float32] = self.log_probabilities.max(1)
-        return np.exp(highest)
+        found: NDArray[np.float32] = np.exp(
+            self._in_blocks(lambda logits, _: logits.log_softmax(1).amax(1))
+        )
+        return found
 
-    @property
+    @cached_property
     def losses(self) -> NDArray[np.float32]:
-        """(N,) cross-entropies in nats, whatever loss the network was trained with."""
-        of_label: NDArray[np.float32] = self.log_probabilities[np.arange(len(self)), self.labels]
-        return -of_label
+        """(N,) cross-entropies in nats, whatever loss the network was trained with.
 
-    @property
+        The loss is NaN if any logit of the image is NaN.
+        """
+        return self._in_blocks(partial(F.cross_entropy, reduction="none"))
+
+    @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """(N,) ranks of the actual class among the predictions; rank 1 is a correct prediction."""
-        found: NDArray[np.int64] = ranks(
-            torch.from_numpy(self.logits), torch.tensor(self.labels)
-        ).numpy()
-        return found
+        return self._in_blocks(ranks)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(N,) booleans: whether the predicted class is the actual one."""
         is_right: NDArray[np.bool_] = self.predicted == self.labels
         return is_right
+
+    def _in_blocks(self, measure: Callable[[Tensor, Tensor], Tensor]) -> NDArray[Any]:
+        """(N,) values of logits (B, K) and labels (B,), so that no copy of all logits is made."""
+        size = max(1, BLOCK // len(self.class_names))
+        logits, labels = torch.from_numpy(self.logits), torch.tensor(self.labels)
+        blocks = zip(torch.split(logits, size), torch.split(labels, size), strict=True)
+        found: NDArray[Any] = torch.cat([measure(*block) for block in blocks]).numpy()
+        return found
 
 
 @torch.no_grad()
@@ -128,22 +139,22 @@ def predict(
         device: The device of the network.
         shows_progress: Whether to show a progress bar on a terminal.
     """
-    found, rows = [], []
+    wanted = data.splits[split].rows
+    order = np.argsort(wanted)
+    in_order = wanted[order]
+    answers, places = np.empty((len(order), data.spec.num_classes), np.float32), []
     loader = data.batches.loader(split)
     for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
         moved = data.batches.to_network(data.transfer_batch_to_device(batch, device, 0))
         size = len(batch.indices) if batch.share else 0
-        found.append(forward(moved.images).float().cpu()[:size])
-        rows.append(batch.indices.cpu()[:size])
-    answers, places = torch.cat(found).numpy(), torch.cat(rows).numpy()
+        rows = batch.indices.cpu()[:size].numpy()
+        places.append(order[np.searchsorted(in_order, rows)])
+        answers[places[-1]] = forward(moved.images).float().cpu()[:size].numpy()
     if data.trainer is not None and data.trainer.world_size > 1:
-        shares = zip(*of_all_processes((answers, places)), strict=True)
-        answers, places = map(np.concatenate, shares)
-    # Processes take images in turn, so restore the split's order.
-    wanted = data.splits[split].rows
-    order = np.empty(len(wanted), np.int64)
-    order[np.argsort(wanted)] = np.argsort(places)
-    return Predictions(split, data.spec.class_names, answers[order], data.labels(split))
+        own = np.concatenate(places)
+        for share, theirs in of_all_processes((answers[own], own)):
+            answers[theirs] = share
+    return Predictions(split, data.spec.class_names, answers, data.labels(split))
 
 
 def inputs_of(
@@ -196,8 +207,8 @@ def write_predictions(predictions: Predictions, names: list[str], path: Path) ->
         predictions.ranks,
         strict=True,
     )
-    rows = []
-    for name, actual, predicted, confidence, of_actual, loss, rank in columns:
-        numbers = (f"{confidence:.6f}", f"{of_actual:.6f}", f"{loss:.6f}", rank)
-        rows.append((name, classes[actual], classes[predicted], *numbers))
+    rows = (
+        (name, classes[actual], classes[predicted], *(f"{one:.6f}" for one in numbers), rank)
+        for name, actual, predicted, *numbers, rank in columns
+    )
     write_csv(path, COLUMNS, rows)

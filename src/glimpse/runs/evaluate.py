@@ -108,7 +108,7 @@ def evaluate(
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
     header = ("class", "images", "predicted", *bounds)
     write_csv(folder / "classes.csv", header, map(_row, scores.classes))
-    rows = [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
+    rows = ((name, *row.tolist()) for name, row in zip(names, matrix, strict=True))
     write_csv(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
     title = f"{title}: accuracy {found.correct.mean():.4f}"
     draw_confusion(matrix, names, title, folder / "confusion.png")

@@ -194,7 +194,7 @@ class TrainedRun:
             UserError: the network's output for an image is not finite.
         """
         found = predict(self.network, self.data, split, device=self.device, shows_progress=True)
-        wrong = np.flatnonzero(np.isnan(found.log_probabilities).any(1))
+        wrong = np.flatnonzero(np.isnan(found.losses))
         if len(wrong):
             raise UserError(not_finite(f"{names_of(self.data, split)[wrong[0]]}", len(wrong)))
         return found
