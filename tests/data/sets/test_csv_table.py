@@ -12,6 +12,7 @@ from PIL import Image
 
 from glimpse.data.sets.csv_table import CsvTable
 from glimpse.data.splits import kept_labels
+from glimpse.data.tables.table import Table
 from glimpse.errors import UserError
 from makers import make_sign_mnist, save_image, write_table
 
@@ -439,7 +440,6 @@ def test_files_that_are_listed_again_are_counted(
     again = "1 row repeats a file (data.groups=path keeps its rows in one split)"
     assert again in table(path, label="label", test_fraction=0.2).describe()
     data = table(path, label="label", test_fraction=0.5, groups="path")
-    assert "again" not in data.describe()
     held = "train" if 0 in data.splits["train"].rows else "val"
     assert 20 in data.splits[held].rows  # the other row of the same file
     tables = {
@@ -448,6 +448,36 @@ def test_files_that_are_listed_again_are_counted(
     }
     both = table(tables["a"], test=str(tables["b"])).describe()
     assert "20 images of test also in train" in both
+
+
+def test_a_later_start_takes_from_the_cache_which_files_are_listed_again(
+    tmp_path: Path, pictures: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"images/{name},{label}" for name, label in pictures]
+    path = written(tmp_path, "path,label", [*lines, lines[0], lines[0]])
+    first = table(path, test_fraction=0.2).describe()
+    assert "2 rows repeat a file" in first
+    passes = []
+    rows = Table.rows
+    monkeypatch.setattr(Table, "rows", lambda self: (passes.append(self), rows(self))[1])
+    monkeypatch.delattr("glimpse.data.tables.files.one_path")
+    assert table(path, test_fraction=0.2).describe() == first
+    assert len(passes) == 2  # for a sample, and for the names of the files
+
+
+def test_a_large_table_is_announced_once(
+    tmp_path: Path,
+    pictures: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = written(tmp_path, "path,label", [f"images/{n},{label}" for n, label in pictures])
+    monkeypatch.setattr("glimpse.data.tables.table.NUM_QUICK", 10)
+    table(path, test_fraction=0.2)
+    assert "reading" not in capsys.readouterr().out
+    monkeypatch.setattr("glimpse.data.tables.table.LARGE", 10)
+    table(path, test_fraction=0.2, cache=False)
+    assert capsys.readouterr().out.count(f"reading {path.name}, 0 MB") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
 from glimpse.text import as_utf8, class_name, plural
+
+_Row = tuple[Table, int, int, str]  # of a file: the table, the line, the label and the split
 
 
 class CsvTable(ImageDataModule):
@@ -52,7 +55,7 @@ class CsvTable(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     def __init__(
         self,
@@ -127,35 +130,10 @@ class CsvTable(ImageDataModule):
         return wrong or f"{table} is not a file, expected a table"
 
     def remarks(self) -> list[str]:
-        """Report which columns were detected, and how many files are listed twice."""
+        """Report which columns were detected, and doubtful classes."""
         doubtful = [name for name in self.contents.class_names if may_be_missing(name)]
         missing = [f"the class {name} may stand for missing labels" for name in doubtful]
-        return [*self.columns.remarks, *missing, *self._repeats()]
-
-    def _repeats(self) -> Iterator[str]:
-        """Yield how many files are in two splits, and how many rows repeat a file."""
-        if self.columns.path is None:
-            return
-        first: dict[str, str] = {}  # the split of each file
-        shared, num_again = Counter[tuple[str, str]](), 0
-        for table, name in zip(self._tables, self._splits_of_tables, strict=True):
-            index = table.index(self.columns.path)
-            for (_, row), part in zip(table.rows(), splits_of(table, self.split), strict=True):
-                split = name if self.split is None else part
-                before = first.setdefault(self._files.identity(table, row[index]), split)
-                if before != split:
-                    shared[split, before] += 1
-                else:
-                    num_again += 1
-        num_again -= len(first)
-        for (split, before), number in shared.items():
-            yield f"{plural(number, 'image')} of {split} also in {before}"
-        if num_again and self.split is None and self.groups is None:
-            column = self.columns.path
-            yield (
-                f"{plural(num_again, 'row')} repeat{'s' * (num_again == 1)} a file "
-                f"(data.groups={column} keeps its rows in one split)"
-            )
+        return [*self.columns.remarks, *missing]
 
     @cached_property
     def _tables(self) -> list[Table]:
@@ -188,8 +166,12 @@ class CsvTable(ImageDataModule):
     def read(self) -> Source:
         """Read pixels (N, H, W, C) uint8 or paths, with labels."""
         labels = [list(labels_of(table, self.columns.labels)) for table in self._tables]
-        parts = [list(splits_of(table, self.split)) for table in self._tables]
-        trained = [row for row, part in zip(labels[0], parts[0], strict=True) if part == "train"]
+        splits = (
+            [[name] * len(of) for name, of in zip(self._splits_of_tables, labels, strict=True)]
+            if self.split is None
+            else [list(splits_of(self._tables[0], self.split))]
+        )
+        trained = [row for row, name in zip(labels[0], splits[0], strict=True) if name == "train"]
         names = self._names(trained)
         is_given = self.class_names is not None or self.num_classes is not None
         by_position = is_given and are_positions([t for of in labels for _, t in of], names)
@@ -197,19 +179,19 @@ class CsvTable(ImageDataModule):
             numbered(table, found, names, by_position=by_position)
             for table, found in zip(self._tables, labels, strict=True)
         ]
-        labelled: dict[str, tuple[Table, int, int]] = {}
+        seen: dict[str, _Row] = {}
+        repeats = Counter[tuple[str, str]]()
         read = [
-            self._part(table, found, labelled)
-            for table, found in zip(self._tables, numbers, strict=True)
+            self._part(table, found, of, seen, repeats)
+            for table, found, of in zip(self._tables, numbers, splits, strict=True)
         ]
         if self.split is None:
             divided = dict(zip(self._splits_of_tables, read, strict=True))
-            return Source(names, divided["train"], divided.get("val"), divided.get("test"))
-        of = {
-            name: np.array([part == name for part in parts[0]]) for name in ("train", "val", "test")
-        }
-        divided = {name: _some_of(read[0], rows) for name, rows in of.items() if rows.any()}
-        return Source(names, divided["train"], divided.get("val"), divided.get("test"))
+        else:
+            rows = {name: np.array(splits[0]) == name for name in ("train", "val", "test")}
+            divided = {name: _some_of(read[0], of) for name, of in rows.items() if of.any()}
+        held_out = (divided.get("val"), divided.get("test"))
+        return Source(names, divided["train"], *held_out, tuple(self._repeats(repeats)))
 
     def column(self, name: str, part: str) -> Sequence[str] | None:
         """Return the cells of a column, without those of unreadable images that were skipped."""
@@ -219,10 +201,11 @@ class CsvTable(ImageDataModule):
             return None
         index = table.index(name)
         is_path = name == self.columns.path
+        splits = repeat(wanted) if self.split is None else splits_of(table, self.split)
         cells = [
             self._files.identity(table, row[index]) if is_path else row[index]
-            for (_, row), split in zip(table.rows(), splits_of(table, self.split), strict=True)
-            if self.split is None or split == wanted
+            for (_, row), split in zip(table.rows(), splits, strict=False)
+            if split == wanted
         ]
         kept = self.kept_rows(part)
         return cells if kept is None else [cells[row] for row in kept]
@@ -240,24 +223,58 @@ class CsvTable(ImageDataModule):
     # Images -------------------------------------------------------------------------------------
 
     def _part(
-        self, table: Table, labels: NDArray[np.int64], labelled: dict[str, tuple[Table, int, int]]
+        self,
+        table: Table,
+        labels: NDArray[np.int64],
+        splits: Sequence[str],
+        seen: dict[str, _Row],
+        repeats: Counter[tuple[str, str]],
     ) -> Part:
-        """Return the images of a table; `labelled` has the table, line and label of each file so far."""
+        """Return the images of a table.
+
+        Args:
+            table: The table.
+            labels: The label of each row.
+            splits: The split of each row.
+            seen: The first row of each file so far, added to here.
+            repeats: The number of further rows, by their split and that of the first, added to here.
+
+        Raises:
+            UserError: a file has two labels.
+        """
         column = self.columns.path
         if column is None:
             images = pixels_of(table, self.columns.pixels, self.shape, len(labels))
             return Arrays(images, labels)
         paths: list[Path] = []
         files = self._files.locations(table, column)
-        for (line, path), label in zip(files, labels.tolist(), strict=True):
-            before, number, other = labelled.setdefault(one_path(path), (table, line, label))
+        for (line, path), label, split in zip(files, labels.tolist(), splits, strict=True):
+            row = (table, line, label, split)
+            first = seen.setdefault(one_path(path), row)
+            before, number, other, split_before = first
             if other != label:
                 raise UserError(
                     f"{table.place(line)}: the label of {as_utf8(path)} differs from {before.place(number)}: an "
                     "image has one class; remove one of the lines"
                 )
+            if first is not row:
+                repeats[split, split_before] += 1
             paths.append(Path(path))
         return Files(paths, labels)
+
+    def _repeats(self, repeats: Counter[tuple[str, str]]) -> Iterator[str]:
+        """Yield how many files are in two splits, and how many rows repeat a file."""
+        num_again = 0
+        for (split, before), number in repeats.items():
+            if split == before:
+                num_again += number
+            else:
+                yield f"{plural(number, 'image')} of {split} also in {before}"
+        if num_again and self.split is None:
+            yield (
+                f"{plural(num_again, 'row')} repeat{'s' * (num_again == 1)} a file "
+                f"(data.groups={self.columns.path} keeps its rows in one split)"
+            )
 
 
 def _text(value: str | int | None) -> str | None:

@@ -34,12 +34,15 @@ class TableFiles:
         is_bare = suffix is not None and f".{suffix.lower()}" in readable_endings()
         self.suffix = f".{suffix}" if is_bare else suffix or ""
         self.skip_unreadable = skip_unreadable
+        self._folders: dict[Table, str] = {}  # joined once, because pathlib is slow for each row
 
     def path(self, table: Table, cell: str) -> str:
         """Return the path that a cell names."""
         ending = "" if cell.lower().endswith(self.suffix.lower()) else self.suffix
         cell = os.path.expanduser(cell) if cell.startswith("~") else cell
-        return os.path.join(table.path.parent / self.folder, f"{cell}{ending}")
+        if table not in self._folders:
+            self._folders[table] = str(table.path.parent / self.folder)
+        return os.path.join(self._folders[table], f"{cell}{ending}")
 
     def found(self, table: Table, cell: str) -> str | None:
         """Return the path of the file that a cell names, in this or another system's spelling."""

@@ -49,11 +49,8 @@ def labels_of(table: Table, names: Sequence[str]) -> Iterator[tuple[int, str]]:
         raise UserError(f"{table.path} has a header but no rows; expected one row per image")
 
 
-def splits_of(table: Table, column: str | None) -> Iterator[str]:
+def splits_of(table: Table, column: str) -> Iterator[str]:
     """Yield the split of each row: train, val or test."""
-    if column is None:
-        yield from ("train" for _ in table.rows())
-        return
     index, found = table.index(column), set()
     for line, row in table.rows():
         name = split_of(row[index]) or _split_by_flag(column, row[index])

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
+from glimpse.console import console
 from glimpse.data.formats import readable_endings
 from glimpse.errors import UserError
 from glimpse.files import special_kind
@@ -36,6 +37,8 @@ LABELS = (
 UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*(_level_\d+)?)?")  # as pandas writes and reads them
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 LONGEST = 40  # characters of a cell that a message shows
+LARGE = 50_000_000  # bytes of a table that takes a while to read
+NUM_QUICK = 1000  # rows that are read before a message says so; `sample` reads fewer
 _reader = partial(csv.reader, skipinitialspace=True)  # a quote may follow a space: a, "b, c"
 # The first bytes of files that are not tables of text, the kind of file, and what to do.
 OTHER_KINDS = (
@@ -79,6 +82,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._has_said = False
         kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UserError(f"{path} is {kind}, expected a table: type the name of a file")
@@ -132,7 +136,9 @@ class Table:
         if self.has_header:
             next(lines, None)
         width = len(self.header)
-        for line, row in lines:
+        for number, (line, row) in enumerate(lines):
+            if number == NUM_QUICK:
+                self._say_once_if_large()
             if len(row) > width and not any(row[width:]):  # delimiters at the end
                 row = row[:width]
             if len(row) != width:
@@ -148,6 +154,12 @@ class Table:
             if len(found) == num:
                 break
         return found
+
+    def _say_once_if_large(self) -> None:
+        size = self.path.stat().st_size
+        if size >= LARGE and not self._has_said:
+            self._has_said = True
+            console.print(f"reading {as_utf8(self.path.name)}, {size / 1e6:,.0f} MB")
 
     def _require_text(self) -> None:
         with self.path.open("rb") as file:
