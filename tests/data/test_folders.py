@@ -34,6 +34,25 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     assert images_in(tmp_path / "root") == [tmp_path / "root" / "cat" / "a.jpg"]
 
 
+def test_folders_are_found_without_looking_at_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "root/cat/1.jpg", "root/b\udcff/1.jpg", *(f"root/{i}.jpg" for i in range(9)))
+    for name, target in (("dog", "root/cat"), ("gone", "nowhere"), ("loop", "root/loop")):
+        (tmp_path / "root" / name).symlink_to(tmp_path / target)
+    (tmp_path / "root" / "link.jpg").symlink_to(tmp_path / "root" / "1.jpg")
+    is_dir, looked_at = Path.is_dir, []
+
+    def counting(path: Path) -> bool:
+        looked_at.append(path.name)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", counting)
+    found = [path.name for path in class_folders(tmp_path / "root")]
+    assert found == ["b\udcff", "cat", "dog"]
+    assert sorted(looked_at) == ["dog", "gone", "link.jpg", "loop", "root"]
+
+
 def test_a_folder_that_links_to_itself_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.jpg")
     (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")

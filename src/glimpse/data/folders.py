@@ -38,7 +38,13 @@ def class_folders(root: Path) -> list[Path]:
     """Return the folders in `root`, sorted by name, without hidden ones."""
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
+    with os.scandir(root) as entries:  # which tells folders from files without looking at each
+        return sorted(Path(e.path) for e in entries if not is_hidden(e.name) and _is_folder(e))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; one that links to itself does not."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def listing(folder: Path) -> Listing:

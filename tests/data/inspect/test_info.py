@@ -56,6 +56,17 @@ def test_sizes_classes_and_majority(photos: Path) -> None:
     assert facts.files.formats == {"PNG": 17}
 
 
+def test_splits_of_one_part_list_its_files_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder(photos / "train", val_fraction=0.3, test_fraction=0.3)
+    listed = []
+    paths_of = data.source_paths
+    monkeypatch.setattr(data, "source_paths", lambda part: (listed.append(part), paths_of(part))[1])
+    assert gather_facts(data).files is not None
+    assert listed == ["train"]
+
+
 def test_mean_and_std_are_those_of_the_training_set(photos: Path) -> None:
     data = image_folder(photos)
     facts = gather_facts(data)

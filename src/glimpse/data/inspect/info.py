@@ -155,7 +155,8 @@ def gather_facts(data: ImageDataModule) -> Facts:
 
 def _paths(data: ImageDataModule) -> dict[str, list[Path]]:
     """Return the files of each split; a split of pixels is omitted."""
-    of_parts = {split.part: data.source_paths(split.part) for split in data.splits.values()}
+    parts = {split.part for split in data.splits.values()}  # several splits may share one
+    of_parts = {part: data.source_paths(part) for part in parts}
     return {
         name: [found[row] for row in split.rows]
         for name, split in data.splits.items()
