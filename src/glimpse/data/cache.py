@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,8 @@ class Contents:
     `format` is the format of the images, whether they are stored or decoded on demand. `folder` is
     the cache. `identity` describes the content that the cache was made from. `num_skipped` is the
     number of skipped files, which `UNREADABLE` in the cache lists. `lost` are the labels of the
-    classes whose training images were all skipped. `remarks` are those of the source.
+    classes whose training images were all skipped. `remarks` are those of the source. `is_new` tells
+    whether this process has just made the cache.
     """
 
     class_names: tuple[str, ...]
@@ -70,6 +71,7 @@ class Contents:
     num_skipped: int = 0
     lost: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 def fingerprint(
@@ -161,7 +163,7 @@ def load_or_build(
                 _remove(folder)
         _build(folder, read(), pixel_format, num_workers, skip_unreadable)
     try:
-        return _open(folder)
+        return replace(_open(folder), is_new=True)
     except DamagedError as damage:
         raise UserError(f"the cache {folder} cannot be read: {damage}; {_ELSEWHERE}") from damage
 

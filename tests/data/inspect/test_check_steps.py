@@ -1,7 +1,7 @@
 """Every dataset passes the check, which stops at a step that fails and says why."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,28 @@ def test_steps_tell_what_they_found(photos: Path) -> None:
     assert found["gathered"].startswith("images (4, 20, 24, 3) uint8, ")
     assert found["normalised"].startswith("(4, 3, 20, 24) float32, 0 to 0.")
     assert f"loss {np.log(3):.4f}" in found["learned"]
+
+
+def test_files_are_not_decoded_again_right_after_the_cache_was_made(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def counting(paths: Sequence[Path], *_: Any, **__: Any) -> list[str]:
+        decoded.extend(paths)
+        return []
+
+    monkeypatch.setattr("glimpse.data.inspect.check.broken_files", counting)
+    (photos / "train" / "cat" / "cat_1.png").write_bytes(b"no image")
+    failed, _ = walk_through(photos)
+    skipping, _ = walk_through(photos, on_bad_file="skip")
+    (photos / "train" / "cat" / "cat_1.png").unlink()
+    new, _ = walk_through(photos)
+    again, _ = walk_through(photos)
+    for checked, number in ((failed, 18), (skipping, 18), (new, 0), (again, 17)):
+        decoded.clear()
+        assert list(checked.faults()) == []
+        assert len(decoded) == number
 
 
 def truncate_first(root: Path) -> None:

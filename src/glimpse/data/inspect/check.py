@@ -46,6 +46,7 @@ class DatasetCheck:
         self.device = device
         self.source: Source | None = None
         self.wanted: PixelFormat | None = None  # the format of files; None until known
+        self._has_decoded_all = False
         self.pixels: NDArray[np.uint8]  # (H, W, C), the sample
         self.batch: Batch  # as stored, then on the device
         self.as_evaluated: Batch
@@ -118,6 +119,8 @@ class DatasetCheck:
         The result also describes the splits.
         """
         self.data.prepare_data()
+        contents = self.data.contents
+        self._has_decoded_all = contents.is_new and not contents.num_skipped
         self.data.setup()
         self.data.verify_cache()
         part = self.data.part("train")
@@ -183,10 +186,16 @@ class DatasetCheck:
         return self.source.parts() if self.source else {}
 
     def faults(self) -> Iterator[str]:
-        """Decode every file, or check the arrays and labels, and yield one line for each fault."""
+        """Decode every file, or check the arrays and labels, and yield one line for each fault.
+
+        Files are not decoded again if `stored` has just decoded all of them for the cache.
+        """
         for name, part in self.parts.items():
             if isinstance(part, Files):
-                yield from broken_files(part.paths, self.wanted, num_workers=self.data.num_workers)
+                if not self._has_decoded_all:
+                    yield from broken_files(
+                        part.paths, self.wanted, num_workers=self.data.num_workers
+                    )
             else:
                 yield from self._array_faults(name, part)
 
