@@ -8,14 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
-import torchmetrics.classification
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryRecall, MulticlassF1Score
 
-from conftest import Execute, choices, composed, slow
+from conftest import Execute, choices, composed
 from glimpse.assembly import build_data, build_metrics
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
@@ -23,7 +22,6 @@ from glimpse.insight.predictions import Predictions
 from glimpse.insight.scores import score
 from glimpse.metrics.scoring import Scoring
 from glimpse.runs.trained import TrainedRun
-from largest import Largest
 
 EVERY = choices("metrics")
 TINY = (
@@ -94,68 +92,6 @@ def test_values_are_those_of_scikit_learn(num_classes: int, occurring: int) -> N
     assert set(found) == set(wanted) == set(EVERY)
     for name in EVERY:
         assert found[name] == pytest.approx(wanted[name], abs=2e-6), name
-
-
-BY_CLASS = {
-    "f1": "F1Score",
-    "precision": "Precision",
-    "recall": "Recall",
-    "specificity": "Specificity",
-    "jaccard": "JaccardIndex",
-}
-
-
-@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
-@pytest.mark.parametrize(
-    ("num_classes", "occurring", "called"), [(7, 4, 7), slow(2, 2, 2), slow(2, 1, 1), slow(9, 9, 3)]
-)
-def test_means_over_classes_are_those_of_torchmetrics(
-    average: str, num_classes: int, occurring: int, called: int
-) -> None:
-    """Bit for bit, also without an image or a prediction of some classes."""
-    random = torch.Generator().manual_seed(0)
-    labels = torch.randint(occurring, (150,), generator=random)
-    logits = torch.randn(150, num_classes, generator=random)
-    logits[:, called:] = -9
-    config, _ = composed(
-        f"metrics=[{','.join(BY_CLASS)}]", *(f"metrics.{n}.average={average}" for n in BY_CLASS)
-    )
-    names = tuple("abcdefghij"[:num_classes])
-    ours = build_metrics(config, ImageSpec(num_classes, names, 1, 8, 8, (0.0,), (1.0,)))
-    assert ours is not None
-    classes = {
-        n: getattr(torchmetrics.classification, f"Multiclass{c}") for n, c in BY_CLASS.items()
-    }
-    theirs = Scoring(
-        {n: of(num_classes, average=average) for n, of in classes.items()}, num_classes
-    )
-    assert ours.of(logits.numpy(), labels.numpy()) == theirs.of(logits.numpy(), labels.numpy())
-
-
-def test_an_unknown_average_is_refused() -> None:
-    config, _ = composed("metrics=[f1]", "metrics.f1.average=mean")
-    spec = ImageSpec(3, tuple("abc"), 1, 8, 8, (0.0,), (1.0,))
-    with pytest.raises(UserError, match="F1: average=mean, expected one of macro, micro, weighted"):
-        build_metrics(config, spec)
-
-
-@pytest.mark.parametrize("is_deterministic", [False, True])
-def test_thousands_of_classes_need_no_matrix_of_them(is_deterministic: bool) -> None:
-    """torchmetrics counts its cells; in deterministic mode, it compares each image with each cell."""
-    names = (*BY_CLASS, "balanced_accuracy", "mcc")
-    scoring = scoring_of(900, *names)
-    logits, labels = torch.eye(900)[:32], torch.arange(32)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(is_deterministic)
-    try:
-        with Largest() as seen:
-            scoring.start("val", torch.device("cpu"))
-            scoring.add("val", logits, labels)
-            found = scoring.finish("val")
-    finally:
-        torch.use_deterministic_algorithms(before)
-    assert found == dict.fromkeys(names, 1.0)
-    assert seen.largest == logits.numel()
 
 
 def test_a_trial_has_few_images_whatever_the_number_of_classes() -> None:

@@ -437,9 +437,12 @@ def test_files_that_are_listed_again_are_counted(
     ]
     path = written(tmp_path, "path,label,part", [*lines, "images/00.png,cat,train"])
     assert "1 image of train also in val" in table(path, split="part", test_fraction=0).describe()
-    again = "1 row repeats a file (data.groups=path keeps its rows in one split)"
-    assert again in table(path, label="label", test_fraction=0.2).describe()
+    described = table(path, label="label", test_fraction=0.2).describe()
+    advice = "data.groups=path keeps the rows of a file in one split"
+    assert "1 row repeats a file" in described
+    assert advice in described
     data = table(path, label="label", test_fraction=0.5, groups="path")
+    assert advice not in data.describe()
     held = "train" if 0 in data.splits["train"].rows else "val"
     assert 20 in data.splits[held].rows  # the other row of the same file
     tables = {

@@ -7,6 +7,7 @@ modules in ../tables read the parts of a table.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -28,6 +29,8 @@ from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
 from glimpse.text import as_utf8, class_name, plural
+
+REPEATS = re.compile(r"rows? repeats? a file")  # in a remark
 
 _Row = tuple[Table, int, int, str]  # of a file: the table, the line, the label and the split
 
@@ -133,7 +136,9 @@ class CsvTable(ImageDataModule):
         """Report which columns were detected, and doubtful classes."""
         doubtful = [name for name in self.contents.class_names if may_be_missing(name)]
         missing = [f"the class {name} may stand for missing labels" for name in doubtful]
-        return [*self.columns.remarks, *missing]
+        repeats = any(REPEATS.search(remark) for remark in self.contents.remarks)
+        advice = f"data.groups={self.columns.path} keeps the rows of a file in one split"
+        return [*self.columns.remarks, *missing, *[advice] * (repeats and self.groups is None)]
 
     @cached_property
     def _tables(self) -> list[Table]:
@@ -271,10 +276,7 @@ class CsvTable(ImageDataModule):
             else:
                 yield f"{plural(number, 'image')} of {split} also in {before}"
         if num_again and self.split is None:
-            yield (
-                f"{plural(num_again, 'row')} repeat{'s' * (num_again == 1)} a file "
-                f"(data.groups={self.columns.path} keeps its rows in one split)"
-            )
+            yield f"{plural(num_again, 'row')} repeat{'s' * (num_again == 1)} a file"
 
 
 def _text(value: str | int | None) -> str | None:
