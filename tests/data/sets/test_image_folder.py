@@ -568,11 +568,12 @@ def test_classes_in_the_names_of_files_beside_a_test_folder(
 
 
 def test_loose_images_that_show_no_class(tmp_path: Path) -> None:
+    root = tmp_path / "set"  # other tests' folders lie beside tmp_path, and would be named
     for part in ("training_images", "validation_images"):
         for n in range(4):
-            save_image(NOISE, tmp_path / part / f"{n}.jpg")
-    message = error_of(tmp_path)
-    assert f"sort the images into {tmp_path / 'training_images'}/<class>/" in message
+            save_image(NOISE, root / part / f"{n}.jpg")
+    message = error_of(root)
+    assert f"sort the images into {root / 'training_images'}/<class>/" in message
     assert "did you mean" not in message
 
 
