@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from conftest import REPOSITORY
 from folders import COMMIT, write_environment, write_run, write_start
 from glimpse.cli.main import app
+from glimpse.records import finite
 from glimpse.runs.folder import find_runs
 from glimpse.runs.groups import group
 from glimpse.runs.report import fitted, table
@@ -269,6 +271,19 @@ def test_added_metrics_and_the_recall_of_classes_stand_beside_accuracy(tmp_path:
     assert re.search(r"recall on test *\ndog +0\.2000", one)
     page = (tmp_path / "0" / "report.html").read_text()
     assert "Recall by class" in page
+
+
+def test_each_class_of_a_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thousand classes, reading all of them for each would take seconds."""
+    recalls = [{f"class {n}": 0.7011 + n / 100 + seed / 1000 for n in range(20)} for seed in (1, 2)]
+    for seed, recall in enumerate(recalls):
+        write_run(tmp_path / str(seed), seed=seed, class_recall=recall)
+    read: list[Any] = []
+    monkeypatch.setattr(
+        "glimpse.runs.folder.finite", lambda value: read.append(value) or finite(value)
+    )
+    assert "class 0 0.70, class 1 0.71, class 2 0.72 …" in report(tmp_path).output
+    assert all(read.count(value) == 1 for recall in recalls for value in recall.values())
 
 
 def test_the_best_run_is_that_of_the_monitor(tmp_path: Path) -> None:

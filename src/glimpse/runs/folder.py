@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Run:
     def model(self) -> str:
         return _word(self.summary.get("model") or "?")
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
         """The metrics of the best checkpoint, with all splits in evaluation mode."""
         found = _numbers(mapping(self.summary.get("metrics")))
@@ -89,7 +90,7 @@ class Run:
         """The metric that chose the best checkpoint."""
         return _monitor(self.settings, self.summary)
 
-    @property
+    @cached_property
     def class_recall(self) -> dict[str, float]:
         """The recall of each class on the `reported` split, if the classes differ much in size."""
         return _numbers(mapping(self.summary.get("class_recall")))

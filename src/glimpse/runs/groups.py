@@ -124,7 +124,7 @@ class Group:
             found.setdefault((str(seed), run.settings.get("data.fold")), []).append(run)
         return list(found.values())
 
-    @property
+    @cached_property
     def class_recall(self) -> dict[str, float]:
         """The mean recall of each class over the seeds, the lowest first; empty if not recorded."""
         names = {name for run in self.runs for name in run.class_recall}
