@@ -161,10 +161,11 @@ def batches_until_seen(trainer: pl.Trainer) -> int:
     loop = trainer.fit_loop.epoch_loop
     progress = loop.batch_progress
     until = float(trainer.num_training_batches) - progress.current.ready
-    if trainer.val_check_batch is not None and not math.isinf(trainer.val_check_batch):
+    interval = validation_interval(trainer)
+    if not math.isinf(interval):
         every_epoch = trainer.check_val_every_n_epoch is not None
         done = progress.current.ready if every_epoch else progress.total.ready
-        until = min(until, trainer.val_check_batch - done % trainer.val_check_batch)
+        until = min(until, interval - done % interval)
     if loop.max_steps != -1:
         until = min(until, loop.max_steps - loop.global_step)
     if loop.min_steps and loop.global_step < loop.min_steps:
@@ -208,6 +209,18 @@ def validates_next(trainer: pl.Trainer) -> bool:
     """
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def validation_interval(trainer: pl.Trainer) -> float:
+    """The number of batches from one validation to the next; infinite if a time decides."""
+    interval = trainer.val_check_batch
+    return math.inf if interval is None else interval
+
+
+def is_last_validation(trainer: pl.Trainer) -> bool:
+    """Whether no validation follows the current one in its epoch, as far as batches decide."""
+    left = trainer.num_training_batches - next_batch(trainer)
+    return ends_epoch(trainer) or left < validation_interval(trainer)
 
 
 def is_after_batch(trainer: pl.Trainer) -> bool:

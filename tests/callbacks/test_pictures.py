@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import Execute, composed
+from conftest import Execute, composed, slow
 from glimpse.errors import UserError
 from glimpse.insight import predictions
 from glimpse.insight.predictions import Predictions, predict
@@ -39,6 +39,30 @@ def test_every_picture_is_in_the_folder_and_in_tensorboard(execute: Execute) -> 
     steps = [event.step for event in events.Images("first_layer")]
     assert len(steps) == 2  # after the first epoch and the second
     assert len(events.Images("answers")) == 2
+
+
+@pytest.mark.parametrize(
+    ("interval", "drawn"),
+    [
+        # Of the epochs 1, 2 and 4, with 22 batches each: at the first validation, and at the last
+        # one of each epoch.
+        ("trainer.val_check_interval=5", [5, 20, 42, 86]),
+        slow("trainer.val_check_interval=0.5", [11, 22, 44, 88]),
+        # Every 30 batches: the third epoch has one at 60, which is not drawn.
+        slow("trainer.val_check_interval=30 trainer.check_val_every_n_epoch=null", [30]),
+    ],
+)
+def test_validations_within_an_epoch_draw_at_its_last_one(
+    execute: Execute, interval: str, drawn: list[int]
+) -> None:
+    folder = execute(
+        "data=synthetic", "data.num_train=88", "data.num_val=8", "data.batch_size=4", "model=linear",
+        "trainer=cpu", "trainer.max_epochs=4", "test=false", ON, *interval.split(),
+    )  # fmt: skip
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    for tag in ("first_layer", "answers"):
+        assert [event.step + 1 for event in events.Images(tag)] == drawn
 
 
 def test_null_leaves_all_but_the_curves_out(execute: Execute) -> None:

@@ -25,7 +25,13 @@ from glimpse.files import CannotWriteError, subfolder
 from glimpse.insight.confusion import confusion_matrix, most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
-from glimpse.lightning_compat import IS_FIRST_PROCESS, is_dry
+from glimpse.lightning_compat import (
+    IS_FIRST_PROCESS,
+    is_dry,
+    is_last_validation,
+    next_batch,
+    validation_interval,
+)
 from glimpse.loggers.record import show
 from glimpse.plots.confusion import draw_confusion
 from glimpse.plots.epochs import draw_epochs
@@ -44,7 +50,8 @@ class Pictures(Callback):
 
     Args:
         every_n_epochs: The interval for the first layer and the predictions. They are also drawn
-            after the first epoch.
+            at the first validation and after the first epoch. If an epoch has several validations,
+            only its last one counts.
     """
 
     sees_chunks = True
@@ -79,6 +86,9 @@ class Pictures(Callback):
         if trainer.sanity_checking or not _draws(trainer):
             return
         if epoch > 1 and epoch % self.every_n_epochs:
+            return
+        is_first = epoch == 1 and next_batch(trainer) <= validation_interval(trainer)
+        if not (is_first or is_last_validation(trainer)):
             return
         assert isinstance(pl_module, ImageClassifier)
         weights = first_weights(pl_module.network, pl_module.spec)
