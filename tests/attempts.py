@@ -30,7 +30,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from glimpse import checkpoint_file, files
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.callbacks.epoch_record import EpochRecord, rows_of
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
@@ -201,10 +201,12 @@ NOT_STATE = ("loops", "config")
 
 def left(folder: Path) -> dict[str, Any]:
     """Everything that must not depend on stops: checkpoints, metrics.csv, summary.json and curves."""
-    checkpoints = {
-        path.name: _without_times(torch.load(path, weights_only=True))
-        for path in sorted((folder / "checkpoints").iterdir())
-    }
+    checkpoints = {}
+    for path in sorted((folder / "checkpoints").iterdir()):
+        saved = torch.load(path, weights_only=True)
+        record = saved["callbacks"]["EpochRecord"]
+        record["rows"] = rows_of(record["rows"])
+        checkpoints[path.name] = _without_times(saved)
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [_without_times(row) for row in csv.DictReader(file)]
     summary = json.loads((folder / "summary.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glimpse.errors import UserError
-from glimpse.files import is_own_file, replacing, subfolder, write_text
+from glimpse.files import append_text, is_own_file, replacing, subfolder, write_text
 
 
 def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
@@ -65,6 +65,38 @@ def test_a_killed_writer_leaves_nothing_to_the_next(tmp_path: Path) -> None:
         write_text(path, "new")
         assert list(tmp_path.iterdir()) == [path]
         path.unlink()
+
+
+def test_only_a_file_that_nobody_has_changed_grows(tmp_path: Path) -> None:
+    path, precious = tmp_path / "table.csv", tmp_path / "precious"
+    write_text(path, "é\n")
+    assert append_text(path, "ü\n", size=3)
+    assert path.read_text("utf-8") == "é\nü\n"
+    assert not append_text(path, "3\n", size=3)
+    path.unlink()
+    assert not append_text(path, "3\n", size=6)
+    precious.write_text("123456")
+    path.symlink_to(precious)
+    assert not append_text(path, "3\n", size=6)
+    assert precious.read_text() == "123456"
+    path.unlink()
+    os.mkfifo(path)
+    assert not append_text(path, "3\n", size=0)
+
+
+def test_a_full_disk_leaves_a_growing_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_text(path, "1\n")
+    append = (
+        "import resource, signal, sys; from pathlib import Path; from glimpse.files import append_text\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))\n"
+        "append_text(Path(sys.argv[1]), '23456\\n', size=2)"
+    )
+    failed = subprocess.run(
+        [sys.executable, "-c", append, str(path)], capture_output=True, text=True
+    )
+    assert f"CannotWriteError: cannot write {path}" in failed.stderr
+    assert path.read_text() == "1\n"
 
 
 def test_a_full_disk_is_named() -> None:

@@ -18,13 +18,14 @@ import torch
 from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
-from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.callbacks.epoch_record import EpochRecord, rows_of
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.classifier import ImageClassifier
 from glimpse.counting import Counts
 from glimpse.crash import CrashError
 from glimpse.errors import Interrupted, UserError
+from glimpse.files import write_text
 from glimpse.loggers import building
 from glimpse.records import read_rows
 from glimpse.run import run
@@ -405,6 +406,9 @@ def test_a_resume_without_an_intact_checkpoint_changes_nothing(
         (("glimpse", "next_step"), []),
         (("glimpse", "config", "callbacks"), 3),
         (("callbacks", "EpochRecord"), {"most_images": 1, "images": 0, "rows": [[]]}),
+        (("callbacks", "EpochRecord"), {"most_images": 1, "images": 0, "rows": "epoch\nnan"}),
+        (("callbacks", "EpochRecord"), {"most_images": 1, "images": 0, "rows": "epoch\n1,2"}),
+        (("callbacks", "EpochRecord"), {"most_images": 1, "images": 0, "rows": "step\n1"}),
         (("callbacks", "Checkpoints"), {"best_epoch": 1, "best_metrics": "x"}),
         (("loops",), {}),
         (("lr_schedulers",), None),
@@ -502,6 +506,45 @@ def test_metrics_csv_is_written_anew_whatever_happened_to_it(
     after = path.read_text().splitlines()
     assert after[: len(before)] == before
     assert len(after) == len(before) + 1
+
+
+def test_an_epoch_adds_its_row_to_metrics_csv_and_writes_no_other(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, an epoch would take the longer the more epochs came before it."""
+    written: list[str] = []
+
+    def row_of(self: EpochRecord, row: dict[str, Any]) -> str:
+        written.append(row["epoch"])
+        return original(self, row)
+
+    def whole(path: Path, text: str, **options: Any) -> None:
+        written.append("whole file")
+        write_text(path, text, **options)
+
+    original = EpochRecord._line
+    monkeypatch.setattr(EpochRecord, "_line", row_of)
+    monkeypatch.setattr("glimpse.callbacks.epoch_record.write_text", whole)
+    folder = execute(*LINEAR, "trainer.max_epochs=4")
+    assert written == [1, "whole file", 2, 3, 4]
+    rows = read_rows(folder, "metrics.csv")[1]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["callbacks"]["EpochRecord"]["rows"].encode() == (
+        (folder / "metrics.csv").read_bytes()
+    )
+
+
+def test_rows_of_an_earlier_version_are_resumed(execute: Execute, finished: Path) -> None:
+    """Its checkpoints hold a list."""
+    path, last = finished / "metrics.csv", finished / "checkpoints" / "last.ckpt"
+    before = path.read_text()
+    saved = torch.load(last, weights_only=True)
+    record = saved["callbacks"]["EpochRecord"]
+    record["rows"] = rows_of(record["rows"])
+    AtomicCheckpointIO().save_checkpoint(saved, last)
+    execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
+    assert path.read_text().startswith(before)
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1]])

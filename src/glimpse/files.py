@@ -5,10 +5,12 @@ disk or a killed process therefore never leaves half a file, and a reader never 
 writer has its own temporary name, so that two writers of the same file do not disturb each other;
 the last one wins. The next writer removes what a killed one has left. Files that can be made again
 from others, such as pictures, are not flushed. Renaming replaces a link instead of following it. A
-run folder may come from a stranger, so no link is followed out of it.
+run folder may come from a stranger, so no link is followed out of it. A table that grows, such as
+metrics.csv, receives whole rows instead of being written anew for each.
 """
 
 import csv
+import errno
 import json
 import os
 import re
@@ -128,6 +130,7 @@ def _discard_if_left(path: Path) -> None:
             os.close(descriptor)
 
 
+_AS_BYTES = getattr(os, "O_BINARY", 0)  # on Windows
 _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -153,14 +156,46 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8.
+def write_text(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write a text file as UTF-8; `flush` as in `replacing`.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial:
+    with replacing(path, flush=flush) as partial:
         partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def append_text(path: Path, text: str, *, size: int) -> bool:
+    """Append text to a file if it still has the size in bytes that its writer left it with.
+
+    It is not flushed to the disk. The text is written by one call, so that a killed process leaves
+    all of it or nothing.
+
+    Returns:
+        Whether it was appended. If not, the file is gone or somebody has changed it.
+
+    Raises:
+        CannotWriteError: the disk is full. The file is unchanged.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | _AS_BYTES | _CAREFULLY)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            return False
+        content = text.encode("utf-8", "surrogateescape")
+        try:
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise CannotWriteError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -172,16 +207,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_csv(
-    path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]], *, flush: bool = True
-) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table with a header as UTF-8.
 
     Raises:
         UserError: the file cannot be written.
     """
     with (
-        replacing(path, flush=flush) as partial,
+        replacing(path) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

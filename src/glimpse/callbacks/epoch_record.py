@@ -1,8 +1,14 @@
-"""Record the metrics and the speed of each epoch in `metrics.csv`."""
+"""Record the metrics and the speed of each epoch in `metrics.csv`.
 
+An epoch costs the same however many came before it: its row is appended to the file, and a
+checkpoint holds all rows as one text, which is the file's content.
+"""
+
+import csv
+import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,13 +18,15 @@ import torch
 
 from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
-from glimpse.files import write_csv
+from glimpse.files import append_text, write_text
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, is_dry, send_epoch_to_loggers
 from glimpse.records import METRICS
 
 # Before and after the metrics that `metrics=[…]` adds.
 COLUMNS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5")
-LAST_COLUMNS = ("lr", "images_per_second", "seconds")
+OF_THE_SPEED = ("images_per_second", "seconds")
+LAST_COLUMNS = ("lr", *OF_THE_SPEED)
+COUNTS = ("epoch", "step")
 
 
 class EpochRecord(LateCallback):
@@ -35,6 +43,10 @@ class EpochRecord(LateCallback):
         self.path = folder / METRICS
         self._names = tuple(names)
         self.rows: list[dict[str, Any]] = []
+        self._columns: tuple[str, ...] = ()
+        self._lines: list[str] = []  # the header and the rows, as in the file
+        self._size = -1  # of the file in bytes; -1 before this process has written it
+        self._keep([])
         self._began: float | None = None  # time at which the epoch's first batch began
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
@@ -76,46 +88,81 @@ class EpochRecord(LateCallback):
         assert isinstance(pl_module, ImageClassifier)
         metrics = of_this_epoch(trainer, pl_module)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row |= {name: metrics[name] for name in (*self._columns, "lr") if name in metrics}
+        names = [name for name in self._columns if name in metrics and name not in OF_THE_SPEED]
+        row |= {name: metrics[name] for name in names}
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
+        self._lines.append(self._line(row))
         self._began, self._duration, self._validating = None, 0.0, 0.0
         self._images = self._images_before = 0
         if IS_FIRST_PROCESS and not is_dry(trainer):
             self._write()
         send_epoch_to_loggers(trainer)
 
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        """All columns except LAST_COLUMNS, including those written before a resume."""
+    def _keep(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Start from these rows, written before a resume. Their columns stay."""
+        self.rows = list(rows)
         names = (*(name for row in self.rows for name in row), *self._names)
         more = [name for name in names if name not in LAST_COLUMNS]
-        return tuple(dict.fromkeys((*COLUMNS, *more)))
+        self._columns = tuple(dict.fromkeys((*COLUMNS, *more, *LAST_COLUMNS)))
+        self._lines = [_csv(self._columns), *map(self._line, self.rows)]
+
+    def _line(self, row: dict[str, Any]) -> str:
+        return _csv([row.get(name, "") for name in self._columns])
 
     def _write(self) -> None:
-        columns = (*self._columns, *LAST_COLUMNS)
-        rows = ([row.get(name, "") for name in columns] for row in self.rows)
+        """Append the last row, or write the whole file if it is not as this process left it."""
         # Checkpoints hold the rows too, so they need not be flushed to the disk here.
-        write_csv(self.path, columns, rows, flush=False)
+        line = self._lines[-1]
+        if append_text(self.path, line, size=self._size):
+            self._size += len(line.encode())
+            return
+        text = "".join(self._lines)
+        write_text(self.path, text, flush=False)
+        self._size = len(text.encode())
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, so that a resumed run needs no file except its checkpoint."""
-        return {"most_images": self.most_images, "images": self._images, "rows": self.rows}
+        rows = "".join(self._lines)
+        return {"most_images": self.most_images, "images": self._images, "rows": rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.most_images = state_dict["most_images"]
         self._images = self._images_before = state_dict["images"]
-        self.rows = state_dict["rows"]
+        rows = state_dict["rows"]
+        # A checkpoint of an earlier version has a list of mappings.
+        self._keep(rows if isinstance(rows, list) else rows_of(rows))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that the checkpoint had finished."""
-        self.rows = [row for row in self.rows if row["epoch"] <= trainer.current_epoch]
+        self._keep([row for row in self.rows if row["epoch"] <= trainer.current_epoch])
 
     def images_per_second(self) -> float | None:
         """The median speed over the epochs; None before the first."""
         speeds = [float(r["images_per_second"]) for r in self.rows if r.get("images_per_second")]
         return median(speeds) if speeds else None
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """The rows in the text of a table of epochs, without empty cells.
+
+    Raises:
+        ValueError, TypeError: a cell is not a finite number.
+    """
+    rows = []
+    for cells in csv.DictReader(text.splitlines()):
+        filled = {name: cell for name, cell in cells.items() if cell}
+        row = {n: int(cell) if n in COUNTS else float(cell) for n, cell in filled.items()}
+        if not all(map(math.isfinite, row.values())):
+            raise ValueError(f"a cell in {METRICS} is not finite")
+        rows.append(row)
+    return rows
+
+
+def _csv(cells: Iterable[Any]) -> str:
+    csv.writer(line := io.StringIO(newline="")).writerow(cells)
+    return line.getvalue()
 
 
 def _images_so_far(classifier: pl.LightningModule) -> int:
