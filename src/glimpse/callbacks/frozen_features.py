@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from glimpse.callbacks.finetune import require_one_process
 from glimpse.data.module import data_of
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError, make_folder, replacing
+from glimpse.progress_bar import tracked
 
 Features = dict[str, NDArray[np.float32]]  # part of the dataset to (N, F) features
 
@@ -71,7 +71,14 @@ class FrozenFeatures(Callback):
             found[split.part] = np.zeros((last + 1, width), np.float32)
         self.network.eval()
         for name, split in splits.items():
-            for batch in tqdm(self.data.batches.loader(name), f"features, {name}", disable=None):
+            loader = self.data.batches.loader(name)
+            for batch in tracked(
+                loader,
+                f"features, {name}",
+                len(split.rows),
+                unit="image",
+                size=lambda batch: len(batch.indices),
+            ):
                 moved = self.data.transfer_batch_to_device(batch, device, 0)
                 images = trainer.precision_plugin.convert_input(
                     self.data.batches.to_network(moved).images

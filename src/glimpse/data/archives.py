@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, cast
 
-from tqdm import tqdm
-
 from glimpse.errors import UserError
+from glimpse.progress_bar import tracked
 from glimpse.streams import printable
 from glimpse.text import cut
 
@@ -72,8 +71,8 @@ def survey(archive: Path, folder: Path) -> int:
     ).free
     number = 0
     with _entries(archive) as entries:
-        bar = tqdm(entries, "checking", unit="file", disable=None, delay=1, leave=False)
-        for number, entry in enumerate(bar, 1):
+        checked = tracked(entries, "checking", None, unit="file", vanishes=True)
+        for number, entry in enumerate(checked, 1):
             _check_proportions(archive, number, entry.end, packed)
             if entry.end > free:
                 raise UserError(
@@ -95,7 +94,7 @@ def extract(archive: Path, folder: Path, *, num_entries: int) -> None:
         UserError: an entry is not allowed.
     """
     with _entries(archive) as entries:
-        for entry in tqdm(entries, "unpacking", num_entries, unit="file", disable=None):
+        for entry in tracked(entries, "unpacking", num_entries, unit="file"):
             path = folder.joinpath(*entry.parts)
             if entry.is_folder:
                 path.mkdir(parents=True, exist_ok=True)

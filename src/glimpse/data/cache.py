@@ -325,7 +325,8 @@ def _store(
     marks: list[bytes] = []
     bad: dict[int, str] = {}
     with file.open("r+b") as opened:
-        for found, seen, empty in each_chunk(decode_chunk, part.paths, num_workers=num_workers):
+        chunks = each_chunk(decode_chunk, part.paths, num_workers=num_workers, what="decoding")
+        for found, seen, empty in chunks:
             counts += found
             marks += seen
             bad |= empty

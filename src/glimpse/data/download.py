@@ -23,6 +23,7 @@ from filelock import FileLock
 from glimpse.data import archives
 from glimpse.errors import UserError, first_line
 from glimpse.files import locked, partial_folder
+from glimpse.progress_bar import progress_bar
 
 # The errors that zipfile and tarfile raise on a damaged archive, the last four for odd headers.
 _DAMAGED = (
@@ -97,13 +98,14 @@ def verify(path: Path, checksum: str, *, remedy: str = DOWNLOAD_AGAIN) -> None:
 def _download(archive: Archive, path: Path) -> None:
     pooch.get_logger().setLevel("WARNING")
     print(f"downloading {archive.url}", flush=True)
+    bar = progress_bar("downloading", None, unit="B")
     try:
         pooch.retrieve(
             archive.url,
             archive.checksum,
             fname=path.name,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
+            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=30),
         )
     except OSError as error:  # requests' errors are OSErrors too
         reason = type(error).__name__

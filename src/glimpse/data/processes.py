@@ -1,4 +1,4 @@
-"""Decode files in several processes, in order, with a progress bar.
+"""Decode files in several processes, in order, and show the progress.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -14,11 +14,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tqdm import tqdm
-
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
 from glimpse.errors import UserError, stop_signals
 from glimpse.process_context import process_context
+from glimpse.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -50,11 +49,15 @@ def leave_stops_to_the_run() -> None:
 
 
 def each_chunk(
-    function: Callable[[Sequence[Path], int], _Result], paths: Sequence[Path], *, num_workers: int
+    function: Callable[[Sequence[Path], int], _Result],
+    paths: Sequence[Path],
+    *,
+    num_workers: int,
+    what: str = "reading",
 ) -> Iterator[_Result]:
     """Yield `function(files, index of the first)` for each chunk of files, in order.
 
-    The function runs in `num_workers` processes, with a progress bar.
+    The function runs in `num_workers` processes. Progress is shown as `what` is being done.
 
     Raises:
         UserError: a process cannot be started, ended unexpectedly, or hangs.
@@ -63,7 +66,7 @@ def each_chunk(
     alone = workers == 1  # a few images take less time than starting a process
     starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
     chunks = [paths[start : start + starts.step] for start in starts]
-    progress = tqdm(total=len(paths), unit="image", disable=None)
+    progress = progress_bar(what, len(paths), unit="image")
     if alone:
         with progress:
             for chunk, start in zip(chunks, starts, strict=True):

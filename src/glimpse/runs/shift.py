@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from glimpse.insight.predictions import inputs_of
+from glimpse.progress_bar import tracked
 from glimpse.runs.trained import TrainedRun
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # right, left, down, up
@@ -40,7 +40,7 @@ def accuracy_by_shift(
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:max_images])
     batches = np.array_split(chosen, -(-len(chosen) // data.batch_size))
     correct = torch.zeros(len(distances))
-    for positions in tqdm(batches, f"moving {run.name}", disable=None):
+    for positions in tracked(batches, f"moving {run.name}", len(chosen), unit="image", size=len):
         images = inputs_of(data, split, positions, device=run.device)
         right = labels[positions].to(run.device)
         for place, distance in enumerate(distances):

@@ -40,6 +40,7 @@ from glimpse.lightning_compat import settle
 from glimpse.models.weights import of_network
 from glimpse.network import build_network
 from glimpse.nonfinite import weight_not_finite
+from glimpse.progress_bar import counted, progress_bar
 from glimpse.resume import require_same_input
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.images import Images, one_by_one
@@ -193,7 +194,9 @@ class TrainedRun:
         Raises:
             UserError: the network's output for an image is not finite.
         """
-        found = predict(self.network, self.data, split, device=self.device, shows_progress=True)
+        num_images = len(self.data.splits[split].rows)
+        with progress_bar(f"predicting {split}", num_images, unit="image") as bar:
+            found = predict(counted(self.network, bar), self.data, split, device=self.device)
         wrong = np.flatnonzero(np.isnan(found.losses))
         if len(wrong):
             raise UserError(not_finite(f"{names_of(self.data, split)[wrong[0]]}", len(wrong)))

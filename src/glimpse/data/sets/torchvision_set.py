@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from torchvision import datasets
-from tqdm import tqdm
 
 from glimpse.data.archives import only_files_and_folders
 from glimpse.data.decode import SAMPLED, PixelFormat, fitted, is_grey
@@ -28,6 +27,7 @@ from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UserError, first_line
+from glimpse.progress_bar import tracked
 
 
 def _splits(*names: str) -> tuple[dict[str, Any], ...]:
@@ -204,7 +204,7 @@ class TorchvisionSet(ImageDataModule):
         shape = (len(dataset), wanted.height, wanted.width, wanted.channels)
         images, labels = np.empty(shape, np.uint8), np.empty(len(dataset), np.int64)
         part = " ".join(f"{key}={value}" for key, value in choice.items())
-        for row in tqdm(range(len(dataset)), self.set_name, unit="image", disable=None):
+        for row in tracked(range(len(dataset)), self.set_name, len(dataset), unit="image"):
             what = f"image {row} of {self.set_name} {part}".rstrip()
             try:
                 image, labels[row] = dataset[row]
