@@ -76,6 +76,13 @@ def skip_empty_hooks(owner: pl.LightningModule | Callback) -> None:
             setattr(owner, name, None)
 
 
+def skip_hook(callback: Callback, name: str, *, skipped: bool) -> None:
+    """Skip a hook for every batch, as if it were empty, or no longer skip it."""
+    vars(callback).pop(name, None)
+    if skipped:
+        setattr(callback, name, None)
+
+
 def log_faster() -> None:
     """Skip work that Lightning repeats for every logged metric and for every Trainer.
 

@@ -24,7 +24,9 @@ _Found = TypeVar("_Found")
 _Sized = TypeVar("_Sized", bound=Sized)
 
 
-def progress_bar(what: str, total: int | None, *, unit: str, vanishes: bool = False) -> Any:
+def progress_bar(
+    what: str, total: int | None, *, unit: str, vanishes: bool = False, shown: bool = True
+) -> Any:
     """A bar with `update(number)`, `reset()`, `close()` and `total`, as of tqdm; use it with `with`.
 
     Args:
@@ -32,7 +34,10 @@ def progress_bar(what: str, total: int | None, *, unit: str, vanishes: bool = Fa
         total: The number of units; None if it is unknown.
         unit: One of them, such as "image". "B" counts bytes.
         vanishes: Whether the bar appears only after a second, and vanishes at the end.
+        shown: Whether anything is shown.
     """
+    if not shown:
+        return tqdm(disable=True)
     if not sys.stderr.isatty():
         return _Lines(what, total, unit=unit)
     options = {"delay": 1, "leave": False} if vanishes else {}

@@ -106,6 +106,7 @@ def test_small_images_do_not_promise_an_early_end(
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(TimeLeft, "seconds", cost_left)
     monkeypatch.setattr(progress, "duration", lambda seconds: str(told.append(seconds)))
+    monkeypatch.setattr(progress.Progress, "_show_evaluation", lambda *_: None)
     execute(
         "data=synthetic", "data.shape=[1,16,16]", "data.num_train=80", "data.num_val=16",
         "data.batch_size=16", "model=convnet_bn", "model.widths=[8]", "trainer=cpu",

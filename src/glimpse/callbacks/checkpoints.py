@@ -48,6 +48,7 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor or monitor_of({})
         self.top_k = top_k
         self.best_epoch: int | None = None  # counts from 1
+        self.best_step: int | None = None  # None also if the best comes from before a resume
         self.best_metrics: dict[str, float] = {}  # of the validation set
         self.best_value: float | None = None  # of the monitor
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
@@ -121,6 +122,7 @@ class Checkpoints(Checkpoint):
             self.best_value = found[self.monitor.name]
             self.best_metrics = {n: v for n, v in found.items() if n.startswith("val/")}
             self.best_epoch = trainer.current_epoch + 1
+            self.best_step = trainer.global_step
             self.best_recall = pl_module.recall.get("val")
         name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)

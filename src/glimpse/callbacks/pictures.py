@@ -37,6 +37,7 @@ from glimpse.plots.confusion import draw_confusion
 from glimpse.plots.epochs import draw_epochs
 from glimpse.plots.mistakes import draw_answers, draw_most_confused
 from glimpse.plots.save import save_pixels
+from glimpse.progress_bar import counted, progress_bar
 from glimpse.runs.folder import epochs_of
 
 NUM_TRAINING_IMAGES = 64
@@ -130,12 +131,12 @@ class Pictures(Callback):
             return  # the int 1 means one batch, the float 1.0 means all of them
         data = data_of(trainer)
         classifier.eval()
-        found = predict(
-            lambda images: _forward(trainer, classifier, images),
-            data,
-            "val",
-            device=classifier.device,
-        )
+        num_images = len(data.splits["val"].rows) // trainer.world_size
+        with progress_bar(
+            "predicting val", num_images, unit="image", vanishes=True, shown=not console.quiet
+        ) as bar:
+            forward = counted(partial(_forward, trainer, classifier), bar)
+            found = predict(forward, data, "val", device=classifier.device)
         if _draws(trainer):
             with _optional(self._complaints):
                 _draw_mistakes(trainer, data, found)
