@@ -9,6 +9,7 @@ Import nothing heavy: decoding processes import this.
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -67,6 +68,12 @@ def tracked(
         for item in items:
             yield item
             bar.update(size(item))
+
+
+def without_bars() -> AbstractContextManager[None]:
+    """Take the bars away from the terminal while a block prints to it."""
+    hidden: AbstractContextManager[None] = tqdm.external_write_mode(file=sys.stderr)
+    return hidden
 
 
 def counted(forward: Callable[[_Sized], _Found], bar: Any) -> Callable[[_Sized], _Found]:

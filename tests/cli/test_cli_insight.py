@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from typer.testing import CliRunner
 
 from conftest import Execute
 from folders import rows_of
-from glimpse import __version__, launch
+from glimpse import __version__, launch, load
 from glimpse.cli.main import app, main
-from glimpse.runs.predict import image_files, predict_files
+from glimpse.cli.predict import Format, predict
+from glimpse.runs.predict import Answer, image_files, predict_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
 from makers import make_image_folder, save_image
@@ -192,6 +194,53 @@ def test_the_first_of_equal_classes_is_predicted_whatever_the_number_of_answers(
     for top in (1, 2, 10):
         [answer] = predict_files(run, [photos / "large.jpg"], top=top)
         assert [name for name, _ in answer.top][:2] == list(run.spec.class_names[1:3])[:top]
+
+
+def test_files_are_decoded_a_little_ahead_and_answered_in_order(
+    photos: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glimpse.runs.predict.PREDICTED_TOGETHER", 2)
+    files = sorted(photos.iterdir()) * 4
+    one, several = (
+        load(trained_run, overrides=[f"data.num_workers={number}"]) for number in (1, 3)
+    )
+    expected = list(predict_files(one, files, top=2))
+    assert [answer.path for answer in expected] == files
+    assert list(predict_files(several, files, top=2)) == expected
+    read: list[Path] = []
+    original = several.read_image
+    monkeypatch.setattr(several, "read_image", lambda path: read.append(path) or original(path))
+    answers = predict_files(several, files, top=2)
+    assert next(answers) == expected[0]
+    assert len(read) <= 6 < len(files)
+    answers.close()
+
+
+@pytest.mark.parametrize("output_format", ["csv", "json", "table"])
+def test_what_was_predicted_before_a_stop_is_there(
+    output_format: str,
+    photos: Path,
+    trained_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*arguments: object, **named: object) -> Iterator[Answer]:
+        yield Answer(photos / "large.jpg", (("1", 0.75),))
+        yield Answer(photos / "broken.png", error="it is broken")
+        yield Answer(photos / "alpha.webp", (("2", 0.5),))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("glimpse.runs.predict.predict_files", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        predict(trained_run, [photos], output_format=Format(output_format))
+    out, err = capsys.readouterr()
+    found = {
+        "csv": lambda: [row["class"] for row in csv.DictReader(out.splitlines())],
+        "json": lambda: [row["top"][0]["class"] for row in json.loads(out)],
+        "table": out.split,
+    }[output_format]()
+    assert found == ([] if output_format == "table" else ["1", "2"])
+    assert err == "error: it is broken\n"
 
 
 def test_predict_as_csv_and_table(photos: Path, trained_run: Path) -> None:

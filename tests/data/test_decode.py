@@ -2,15 +2,18 @@
 
 import os
 import struct
+import threading
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, ExifTags, Image
 
-from glimpse.data.decode import PixelFormat, decode, probe
+from glimpse.data.decode import PixelFormat, decode, probe, reading
 from glimpse.errors import UserError
 from makers import save_image
 
@@ -347,3 +350,31 @@ def test_that_only_the_first_page_is_used_is_said(
     told = capsys.readouterr().out
     assert "note: 1 sampled image with several pages or frames, such as " in told
     assert "pages.tif; only the first" in told
+
+
+def test_threads_that_read_restore_the_filters_of_warnings(tmp_path: Path) -> None:
+    """The first to begin is the first to end. Meanwhile, a bomb is refused."""
+    save_image(np.zeros((4, 4, 1), np.uint8), tmp_path / "a.png")
+    bomb(tmp_path / "bomb.png")
+    before = list(warnings.filters)
+    is_inside, may_end = (
+        [threading.Event(), threading.Event()],
+        [threading.Event(), threading.Event()],
+    )
+
+    def read(number: int) -> None:
+        with reading(tmp_path / "a.png"):
+            is_inside[number].set()
+            may_end[number].wait(timeout=60)
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = []
+        for number in range(2):
+            readers.append(pool.submit(read, number))
+            assert is_inside[number].wait(timeout=60)
+        for number in range(2):
+            with pytest.raises(UserError, match="exceeds limit"):
+                decode(tmp_path / "bomb.png", PixelFormat(4, 4, 1))
+            may_end[number].set()
+            readers[number].result()
+    assert list(warnings.filters) == before

@@ -3,17 +3,25 @@
 import csv
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glimpse.cli.errors import as_options, one_line_errors, require_image, require_no_setting
 from glimpse.cli.options import RunPath, Set, Trust, output_file, trained_run
 from glimpse.cli.table import print_table
+from glimpse.progress_bar import progress_bar, without_bars
 from glimpse.streams import printable, say
 from glimpse.text import as_utf8, json_of, plural
+
+if TYPE_CHECKING:
+    from glimpse.runs.trained import TrainedRun
+
+START_OF_LIST, END_OF_LIST = "[\n", "\n]"  # in indented JSON
+Row = dict[str, Any]  # the name of an image, and its most likely classes with their probabilities
 
 
 class Format(StrEnum):
@@ -55,7 +63,8 @@ def predict(
 ) -> None:
     """Predict the five most likely classes of each image, with their probabilities.
 
-    Images are preprocessed as in the run. If a file is missing or cannot be read, or a folder has
+    Images are preprocessed as in the run. CSV and JSON are written while the command runs, so that
+    what is there stays if it is stopped. If a file is missing or cannot be read, or a folder has
     no image, the command names it on stderr, predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
@@ -65,25 +74,21 @@ def predict(
         if not any(map(os.path.lexists, images)):
             require_image(images[0])
     with trained_run(run, settings, trust) as trained:
-        from glimpse.runs.predict import image_files, predict_files
+        from glimpse.runs.predict import image_files
 
         given = image_files(images)
         for remark in given.remarks:
             say(f"note: {remark}", file=sys.stderr)
         for error in given.errors:
             say(f"error: {error}", file=sys.stderr)
-        failed = 0
-        rows: list[dict[str, Any]] = []
-        for answer in predict_files(trained, given.files, top=top):
-            if answer.error is not None:
-                say(f"error: {as_options(answer.error)}", file=sys.stderr)
-                failed += 1
-            else:
-                rows.append({"image": as_utf8(answer.path), "top": list(answer.top)})
+        failed: list[Path] = []
+        # On a terminal, a bar would stand between the rows.
+        shows_bar = output_format is Format.table or not sys.stdout.isatty()
+        rows = _predicted(trained, given.files, top, failed, shows_bar=shows_bar)
         _print_predictions(rows, output_format)
         if failed:
             of_all = f"of {plural(len(given.files), 'image')}"
-            say(f"{failed} {of_all} could not be predicted", file=sys.stderr)
+            say(f"{len(failed)} {of_all} could not be predicted", file=sys.stderr)
         if failed or given.errors:
             raise typer.Exit(1)
 
@@ -123,11 +128,29 @@ def export(
             say(line)
 
 
-def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> None:
+def _predicted(
+    trained: "TrainedRun", files: list[Path], top: int, failed: list[Path], *, shows_bar: bool
+) -> Iterator[Row]:
+    """Yield the rows in order as they arrive. Print the errors of other files, and add these to
+    `failed`."""
+    from glimpse.runs.predict import predict_files
+
+    with progress_bar(
+        "predicting", len(files), unit="image", vanishes=True, shown=shows_bar
+    ) as bar:
+        for answer in predict_files(trained, files, top=top):
+            bar.update()
+            if answer.error is None:
+                yield {"image": as_utf8(answer.path), "top": list(answer.top)}
+                continue
+            with without_bars():
+                say(f"error: {as_options(answer.error)}", file=sys.stderr)
+            failed.append(answer.path)
+
+
+def _print_predictions(rows: Iterable[Row], output_format: Format) -> None:
     if output_format is Format.json:
-        for row in rows:
-            row["top"] = [{"class": name, "probability": p} for name, p in row["top"]]
-        say(json_of(rows))
+        _print_json(rows)
     elif output_format is Format.csv:
         shown = printable if sys.stdout.isatty() else str  # a program needs the names as they are
         writer = csv.writer(sys.stdout)
@@ -135,9 +158,24 @@ def _print_predictions(rows: list[dict[str, Any]], output_format: Format) -> Non
         for row in rows:
             for rank, (name, p) in enumerate(row["top"], 1):
                 writer.writerow((shown(row["image"]), rank, shown(name), f"{p:.6f}"))
-    elif rows:
-        columns = [f"{rank}" for rank in range(1, len(rows[0]["top"]) + 1)]
+    elif found := list(rows):
+        columns = [f"{rank}" for rank in range(1, len(found[0]["top"]) + 1)]
         print_table(
             ("image", *columns),
-            [(r["image"], *(f"{name} {p:.3f}" for name, p in r["top"])) for r in rows],
+            [(r["image"], *(f"{name} {p:.3f}" for name, p in r["top"])) for r in found],
         )
+
+
+def _print_json(rows: Iterable[Row]) -> None:
+    """Print a list as it becomes known. It is closed even if an error or Ctrl-C ends it."""
+    before = START_OF_LIST
+    try:
+        for row in rows:
+            top = [{"class": name, "probability": p} for name, p in row["top"]]
+            say(
+                before + json_of([row | {"top": top}])[len(START_OF_LIST) : -len(END_OF_LIST)],
+                end="",
+            )
+            before = ",\n"
+    finally:
+        say(json_of([]) if before == START_OF_LIST else END_OF_LIST)

@@ -7,10 +7,11 @@ that decoding processes start quickly.
 import io
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +39,38 @@ _DECODING_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError,
     struct.error, zlib.error,
 )  # fmt: skip
+_BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+
+
+class _Filters:
+    """The filters of warnings while any thread reads an image.
+
+    They belong to the whole process, so threads that each set and restored them would undo each
+    other's. Therefore, the first thread sets them, and the last one restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_readers = 0
+        self._before = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._num_readers:
+                self._before.enter_context(warnings.catch_warnings())
+                # Pillow's warnings of odd metadata do not name the file.
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            self._num_readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_readers -= 1
+            if not self._num_readers:
+                self._before.close()
+
+
+_FILTERS = _Filters()
 
 
 @dataclass(frozen=True)
@@ -250,13 +283,12 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
     """
     name = name or str(file)
     with (
-        warnings.catch_warnings(),
+        _FILTERS,
         open_image(file) if isinstance(file, Path) else _from_memory(file, name) as image,
     ):
-        warnings.simplefilter("ignore", UserWarning)  # Pillow warns of odd metadata
         try:
             yield image
-        except _DECODING_ERRORS as error:
+        except (*_DECODING_ERRORS, *_BOMBS) as error:
             raise UnreadableImageError(
                 f"cannot read the image {name}: {str(error) or type(error).__name__}; replace it or move it "
                 "elsewhere"
@@ -268,11 +300,7 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
 def _from_memory(content: io.BytesIO, name: str) -> Image.Image:
     try:
         return _identified(content)
-    except (
-        *_DECODING_ERRORS,
-        Image.DecompressionBombWarning,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*_DECODING_ERRORS, *_BOMBS) as error:
         raise UnreadableImageError(f"{name} is not an image that can be read") from error
 
 
@@ -304,7 +332,7 @@ def open_image(path: Path) -> Image.Image:
         raise UnreadableImageError(
             f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
         ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except _BOMBS as error:
         raise UnreadableImageError(f"{path} is rejected: {first_line(error)}") from error
     except _DECODING_ERRORS as error:  # missing, or truncated in its header
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -312,10 +340,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def _identified(path: Path | io.BytesIO) -> Image.Image:
-    with warnings.catch_warnings():
-        # Warnings of odd metadata, which do not name the file.
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _FILTERS:
         try:
             image = Image.open(path, formats=USUAL_FORMATS)
         except UnidentifiedImageError:

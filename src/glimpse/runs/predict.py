@@ -1,12 +1,16 @@
 """Predict the classes of image files with a trained network."""
 
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from glimpse.command import in_shell
 from glimpse.config.places import PACKED
@@ -14,6 +18,7 @@ from glimpse.data.folders import listing
 from glimpse.data.formats import counted
 from glimpse.errors import UserError
 from glimpse.runs.trained import PREDICTED_TOGETHER, TrainedRun, not_finite
+from glimpse.threads import num_cores
 
 
 @dataclass(frozen=True)
@@ -91,25 +96,69 @@ def predict_files(trained: TrainedRun, files: Sequence[Path], *, top: int) -> It
         files: Image files of any size.
         top: The number of classes.
     """
-    for start in range(0, len(files), PREDICTED_TOGETHER):
-        pixels, errors = {}, {}
-        for path in files[start : start + PREDICTED_TOGETHER]:
-            try:
-                pixels[path] = trained.read_image(path)
-            except UserError as error:
-                errors[path] = str(error)
-        answers = {}
-        if pixels:
-            found = trained.probabilities(torch.from_numpy(np.stack(list(pixels.values()))))
-            # Of equal classes, the first wins.
-            best = found.sort(dim=1, descending=True, stable=True)
-            names = trained.spec.class_names
-            rows = zip(pixels, best.values[:, :top], best.indices[:, :top], strict=True)
-            for path, values, labels in rows:
-                if values.isnan().any():
-                    errors[path] = not_finite(str(path), 1)
-                    continue
-                pairs = zip(labels.tolist(), values.tolist(), strict=True)
-                answers[path] = tuple((names[label], value) for label, value in pairs)
-        for path in files[start : start + PREDICTED_TOGETHER]:
-            yield Answer(path, answers.get(path, ()), errors.get(path))
+    for batch in _decoded(trained, files):
+        pixels = [found for _, found in batch if not isinstance(found, UserError)]
+        top_classes = iter(_top_classes(trained, pixels, top) if pixels else ())
+        for path, found in batch:
+            if isinstance(found, UserError):
+                yield Answer(path, error=str(found))
+                continue
+            classes = next(top_classes)
+            if any(math.isnan(value) for _, value in classes):
+                yield Answer(path, error=not_finite(str(path), 1))
+            else:
+                yield Answer(path, classes)
+
+
+def _top_classes(
+    trained: TrainedRun, pixels: Sequence[NDArray[Any]], top: int
+) -> Iterator[tuple[tuple[str, float], ...]]:
+    """The most likely classes of each (H, W, C) image with their probabilities."""
+    found = trained.probabilities(torch.from_numpy(np.stack(pixels)))
+    # Of equal classes, the first wins.
+    best = found.sort(dim=1, descending=True, stable=True)
+    names = trained.spec.class_names
+    for values, labels in zip(best.values[:, :top], best.indices[:, :top], strict=True):
+        pairs = zip(labels.tolist(), values.tolist(), strict=True)
+        yield tuple((names[label], value) for label, value in pairs)
+
+
+def _decoded(
+    trained: TrainedRun, files: Sequence[Path]
+) -> Iterator[list[tuple[Path, NDArray[Any] | UserError]]]:
+    """Yield batches of files with their pixels, or why they cannot be read.
+
+    Threads decode: Pillow releases Python's lock meanwhile. They are at most two batches ahead of
+    the network, whatever the number of files.
+    """
+
+    def read(path: Path) -> NDArray[Any] | UserError:
+        try:
+            return trained.read_image(path)
+        except UserError as error:
+            return error
+
+    pool = ThreadPoolExecutor(_num_threads(trained))
+    ahead: deque[tuple[Sequence[Path], list[Future[NDArray[Any] | UserError]]]] = deque()
+    try:
+        for start in range(0, len(files), PREDICTED_TOGETHER):
+            batch = files[start : start + PREDICTED_TOGETHER]
+            ahead.append((batch, [pool.submit(read, path) for path in batch]))
+            if len(ahead) > 2:
+                yield _finished(*ahead.popleft())
+        while ahead:
+            yield _finished(*ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(
+    batch: Sequence[Path], read: Sequence["Future[NDArray[Any] | UserError]"]
+) -> list[tuple[Path, NDArray[Any] | UserError]]:
+    return [(path, found.result()) for path, found in zip(batch, read, strict=True)]
+
+
+def _num_threads(trained: TrainedRun) -> int:
+    """As many as `data.num_workers` says; by default, one per core."""
+    wanted = trained.config.data.get("num_workers")
+    return num_cores() if wanted is None else max(1, int(wanted))
