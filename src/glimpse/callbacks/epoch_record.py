@@ -130,9 +130,7 @@ class EpochRecord(LateCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.most_images = state_dict["most_images"]
         self._images = self._images_before = state_dict["images"]
-        rows = state_dict["rows"]
-        # A checkpoint of an earlier version has a list of mappings.
-        self._keep(rows if isinstance(rows, list) else rows_of(rows))
+        self._keep(rows_of(state_dict["rows"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that the checkpoint had finished."""

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
@@ -126,7 +125,6 @@ def predict(
     split: str,
     *,
     device: torch.device,
-    shows_progress: bool = False,
 ) -> Predictions:
     """Run a network on every image of a split once, without augmentation.
 
@@ -137,14 +135,12 @@ def predict(
             share, and all of them receive the complete result.
         split: One of `data.splits`.
         device: The device of the network.
-        shows_progress: Whether to show a progress bar on a terminal.
     """
     wanted = data.splits[split].rows
     order = np.argsort(wanted)
     in_order = wanted[order]
     answers, places = np.empty((len(order), data.spec.num_classes), np.float32), []
-    loader = data.batches.loader(split)
-    for batch in tqdm(loader, f"predicting {split}", disable=None if shows_progress else True):
+    for batch in data.batches.loader(split):
         moved = data.batches.to_network(data.transfer_batch_to_device(batch, device, 0))
         size = len(batch.indices) if batch.share else 0
         rows = batch.indices.cpu()[:size].numpy()
