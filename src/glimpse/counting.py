@@ -1,12 +1,44 @@
-"""Sums of loss and correct predictions over the batches of a split, kept on the device."""
+"""Sums of loss and correct predictions over the batches of a split, kept on the device.
+
+On a CPU, the predictions of several small batches wait, and are compared with their labels together.
+To compare each batch would take a tenth of the step of a linear network.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from glimpse.data.transfer import is_queued
 from glimpse.ranks import TOP_K, ranks
+
+MOST_WAITING = 2**17  # logits
+
+
+@dataclass
+class _Sums:
+    """The sums of a split.
+
+    Attributes:
+        totals: (3,) float64: loss, top-1 correct, top-5 correct.
+        num_images: The number of images.
+        divisor: The divisor of the mean loss.
+        of_classes: (2, K) int64: the correct images of each class, and all of them; None if they
+            are not counted.
+        waiting: Logits and labels that have not been compared yet.
+    """
+
+    totals: Tensor
+    num_images: int = 0
+    divisor: Tensor | int = 0
+    of_classes: Tensor | None = None
+    waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.loss = self.totals[0]  # a view, into which each loss is added
+        self.num_waiting = 0  # logits
 
 
 class Counts:
@@ -21,19 +53,16 @@ class Counts:
         self.has_top5 = num_classes > TOP_K
         self._num_classes = num_classes
         self._by_class = by_class
-        self._totals: dict[str, Tensor] = {}
-        self._num_images: dict[str, int] = {}
-        self._divisors: dict[str, Tensor | int] = {}  # of the mean loss
-        self._of_classes: dict[str, Tensor] = {}  # (2, K): correct images, and all images
+        self._sums: dict[str, _Sums] = {}
+        self._of_classes: dict[str, Tensor] = {}  # of finished splits, until they are read
 
     def start(self, split: str, device: torch.device) -> None:
         """Set the sums of a split to zero."""
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-        self._totals[split] = torch.zeros(3, dtype=dtype, device=device)
-        self._num_images[split] = self._divisors[split] = 0
+        sums = self._sums[split] = _Sums(torch.zeros(3, dtype=dtype, device=device))
         if self._by_class and split != "train":
             shape = (2, self._num_classes)
-            self._of_classes[split] = torch.zeros(shape, dtype=torch.int64, device=device)
+            sums.of_classes = torch.zeros(shape, dtype=torch.int64, device=device)
 
     def add(
         self, split: str, loss: Tensor, logits: Tensor, labels: Tensor, *, divisor: Tensor | int
@@ -49,57 +78,78 @@ class Counts:
         """
         if labels.is_floating_point():
             labels = labels.argmax(1)
-        size = len(labels)
-        if split in self._of_classes:
+        sums = self._sums[split]
+        if isinstance(divisor, Tensor):
+            sums.loss += loss * divisor
+        else:
+            sums.loss.add_(loss, alpha=divisor)
+        sums.num_images += len(labels)
+        sums.divisor += divisor
+        sums.waiting.append((logits, labels))
+        sums.num_waiting += logits.numel()
+        if sums.num_waiting >= MOST_WAITING or is_queued(logits.device):
+            self._compare(split)
+
+    def _compare(self, split: str) -> None:
+        """Count the correct predictions among those that wait."""
+        sums = self._sums[split]
+        waiting, sums.waiting, sums.num_waiting = sums.waiting, [], 0
+        if not waiting:
+            return
+        # A GPU's predictions do not wait, and need no copy.
+        logits, labels = (
+            waiting[0] if len(waiting) == 1 else map(torch.cat, zip(*waiting, strict=True))
+        )
+        if sums.of_classes is not None:
             of_class = labels[:, None] == torch.arange(self._num_classes, device=labels.device)
             is_right = logits.float().argmax(1) == labels
-            self._of_classes[split] += torch.stack(
-                ((of_class & is_right[:, None]).sum(0), of_class.sum(0))
-            )
-        loss_sum, correct, in_top = self._totals[split].unbind()
-        if isinstance(divisor, Tensor):
-            loss_sum += loss * divisor
-        else:
-            loss_sum.add_(loss, alpha=divisor)
+            sums.of_classes += torch.stack(((of_class & is_right[:, None]).sum(0), of_class.sum(0)))
+        _, correct, in_top = sums.totals.unbind()
         if split != "train" and self.has_top5:
             places = ranks(logits, labels)
             correct += (places == 1).sum()
             in_top += (places <= TOP_K).sum()
         else:  # the same rule, in one pass
             correct += (logits.float().argmax(1) == labels).sum()
-        self._num_images[split] += size
-        self._divisors[split] += divisor
 
     def num_images(self, split: str) -> int:
         """The images of a split that were added so far."""
-        return self._num_images[split]
+        return self._sums[split].num_images
 
     def finish(self, split: str) -> Tensor:
         """Return this process's sums (5,): loss, top-1 correct, top-5 correct, images, divisors.
 
         Top-5 is 0 where it is not counted: in training, and with five classes or fewer.
         """
-        totals, num_images = self._totals.pop(split), self._num_images.pop(split)
-        divisor = float(self._divisors.pop(split))
-        return torch.cat((totals, totals.new_tensor([num_images, divisor])))
+        self._compare(split)
+        sums = self._sums.pop(split)
+        if sums.of_classes is not None:
+            self._of_classes[split] = sums.of_classes
+        rest = sums.totals.new_tensor([sums.num_images, float(sums.divisor)])
+        return torch.cat((sums.totals, rest))
 
     def finish_classes(self, split: str) -> Tensor | None:
-        """Return the correct and all images of each class (2, K) int64; None if not counted."""
+        """Return the correct and all images of each class (2, K) int64, after `finish`; None if
+        they are not counted."""
         return self._of_classes.pop(split, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the current sums of the training split, for a checkpoint within an epoch."""
-        totals = self._totals.get("train")
+        if "train" not in self._sums:
+            return {"train_totals": None, "train_images": 0, "train_divisor": 0.0}
+        self._compare("train")
+        sums = self._sums["train"]
         return {
-            "train_totals": None if totals is None else totals.to("cpu", copy=True),
-            "train_images": self._num_images.get("train", 0),
-            "train_divisor": float(self._divisors.get("train", 0)),
+            "train_totals": sums.totals.to("cpu", copy=True),
+            "train_images": sums.num_images,
+            "train_divisor": float(sums.divisor),
         }
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]], device: torch.device) -> None:
         """Continue the sums of the training split from those of one or more processes."""
-        self._totals["train"] = (
-            torch.stack([state["train_totals"] for state in states]).sum(0).to(device)
+        totals = torch.stack([state["train_totals"] for state in states]).sum(0)
+        self._sums["train"] = _Sums(
+            totals.to(device),
+            sum(state["train_images"] for state in states),
+            sum(state["train_divisor"] for state in states),
         )
-        self._num_images["train"] = sum(state["train_images"] for state in states)
-        self._divisors["train"] = sum(state["train_divisor"] for state in states)
