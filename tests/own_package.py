@@ -268,6 +268,15 @@ FILES = {
             def on_train_epoch_end(self, trainer, pl_module):
                 Path(trainer.default_root_dir, "epochs.txt").write_text(str(trainer.current_epoch + 1))
 
+        class Logs(Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                pl_module.log("weights/norm", float(trainer.current_epoch + 10))
+                if trainer.current_epoch != 1:
+                    pl_module.log("rare", 1.5)
+
+            def on_validation_epoch_end(self, trainer, pl_module):
+                pl_module.log("val/mine", float(trainer.current_epoch))
+
         class Note(Callback):
             def __init__(self, word):
                 self.word = word
@@ -434,6 +443,7 @@ FILES = {
     "conf/callbacks/finder.yaml": "_target_: lightning.pytorch.callbacks.BatchSizeFinder\n",
     "conf/callbacks/rate.yaml": "_target_: lightning.pytorch.callbacks.LearningRateMonitor\n",
     "conf/callbacks/count.yaml": "_target_: ownpkg.rest.Count\n",
+    "conf/callbacks/logs.yaml": "_target_: ownpkg.rest.Logs\n",
     "conf/callbacks/note.yaml": "_target_: ownpkg.rest.Note\nword: hello\n",
     "conf/callbacks/topk.yaml": """
         topk:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from conftest import TRAIN, slow
+from folders import read_rows
 from glimpse import load, scripting
 from glimpse.assembly import build_loss
 from glimpse.config.build import build, require_target
@@ -95,6 +96,18 @@ def test_flat_and_named_callbacks_stand_side_by_side(train: Train) -> None:
     assert (folder / "note.txt").read_text() == "bye"
     names = {path.name for path in (folder / "checkpoints").glob("*.ckpt")}
     assert names == {"best.ckpt", "last.ckpt", "epoch0.ckpt", "epoch1.ckpt"}
+
+
+def test_what_callbacks_log_is_in_the_rows_of_the_epochs_that_logged_it(train: Train) -> None:
+    folder = train(
+        "data=halves", "model=linear", "callbacks=[logs]", "trainer.max_epochs=4",
+        "trainer.check_val_every_n_epoch=2",
+    )  # fmt: skip
+    rows = read_rows(folder)
+    assert [row["weights/norm"] for row in rows] == ["10.0", "11.0", "12.0", "13.0"]
+    assert [row["rare"] for row in rows] == ["1.5", "", "1.5", "1.5"]
+    assert [row["val/mine"] for row in rows] == ["", "1.0", "", "3.0"]
+    assert list(rows[0])[-3:] == ["lr", "images_per_second", "seconds"]
 
 
 def test_an_experiment_of_their_own_chooses_from_every_group(train: Train) -> None:

@@ -18,7 +18,7 @@ import torch
 from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
-from glimpse.callbacks.epoch_record import EpochRecord, rows_of
+from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.classifier import ImageClassifier
@@ -533,18 +533,6 @@ def test_an_epoch_adds_its_row_to_metrics_csv_and_writes_no_other(
     assert saved["callbacks"]["EpochRecord"]["rows"].encode() == (
         (folder / "metrics.csv").read_bytes()
     )
-
-
-def test_rows_of_an_earlier_version_are_resumed(execute: Execute, finished: Path) -> None:
-    """Its checkpoints hold a list."""
-    path, last = finished / "metrics.csv", finished / "checkpoints" / "last.ckpt"
-    before = path.read_text()
-    saved = torch.load(last, weights_only=True)
-    record = saved["callbacks"]["EpochRecord"]
-    record["rows"] = rows_of(record["rows"])
-    AtomicCheckpointIO().save_checkpoint(saved, last)
-    execute(*LINEAR, "trainer.max_epochs=3", f"resume={finished}", folder=finished)
-    assert path.read_text().startswith(before)
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1]])

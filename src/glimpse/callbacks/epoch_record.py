@@ -45,8 +45,9 @@ class EpochRecord(LateCallback):
         self.rows: list[dict[str, Any]] = []
         self._columns: tuple[str, ...] = ()
         self._lines: list[str] = []  # the header and the rows, as in the file
-        self._size = -1  # of the file in bytes; -1 before this process has written it
+        self._size = -1  # of the file in bytes; -1 if it has to be written anew
         self._keep([])
+        self._before: dict[str, Any] = {}  # what was logged before this epoch
         self._began: float | None = None  # time at which the epoch's first batch began
         self._duration = 0.0  # seconds from then to the end of the last batch, without validation
         self._validating = 0.0
@@ -54,6 +55,9 @@ class EpochRecord(LateCallback):
         self._images = 0  # of this process, in the epoch so far
         self._images_before = 0  # of these, the images trained before a resume
         self.most_images = 0  # largest number of training images in an epoch, over all processes
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before = dict(trainer.callback_metrics)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -86,7 +90,10 @@ class EpochRecord(LateCallback):
             speed = images * trainer.world_size / self._duration
             pl_module.log("images_per_second", round(speed, 1), rank_zero_only=True)
         assert isinstance(pl_module, ImageClassifier)
-        metrics = of_this_epoch(trainer, pl_module)
+        metrics = of_this_epoch(trainer, pl_module) | self._of_callbacks(trainer)
+        if new := [name for name in metrics if name not in self._columns]:
+            self._names += tuple(new)
+            self._keep(self.rows)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         names = [name for name in self._columns if name in metrics and name not in OF_THE_SPEED]
         row |= {name: metrics[name] for name in names}
@@ -100,9 +107,19 @@ class EpochRecord(LateCallback):
             self._write()
         send_epoch_to_loggers(trainer)
 
+    def _of_callbacks(self, trainer: pl.Trainer) -> dict[str, float]:
+        """The metrics that callbacks have logged in this epoch.
+
+        Lightning keeps those of earlier epochs too, but as the same tensors.
+        """
+        fresh = [n for n, v in trainer.callback_metrics.items() if self._before.get(n) is not v]
+        forked = {f"{name}_{end}" for name in fresh for end in ("step", "epoch")}
+        found = logged(trainer)
+        return {name: found[name] for name in fresh if name in found and name not in forked}
+
     def _keep(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Start from these rows, written before a resume. Their columns stay."""
-        self.rows = list(rows)
+        """Start from these rows, such as those before a resume. The file is then written anew."""
+        self.rows, self._size = list(rows), -1
         names = (*(name for row in self.rows for name in row), *self._names)
         more = [name for name in names if name not in LAST_COLUMNS]
         self._columns = tuple(dict.fromkeys((*COLUMNS, *more, *LAST_COLUMNS)))
@@ -176,8 +193,9 @@ def logged(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def of_this_epoch(trainer: pl.Trainer, classifier: ImageClassifier) -> dict[str, float]:
-    """The metrics of the current epoch, without validation metrics left from an earlier epoch."""
-    metrics = {n: v for n, v in logged(trainer).items() if not n.startswith("val/")}
+    """The classifier's metrics of the current epoch, without a validation of an earlier one."""
+    own = {*classifier.logged_names, "lr", "images_per_second"}
+    metrics = {n: v for n, v in logged(trainer).items() if n in own and not n.startswith("val/")}
     found = classifier.validation or {}
     return metrics | {name: _seven_digits(value) for name, value in found.items()}
 
