@@ -116,5 +116,5 @@ def count(classifier: ImageClassifier, logits: Tensor, batch: Batch, split: str)
         batch.labels,
         divisor=divisor(classifier.loss, batch.labels),
     )
-    sums = classifier.counts._totals[split]
+    sums = classifier.counts._sums[split].totals
     assert {t.device for t in (batch.images, batch.labels, loss, sums)} == {GPU}
