@@ -5,7 +5,6 @@ To compare each batch would take a tenth of the step of a linear network.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,30 +14,6 @@ from glimpse.data.transfer import is_queued
 from glimpse.ranks import TOP_K, ranks
 
 MOST_WAITING = 2**17  # logits
-
-
-@dataclass
-class _Sums:
-    """The sums of a split.
-
-    Attributes:
-        totals: (3,) float64: loss, top-1 correct, top-5 correct.
-        num_images: The number of images.
-        divisor: The divisor of the mean loss.
-        of_classes: (2, K) int64: the correct images of each class, and all of them; None if they
-            are not counted.
-        waiting: Logits and labels that have not been compared yet.
-    """
-
-    totals: Tensor
-    num_images: int = 0
-    divisor: Tensor | int = 0
-    of_classes: Tensor | None = None
-    waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.loss = self.totals[0]  # a view, into which each loss is added
-        self.num_waiting = 0  # logits
 
 
 class Counts:
@@ -59,10 +34,12 @@ class Counts:
     def start(self, split: str, device: torch.device) -> None:
         """Set the sums of a split to zero."""
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
-        sums = self._sums[split] = _Sums(torch.zeros(3, dtype=dtype, device=device))
-        if self._by_class and split != "train":
-            shape = (2, self._num_classes)
-            sums.of_classes = torch.zeros(shape, dtype=torch.int64, device=device)
+        is_scored = split != "train"
+        of_classes = None
+        if self._by_class and is_scored:
+            of_classes = torch.zeros((2, self._num_classes), dtype=torch.int64, device=device)
+        totals = torch.zeros(3, dtype=dtype, device=device)
+        self._sums[split] = _Sums(totals, of_classes, has_top5=self.has_top5 and is_scored)
 
     def add(
         self, split: str, loss: Tensor, logits: Tensor, labels: Tensor, *, divisor: Tensor | int
@@ -76,41 +53,7 @@ class Counts:
             labels: (B,) int64, or (B, K) probabilities.
             divisor: The divisor of the mean: the number of images, unless classes have weights.
         """
-        if labels.is_floating_point():
-            labels = labels.argmax(1)
-        sums = self._sums[split]
-        if isinstance(divisor, Tensor):
-            sums.loss += loss * divisor
-        else:
-            sums.loss.add_(loss, alpha=divisor)
-        sums.num_images += len(labels)
-        sums.divisor += divisor
-        sums.waiting.append((logits, labels))
-        sums.num_waiting += logits.numel()
-        if sums.num_waiting >= MOST_WAITING or is_queued(logits.device):
-            self._compare(split)
-
-    def _compare(self, split: str) -> None:
-        """Count the correct predictions among those that wait."""
-        sums = self._sums[split]
-        waiting, sums.waiting, sums.num_waiting = sums.waiting, [], 0
-        if not waiting:
-            return
-        # A GPU's predictions do not wait, and need no copy.
-        logits, labels = (
-            waiting[0] if len(waiting) == 1 else map(torch.cat, zip(*waiting, strict=True))
-        )
-        if sums.of_classes is not None:
-            of_class = labels[:, None] == torch.arange(self._num_classes, device=labels.device)
-            is_right = logits.float().argmax(1) == labels
-            sums.of_classes += torch.stack(((of_class & is_right[:, None]).sum(0), of_class.sum(0)))
-        _, correct, in_top = sums.totals.unbind()
-        if split != "train" and self.has_top5:
-            places = ranks(logits, labels)
-            correct += (places == 1).sum()
-            in_top += (places <= TOP_K).sum()
-        else:  # the same rule, in one pass
-            correct += (logits.float().argmax(1) == labels).sum()
+        self._sums[split].add(loss, logits, labels, divisor)
 
     def num_images(self, split: str) -> int:
         """The images of a split that were added so far."""
@@ -121,12 +64,11 @@ class Counts:
 
         Top-5 is 0 where it is not counted: in training, and with five classes or fewer.
         """
-        self._compare(split)
         sums = self._sums.pop(split)
+        totals = sums.compared()
         if sums.of_classes is not None:
             self._of_classes[split] = sums.of_classes
-        rest = sums.totals.new_tensor([sums.num_images, float(sums.divisor)])
-        return torch.cat((sums.totals, rest))
+        return torch.cat((totals, totals.new_tensor([sums.num_images, float(sums.divisor)])))
 
     def finish_classes(self, split: str) -> Tensor | None:
         """Return the correct and all images of each class (2, K) int64, after `finish`; None if
@@ -135,14 +77,11 @@ class Counts:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the current sums of the training split, for a checkpoint within an epoch."""
-        if "train" not in self._sums:
-            return {"train_totals": None, "train_images": 0, "train_divisor": 0.0}
-        self._compare("train")
-        sums = self._sums["train"]
+        sums = self._sums.get("train")
         return {
-            "train_totals": sums.totals.to("cpu", copy=True),
-            "train_images": sums.num_images,
-            "train_divisor": float(sums.divisor),
+            "train_totals": None if sums is None else sums.compared().to("cpu", copy=True),
+            "train_images": 0 if sums is None else sums.num_images,
+            "train_divisor": 0.0 if sums is None else float(sums.divisor),
         }
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]], device: torch.device) -> None:
@@ -150,6 +89,75 @@ class Counts:
         totals = torch.stack([state["train_totals"] for state in states]).sum(0)
         self._sums["train"] = _Sums(
             totals.to(device),
-            sum(state["train_images"] for state in states),
-            sum(state["train_divisor"] for state in states),
+            num_images=sum(state["train_images"] for state in states),
+            divisor=sum(state["train_divisor"] for state in states),
         )
+
+
+class _Sums:
+    """The running sums of a split.
+
+    Args:
+        totals: (3,): loss, top-1 correct, top-5 correct.
+        of_classes: (2, K) int64, the correct and all images of each class; None if they are not
+            counted.
+        has_top5: Whether top-5 predictions are counted.
+        num_images: The number of images so far.
+        divisor: The divisor of the mean loss so far.
+    """
+
+    def __init__(
+        self,
+        totals: Tensor,
+        of_classes: Tensor | None = None,
+        *,
+        has_top5: bool = False,
+        num_images: int = 0,
+        divisor: Tensor | float = 0,
+    ) -> None:
+        self.of_classes = of_classes
+        self.num_images = num_images
+        self.divisor = divisor
+        self.totals = totals
+        self._loss = totals[0]  # a view, into which each loss is added
+        self._has_top5 = has_top5
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels to be compared
+        self._num_waiting = 0  # logits
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, divisor: Tensor | int) -> None:
+        """Add a batch, as `Counts.add` does."""
+        if labels.is_floating_point():
+            labels = labels.argmax(1)
+        if isinstance(divisor, Tensor):
+            self._loss += loss * divisor
+        else:
+            self._loss.add_(loss, alpha=divisor)
+        self.num_images += len(labels)
+        self.divisor += divisor
+        self._waiting.append((logits, labels))
+        self._num_waiting += logits.numel()
+        if self._num_waiting >= MOST_WAITING or is_queued(logits.device):
+            self.compared()
+
+    def compared(self) -> Tensor:
+        """Return the totals after the predictions that wait have been compared."""
+        if len(self._waiting) == 1:  # as always on a GPU, which needs no copy
+            self._compare(*self._waiting[0])
+        elif self._waiting:
+            self._compare(*map(torch.cat, zip(*self._waiting, strict=True)))
+        self._waiting, self._num_waiting = [], 0
+        return self.totals
+
+    def _compare(self, logits: Tensor, labels: Tensor) -> None:
+        if self.of_classes is not None:
+            classes = torch.arange(self.of_classes.shape[1], device=labels.device)
+            of_class = labels[:, None] == classes
+            is_right = logits.float().argmax(1) == labels
+            self.of_classes += torch.stack(((of_class & is_right[:, None]).sum(0), of_class.sum(0)))
+        _, correct, in_top = self.totals.unbind()
+        if self._has_top5:
+            places = ranks(logits, labels)
+            correct += (places == 1).sum()
+            in_top += (places <= TOP_K).sum()
+        else:  # the same rule, in one pass
+            correct += (logits.float().argmax(1) == labels).sum()
