@@ -271,6 +271,7 @@ FILES = {
         class Logs(Callback):
             def on_train_epoch_end(self, trainer, pl_module):
                 pl_module.log("weights/norm", float(trainer.current_epoch + 10))
+                pl_module.log("epoch", float(trainer.current_epoch))
                 if trainer.current_epoch != 1:
                     pl_module.log("rare", 1.5)
 

@@ -104,6 +104,7 @@ def test_what_callbacks_log_is_in_the_rows_of_the_epochs_that_logged_it(train: T
         "trainer.check_val_every_n_epoch=2",
     )  # fmt: skip
     rows = read_rows(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert [row["weights/norm"] for row in rows] == ["10.0", "11.0", "12.0", "13.0"]
     assert [row["rare"] for row in rows] == ["1.5", "", "1.5", "1.5"]
     assert [row["val/mine"] for row in rows] == ["", "1.0", "", "3.0"]

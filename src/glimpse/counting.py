@@ -1,7 +1,7 @@
 """Sums of loss and correct predictions over the batches of a split, kept on the device.
 
 On a CPU, the predictions of several small batches wait, and are compared with their labels together.
-To compare each batch would take a tenth of the step of a linear network.
+Comparing those of each batch would take a tenth of a linear network's step.
 """
 
 from collections.abc import Mapping, Sequence

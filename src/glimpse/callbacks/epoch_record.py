@@ -95,8 +95,8 @@ class EpochRecord(LateCallback):
             self._names += tuple(new)
             self._keep(self.rows)
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        names = [name for name in self._columns if name in metrics and name not in OF_THE_SPEED]
-        row |= {name: metrics[name] for name in names}
+        own = (*COUNTS, *OF_THE_SPEED)  # a callback may log an epoch too
+        row |= {n: metrics[n] for n in self._columns if n in metrics and n not in own}
         if self._duration:
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)

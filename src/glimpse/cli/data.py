@@ -224,7 +224,7 @@ def _print_statistics(facts: "Facts", missing: str) -> None:
     if facts.mean is None or facts.std is None:
         say(f"mean and std: not computed, because {missing}")
         return
-    say("pixels in [0, 1] of all images that are not held out for testing")
+    say("mean and std of the pixels in [0, 1], over all images that are not held out for testing")
     channels = ("red", "green", "blue") if facts.channels == 3 else ("grey",)
     rows = zip(channels, facts.mean, facts.std, strict=True)
     print_table(("channel", "mean", "std"), [(c, f"{m:.4f}", f"{s:.4f}") for c, m, s in rows])

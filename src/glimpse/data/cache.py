@@ -161,7 +161,13 @@ def load_or_build(
             if os.path.lexists(folder):
                 print(f"the cache {folder} is damaged ({damage}): rebuilding it", flush=True)
                 _remove(folder)
-        _build(folder, read(), pixel_format, num_workers, skip_unreadable)
+        source = read()
+        try:
+            with partial_folder(folder) as unfinished:
+                _write(unfinished, source, pixel_format, num_workers, skip_unreadable)
+                unfinished.rename(folder)
+        except OSError as error:
+            raise _not_written(folder, error) from error
     try:
         return replace(_open(folder), is_new=True)
     except DamagedError as damage:
@@ -236,21 +242,6 @@ def _format_of(source: Source, pixel_format: Callable[[Source], PixelFormat]) ->
         return pixel_format(source)
     _, height, width, channels = source.train.images.shape
     return PixelFormat(height, width, channels)
-
-
-def _build(
-    folder: Path,
-    source: Source,
-    pixel_format: Callable[[Source], PixelFormat],
-    num_workers: int,
-    skip_unreadable: bool,
-) -> None:
-    try:
-        with partial_folder(folder) as unfinished:
-            _write(unfinished, source, pixel_format, num_workers, skip_unreadable)
-            unfinished.rename(folder)
-    except OSError as error:
-        raise _not_written(folder, error) from error
 
 
 def _write(
