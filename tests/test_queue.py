@@ -14,9 +14,11 @@ import torch
 from conftest import Execute, choices, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.callbacks.hard_examples import HardExamples
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.crash import CrashError
 from glimpse.data.loader import Batch
+from glimpse.lightning_compat import callbacks_of
 from queueing import on_a_cpu, on_a_gpu
 
 ON_EACH_DEVICE = pytest.mark.parametrize(
@@ -56,11 +58,10 @@ def watched(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
     def on_the_device(trainer: pl.Trainer) -> AbstractContextManager[None]:
         if device == "gpu":
             return on_a_gpu()
-        [optimizer] = trainer.optimizers
+        judges = [c.optimizer for c in callbacks_of(trainer) if isinstance(c, HardExamples)]
+        states = [s for opt in (*trainer.optimizers, *judges) for s in opt.state.values()]
         # Unless it is fused, Adam counts its steps on the CPU.
-        return on_a_cpu(
-            lambda value: any(value is state.get("step") for state in optimizer.state.values())
-        )
+        return on_a_cpu(lambda value: any(value is state.get("step") for state in states))
 
     original_end, original_step = EpochRecord.on_train_batch_end, ImageClassifier.training_step
     monkeypatch.setattr(EpochRecord, "on_train_batch_end", after_a_batch)
@@ -82,6 +83,7 @@ def cases() -> Iterator[Any]:
     yield ("augment=[crop_flip,cutmix,colour_jitter]", "optimizer=muon", "callbacks=[ema]")
     yield ("data.sampling=balanced", "loss.class_weights=balanced", "data.num_classes=3")
     yield ("trainer.gradient_clip_val=0.1", "callbacks=[progressive_sizes]", "trainer.max_epochs=3")
+    yield ("callbacks=[hard_examples]", "optimizer=muon")
     yield ("trainer.accumulate_grad_batches=2", "optimizer.decay_all=false", "optimizer=adamw")
     by_value = ("trainer.gradient_clip_val=0.1", "trainer.gradient_clip_algorithm=value")
     yield slow((*by_value, "model=resnet20", "model.widths=[8,8,8]"))

@@ -51,6 +51,8 @@ def options(draw: st.DrawFn, processes: int = 1) -> tuple[str, ...]:
         of_pretrained = None
     elif of_pretrained:
         callbacks.append(of_pretrained)
+    elif not draw(st.integers(0, 3)):
+        callbacks.append("hard_examples")
     side = 12
     if "early_stopping" in callbacks:
         chosen.append(f"callbacks.early_stopping.patience={draw(st.integers(1, 2))}")

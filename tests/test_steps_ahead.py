@@ -82,6 +82,7 @@ OPTIONS = [
     ("trainer.limit_train_batches=5", "scheduler=step", "trainer.gradient_clip_val=0.1"),
     slow(("trainer.overfit_batches=4", "trainer.precision=bf16-mixed")),
     ("callbacks=[progressive_sizes]", "trainer.max_epochs=6"),
+    ("callbacks=[hard_examples]", "optimizer=muon"),
 ]
 
 

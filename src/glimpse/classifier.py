@@ -94,7 +94,7 @@ class ImageClassifier(LeanModule):
         self._lr: float | None = None  # of the latest step
         self.has_begun = False  # whether training has started; a resume has then restored all state
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
-        self._make_optimizer = make_optimizer
+        self.make_optimizer = make_optimizer
         self._make_schedule = make_schedule
         self._divide: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
         self._plateau: Schedule | None = None
@@ -328,7 +328,7 @@ class ImageClassifier(LeanModule):
 
     def new_optimizer(self) -> Optimizer:
         """Build an optimizer for the current network, with the run's parameter groups."""
-        return self._divide(self._make_optimizer(self.network))
+        return self._divide(self.make_optimizer(self.network))
 
     def new_schedule(self, optimizer: Optimizer) -> Schedule:
         """Build the schedule of an optimizer for the length of the run."""

@@ -214,6 +214,7 @@ CHOICES: dict[str, tuple[str | int | None, ...]] = {
 APART: tuple[tuple[str, str, str], ...] = (
     ("frozen_features", "finetune", "features computed once cannot be trained"),
     ("frozen_features", "progressive_sizes", "features computed once have no size"),
+    ("frozen_features", "hard_examples", "features computed once are no images to choose from"),
     ("early_stopping", "progressive_sizes", "small images raise val/loss until the last stage"),
 )
 

@@ -80,6 +80,7 @@ class Batches:
         self._features: dict[str, Tensor] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
         self._trainer: pl.Trainer | None = None
+        self.chosen: Callable[[Batch], Batch] = _whole
 
     # Settings of a run ---------------------------------------------------------------------------
 
@@ -100,6 +101,11 @@ class Batches:
     def train_at(self, size: tuple[int, int] | None) -> None:
         """From now on, train on images of this height and width in pixels; None: the full size."""
         self.training_size = size
+
+    def train_on(self, chosen: Callable[[Batch], Batch] | None) -> None:
+        """From now on, train on the images that `chosen` returns of each augmented and normalised
+        batch; None: on the whole batch."""
+        self.chosen = chosen or _whole
 
     def score(self, split: str, *, num_images: int | None = None) -> None:
         """Choose the images that `scored` returns.
@@ -266,6 +272,10 @@ class Batches:
         mean = torch.tensor(self.spec.mean, device=images.device).view(1, -1, 1, 1)
         std = torch.tensor(self.spec.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() * std + mean).clamp(0, 1)
+
+
+def _whole(batch: Batch) -> Batch:
+    return batch
 
 
 def _fetch_sampled(

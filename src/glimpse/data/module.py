@@ -447,6 +447,8 @@ class ImageDataModule(pl.LightningDataModule):
         # `trainer.training` gives the same value, but compares two strings letter by letter.
         training = trainer is not None and trainer.state.stage is RunningStage.TRAINING
         batch = self.batches.to_network(batch, training=training, epoch=self.batches.epoch)
+        if training:
+            batch = self.batches.chosen(batch)
         if trainer is not None and isinstance(trainer.precision_plugin, OF_ONE_TYPE):
             batch = trainer.precision_plugin.convert_input(batch)  # Lightning has skipped uint8
         return batch

@@ -1,0 +1,154 @@
+"""`callbacks=[hard_examples]`: train on the hardest part of each batch, as a small network judges.
+
+Source: airbench96_faster of cifar10-airbench (K. Jordan 2024); Coleman et al. 2020, Selection via
+Proxy. The judge is a small whitened net. It sees every batch, keeps the images with the highest
+cross-entropy, and takes a step on them. The network then trains on the kept images only. The
+judge's step costs little, so most of the time goes into images that still teach something.
+
+How ours differs: the source trains its judge in a run of its own, which comes first and draws the
+same batches. Here both train side by side. The judge has no label smoothing, and it sees images
+reduced to at most 32 pixels a side.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from glimpse.callbacks.one_process import require_one_process
+from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.console import console
+from glimpse.data.loader import Batch
+from glimpse.data.module import data_of
+from glimpse.errors import DIVERGED, LOWER_RATE, UserError
+from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.models.whitened_net import WhitenedNet
+from glimpse.nonfinite import weight_not_finite
+
+MOST_PIXELS = 32  # of a side of the images that the judge sees
+WIDTHS = (32, 64, 64)  # the source's
+
+
+class HardExamples(Callback):
+    """Train on the hardest part of each batch.
+
+    The judge uses the run's optimizer, with the current learning rate. Its state is part of each
+    checkpoint, so a resumed run keeps the same images. It needs no draws of its own in training.
+
+    Args:
+        fraction: The part of each batch to train on, above 0 and below 1.
+
+    Raises:
+        UserError: `fraction` is out of range. Also from `setup`, if several processes train, or the
+            images are too small for the judge.
+    """
+
+    def __init__(self, *, fraction: float) -> None:
+        if not 0 < fraction < 1:
+            raise UserError(
+                f"callbacks.hard_examples.fraction={fraction}: expected above 0 and below 1"
+            )
+        self.fraction = fraction
+        self._resumed: dict[str, Any] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Build the judge from the run's seed."""
+        if stage != "fit":
+            return
+        require_one_process(trainer, "hard_examples")
+        assert isinstance(pl_module, ImageClassifier)
+        self.classifier = pl_module
+        self.trainer = trainer
+        spec = pl_module.spec
+        with torch.random.fork_rng([]):
+            torch.manual_seed(pl_module.seed)
+            try:
+                self.judge = WhitenedNet(spec, widths=WIDTHS)
+            except ImageTooSmallError as error:
+                raise UserError(
+                    f"callbacks=[hard_examples]: images of {spec.height}×{spec.width} are too small for the "
+                    "network that judges them: remove it, or type a larger data.size"
+                ) from error
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the judge look at training images, or restore it, and choose images from now on."""
+        data = data_of(trainer)
+        if self._resumed is None:
+            self.judge.look_at(_reduced(data.batches.some_training_images()))
+        self.judge.to(self.classifier.device)
+        self.optimizer: Optimizer = self.classifier.make_optimizer(self.judge)
+        if self._resumed is not None:
+            self.judge.load_state_dict(self._resumed["judge"])
+            self.optimizer.load_state_dict(self._resumed["optimizer"])
+        size = data.batches.batch_size
+        console.print(
+            f"trains on the {self._num_kept(size)} hardest of each {size} images, which a network of "
+            f"{sum(p.numel() for p in self.judge.parameters()):,} parameters chooses"
+        )
+        data.batches.train_on(self._hardest)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise an error if the judge has diverged: it would choose images at random, unnoticed."""
+        if name := weight_not_finite(self.judge):
+            raise DivergedError(
+                f"callbacks=[hard_examples]: {name} of the network that judges images is not finite in epoch "
+                f"{trainer.current_epoch + 1}: {DIVERGED}; {LOWER_RATE}"
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        data_of(trainer).batches.train_on(None)
+
+    def _num_kept(self, size: int) -> int:
+        """Of this many images. Batch norm needs two, and the last batch of an epoch may be small."""
+        return min(size, max(2, round(size * self.fraction)))
+
+    @torch.enable_grad()
+    def _hardest(self, batch: Batch) -> Batch:
+        """Train the judge on a batch, and return the images that it kept, in their order."""
+        images, labels = _reduced(batch.images), batch.labels
+        kept: list[Tensor] = []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._is_in_half):
+                logits = self.judge(images)
+            losses = F.cross_entropy(logits.float(), labels, reduction="none")
+            hardest = losses.topk(self._num_kept(len(labels)), sorted=False).indices
+            kept.append(hardest.sort().values)
+            loss = losses[hardest].mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        self._follow_rates()
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        first = kept[0]  # some optimizers evaluate the loss several times
+        return batch._replace(
+            images=batch.images[first], labels=labels[first], indices=batch.indices[first]
+        )
+
+    @property
+    def _is_in_half(self) -> bool:
+        return "16" in str(self.trainer.precision)
+
+    def _follow_rates(self) -> None:
+        """Set the judge's rates to the network's. Muon's matrices have their own."""
+        of_network = self.trainer.optimizers[0].param_groups
+        for group in self.optimizer.param_groups:
+            alike = [g for g in of_network if g.get("is_muon") == group.get("is_muon")]
+            group["lr"] = max(g["lr"] for g in alike or of_network)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resumed = state_dict
+
+
+def _reduced(images: Tensor) -> Tensor:
+    """Reduce (B, C, H, W) images to at most `MOST_PIXELS` a side, by averaging pixels."""
+    height, width = (min(side, MOST_PIXELS) for side in images.shape[2:])
+    return F.adaptive_avg_pool2d(images.float(), (height, width))
