@@ -86,7 +86,7 @@ class HardExamples(Callback):
             self.optimizer.load_state_dict(self._resumed["optimizer"])
         size = data.batches.batch_size
         console.print(
-            f"trains on the {self._num_kept(size)} hardest of each {size} images, which a network of "
+            f"trains on the {self._num_kept(size):,} hardest of each {size:,} images, which a network of "
             f"{sum(p.numel() for p in self.judge.parameters()):,} parameters chooses"
         )
         data.batches.train_on(self._hardest)
