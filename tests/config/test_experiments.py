@@ -34,7 +34,7 @@ def test_keys_of_a_replaced_choice_are_left_out(
     assert set(node) == left
     if group == "callbacks":
         assert node.progressive_sizes is None
-    assert config.trainer.max_epochs == 14  # the rest of the experiment stays
+    assert config.trainer.max_epochs == 11  # the rest of the experiment stays
 
 
 def test_keys_that_the_other_choice_has_keep_the_value_of_the_experiment() -> None:

@@ -288,14 +288,16 @@ def test_resumed_on_another_number_of_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("callbacks", ["", "hard_examples"])
 def test_stopped_in_an_epoch_and_resumed_equals_unbroken(
-    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: str
 ) -> None:
-    """Also the masks of dropout in the second process, and the sums of both."""
+    """Also the masks of dropout in the second process, the sums of both, and their judges."""
     options = (
-        "data=synthetic", "data.shape=[1,8,8]", "data.num_train=200", "data.num_val=33",
+        "data=synthetic", "data.shape=[1,12,12]", "data.num_train=200", "data.num_val=33",
         "data.batch_size=4", "model=convnet", "model.widths=[4]", "model.hidden=8",
         "model.dropout=0.5", "trainer.max_epochs=2", "logger=none", "trainer=ddp_cpu", "test=false",
+        f"callbacks=[{callbacks}]",
     )  # fmt: skip
     unbroken = execute(*options, folder=tmp_path / "unbroken")
     stopped = tmp_path / "stopped"

@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
-from glimpse.callbacks.one_process import require_one_process
 from glimpse.classifier import ImageClassifier
 from glimpse.errors import UserError
 from glimpse.models.pretrained import Pretrained
@@ -65,7 +64,7 @@ class Finetune(Callback):
         """Give the optimizer, which is built later, a rate for each depth."""
         if stage != "fit":
             return
-        self.backbone = pretrained_of(trainer, pl_module, "finetune").backbone
+        self.backbone = require_one_process(trainer, pl_module, "finetune").backbone
         assert isinstance(pl_module, ImageClassifier)
         pl_module.divide_optimizer(self._by_depth)
 
@@ -100,7 +99,7 @@ class Finetune(Callback):
                     layer.eval()
 
 
-def pretrained_of(
+def require_one_process(
     trainer: pl.Trainer, classifier: pl.LightningModule, callback: str
 ) -> Pretrained:
     """Return the network if one process trains it, as freezing requires.
@@ -110,8 +109,11 @@ def pretrained_of(
     Raises:
         UserError: several processes train it.
     """
-    # DDP never averages gradients of parameters that were frozen at its start.
-    require_one_process(trainer, callback)
     network = classifier.network
     assert isinstance(network, Pretrained)
+    if trainer.world_size > 1:  # DDP never averages gradients of parameters frozen at its start
+        raise UserError(
+            f"callbacks=[{callback}] requires one process, but there are {trainer.world_size}: "
+            "type trainer.devices=1"
+        )
     return network

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 
-from glimpse.callbacks.finetune import pretrained_of
+from glimpse.callbacks.finetune import require_one_process
 from glimpse.data.module import data_of
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError, make_folder, replacing
@@ -37,7 +37,7 @@ class FrozenFeatures(Callback):
         """Freeze the backbone before the optimizer is built, so that it holds the head alone."""
         if stage != "fit":
             return
-        self.network = pretrained_of(trainer, pl_module, "frozen_features")
+        self.network = require_one_process(trainer, pl_module, "frozen_features")
         self.data = data_of(trainer)
         self.network.backbone.requires_grad_(False)
 

@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from glimpse.callbacks.one_process import require_one_process
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
@@ -37,14 +36,15 @@ class HardExamples(Callback):
     """Train on the hardest part of each batch.
 
     The judge uses the run's optimizer, with the current learning rate. Its state is part of each
-    checkpoint, so a resumed run keeps the same images. It needs no draws of its own in training.
+    checkpoint, so a resumed run keeps the same images. Each of several processes keeps the hardest
+    part of its own batch; their judges stay the same, because they average their gradients.
 
     Args:
         fraction: The part of each batch to train on, above 0 and below 1.
 
     Raises:
-        UserError: `fraction` is out of range. Also from `setup`, if several processes train, or the
-            images are too small for the judge.
+        UserError: `fraction` is out of range. Also from `setup`, if the images are too small for
+            the judge.
     """
 
     def __init__(self, *, fraction: float) -> None:
@@ -59,7 +59,6 @@ class HardExamples(Callback):
         """Build the judge from the run's seed."""
         if stage != "fit":
             return
-        require_one_process(trainer, "hard_examples")
         assert isinstance(pl_module, ImageClassifier)
         self.classifier = pl_module
         self.trainer = trainer
@@ -79,6 +78,7 @@ class HardExamples(Callback):
         data = data_of(trainer)
         if self._resumed is None:
             self.judge.look_at(_reduced(data.batches.some_training_images()))
+            self.judge.load_state_dict(trainer.strategy.broadcast(self.judge.state_dict()))
         self.judge.to(self.classifier.device)
         self.optimizer: Optimizer = self.classifier.make_optimizer(self.judge)
         if self._resumed is not None:
@@ -121,6 +121,11 @@ class HardExamples(Callback):
             kept.append(hardest.sort().values)
             loss = losses[hardest].mean()
             loss.backward()  # type: ignore[no-untyped-call]
+            for weights in self.judge.parameters():
+                if weights.grad is not None:  # unless they are fixed
+                    mean = self.trainer.strategy.reduce(weights.grad, reduce_op="mean")
+                    assert isinstance(mean, Tensor)
+                    weights.grad = mean
             return loss
 
         self._follow_rates()
