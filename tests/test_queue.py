@@ -59,7 +59,7 @@ def watched(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
         if device == "gpu":
             return on_a_gpu()
         judges = [c.optimizer for c in callbacks_of(trainer) if isinstance(c, HardExamples)]
-        states = [s for opt in (*trainer.optimizers, *judges) for s in opt.state.values()]
+        states = [s for opt in (*trainer.optimizers, *judges) if opt for s in opt.state.values()]
         # Unless it is fused, Adam counts its steps on the CPU.
         return on_a_cpu(lambda value: any(value is state.get("step") for state in states))
 

@@ -7,9 +7,10 @@ judge's step costs little, so most of the time goes into images that still teach
 
 How ours differs: the source trains its judge in a run of its own, which comes first and draws the
 same batches. Here both train side by side. The judge has no label smoothing, and it sees images
-reduced to at most 32 pixels a side.
+of 16 to 32 pixels a side, whatever the size of the network's.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,11 +25,10 @@ from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
 from glimpse.errors import DIVERGED, LOWER_RATE, UserError
-from glimpse.layers.image_size import ImageTooSmallError
 from glimpse.models.whitened_net import WhitenedNet
 from glimpse.nonfinite import weight_not_finite
 
-MOST_PIXELS = 32  # of a side of the images that the judge sees
+FEWEST_PIXELS, MOST_PIXELS = 16, 32  # of a side of the images that the judge sees
 WIDTHS = (32, 64, 64)  # the source's
 
 
@@ -43,8 +43,7 @@ class HardExamples(Callback):
         fraction: The part of each batch to train on, above 0 and below 1.
 
     Raises:
-        UserError: `fraction` is out of range. Also from `setup`, if the images are too small for
-            the judge.
+        UserError: `fraction` is out of range.
     """
 
     def __init__(self, *, fraction: float) -> None:
@@ -53,7 +52,8 @@ class HardExamples(Callback):
                 f"callbacks.hard_examples.fraction={fraction}: expected above 0 and below 1"
             )
         self.fraction = fraction
-        self._resumed: dict[str, Any] | None = None
+        self.optimizer: Optimizer | None = None  # the judge's, once training has begun
+        self._resumed: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Build the judge from the run's seed."""
@@ -63,25 +63,20 @@ class HardExamples(Callback):
         self.classifier = pl_module
         self.trainer = trainer
         spec = pl_module.spec
+        seen = replace(spec, height=_side(spec.height), width=_side(spec.width))
         with torch.random.fork_rng([]):
             torch.manual_seed(pl_module.seed)
-            try:
-                self.judge = WhitenedNet(spec, widths=WIDTHS)
-            except ImageTooSmallError as error:
-                raise UserError(
-                    f"callbacks=[hard_examples]: images of {spec.height}×{spec.width} are too small for the "
-                    "network that judges them: remove it, or type a larger data.size"
-                ) from error
+            self.judge = WhitenedNet(seen, widths=WIDTHS)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the judge look at training images, or restore it, and choose images from now on."""
         data = data_of(trainer)
-        if self._resumed is None:
-            self.judge.look_at(_reduced(data.batches.some_training_images()))
+        if not self._resumed:
+            self.judge.look_at(_resized(data.batches.some_training_images()))
             self.judge.load_state_dict(trainer.strategy.broadcast(self.judge.state_dict()))
         self.judge.to(self.classifier.device)
-        self.optimizer: Optimizer = self.classifier.make_optimizer(self.judge)
-        if self._resumed is not None:
+        self.optimizer = self.classifier.make_optimizer(self.judge)
+        if self._resumed:
             self.judge.load_state_dict(self._resumed["judge"])
             self.optimizer.load_state_dict(self._resumed["optimizer"])
         size = data.batches.batch_size
@@ -109,11 +104,14 @@ class HardExamples(Callback):
     @torch.enable_grad()
     def _hardest(self, batch: Batch) -> Batch:
         """Train the judge on a batch, and return the images that it kept, in their order."""
-        images, labels = _reduced(batch.images), batch.labels
+        images, labels = _resized(batch.images), batch.labels
         kept: list[Tensor] = []
+        optimizer = self.optimizer
+        assert optimizer is not None
+        self._follow_rates(optimizer)
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
+            optimizer.zero_grad()
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self._is_in_half):
                 logits = self.judge(images)
             losses = F.cross_entropy(logits.float(), labels, reduction="none")
@@ -128,8 +126,7 @@ class HardExamples(Callback):
                     weights.grad = mean
             return loss
 
-        self._follow_rates()
-        self.optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)  # type: ignore[arg-type]
         first = kept[0]  # some optimizers evaluate the loss several times
         return batch._replace(
             images=batch.images[first], labels=labels[first], indices=batch.indices[first]
@@ -139,21 +136,27 @@ class HardExamples(Callback):
     def _is_in_half(self) -> bool:
         return "16" in str(self.trainer.precision)
 
-    def _follow_rates(self) -> None:
+    def _follow_rates(self, optimizer: Optimizer) -> None:
         """Set the judge's rates to the network's. Muon's matrices have their own."""
         of_network = self.trainer.optimizers[0].param_groups
-        for group in self.optimizer.param_groups:
+        for group in optimizer.param_groups:
             alike = [g for g in of_network if g.get("is_muon") == group.get("is_muon")]
             group["lr"] = max(g["lr"] for g in alike or of_network)
 
     def state_dict(self) -> dict[str, Any]:
+        if self.optimizer is None:
+            return self._resumed
         return {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = state_dict
 
 
-def _reduced(images: Tensor) -> Tensor:
-    """Reduce (B, C, H, W) images to at most `MOST_PIXELS` a side, by averaging pixels."""
-    height, width = (min(side, MOST_PIXELS) for side in images.shape[2:])
-    return F.adaptive_avg_pool2d(images.float(), (height, width))
+def _side(pixels: int) -> int:
+    return min(max(pixels, FEWEST_PIXELS), MOST_PIXELS)
+
+
+def _resized(images: Tensor) -> Tensor:
+    """Resize (B, C, H, W) images to the size that the judge sees, by averaging pixels."""
+    height, width = images.shape[2:]
+    return F.adaptive_avg_pool2d(images.float(), (_side(height), _side(width)))
