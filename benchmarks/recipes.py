@@ -6,7 +6,7 @@ The runs are a sweep, outputs/sweeps/recipe-NAME: the same command continues it.
 is overrides, as train.py takes them. To train on all images of CIFAR-10 once the settings are fixed,
 and to measure the last epoch on the official test images, without choosing among epochs by them:
 
-    python benchmarks/recipes.py cifar10_fast data.val_fraction=0 trainer.check_val_every_n_epoch=14 name=all
+    python benchmarks/recipes.py cifar10_fast data.val_fraction=0 trainer.check_val_every_n_epoch=11 name=all
 
 Prints a table of one line. Accuracies are the mean ± sample standard deviation over the seeds.
 The seconds are those of the fastest and the slowest whole run; they mean something only if nothing
