@@ -126,7 +126,7 @@ def test_a_judge_that_diverges_ends_the_run(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("callbacks.hard_examples.fraction=1",), "expected above 0 and below 1"),
+        (("callbacks.hard_examples.fraction=50",), "expected at most 1"),
         (("callbacks=[hard_examples,frozen_features]",), "features computed once are no images"),
     ],
 )  # fmt: skip

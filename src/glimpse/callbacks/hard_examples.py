@@ -24,7 +24,7 @@ from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
-from glimpse.errors import DIVERGED, LOWER_RATE, UserError
+from glimpse.errors import DIVERGED, LOWER_RATE
 from glimpse.models.whitened_net import WhitenedNet
 from glimpse.nonfinite import weight_not_finite
 
@@ -40,17 +40,13 @@ class HardExamples(Callback):
     part of its own batch; their judges stay the same, because they average their gradients.
 
     Args:
-        fraction: The part of each batch to train on, above 0 and below 1.
+        fraction: The part of each batch to train on, above 0 and at most 1.
 
     Raises:
-        UserError: `fraction` is out of range.
+        DivergedError: from the end of an epoch, if the judge has diverged.
     """
 
     def __init__(self, *, fraction: float) -> None:
-        if not 0 < fraction < 1:
-            raise UserError(
-                f"callbacks.hard_examples.fraction={fraction}: expected above 0 and below 1"
-            )
         self.fraction = fraction
         self.optimizer: Optimizer | None = None  # the judge's, once training has begun
         self._resumed: dict[str, Any] = {}

@@ -155,6 +155,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "callbacks.finetune.frozen_epochs": (0, float("inf")),
     "callbacks.finetune.backbone_factor": (1e-9, 1),
     "callbacks.finetune.depth_factor": (1e-9, 1),
+    "callbacks.hard_examples.fraction": (0.01, 1),
     "augment.p": (0, 1),
     "augment.padding_fraction": (0, 1),
     "augment.side_fraction": (0, 1),
