@@ -58,8 +58,8 @@ def watched(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
     def on_the_device(trainer: pl.Trainer) -> AbstractContextManager[None]:
         if device == "gpu":
             return on_a_gpu()
-        judges = [c.optimizer for c in callbacks_of(trainer) if isinstance(c, HardExamples)]
-        states = [s for opt in (*trainer.optimizers, *judges) if opt for s in opt.state.values()]
+        proxies = [c.optimizer for c in callbacks_of(trainer) if isinstance(c, HardExamples)]
+        states = [s for opt in (*trainer.optimizers, *proxies) if opt for s in opt.state.values()]
         # Unless it is fused, Adam counts its steps on the CPU.
         return on_a_cpu(lambda value: any(value is state.get("step") for state in states))
 

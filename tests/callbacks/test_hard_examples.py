@@ -58,7 +58,7 @@ def test_the_images_with_the_highest_loss_are_kept_in_their_order(
     def noting(self: HardExamples, batch: Batch) -> Batch:
         side = [min(max(side, 16), 32) for side in batch.images.shape[2:]]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._is_in_half):
-            logits = copy.deepcopy(self.judge)(F.interpolate(batch.images, side, mode="area"))
+            logits = copy.deepcopy(self.proxy)(F.interpolate(batch.images, side, mode="area"))
         losses = F.cross_entropy(logits.float(), batch.labels, reduction="none")
         kept = original(self, batch)
         found.append((batch, kept, losses))
@@ -77,7 +77,7 @@ def test_the_images_with_the_highest_loss_are_kept_in_their_order(
 def test_images_with_wrong_labels_are_kept(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The judge learns the digits: at the end it keeps most images whose labels are wrong."""
+    """The proxy learns the digits: at the end it keeps most images whose labels are wrong."""
     shares: list[float] = []
     original = HardExamples._hardest
 
@@ -108,18 +108,20 @@ def test_a_resumed_run_keeps_the_same_images(
     )
 
 
-def test_a_judge_that_diverges_ends_the_run(
+def test_a_proxy_that_diverges_ends_the_run(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = HardExamples._hardest
 
     def breaking(self: HardExamples, batch: Batch) -> Batch:
         kept = original(self, batch)
-        torch.nn.init.constant_(self.judge.whiten.weight, torch.nan)
+        torch.nn.init.constant_(self.proxy.whiten.weight, torch.nan)
         return kept
 
     monkeypatch.setattr(HardExamples, "_hardest", breaking)
-    with pytest.raises(DivergedError, match=r"weight of the network that judges .* in epoch 1"):
+    with pytest.raises(
+        DivergedError, match=r"weight of the proxy network is not finite in epoch 1"
+    ):
         execute(*HARD)
 
 

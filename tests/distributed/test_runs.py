@@ -292,9 +292,9 @@ def test_resumed_on_another_number_of_processes(
 def test_stopped_in_an_epoch_and_resumed_equals_unbroken(
     execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: str
 ) -> None:
-    """Also the masks of dropout in the second process, the sums of both, and their judges."""
+    """Also the masks of dropout in the second process, the sums of both, and their proxies."""
     options = (
-        "data=synthetic", "data.shape=[1,12,12]", "data.num_train=200", "data.num_val=33",
+        "data=synthetic", "data.shape=[1,8,8]", "data.num_train=200", "data.num_val=33",
         "data.batch_size=4", "model=convnet", "model.widths=[4]", "model.hidden=8",
         "model.dropout=0.5", "trainer.max_epochs=2", "logger=none", "trainer=ddp_cpu", "test=false",
         f"callbacks=[{callbacks}]",

@@ -1,12 +1,12 @@
-"""`callbacks=[hard_examples]`: train on the hardest part of each batch, as a small network judges.
+"""`callbacks=[hard_examples]`: train on the hardest part of each batch, which a small network picks.
 
 Source: airbench96_faster of cifar10-airbench (K. Jordan 2024); Coleman et al. 2020, Selection via
-Proxy. The judge is a small whitened net. It sees every batch, keeps the images with the highest
+Proxy. The proxy is a small whitened net. It sees every batch, keeps the images with the highest
 cross-entropy, and takes a step on them. The network then trains on the kept images only. The
-judge's step costs little, so most of the time goes into images that still teach something.
+proxy's step costs little, so most of the time goes into images that still teach something.
 
-How ours differs: the source trains its judge in a run of its own, which comes first and draws the
-same batches. Here both train side by side. The judge has no label smoothing, and it sees images
+How ours differs: the source trains its proxy in a run of its own, which comes first and draws the
+same batches. Here both train side by side. The proxy has no label smoothing, and it sees images
 of 16 to 32 pixels a side, whatever the size of the network's.
 """
 
@@ -28,31 +28,31 @@ from glimpse.errors import DIVERGED, LOWER_RATE
 from glimpse.models.whitened_net import WhitenedNet
 from glimpse.nonfinite import weight_not_finite
 
-FEWEST_PIXELS, MOST_PIXELS = 16, 32  # of a side of the images that the judge sees
+FEWEST_PIXELS, MOST_PIXELS = 16, 32  # of a side of the images that the proxy sees
 WIDTHS = (32, 64, 64)  # the source's
 
 
 class HardExamples(Callback):
     """Train on the hardest part of each batch.
 
-    The judge uses the run's optimizer, with the current learning rate. Its state is part of each
+    The proxy uses the run's optimizer, with the current learning rate. Its state is part of each
     checkpoint, so a resumed run keeps the same images. Each of several processes keeps the hardest
-    part of its own batch; their judges stay the same, because they average their gradients.
+    part of its own batch; their proxies stay the same, because they average their gradients.
 
     Args:
         fraction: The part of each batch to train on, above 0 and at most 1.
 
     Raises:
-        DivergedError: from the end of an epoch, if the judge has diverged.
+        DivergedError: from the end of an epoch, if the proxy has diverged.
     """
 
     def __init__(self, *, fraction: float) -> None:
         self.fraction = fraction
-        self.optimizer: Optimizer | None = None  # the judge's, once training has begun
+        self.optimizer: Optimizer | None = None  # the proxy's, once training has begun
         self._resumed: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Build the judge from the run's seed."""
+        """Build the proxy from the run's seed."""
         if stage != "fit":
             return
         assert isinstance(pl_module, ImageClassifier)
@@ -62,31 +62,31 @@ class HardExamples(Callback):
         seen = replace(spec, height=_side(spec.height), width=_side(spec.width))
         with torch.random.fork_rng([]):
             torch.manual_seed(pl_module.seed)
-            self.judge = WhitenedNet(seen, widths=WIDTHS)
+            self.proxy = WhitenedNet(seen, widths=WIDTHS)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the judge look at training images, or restore it, and choose images from now on."""
+        """Let the proxy look at training images, or restore it, and choose images from now on."""
         data = data_of(trainer)
         if not self._resumed:
-            self.judge.look_at(_resized(data.batches.some_training_images()))
-            self.judge.load_state_dict(trainer.strategy.broadcast(self.judge.state_dict()))
-        self.judge.to(self.classifier.device)
-        self.optimizer = self.classifier.make_optimizer(self.judge)
+            self.proxy.look_at(_resized(data.batches.some_training_images()))
+            self.proxy.load_state_dict(trainer.strategy.broadcast(self.proxy.state_dict()))
+        self.proxy.to(self.classifier.device)
+        self.optimizer = self.classifier.make_optimizer(self.proxy)
         if self._resumed:
-            self.judge.load_state_dict(self._resumed["judge"])
+            self.proxy.load_state_dict(self._resumed["proxy"])
             self.optimizer.load_state_dict(self._resumed["optimizer"])
         size = data.batches.batch_size
         console.print(
-            f"trains on the {self._num_kept(size):,} hardest of each {size:,} images, which a network of "
-            f"{sum(p.numel() for p in self.judge.parameters()):,} parameters chooses"
+            f"trains on the {self._num_kept(size):,} hardest of each {size:,} images, which a proxy network of "
+            f"{sum(p.numel() for p in self.proxy.parameters()):,} parameters chooses"
         )
         data.batches.train_on(self._hardest)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raise an error if the judge has diverged: it would choose images at random, unnoticed."""
-        if name := weight_not_finite(self.judge):
+        """Raise an error if the proxy has diverged: it would choose images at random, unnoticed."""
+        if name := weight_not_finite(self.proxy):
             raise DivergedError(
-                f"callbacks=[hard_examples]: {name} of the network that judges images is not finite in epoch "
+                f"callbacks=[hard_examples]: {name} of the proxy network is not finite in epoch "
                 f"{trainer.current_epoch + 1}: {DIVERGED}; {LOWER_RATE}"
             )
 
@@ -99,7 +99,7 @@ class HardExamples(Callback):
 
     @torch.enable_grad()
     def _hardest(self, batch: Batch) -> Batch:
-        """Train the judge on a batch, and return the images that it kept, in their order."""
+        """Train the proxy on a batch, and return the images that it kept, in their order."""
         images, labels = _resized(batch.images), batch.labels
         kept: list[Tensor] = []
         optimizer = self.optimizer
@@ -109,13 +109,13 @@ class HardExamples(Callback):
         def closure() -> Tensor:
             optimizer.zero_grad()
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self._is_in_half):
-                logits = self.judge(images)
+                logits = self.proxy(images)
             losses = F.cross_entropy(logits.float(), labels, reduction="none")
             hardest = losses.topk(self._num_kept(len(labels)), sorted=False).indices
             kept.append(hardest.sort().values)
             loss = losses[hardest].mean()
             loss.backward()  # type: ignore[no-untyped-call]
-            for weights in self.judge.parameters():
+            for weights in self.proxy.parameters():
                 if weights.grad is not None:  # unless they are fixed
                     mean = self.trainer.strategy.reduce(weights.grad, reduce_op="mean")
                     assert isinstance(mean, Tensor)
@@ -133,7 +133,7 @@ class HardExamples(Callback):
         return "16" in str(self.trainer.precision)
 
     def _follow_rates(self, optimizer: Optimizer) -> None:
-        """Set the judge's rates to the network's. Muon's matrices have their own."""
+        """Set the proxy's rates to the network's. Muon's matrices have their own."""
         of_network = self.trainer.optimizers[0].param_groups
         for group in optimizer.param_groups:
             alike = [g for g in of_network if g.get("is_muon") == group.get("is_muon")]
@@ -142,7 +142,7 @@ class HardExamples(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self.optimizer is None:
             return self._resumed
-        return {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"proxy": self.proxy.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = state_dict
@@ -153,6 +153,6 @@ def _side(pixels: int) -> int:
 
 
 def _resized(images: Tensor) -> Tensor:
-    """Resize (B, C, H, W) images to the size that the judge sees, by averaging pixels."""
+    """Resize (B, C, H, W) images to the size that the proxy sees, by averaging pixels."""
     height, width = images.shape[2:]
     return F.adaptive_avg_pool2d(images.float(), (_side(height), _side(width)))
