@@ -108,6 +108,25 @@ def test_a_resumed_run_keeps_the_same_images(
     )
 
 
+def test_the_proxy_takes_the_settings_of_the_resumed_run(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (*HARD, "optimizer=sgd")
+    folder = execute(*options, "optimizer.momentum=0.9", "trainer.max_epochs=1")
+    momenta: set[float] = set()
+    original = HardExamples._hardest
+
+    def noting(self: HardExamples, batch: Batch) -> Batch:
+        assert self.optimizer is not None
+        momenta.update(group["momentum"] for group in self.optimizer.param_groups)
+        return original(self, batch)
+
+    monkeypatch.setattr(HardExamples, "_hardest", noting)
+    new = ("optimizer.momentum=0.5", "trainer.max_epochs=2", f"resume={folder}")
+    execute(*options, *new, folder=folder)
+    assert momenta == {0.5}
+
+
 def test_a_proxy_that_diverges_ends_the_run(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:

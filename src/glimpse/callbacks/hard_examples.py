@@ -74,7 +74,8 @@ class HardExamples(Callback):
         self.optimizer = self.classifier.make_optimizer(self.proxy)
         if self._resumed:
             self.proxy.load_state_dict(self._resumed["proxy"])
-            self.optimizer.load_state_dict(self._resumed["optimizer"])
+            settings = self.optimizer.state_dict()["param_groups"]  # those of the resumed run
+            self.optimizer.load_state_dict(self._resumed["optimizer"] | {"param_groups": settings})
         size = data.batches.batch_size
         console.print(
             f"trains on the {self._num_kept(size):,} hardest of each {size:,} images, which a proxy network of "
