@@ -393,6 +393,23 @@ def test_a_key_that_the_users_own_file_lacks_may_be_added_to_it(tmp_path: Path) 
         assert found.endswith("or did you mean model.width?")
 
 
+def test_a_fraction_for_a_whole_default_names_the_users_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("_target_: torch.nn.Dropout\np: 0")
+    words = ["--config-dir", str(tmp_path), "model=mine", "model.p=0.5"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    overrides = [*words[2:], f"hydra.searchpath=[file://{tmp_path}]"]
+    with pytest.raises(UserError) as error:
+        composed(overrides)
+    assert str(error.value) == (
+        "model.p=0.5: expected a whole number, such as model.p=0; if it may have a fraction, write "
+        f"p: 0.0 in {file}"
+    )
+
+
 def test_a_name_that_is_a_number_is_told_from_the_other_choices(tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "inf.yaml").write_text("_target_: torch.nn.CrossEntropyLoss")

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.combinations import check_combinations
 from glimpse.config.folder import ROOT, config_folder
-from glimpse.config.keys import leaves, removed_key, unknown_key
+from glimpse.config.keys import fraction_of_own, leaves, removed_key, unknown_key
 from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
 from glimpse.config.quoting import as_value, quoted
@@ -215,6 +215,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         expected = " or ".join(names.get(kind, f"a {kind.__name__}") for kind in kinds)
         example = EXAMPLES.get(key, default)
         hint = f", such as {key}={as_value(example)}" if example is not None else ""
+        if type(value) is float and type(default) is int:
+            hint += fraction_of_own(key, default)
         raise UserError(f"{key}={as_value(value)}: expected {expected}{hint}")
 
 

@@ -90,6 +90,19 @@ def removed_key(key: str) -> str:
     return f"{key} was removed from the configuration: do not type ~{key}"
 
 
+def fraction_of_own(key: str, whole: int) -> str:
+    """What to add to a message that refuses a fraction because a key's default is a whole number.
+
+    In the user's own file, the default may have been meant as a number of any kind.
+    """
+    words = sys.argv[1:]
+    group, rest = _group_of(key)
+    file = _own_file(group, words, config_folders(words))
+    if file is None:
+        return ""
+    return f"; if it may have a fraction, write {rest.rpartition('.')[2]}: {float(whole)} in {file}"
+
+
 def _below(group: str, known: Iterable[str]) -> list[str]:
     return [key.removeprefix(f"{group}.") for key in known if key.startswith(f"{group}.")]
 
