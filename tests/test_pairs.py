@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Execute, choices, slow
-from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.errors import UserError
 from makers import MAKERS, overrides
 
 TOO_LARGE_FOR = {
@@ -71,7 +71,7 @@ def test_a_step(
     once = (*options, f"data_dir={folder}", "trainer.fast_dev_run=true", "data.num_workers=1")
     if (data, model) in TOO_LARGE_FOR:
         smallest = TOO_LARGE_FOR[data, model]
-        with pytest.raises(ImageTooSmallError, match=f"{smallest}×{smallest} or larger"):
+        with pytest.raises(UserError, match=f"{smallest}×{smallest} or larger"):
             execute(*once)
     else:
         assert (execute(*once) / "summary.json").exists()

@@ -15,7 +15,7 @@ from conftest import Execute, choices, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.hard_examples import HardExamples
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import DivergedError, ImageClassifier, exact_loss
 from glimpse.crash import CrashError
 from glimpse.data.loader import Batch
 from glimpse.lightning_compat import callbacks_of
@@ -137,12 +137,11 @@ def test_the_step_that_failed_is_named(
     monkeypatch.setattr("glimpse.loss_watch.CHECK_EVERY", 2)
     monkeypatch.setattr("glimpse.loss_watch.is_queued", lambda _device: True)
     numbers = iter(range(1, 100))
-    loss_of = ImageClassifier.loss_of
 
-    def breaks(self: ImageClassifier, *given: Any) -> torch.Tensor:
-        loss = loss_of(self, *given)
+    def breaks(*given: Any) -> torch.Tensor:
+        loss = exact_loss(*given)
         return loss * float("nan") if next(numbers) == batch else loss
 
-    monkeypatch.setattr(ImageClassifier, "loss_of", breaks)
+    monkeypatch.setattr("glimpse.classifier.exact_loss", breaks)
     with pytest.raises(DivergedError, match=f"train/loss at epoch 1, batch {batch} is nan"):
         execute(*SMALL, f"trainer={device}")

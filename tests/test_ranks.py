@@ -118,7 +118,7 @@ def test_evaluation_finds_the_scores_of_the_run(
         "trainer.max_epochs=1", f"trainer.precision={precision}",
     )  # fmt: skip
     trained = TrainedRun(folder)
-    assert isinstance(trained.inner, network)
+    assert isinstance(trained.model, network)
     for split in ("val", "test"):
         found = score(trained.predict(split), num_resamples=2).overall
         for name in ("acc", "top5"):

@@ -54,8 +54,8 @@ class ImageClassifier(LeanModule):
         make_optimizer: Builds the optimizer for a network.
         make_schedule: Builds the schedule from the optimizer and the run's total steps.
         seed: The seed of random draws in training, by dropout or an augmentation.
-        tta: One of `VIEWS`: the final evaluation also scores the mean of the logits over these
-            views of each image. These metrics end in its name, as in acc_flip.
+        tta: A name in `AVERAGES`, or None. The final evaluation then also scores the mean of the
+            logits over these views of each image. These metrics end in its name, as in acc_flip.
         scoring: Metrics besides loss and accuracy, for validation and test.
         by_class: Whether to measure the recall of each class too, for validation and test.
         stops_at_nonfinite: Whether a loss that is not finite raises an error at once.
@@ -86,7 +86,7 @@ class ImageClassifier(LeanModule):
         self.num_skipped = 0  # steps that were undone, in the whole run
         self._watch = LossWatch()
         self._watches_each_loss = False
-        self._compiled: Callable[..., tuple[Tensor, Tensor]] | None = None
+        self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
         self.recall: dict[str, list[float | None]] = {}
@@ -109,11 +109,7 @@ class ImageClassifier(LeanModule):
         return logits
 
     def _step(self, batch: Batch, split: str) -> Tensor:
-        if self._compiled is not None:
-            logits, loss = self._compiled(self.network, self.loss, batch.images, batch.labels)
-        else:
-            logits = self(batch.images)
-            loss = self.loss_of(logits, batch.labels)
+        logits, loss = self._logits_and_loss(self.network, self.loss, batch.images, batch.labels)
         return self._score(logits, loss, batch, split)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -129,7 +125,7 @@ class ImageClassifier(LeanModule):
         Args:
             mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
         """
-        self._compiled = torch.compile(_logits_and_loss, mode=mode)
+        self._logits_and_loss = torch.compile(_logits_and_loss, mode=mode)
 
     def _score(self, logits: Tensor, loss: Tensor, batch: Batch, split: str) -> Tensor:
         labels = batch.labels
@@ -480,6 +476,6 @@ class ImageClassifier(LeanModule):
 def _logits_and_loss(
     network: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The part of a step that is compiled; the compiler derives the backward pass from it."""
+    """The part of a step that `compile_steps` compiles, with the backward pass derived from it."""
     logits = network(images)
     return logits, exact_loss(loss, logits, labels)

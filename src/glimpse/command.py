@@ -10,9 +10,8 @@ from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
 from glimpse.config.schema import PATHS
 
 PLAIN = r"[\w./-]*/[\w./-]*"  # a path that Hydra reads literally
-LITERAL = (
-    r"[\w./(]([\w ./()&-]*[\w./)&-])?"  # a path that needs no quotes as the value of one of PATHS
-)
+# A path that needs no quotes as the value of one of PATHS.
+LITERAL = r"[\w./(]([\w ./()&-]*[\w./)&-])?"
 
 
 def command() -> list[str]:

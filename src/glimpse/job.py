@@ -141,7 +141,7 @@ def run_in(
 def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
     """The judge that may stop a trial of a search early; None outside a search with a pruner."""
     search = settings.sweeper
-    if "trial" not in search or search.trial is None:
+    if search.get("trial") is None:
         return None
     from glimpse.search.place import study_path
     from glimpse.search.pruning import Judge

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from omegaconf import DictConfig
 
 from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import EpochRecord, logged
+from glimpse.callbacks.epoch_record import EpochRecord, logged, seven_digits
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
@@ -21,7 +21,7 @@ HELD_OUT = ("val", "test")
 def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
     """The recall of each class that has images, by its name."""
     pairs = zip(data.spec.class_names, recall, strict=True)
-    return {name: float(f"{value:.7g}") for name, value in pairs if value is not None}
+    return {name: seven_digits(value) for name, value in pairs if value is not None}
 
 
 def beside_accuracy(

@@ -1,6 +1,6 @@
 """A network's layers with their output shapes and parameters, as a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = Fals
         spec: The size and channels of that image.
         every_layer: Whether to show every layer, however many there are.
     """
-    rows = list(_rows(network, spec))
+    rows = _rows(network, spec)
     if len(rows) > MAX_ROWS and not every_layer:
         rows = _folded(rows, network)
     table = Table(box=None, pad_edge=False)
@@ -49,7 +49,7 @@ def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = Fals
     return table
 
 
-def _rows(network: nn.Module, spec: ImageSpec) -> Iterator[Row]:
+def _rows(network: nn.Module, spec: ImageSpec) -> list[Row]:
     """Every layer that has no layers of its own."""
     rows: list[Row] = []
     names = {module: name for name, module in network.named_modules()}
@@ -61,7 +61,7 @@ def _rows(network: nn.Module, spec: ImageSpec) -> Iterator[Row]:
 
     leaves = [m for m in network.modules() if not list(m.children())]
     look_at_layers(network, spec, leaves, note)
-    return iter(rows)
+    return rows
 
 
 def _folded(rows: Sequence[Row], network: nn.Module) -> list[Row]:

@@ -17,6 +17,7 @@ from glimpse.config.build import accepts, build, parameters_of, plain, require_t
 from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.layers.image_size import USUAL_SIDES
 from glimpse.one_pass import evaluating
 from glimpse.seeding import OVER_A_MILLION, seed_all, untouched_generators
 from glimpse.text import by, kind_of
@@ -24,8 +25,6 @@ from glimpse.text import by, kind_of
 # Packages whose networks keep all weights in their state.
 COMPLETE = ("torch", "torchvision", "timm")
 OTHER_SEED = OVER_A_MILLION
-# Sides of square images, in pixels, that networks are written for.
-USUAL_SIDES = (8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299)
 
 
 def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:

@@ -81,7 +81,7 @@ def train(*overrides: str) -> Trained:
         config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
         checkpoint = folder / CHECKPOINTS / LAST
         last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
-        return Trained(last.data, last.inner, last.curves)
+        return Trained(last.data, last.model, last.curves)
 
 
 def _here(overrides: Sequence[str]) -> list[str]:

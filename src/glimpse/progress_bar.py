@@ -58,7 +58,7 @@ def tracked(
 
     Args:
         items: The items, such as batches.
-        what: As for `progress_bar`, like the following.
+        what: What is being done, such as "decoding".
         total: The number of units in all items.
         unit: One of them, such as "image".
         vanishes: Whether the bar appears only after a second, and vanishes at the end.

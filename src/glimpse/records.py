@@ -19,6 +19,7 @@ from glimpse.errors import UserError, first_line
 from glimpse.files import is_inside, special_kind
 
 SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv"
+OF_THE_SPEED = ("images_per_second", "seconds")  # columns of metrics.csv that equal runs differ in
 # How a run ended: `status` in its summary.
 FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
 
@@ -64,9 +65,8 @@ def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
     try:
         if not is_inside(folder, path):
             raise UnreadableError(path, "it is a link that leads out of the folder")
-        kind = special_kind(
-            os.stat(path).st_mode
-        )  # first, because opening a device may have an effect
+        # First, because opening a device may have an effect.
+        kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UnreadableError(path, f"it is {kind}, expected a file")
         with open(path, "rb", opener=_without_waiting) as file:

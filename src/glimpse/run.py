@@ -216,9 +216,8 @@ class _Parts:
                 )
             except PrunedError:
                 self.summary.prune()
-            except (
-                MisconfigurationException
-            ) as error:  # such as from a callback that needs a logger
+            except MisconfigurationException as error:
+                # Such as from a callback that needs a logger.
                 raise UserError(f"trainer: {first_line(error)}") from error
             except ValueError as error:
                 _require_validation_within_an_epoch(config, trainer, error)

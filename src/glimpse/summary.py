@@ -30,6 +30,7 @@ from glimpse.records import (
     SUMMARY,
     UnreadableError,
     finite,
+    listed,
     read_json,
 )
 
@@ -187,8 +188,7 @@ def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:
     An extended run differs from a run that had all its epochs from the start, because most
     schedules depend on the number of epochs.
     """
-    former = before.get("extended_from")
-    stages = list(former) if isinstance(former, list) else []
+    stages = [*listed(before.get("extended_from"))]
     if before.get("status") == FINISHED and before.get("max_epochs") != max_epochs:
         stages.append(before.get("max_epochs"))
     return stages

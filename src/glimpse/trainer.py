@@ -33,6 +33,8 @@ from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.lightning_compat import skip_empty_hooks
 
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
+# By the name of an accelerator, the best first.
+DEVICES = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
@@ -43,16 +45,13 @@ def device_of(config: DictConfig) -> str:
         UserError: the configuration asks for a GPU that this machine does not have.
     """
     asked = str(config.trainer.accelerator)
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if (asked in ("gpu", "cuda") and not (has_cuda or (asked == "gpu" and has_mps))) or (
-        asked == "mps" and not has_mps
-    ):
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    device = next((device for device in DEVICES.get(asked, (asked,)) if has[device]), None)
+    if device is None:
         raise UserError(
             f"trainer.accelerator={asked}: this machine has no such device; type trainer=cpu"
         )
-    if asked == "cpu":
-        return "cpu"
-    return "cuda" if has_cuda and asked != "mps" else "mps" if has_mps else "cpu"
+    return device
 
 
 def build_callback(node: DictConfig, folder: Path) -> Callback:
@@ -68,19 +67,18 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
         UserError: it is one of Lightning's that choose a setting of the run.
     """
     found = require_target("callbacks", str(node["_target_"]))
-    if inspect.isclass(found) and issubclass(found, BatchSizeFinder | LearningRateFinder):
-        remedy = "data.batch_size=…" if issubclass(found, BatchSizeFinder) else "task=lr_find"
+    kind = found if inspect.isclass(found) else object
+    if issubclass(kind, BatchSizeFinder | LearningRateFinder):
+        remedy = "data.batch_size=…" if issubclass(kind, BatchSizeFinder) else "task=lr_find"
         raise UserError(
-            f"callbacks: {found.__name__} replaces settings of the run while it trains, so the run could not be "
+            f"callbacks: {kind.__name__} replaces settings of the run while it trains, so the run could not be "
             f"repeated: remove it, and type {remedy}"
         )
     more: dict[str, Any] = {}
-    if inspect.isclass(found) and issubclass(found, ModelCheckpoint) and not node.get("dirpath"):
+    if issubclass(kind, ModelCheckpoint) and not node.get("dirpath"):
         more = {"dirpath": folder / CHECKPOINTS}
-    if inspect.isclass(found) and issubclass(found, EarlyStopping):
-        is_of_training = str(node.get("monitor")).startswith("train/")
-        if node.get("check_on_train_epoch_end") is None:
-            more = {"check_on_train_epoch_end": is_of_training}
+    if issubclass(kind, EarlyStopping) and node.get("check_on_train_epoch_end") is None:
+        more = {"check_on_train_epoch_end": str(node.get("monitor")).startswith("train/")}
     callback: Callback = build("callbacks", node, **more)
     return callback
 

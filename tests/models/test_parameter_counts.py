@@ -6,7 +6,7 @@ import torch
 from conftest import choices, composed
 from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
-from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.errors import UserError
 from glimpse.model_summary import count_parameters
 
 
@@ -43,7 +43,7 @@ def test_parameters(model: str, images: ImageSpec, parameters: int) -> None:
 )
 def test_smallest_size_is_right(model: str, smallest: int) -> None:
     network(model, spec(1, smallest, 3))(torch.zeros(2, 1, smallest, smallest))
-    with pytest.raises(ImageTooSmallError, match=f"{smallest}×{smallest} or larger"):
+    with pytest.raises(UserError, match=f"{smallest}×{smallest} or larger"):
         network(model, spec(1, smallest - 1, 3))
 
 

@@ -58,7 +58,6 @@ def test_equal_settings_are_said_to_be(tmp_path: Path) -> None:
         ("nowhere", "x.png", "there is no such folder"),
         (".", "x.png", "not a run folder"),
         ("one", "x.jpg", "ends in .png"),
-        ("one", "no/x.png", "no does not exist"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, second: str, out: str, message: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from glimpse.search.halving import UNTIL, best_waiting, next_rung, promotable, rungs, waits
+from glimpse.search.halving import UNTIL, next_rung, promotable, rungs, waits
 
 LEVELS = (1, 3, 9)
 
@@ -68,5 +68,5 @@ def test_a_trial_that_goes_on_is_not_chosen_twice() -> None:
 
 def test_a_small_search_ends_with_a_whole_trial() -> None:
     trials = [trial(0, 0.1), trial(1, 0.9, 0.9, 0.3), trial(2, 0.2, 0.2, 0.4)]
-    assert best_waiting(trials, LEVELS, "max") is trials[2]
-    assert best_waiting([trial(0)], LEVELS, "max") is None
+    assert promotable(trials, LEVELS, "max", one_in=1) is trials[2]
+    assert promotable([trial(0)], LEVELS, "max", one_in=1) is None

@@ -20,11 +20,10 @@ from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.files import append_text, write_text
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback, is_dry, send_epoch_to_loggers
-from glimpse.records import METRICS
+from glimpse.records import METRICS, OF_THE_SPEED
 
 # Before and after the metrics that `metrics=[…]` adds.
 COLUMNS = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc", "val/top5")
-OF_THE_SPEED = ("images_per_second", "seconds")
 LAST_COLUMNS = ("lr", *OF_THE_SPEED)
 COUNTS = ("epoch", "step")
 
@@ -188,7 +187,7 @@ def _images_so_far(classifier: pl.LightningModule) -> int:
 
 def logged(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics logged last, rounded to the seven digits of float32, without undefined ones."""
-    found = {name: _seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
+    found = {name: seven_digits(v.item()) for name, v in trainer.callback_metrics.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -197,8 +196,9 @@ def of_this_epoch(trainer: pl.Trainer, classifier: ImageClassifier) -> dict[str,
     own = {*classifier.logged_names, "lr", "images_per_second"}
     metrics = {n: v for n, v in logged(trainer).items() if n in own and not n.startswith("val/")}
     found = classifier.validation or {}
-    return metrics | {name: _seven_digits(value) for name, value in found.items()}
+    return metrics | {name: seven_digits(value) for name, value in found.items()}
 
 
-def _seven_digits(value: float) -> float:
+def seven_digits(value: float) -> float:
+    """Round to the seven digits of float32."""
     return float(f"{value:.7g}")

@@ -18,6 +18,7 @@ import typer
 from glimpse.cli.errors import one_line_errors, require_png
 from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
+from glimpse.files import make_folder
 from glimpse.streams import say
 from glimpse.text import by, json_of
 
@@ -115,6 +116,7 @@ def show(
     with _one_line_errors(name, overrides, config_dir) as config:
         path = out or Path(f"data-{name}.png")
         require_png(path)
+        make_folder(path.parent)
         from glimpse.assembly import build_data
         from glimpse.data.inspect.show import draw_batch
 

@@ -72,15 +72,13 @@ def elsewhere(typed: str) -> Iterator[None]:
 
 
 def require_png(path: Path) -> None:
-    """Check that `--out` names a PNG in an existing folder.
+    """Check that `--out` names a PNG.
 
     Raises:
-        UserError: the name does not end in .png, or the folder does not exist.
+        UserError: the name does not end in .png.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"--out {path}: expected a file name that ends in .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: the folder {path.parent} does not exist")
 
 
 def require_image(path: Path, *, may_be_folder: bool = True) -> None:

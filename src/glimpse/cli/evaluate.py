@@ -63,7 +63,9 @@ def evaluate(
             )
         if is_folder_of_runs(run):
             if split not in (None, SplitName.val):
-                raise UserError(f"--split {split}: only the validation images of folds are pooled")
+                raise UserError(
+                    f"--split {split}: only the validation images of folds are pooled: leave out --split"
+                )
             whole = output_folder(run, out, f"evaluation/{OUT_OF_FOLD}")
             for pooled in pooled_folds(run, settings or (), trust or ()):
                 folder = subfolder(whole, pooled.name) if pooled.name else whole

@@ -61,10 +61,10 @@ def predict(
     settings: Set = None,
     trust: Trust = None,
 ) -> None:
-    """Predict the five most likely classes of each image, with their probabilities.
+    """Predict the most likely classes of each image, five by default, with their probabilities.
 
-    Images are preprocessed as in the run. CSV and JSON are written while the command runs, so that
-    what is there stays if it is stopped. If a file is missing or cannot be read, or a folder has
+    Images are preprocessed as in the run. CSV and JSON are written while the command runs, so an
+    interrupted command keeps what it has written. If a file is missing or cannot be read, or a folder has
     no image, the command names it on stderr, predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv

@@ -23,7 +23,7 @@ from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
 from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
-from glimpse.files import write_text
+from glimpse.files import make_folder, write_text
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.plots.curves import draw_runs
 from glimpse.runs import compare as runs_compare
@@ -69,8 +69,6 @@ def report_(
     """
     with one_line_errors():
         path = html or folder / "report.html"
-        if html and not path.parent.is_dir():
-            raise UserError(f"--html {html}: the folder {html.parent} does not exist")
         root = folder.resolve()
         runs = find_runs(root)
         trainings = runs if is_run(root) else [run for run in runs if run.is_training]
@@ -79,6 +77,8 @@ def report_(
                 f"{root}: all {len(runs)} runs have task=lr_find, which does not train; type glimpse report "
                 f"{runs[-1].folder}"
             )
+        with elsewhere("--html <another folder>/report.html"):
+            make_folder(path.parent)
         groups = group(trainings)
         if is_run(root) and format_ is not Format.csv:
             _print_run(runs[0], format_)

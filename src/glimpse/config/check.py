@@ -290,7 +290,7 @@ def check_targets(config: DictConfig) -> None:
         group, _, rest = key.partition(".")
         depths = (1,) if group in LISTS else (0, 1) if group == "augment" else (0,)
         if group not in TARGETS or rest.count(".") not in depths:
-            raise UserError(f"{key}={target}: a _target_ is not allowed here")
+            raise UserError(f"{key}={target}: a _target_ is not allowed here: remove it")
         is_name = NAME.fullmatch(str(target)) is not None
         package = str(target).partition(".")[0]
         if not is_name or package in sys.stdlib_module_names:

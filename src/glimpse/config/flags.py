@@ -9,7 +9,7 @@ from glimpse.config.own_files import require_own_folder
 from glimpse.config.places import for_a_path
 from glimpse.errors import UserError
 
-# Hydra's flags that take a value, and those that take an optional value.
+# Hydra's flags that take a value, those that take none, and INFO, whose value is optional.
 FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
     "-cd",

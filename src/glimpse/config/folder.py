@@ -53,6 +53,11 @@ def choices_of(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted(files_of(group, folders))
 
 
+def groups_of(folders: Sequence[Path]) -> set[str]:
+    """The groups of configuration files: the subfolders that hold choices."""
+    return {file.parent.name for folder in folders for file in folder.glob("*/[!_]*.yaml")}
+
+
 def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     """The file of each choice of a group; those of later folders replace those of earlier ones.
 

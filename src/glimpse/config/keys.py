@@ -18,6 +18,7 @@ from glimpse.config.folder import choices_of, config_folders, root_name
 from glimpse.config.habits import ALWAYS_MEASURED, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 from glimpse.errors import UserError
+from glimpse.records import mapping
 
 
 def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -27,13 +28,14 @@ def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
     """
     content = OmegaConf.to_container(config)
     assert isinstance(content, dict)
-    return _leaves(content, "")
+    return leaves_of(content)
 
 
-def _leaves(content: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves_of(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The same for plain data, whose keys are below `prefix`."""
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves_of(value, f"{prefix}{key}.")
         elif isinstance(value, str) and (value == "???" or "${" in value):
             yield f"{prefix}{key}", NOT_KNOWN_YET
         else:
@@ -119,7 +121,7 @@ def _own_file(group: str, words: Sequence[str], folders: Sequence[Path]) -> Path
     for folder in own if not chosen else ():
         file = folder / f"{root_name(words)}.yaml"
         for entry in (content_of(file) or {}).get("defaults", ()):
-            named = entry if isinstance(entry, dict) else {}
+            named = mapping(entry)
             chosen += [str(named[key]) for key in (group, f"override {group}") if key in named]
     files = [folder / group / f"{chosen[-1]}.yaml" for folder in own] if chosen else []
     return next((file for file in files if os.path.isfile(file)), None)

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.command import in_shell
 from glimpse.config.compose import hydra_for
-from glimpse.config.folder import ROOT, choices_of, config_folders
+from glimpse.config.folder import ROOT, choices_of, config_folders, groups_of
 from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
@@ -176,7 +176,7 @@ def _explain_word(word: str, typed: Sequence[str] | None) -> str:
     name, colon, value = word.partition(":")
     if colon and value:
         return f"{word}: expected key=value; type {name}={value}"
-    groups = sorted({path.name for folder in _folders(typed) for path in folder.iterdir()})
+    groups = sorted(groups_of(_folders(typed)))
     group = next((g for g in groups if word in choices_of(g, _folders(typed))), None)
     if group:
         shown = f"[{word}]" if group in LISTS else word
@@ -329,9 +329,7 @@ def _folders(typed: Sequence[str] | None) -> list[Path]:
 
 def _known_keys(typed: Sequence[str] | None) -> list[str]:
     """The groups, and the keys of the configuration files that the overrides choose."""
-    folders = _folders(typed)
-    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
-    return [*groups, *_known(typed)]
+    return [*groups_of(_folders(typed)), *_known(typed)]
 
 
 def _known(typed: Sequence[str] | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import CHECKPOINTS, newest_run
+from glimpse.records import mapping
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
@@ -80,7 +81,7 @@ def _keys_of_choices(
             chosen = keys_of_choice(group, choice, folders)
             own = root.get(group)
             if chosen is not None:
-                found[group] = (own if isinstance(own, dict) else {}) | chosen
+                found[group] = mapping(own) | chosen
     return found
 
 
@@ -124,5 +125,5 @@ def _run_folder(path: Path) -> Path:
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     siblings = [str(p) for p in beside if os.path.lexists(p / ".hydra")]
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "; type glimpse report to list the runs"
     raise UserError(f"resume={path}: there is no such folder{hint}")

@@ -26,7 +26,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.folder import config_folder, config_folders, root_name
+from glimpse.config.folder import config_folder, config_folders, groups_of, root_name
 from glimpse.config.keys import check_hydra_keys
 from glimpse.config.schema import LIBRARIES
 from glimpse.errors import UserError
@@ -223,12 +223,11 @@ def _check_recorded(
     key = override.key_or_group
     value = None if override.is_sweep_override() else override.value()
     values = value if isinstance(value, list) else [value]
-    if "." not in key and any(LEADS_AWAY.search(str(name)) for name in values):
-        is_choice = key in {path.name for path in config_folder().iterdir() if path.is_dir()}
-        if is_choice:
-            raise UserError(
-                f"{record} contains {line}, but a choice is a name, not a path: remove the line"
-            )
+    is_choice = key in groups_of([config_folder()])
+    if is_choice and any(LEADS_AWAY.search(str(name)) for name in values):
+        raise UserError(
+            f"{record} contains {line}, but a choice is a name, not a path: remove the line"
+        )
     named = _targets(value)
     if key.rpartition(".")[2] == "_target_":
         named = [str(value)]
@@ -330,5 +329,4 @@ def _parsed(line: str, record: Path) -> Override:
 def own_keys() -> set[str]:
     """Our groups, and the top-level keys of conf/train.yaml."""
     root = yaml.safe_load((config_folder() / "train.yaml").read_text(encoding="utf-8"))
-    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
-    return (groups | set(root)) - {"defaults", "hydra"}
+    return (groups_of([config_folder()]) | set(root)) - {"defaults", "hydra"}

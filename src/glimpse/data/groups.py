@@ -68,7 +68,7 @@ def _matched(asked: str, paths: Sequence[Path]) -> list[str]:
     try:
         expression = re.compile(asked)
     except re.error as error:
-        raise UserError(f"data.groups={asked}: {error}") from error
+        raise UserError(f"data.groups={asked}: expected a regular expression ({error})") from error
     if expression.groups > 1 and "group" not in expression.groupindex:
         raise UserError(
             f"data.groups={asked}: expected at most one group in parentheses, or a named one, "

@@ -279,14 +279,13 @@ class ImageDataModule(pl.LightningDataModule):
         self._take(undivided(self.contents, spec, stored))
 
     def _take(self, division: Division) -> None:
-        self._parts, self._format = self.contents.parts, self.contents.format
         self._relabel, self._remarks = division.relabel, division.remarks
         self.splits, self.spec = division.splits, division.spec
         self.batches = Batches(
-            self._parts,
+            self.contents.parts,
             self._relabel,
             self.splits,
-            stored=self._format,
+            stored=self.contents.format,
             spec=self.spec,
             batch_size=self.batch_size,
             global_batch_size=self.global_batch_size,
@@ -305,9 +304,9 @@ class ImageDataModule(pl.LightningDataModule):
             UserError: the spec has another number of channels.
         """
         assert spec.class_names == self.spec.class_names
-        if spec.channels != self._format.channels:
+        if spec.channels != self.contents.format.channels:
             raise UserError(
-                f"the images of this dataset are {COLOURS[self._format.channels]}, expected "
+                f"the images of this dataset are {COLOURS[self.contents.format.channels]}, expected "
                 f"{COLOURS[spec.channels]}: type data_dir=<the folder of the training data>"
             )
         self.spec = spec
@@ -322,9 +321,9 @@ class ImageDataModule(pl.LightningDataModule):
 
         They do not depend on the location or the modification times of the files.
         """
-        stored: tuple[object, ...] = (*self.stored_size, self._format.channels)
-        if self._format.fit not in (None, "crop"):  # older runs have no fit
-            stored += (self._format.fit,)
+        stored: tuple[object, ...] = (*self.stored_size, self.contents.format.channels)
+        if self.contents.format.fit not in (None, "crop"):  # older runs have no fit
+            stored += (self.contents.format.fit,)
         digest = hashlib.sha256(f"{self._identity}{self.spec.class_names}{stored}".encode())
         for name in sorted(self.splits):
             digest.update(name.encode() + self.splits[name].rows.tobytes())
@@ -336,14 +335,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     def part(self, split: str) -> Stored | Files:
         """Return the part that contains a split's images; `splits[split].rows` are their rows."""
-        return self._parts[self.splits[split].part]
+        return self.contents.parts[self.splits[split].part]
 
     def stored_images(self, split: str, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return stored images of a split by their positions in it: (B, H, W, C) uint8."""
         part, rows = self.part(split), self.splits[split].rows[positions]
         if isinstance(part, Stored):
             return part.images[rows]
-        return np.stack([decode(part.paths[row], self._format) for row in rows])
+        return np.stack([decode(part.paths[row], self.contents.format) for row in rows])
 
     def verify_cache(self) -> None:
         """Read the whole cache, if there is one, and compare its checksums.
@@ -357,12 +356,12 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def white(self) -> float | None:
         """Return the value that is white in images of more than 8 bits; None if there are none."""
-        return self._format.white
+        return self.contents.format.white
 
     @property
     def stored_size(self) -> tuple[int, int]:
         """Height and width of the stored images, before `data.size` resizes them."""
-        return self._format.height, self._format.width
+        return self.contents.format.height, self.contents.format.width
 
     def source_paths(self, part: str) -> Sequence[Path] | None:
         """Return the file of each row of a part; None if the dataset contains pixels."""
@@ -384,7 +383,9 @@ class ImageDataModule(pl.LightningDataModule):
     def labels(self, split: str) -> NDArray[np.int64]:
         """Return the labels (M,) of a split's images, in order."""
         chosen = self.splits[split]
-        labels: NDArray[np.int64] = self._relabel[self._parts[chosen.part].labels[chosen.rows]]
+        labels: NDArray[np.int64] = self._relabel[
+            self.contents.parts[chosen.part].labels[chosen.rows]
+        ]
         return labels
 
     def majority_accuracy(self, split: str) -> float:

@@ -124,7 +124,7 @@ def check_source(source: Source) -> None:
                 f"two classes are called {name}, perhaps with accents in two encodings: rename or merge them"
             )
     for name, part in source.parts().items():
-        check_pixels(part, name)
+        _check_pixels(part, name)
         check_labels(part, len(source.class_names), name)
     arrays = {n: part.images for n, part in source.parts().items() if isinstance(part, Arrays)}
     for name, images in arrays.items():
@@ -135,7 +135,7 @@ def check_source(source: Source) -> None:
             )
 
 
-def check_pixels(part: Part, what: str) -> None:
+def _check_pixels(part: Part, what: str) -> None:
     """Check the shape and the type of pixels, and the type of labels.
 
     Raises:

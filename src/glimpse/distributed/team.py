@@ -120,7 +120,9 @@ class Team:
                 self.require_all()
                 time.sleep(ASK_SECONDS)
         except RuntimeError as error:  # the server has gone
-            raise TeammateError("the first process of the run ended unexpectedly") from error
+            raise TeammateError(
+                "the first process of the run ended unexpectedly: type resume=<run folder> to continue"
+            ) from error
 
     # Failure -------------------------------------------------------------------------------------
 

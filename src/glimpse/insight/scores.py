@@ -87,13 +87,13 @@ def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
     overall |= zip(("mean_precision", "mean_recall", "mean_f1"), means, strict=True)
     right = np.bincount(predictions.labels[predictions.correct], minlength=num_classes).tolist()
     actual = np.bincount(predictions.labels, minlength=num_classes).tolist()
-    called = np.bincount(predictions.predicted, minlength=num_classes).tolist()
+    num_predicted = np.bincount(predictions.predicted, minlength=num_classes).tolist()
     classes = tuple(
         ClassScores(
             name,
             actual[k],
-            called[k],
-            precision=_share(right[k], called[k]) if called[k] else Score(0.0),
+            num_predicted[k],
+            precision=_share(right[k], num_predicted[k]) if num_predicted[k] else Score(0.0),
             recall=_share(right[k], actual[k]),
             f1=f1[k],
         )
@@ -154,8 +154,8 @@ class _Columns:
         )
         hits = np.bincount(labels[correct], minlength=self.num_classes)
         actual = np.bincount(labels, minlength=self.num_classes)
-        called = np.bincount(predicted, minlength=self.num_classes)
-        f1 = 2 * hits / np.maximum(actual + called, 1)
-        by_class = np.stack((hits / np.maximum(called, 1), hits / np.maximum(actual, 1), f1))
-        means = by_class[:, actual + called > 0].mean(1)
+        num_predicted = np.bincount(predicted, minlength=self.num_classes)
+        f1 = 2 * hits / np.maximum(actual + num_predicted, 1)
+        by_class = np.stack((hits / np.maximum(num_predicted, 1), hits / np.maximum(actual, 1), f1))
+        means = by_class[:, actual + num_predicted > 0].mean(1)
         return np.array([self.losses[chosen].mean(), *means]), np.where(actual > 0, f1, np.nan)

@@ -1,15 +1,34 @@
-"""The image size after convolution and pooling, and the error for images that are too small."""
+"""The image size after convolution and pooling, the usual sizes, and the error for small images."""
 
 from collections.abc import Callable, Sequence
 
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 
+# Sides of square images, in pixels, that networks are written for.
+USUAL_SIDES = (
+    8,
+    16,
+    24,
+    28,
+    32,
+    48,
+    64,
+    96,
+    128,
+    160,
+    192,
+    224,
+    227,
+    256,
+    299,
+    320,
+    384,
+    448,
+    512,
+    518,
+)
 SMALLEST_OF_CONVNET = 8  # pixels, which its poolings reduce to one
-
-
-class ImageTooSmallError(UserError):
-    """The image is smaller than the network's minimum size."""
 
 
 def valid(kernel: int) -> Callable[[int], int]:
@@ -22,7 +41,7 @@ def halve(side: int) -> int:
     return side // 2
 
 
-def shrunk(side: int, steps: Sequence[Callable[[int], int]]) -> int:
+def _shrunk(side: int, steps: Sequence[Callable[[int], int]]) -> int:
     """Return the side after all steps; 0 if nothing is left."""
     for step in steps:
         side = max(0, step(side))
@@ -33,15 +52,15 @@ def require(spec: ImageSpec, steps: Sequence[Callable[[int], int]], model: str) 
     """Return the height and width of the spec's images after all steps.
 
     Raises:
-        ImageTooSmallError: nothing is left of the image; the message states the minimum size.
+        UserError: nothing is left of the image; the message states the minimum size.
     """
-    left = shrunk(spec.height, steps), shrunk(spec.width, steps)
+    left = _shrunk(spec.height, steps), _shrunk(spec.width, steps)
     if min(left) < 1:
-        smallest = next(side for side in range(1, 10_000) if shrunk(side, steps) >= 1)
+        smallest = next(side for side in range(1, 10_000) if _shrunk(side, steps) >= 1)
         others = "model=linear (any size)"
         if model != "convnet" and min(spec.height, spec.width) >= SMALLEST_OF_CONVNET:
             others = f"model=convnet or {others}"
-        raise ImageTooSmallError(
+        raise UserError(
             f"the images are {spec.height}×{spec.width}, but {model} needs "
             f"{smallest}×{smallest} or larger: type {others}, data.presize={smallest} if they are "
             f"image files, or data.size={smallest} to enlarge them"

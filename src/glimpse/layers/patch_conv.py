@@ -27,9 +27,7 @@ from glimpse.precision import bf16_hardware
 
 HAS_AMX = bf16_hardware("cpu") == "AMX"
 MAX_PIXELS = 64  # per map; on larger ones, oneDNN's weight gradient is fast
-MAX_PIXELS_WHOLE = (
-    16  # for the whole layer as one product, in bf16; it is already slower on 8×8 maps
-)
+MAX_PIXELS_WHOLE = 16  # likewise, for one product in bf16; it is already slower on 8×8 maps
 MIN_KERNELS_FP32 = 512 * 512  # outputs times inputs
 MIN_KERNELS_BF16 = 128 * 256
 LARGE_BF16 = 256 * 512  # with more kernels, the whole layer is a product on small maps
@@ -81,13 +79,13 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         images, kernels = ctx.saved_tensors
-        to_images, to_bias = None, None
+        grad_input, grad_bias = None, None
         if ctx.needs_input_grad[0]:
             ones = [1, 1]
-            to_images, _, _ = torch.ops.aten.convolution_backward(
-                slopes,
+            grad_input, _, _ = torch.ops.aten.convolution_backward(
+                grad_output,
                 images,
                 kernels,
                 None,
@@ -100,15 +98,16 @@ class _Convolution(torch.autograd.Function):
                 [True, False, False],
             )
         if ctx.needs_input_grad[2]:
-            to_bias = slopes.sum((0, 2, 3), dtype=ctx.dtype)
+            grad_bias = grad_output.sum((0, 2, 3), dtype=ctx.dtype)
         num_outputs, num_inputs = kernels.shape[:2]
-        to_weight = torch.zeros(num_outputs, 9 * num_inputs, dtype=ctx.dtype)
+        grad_weight = torch.zeros(num_outputs, 9 * num_inputs, dtype=ctx.dtype)
         size = max(1, PATCH_VALUES // (9 * images[0].numel()))
-        for some, above in zip(torch.split(images, size), torch.split(slopes, size), strict=True):
+        parts = torch.split(images, size), torch.split(grad_output, size)
+        for some, above in zip(*parts, strict=True):
             by_output = above.permute(1, 0, 2, 3).flatten(1).contiguous()  # (num_outputs, B·H·W)
-            to_weight += by_output @ _patches(some).flatten(0, 2)
-        to_weight = to_weight.view(num_outputs, 3, 3, num_inputs).permute(0, 3, 1, 2)
-        return to_images, to_weight, to_bias
+            grad_weight += by_output @ _patches(some).flatten(0, 2)
+        grad_weight = grad_weight.view(num_outputs, 3, 3, num_inputs).permute(0, 3, 1, 2)
+        return grad_input, grad_weight, grad_bias
 
 
 def _patches(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from glimpse.command import in_shell
+from glimpse.config.keys import leaves_of
 from glimpse.config.schema import REPORTED
 from glimpse.console import console
 from glimpse.files import is_inside
@@ -29,27 +30,17 @@ SINGLE_KEYS = (
 
 
 def hyperparameters(config: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a configuration that people vary: choices and numbers, not paths."""
+    """The part of a configuration that people vary: choices and numbers, not paths.
+
+    Lists become text, as the HPARAMS tab requires.
+    """
     groups = tuple(group for group in REPORTED if group != "data")
     chosen = {
-        key: value
-        for key, value in _flat(config).items()
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in leaves_of(config)
         if key in SINGLE_KEYS or (key.startswith(groups) and not key.endswith("_target_"))
     }
     return {**names, **chosen}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested mapping to dotted keys. Lists become text, as the HPARAMS tab requires."""
-    rows: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = (
-                value if isinstance(value, bool | int | float | str) else str(value)
-            )
-    return rows
 
 
 def write_start(

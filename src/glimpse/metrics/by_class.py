@@ -94,9 +94,9 @@ class MatthewsCorrCoef(MulticlassConfusionMatrix):
     def compute(self) -> Tensor:
         """Return a value in [-1, 1]."""
         matrix = self.confmat.to(torch.float64 if self.device.type != "mps" else torch.float32)
-        actual, called, total = matrix.sum(1), matrix.sum(0), matrix.sum()
-        covariance = matrix.trace() * total - actual @ called
-        spread = ((total**2 - called @ called) * (total**2 - actual @ actual)).sqrt()
+        actual, predicted, total = matrix.sum(1), matrix.sum(0), matrix.sum()
+        covariance = matrix.trace() * total - actual @ predicted
+        spread = ((total**2 - predicted @ predicted) * (total**2 - actual @ actual)).sqrt()
         return covariance / spread if spread > 0 else torch.zeros_like(total)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError, first_line, one_line
-from glimpse.layers.image_size import ImageTooSmallError
+from glimpse.layers.image_size import USUAL_SIDES
 from glimpse.models.weights import load_weights, read_weights
 from glimpse.text import some
 
@@ -32,8 +32,6 @@ from glimpse.text import some
 # network converts its input to these statistics. We build them without weights and convert the
 # input in `Pretrained`, as for all architectures.
 TENSORFLOW_STATISTICS = {"googlenet": (0.5, 0.5, 0.5), "inception_v3": (0.5, 0.5, 0.5)}
-# Candidate sizes for the error message.
-SIDES = (16, 32, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512, 518)
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class Pretrained(nn.Module):
             library or as here.
 
     Raises:
-        UserError: the architecture does not exist.
-        ImageTooSmallError: the architecture does not accept images of this size.
+        UserError: the architecture does not exist, or does not accept images of this size.
     """
 
     scale: Tensor
@@ -144,9 +141,11 @@ class Pretrained(nn.Module):
         found = self._try(spec.channels, spec.height, spec.width)
         if isinstance(found, int):
             return found
-        takes = [side for side in SIDES if isinstance(self._try(spec.channels, side, side), int)]
+        takes = [
+            side for side in USUAL_SIDES if isinstance(self._try(spec.channels, side, side), int)
+        ]
         which = f"of {takes[0]}×{takes[0]}" if takes else "of another size"
-        raise ImageTooSmallError(
+        raise UserError(
             f"the images are {spec.height}×{spec.width}, but {self.architecture} expects images "
             f"{which} ({first_line(found)}): type data.size={takes[0] if takes else 224}, "
             "or model.architecture=resnet18, which accepts any size"
@@ -157,11 +156,7 @@ class Pretrained(nn.Module):
         try:
             with torch.no_grad():
                 features = self.backbone(torch.zeros(1, channels, height, width))
-        except (
-            RuntimeError,
-            ValueError,
-            AssertionError,
-        ) as error:  # raised by the libraries' checks
+        except (RuntimeError, ValueError, AssertionError) as error:  # the libraries' checks
             return error
         finally:
             self.backbone.train()

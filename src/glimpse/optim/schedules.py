@@ -7,7 +7,7 @@ is extended. Only `plateau` keeps state.
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,10 +42,10 @@ def build_schedule(
 
     Args:
         optimizer: Its learning rates are scheduled.
-        config: `_target_` and its arguments. For a scheduler, `interval` is our own key: "step"
-            or "epoch". A `total_steps` or `T_max` that is missing becomes the length of
-            the run in steps; the interval is then "step", otherwise "epoch".
-            A ReduceLROnPlateau is stepped by val/loss.
+        config: `_target_` and its arguments. For a scheduler, `interval` is our own key: "step" or
+            "epoch". A `total_steps` or `T_max` that is missing becomes the length of the run in
+            steps; the interval is then "step", otherwise "epoch". A ReduceLROnPlateau is stepped
+            by val/loss.
         total_steps: The steps of the run; may be infinite.
 
     Raises:
@@ -81,10 +81,6 @@ def build_schedule(
     return Schedule(made, interval)
 
 
-def _by_step(optimizer: Optimizer, factor: Callable[[int], float]) -> Schedule:
-    return Schedule(LambdaLR(optimizer, factor), "step")
-
-
 def constant(optimizer: Optimizer) -> Schedule:
     """Keep the optimizer's `lr` throughout."""
     return Schedule(LambdaLR(optimizer, lambda epoch: 1.0), "epoch")  # nothing to do at each step
@@ -113,7 +109,7 @@ def cosine(
         done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * done)) / 2
 
-    return _by_step(optimizer, factor)
+    return Schedule(LambdaLR(optimizer, factor), "step")
 
 
 def onecycle(
@@ -145,7 +141,7 @@ def onecycle(
             return between(start_factor, 1.0, step / peak)
         return between(1.0, final_factor, (step - peak) / max(1.0, total_steps - peak))
 
-    return _by_step(optimizer, factor)
+    return Schedule(LambdaLR(optimizer, factor), "step")
 
 
 def step(optimizer: Optimizer, *, every: int, factor: float) -> Schedule:

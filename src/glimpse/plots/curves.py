@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glimpse.monitor import more_metrics
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.save import new_figure, save_figure
 
@@ -31,6 +32,13 @@ def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
                 _plot(axes, rows, f"{split}/{metric}", label=f"{name}, {split}", colour=colour)
         _finish(axes, title)
     save_figure(figure, path)
+
+
+def charts_of(rows: Rows) -> list[tuple[str, str]]:
+    """The metric and the title of each chart: loss, accuracy and added metrics."""
+    names = more_metrics(name for row in rows for name in row)
+    added = dict.fromkeys(name.partition("/")[2] for name in names)
+    return [*METRICS, *((name, name) for name in added)]
 
 
 def points_of(rows: Rows, name: str) -> list[tuple[float, float]]:

@@ -6,10 +6,9 @@ Every run draws them, so this file uses Pillow, which is faster than matplotlib.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from glimpse.monitor import more_metrics
 from glimpse.plots.canvas import Box, Canvas
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.curves import DOTTED, METRICS, NUM_TICKS, Rows, points_of
+from glimpse.plots.curves import DOTTED, NUM_TICKS, Rows, charts_of, points_of
 
 WIDTH, HEIGHT = 4.5, 3.5  # of a chart with its margins
 LEFT, TOP, RIGHT, BOTTOM = 0.75, 0.3, 0.1, 0.5  # margins
@@ -27,9 +26,7 @@ def draw_epochs(rows: Rows, path: Path) -> None:
         rows: The rows of metrics.csv, by column. Values that are not finite are left out.
         path: The PNG to write.
     """
-    added = more_metrics(name for row in rows for name in row)
-    more = dict.fromkeys(name.partition("/")[2] for name in added)
-    charts = [*METRICS, *((name, name) for name in more)]
+    charts = charts_of(rows)
     canvas = Canvas(2 * WIDTH, -(-len(charts) // 2) * HEIGHT)
     for number, (metric, title) in enumerate(charts):
         x, y = number % 2 * WIDTH, number // 2 * HEIGHT

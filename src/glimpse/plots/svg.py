@@ -7,9 +7,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from glimpse.monitor import more_metrics
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.curves import DOTTED
+from glimpse.plots.curves import DOTTED, charts_of, points_of
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
@@ -33,19 +32,15 @@ Points = list[tuple[float, float]]
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
     """Charts of loss, accuracy and added metrics for both splits; empty if there are no epochs."""
     charts = []
-    added = more_metrics(name for row in rows for name in row)
-    more = [(name.partition("/")[2], name.partition("/")[2]) for name in added]
-    for metric, title in (("loss", "loss"), ("acc", "accuracy"), *more):
-        lines = {
-            split: [(r["epoch"], r[f"{split}/{metric}"]) for r in rows if f"{split}/{metric}" in r]
-            for split in ("train", "val")
-        }
+    for metric, title in charts_of(rows):
+        lines = {split: points_of(rows, f"{split}/{metric}") for split in ("train", "val")}
         if any(lines.values()):
             charts.append(_chart(title, {split: p for split, p in lines.items() if p}))
     return "".join(charts)
 
 
 def _chart(title: str, lines: Mapping[str, Points]) -> str:
+    title = html.escape(title)
     points = [point for line in lines.values() for point in line]
     x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), whole=True)
     y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), whole=False)
@@ -74,7 +69,7 @@ def _chart(title: str, lines: Mapping[str, Points]) -> str:
             parts.append(f"<text x={x} y={HEIGHT - BOTTOM + 16} text-anchor=middle>{tick:g}</text>")
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f"<text x={middle} y={HEIGHT - 6} text-anchor=middle>epoch</text>")
-    parts.append(f"<text x=4 y=16>{html.escape(title)}</text>")
+    parts.append(f"<text x=4 y=16>{title}</text>")
     for i, (split, line) in enumerate(lines.items()):
         left = WIDTH - RIGHT - 150 + 80 * i
         parts.append(f"<path class={split} d='M{left} 12h26' />")

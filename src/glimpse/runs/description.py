@@ -10,7 +10,7 @@ from typing import Any
 
 from glimpse.command import as_shown, in_shell
 from glimpse.found_checkpoint import CHECKPOINTS
-from glimpse.records import FINISHED, listed, mapping
+from glimpse.records import FINISHED, finite, listed, mapping
 from glimpse.runs.folder import RUNNING, Run
 from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
 from glimpse.text import plural
@@ -99,8 +99,9 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     commit, is_dirty = _commit(environment)
     commit = f"{commit or 'not recorded'}{' with uncommitted changes' if is_dirty else ''}"
     machine = [environment.get("host"), environment.get("system"), environment.get("processor")]
-    threads = environment.get("threads")
-    machine += [f"{threads} thread{'s' * (threads != 1)}", *listed(environment.get("gpus"))]
+    threads = finite(environment.get("threads"))
+    machine.append(plural(int(threads), "thread") if threads else None)
+    machine += listed(environment.get("gpus"))
     known = mapping(environment.get("versions"))
     versions = (f"{name} {known[name]}" for name in SHOWN_PACKAGES if name in known)
     return [

@@ -74,7 +74,7 @@ def export_run(trained: TrainedRun, path: Path, *, target: str) -> Iterator[str]
     """
     height, width = trained.stored_size
     channels = trained.spec.channels
-    network = copy.deepcopy(trained.inner).cpu().float().to(memory_format=torch.contiguous_format)
+    network = copy.deepcopy(trained.model).cpu().float().to(memory_format=torch.contiguous_format)
     module = Exported(Preprocess(trained.spec), network).eval()
     about = {
         "class_names": list(trained.spec.class_names),

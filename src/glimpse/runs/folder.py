@@ -49,6 +49,7 @@ RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
 
 # Limits on what a run adds to a report, so that a stranger's run cannot hide the others.
 MOST_METRICS = 100
+LIST_THEM = "type glimpse report outputs to list the runs"
 LONGEST_WORD = 200  # characters of a name, a status or a problem
 
 
@@ -149,12 +150,12 @@ def one_run(folder: Path) -> Run:
         UserError: it is not a run folder.
     """
     if not folder.is_dir():
-        found = (
-            "it is a file, expected a run folder" if folder.exists() else "there is no such folder"
-        )
-        raise UserError(f"{folder}: {found}")
+        found = "it is a file" if folder.exists() else "there is no such folder"
+        raise UserError(f"{folder}: {found}, expected a run folder: {LIST_THEM}")
     if not is_run(folder):
-        raise UserError(f"{folder}: not a run folder (it has neither .hydra nor {SUMMARY})")
+        raise UserError(
+            f"{folder}: not a run folder (it has neither .hydra nor {SUMMARY}): {LIST_THEM}"
+        )
     return read_run(folder)
 
 

@@ -38,7 +38,7 @@ def draw_look(
     """
     pixels, title = _pixels(trained, image, position)
     seen = trained.to_network(torch.from_numpy(pixels[None]))
-    seen = seen.to(next(trained.inner.parameters()).dtype)
+    seen = seen.to(next(trained.model.parameters()).dtype)
     probabilities = trained.probabilities(torch.from_numpy(pixels[None]))[0]
     names = trained.spec.class_names
     if class_name is not None and class_name not in names:
@@ -47,16 +47,16 @@ def draw_look(
     label = predicted if class_name is None else names.index(class_name)
     answer = f"{title}: predicted {names[predicted]} ({probabilities[predicted]:.2f})"
     yield answer
-    weights = first_weights(trained.inner, trained.spec)
+    weights = first_weights(trained.model, trained.spec)
     if weights is not None:
         path = folder / "first_layer.png"
         save_pixels(kernel_grid(weights), path)
         yield f"written: {path}"
     path = folder / "layers.png"
-    outputs = layer_outputs(trained.inner, seen, trained.network)  # in the prediction's precision
+    outputs = layer_outputs(trained.model, seen, trained.network)  # in the prediction's precision
     draw_layers(outputs, pixels, names, answer, path)
     yield f"written: {path}"
-    cam = grad_cam(trained.inner, seen, label)
+    cam = grad_cam(trained.model, seen, label)
     if cam is None:
         yield "no Grad-CAM: the network has no convolution"
         return

@@ -30,7 +30,9 @@ def labelled_images(
         UserError: there are no such images, or their classes are not among the network's.
     """
     if not path.exists():
-        raise UserError(f"--data {path}: no such folder or table")
+        raise UserError(
+            f"--data {path}: there is no such folder or table: type --data <your images>"
+        )
     before = plain(config["data"])
     node: dict[str, Any] = {
         "data_dir": config["data_dir"], "seed": 0, "batch_size": before["batch_size"], "val_fraction": 0.0,

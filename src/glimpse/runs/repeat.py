@@ -31,7 +31,7 @@ from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out
 from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
-from glimpse.records import FINISHED
+from glimpse.records import FINISHED, listed
 from glimpse.run import run
 from glimpse.runs.folder import one_run, summary_of
 from glimpse.runs.settings import environment_of, overrides_of, recorded_choices, to_resume
@@ -148,8 +148,7 @@ def train_again(repetition: Repetition) -> None:
         overrides = OmegaConf.create(list(repetition.overrides))
         write_record(folder / RECORD, _first_config(repetition), hydra, overrides)
     _take_threads(environment_of(repetition.original))
-    done = summary.get("extended_from") if summary else None
-    num_done = len(done) if isinstance(done, list) else 0
+    num_done = len(listed((summary or {}).get("extended_from")))
     if summary and summary.get("status") == FINISHED:
         num_done += 1
     for number, max_epochs in enumerate(repetition.stages[num_done:], num_done):
@@ -216,8 +215,7 @@ def _take_threads(environment: Mapping[str, Any]) -> None:
 
 
 def _stages(summary: Mapping[str, Any], last: Any) -> tuple[int | None, ...]:
-    former = summary.get("extended_from")
-    known = former if isinstance(former, list) else []
+    known = listed(summary.get("extended_from"))
     return (*(int(number) for number in known if isinstance(number, int)), last)
 
 

@@ -16,12 +16,12 @@ from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
+from glimpse.records import OF_THE_SPEED
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.settings import PLACES, as_text, environment_of, flattened, settings_of
 from glimpse.saved import read_checkpoint
 from glimpse.text import plural
 
-TIMES = ("images_per_second", "seconds")  # columns of metrics.csv
 # Packages that compute numbers; other packages hardly affect them.
 COMPUTING = (
     "torch", "torchvision", "lightning", "timm", "numpy", "pillow", "torchmetrics", "python",
@@ -104,7 +104,7 @@ def first_of_epochs(
     """The first epoch and column in which two files of metrics differ; None if they are equal."""
     for row, other in zip(before, now, strict=False):
         for column in dict.fromkeys((*row, *other)):
-            if column not in TIMES and row.get(column) != other.get(column):
+            if column not in OF_THE_SPEED and row.get(column) != other.get(column):
                 found = (_number(values.get(column)) for values in (row, other))
                 return f"epoch {row['epoch']:.0f}, column {column}: {', now '.join(found)}"
     if len(before) != len(now):

@@ -51,7 +51,7 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
             f"{card} already exists: type --out <new folder>/{path.name}, where a model card can be "
             "written beside the weights"
         )
-    network = copy.deepcopy(trained.inner).cpu().float()
+    network = copy.deepcopy(trained.model).cpu().float()
     is_of_a_library = isinstance(network, Pretrained)
     state = network.library_weights() if isinstance(network, Pretrained) else network.state_dict()
     about = {"format": "pt", "class_names": json.dumps(list(trained.spec.class_names))}
@@ -114,7 +114,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
     """The model card: metadata for the Hub, then what the network is and how to load it."""
     run = read_run(trained.folder) if trained.folder.is_dir() else None
     data = printable(run.data if run else str(trained.config.data["_target_"]))
-    network, spec = trained.inner, trained.spec
+    network, spec = trained.model, trained.spec
     is_timm = isinstance(network, Pretrained) and _library(network) == "timm"
     name = f"{network.architecture if isinstance(network, Pretrained) else type(network).__name__}"
     metadata: dict[str, Any] = {
@@ -201,7 +201,7 @@ def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:
 
 
 def _input_and_output(trained: TrainedRun) -> list[str]:
-    spec, network = trained.spec, trained.inner
+    spec, network = trained.spec, trained.model
     mean, std = (spec.mean, spec.std)
     if isinstance(network, Pretrained):
         mean, std = network.statistics

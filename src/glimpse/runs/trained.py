@@ -64,6 +64,11 @@ class TrainedRun:
         trust: Packages in addition to those of config/trust.py that the checkpoint may name, for
             your own network or dataset.
 
+    Attributes:
+        model: The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32
+            images and computes in fp32, like an exported file. `predict` computes in the run's
+            precision.
+
     Raises:
         UserError: there is no checkpoint, or it is damaged, does not fit its own model, or names a
             package that is not trusted.
@@ -86,16 +91,16 @@ class TrainedRun:
         self.fit = self.config.data.get("fit", "crop")  # another dataset may lack the key
         self._format = PixelFormat(height, width, self.spec.channels, self.fit, extra.get("white"))
         self._preprocess = Preprocess(self.spec)
-        self.inner = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
+        self.model = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
         device = device_of(self.config)
         settle(device)
         sizes = smaller_sizes(self.config, self.spec)
         asked = self.config.trainer.precision
-        chosen = precision.choose(asked, self.inner, self.spec, device, smaller=sizes)
+        chosen = precision.choose(asked, self.model, self.spec, device, smaller=sizes)
         self.precision = chosen.name
         self.memory_format = chosen.memory_format
         fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]
-        self.network = fabric.setup_module(self.inner.to(memory_format=self.memory_format))
+        self.network = fabric.setup_module(self.model.to(memory_format=self.memory_format))
         self.device = fabric.device
         self._data: ImageDataModule | None = None
 
@@ -112,15 +117,6 @@ class TrainedRun:
         if self.checkpoint.parent.name == CHECKPOINTS:
             return self.checkpoint.parent.parent
         return self.checkpoint.with_suffix("")
-
-    @property
-    def model(self) -> nn.Module:
-        """The network alone, in evaluation mode.
-
-        It takes (B, C, H, W) normalised float32 images and computes in fp32, like an exported file.
-        `predict` computes in the run's precision.
-        """
-        return self.inner
 
     @property
     def metrics(self) -> dict[str, float]:

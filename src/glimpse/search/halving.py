@@ -36,7 +36,12 @@ def waits(trial: FrozenTrial, levels: Sequence[int]) -> bool:
 
 
 def promotable(
-    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str, busy: Collection[int] = ()
+    trials: Sequence[FrozenTrial],
+    levels: Sequence[int],
+    mode: str,
+    busy: Collection[int] = (),
+    *,
+    one_in: int = FACTOR,
 ) -> FrozenTrial | None:
     """The waiting trial that should continue next: on the highest rung, the best of its best third.
 
@@ -45,22 +50,12 @@ def promotable(
         levels: The rungs.
         mode: "max" or "min": which values are better.
         busy: The numbers of trials that were told to continue and have not reported yet.
+        one_in: A trial must be in this part of its rung; 1 for a search with too few for thirds.
     """
     for level in reversed(levels[:-1]):
         ranked = _ranked(trials, level, mode)
-        for trial in ranked[: len(ranked) // FACTOR]:
+        for trial in ranked[: len(ranked) // one_in]:
             if waits(trial, levels) and trial.last_step == level and trial.number not in busy:
-                return trial
-    return None
-
-
-def best_waiting(
-    trials: Sequence[FrozenTrial], levels: Sequence[int], mode: str
-) -> FrozenTrial | None:
-    """The best waiting trial on the highest rung, for a search with too few trials for thirds."""
-    for level in reversed(levels[:-1]):
-        for trial in _ranked(trials, level, mode):
-            if waits(trial, levels) and trial.last_step == level:
                 return trial
     return None
 

@@ -21,7 +21,7 @@ from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
 from glimpse.runs.folder import summary_of
 from glimpse.runs.sweep import NAME
-from glimpse.search.halving import best_waiting, promotable, waits
+from glimpse.search.halving import promotable, waits
 from glimpse.search.study import AGAIN
 from glimpse.search.trials import Trials
 from glimpse.sweeps.composing import Composer
@@ -142,7 +142,7 @@ class Search:
         is_over = not busy and all(t.number in died for t in is_left)
         if trial is None and is_over:
             if not any(trial.state == TrialState.COMPLETE for trial in trials):
-                return best_waiting(trials, study.levels, study.mode)
+                return promotable(trials, study.levels, study.mode, one_in=1)
             study.prune_waiting(died)
         return trial
 

@@ -134,7 +134,7 @@ def _axis(override: Override) -> Axis:
         raise UserError(f"{text}: {sorted(tags)[0]} is for interval and range, not for a list")
     values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
-        raise UserError(f"{text}: there is no value to choose from")
+        raise UserError(f"{text}: there is no value to choose from: type a list, such as key=1,2")
     return Choice(values)
 
 
@@ -157,7 +157,9 @@ def _range(text: str | None, sweep: RangeSweep, tags: set[str]) -> Interval:
         raise UserError(f"{text}: expected a step other than 0")
     start, step, num = steps_of(sweep)
     if not num:
-        raise UserError(f"{text}: the range is empty")
+        raise UserError(
+            f"{text}: the range is empty: expected a start below the stop, as in range(1,5)"
+        )
     ends = float(start), float(start + (num - 1) * step)
     low, high, distance = min(ends), max(ends), abs(float(step))
     is_whole = all(value.is_integer() for value in (low, high, distance))

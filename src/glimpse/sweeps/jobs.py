@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
 
 from glimpse.errors import UserError
+from glimpse.text import is_number
 
 MAX_BYTES = 200  # of a folder's name; file systems take 255
 # Keys that belong to the whole sweep.
@@ -70,7 +71,7 @@ def grid(overrides: Sequence[Override]) -> Grid:
         if not override.is_sweep_override():
             choices.append([(str(override.input_line), None)])
             continue
-        require_sweepable(override)
+        _require_sweepable(override)
         if not override.is_discrete_sweep():
             raise UserError(
                 f"{override.input_line}: expected values to list, such as {key}=1,2; "
@@ -91,7 +92,7 @@ def grid(overrides: Sequence[Override]) -> Grid:
     return Grid(tuple(jobs), tuple(remarks))
 
 
-def require_sweepable(override: Override) -> None:
+def _require_sweepable(override: Override) -> None:
     """Reject a swept key that decides where the whole sweep is stored or how it is run.
 
     Raises:
@@ -211,11 +212,8 @@ def _is_plain_list(value: Any) -> bool:
 
 def _reads_as_another_kind(text: str) -> bool:
     """Whether a text looks like a number, several numbers, or one of YAML's words."""
-    try:
-        float(text)
-    except ValueError:
-        return text.lower() in ("null", "true", "false") or not re.search(r"[^\W\d]", text)
-    return True
+    is_word = text.lower() in ("null", "true", "false")
+    return is_number(text) or is_word or not re.search(r"[^\W\d]", text)
 
 
 def _is_number(value: Any) -> bool:

@@ -184,8 +184,7 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
 
 def _is_to_go_on(config: DictConfig, found: Found) -> bool:
     """Whether a search wants more epochs of a trial that it had stopped."""
-    sweeper = config.hydra.sweeper
-    until = sweeper.until if "until" in sweeper else None
+    until = config.hydra.sweeper.get("until")
     return until is not None and until > found.summary.get("epochs", 0)
 
 

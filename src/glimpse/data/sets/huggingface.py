@@ -142,7 +142,8 @@ class HuggingFace(ImageDataModule):
         taken = {name: split for split, names in self.given.items() for name in names}
         for name, split in taken.items():
             if name not in opened:
-                raise UserError(f"data.{split}={name}: the splits are {some(list(opened), 20)}")
+                splits = some(list(opened), 20)
+                raise UserError(f"data.{split}={name}: expected one of the splits, {splits}")
         names = {split: list(dict.fromkeys(given)) for split, given in self.given.items()}
         if len(taken) < sum(map(len, names.values())):
             raise UserError(
@@ -220,7 +221,7 @@ class HuggingFace(ImageDataModule):
 
         def chosen(key: str, given: str | None, found: list[str]) -> str:
             if given is not None and given not in columns:
-                raise UserError(f"data.{key}={given}: the columns are {some(columns)}")
+                raise UserError(f"data.{key}={given}: expected one of the columns, {some(columns)}")
             if given is None and len(found) != 1:
                 raise UserError(
                     f"data.name={self.set_name}: the columns are {some(columns)}: type data.{key}=<column>"

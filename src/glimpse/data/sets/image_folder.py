@@ -279,7 +279,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise UserError(f"data.pattern={pattern}: {error}") from error
+        raise UserError(
+            f"data.pattern={pattern}: expected a regular expression ({error})"
+        ) from error
     if expression.groups != 1 and "label" not in expression.groupindex:
         raise UserError(
             f"data.pattern={pattern}: expected one group in parentheses for the class, or a named "

@@ -74,7 +74,7 @@ def find_columns(
             f"{table.path}, line 1: {shown(found_path)} names an image, expected the names of the columns: "
             "insert a line such as path,label before it"
         )
-    if found_path != path and found_path != "path" and found_path is not None:
+    if found_path not in (path, "path", None):
         remarks.append(f"paths in the column {found_path}")
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
     cells = {name: [row[table.index(name)] for row in sample] for name in rest}
