@@ -213,10 +213,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) 
     Raises:
         UserError: the file cannot be written.
     """
-    with (
-        replacing(path) as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -45,12 +45,7 @@ class Start:
 
 
 def start_of_resume(
-    folder: Path,
-    config: DictConfig,
-    data: ImageDataModule,
-    batch_size: int,
-    *,
-    had_finished: bool,
+    folder: Path, config: DictConfig, data: ImageDataModule, batch_size: int, *, had_finished: bool
 ) -> Start:
     """Find the newest intact checkpoint of a run folder, if there is one, and check that it fits.
 

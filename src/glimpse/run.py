@@ -209,10 +209,7 @@ class _Parts:
         with named_if_it_does_not_fit(resume_from, lambda: self.classifier.has_begun):
             try:
                 trainer.fit(
-                    self.classifier,
-                    datamodule=self.data,
-                    ckpt_path=resume_from,
-                    weights_only=True,
+                    self.classifier, datamodule=self.data, ckpt_path=resume_from, weights_only=True
                 )
             except PrunedError:
                 self.summary.prune()
@@ -425,13 +422,7 @@ def _own_callbacks(
     checkpoints = Checkpoints(folder / CHECKPOINTS, watched, top_k=saving.top_k)
     stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
     progress = Progress(checkpoints, record, afterwards=afterwards)
-    callbacks: list[Callback] = [
-        state,
-        stop,
-        record,
-        checkpoints,
-        progress,
-    ]
+    callbacks: list[Callback] = [state, stop, record, checkpoints, progress]
     if config.on_nonfinite == "skip":
         callbacks.append(SkipNonfinite(config.max_nonfinite_steps))
     if judge:

@@ -26,13 +26,7 @@ from glimpse.lightning_compat import (
     next_step_of_loggers,
 )
 from glimpse.nonfinite import weight_not_finite
-from glimpse.seeding import (
-    OVER_A_MILLION,
-    OVER_A_THOUSAND,
-    restore,
-    seed_all,
-    state_of_generators,
-)
+from glimpse.seeding import OVER_A_MILLION, OVER_A_THOUSAND, restore, seed_all, state_of_generators
 from glimpse.steps_ahead import StepsAhead
 
 # Groups of the configuration:

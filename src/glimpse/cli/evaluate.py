@@ -122,13 +122,7 @@ def _print_classes(scores: "Scores", every_class: bool) -> None:
     print_table(
         ("class", "images", "precision", "recall", "F1", "95 % of F1"),
         [
-            (
-                c.name,
-                f"{c.num_images:,}",
-                _cell(c.precision),
-                _cell(c.recall),
-                *_cells(c.f1),
-            )
+            (c.name, f"{c.num_images:,}", _cell(c.precision), _cell(c.recall), *_cells(c.f1))
             for c in shown
         ],
     )

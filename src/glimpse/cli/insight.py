@@ -135,8 +135,7 @@ def look(
     ] = None,
     position: Annotated[int, typer.Option(help="index of the validation image", min=0)] = 0,
     class_name: Annotated[
-        str | None,
-        typer.Option("--class", help="explain this class instead of the predicted one"),
+        str | None, typer.Option("--class", help="explain this class instead of the predicted one")
     ] = None,
     out: Out = None,
     settings: Set = None,

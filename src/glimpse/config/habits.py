@@ -29,10 +29,7 @@ KEYS = {
     "pretrained": "model=pretrained",
 }
 # A group and a choice of it: the choice here.
-CHOICES = {
-    ("loss", "ce"): "cross_entropy",
-    ("trainer", "cuda"): "gpu",
-}
+CHOICES = {("loss", "ce"): "cross_entropy", ("trainer", "cuda"): "gpu"}
 ALWAYS_MEASURED = ("acc", "accuracy")
 
 

@@ -175,10 +175,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 # Limits that may be infinite, which means no limit.
-UNBOUNDED = (
-    "trainer.gradient_clip_val",
-    "checkpoints.every_minutes",
-)
+UNBOUNDED = ("trainer.gradient_clip_val", "checkpoints.every_minutes")
 
 PRECISIONS = (
     "auto", "bf16-mixed", "16-mixed", "32-true", "64-true", "bf16-true", "16-true", "bf16", "16",

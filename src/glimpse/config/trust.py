@@ -187,11 +187,7 @@ def resumed_overrides(
 
 
 def _kept(
-    lines: Iterable[str],
-    record: Path,
-    folder: Path,
-    packages: Sequence[str],
-    typed: Sequence[str],
+    lines: Iterable[str], record: Path, folder: Path, packages: Sequence[str], typed: Sequence[str]
 ) -> list[str]:
     """The lines of a record that are not replaced by what was typed, after their check."""
     own = own_keys()

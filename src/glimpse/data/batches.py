@@ -180,10 +180,7 @@ class Batches:
             sampling=sampling,
         )
         return BatchLoader(
-            chosen,
-            order,
-            fetch,
-            current_epoch=lambda: self.epoch if training else 0,
+            chosen, order, fetch, current_epoch=lambda: self.epoch if training else 0
         )
 
     @property

@@ -75,10 +75,7 @@ class Contents:
 
 
 def fingerprint(
-    root: Path | str,
-    files: Iterable[Path | str],
-    *settings: object,
-    skip_unreadable: bool = False,
+    root: Path | str, files: Iterable[Path | str], *settings: object, skip_unreadable: bool = False
 ) -> str:
     """Return a key of 16 hexadecimal digits for files and settings.
 

@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from glimpse.data.depth import common_level, has_16_bits, is_deep, level_of, with_8_bits
-from glimpse.data.formats import (
-    USUAL_FORMATS,
-    can_read_heif,
-    is_heif,
-    other_formats,
-    register_heif,
-)
+from glimpse.data.formats import USUAL_FORMATS, can_read_heif, is_heif, other_formats, register_heif
 from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import special_kind

@@ -120,11 +120,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    forward: Callable[[Tensor], Tensor],
-    data: ImageDataModule,
-    split: str,
-    *,
-    device: torch.device,
+    forward: Callable[[Tensor], Tensor], data: ImageDataModule, split: str, *, device: torch.device
 ) -> Predictions:
     """Run a network on every image of a split once, without augmentation.
 

@@ -62,9 +62,7 @@ class WhitenedNet(nn.Module):
         if depth < 1:
             raise UserError(f"model.depth={depth}: expected 1 or more")
         padding = (patch - 1) // 2
-        after = [
-            lambda side: ((side + 2 * padding - patch) // stride + 1) // 2 ** len(widths),
-        ]
+        after = [lambda side: ((side + 2 * padding - patch) // stride + 1) // 2 ** len(widths)]
         require(spec, after, "whitened_net")
         num_filters = 2 * spec.channels * patch**2
         self.whiten = nn.Conv2d(spec.channels, num_filters, patch, stride, padding)
@@ -109,11 +107,7 @@ def _block(num_inputs: int, num_outputs: int, depth: int) -> nn.Sequential:
     if depth > 2:
         rest = [_Residual(*rest[:-1]), nn.GELU()]
     return nn.Sequential(
-        _convolution(num_inputs, num_outputs),
-        _Halved(2),
-        _norm(num_outputs),
-        nn.GELU(),
-        *rest,
+        _convolution(num_inputs, num_outputs), _Halved(2), _norm(num_outputs), nn.GELU(), *rest
     )
 
 

@@ -87,11 +87,7 @@ def constant(optimizer: Optimizer) -> Schedule:
 
 
 def cosine(
-    optimizer: Optimizer,
-    *,
-    total_steps: float,
-    warmup_fraction: float,
-    final_factor: float,
+    optimizer: Optimizer, *, total_steps: float, warmup_fraction: float, final_factor: float
 ) -> Schedule:
     """Warm up linearly over `warmup_fraction` of all steps, then decay to `final_factor`·lr.
 

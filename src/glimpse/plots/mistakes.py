@@ -56,11 +56,7 @@ def examples(predictions: Predictions, pair: Pair) -> NDArray[np.int64]:
 
 
 def draw_answers(
-    predictions: Predictions,
-    positions: NDArray[np.int64],
-    images: Images,
-    title: str,
-    path: Path,
+    predictions: Predictions, positions: NDArray[np.int64], images: Images, title: str, path: Path
 ) -> None:
     """Draw images with the actual class, the predicted class and its probability below each."""
     names = predictions.class_names

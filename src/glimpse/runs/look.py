@@ -17,12 +17,7 @@ from glimpse.runs.trained import TrainedRun
 
 
 def draw_look(
-    trained: TrainedRun,
-    folder: Path,
-    *,
-    image: Path | None,
-    position: int,
-    class_name: str | None,
+    trained: TrainedRun, folder: Path, *, image: Path | None, position: int, class_name: str | None
 ) -> Iterator[str]:
     """Write the pictures, and yield the prediction and then a line for each picture.
 

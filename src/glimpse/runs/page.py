@@ -57,11 +57,7 @@ document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () =
 """
 
 
-def over_all(
-    groups: Sequence[Group],
-    root: Path,
-    sections: Sequence[Section] = (),
-) -> str:
+def over_all(groups: Sequence[Group], root: Path, sections: Sequence[Section] = ()) -> str:
     """The page for all runs: the table, the problems, and curves and pictures of the best ones.
 
     Args:

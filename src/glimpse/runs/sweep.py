@@ -14,14 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from glimpse.monitor import inferred_mode, score_of
-from glimpse.records import (
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    PRUNED,
-    finite,
-    json_or_empty,
-)
+from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, finite, json_or_empty
 from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.groups import NOT_SETTINGS, differing, named
 from glimpse.runs.settings import REPEATS, repeats_of

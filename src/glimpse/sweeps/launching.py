@@ -192,10 +192,7 @@ class Launched:
     def _places(self, job: Job) -> list[str]:
         """The sweep's and the job's folder, which another process would name differently."""
         folder = self._composer.folder.resolve()
-        return [
-            f"hydra.sweep.dir={quoted(str(folder))}",
-            f"hydra.sweep.subdir={quoted(job.name)}",
-        ]
+        return [f"hydra.sweep.dir={quoted(str(folder))}", f"hydra.sweep.subdir={quoted(job.name)}"]
 
     def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
         folder = self._composer.folder_of(job)
