@@ -204,6 +204,7 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("mlp", "mlp: expected key=value; did you mean model=mlp?"),
         ("ema", "ema: expected key=value; did you mean callbacks=[ema]?"),
         ("optimizer", "optimizer: expected key=value, such as optimizer=adam"),
+        ("train.yaml", "train.yaml: expected key=value, such as model=mlp or trainer.max_epochs=3"),
         ("model.widths=[2, 3]", 'type it in quotes: "model.widths=[2, 3]"'),
         ("lr=tag(log, interval(1,2))", 'type it in quotes: "lr=tag(log, interval(1,2))"'),
         ("model=linear,mlp", "several values for one run: type -m to sweep over the values"),

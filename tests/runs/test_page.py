@@ -63,6 +63,10 @@ def test_whatever_a_run_says_is_escaped(tmp_path: Path) -> None:
         check(text)
         assert not re.search("<(b|i|u)>|<script>alert", text)
     assert "&lt;b&gt;broken&lt;/b&gt;" in page_of(tmp_path)
+    drawn = curves([{"epoch": 1.0, "val/<x' onload='alert(1)": 0.5}])
+    assert "&lt;x&#x27; onload=&#x27;alert(1)" in drawn
+    assert "<x" not in drawn
+    assert "x'" not in drawn
 
 
 def test_the_page_of_a_run_has_curves_and_every_picture(tmp_path: Path) -> None:
