@@ -60,7 +60,7 @@ soak: $(STAMP)  ## disturb sweeps for MINUTES=10 and check that nothing is lost,
 	$(BIN)/python benchmarks/soak.py --minutes $${MINUTES:-10}
 
 bench-gpu: $(STAMP)  ## measure and test on a GPU (at most eight minutes)
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py --data-dir data
 
 notebooks: $(STAMP)  ## execute the notebooks into outputs/notebooks (minutes)
 	@mkdir -p outputs/notebooks

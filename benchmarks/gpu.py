@@ -197,6 +197,7 @@ def measure(task: Task, settings: Settings) -> None:
     with composing() as folder:
         config = compose_task(task, folder)
         config.trainer.accelerator = "gpu" if settings.device == "cuda" else settings.device
+        config.trainer.devices = 1
         config.trainer.max_epochs = settings.repeats + 1
         num_batches = 4 if settings.quick else NUM_BATCHES[task.name.split()[-1]]
         config.data.num_train = num_batches * BATCH_SIZE

@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in LIBRARY_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     torch.set_num_threads(1)
+    if torch.cuda.is_available():  # read once, before the first matrix product of any test
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     register_resolvers()
     PATCHES.enter_context(lists_by_name())
     PATCHES.enter_context(experiments_adapt())

@@ -43,7 +43,11 @@ def test_the_loss_is_compiled_with_the_network(
         return graph.forward
 
     compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda given, mode: compiled(given, backend=as_it_is))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda given, mode, dynamic: compiled(given, backend=as_it_is, dynamic=dynamic),
+    )
     computes, options = LOSSES[loss]
     whole = (*SMALL, f"loss={loss}", *options)
     plain = execute(*whole, folder=tmp_path / "plain")

@@ -37,6 +37,7 @@ from glimpse.lightning_compat import (
     send_epoch_to_loggers,
     set_up_callbacks,
     skip_empty_hooks,
+    skip_question_of_sigterm,
     step_context,
     stop_profiling,
 )
@@ -85,6 +86,30 @@ def trainer_of(folder: Path, callbacks: Sequence[Callback] = (), **arguments: An
         "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": None,
     }  # fmt: skip
     return pl.Trainer(callbacks=list(callbacks), **(quiet | arguments))
+
+
+# skip_question_of_sigterm --------------------------------------------------------------------------
+
+
+class Silent(Tiny):
+    def on_train_epoch_end(self) -> None: ...
+
+
+class Skipping(Callback):
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        skip_question_of_sigterm(trainer)
+
+
+@pytest.mark.parametrize(("callbacks", "times"), [((), len(BATCHES)), ((Skipping(),), 0)])
+def test_lightning_asks_for_sigterm_before_every_batch_of_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, callbacks: Sequence[Callback], times: int
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(pl.Trainer, "world_size", 2)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append(True))
+    trainer_of(tmp_path, callbacks, enable_checkpointing=False).fit(Silent(), BATCHES)
+    assert len(asked) == times
 
 
 # LateCallback -------------------------------------------------------------------------------------

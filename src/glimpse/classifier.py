@@ -20,7 +20,7 @@ from glimpse.counting import Counts
 from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
-from glimpse.distributed.gather import of_all_processes
+from glimpse.distributed.gather import of_all_processes, summed
 from glimpse.errors import DIVERGED, LOWER_RATE, UserError
 from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch, step_context
 from glimpse.loss_watch import Failed, LossWatch
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total steps (or infinity)
+
+MOST_COMPILED = (
+    64  # sizes of images and batches; torch's own limit is 8, which progressive sizes reach
+)
 
 
 class DivergedError(UserError):
@@ -119,13 +123,15 @@ class ImageClassifier(LeanModule):
     def compile_steps(self, mode: str) -> None:
         """Compile the network together with the loss, for training and validation.
 
-        The final evaluation is not compiled, because each split would be compiled for a single
-        pass.
+        Each size of a batch is compiled by itself, because code for any size is slower. The final
+        evaluation is not compiled, because each split would be compiled for a single pass.
 
         Args:
             mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
         """
-        self._logits_and_loss = torch.compile(_logits_and_loss, mode=mode)
+        torch.compiler.reset()  # what earlier runs of this process compiled counts, and stays
+        torch._dynamo.config.recompile_limit = MOST_COMPILED
+        self._logits_and_loss = torch.compile(_logits_and_loss, mode=mode, dynamic=False)
 
     def _score(self, logits: Tensor, loss: Tensor, batch: Batch, split: str) -> Tensor:
         labels = batch.labels
@@ -144,8 +150,7 @@ class ImageClassifier(LeanModule):
         It is the sum of the labels' weights here, divided by its mean over all processes.
         """
         mine = divided_by if batch.share else torch.zeros_like(divided_by)
-        of_all = self.trainer.strategy.reduce(mine.clone(), reduce_op="sum")
-        return mine * self.trainer.world_size / of_all
+        return mine * self.trainer.world_size / summed(mine.clone())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]

@@ -317,6 +317,16 @@ def set_up_callbacks(
         callback.setup(trainer, module, "fit")
 
 
+def skip_question_of_sigterm(trainer: pl.Trainer) -> None:
+    """Skip a question that Lightning asks the first of several processes before every batch.
+
+    It asks whether that process has received SIGTERM, and a GPU waits for the answer.
+    `StopOnSignal` replaces Lightning's handler, and asks once a second.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
 def limit_test(trainer: pl.Trainer, limit: float) -> None:
     """Limit the next `Trainer.test`: an int is a number of batches, a float a share of them."""
     trainer.limit_test_batches = limit
@@ -328,11 +338,14 @@ def stop_profiling(trainer: pl.Trainer) -> None:
 
 
 def settle(device: str) -> None:
-    """Silence warnings that a run replaces by better ones, and undo a change by Lightning's import.
+    """Silence warnings that a run replaces by better ones, and set what Lightning sets wrongly.
 
     Args:
         device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by
             loading NVML anew, because Lightning's import sets PYTORCH_NVML_BASED_CUDA_CHECK to 1.
+            On a GPU, `trainer.deterministic=true` needs a variable that is read only once, before
+            the first matrix product of the process. Lightning sets it too late if another run
+            came before.
     """
     log_faster()
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -347,6 +360,8 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     if device == "cpu":
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    elif device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the value of Lightning
 
 
 # Lightning reads the rank from RANK, which distributed/place.py has checked.

@@ -10,6 +10,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Execute, composed, slow
+from glimpse.callbacks import pictures
+from glimpse.classifier import ImageClassifier
 from glimpse.errors import UserError
 from glimpse.insight import predictions
 from glimpse.insight.predictions import Predictions, predict
@@ -39,6 +41,27 @@ def test_every_picture_is_in_the_folder_and_in_tensorboard(execute: Execute) -> 
     steps = [event.step for event in events.Images("first_layer")]
     assert len(steps) == 2  # after the first epoch and the second
     assert len(events.Images("answers")) == 2
+
+
+@pytest.mark.gpu
+def test_every_picture_of_a_gpu_is_in_the_folder(execute: Execute) -> None:
+    assert figures(execute(*SMALL, "trainer=gpu", ON)) == DRAWN
+
+
+def test_results_are_predicted_where_the_run_trained(
+    execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each evaluation, Lightning moves the classifier to the CPU."""
+    moved: list[str] = []
+    monkeypatch.setattr(ImageClassifier, "cpu", lambda self: moved.append("away") or self)
+    monkeypatch.setattr(
+        ImageClassifier, "to", lambda self, device: moved.append(str(device)) or self
+    )
+    monkeypatch.setattr(pictures, "predict", lambda *_, device: moved.append(f"on {device}"))
+    monkeypatch.setattr(pictures, "_draw_mistakes", lambda *_: None)
+    execute(*SMALL, ON)
+    place = moved.index("on cpu")
+    assert moved[place - 1] == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,10 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         ),
         (["model=pretrained", "callbacks=[frozen_features]", "tta=flip"], "type tta=null"),
         (["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"], "needs momentum"),
+        (
+            ["compile=reduce-overhead", "trainer.accumulate_grad_batches=2"],
+            "overwrite accumulated gradients: type compile=default",
+        ),
         (["scheduler=cosine", "scheduler.final_factor=-1"], "expected at least 0"),
         (["scheduler=step", "scheduler.factor=-1"], "expected at least 0"),
         (["trainer.max_time=5"], "such as trainer.max_time=00:01:30:00"),

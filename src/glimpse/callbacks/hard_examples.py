@@ -24,6 +24,7 @@ from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
+from glimpse.distributed.gather import summed
 from glimpse.errors import DIVERGED, LOWER_RATE
 from glimpse.models.whitened_net import WhitenedNet
 from glimpse.nonfinite import weight_not_finite
@@ -116,11 +117,8 @@ class HardExamples(Callback):
             kept.append(hardest.sort().values)
             loss = losses[hardest].mean()
             loss.backward()  # type: ignore[no-untyped-call]
-            for weights in self.proxy.parameters():
-                if weights.grad is not None:  # unless they are fixed
-                    mean = self.trainer.strategy.reduce(weights.grad, reduce_op="mean")
-                    assert isinstance(mean, Tensor)
-                    weights.grad = mean
+            if self.trainer.world_size > 1:
+                self._average_gradients()
             return loss
 
         optimizer.step(closure)  # type: ignore[arg-type]
@@ -128,6 +126,16 @@ class HardExamples(Callback):
         return batch._replace(
             images=batch.images[first], labels=labels[first], indices=batch.indices[first]
         )
+
+    def _average_gradients(self) -> None:
+        """Replace the proxy's gradients by their means over the processes, in one message."""
+        gradients = [
+            weights.grad for weights in self.proxy.parameters() if weights.grad is not None
+        ]
+        means = summed(torch.cat([g.flatten() for g in gradients])) / self.trainer.world_size
+        parts = torch.split(means, [g.numel() for g in gradients])
+        for gradient, mean in zip(gradients, parts, strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     @property
     def _is_in_half(self) -> bool:

@@ -129,14 +129,14 @@ class Pictures(Callback):
         """
         if not isinstance(trainer.limit_val_batches, float) or trainer.limit_val_batches != 1.0:
             return  # the int 1 means one batch, the float 1.0 means all of them
-        data = data_of(trainer)
-        classifier.eval()
+        data, device = data_of(trainer), trainer.strategy.root_device
+        classifier.eval().to(device)  # after an evaluation, Lightning has moved it to the CPU
         num_images = len(data.splits["val"].rows) // trainer.world_size
         with progress_bar(
             "predicting val", num_images, unit="image", vanishes=True, shown=not console.quiet
         ) as bar:
             forward = counted(partial(_forward, trainer, classifier), bar)
-            found = predict(forward, data, "val", device=classifier.device)
+            found = predict(forward, data, "val", device=device)
         if _draws(trainer):
             with _optional(self._complaints):
                 _draw_mistakes(trainer, data, found)

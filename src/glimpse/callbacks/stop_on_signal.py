@@ -32,6 +32,7 @@ from glimpse.lightning_compat import (
     is_after_batch,
     next_batch,
     run_stopped_validation,
+    skip_question_of_sigterm,
     validates_next,
 )
 
@@ -133,6 +134,7 @@ class StopOnSignal(Callback):
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
                 signal.signal(number, self._note)
+        skip_question_of_sigterm(trainer)
         if self._in_validation:
             self._in_validation = False
             trainer.should_stop = trainer.should_stop or self._is_over

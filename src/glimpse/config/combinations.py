@@ -42,6 +42,7 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_folds(config)
     _check_callbacks(config, choices)
     _check_optimizer(config)
+    _check_compile(config)
     if config.trainer.devices in (0, "0", "", []):
         raise UserError(
             f"trainer.devices={config.trainer.devices}: expected a number of devices above 0; type "
@@ -132,6 +133,19 @@ def _check_optimizer(config: DictConfig) -> None:
         raise UserError(
             "on_nonfinite=skip cannot undo a step of LBFGS, which evaluates the loss several times: type "
             "on_nonfinite=stop"
+        )
+
+
+def _check_compile(config: DictConfig) -> None:
+    """Reject CUDA graphs that would overwrite the gradients which are accumulated."""
+    accumulates = config.trainer.accumulate_grad_batches > 1 or any(
+        node and node._target_.endswith(".GradientAccumulationScheduler")
+        for node in (config.callbacks or {}).values()
+    )
+    if accumulates and config.compile in ("reduce-overhead", "max-autotune"):
+        raise UserError(
+            f"compile={config.compile} makes CUDA graphs, which overwrite accumulated gradients: type "
+            "compile=default, or trainer.accumulate_grad_batches=1"
         )
 
 

@@ -94,6 +94,8 @@ class TrainedRun:
         self.model = _network(self.config, self.spec, saved["state_dict"], self.checkpoint)
         device = device_of(self.config)
         settle(device)
+        if device == "cuda":
+            torch.set_float32_matmul_precision("high")  # as in the run
         sizes = smaller_sizes(self.config, self.spec)
         asked = self.config.trainer.precision
         chosen = precision.choose(asked, self.model, self.spec, device, smaller=sizes)
