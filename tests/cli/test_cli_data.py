@@ -165,15 +165,14 @@ def test_show_writes_the_picture_and_prints_where(here: Path) -> None:
     assert lines(result) == ["data-digits.png"]
     with Image.open("data-digits.png") as whole:
         assert whole.width > whole.height
-    result = data("show", "digits", "--out", "one.png", "--num", "1")
-    assert lines(result) == ["one.png"]
+    result = data("show", "digits", "--out", "new/one.png", "--num", "1")
+    assert lines(result) == ["new/one.png"]
 
 
-@pytest.mark.parametrize("out", ["nowhere/a.png", "a.jpg"])
-def test_show_says_what_it_cannot_write(here: Path, out: str) -> None:
-    result = data("show", "digits", "--out", out)
+def test_show_says_what_it_cannot_write(here: Path) -> None:
+    result = data("show", "digits", "--out", "a.jpg")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: --out {out}: ")
+    assert result.stderr.startswith("error: --out a.jpg: ")
     assert result.stderr.count("\n") == 1
 
 
