@@ -68,7 +68,8 @@ def final_metrics(
     stop_profiling(trainer)
     # Lightning would apply the limit of the test batches to every split.
     limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
-    splits = ["val", "test"] if config.tta else ["test"]
+    was_validated = best is None or "val/acc" in checkpoints.best_metrics
+    splits = ["val", "test"] if config.tta or not was_validated else ["test"]
     if config.test != "val" and num_trained:
         splits.insert(0, "train")
     metrics: dict[str, float] = {}

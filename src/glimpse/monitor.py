@@ -8,9 +8,8 @@ imported.
 import difflib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
-
-from glimpse.records import finite, mapping
 
 DEFAULT = "val/acc"
 TIES = "val/loss"  # lower is better
@@ -43,7 +42,7 @@ class Monitor:
         found = metrics.get(self.name)
         if found is None:
             return None
-        return self.sign * found, -metrics.get(TIES, 0.0)
+        return self.sign * found, -metrics.get(TIES, inf)
 
     @property
     def sign(self) -> int:
@@ -65,12 +64,6 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
 def reported_split(metrics: Container[str]) -> str:
     """The held-out split that measures a run: "test" if it was measured, otherwise "val"."""
     return "test" if "test/acc" in metrics else "val"
-
-
-def score_of(summary: Mapping[str, Any]) -> float | None:
-    """The value of the monitor in a summary, by which a sweep compares its jobs."""
-    metrics = mapping(summary.get("metrics"))
-    return finite(metrics.get(str(summary.get("monitor") or DEFAULT)))
 
 
 def inferred_mode(name: str) -> str:

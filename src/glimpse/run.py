@@ -271,6 +271,9 @@ def _build(
     world_size = team.place.world_size
     batch_size = global_batch_size(config, world_size)
     data = _data(config, names, team)
+    if config.task == "fit" and not config.check:
+        data.take_identity(team.agreed("identity", lambda: data.identity))
+        summary.update(data_id=data.identity[:16])
     start = _resumed(config, data, batch_size, summary, team) if config.resume else None
     if config.task == "fit" and not config.check:
         _say_if_few_steps(config, data, batch_size)

@@ -42,7 +42,7 @@ def scoring_of(num_classes: int, *names: str) -> Scoring:
 def expected(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
     """By scikit-learn, with classes without images left out where it refuses them."""
     answers, num_classes = logits.argmax(1), logits.shape[1]
-    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
     occurring = np.unique(labels)
     macro = {"average": "macro", "zero_division": 0}
     one_hot = np.eye(num_classes)[labels]

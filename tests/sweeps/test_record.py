@@ -42,6 +42,16 @@ from glimpse.sweeps.state import Found, State
             "best on b: model=n  val/acc 0.9000\nbest on a: model=m  val/acc 0.5000",
             None,
         ),
+        (
+            {"data.classes=[0,1] model=m": 0.9, "data.classes=[1,2] model=m": 0.5},
+            "best on data.classes=[0,1]: model=m  val/acc 0.9000\n"
+            "best on data.classes=[1,2]: model=m  val/acc 0.5000",
+            None,
+        ),
+        (
+            {"loss=mse": 0.5, "loss=focal": 0.6},
+            "best: loss=focal  val/acc 0.6000  ", "loss=focal",
+        ),
         ({"seed=1": None}, "", None),
     ],
 )  # fmt: skip
@@ -57,6 +67,31 @@ def test_a_seed_or_a_fold_is_no_choice(
     record.save()
     assert record.told_best() == (f"{told}{tmp_path / best}" if told.endswith("  ") else told)
     assert json.loads((tmp_path / "sweep.json").read_text())["best"] == best
+
+
+def test_different_losses_have_no_best_by_their_loss(tmp_path: Path) -> None:
+    record = Record(tmp_path, ["train.py"], Monitor("val/loss", "min"))
+    for number, (loss, value) in enumerate({"mse": 0.1, "focal": 0.6}.items()):
+        job = job_of(f"loss={loss}", number=number, name=loss)
+        record.begin({job: Found(State.FINISHED, summary={"metrics": {"val/loss": value}})})
+    record.save()
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"] is None
+
+
+def test_jobs_that_watched_different_metrics_are_compared_by_the_sweeps_own(tmp_path: Path) -> None:
+    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    for number, (watched, accuracy) in enumerate({"val/acc": 0.7, "val/loss": 0.6}.items()):
+        summary = {"monitor": watched, "metrics": {"val/acc": accuracy, "val/loss": 2.0}}
+        job = job_of(f"monitor={watched}", number=number, name=f"job{number}")
+        record.begin({job: Found(State.FINISHED, summary=summary)})
+    record.save()
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert content["best"] == "job0"
+    assert [job["metric"] for job in content["jobs"]] == [0.7, 0.6]
+    other = Record(tmp_path, ["train.py"], Monitor("val/loss", "min"))
+    other.begin({job_of("model=a", number=2, name="job2"): Found(State.FINISHED, summary=summary)})
+    other.save()
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"] == "job2"
 
 
 def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:

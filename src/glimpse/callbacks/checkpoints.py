@@ -123,7 +123,8 @@ class Checkpoints(Checkpoint):
             self.best_metrics = {n: v for n, v in found.items() if n.startswith("val/")}
             self.best_epoch = trainer.current_epoch + 1
             self.best_step = trainer.global_step
-            self.best_recall = pl_module.recall.get("val")
+            # Without a validation in this epoch, the latest recall is of other weights.
+            self.best_recall = pl_module.recall.get("val") if "val/acc" in found else None
         name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)
         if is_dry(trainer):

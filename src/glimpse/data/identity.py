@@ -11,9 +11,10 @@ This module does not import torch, so that decoding processes start quickly.
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,13 @@ def _read(descriptor: int, num_bytes: int) -> bytes:
     return content
 
 
-def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
+def marks(
+    paths: Sequence[Path], *, num_workers: int, done: Callable[[int], Any] = int
+) -> list[bytes]:
     """Return the mark of every file, computed in threads.
 
-    Threads suffice because most of the time is spent in system calls and in the hash.
+    Threads suffice because most of the time is spent in system calls and in the hash. `done` is
+    called with the number of files that have been read since its last call.
 
     Raises:
         UserError: a file cannot be read.
@@ -59,7 +63,11 @@ def marks(paths: Sequence[Path], *, num_workers: int) -> list[bytes]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     try:
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
-            return [found for chunk in pool.map(_marks_of, chunks) for found in chunk]
+            found: list[bytes] = []
+            for chunk in pool.map(_marks_of, chunks):
+                found += chunk
+                done(len(chunk))
+            return found
     except FileNotFoundError as error:
         raise missing_file(error.filename) from error
     except OSError as error:

@@ -324,14 +324,22 @@ class ImageDataModule(pl.LightningDataModule):
         stored: tuple[object, ...] = (*self.stored_size, self.contents.format.channels)
         if self.contents.format.fit not in (None, "crop"):  # older runs have no fit
             stored += (self.contents.format.fit,)
-        digest = hashlib.sha256(f"{self._identity}{self.spec.class_names}{stored}".encode())
+        digest = hashlib.sha256(f"{self.identity}{self.spec.class_names}{stored}".encode())
         for name in sorted(self.splits):
             digest.update(name.encode() + self.splits[name].rows.tobytes())
         return digest.hexdigest()[:16]
 
     @cached_property
-    def _identity(self) -> str:
+    def identity(self) -> str:
+        """64 hexadecimal digits that identify all images and labels, however they are split.
+
+        Without a cache, both ends of every file are read.
+        """
         return identity_of(self.contents, num_workers=self.num_workers)
+
+    def take_identity(self, known: str) -> None:
+        """Take the identity that another process has found."""
+        self.identity = known
 
     def part(self, split: str) -> Stored | Files:
         """Return the part that contains a split's images; `splits[split].rows` are their rows."""

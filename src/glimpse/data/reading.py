@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from glimpse.console import console
 from glimpse.data import cache
 from glimpse.data.arguments import described, without_place
 from glimpse.data.cache import Contents, Stored
@@ -10,6 +11,7 @@ from glimpse.data.identity import common_folder, identity, marks
 from glimpse.data.spec import Arrays, Files, Source, check_source
 from glimpse.data.splits import kept_labels
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from glimpse.data.module import ImageDataModule
@@ -81,9 +83,10 @@ def identity_of(contents: Contents, *, num_workers: int) -> str:
         name: Arrays(part.images, part.labels) if isinstance(part, Stored) else part
         for name, part in contents.parts.items()
     }
-    found = {
-        name: marks(part.paths, num_workers=num_workers)
-        for name, part in parts.items()
-        if isinstance(part, Files)
-    }
+    files = {name: part.paths for name, part in parts.items() if isinstance(part, Files)}
+    total = sum(map(len, files.values()))
+    with progress_bar(
+        "identifying", total, unit="file", vanishes=True, shown=not console.quiet
+    ) as bar:
+        found = {n: marks(p, num_workers=num_workers, done=bar.update) for n, p in files.items()}
     return identity(contents.class_names, parts, found)

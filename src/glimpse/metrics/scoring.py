@@ -71,7 +71,7 @@ class Scoring:
             logits: (B, K).
             labels: (B,) int64.
         """
-        probabilities = logits.float().softmax(1)
+        probabilities = _probabilities(logits)
         others, binary = self._running[split]
         with torch.autocast(labels.device.type, enabled=False):  # a metric may multiply matrices
             others.update(probabilities, labels)
@@ -123,7 +123,7 @@ class Scoring:
             return {}
         random, size = np.random.default_rng(0), len(labels)
         draws = [torch.from_numpy(random.integers(size, size=size)) for _ in range(NUM_RESAMPLES)]
-        probabilities, targets = torch.from_numpy(logits).softmax(1), torch.from_numpy(labels)
+        probabilities, targets = _probabilities(torch.from_numpy(logits)), torch.from_numpy(labels)
         bounds = {}
         for name, metric in self.metrics.items():
             if isinstance(metric, CalibrationError):
@@ -178,6 +178,12 @@ class Scoring:
             if hasattr(metric, "average"):
                 remedy = f"type metrics.{name}.average=macro"
             raise UserError(f"metrics.{name} gives {what}, expected one number: {remedy}")
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Softmax in fp64, as near 1 the probabilities of fp32 would tie, for metrics that rank them."""
+    has_double = logits.device.type != "mps"
+    return (logits.double() if has_double else logits.float()).softmax(1)
 
 
 def _is_binary(metric: Metric) -> bool:

@@ -31,11 +31,12 @@ from glimpse.records import (
     UnreadableError,
     finite,
     json_or_empty,
+    listed,
     mapping,
     read_json,
     read_rows,
 )
-from glimpse.runs.settings import as_text, environment_of, recorded_choices, settings_of
+from glimpse.runs.settings import as_text, environment_of, recorded_choices, settings_over_time
 from glimpse.text import cut
 
 # A run without a summary counts as running if a process holds the lock of its folder. Another
@@ -101,6 +102,17 @@ class Run:
         """The number of measured images of each held-out split that was measured in part."""
         found = _numbers(mapping(self.summary.get("measured_images")))
         return {split: int(number) for split, number in found.items()}
+
+    @property
+    def extended_from(self) -> list[int]:
+        """The numbers of epochs after which the run had finished before it was extended."""
+        found = listed(self.summary.get("extended_from"))
+        return [int(n) for one in found[:MOST_METRICS] if (n := finite(one)) is not None]
+
+    @property
+    def data_id(self) -> str:
+        """What identifies the images and labels of its dataset; empty if it is not recorded."""
+        return _word(self.summary.get("data_id") or "")
 
     @property
     def reported(self) -> str:
@@ -193,7 +205,7 @@ def read_run(folder: Path) -> Run:
     if reason := _no_entry(folder):
         return Run(folder, UNREADABLE, {}, {}, f"the folder cannot be read: {reason}")
     environment = environment_of(folder)
-    settings = settings_of(folder, environment)
+    settings = settings_over_time(folder, environment)
     if not os.path.lexists(folder / SUMMARY):
         return _without_summary(folder, settings, environment)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import FINISHED
 from glimpse.runs.folder import Run
-from glimpse.runs.settings import PLACES, REPEATS
+from glimpse.runs.settings import MAX_EPOCHS, PLACES, REPEATS
 from glimpse.text import cut
 
 NOT_SETTINGS = (*REPEATS, *PLACES)
@@ -24,10 +24,13 @@ NOT_SETTINGS = (*REPEATS, *PLACES)
 NOT_SPLITS = {
     f"data.{key}"
     for key in (
-        "batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
+        "batch_size", "global_batch_size", "normalize", "cache", "on_bad_file", "url", "sha256", "num_workers",
         "presize", "fit", "size", "sampling",
     )
 }  # fmt: skip
+
+# Not a setting that can be typed: which images and labels a dataset of this name had.
+CONTENT = "data.content"
 
 # Settings with which only a part of the held-out images is measured.
 LIMITS = ("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.overfit_batches")
@@ -161,7 +164,10 @@ def statistic(found: Iterable[float | None]) -> Statistic | None:
     values = [value for value in found if value is not None]
     if not values:
         return None
-    mean, num = fmean(values), len(values)
+    num = len(values)
+    if min(values) == max(values):  # the sums below would round
+        return Statistic(values[0], 0.0 if num > 1 else None, num)
+    mean = fmean(values)
     # statistics.stdev is exact because it uses fractions, but too slow for a thousand runs.
     std = sqrt(sum((v - mean) ** 2 for v in values) / (num - 1)) if num > 1 else None
     return Statistic(mean, std, num)
@@ -170,13 +176,21 @@ def statistic(found: Iterable[float | None]) -> Statistic | None:
 def group(runs: Sequence[Run]) -> list[Group]:
     """Group the runs. Sort the groups by data, then the best first.
 
-    The groups are ranked by the runs' monitor, or by val/acc if the monitors differ. Runs that
-    failed before their training began influence neither this nor which settings differ.
+    The groups are ranked as `common_monitor` says. Runs that failed before their training began
+    influence neither this nor which settings differ.
     """
     found: dict[tuple[Any, ...], Group] = {}
     monitor = common_monitor([run for run in runs if not run.is_refused] or runs)
+    contents: dict[str, set[str]] = {}
+    for run in runs:
+        contents.setdefault(run.data, set()).update(filter(None, [run.data_id]))
     for run in runs:
         settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
+        if run.extended_from and MAX_EPOCHS in settings:  # a schedule depends on it
+            stages = [*map(str, run.extended_from), settings[MAX_EPOCHS]]
+            settings[MAX_EPOCHS] = ", then ".join(stages)
+        if run.data_id and len(contents[run.data]) > 1:
+            settings[CONTENT] = run.data_id
         # Runs with unknown settings are not averaged.
         same = tuple(sorted(settings.items())) or (str(run.folder),)
         key = (run.data, run.model, run.status, run.is_refused, run.reported, same)
@@ -193,9 +207,35 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def common_monitor(runs: Iterable[Run]) -> Monitor:
-    """The monitor of all the runs, or val/acc if the monitors differ."""
+    """The monitor of all the runs, or val/acc if they cannot be compared by it.
+
+    They cannot if the monitors differ, or if they monitor a loss and their losses differ.
+    """
+    runs = list(runs)
     monitors = {run.monitor for run in runs}
-    return monitors.pop() if len(monitors) == 1 else monitor_of({})
+    if len(monitors) > 1:
+        return monitor_of({})
+    monitor = monitors.pop()
+    keys = sorted({key for run in runs for key in run.settings})
+    differ = {key for key in keys if len({run.settings.get(key) for run in runs}) > 1}
+    return monitor_of({}) if any(is_other_loss(key, monitor.name) for key in differ) else monitor
+
+
+def tells_apart(key: str, metric: str) -> bool:
+    """Whether values of a metric cannot be compared if this setting differs: with other images, or
+    if the metric is another loss."""
+    return is_other_loss(key, metric) or changes_images(key)
+
+
+def is_other_loss(key: str, metric: str) -> bool:
+    is_loss = metric.rpartition("/")[2].startswith("loss")
+    return is_loss and key.partition(".")[0] == "loss"
+
+
+def changes_images(key: str) -> bool:
+    """Whether a setting decides which images are measured, or in which split an image is."""
+    is_of_data = key.partition(".")[0] == "data"
+    return (is_of_data and key not in NOT_SPLITS) or key in LIMITS
 
 
 def rivals(groups: Sequence[Group]) -> list[list[Group]]:
@@ -212,12 +252,9 @@ def _by(groups: Sequence[Group], key: Any) -> dict[Any, list[Group]]:
 
 def _images(member: Group) -> tuple[Any, ...]:
     """A key that is equal for groups with the same training and evaluation images."""
-    kept = sorted(
-        (key, value)
-        for key, value in member.settings.items()
-        if (key.startswith("data.") and key not in NOT_SPLITS) or key in LIMITS
-    )
-    return (member.data, member.runs[0].reported, *kept)
+    kept = sorted((k, v) for k, v in member.settings.items() if changes_images(k))
+    folds = sorted({run.settings.get("data.fold", "null") for run in member.runs})
+    return (member.data, member.runs[0].reported, *folds, *kept)
 
 
 def _set_simplest(rivals: Sequence[Group]) -> None:

@@ -11,8 +11,9 @@ gaps between them.
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 
-from glimpse.runs.sweep import Axis, Sweep
+from glimpse.runs.sweep import Axis, Setting, Sweep
 
 FEWEST = 10  # finished settings; with fewer, the shares would be meaningless
 NUM_BEST = 5  # at least this many settings count as the best
@@ -23,16 +24,12 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
     """The share of each axis, the most important first; their sum is 1.
 
     Returns:
-        None if there are too few axes or settings or several datasets, or if Optuna is not
-        installed.
+        None if `why_not` has a reason, or there is only one axis.
     """
-    finished = [s for s in sweep.finished if all(axis.key in s.values for axis in sweep.axes)]
-    if len(sweep.axes) < 2 or len(finished) < FEWEST or sweep.num_datasets > 1:
+    if len(sweep.axes) < 2 or why_not(sweep):
         return None
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        return None
+    finished = _complete(sweep)
+    import optuna
     from optuna.distributions import (
         BaseDistribution,
         CategoricalDistribution,
@@ -69,6 +66,26 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
         warnings.simplefilter("ignore")  # about axes on which all of the best settings are equal
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def why_not(sweep: Sweep) -> str:
+    """Why the importance of its axes cannot be computed, as a sentence; empty if it can."""
+    finished = _complete(sweep)
+    if sweep.num_datasets > 1:
+        return "Importance is not shown, because scores on different datasets cannot be compared."
+    if len(finished) < FEWEST:
+        with_all = " with a value on each axis" if len(sweep.finished) >= FEWEST else ""
+        return f"Importance is shown once {FEWEST} settings{with_all} have finished."
+    if len({setting.score for setting in finished}) == 1:
+        return "Importance is not shown, because all scores are equal."
+    if find_spec("optuna") is None:
+        return "Importance needs Optuna: type pip install 'glimpse[search]'."
+    return ""
+
+
+def _complete(sweep: Sweep) -> list[Setting]:
+    """The finished settings with a value on each axis."""
+    return [s for s in sweep.finished if all(axis.key in s.values for axis in sweep.axes)]
 
 
 def _ranks(axis: Axis, values: Sequence[str]) -> dict[str, int] | None:

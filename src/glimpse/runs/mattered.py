@@ -6,9 +6,9 @@ from pathlib import Path
 from glimpse.files import subfolder
 from glimpse.plots import sweep as plots
 from glimpse.runs.folder import Run
-from glimpse.runs.importance import FEWEST, importance
+from glimpse.runs.importance import importance, why_not
 from glimpse.runs.section import Section
-from glimpse.runs.sweep import Sweep, read_sweep
+from glimpse.runs.sweep import read_sweep
 
 TITLE = "What mattered"
 
@@ -40,7 +40,7 @@ def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
         pictures.append(figures / "sweep_importance.png")
         plots.draw_importance(shares, pictures[-1])
     elif len(keys) > 1:
-        told.append(_why_no_importance(sweep))
+        told.append(why_not(sweep))
     pictures.append(figures / "sweep_axes.png")
     plots.draw_axes(sweep, keys, pictures[-1])
     if len(keys) > 1:
@@ -50,11 +50,3 @@ def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
         pictures.append(figures / "sweep_best_so_far.png")
         plots.draw_best_so_far(sweep, pictures[-1])
     return Section(TITLE, told, pictures)
-
-
-def _why_no_importance(sweep: Sweep) -> str:
-    if sweep.num_datasets > 1:
-        return "Importance is not shown, because scores on different datasets cannot be compared."
-    if len(sweep.finished) < FEWEST:
-        return f"Importance is shown once {FEWEST} settings have finished."
-    return "Importance needs Optuna: type pip install 'glimpse[search]'."

@@ -41,7 +41,10 @@ def _worst(recall: Mapping[str, float]) -> str:
 
 def _cells(member: Group, more: Sequence[str]) -> dict[str, str]:
     def metric(name: str) -> str:
-        return str(member.metric(name) or "")
+        found = member.metric(name)
+        if found is None:
+            return ""
+        return f"{found} (n={found.num})" if found.num < len(member.repeats) else str(found)
 
     def number(name: str, form: str = ",.0f") -> str:
         found = member.number(name)
@@ -183,6 +186,7 @@ def as_csv(groups: Sequence[Group]) -> str:
             found = member.metric(name)
             row[f"{name} mean"] = found.mean if found else None
             row[f"{name} std"] = found.std if found else None
+            row[f"{name} n"] = found.num if found else 0
         row |= {"majority_acc": member.number("majority_acc")}
         row |= {"vs_simplest": member.above_simplest}
         row |= {"simplest": member.simplest.model if member.simplest else None}

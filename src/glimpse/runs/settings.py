@@ -28,6 +28,7 @@ PLACES = (
 # Settings that repeat a training, so that its result has a mean and a deviation, with their names.
 REPEATS = {"seed": "seed", "data.fold": "fold"}
 
+MAX_EPOCHS = "trainer.max_epochs"
 MOST_SETTINGS = 5_000  # a record with more is not read
 
 
@@ -58,20 +59,40 @@ def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict
     Returns:
         The settings as `flat_settings` gives them; empty if they cannot be read.
     """
+    return _updated(_first_settings(folder), environment or environment_of(folder))
+
+
+def settings_over_time(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
+    """The settings, as "0.001, then 0.1" where a resume has changed how the run trains.
+
+    `trainer.max_epochs` is the last one; the summary has the earlier ones.
+    """
+    first = _first_settings(folder)
+    last = _updated(first, environment)
+    changed = {key for key in last if "." in key and key != MAX_EPOCHS and last[key] != first[key]}
+    return last | {key: f"{first[key]}, then {last[key]}" for key in changed}
+
+
+def _first_settings(folder: Path) -> dict[str, str]:
+    """The settings with which a run was started."""
     try:
         settings = flat_settings(read_text(folder, ".hydra/config.yaml", most=MOST_YAML))
     except (UnreadableError, ValueError):
         return {}
-    if len(settings) > MOST_SETTINGS:
-        return {}
-    for override in typed_at_resume(environment or environment_of(folder)):
+    return settings if len(settings) <= MOST_SETTINGS else {}
+
+
+def _updated(settings: Mapping[str, str], environment: Mapping[str, Any]) -> dict[str, str]:
+    """The settings after the overrides that were typed at a resume."""
+    updated = dict(settings)
+    for override in typed_at_resume(environment):
         key, _, value = override.partition("=")
-        if key in settings:
+        if key in updated:
             try:
-                settings[key] = as_text(parse_yaml(value))
+                updated[key] = as_text(parse_yaml(value))
             except ValueError:
-                settings[key] = value
-    return settings
+                updated[key] = value
+    return updated
 
 
 def flat_settings(text: str) -> dict[str, str]:

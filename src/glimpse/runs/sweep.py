@@ -13,15 +13,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from glimpse.monitor import inferred_mode, score_of
+from glimpse.monitor import DEFAULT, inferred_mode
 from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, finite, json_or_empty
 from glimpse.runs.folder import KILLED, RUNNING, Run
-from glimpse.runs.groups import NOT_SETTINGS, differing, named
+from glimpse.runs.groups import NOT_SETTINGS, differing, named, tells_apart
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
 NAME = "sweep.json"
-DATASETS = ("data", "data.name", "data.root", "data.train")  # keys that choose other images
 LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
 PLANNED = ("new", RUNNING, INTERRUPTED, KILLED, "to extend")  # jobs that will still run
 
@@ -38,6 +37,7 @@ class Setting:
         seconds: The time that its jobs took together.
         repeats: The kind of repetition: "seed", "fold", or "run" if both vary.
         num_repeats: The number of seeds and folds, finished or not.
+        apart: The keys whose values cannot be compared by the metric of the sweep.
     """
 
     values: dict[str, str]
@@ -46,17 +46,18 @@ class Setting:
     seconds: float
     repeats: str = "seed"
     num_repeats: int = 1
+    apart: tuple[str, ...] = ()
 
     @property
     def dataset(self) -> str:
-        """Its dataset, as it was typed; empty if the sweep does not vary it."""
-        typed = {key: self.values[key] for key in DATASETS if key in self.values}
+        """Its dataset, or what else tells it apart, as typed; empty if the sweep does not vary it."""
+        typed = {key: self.values[key] for key in self.apart}
         return " ".join(v if k == "data" else f"{k}={v}" for k, v in typed.items())
 
     @property
     def typed(self) -> str:
         """Its values on one dataset, as they were typed."""
-        return " ".join(f"{k}={v}" for k, v in self.values.items() if k not in DATASETS)
+        return " ".join(f"{k}={v}" for k, v in self.values.items() if k not in self.apart)
 
     @property
     def is_whole(self) -> bool:
@@ -208,9 +209,9 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
     if not jobs:
         return None
     known = {run.folder.name: run for run in runs if run.folder.parent == folder}
-    jobs = [job | _reached(known.get(str(job.get("folder")))) for job in jobs]
-    jobs = _told_apart(jobs, known)
     metric = str(content.get("metric") or "")
+    jobs = [job | _reached(known.get(str(job.get("folder"))), metric) for job in jobs]
+    jobs = _told_apart(jobs, known)
     mode = content.get("mode")
     planned = content.get("num_planned")
     return Sweep(
@@ -218,17 +219,17 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
         mode=mode if mode in ("min", "max") else inferred_mode(metric),
         counts=Counter(str(job.get("state")) for job in jobs),
         num_planned=planned if isinstance(planned, int) else None,
-        settings=settings_of(jobs),
+        settings=settings_of(jobs, metric),
     )
 
 
-def _reached(run: Run | None) -> dict[str, Any]:
+def _reached(run: Run | None, metric: str) -> dict[str, Any]:
     """What a job's run folder says in place of its entry; empty if it has none."""
     if run is None:
         return {}
     return {
         "state": run.status,
-        "metric": score_of(run.summary),
+        "metric": run.metrics.get(metric or DEFAULT),
         "seconds": run.number("seconds"),
         "seed": run.summary.get("seed"),
     }
@@ -266,15 +267,15 @@ def _values_of(job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in typed if key not in REPEATS)
 
 
-def settings_of(jobs: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """The settings of a sweep's jobs, which are entries of sweep.json."""
+def settings_of(jobs: Sequence[Mapping[str, Any]], metric: str) -> list[Setting]:
+    """The settings of a sweep's jobs, which are entries of sweep.json, compared by a metric."""
     by_values: dict[tuple[tuple[str, str], ...], list[Mapping[str, Any]]] = {}
     for job in jobs:
         by_values.setdefault(_values_of(job), []).append(job)
-    return [_setting(dict(values), alike) for values, alike in by_values.items()]
+    return [_setting(dict(values), alike, metric) for values, alike in by_values.items()]
 
 
-def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setting:
+def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]], metric: str) -> Setting:
     states = [str(job.get("state")) for job in jobs]
     by_repeat: dict[tuple[str, ...], list[float]] = {}
     typed: set[str] = set()
@@ -283,17 +284,18 @@ def _setting(values: dict[str, str], jobs: Sequence[Mapping[str, Any]]) -> Setti
         typed |= own.keys()
         seed = own.get("seed", job.get("seed"))
         repeat = (str(seed if seed is not None else f"job {number}"), own.get("data.fold", ""))
-        metrics = by_repeat.setdefault(repeat, [])
-        metric = _number(job.get("metric"))
-        if metric is not None and job.get("state") in (FINISHED, PRUNED):
-            metrics.append(metric)
+        scores = by_repeat.setdefault(repeat, [])
+        score = _number(job.get("metric"))
+        if score is not None and job.get("state") in (FINISHED, PRUNED):
+            scores.append(score)
     return Setting(
         values,
         state=next((s for s in (PRUNED, FINISHED, FAILED) if s in states), states[0]),
-        scores=tuple(fmean(metrics) for metrics in by_repeat.values() if metrics),
+        scores=tuple(fmean(scores) for scores in by_repeat.values() if scores),
         seconds=sum(_number(job.get("seconds")) or 0.0 for job in jobs),
         repeats=repeats_of(typed),
         num_repeats=len(by_repeat),
+        apart=tuple(key for key in values if tells_apart(key, metric)),
     )
 
 

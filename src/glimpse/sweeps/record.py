@@ -17,8 +17,9 @@ from glimpse.files import write_json
 from glimpse.folder_lock import held
 from glimpse.monitor import Monitor
 from glimpse.records import finite, json_or_empty, listed
+from glimpse.runs.groups import tells_apart
 from glimpse.runs.settings import REPEATS
-from glimpse.runs.sweep import DATASETS, NAME, best_by_dataset, settings_of
+from glimpse.runs.sweep import NAME, best_by_dataset, settings_of
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
@@ -72,16 +73,17 @@ class Record:
     def best(self) -> Job | None:
         """The finished job with the best metric; the first one in case of a tie."""
         scored = [
-            (self.monitor.sign * found.metric, job)
+            (self.monitor.sign * score, job)
             for job, found in self.found.items()
-            if found.state is State.FINISHED and found.metric is not None
+            if found.state is State.FINISHED
+            and (score := found.score(self.monitor.name)) is not None
         ]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def save(self) -> None:
         """Write sweep.json."""
         with held(self.folder):
-            entries = _entries(self.folder)
+            entries = _entries(self.folder, self.monitor.name)
             for job, found in self.found.items():
                 entries[job.name] = _updated(entries.get(job.name, {}), self._entry(job, found))
             finished = [
@@ -92,7 +94,7 @@ class Record:
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
             lines = {str(line) for e in entries.values() for line in listed(e.get("overrides"))}
-            if _has_no_best(lines):
+            if _has_no_best(lines, self.monitor.name):
                 best = None
             content = {
                 "command": self.command,
@@ -110,7 +112,7 @@ class Record:
         entry = {
             "overrides": list(job.varying),
             "state": str(found.state),
-            "metric": found.metric,
+            "metric": found.score(self.monitor.name),
             "seconds": found.seconds,
         }
         return entry | ({"reason": found.reason} if found.reason else {})
@@ -126,12 +128,14 @@ class Record:
             return ""
         lines = {line for job in self.found for line in job.varying}
         repeats = _repeats(lines)
-        if not _has_no_best(lines) and all(len(values) == 1 for values in repeats.values()):
-            score = self.found[best].metric
+        if not _has_no_best(lines, metric) and all(len(values) == 1 for values in repeats.values()):
+            score = self.found[best].score(metric)
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
         told = []
-        for dataset, setting in best_by_dataset(settings_of(entries), self.monitor.mode).items():
+        for dataset, setting in best_by_dataset(
+            settings_of(entries, metric), self.monitor.mode
+        ).items():
             is_one = setting.num_repeats == 1 and setting.repeats != "run"
             over = f" over 1 {setting.repeats}" if is_one else ""
             what = "best" if setting.typed else "mean"
@@ -153,8 +157,9 @@ class Record:
             print(f"{what} ({job}): {found.reason}", file=sys.stderr, flush=True)
             return
         took = "" if found.seconds is None else f" in {duration(found.seconds)}"
-        metric = "" if found.metric is None else f", {self.monitor.name} {found.metric:.4f}"
-        print(f"{what}{took}{metric} ({job}){f'; {left}' if left else ''}", flush=True)
+        score = found.score(self.monitor.name)
+        told = "" if score is None else f", {self.monitor.name} {score:.4f}"
+        print(f"{what}{took}{told} ({job}){f'; {left}' if left else ''}", flush=True)
 
     def print_table(self) -> None:
         """Print a row for each job, in the order of the sweep.
@@ -171,11 +176,12 @@ class Record:
                 (
                     str(job),
                     str(found.state),
-                    "" if found.metric is None else f"{found.metric:.4f}",
+                    "" if score is None else f"{score:.4f}",
                     "" if found.seconds is None else duration(found.seconds),
                     str(self.folder / job.name),
                 )
                 for job, found in rows
+                for score in [found.score(self.monitor.name)]
             ],
         )
         if len(rows) < len(self.found):
@@ -184,7 +190,9 @@ class Record:
     def _rank(self, row: tuple[Job, Found]) -> tuple[bool, float]:
         """Unfinished jobs first, then the best."""
         found = row[1]
-        return found.state is State.FINISHED, -self.monitor.sign * (found.metric or 0.0)
+        return found.state is State.FINISHED, -self.monitor.sign * (
+            found.score(self.monitor.name) or 0.0
+        )
 
 
 def _updated(before: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
@@ -203,18 +211,24 @@ def _repeats(lines: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def _has_no_best(lines: Collection[str]) -> bool:
+def _has_no_best(lines: Collection[str], metric: str) -> bool:
     """Whether no job of a sweep can be the best, because folds or datasets vary, or only seeds.
 
     Args:
         lines: The overrides that vary.
+        metric: The metric that compares the jobs. If it is a loss, different losses count too.
     """
     keys = [line.partition("=")[0] for line in lines]
-    num_datasets = max(map(keys.count, DATASETS))
-    return "data.fold" in keys or num_datasets > 1 or set(keys) == {"seed"}
+    is_apart = any(keys.count(key) > 1 and tells_apart(key, metric) for key in set(keys))
+    return is_apart or "data.fold" in keys or set(keys) == {"seed"}
 
 
-def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The jobs in sweep.json by the names of their folders; empty if it cannot be read."""
-    jobs = listed(json_or_empty(folder, NAME).get("jobs"))
-    return {str(job.pop("folder", "?")): job for job in jobs if isinstance(job, dict)}
+def _entries(folder: Path, metric: str) -> dict[str, Mapping[str, Any]]:
+    """The jobs in sweep.json by the names of their folders; empty if it cannot be read.
+
+    If the jobs were compared by another metric, their values are left out.
+    """
+    content = json_or_empty(folder, NAME)
+    jobs = [job for job in listed(content.get("jobs")) if isinstance(job, dict)]
+    of_another = {} if content.get("metric") == metric else {"metric": None}
+    return {str(job.pop("folder", "?")): job | of_another for job in jobs}

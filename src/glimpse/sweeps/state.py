@@ -15,7 +15,7 @@ from typing import Any
 
 from glimpse import records
 from glimpse.folder_lock import is_held
-from glimpse.monitor import score_of
+from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import PLACES, settings_of
 from glimpse.streams import printable
@@ -63,8 +63,12 @@ class Found:
 
     @property
     def metric(self) -> float | None:
-        """The best value of the monitor; None if it is not known."""
-        return score_of(self.summary)
+        """The best value of the job's own monitor; None if it is not known."""
+        return self.score(str(self.summary.get("monitor") or DEFAULT))
+
+    def score(self, metric: str) -> float | None:
+        """The value of a metric of the best checkpoint; None if it is not known."""
+        return records.finite(records.mapping(self.summary.get("metrics")).get(metric))
 
     @property
     def seconds(self) -> float | None:

@@ -126,7 +126,9 @@ def test_other_splits_are_said_and_used_if_they_are_named(tmp_path: Path) -> Non
 def test_splits_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     others = rows(4, ("bee", "ant"))
     datasets.DatasetDict({"train": rows(4), "extra": others}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(UserError, match=r"data\.test=tests: expected one of the splits, train, extra"):
+    with pytest.raises(
+        UserError, match=r"data\.test=tests: expected one of the splits, train, extra"
+    ):
         opened(tmp_path / "saved", tmp_path, test="tests")
     with pytest.raises(UserError, match="name the same split"):
         opened(tmp_path / "saved", tmp_path, train="train+extra", test="extra")
