@@ -1,14 +1,26 @@
 """Files are written whole or not at all, and never through a link."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from glimpse.errors import UserError
-from glimpse.files import append_text, is_own_file, replacing, subfolder, write_text
+from glimpse.files import (
+    NO_LOCKS,
+    append_text,
+    is_own_file,
+    locked,
+    replacing,
+    subfolder,
+    write_text,
+)
+from glimpse.folder_lock import held
 
 
 def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
@@ -65,6 +77,40 @@ def test_a_killed_writer_leaves_nothing_to_the_next(tmp_path: Path) -> None:
         write_text(path, "new")
         assert list(tmp_path.iterdir()) == [path]
         path.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+@pytest.mark.parametrize(
+    ("number", "is_left"), [(errno.ENOLCK, False), (errno.EBADF, True), (errno.EAGAIN, True)]
+)
+def test_a_file_that_may_be_another_writers_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_left: bool
+) -> None:
+    """Only where there are no locks at all, a temporary file counts as left behind."""
+    others = tmp_path / ".0123456789abcdef.partial.txt"
+    others.write_text("half")
+    lock, inode = fcntl.flock, others.stat().st_ino
+
+    def refusing(descriptor: int, operation: int) -> None:
+        if os.fstat(descriptor).st_ino == inode:
+            raise OSError(number, os.strerror(number))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+    write_text(tmp_path / "one.txt", "whole")
+    assert others.exists() == is_left
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_without_locks_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(FileLock, "acquire", refusing)
+    with locked(tmp_path / "lock", lambda error: UserError(str(error))), held(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
 
 
 def test_only_a_file_that_nobody_has_changed_grows(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command itself, in processes of its own: exit codes, one-line errors, sweeps, resume."""
 
+import argparse
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
 from glimpse.config.flags import split_arguments
 from glimpse.errors import UserError
+from glimpse.launch import help_unchecked
 from glimpse.runs.trained import TrainedRun
 from preloaded import Preloaded
 
@@ -24,6 +27,22 @@ SMALL = (
     "data=synthetic", "data.shape=[1,8,8]", "data.num_train=64", "data.num_val=32", "trainer=cpu",
     "trainer.max_epochs=2",
 )  # fmt: skip
+
+
+def test_a_help_that_is_no_text_is_not_checked_while_hydra_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python 3.14 does, which refuses Hydra's help for --shell-completion."""
+
+    def check(_parser: argparse.ArgumentParser, _action: argparse.Action) -> None:
+        raise ValueError("badly formed help string")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "_check_help", check, raising=False)
+    parser: Any = argparse.ArgumentParser()
+    with help_unchecked():
+        parser._check_help(parser.add_argument("--one"))
+    with pytest.raises(ValueError, match="badly formed"):
+        parser._check_help(None)
 
 
 def fresh(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -33,12 +33,11 @@ class Counts:
 
     def start(self, split: str, device: torch.device) -> None:
         """Set the sums of a split to zero."""
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         is_scored = split != "train"
         of_classes = None
         if self._by_class and is_scored:
             of_classes = torch.zeros((2, self._num_classes), dtype=torch.int64, device=device)
-        totals = torch.zeros(3, dtype=dtype, device=device)
+        totals = torch.zeros(3, dtype=_dtype(device), device=device)
         self._sums[split] = _Sums(totals, of_classes, has_top5=self.has_top5 and is_scored)
 
     def add(
@@ -88,10 +87,14 @@ class Counts:
         """Continue the sums of the training split from those of one or more processes."""
         totals = torch.stack([state["train_totals"] for state in states]).sum(0)
         self._sums["train"] = _Sums(
-            totals.to(device),
+            totals.to(device, _dtype(device)),
             num_images=sum(state["train_images"] for state in states),
             divisor=sum(state["train_divisor"] for state in states),
         )
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
 
 
 class _Sums:

@@ -122,7 +122,7 @@ def _discard_if_left(path: Path) -> None:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             path.unlink()
             return
-        descriptor = os.open(path, os.O_RDONLY | _CAREFULLY)
+        descriptor = os.open(path, os.O_RDWR | _CAREFULLY)
         try:
             if _is_lockable(descriptor):
                 path.unlink()
@@ -130,19 +130,21 @@ def _discard_if_left(path: Path) -> None:
             os.close(descriptor)
 
 
+# The errors of locking on a file system without locks, such as NFS without lockd.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _AS_BYTES = getattr(os, "O_BINARY", 0)  # on Windows
 _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def _is_lockable(descriptor: int) -> bool:
-    """Lock an open file. False if another process has locked it; True on a system without locks."""
+    """Lock an open file; True on a system without locks. False if another process may have it."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:
-            pass
+        except OSError as error:
+            return error.errno != errno.EBADF  # NFS, for a file that is not open for writing
     return True
 
 
@@ -250,6 +252,9 @@ def locked(path: Path, not_written: Callable[[OSError], UserError]) -> Iterator[
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            yield
+            return
         raise not_written(error) from error
     try:
         yield

@@ -4,7 +4,6 @@ The lock is `flock` on the file `.lock` in the folder (library filelock). The sy
 when the process ends, even by SIGKILL. In a run of several processes, only the first one holds it.
 """
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from glimpse.errors import UserError
-from glimpse.files import require_kinds
+from glimpse.files import NO_LOCKS, require_kinds
 
 NAME = ".lock"
 PATIENCE = 1.0  # seconds; another process that only looks at the lock holds it for a moment
@@ -40,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
             f"{folder}: another process is working on this run: wait until it has ended, or stop it"
         ) from error
     except OSError as error:
-        if error.errno == errno.ENOSYS:  # a file system without locks: continue without one
+        if error.errno in NO_LOCKS:
             yield
             return
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error

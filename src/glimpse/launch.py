@@ -6,6 +6,7 @@ distributed/ starts the other processes, config/explain.py writes the error mess
 config/trust.py checks the record of a run folder.
 """
 
+import argparse
 import errno
 import os
 import signal
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -92,6 +94,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
         flags = with_default_flags(flags, config_dir, config_name)
         sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
         with (
+            help_unchecked(),
             interrupts_as_signals(),
             _named_if_hydra_cannot_write(),
             hydra_adapted(config_folders(sys.argv[1:])),
@@ -117,6 +120,24 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     if place.world_size > 1:
         _dismiss_others(place, code, line)
     return code
+
+
+@contextmanager
+def help_unchecked() -> Iterator[None]:
+    """Let Hydra 1.3 define a flag whose help is no text until it is shown.
+
+    Since Python 3.14, argparse formats every help when its flag is defined, and refuses this one.
+    """
+    parser: Any = argparse.ArgumentParser
+    check = getattr(parser, "_check_help", None)
+    if check is None:
+        yield
+        return
+    parser._check_help = lambda *_: None
+    try:
+        yield
+    finally:
+        parser._check_help = check
 
 
 def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:

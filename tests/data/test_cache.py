@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from glimpse.data import cache, cache_index
@@ -182,6 +183,32 @@ def test_an_error_leaves_no_cache_behind(files: Files, tmp_path: Path) -> None:
     files.paths[6].write_bytes(whole)
     parts = build(folder, files).parts
     np.testing.assert_array_equal(parts["train"].images, pixels_of(files))
+
+
+def test_images_that_exceed_the_memory_are_mapped_too(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux refuses a private map that is larger than the memory."""
+    load = np.load
+
+    def refusing(file: Path, mmap_mode: str | None = None) -> object:
+        if mmap_mode == "c":
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return load(file, mmap_mode=mmap_mode)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(np, "load", refusing)
+    images = build(tmp_path / "cache", files).parts["train"].images
+    assert torch.equal(torch.from_numpy(images), torch.from_numpy(pixels_of(files)))
+
+
+def test_a_full_disk_is_found_out_where_it_cannot_be_reserved(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+    monkeypatch.setattr(cache, "decode", never)
+    with pytest.raises(UserError, match=r"No space left on device; type data\.cache=false"):
+        build(tmp_path / "cache", files)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve")

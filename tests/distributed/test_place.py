@@ -12,9 +12,14 @@ TORCHRUN = {
     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",
 }  # fmt: skip
 SRUN = {
-    "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2",
+    "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NNODES": "2",
     "SLURM_JOB_ID": "812345", "SLURM_NODELIST": "gpu[03-04]", "SLURM_NTASKS_PER_NODE": "2",
 }  # fmt: skip
+
+
+def test_a_batch_script_without_srun_is_one_process() -> None:
+    """SLURM tells it how many tasks its job has; srun would start them."""
+    assert place_of({"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}) == Place()
 
 
 def test_one_process_alone() -> None:
@@ -35,7 +40,13 @@ def test_torchrun_and_srun_give_the_same_place() -> None:
 
 @pytest.mark.parametrize(
     ("hosts", "first"),
-    [("gpu[03-05,9],big1", "gpu03"), ("a,b", "a"), ("n7", "n7"), ("x[2,4]-ib", "x2-ib")],
+    [
+        ("gpu[03-05,9],big1", "gpu03"),
+        ("a,b", "a"),
+        ("n7", "n7"),
+        ("x[2,4]-ib", "x2-ib"),
+        ("rack[0-1]node[0-3],big[1-2]", "rack0node0"),
+    ],
 )
 def test_first_host(hosts: str, first: str) -> None:
     assert first_host(hosts) == first
@@ -53,7 +64,7 @@ def test_first_host(hosts: str, first: str) -> None:
         (TORCHRUN | {"RANK": "x"}, "expected a whole number"),
         (TORCHRUN | {"RANK": "4"}, "contradict"),
         (TORCHRUN | {"RANK": "2"}, "numbered node by node"),
-        (SRUN | {"SLURM_NTASKS": "5"}, "as many processes on every node"),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "5"}, "as many processes on every node"),
         (SRUN | {"SLURM_JOB_ID": ""}, "SLURM_JOB_ID"),
     ],
 )

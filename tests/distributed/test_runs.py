@@ -120,7 +120,7 @@ def test_processes_of_srun_make_one_run(tmp_path: Path, one_process: Path) -> No
     running = []
     for rank in "01":
         variables = {
-            "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+            "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_STEP_NUM_TASKS": "2", "SLURM_NNODES": "1",
             "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "MASTER_PORT": port,
         }  # fmt: skip
         command = [sys.executable, TRAIN, *TINY, "trainer=ddp_cpu", "callbacks.pictures=null"]

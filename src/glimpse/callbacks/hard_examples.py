@@ -164,4 +164,9 @@ def _side(pixels: int) -> int:
 def _resized(images: Tensor) -> Tensor:
     """Resize (B, C, H, W) images to the size that the proxy sees, by averaging pixels."""
     height, width = images.shape[2:]
-    return F.adaptive_avg_pool2d(images.float(), (_side(height), _side(width)))
+    size = _side(height), _side(width)
+    if images.device.type == "mps" and (
+        height % size[0] or width % size[1]
+    ):  # cannot average there
+        return F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    return F.adaptive_avg_pool2d(images.float(), size)

@@ -10,9 +10,11 @@ later (cache_index.py) is rebuilt, and a message reports it.
 This module does not import torch, so that decoding processes start quickly.
 """
 
+import errno
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -228,10 +230,25 @@ def _open(folder: Path) -> Contents:
 
 
 def _map(folder: Path, name: str) -> Stored:
-    # Copy-on-write: torch requires a writable array, but nothing writes, so no page is ever copied.
-    images = np.load(folder / f"{name}.npy", mmap_mode="c")
+    images = _mapped(folder / f"{name}.npy")
     labels = np.load(folder / f"{name}-labels.npy")
     return Stored(images, labels, np.load(folder / f"{name}-histogram.npy"))
+
+
+def _mapped(file: Path) -> NDArray[np.uint8]:
+    """The array in a file, mapped into memory.
+
+    It is mapped copy-on-write, because torch warns of arrays that are not writable. Nothing writes,
+    so no page is ever copied. Linux refuses such a map if it is larger than the memory.
+    """
+    try:
+        images: NDArray[np.uint8] = np.load(file, mmap_mode="c")
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        images = np.load(file, mmap_mode="r")
+    return images
 
 
 def _format_of(source: Source, pixel_format: Callable[[Source], PixelFormat]) -> PixelFormat:
@@ -307,6 +324,8 @@ def _store(
     if hasattr(os, "posix_fallocate"):  # report a full disk now; a later write would crash
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    elif shutil.disk_usage(file.parent).free < file.stat().st_size:  # on macOS
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     print(f"decoding {plural(len(part.paths), 'image')} once into {file.parent.parent}", flush=True)
     decode_chunk = partial(_decode_chunk, file, wanted, skip_unreadable)
     counts = np.zeros((wanted.channels, 256), np.int64)

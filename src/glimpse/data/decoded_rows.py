@@ -126,7 +126,8 @@ def _require_shared_memory(num_bytes: int) -> None:
 
 
 def _too_little_shared_memory(expected: str = "") -> UserError:
-    free = shutil.disk_usage("/dev/shm").free
+    place = Path("/dev/shm")
+    free = shutil.disk_usage(place).free if place.is_dir() else 0  # macOS has none
     return UserError(
         f"/dev/shm has {free / 1e6:,.1f} MB free{expected}, for batches from decoding processes: start the "
         "container with --shm-size=1g, or type data.num_workers=0 or data.cache=true"

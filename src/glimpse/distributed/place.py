@@ -53,9 +53,10 @@ def place_of(variables: MutableMapping[str, str]) -> Place:
     """
     if all(variables.get(name) for name in TORCHRUN):
         return _checked(_whole_numbers(variables, TORCHRUN[:4]), "torchrun")
-    tasks = variables.get("SLURM_STEP_NUM_TASKS") or variables.get("SLURM_NTASKS") or "1"
+    # SLURM_NTASKS is set in a batch script too, of which there is a single process.
+    tasks = variables.get("SLURM_STEP_NUM_TASKS") or "1"
     if "SLURM_PROCID" in variables and tasks != "1":
-        return _of_srun(variables, tasks)
+        return _of_srun(variables)
     stray = {
         name: variables[name]
         for name, alone in ALONE.items()
@@ -76,15 +77,15 @@ def num_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def _of_srun(variables: MutableMapping[str, str], tasks: str) -> Place:
+def _of_srun(variables: MutableMapping[str, str]) -> Place:
     nodes = variables.get("SLURM_STEP_NUM_NODES") or variables.get("SLURM_NNODES") or "1"
     names = ("SLURM_PROCID", "SLURM_LOCALID")
     rank, local_rank, world_size, num_nodes, job, step = _whole_numbers(
         {
-            **variables, "SLURM_NTASKS": tasks, "SLURM_NNODES": nodes,
+            **variables, "SLURM_NNODES": nodes,
             "SLURM_STEP_ID": variables.get("SLURM_STEP_ID") or "0",
         },
-        (*names, "SLURM_NTASKS", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_STEP_ID"),
+        (*names, "SLURM_STEP_NUM_TASKS", "SLURM_NNODES", "SLURM_JOB_ID", "SLURM_STEP_ID"),
     )  # fmt: skip
     place = _checked((rank, world_size, local_rank, world_size // max(num_nodes, 1)), "srun")
     hosts = variables.get("SLURM_STEP_NODELIST") or variables.get("SLURM_NODELIST") or "127.0.0.1"
@@ -106,9 +107,9 @@ def variables_of(place: Place) -> dict[str, str]:
 
 
 def first_host(hosts: str) -> str:
-    """The first of SLURM's list of hosts, such as `gpu[03-05,9],big1`."""
-    found = re.match(r"([^,\[]*)(?:\[([^\],-]+)[^\]]*\])?([^,\[]*)", hosts.strip())
-    return "".join(part or "" for part in found.groups()) if found else hosts
+    """The first of SLURM's list of hosts, such as `gpu[03-05,9],big1` or `rack[0-1]node[0-3]`."""
+    first = re.match(r"([^,\[]|\[[^\]]*\])*", hosts.strip())
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else hosts)
 
 
 def _whole_numbers(variables: Mapping[str, str], names: tuple[str, ...]) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (B, C, H, W) uint8 images to (height, width) pixels, bilinearly with antialiasing."""
     if images.shape[-2:] == size:
         return images
-    if images.is_cuda:  # CUDA has no antialiasing for uint8
+    if images.device.type != "cpu":  # GPUs have no antialiasing for uint8
         return to_bytes(F.interpolate(images.float(), size, mode="bilinear", antialias=True))
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
