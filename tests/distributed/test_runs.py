@@ -209,11 +209,18 @@ def test_a_process_that_is_stopped_for_long_ends_the_run(tmp_path: Path) -> None
 
 def test_silence_counts_from_the_last_sign() -> None:
     silence = Silence()
-    assert silence.of({}, 100) == []  # a process that has not begun
-    assert silence.of({1: "1"}, 100) == []
+    assert silence.of({1: "", 2: ""}, 100) == []  # they have not begun
+    assert silence.of({1: "1", 2: ""}, 100) == []
     assert silence.of({1: "1", 2: "1"}, 39) == []
     assert silence.of({1: "2", 2: "1"}, 39) == []
     assert silence.of({1: "2", 2: "1"}, 1) == [2]
+
+
+def test_a_process_that_never_begins_is_missed() -> None:
+    silence = Silence()
+    assert silence.of({1: ""}, 5) == []
+    assert silence.of({1: ""}, 175) == []
+    assert silence.of({1: ""}, 5) == [1]
 
 
 def ended_without_rank_1(

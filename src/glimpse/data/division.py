@@ -180,6 +180,7 @@ def _normalisation(
             "data.normalize=dataset requires the cache, but data.cache=false disables it: "
             "type data.normalize=imagenet"
         )
-    if len(rows) == len(part.labels):
-        return statistics(part.histogram)
+    others = np.setdiff1d(np.arange(len(part.labels)), rows)
+    if len(others) < len(rows):  # count the smaller part
+        return statistics(part.histogram - histogram(part.images, others))
     return statistics(histogram(part.images, rows))

@@ -19,7 +19,14 @@ from torch.distributed import (  # type: ignore[attr-defined]
 
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of, variables_of
-from glimpse.distributed.team import ASK_SECONDS, LEAVE_SECONDS, Team, TeammateError, connected
+from glimpse.distributed.team import (
+    ASK_SECONDS,
+    CONNECT_SECONDS,
+    LEAVE_SECONDS,
+    Team,
+    TeammateError,
+    connected,
+)
 from glimpse.errors import Interrupted, LostProcessError
 from glimpse.records import FAILED, INTERRUPTED
 from glimpse.threads import THREADS
@@ -226,12 +233,16 @@ class Silence:
         self._seconds: dict[int, float] = {}
 
     def of(self, signs: Mapping[int, str], seconds: float) -> list[int]:
-        """The processes that have been silent too long, `seconds` after the last check."""
+        """The processes that have been silent too long, `seconds` after the last check.
+
+        One that has given no sign yet may still be starting.
+        """
         for rank, sign in signs.items():
             is_new = sign != self._last.get(rank)
             self._seconds[rank] = 0.0 if is_new else self._seconds[rank] + seconds
         self._last = dict(signs)
-        return [rank for rank, silent in self._seconds.items() if silent >= SILENT_SECONDS]
+        limits = {rank: SILENT_SECONDS if sign else CONNECT_SECONDS for rank, sign in signs.items()}
+        return [rank for rank, silent in self._seconds.items() if silent >= limits[rank]]
 
 
 def _named_end(code: int) -> str:

@@ -147,10 +147,12 @@ class Team:
         self._store.set(f"sign/{self.place.rank}", str(self._num_signs))
 
     def signs(self) -> dict[int, str]:
-        """In the first process: the last sign of life of each process that has given one."""
-        ranks = range(1, self.place.world_size)
-        given = {rank: f"sign/{rank}" for rank in ranks if self._store.check([f"sign/{rank}"])}
-        return {rank: self._store.get(key).decode() for rank, key in given.items()}
+        """In the first process: the last sign of life of each other one; empty if there is none."""
+        keys = {rank: f"sign/{rank}" for rank in range(1, self.place.world_size)}
+        return {
+            rank: self._store.get(key).decode() if self._store.check([key]) else ""
+            for rank, key in keys.items()
+        }
 
     def require_all(self) -> None:
         """Raise an error if another process has ended early.
