@@ -14,7 +14,9 @@ help:  ## list these targets
 setup: $(STAMP)  ## create the environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear .venv
+	@# Keep an environment that serves; one made by a python3 that is too old does not.
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
