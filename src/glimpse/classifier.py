@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total steps (or infinity)
 
-MOST_COMPILED = (
-    64  # sizes of images and batches; torch's own limit is 8, which progressive sizes reach
-)
+# Sizes of images and batches that are compiled. Progressive sizes would reach torch's limit of 8.
+MOST_COMPILED = 64
 
 
 class DivergedError(UserError):
@@ -129,7 +128,7 @@ class ImageClassifier(LeanModule):
         Args:
             mode: One of torch.compile: "default", "reduce-overhead" or "max-autotune".
         """
-        torch.compiler.reset()  # what earlier runs of this process compiled counts, and stays
+        torch.compiler.reset()  # the code of earlier runs would count, and keep its memory
         torch._dynamo.config.recompile_limit = MOST_COMPILED
         self._logits_and_loss = torch.compile(_logits_and_loss, mode=mode, dynamic=False)
 

@@ -338,7 +338,7 @@ def stop_profiling(trainer: pl.Trainer) -> None:
 
 
 def settle(device: str) -> None:
-    """Silence warnings that a run replaces by better ones, and set what Lightning sets wrongly.
+    """Silence warnings that a run replaces by better ones, and correct environment variables.
 
     Args:
         device: "cuda", "mps" or "cpu". On the CPU, each step of Adam would look for a GPU by

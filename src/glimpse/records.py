@@ -19,7 +19,7 @@ from glimpse.errors import UserError, first_line
 from glimpse.files import is_inside, special_kind
 
 SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv"
-OF_THE_SPEED = ("images_per_second", "seconds")  # columns of metrics.csv that equal runs differ in
+OF_THE_SPEED = ("images_per_second", "seconds")  # columns of metrics.csv in which equal runs differ
 # How a run ended: `status` in its summary.
 FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
 

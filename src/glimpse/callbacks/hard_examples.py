@@ -165,8 +165,7 @@ def _resized(images: Tensor) -> Tensor:
     """Resize (B, C, H, W) images to the size that the proxy sees, by averaging pixels."""
     height, width = images.shape[2:]
     size = _side(height), _side(width)
-    if images.device.type == "mps" and (
-        height % size[0] or width % size[1]
-    ):  # cannot average there
+    is_divisible = height % size[0] == width % size[1] == 0
+    if images.device.type == "mps" and not is_divisible:  # it cannot average these
         return F.interpolate(images.float(), size, mode="bilinear", antialias=True)
     return F.adaptive_avg_pool2d(images.float(), size)

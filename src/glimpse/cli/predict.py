@@ -64,8 +64,8 @@ def predict(
     """Predict the most likely classes of each image, five by default, with their probabilities.
 
     Images are preprocessed as in the run. CSV and JSON are written while the command runs, so an
-    interrupted command keeps what it has written. If a file is missing or cannot be read, or a folder has
-    no image, the command names it on stderr, predicts the others, and exits with 1.
+    interrupted command keeps what it has written. If a file is missing or cannot be read, or a
+    folder has no image, the command names it on stderr, predicts the others, and exits with 1.
 
     Example: glimpse predict outputs/pets-pretrained/2026-11-23_10-15-00-3fa2b1 photos --format csv
     """

@@ -18,6 +18,7 @@ from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import CHECKPOINTS, newest_run
 from glimpse.records import mapping
+from glimpse.runs.folder import LIST_THEM
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
@@ -125,5 +126,5 @@ def _run_folder(path: Path) -> Path:
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     siblings = [str(p) for p in beside if os.path.lexists(p / ".hydra")]
     near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.8)
-    hint = f"; did you mean {near[0]}?" if near else "; type glimpse report to list the runs"
+    hint = f"; did you mean {near[0]}?" if near else f"; {LIST_THEM}"
     raise UserError(f"resume={path}: there is no such folder{hint}")

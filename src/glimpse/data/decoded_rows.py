@@ -25,6 +25,7 @@ from glimpse.errors import UserError
 from glimpse.process_context import process_context
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
+SHARED_MEMORY = Path("/dev/shm")  # through which batches pass on Linux; macOS has none
 
 
 class DecodedRows:
@@ -92,7 +93,7 @@ def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
                 if "timed out" in str(error):  # torch can be asked again for the same batch
                     watch.waited(TICK)
                     continue
-                if "Bus error" in str(error):
+                if "Bus error" in str(error) and SHARED_MEMORY.is_dir():
                     raise _too_little_shared_memory() from error
                 if "DataLoader worker" in str(error):  # torch reports only its process number
                     raise ended_unexpectedly() from error
@@ -119,15 +120,13 @@ def _end(batches: Any) -> None:
 
 
 def _require_shared_memory(num_bytes: int) -> None:
-    """Require space in /dev/shm, through which batches pass; a container may have only 64 MB."""
-    place = Path("/dev/shm")
-    if place.is_dir() and shutil.disk_usage(place).free < num_bytes:
+    """Require space for batches from decoding processes; a container may have only 64 MB."""
+    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < num_bytes:
         raise _too_little_shared_memory(f", expected {num_bytes / 1e6:,.0f} MB")
 
 
 def _too_little_shared_memory(expected: str = "") -> UserError:
-    place = Path("/dev/shm")
-    free = shutil.disk_usage(place).free if place.is_dir() else 0  # macOS has none
+    free = shutil.disk_usage(SHARED_MEMORY).free
     return UserError(
         f"/dev/shm has {free / 1e6:,.1f} MB free{expected}, for batches from decoding processes: start the "
         "container with --shm-size=1g, or type data.num_workers=0 or data.cache=true"

@@ -7,27 +7,8 @@ from glimpse.errors import UserError
 
 # Sides of square images, in pixels, that networks are written for.
 USUAL_SIDES = (
-    8,
-    16,
-    24,
-    28,
-    32,
-    48,
-    64,
-    96,
-    128,
-    160,
-    192,
-    224,
-    227,
-    256,
-    299,
-    320,
-    384,
-    448,
-    512,
-    518,
-)
+    8, 16, 24, 28, 32, 48, 64, 96, 128, 160, 192, 224, 227, 256, 299, 320, 384, 448, 512, 518,
+)  # fmt: skip
 SMALLEST_OF_CONVNET = 8  # pixels, which its poolings reduce to one
 
 

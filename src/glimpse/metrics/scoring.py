@@ -181,7 +181,7 @@ class Scoring:
 
 
 def _probabilities(logits: Tensor) -> Tensor:
-    """Softmax in fp64, as near 1 the probabilities of fp32 would tie, for metrics that rank them."""
+    """The softmax, in fp64: in fp32, probabilities near 1 would tie for metrics that rank them."""
     has_double = logits.device.type != "mps"
     return (logits.double() if has_double else logits.float()).softmax(1)
 

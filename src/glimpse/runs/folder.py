@@ -48,9 +48,10 @@ NUM_QUIET_EPOCHS = 3
 FUTURE_SECONDS = 60  # by which another machine's clock may be ahead; later times are not trusted
 RUNNING, KILLED, UNREADABLE = "running", "killed?", "unreadable"
 
+LIST_THEM = "type glimpse report outputs to list the runs"
+
 # Limits on what a run adds to a report, so that a stranger's run cannot hide the others.
 MOST_METRICS = 100
-LIST_THEM = "type glimpse report outputs to list the runs"
 LONGEST_WORD = 200  # characters of a name, a status or a problem
 
 

@@ -132,10 +132,9 @@ class Record:
             score = self.found[best].score(metric)
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
+        settings = settings_of(entries, metric)
         told = []
-        for dataset, setting in best_by_dataset(
-            settings_of(entries, metric), self.monitor.mode
-        ).items():
+        for dataset, setting in best_by_dataset(settings, self.monitor.mode).items():
             is_one = setting.num_repeats == 1 and setting.repeats != "run"
             over = f" over 1 {setting.repeats}" if is_one else ""
             what = "best" if setting.typed else "mean"
@@ -190,9 +189,8 @@ class Record:
     def _rank(self, row: tuple[Job, Found]) -> tuple[bool, float]:
         """Unfinished jobs first, then the best."""
         found = row[1]
-        return found.state is State.FINISHED, -self.monitor.sign * (
-            found.score(self.monitor.name) or 0.0
-        )
+        score = found.score(self.monitor.name) or 0.0
+        return found.state is State.FINISHED, -self.monitor.sign * score
 
 
 def _updated(before: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
