@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from glimpse.threads import threads_restored, use_one_thread_if_small
+from glimpse.threads import cores_of_each, threads_restored, use_one_thread_if_small
 
 CODE = (
     "import os, sys; from glimpse import launch; sys.argv[1:] = ['--cfg', 'job']; launch.main(); "
@@ -51,3 +51,17 @@ def test_one_thread_does_small_work(
         assert not use_one_thread_if_small(pixels, parameters)
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "on_node", "each"),
+    [(16, None, 4), (16, "16", 4), (4, "16", 4), (2, "2", 1)],
+)
+def test_cores_are_divided_unless_srun_has_done_so(
+    own: int, on_node: str | None, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(own)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    if on_node is not None:
+        monkeypatch.setenv("SLURM_CPUS_ON_NODE", on_node)
+    assert cores_of_each(4) == each

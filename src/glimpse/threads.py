@@ -28,9 +28,21 @@ def spin_briefly() -> None:
 
 def num_cores() -> int:
     """The number of cores for this run: the cores of the process, divided by the jobs at once."""
+    return max(1, _cores_of_process() // int(os.environ.get(JOBS_AT_ONCE, "1")))
+
+
+def cores_of_each(num_processes: int) -> int:
+    """The number of cores for each of this machine's processes of a run.
+
+    srun may have bound this process to cores of its own, which need not be divided again.
+    """
+    is_bound = _cores_of_process() < int(os.environ.get("SLURM_CPUS_ON_NODE", "0"))
+    return num_cores() if is_bound else max(1, num_cores() // num_processes)
+
+
+def _cores_of_process() -> int:
     has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get(JOBS_AT_ONCE, "1")))
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def use_one_thread_if_small(num_pixels: int, num_parameters: int) -> bool:

@@ -1,4 +1,4 @@
-"""An experiment adapts to another choice of a group: keys that the choice lacks are left out and reported."""
+"""An experiment replaces a project's defaults, and adapts to another choice of a group."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from conftest import composed
 from glimpse.config import experiments
 from glimpse.config.compose import composed as composed_as_typed
+from glimpse.config.compose import hydra_for
 from glimpse.errors import UserError
 
 EXPERIMENT = ("experiment=cifar10_fast", "data=synthetic")
@@ -93,3 +94,22 @@ def test_a_callback_that_an_experiment_sets_but_does_not_choose_is_named(tmp_pat
     (tmp_path / "experiment" / "mine.yaml").write_text(content)
     with pytest.raises(UserError, match=r"type callbacks\.progressive_sizes=null"):
         composed_as_typed(["experiment=mine"], config_dir=tmp_path)
+
+
+def test_an_experiment_replaces_the_defaults_of_a_project(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text(
+        "defaults: [train, override model: mlp, override data: synthetic, _self_]\n"
+        "optimizer: {lr: 0.5}\ntrainer: {max_epochs: 5}\n"
+    )
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /model: resnet20]\noptimizer: {lr: 0.3}\n"
+    )
+    with hydra_for(tmp_path):
+        chosen = compose("project", overrides=["experiment=mine"])
+        typed = compose("project", overrides=["experiment=mine", "model=linear"])
+    assert chosen.model._target_.endswith("ResNet")
+    assert typed.model._target_.endswith("Linear")
+    for config in (chosen, typed):
+        assert config.data._target_.endswith("Synthetic")
+        assert (config.optimizer.lr, config.trainer.max_epochs) == (0.3, 5)

@@ -1,11 +1,16 @@
-"""Let an experiment adapt to another choice: `experiment=cifar10_fast optimizer=adamw` trains with AdamW.
+"""Let experiments set all that the command line does not: it comes first, then the experiment.
 
-The file of an experiment sets keys of the choices that it was written for, such as
+Hydra lets the root configuration decide before an experiment, which a project's own root
+configuration (`--config-name`) includes. Here its choices and values are defaults, and an experiment
+replaces them.
+
+An experiment also adapts to another choice: `experiment=cifar10_fast optimizer=adamw` trains with
+AdamW. The file of an experiment sets keys of the choices that it was written for, such as
 `optimizer.matrix_lr`. If the command line replaces such a choice, keys that the other choice lacks
 are left out, and a line reports them. Keys that it has, such as `optimizer.lr`, keep the
 experiment's value. If an augmentation becomes part of a list, its keys move to its name.
 
-This changes one function inside Hydra 1.3, for as long as the context lasts.
+This changes two functions inside Hydra 1.3, for as long as the context lasts.
 """
 
 import sys
@@ -14,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import GroupDefault, ResultDefault
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,20 +32,45 @@ EXPERIMENTS = "experiment/"
 Choice = str | tuple[str, ...]  # a file of a group, or a list of them
 
 _ORIGINAL = ConfigLoaderImpl._compose_config_from_defaults_list
+_ORIGINAL_ADD = Overrides.add_override
 _reported: set[str] = set()  # lines that this process has printed
 
 
 @contextmanager
 def experiments_adapt() -> Iterator[None]:
     """Let experiments adapt to other choices inside this context."""
-    with replaced(ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose):
+    with (
+        replaced(Overrides, "add_override", _add_override),
+        replaced(ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose),
+    ):
         yield
 
 
+def _add_override(self: Overrides, parent_config_path: str, default: GroupDefault) -> None:
+    """Enter a file's choice: Hydra keeps the first, but an experiment's replaces the root's."""
+    key = default.get_override_key()
+    before = self.override_metadata.get(key)
+    is_of_root = (
+        before
+        and not before.external_override
+        and not _is_experiment(before.containing_config_path)
+    )
+    if is_of_root and _is_experiment(parent_config_path):
+        del self.override_choices[key], self.override_metadata[key]
+    _ORIGINAL_ADD(self, parent_config_path, default)
+
+
+def _is_experiment(path: str | None) -> bool:
+    return (path or "").startswith(EXPERIMENTS)
+
+
 def _compose(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: Any) -> DictConfig:
-    """Compose all files, and remove the experiment's keys for choices that have been replaced."""
+    """Compose all files, the experiment's last, without its keys for choices that were replaced."""
+    defaults = sorted(
+        defaults, key=lambda one: _is_experiment(one.config_path) or _is_experiment(one.parent)
+    )
     paths = dict.fromkeys(default.config_path or "" for default in defaults)
-    files = [path for path in paths if path.startswith(EXPERIMENTS)]
+    files = [path for path in paths if _is_experiment(path)]
     expected = _choices_in(files, repo)
     chosen = {group: _chosen(group, defaults) for group in expected}
     if chosen == expected:

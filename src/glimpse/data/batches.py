@@ -5,6 +5,7 @@ The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1]
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -24,6 +25,7 @@ from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec
 from glimpse.data.splits import Split
 from glimpse.data.transfer import sent
+from glimpse.threads import cores_of_each
 
 NUM_LOOKED_AT = 5000  # images, enough to represent a dataset
 
@@ -42,7 +44,8 @@ class Batches:
         global_batch_size: Images per batch, over all devices together; replaces `batch_size`.
         seed: Seed for the order of batches and for the augmentation.
         augment: Augmentation of training images, or None.
-        num_workers: Processes that decode files, shared by the devices of a machine.
+        num_workers: Processes that decode files, shared by the devices of a machine; None: one per
+            core.
         sampling: How often the images of each class are drawn in training, as `data.sampling`.
     """
 
@@ -58,7 +61,7 @@ class Batches:
         global_batch_size: int | None = None,
         seed: int,
         augment: Augmentation | None,
-        num_workers: int,
+        num_workers: int | None,
         sampling: str = "shuffle",
     ) -> None:
         self.spec = spec
@@ -79,6 +82,7 @@ class Batches:
         self._num_scored: int | None = None
         self._features: dict[str, Tensor] = {}
         self._on_gpu: dict[tuple[str, torch.device], ArrayRows] = {}
+        self._encoded_paths: dict[str, NDArray[np.bytes_]] = {}  # quick to pass to a process
         self._trainer: pl.Trainer | None = None
         self.chosen: Callable[[Batch], Batch] = _whole
 
@@ -201,12 +205,13 @@ class Batches:
         if (name, device) in self._on_gpu:
             return self._on_gpu[name, device]
         if isinstance(part, Files):
-            num_devices = self._trainer.num_devices if self._trainer else 1
+            if name not in self._encoded_paths:
+                self._encoded_paths[name] = np.array([os.fsencode(path) for path in part.paths])
             return DecodedRows(
-                part.paths,
+                self._encoded_paths[name],
                 labels,
                 self._stored,
-                num_workers=min(self._num_workers, max(1, self._num_workers // num_devices)),
+                num_workers=self._num_decoders(),
                 pin_memory=pin_memory,
             )
         images = torch.from_numpy(part.images)
@@ -216,6 +221,13 @@ class Batches:
         rows = ArrayRows(images.to(device), labels.to(device), pin_memory=False)
         self._on_gpu[name, device] = rows
         return rows
+
+    def _num_decoders(self) -> int:
+        """Decoding processes of this process."""
+        num_devices = self._trainer.num_devices if self._trainer else 1
+        if self._num_workers is None:
+            return cores_of_each(num_devices)
+        return min(self._num_workers, max(1, self._num_workers // num_devices))
 
     @property
     def epoch(self) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 
 from glimpse.errors import UserError
 from glimpse.files import write_text
+from glimpse.progress_bar import progress_bar
 
 NAME = "index.json"
 SMALL = 2**20  # bytes; a file up to this size is always read
@@ -116,7 +117,9 @@ def _stamp(path: Path) -> list[int]:
 
 def _crc32(path: Path) -> int:
     checksum = 0
-    with path.open("rb") as file:
+    bar = progress_bar(f"checksum of {path.name}", path.stat().st_size, unit="B", vanishes=True)
+    with path.open("rb") as file, bar:
         while block := file.read(BLOCK):
             checksum = zlib.crc32(block, checksum)
+            bar.update(len(block))
     return checksum

@@ -141,6 +141,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.url = url
         self.sha256 = sha256
         self.num_workers = num_cores() if num_workers is None else num_workers
+        self._num_decoders = num_workers
         self.presize = as_size(presize)
         self.fit = fit
         self.size = as_size(size)
@@ -291,7 +292,7 @@ class ImageDataModule(pl.LightningDataModule):
             global_batch_size=self.global_batch_size,
             seed=self.seed,
             augment=self.augment,
-            num_workers=self.num_workers,
+            num_workers=self._num_decoders,
             sampling=self.sampling,
         )
 
