@@ -107,7 +107,7 @@ def test_a_fault_is_named_by_file_and_line(tmp_path: Path, content: str, message
     path = tmp_path / "table.csv"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        table(path)
+        table(path, shape=[1, 2, 2])
     assert str(path) in str(error.value)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -143,7 +143,7 @@ def test_a_missing_table_says_where_to_get_it(tmp_path: Path) -> None:
 
 def test_words_among_numbers_are_names_not_positions(tmp_path: Path) -> None:
     path = tmp_path / "cards.csv"
-    path.write_text("label,a\n" + "2,1\n10,2\nJ,3\n" * 4 + "\n")  # and a blank line at the end
+    path.write_text("label,p1\n" + "2,1\n10,2\nJ,3\n" * 4 + "\n")  # and a blank line at the end
     data = table(path, test_fraction=0.25)
     assert data.spec.class_names == ("10", "2", "J")
     pixels = {0: 2, 1: 1, 2: 3}  # of the class, as written above
@@ -270,7 +270,7 @@ def test_a_table_without_a_header(tmp_path: Path, pictures: list[tuple[str, str]
     pixels = written(tmp_path, "", [f"{i % 2},{i},2,3,4" for i in range(20)], "pixels.csv")
     with pytest.raises(UserError, match=r"its columns are 1, 2, 3, 4, 5: type data\.label="):
         table(pixels)
-    assert table(pixels, label=1, test_fraction=0.2).spec.class_names == ("0", "1")
+    assert table(pixels, label=1, shape=[1, 2, 2], test_fraction=0.2).spec.class_names == ("0", "1")
 
 
 @pytest.mark.parametrize("spelling", [("train", "valid", "test"), ("Training ", "VAL", "Test")])
@@ -790,6 +790,40 @@ def test_row_numbers_and_other_columns_are_no_pixels(tmp_path: Path) -> None:
         assert (data.spec.height, data.spec.width) == (2, 2)
         assert "usage" in data.describe()
         assert "skipped" in data.describe()
+
+
+@pytest.mark.parametrize(
+    ("content", "typed"),
+    [
+        ("photo,label\n1,cat\n2,dog\n", "data.path=photo"),
+        ("label,photo\ncat,1\ndog,2\n", "data.path=photo"),
+        ("id_code,diagnosis\n0000000186a0,0\n000c1434d8d7,1\n", "data.path=id_code"),
+        ("photo,label\n1001,cat\n1002,dog\n", "data.path=photo"),
+        ("id,age,sex,site,label\n1,40,0,3,cat\n2,50,1,4,dog\n", "data.path=id"),
+        ("id,age,label\n1,40,cat\n2,50,dog\n", "data.path=id"),
+        (
+            "id,"
+            + ",".join("abcdefghijklmno")
+            + ",label\n"
+            + "1," * 16
+            + "cat\n"
+            + "2," * 16
+            + "dog\n",
+            "data.path=id",
+        ),
+    ],
+)
+def test_ids_and_ages_are_no_pixels(tmp_path: Path, content: str, typed: str) -> None:
+    (tmp_path / "table.csv").write_text(content)
+    with pytest.raises(UserError, match=rf"names image files: type {typed}, with .*data\.shape="):
+        table(tmp_path / "table.csv", test_fraction=0.5)
+
+
+def test_a_few_pixels_are_read_if_their_names_or_the_shape_say_so(tmp_path: Path) -> None:
+    lines = pixel_lines(["cat", "dog"] * 4)
+    for names, options in (("p1,p2,p3,p4", {}), ("a,b,c,d", {"shape": [1, 2, 2]})):
+        data = table(written(tmp_path, f"label,{names}", lines), test_fraction=0.5, **options)
+        assert (data.spec.height, data.spec.width) == (2, 2)
 
 
 def test_num_classes_keeps_gaps_in_tables_of_pixels(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ class CsvTable(ImageDataModule):
             label=self.label,
             split=self.split,
             groups=self.groups,
+            has_shape=self.shape is not None,
             is_file=lambda cell: (
                 bool(cell) and os.path.isfile(self._files.found(train, cell) or "")
             ),

@@ -11,6 +11,7 @@ from glimpse.data.tables.pixel_names import by_number, of_one_kind
 from glimpse.data.tables.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
 
+FEWEST_PIXELS = 16  # fewer columns without numbers in their names are ids, ages and the like
 SPLIT_COLUMNS = ("split", "splits", "subset", "set", "usage", "fold", "partition", "phase")
 
 
@@ -37,6 +38,7 @@ def find_columns(
     label: str | Sequence[str] | None,
     split: str | None,
     groups: str | None,
+    has_shape: bool,
     is_file: Callable[[str], bool],
 ) -> Columns:
     """Find the columns of a table.
@@ -47,10 +49,12 @@ def find_columns(
         label: The column of labels, or one column for each class, if given.
         split: The column of splits, if there is one.
         groups: The value of `data.groups`, which may be a column.
+        has_shape: Whether the shape of an image stored as pixels is given.
         is_file: Whether a cell names an existing image.
 
     Raises:
-        UserError: a given column does not exist, or a column is missing or ambiguous.
+        UserError: a given column does not exist, a column is missing or ambiguous, or the columns
+            contain neither files nor an image's pixels.
     """
     remarks = []
     if table.num_unnamed:
@@ -89,6 +93,11 @@ def find_columns(
         free = {name: cells[name] for name in rest if name not in labels}
         pixels, more = _pixel_columns(free)
         remarks += more
+        are_lists = len(pixels) == 1 and all(map(numbers_in, cells[pixels[0]]))
+        are_numbered = table.has_header and all(re.search(r"\d", name) for name in pixels)
+        is_doubtful = len(pixels) < FEWEST_PIXELS or any(name.lower() in PATHS for name in pixels)
+        if sample and is_doubtful and not (has_shape or are_lists or (pixels and are_numbered)):
+            raise _without_files(table, pixels)
     return Columns(found_path, tuple(labels), split, tuple(pixels), tuple(filter(None, remarks)))
 
 
@@ -164,14 +173,21 @@ def _path_column(
         return None
     named = [name for name in free if name.lower() in PATHS]
     are_words = len(words) > len(free) / 2 or (len(free) < 3 and named)
-    if are_words and sample and len(free) < 16:
-        guess = named[0] if named else "<column>"
-        raise UserError(
-            f"{table.path}: none of its columns {one_of(table.columns)} (named in line 1) names image files: "
-            f"type data.path={guess}, with data.folder=<folder of the images> and data.suffix=.jpg if its cells "
-            "lack them"
-        )
+    if are_words and sample and len(free) < FEWEST_PIXELS:
+        raise _without_files(table, free)
     return None
+
+
+def _without_files(table: Table, free: Sequence[str]) -> UserError:
+    """Return the error for a table without files and pixels; `free` may contain the paths."""
+    named = [name for name in free if name.lower() in PATHS]
+    guess = named[0] if named else free[0] if len(free) == 1 else "<column>"
+    where = " (named in line 1)" * table.has_header
+    return UserError(
+        f"{table.path}: none of its columns {one_of(table.columns)}{where} names image files: type "
+        f"data.path={guess}, with data.folder=<folder of the images> and data.suffix=.jpg if its cells lack "
+        "them, or data.shape=[C,H,W] if the columns are pixels"
+    )
 
 
 def _looks_like_a_file(cell: str) -> bool:
