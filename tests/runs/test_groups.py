@@ -48,6 +48,45 @@ def test_a_run_whose_settings_a_resume_changed_is_no_seed_of_others(tmp_path: Pa
     assert labels == {"optimizer.lr=0.001, then 0.1", "optimizer.lr=0.1"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "label"),
+    [
+        ("scheduler=constant", "scheduler=onecycle, then constant"),
+        ("augment=flip", "augment=flip"),
+        ("callbacks=[ema]", 'callbacks=["ema"]'),
+        ("data.split_seed=null", "data.split_seed=0, then null"),
+        ("callbacks.pictures=null", "callbacks.pictures=null"),
+        ("+optimizer.foreach=true", "optimizer.foreach=true"),
+    ],
+)
+def test_a_run_whose_files_a_resume_changed_is_no_seed_of_others(
+    typed: str, label: str, tmp_path: Path
+) -> None:
+    one = write_run(tmp_path / "one", seed=1)
+    choices = {"scheduler": "onecycle", "model": "mlp"}
+    (one / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {choices}}}}}")
+    write_run(tmp_path / "two", seed=2)
+    write_environment(one, "train.py", f"resume={one}", "model=mlp", "trainer.max_epochs=2")
+    assert len(groups_of(tmp_path)) == 1  # what was typed changes nothing
+    write_environment(one, "train.py", f"resume={one}", "model=mlp", typed)
+    labels = {found.label for found in groups_of(tmp_path)}
+    assert len(labels) == 2
+    assert label in labels
+
+
+def test_a_typed_choice_comes_before_the_class_that_it_replaced(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "one", "other")):
+        folder = write_run(
+            tmp_path / str(number), settings={"scheduler": {"_target_": f"a.{name}"}}
+        )
+    folder = tmp_path / "1"
+    chosen = "hydra: {runtime: {choices: {scheduler: one}}}"
+    (folder / ".hydra" / "hydra.yaml").write_text(chosen)
+    write_environment(folder, "train.py", f"resume={folder}", "scheduler=other")
+    labels = {found.label for found in groups_of(tmp_path)}
+    assert labels == {"scheduler=one", "scheduler=one, then other", "scheduler=other"}
+
+
 def test_runs_on_other_images_of_one_name_are_not_averaged_or_compared(tmp_path: Path) -> None:
     for seed, content in enumerate(["a1", "a1", "b2", ""]):
         write_run(tmp_path / str(seed), seed=seed, data_id=content)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from folders import write_run, write_start
+from folders import write_environment, write_run, write_start
 from glimpse.folder_lock import held
 from glimpse.runs.settings import settings_of
 from glimpse.sweeps.state import State, look
@@ -56,6 +56,14 @@ def test_anything_else_that_differs_refuses_the_job_by_name(
     assert f"{key}=" in found.reason
     assert f"not {value}" in found.reason
     assert sorted(path.name for path in finished.rglob("*")) == before
+
+
+def test_another_choice_at_a_resume_refuses_the_job(finished: Path) -> None:
+    now = today(finished)
+    write_environment(finished, "train.py", f"resume={finished}", "callbacks=[ema]")
+    found = look(finished, now)
+    assert found.state is State.REFUSED
+    assert "trained with callbacks=" in found.reason
 
 
 def test_a_key_that_only_one_of_them_has_is_named(finished: Path) -> None:

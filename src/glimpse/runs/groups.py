@@ -307,8 +307,12 @@ def differing(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def named(settings: Mapping[str, str]) -> dict[str, str]:
-    """Shorten `optimizer._target_=torch.optim.Adam` to `optimizer=Adam`."""
-    return {
+    """Shorten `optimizer._target_=torch.optim.Adam` to `optimizer=Adam`.
+
+    A choice that was typed at a resume, `optimizer=adamw, then sgd`, comes before its class.
+    """
+    short = {
         key.removesuffix(f".{TARGET}"): value.rpartition(".")[2] if key.endswith(TARGET) else value
         for key, value in settings.items()
     }
+    return short | {key: settings[key] for key in short.keys() & settings.keys()}

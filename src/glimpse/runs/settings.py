@@ -59,7 +59,7 @@ def settings_of(folder: Path, environment: dict[str, Any] | None = None) -> dict
     Returns:
         The settings as `flat_settings` gives them; empty if they cannot be read.
     """
-    return _updated(_first_settings(folder), environment or environment_of(folder))
+    return _updated(folder, _first_settings(folder), environment or environment_of(folder))
 
 
 def settings_over_time(folder: Path, environment: dict[str, Any]) -> dict[str, str]:
@@ -68,9 +68,12 @@ def settings_over_time(folder: Path, environment: dict[str, Any]) -> dict[str, s
     `trainer.max_epochs` is the last one; the summary has the earlier ones.
     """
     first = _first_settings(folder)
-    last = _updated(first, environment)
-    changed = {key for key in last if "." in key and key != MAX_EPOCHS and last[key] != first[key]}
-    return last | {key: f"{first[key]}, then {last[key]}" for key in changed}
+    last = _updated(folder, first, environment)
+    new = last.keys() - first.keys()
+    before = (recorded_choices(folder) if new else {}) | first
+    may_change = {key for key in last if "." in key and key != MAX_EPOCHS} | new
+    changed = {key for key in may_change & before.keys() if last[key] != before[key]}
+    return last | {key: f"{before[key]}, then {last[key]}" for key in changed}
 
 
 def _first_settings(folder: Path) -> dict[str, str]:
@@ -82,17 +85,29 @@ def _first_settings(folder: Path) -> dict[str, str]:
     return settings if len(settings) <= MOST_SETTINGS else {}
 
 
-def _updated(settings: Mapping[str, str], environment: Mapping[str, Any]) -> dict[str, str]:
-    """The settings after the overrides that were typed at a resume."""
-    updated = dict(settings)
-    for override in typed_at_resume(environment):
-        key, _, value = override.partition("=")
-        if key in updated:
-            try:
-                updated[key] = as_text(parse_yaml(value))
-            except ValueError:
-                updated[key] = value
-    return updated
+def _updated(
+    folder: Path, settings: Mapping[str, str], environment: Mapping[str, Any]
+) -> dict[str, str]:
+    """The settings after the overrides that were typed at a resume.
+
+    The choice of a group is a setting of its own if it is not the recorded one, because the keys
+    of its file are not recorded.
+    """
+    typed = [line.lstrip("+").partition("=") for line in typed_at_resume(environment)]
+    if not settings or not typed:
+        return dict(settings)
+    has_new = any(key not in settings for key, _, _ in typed)
+    choices = recorded_choices(folder) if has_new else {}  # a large file
+    chosen = {key: value for key, _, value in typed if choices.get(key) != value}
+    return {**settings, **{key: _plain(value) for key, value in chosen.items()}}
+
+
+def _plain(value: str) -> str:
+    """A value as typed, in the form of `flat_settings`."""
+    try:
+        return as_text(parse_yaml(value))
+    except ValueError:
+        return value
 
 
 def flat_settings(text: str) -> dict[str, str]:
