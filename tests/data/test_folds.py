@@ -1,6 +1,7 @@
 """Cross-validation and groups: what validates, what stays held out, and what stays together."""
 
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from conftest import composed
 from glimpse.assembly import build_data
-from glimpse.data.groups import group_numbers
+from glimpse.data.groups import drawn_groups, group_numbers
 from glimpse.data.module import ImageDataModule
 from glimpse.data.splits import Drawn, Folds, draw
 from glimpse.errors import UserError
@@ -178,7 +179,7 @@ def test_groups_that_an_official_test_set_shares_are_told(table: Path) -> None:
 
 
 def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:
-    lines = ["patient,label,a,b,c,d"]
+    lines = ["patient,label,p1,p2,p3,p4"]
     lines += [f"{row // 4},{row % 2},{row},1,2,3" for row in range(32)]
     (tmp_path / "pixels.csv").write_text("\n".join(lines))
     data = data_of(tmp_path / "pixels.csv", "data.groups=patient", "data.folds=4", "data.fold=0")
@@ -227,6 +228,38 @@ def test_many_small_groups_give_the_fraction_of_each_class(fraction: float) -> N
         counts = np.bincount(labels[found.splits[split].rows], minlength=4)
         assert abs(counts - 500 * share).max() <= 6  # without balance, up to 15
         assert found.splits[split].origin.startswith(f"{share:.0%} of all images")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_are_drawn_as_from_a_table_of_all_groups_and_classes(seed: int) -> None:
+    """Recorded runs rely on these splits; the table itself may not fit into memory."""
+    random = np.random.default_rng(seed)
+    groups, labels = random.integers(150, size=1200), random.integers(40, size=1200)
+    is_drawn = drawn_groups(groups, labels, 0.2, seed=seed, typed="")
+    counts = np.zeros((150, 40), np.int64)
+    np.add.at(counts, (groups, labels), 1)
+    expected, room, missing = [], round(0.2 * 1200), counts.sum(0) * 0.2
+    left = np.random.default_rng(seed).permutation(150).tolist()
+    for is_balanced in (True, False):
+        for group in list(left):
+            nearer = counts[group] @ (2 * missing - counts[group]) > 0
+            if counts[group].sum() <= room and (nearer or not is_balanced):
+                expected.append(group)
+                left.remove(group)
+                missing = missing - counts[group]
+                room -= counts[group].sum()
+    smallest = min(left, key=lambda group: counts[group].sum())
+    expected += [smallest] * bool(counts[smallest].sum() < 2 * room)
+    assert set(groups[is_drawn].tolist()) == set(expected)
+
+
+def test_many_groups_of_many_classes_need_little_memory() -> None:
+    groups = np.arange(20_000)
+    tracemalloc.start()
+    drawn_groups(groups, groups % 1000, 0.2, seed=0, typed="")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # all groups by all classes would take 160 MB
 
 
 def test_a_fraction_near_1_leaves_a_group() -> None:

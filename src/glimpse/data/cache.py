@@ -61,8 +61,9 @@ class Contents:
     `format` is the format of the images, whether they are stored or decoded on demand. `folder` is
     the cache. `identity` describes the content that the cache was made from. `num_skipped` is the
     number of skipped files, which `UNREADABLE` in the cache lists. `lost` are the labels of the
-    classes whose training images were all skipped. `remarks` are those of the source. `is_new` tells
-    whether this process has just made the cache.
+    classes whose training images were all skipped. `remarks` are those of the source. `has_files`
+    tells whether a part was read from image files. `is_new` tells whether this process has just made
+    the cache.
     """
 
     class_names: tuple[str, ...]
@@ -73,6 +74,7 @@ class Contents:
     num_skipped: int = 0
     lost: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
+    has_files: bool = True
     is_new: bool = False
 
 
@@ -127,7 +129,8 @@ def without_cache(
         for name, part in source.parts().items()
     }
     wanted = _format_of(source, pixel_format)
-    return Contents(source.class_names, parts, wanted, remarks=source.remarks)
+    has_files = _has_files(source)
+    return Contents(source.class_names, parts, wanted, remarks=source.remarks, has_files=has_files)
 
 
 def load_or_build(
@@ -226,6 +229,7 @@ def _open(folder: Path) -> Contents:
         num_skipped=facts["num_skipped"],
         lost=tuple(facts["lost"]),
         remarks=tuple(facts["remarks"]),
+        has_files=facts.get("has_files", True),  # caches of older versions do not say
     )
 
 
@@ -249,6 +253,10 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         images = np.load(file, mmap_mode="r")
     return images
+
+
+def _has_files(source: Source) -> bool:
+    return any(isinstance(part, Files) for part in source.parts().values())
 
 
 def _format_of(source: Source, pixel_format: Callable[[Source], PixelFormat]) -> PixelFormat:
@@ -306,6 +314,7 @@ def _write(
         "num_skipped": len(reasons),
         "lost": lost,
         "remarks": source.remarks,
+        "has_files": _has_files(source),
     }
     cache_index.write(folder, facts)
 

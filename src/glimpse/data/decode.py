@@ -216,10 +216,15 @@ def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:
         UserError: the file is not a readable image, or does not have the wanted size.
     """
     with reading(path) as image:
-        if wanted.fit:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
-            side = DRAFT * max(wanted.width, wanted.height)  # EXIF may turn it
-            image.draft(None, (side, side))
-        return fitted(image, wanted, str(path))
+        return decoded(image, wanted, str(path))
+
+
+def decoded(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:
+    """Decode an image file that has been opened inside `reading`; the rest is as in `fitted`."""
+    if wanted.fit:  # decode a much larger JPEG at 1/2, 1/4 or 1/8 of its size
+        side = DRAFT * max(wanted.width, wanted.height)  # EXIF may turn it
+        image.draft(None, (side, side))
+    return fitted(image, wanted, name)
 
 
 def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uint8]:

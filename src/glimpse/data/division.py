@@ -134,8 +134,8 @@ def _grouping(
 ) -> tuple[str, Sequence[str] | None, Sequence[Path] | None]:
     """What determines the groups of a part: `data.groups`, the column of this name, and the files."""
     assert data.groups is not None
-    paths = None if data.embedded else data.source_paths(part)
-    return data.groups, data.column(data.groups, part), paths
+    column = data.column(data.groups, part)
+    return data.groups, column, data.source_paths(part) if column is None else None
 
 
 def _shared_groups(data: "ImageDataModule", divided: Mapping[str, Split]) -> Iterator[str]:

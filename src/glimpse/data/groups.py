@@ -116,9 +116,11 @@ def drawn_groups(
     num_groups, num_classes = group_of.max() + 1, label_of.max() + 1
     if num_groups < 2:
         raise UserError(f"{typed}: all images are of one group, so none can be held out")
-    counts = np.bincount(group_of * num_classes + label_of, minlength=num_groups * num_classes)
-    counts = counts.reshape(num_groups, num_classes)
-    sizes, missing = counts.sum(1).tolist(), counts.sum(0) * share
+    sizes, missing = np.bincount(group_of).tolist(), np.bincount(label_of) * share
+    # The few classes of each group, because all groups by all classes may not fit into memory.
+    pairs, numbers = np.unique(group_of * num_classes + label_of, return_counts=True)
+    owners, classes = np.divmod(pairs, num_classes)
+    starts = np.searchsorted(owners, np.arange(num_groups + 1))
     wanted = room = min(max(1, round(share * len(groups))), len(groups) - 1)
     left = np.random.default_rng(seed).permutation(num_groups).tolist()
     drawn: list[int] = []
@@ -126,9 +128,12 @@ def drawn_groups(
         order, left = left, []
         for group in order:
             fits = sizes[group] <= room
-            if fits and (not is_balanced or counts[group] @ (2 * missing - counts[group]) > 0):
+            of_group = slice(starts[group], starts[group + 1])
+            counts = np.zeros(num_classes, np.int64)
+            counts[classes[of_group]] = numbers[of_group]
+            if fits and (not is_balanced or counts @ (2 * missing - counts) > 0):
                 drawn.append(group)
-                missing = missing - counts[group]
+                missing = missing - counts
                 room -= sizes[group]
             else:
                 left.append(group)

@@ -374,6 +374,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def source_paths(self, part: str) -> Sequence[Path] | None:
         """Return the file of each row of a part; None if the dataset contains pixels."""
+        if not self.contents.has_files:  # so that pixels are not decoded again for their names
+            return None
         found = self.read().parts()[part]
         if not isinstance(found, Files):
             return None

@@ -71,6 +71,7 @@ SPELLINGS = {
     "test": ("test", "testing", "tst", "te", "holdout", "heldout", "privatetest"),
 }  # fmt: skip
 ADDED = ("set", "data", "split", "images")
+UNLABELLED = "its test images have no labels, so they are not used"
 REST = "the rest"  # the origin of training images if other splits were drawn from the same part
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
+from glimpse.insight.predictions import names_of
 
 datasets = pytest.importorskip("datasets")
 pyarrow = pytest.importorskip("pyarrow")
@@ -93,15 +95,54 @@ def test_images_as_lists_of_pixels(tmp_path: Path, form: str) -> None:
         assert not lower.any()
 
 
-def test_a_test_set_without_labels_is_left_out_and_that_is_said(tmp_path: Path) -> None:
-    unlabelled = rows(6).map(lambda row: {"label": -1})
+@pytest.mark.parametrize("label", [-1, None, "absent"])
+def test_a_test_set_without_labels_is_left_out_and_that_is_said(
+    tmp_path: Path, label: int | str | None
+) -> None:
+    unlabelled = rows(6).map(lambda row: {"label": None if label == "absent" else label})
+    if label == "absent":
+        unlabelled = unlabelled.remove_columns("label")
     datasets.DatasetDict({"train": rows(20), "test": unlabelled}).save_to_disk(
         str(tmp_path / "saved")
     )
     for _ in range(2):  # read, then from the cache
         data = opened(tmp_path / "saved", tmp_path)
         are_right(data, {"train": 16, "val": 4}, ("cat", "dog"))
-        assert "its test images have no labels, so there is no test set" in data.describe()
+        assert "its test images have no labels, so they are not used" in data.describe()
+
+
+def test_labels_that_a_part_of_the_held_out_images_lacks_are_refused(tmp_path: Path) -> None:
+    first = iter([None, *[1] * 5])
+    partly = rows(6).map(lambda row: {"label": next(first)})
+    none = rows(6).map(lambda row: {"label": None})
+    for split, held_out in (("test", partly), ("validation", none)):
+        folder = tmp_path / split
+        datasets.DatasetDict({"train": rows(20), split: held_out}).save_to_disk(str(folder))
+        with pytest.raises(UserError, match=r"(test|val)\[0\]: the label is missing"):
+            opened(folder, tmp_path)
+
+
+def test_pixels_are_those_of_files_however_large(tmp_path: Path) -> None:
+    shades = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    Image.fromarray(shades).save(tmp_path / "large.jpg")
+    content = (tmp_path / "large.jpg").read_bytes()
+    columns = {"image": [content] * 8, "label": [0, 1] * 4}
+    datasets.Dataset.from_dict(columns).to_parquet(str(tmp_path / "large.parquet"))
+    data = opened(tmp_path / "large.parquet", tmp_path, presize=16, test_fraction=0.5)
+    expected = decode(tmp_path / "large.jpg", PixelFormat(16, 16, 3, "crop"))
+    assert (data.part("train").images == expected).all()
+
+
+def test_groups_and_names_of_images_do_not_decode_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = rows(20).add_column("patient", [f"p{i // 2}" for i in range(20)])
+    table.to_parquet(str(tmp_path / "photos.parquet"))
+    options = {"groups": "patient", "test_fraction": 0.4}
+    opened(tmp_path / "photos.parquet", tmp_path, **options)
+    monkeypatch.setattr(HuggingFace, "read", None)
+    data = opened(tmp_path / "photos.parquet", tmp_path, **options)  # from the cache
+    assert names_of(data, "val")[0].startswith("train[")
 
 
 def test_other_splits_are_said_and_used_if_they_are_named(tmp_path: Path) -> None:

@@ -22,15 +22,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.decode import SAMPLED, PixelFormat, Sample, fitted, is_grey
+from glimpse.data.decode import SAMPLED, PixelFormat, Sample, decoded, is_grey
 from glimpse.data.image_cells import is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
 from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source
-from glimpse.data.splits import split_of
+from glimpse.data.splits import UNLABELLED, split_of
 from glimpse.data.tables.table import LABELS
 from glimpse.errors import UnreadableImageError, UserError, first_line
+from glimpse.progress_bar import tracked
 from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
@@ -54,7 +55,7 @@ class HuggingFace(ImageDataModule):
         **common: Arguments of every dataset.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     def __init__(
         self,
@@ -117,10 +118,10 @@ class HuggingFace(ImageDataModule):
         found, remarks = self._chosen(self._opened())
         image, label = self._columns(found["train"])
         known = _classes_of(found["train"], label)
+        if "test" in found and _is_unlabelled(found["test"], label):
+            remarks.append(UNLABELLED)
+            del found["test"]
         texts = {split: self._labels(rows, label, split, known) for split, rows in found.items()}
-        if set(texts.get("test", ())) == {WITHOUT_LABEL}:
-            remarks.append("its test images have no labels, so there is no test set")
-            del found["test"], texts["test"]
         names = known or class_names_of(
             texts["train"], lambda row: f"{self.set_name}, train[{row}]"
         )
@@ -256,8 +257,7 @@ class HuggingFace(ImageDataModule):
         names = _classes_of(rows, label) or known or ()
         texts = []
         for row, value in enumerate(rows[label]):
-            is_missing = value is None or (isinstance(value, float) and math.isnan(value))
-            if is_missing or not str(value).strip():
+            if _is_missing(value):
                 raise UserError(
                     f"{self.set_name}, {split}[{row}]: the label is missing, expected one class"
                 )
@@ -318,15 +318,18 @@ class HuggingFace(ImageDataModule):
         self, rows: Any, column: str, split: str, wanted: PixelFormat
     ) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Return the decoded images (N, H, W, C), and the reason for each row that was skipped."""
-        pixels: list[NDArray[np.uint8]] = []
+        pixels = np.empty((len(rows), wanted.height, wanted.width, wanted.channels), np.uint8)
         bad: dict[int, str] = {}
-        for row, what, cell in self._cells(rows, column, split):
+        number = 0
+        cells = self._cells(rows, column, split)
+        for row, what, cell in tracked(cells, f"decoding {split}", len(rows), unit="image"):
             with self._skipping(row, bad), opened_image(cell, column, what) as image:
-                pixels.append(fitted(image, wanted, what))
-        if not pixels:
+                pixels[number] = decoded(image, wanted, what)
+                number += 1
+        if not number:
             reason = f": {next(iter(bad.values()))}" if bad else ""
             raise UserError(f"{self.set_name}, {split}: there are no images{reason}")
-        return np.stack(pixels), bad
+        return pixels[:number], bad
 
     def _format_of(self, splits: Mapping[str, Any], column: str) -> PixelFormat:
         """Return the format of a sample of images; it is grey only if all images are grey."""
@@ -346,6 +349,18 @@ class HuggingFace(ImageDataModule):
                         if not is_grey(image):
                             return replace(found, channels=3)
         return found
+
+
+def _is_missing(value: object) -> bool:
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or not str(value).strip()
+
+
+def _is_unlabelled(rows: Any, label: str) -> bool:
+    """Whether rows have no labels at all, as those of a secret test set."""
+    return label not in rows.features or all(
+        _is_missing(value) or str(value).strip() == WITHOUT_LABEL for value in rows[label]
+    )
 
 
 def _classes_of(rows: Any, label: str) -> tuple[str, ...] | None:
