@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from conftest import TRAIN, slow
+from folders import write_run
 from glimpse.search.study import NAME, open_storage
 from preloaded import environment
 
@@ -125,6 +127,16 @@ def test_trials_that_diverge_or_repeat_do_not_end_a_search(tmp_path: Path) -> No
     assert states == {"0.1": TrialState.COMPLETE, "1e+30": TrialState.FAIL}
     assert len({trial.value for trial in trials}) == 2
     assert len(list(found(tmp_path).glob("*/summary.json"))) == 2
+
+
+def test_the_run_of_another_configuration_is_no_result_of_a_trial(tmp_path: Path) -> None:
+    write_run(found(tmp_path) / "optimizer.lr-0.1", accuracy=0.999)
+    for _ in range(2):  # the second command finds the trial in the record
+        ended = search(tmp_path, "optimizer.lr=choice(0.1)", "hydra.sweeper.n_trials=1")
+        assert ended.returncode == 1
+        assert re.search(r"optimizer\.lr=0\.1 +refused", ended.stdout)
+        assert "0.999" not in ended.stdout
+        assert "1 job did not finish (1 refused)" in ended.stderr
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
 from glimpse.command import in_shell, to_type
+from glimpse.config.explain import explain
 from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
@@ -31,7 +32,7 @@ from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.standing import Standing, left_text
-from glimpse.sweeps.state import DONE, Found, State
+from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
 
 STATES = {  # of a trial whose run folder has no status
@@ -227,8 +228,13 @@ class Search:
                     continue  # a seed that was left out
                 row = self._rows.setdefault(job.name, job)
                 before = self.record.found.get(row)
+                if before and before.state is State.REFUSED:
+                    continue  # the summary is that of another configuration
                 if before and (not summary or summary == before.summary):
                     continue  # a repeated trial
+                if trial.state == TrialState.FAIL and (refused := self._refused(job)):
+                    self.record.found[row] = refused
+                    continue
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
                 if not summary and trial.value is not None and self.trials.num_seeds == 1:
@@ -238,6 +244,16 @@ class Search:
                 self.record.found[row] = found
                 if found.seconds is not None and not before:
                     self._seconds.append(found.seconds)
+
+    def _refused(self, job: Job) -> Found | None:
+        """Why a job cannot run in its folder, such as for the run of another configuration there."""
+        try:
+            found = look(self.composer.folder_of(job), self.composer.settings(job))
+        except Interrupted:
+            raise
+        except Exception as error:
+            return Found(State.REFUSED, explain(error, job.overrides))
+        return found if found.state is State.REFUSED else None
 
     # Output -----------------------------------------------------------------------------------
 
