@@ -10,7 +10,7 @@ place.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
 from glimpse.data.tables.table import NUMBER, shown
@@ -24,6 +24,7 @@ DOUBTFUL = ("none", "null", "na", "?", "-")  # perhaps the name of a class
 MISSING = (*NO_LABEL, *DOUBTFUL, "", "inf", "-inf")  # among numbers
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 UNSEEN = ("Cf", "Pi", "Pf")  # Unicode's categories of invisible characters and quotes
+SEPARATORS = "|;,/+&"  # of several labels in one
 LARGEST = 2**53  # floats hold whole numbers exactly up to here
 RARE = 0.05  # of all labels: the share below which labels of another kind are a mistake
 
@@ -42,8 +43,9 @@ def class_names_of(labels: Sequence[str], where: Callable[[int], str]) -> tuple[
     is_decimal = all(DECIMAL_COMMA.fullmatch(text) for text in counts)  # as in "0,5"
     plain = {text: text.replace(",", ".") if is_decimal else text for text in counts}
     numbers = {text: float(plain[text]) for text in counts if NUMBER.fullmatch(plain[text])}
+    all_labels = _Labels(counts, numbers)
     for text in counts:
-        reason = next(_reasons(text, counts, numbers), None)
+        reason = next(_reasons(text, all_labels), None)
         if reason is not None:
             place = where(labels.index(text))
             raise UserError(f"{place}: the label {shown(text)} {reason}: correct it")
@@ -75,15 +77,39 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iterator[str]:
-    """Yield the reasons why a label is out of place among all labels.
+class _Labels:
+    """All labels, and what a label is compared with, computed once for many classes.
 
     Args:
-        text: The label.
         counts: The number of images with each label.
         numbers: The values of the labels that look like numbers.
     """
-    parts = [] if text in numbers else _parts(text, counts)
+
+    def __init__(self, counts: Counter[str], numbers: Mapping[str, float]) -> None:
+        self.counts = counts
+        self.numbers = numbers
+        self.total = counts.total()
+        self.num_numeric = sum(counts[number] for number in numbers)
+        self.num_fractions = sum(counts[text] for text, number in numbers.items() if number % 1)
+        self.ends = {min(numbers.values()), max(numbers.values())} if numbers else set()
+        self.same: dict[float, list[str]] = {}  # the labels of each number, in the order of all
+        for text, number in numbers.items():
+            self.same.setdefault(number, []).append(text)
+        self.num_with = {  # for each separator, the number of labels with each part
+            separator: Counter(
+                part
+                for text in counts
+                if separator in text
+                for part in set(_split(text, separator))
+            )
+            for separator in SEPARATORS
+        }
+
+
+def _reasons(text: str, labels: _Labels) -> Iterator[str]:
+    """Yield the reasons why a label is out of place among all labels."""
+    counts, numbers, total = labels.counts, labels.numbers, labels.total
+    parts = [] if text in numbers else _parts(text, labels)
     if _is_list(text) and len(parts) == 1:
         yield "is a list, where one class is expected"
     elif parts:
@@ -91,14 +117,12 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
             f"names several classes ({', '.join(parts[:3])}), where one is expected; if it is one class, type "
             "data.class_names=[…] with every label"
         )
-    total = counts.total()
-    num_numeric = sum(counts[number] for number in numbers)
-    are_numbers = 2 * num_numeric > total
+    are_numbers = 2 * labels.num_numeric > total
     if text.lower() in NO_LABEL or (are_numbers and text.lower() in MISSING):
         yield "stands for a missing value"
     value = numbers.get(text)
     if value is None:
-        num_words = total - num_numeric
+        num_words = total - labels.num_numeric
         if are_numbers and (num_words == 1 or num_words < RARE * total):
             yield "is not a number, unlike the other labels"
     else:
@@ -106,23 +130,22 @@ def _reasons(text: str, counts: Counter[str], numbers: dict[str, float]) -> Iter
             yield "is too large for a label"
         if value < 0 and set(numbers.values()) != {-1, 1}:
             yield "is negative, which often stands for no label"
-        fractions = sum(counts[t] for t, number in numbers.items() if number % 1)
+        fractions = labels.num_fractions
         if value % 1 and (fractions == 1 or fractions < RARE * total):
             yield "is not a whole number, unlike the other labels"
-        # In the order of the labels.
-        twins = [other for other, number in numbers.items() if number == value]
+        twins = labels.same[value]
         same = [other for other in twins if counts[other] > counts[text]] or twins[:-1]
         same = [other for other in same if other != text]
         if same:
             yield f"is the same number as {shown(same[0])}, so that one class would become two"
-        if are_numbers and _is_stray(text, counts, numbers):
+        if are_numbers and value in labels.ends and _is_stray(text, counts, numbers):
             yield (
                 "is far from the others and rare; if it is a class, type data.class_names=[…] with "
                 "every label"
             )
 
 
-def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> bool:
+def _is_stray(text: str, counts: Counter[str], numbers: Mapping[str, float]) -> bool:
     others = [other for other in numbers if other != text]
     if not others:
         return False
@@ -133,18 +156,19 @@ def _is_stray(text: str, counts: Counter[str], numbers: dict[str, float]) -> boo
     return is_rare and not low <= numbers[text] <= high
 
 
-def _parts(text: str, counts: Counter[str]) -> list[str]:
+def _parts(text: str, labels: _Labels) -> list[str]:
     """Return the labels that a label combines; an empty list if it is a single label."""
     if _is_list(text):
         return re.findall(r"[^\[\](){}'\",\s]+", text) or [text]
-    for separator in "|;,/+&":
+    for separator in SEPARATORS:
         if separator in text:
             parts = _split(text, separator)
-            known = [p in counts or _occurs_in_others(p, text, separator, counts) for p in parts]
+            # A part that two labels have is in another one too.
+            known = [p in labels.counts or labels.num_with[separator][p] > 1 for p in parts]
             if len(parts) > 1 and (all(known) or (separator in "|;" and any(known))):
                 return parts
     parts = text.split()
-    return parts if len(parts) > 1 and all(part in counts for part in parts) else []
+    return parts if len(parts) > 1 and all(part in labels.counts for part in parts) else []
 
 
 def _is_list(text: str) -> bool:
@@ -153,9 +177,3 @@ def _is_list(text: str) -> bool:
 
 def _split(text: str, separator: str) -> list[str]:
     return [part.strip() for part in text.split(separator) if part.strip()]
-
-
-def _occurs_in_others(part: str, text: str, separator: str, counts: Counter[str]) -> bool:
-    return any(
-        part in _split(other, separator) for other in counts if other != text and separator in other
-    )
