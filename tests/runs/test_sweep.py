@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from glimpse.runs.sweep import Sweep, best_by_dataset, read_sweep
 
 
 def write_sweep(folder: Path, jobs: list[dict[str, Any]], **more: Any) -> Sweep:
-    """A sweep.json, and one run so that the folder can be reported."""
+    """A sweep.json, the runs of its jobs, and one more, so that there is something to report."""
     write_run(folder / "one")
     for number, job in enumerate(jobs):
         job.setdefault("folder", str(number))
         job.setdefault("seconds", 2.0)
+        if job["state"] in ("finished", "pruned") and not (folder / job["folder"]).exists():
+            metrics = {"val/acc": job["metric"]}
+            write_run(folder / job["folder"], status=job["state"], metrics=metrics)
     (folder / "sweep.json").write_text(json.dumps({"metric": "val/acc", "jobs": jobs} | more))
     sweep = read_sweep(folder)
     assert sweep is not None
@@ -113,6 +117,17 @@ def test_what_a_folder_says_counts_and_not_an_old_record(tmp_path: Path) -> None
     told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
     assert "3 jobs: 2 finished, 1 new. 1 still planned." in told
     assert "Mean val/acc: 0.5000 ± 0.1414 over 2 of 3 seeds." in told
+
+
+def test_a_removed_folder_is_not_the_best(tmp_path: Path) -> None:
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"lr={lr}"], "state": "finished", "metric": lr} for lr in (0.1, 0.2)
+    ]
+    write_sweep(tmp_path, jobs)
+    shutil.rmtree(tmp_path / "1")
+    told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
+    assert "2 jobs: 1 finished, 1 new." in told
+    assert "Best val/acc: 0.1000 with lr=0.1." in told
 
 
 def test_a_seed_that_two_jobs_trained_is_one_score(tmp_path: Path) -> None:

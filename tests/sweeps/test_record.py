@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sweeping import job_of
 
+from folders import write_run
 from glimpse.monitor import Monitor
 from glimpse.sweeps.record import Record
 from glimpse.sweeps.state import Found, State
@@ -96,6 +97,7 @@ def test_jobs_that_watched_different_metrics_are_compared_by_the_sweeps_own(tmp_
 
 def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:
     job = job_of("seed=1", name="one")
+    write_run(tmp_path / "one")
     for found in (
         Found(State.FINISHED, summary={"metrics": {"val/acc": 0.5}, "seconds": 2.0}),
         Found(State.REFUSED, "its folder was trained with seed=2, not 1"),
@@ -105,6 +107,19 @@ def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:
         record.save()
     [entry] = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
     assert (entry["state"], entry["metric"], entry["seconds"]) == ("refused", 0.5, 2.0)
+
+
+def test_the_best_of_another_command_is_not_one_whose_folder_was_removed(tmp_path: Path) -> None:
+    for number, (name, accuracy) in enumerate({"kept": 0.7, "removed": 0.9, "new": 0.5}.items()):
+        if name != "removed":
+            write_run(tmp_path / name)
+        record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+        job = job_of(f"model={name}", number=number, name=name)
+        record.begin({job: Found(State.FINISHED, summary={"metrics": {"val/acc": accuracy}})})
+        record.save()
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert content["best"] == "kept"
+    assert content["counts"] == {"finished": 2, "new": 1}
 
 
 def test_a_setting_of_which_a_search_stopped_a_seed_is_not_the_best(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ that have not begun. What a job has reached is read from its run folder: a sweep
 not written its latest results into the record.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from glimpse.monitor import DEFAULT, inferred_mode
-from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, finite, json_or_empty
+from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, SUMMARY, finite, json_or_empty
 from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.groups import NOT_SETTINGS, differing, named, tells_apart
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
 NAME = "sweep.json"
+NEW = "new"
 LOG_RATIO = 30  # an axis of positive numbers is logarithmic if highest / lowest is this or more
-PLANNED = ("new", RUNNING, INTERRUPTED, KILLED, "to extend")  # jobs that will still run
+PLANNED = (NEW, RUNNING, INTERRUPTED, KILLED, "to extend")  # jobs that will still run
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
         return None
     known = {run.folder.name: run for run in runs if run.folder.parent == folder}
     metric = str(content.get("metric") or "")
+    jobs = [without_removed(folder, job) for job in jobs]
     jobs = [job | _reached(known.get(str(job.get("folder"))), metric) for job in jobs]
     jobs = _told_apart(jobs, known)
     mode = content.get("mode")
@@ -221,6 +224,19 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
         num_planned=planned if isinstance(planned, int) else None,
         settings=settings_of(jobs, metric),
     )
+
+
+def without_removed(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of sweep.json; without its result if its run folder has been removed.
+
+    Args:
+        folder: The sweep's folder.
+        job: The entry.
+    """
+    summary = folder / str(job.get("folder")) / SUMMARY
+    if job.get("state") not in (FINISHED, PRUNED) or os.path.exists(summary):
+        return dict(job)
+    return {**job, "state": NEW, "metric": None, "seconds": None}
 
 
 def _reached(run: Run | None, metric: str) -> dict[str, Any]:

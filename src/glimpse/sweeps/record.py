@@ -19,7 +19,7 @@ from glimpse.monitor import Monitor
 from glimpse.records import finite, json_or_empty, listed
 from glimpse.runs.groups import tells_apart
 from glimpse.runs.settings import REPEATS
-from glimpse.runs.sweep import NAME, best_by_dataset, settings_of
+from glimpse.runs.sweep import NAME, best_by_dataset, settings_of, without_removed
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
@@ -224,9 +224,11 @@ def _has_no_best(lines: Collection[str], metric: str) -> bool:
 def _entries(folder: Path, metric: str) -> dict[str, Mapping[str, Any]]:
     """The jobs in sweep.json by the names of their folders; empty if it cannot be read.
 
-    If the jobs were compared by another metric, their values are left out.
+    If the jobs were compared by another metric, their values are left out; so are the results of
+    removed run folders.
     """
     content = json_or_empty(folder, NAME)
-    jobs = [job for job in listed(content.get("jobs")) if isinstance(job, dict)]
+    found = [job for job in listed(content.get("jobs")) if isinstance(job, dict)]
+    jobs = [without_removed(folder, job) for job in found]
     of_another = {} if content.get("metric") == metric else {"metric": None}
     return {str(job.pop("folder", "?")): job | of_another for job in jobs}
