@@ -451,6 +451,7 @@ FILES = {
           _target_: lightning.pytorch.callbacks.ModelCheckpoint
           monitor: val/loss
           save_top_k: 2
+          save_last: null
           filename: 'epoch{epoch}'
           auto_insert_metric_name: false
     """,

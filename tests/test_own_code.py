@@ -180,6 +180,14 @@ def test_an_own_file_replaces_ours_of_the_same_name(
             "its monitor val/nope is not a metric of this run, expected one of val/loss",
         ),
         ("scheduler=by_step", "ReduceLROnPlateau steps after each validation; remove it"),
+        (
+            "callbacks=[topk] callbacks.topk.filename=best",
+            "filename: best is the name of the run's own checkpoint: write another",
+        ),
+        (
+            "callbacks=[topk] callbacks.topk.save_last=true",
+            "would replace last.ckpt, which the run",
+        ),
         ("callbacks=[finder]", "BatchSizeFinder replaces settings of the run while it trains"),
         ("loss=unlinked", "returns a number without a gradient"),
         ("loss=one_element", "returns 1 for two images, expected one number"),

@@ -29,7 +29,7 @@ from glimpse.config.build import blamed, build, parameters_of, plain, require_ta
 from glimpse.config.keys import unknown_key
 from glimpse.distributed.place import Place
 from glimpse.errors import UserError, first_line
-from glimpse.found_checkpoint import CHECKPOINTS
+from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
 from glimpse.lightning_compat import skip_empty_hooks
 
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
@@ -64,7 +64,8 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
     fail.
 
     Raises:
-        UserError: it is one of Lightning's that choose a setting of the run.
+        UserError: it is one of Lightning's that choose a setting of the run, or it would overwrite the
+            run's own checkpoints.
     """
     found = require_target("callbacks", str(node["_target_"]))
     kind = found if inspect.isclass(found) else object
@@ -80,7 +81,29 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
     if issubclass(kind, EarlyStopping) and node.get("check_on_train_epoch_end") is None:
         more = {"check_on_train_epoch_end": str(node.get("monitor")).startswith("train/")}
     callback: Callback = build("callbacks", node, **more)
+    if isinstance(callback, ModelCheckpoint):
+        _require_other_files(callback, folder / CHECKPOINTS)
     return callback
+
+
+def _require_other_files(callback: ModelCheckpoint, folder: Path) -> None:
+    """Require names of files other than those of the run's own checkpoints.
+
+    Raises:
+        UserError: it would overwrite one of them.
+    """
+    if Path(str(callback.dirpath)).resolve() != folder.resolve():
+        return
+    if f"{callback.filename}.ckpt" in (BEST, LAST):
+        raise UserError(
+            f"callbacks: filename: {callback.filename} is the name of the run's own checkpoint: write "
+            "another, such as filename: mine"
+        )
+    if callback.save_last:
+        raise UserError(
+            f"callbacks: save_last: {str(callback.save_last).lower()} would replace {LAST}, which the run saves "
+            "itself: remove save_last"
+        )
 
 
 def num_processes(config: DictConfig) -> int:
