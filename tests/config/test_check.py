@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from conftest import CONF, choices, composed, slow
 from folders import write_run
 from glimpse.config.build import build, require_target
+from glimpse.config.compose import composed as composed_of
 from glimpse.config.compose import hydra_for
-from glimpse.config.keys import leaves
-from glimpse.config.schema import LISTS, TARGETS
+from glimpse.config.keys import content_of, leaves, leaves_of
+from glimpse.config.schema import LISTS, OTHER_KINDS, RANGES, TARGETS
 from glimpse.errors import UserError
 
 OWNED = {  # arguments of Lightning's Trainer that other groups or the run itself own
@@ -31,6 +32,31 @@ def test_every_trainer_argument_is_listed() -> None:
     ours = set(OmegaConf.load(CONF / "trainer" / "auto.yaml"))
     theirs = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
     assert ours == theirs - OWNED - WITHOUT_EFFECT
+
+
+ANY_NUMBER = {  # numeric keys that need no range
+    "data.label", "data.path", "data.split",  # numbers of columns or parts, and names
+    "trainer.devices", "trainer.precision",  # checked with the other values that they take
+}  # fmt: skip
+
+
+def test_every_number_has_a_range() -> None:
+    missing = set()
+    for file in (CONF / "train.yaml", *sorted(CONF.glob("*/*.yaml"))):
+        group = file.parent.name
+        content = content_of(file) or {}
+        if group == "experiment":  # sets keys of the others
+            continue
+        content = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+        has_parts = all(isinstance(value, dict) for value in content.values())
+        inside = f"{group}." if has_parts else f"{group}.{file.stem}."
+        prefix = "" if group == "conf" else inside if group in LISTS else f"{group}."
+        for key, value in leaves_of(content, prefix):
+            kinds = {type(one) for one in (value if isinstance(value, list) else [value])}
+            kinds |= set(OTHER_KINDS.get(key, ()))
+            if kinds & {int, float} and key not in RANGES:
+                missing.add(key)
+    assert missing <= ANY_NUMBER
 
 
 def files_with_target() -> list[Path]:
@@ -105,6 +131,12 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("test=train", "one of true, false, val"),
         ("+trainer.model_registry=x", "trainer.model_registry is not a key"),
         ("trainer.strategy=fsdp", "expected one of auto, ddp"),
+        ("scheduler.warmup_fraction=2", "expected at most 0.999999"),
+        (
+            "trainer.limit_val_batches=1.5",
+            "expected a share of at most 1.0, or a whole number of batches, such as "
+            "trainer.limit_val_batches=2",
+        ),
         ("tta=mirror", "one of null, flip, flip_shift"),
         ("lr_find.num_steps=5", "at least 20"),
         ("optimizer._target_=cosine", "expected a torch.optim.Optimizer"),
@@ -126,7 +158,7 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("optimizer.weight_decay=inf", "optimizer.weight_decay=inf: expected a finite number"),
         ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: expected two numbers, such as"),
         ("optimizer.betas=[0.9,1]", "at most 0.999999"),
-        ("loss.label_smoothing=2", "loss.label_smoothing=2: expected at most 1"),
+        ("loss.label_smoothing=1", "loss.label_smoothing=1: expected at most 0.999"),
         ("loss.label_smoothing=-0.5", "expected at least 0"),
         ("trainer.accelerator=tpu", "expected one of auto, cpu, gpu, cuda, mps"),
         ("optimizer.betas=[0.9,nan]", "optimizer.betas=[0.9,nan]: expected a finite number"),
@@ -140,6 +172,9 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("model._target_=os.system", "expected a torch.nn.Module"),
         ("+data.classes=[{_target_:os.system}]", "not allowed"),
         ("+trainer.profiler={_target_:os.system}", "not allowed here"),
+        ("callbacks=[null]", "callbacks=[null]: expected names: type callbacks=[] for none"),
+        ("metrics=[f1,null]", "metrics=[f1,null]: expected names: type metrics=[f1]"),
+        ("augment=[1,flip]", "augment=[1,flip]: expected names: type augment=[flip]"),
         ("model=[linear,mlp]", "expected one choice, found a list: type model=<choice>, or -m"),
         ("trainer.devices=0", "trainer.devices=0: expected a number of devices above 0"),
     ],
@@ -181,6 +216,8 @@ def test_mistake_is_one_line(override: str, message: str) -> None:
         ),
         (["scheduler=cosine", "scheduler.final_factor=-1"], "expected at least 0"),
         (["scheduler=step", "scheduler.factor=-1"], "expected at least 0"),
+        (["scheduler=step", "scheduler.every=0"], "expected at least 1"),
+        (["scheduler=plateau", "scheduler.factor=1"], "expected at most 0.999999"),
         (["trainer.max_time=5"], "such as trainer.max_time=00:01:30:00"),
         (["trainer.precision=bf17"], "expected one of auto, bf16-mixed"),
         (["trainer.gradient_clip_algorithm=both"], "expected one of null, norm, value"),
@@ -196,6 +233,37 @@ def test_what_does_not_go_together_is_one_line(overrides: list[str], message: st
     with pytest.raises(UserError, match=re.escape(message)) as error:
         composed(*overrides)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "optimizer.lr: 0.1",
+            "optimizer.lr in {file}: a dot does not separate keys in YAML: write optimizer: and, "
+            "indented below it, lr: 0.1",
+        ),
+        ("sweep.plan: true", "write sweep: and, indented below it, plan: true"),
+        (
+            "callbacks:\n  pictures.every_n_epochs: 2",
+            "pictures: and, indented below it, every_n_epochs",
+        ),
+    ],
+)
+def test_a_dotted_key_in_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, message: str
+) -> None:
+    """It has the name of a key, and would set nothing."""
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(f"# @package _global_\n{content}\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path)])
+    with pytest.raises(UserError, match=re.escape(message.format(file=file))):
+        composed_of(["experiment=mine"], config_dir=tmp_path)
+
+
+def test_names_that_a_part_of_a_run_receives_may_contain_dots() -> None:
+    composed("data=torchvision", "data.name=MNIST", "+data.options.a={b.c: 1}")
 
 
 def test_the_model_of_a_resumed_run_is_its_own(tmp_path: Path) -> None:

@@ -281,6 +281,7 @@ def test_what_a_beginner_types_is_answered_with_what_to_type(typed: str, message
         ("+model=mlp", "type model=mlp, without +"),
         ("++model=mlp", "type model=mlp, without +"),
         ("callbacks+=ema", "type callbacks=[ema]"),
+        ("callbacks+=[ema]", "type callbacks=[ema]"),
         ("model+=mlp", "type model=mlp"),
     ],
 )

@@ -20,8 +20,15 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.combinations import check_combinations
-from glimpse.config.folder import ROOT, config_folder
-from glimpse.config.keys import fraction_of_own, leaves, removed_key, unknown_key
+from glimpse.config.folder import ROOT, config_folder, config_folders
+from glimpse.config.keys import (
+    content_of,
+    dotted_keys,
+    fraction_of_own,
+    leaves,
+    removed_key,
+    unknown_key,
+)
 from glimpse.config.packages import require_package
 from glimpse.config.places import check_places
 from glimpse.config.quoting import as_value, quoted
@@ -37,6 +44,7 @@ from glimpse.config.schema import (
     OTHER_KINDS,
     PAIRS,
     RANGES,
+    SHARES,
     SIZES,
     TAKES_A_MAPPING,
     TARGETS,
@@ -71,6 +79,7 @@ def check(
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     assert isinstance(resolved, DictConfig)
     _require_single_choices(config, choices)
+    _refuse_dotted_keys(resolved, [root, *(f"{group}/{name}" for group, name in choices.items())])
     files = _same_files(config, choices, searchpath)
     remembered = {} if known_before is None else known_before
     if files not in remembered:
@@ -95,6 +104,30 @@ def check(
         _check_range(key, value)
     check_combinations(resolved, choices)
     check_places(resolved)
+
+
+def _refuse_dotted_keys(config: DictConfig, chosen: Sequence[str]) -> None:
+    """Reject a key such as `optimizer.lr` in a file, which YAML takes for one name.
+
+    Nothing would read it, and it has the same dotted name as the key that was meant.
+
+    Args:
+        config: The configuration.
+        chosen: The files that it was composed from, without `.yaml`.
+    """
+    content = OmegaConf.to_container(config)
+    assert isinstance(content, dict)
+    for key, value in dotted_keys(content):
+        folders = config_folders(sys.argv[1:])
+        files = [folder / f"{name}.yaml" for folder in folders for name in chosen]
+        found = [file for file in files if key in dict(dotted_keys(content_of(file) or {}))]
+        where = f" in {found[-1]}" if found else ""
+        *above, last = key.split(".")
+        typed = "…" if isinstance(value, dict) else as_value(value)
+        lines = " and, indented below it, ".join([*(f"{part}:" for part in above), last])
+        raise UserError(
+            f"{key}{where}: a dot does not separate keys in YAML: write {lines}: {typed}"
+        )
 
 
 def _require_nothing_removed(
@@ -261,6 +294,11 @@ def _check_range(key: str, value: Any) -> None:
         raise UserError(_size_expected(key, value))
     if key in PAIRS and isinstance(value, list) and len(value) != 2:
         raise UserError(f"{key}={as_value(value)}: expected two numbers, such as {key}=[0.9,0.999]")
+    if key in SHARES and isinstance(value, float) and value > 1:
+        raise UserError(
+            f"{key}={value}: expected a share of at most 1.0, or a whole number of batches, such as "
+            f"{key}={math.ceil(value)}"
+        )
     if key_of_range not in RANGES:
         return
     lowest, highest = RANGES[key_of_range]

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -19,6 +20,8 @@ from glimpse.config.habits import ALWAYS_MEASURED, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 from glimpse.errors import UserError
 from glimpse.records import mapping
+
+DOTTED = re.compile(r"\w+(\.\w+)+")
 
 
 def leaves(config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -40,6 +43,18 @@ def leaves_of(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", NOT_KNOWN_YET
         else:
             yield f"{prefix}{key}", value
+
+
+def dotted_keys(content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the keys that contain a dot themselves, with the key above, and their values.
+
+    Deeper mappings are arguments of targets, such as tags, whose keys are not ours.
+    """
+    for key, value in content.items():
+        if DOTTED.fullmatch(str(key)):
+            yield str(key), value
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{k}", v) for k, v in value.items() if DOTTED.fullmatch(str(k)))
 
 
 def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = None) -> str:

@@ -3,9 +3,10 @@
 Hydra puts every file of a group into the same place, so that two files with a `_target_` at their
 top would be mixed into one. A file of a list is therefore placed under its name, unless it names
 its parts itself, as conf/callbacks/early_stopping.yaml does. Hydra also leaves lists out of
-`hydra.runtime.choices`; here they are entered as they would be typed.
+`hydra.runtime.choices`; here they are entered as they would be typed. Hydra fails with an unclear
+error at something else than a name in a list, which is rejected here.
 
-This changes two functions inside Hydra 1.3, for as long as the context lasts.
+This changes three functions inside Hydra 1.3, for as long as the context lasts.
 """
 
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal import config_loader_impl, defaults_list
-from hydra.core.default_element import ConfigDefault, InputDefault
+from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.config.quoting import as_value
 from glimpse.config.replacing import replaced
 from glimpse.config.schema import LISTED, LISTS
+from glimpse.errors import UserError
 
 LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
 
@@ -28,12 +31,14 @@ def lists_by_name() -> Iterator[None]:
     with (
         replaced(defaults_list, "update_package_header", _place),
         replaced(LOADER, "create_defaults_list", _create_defaults_list),
+        replaced(GroupDefault, "get_options", _get_options),
     ):
         yield
 
 
 _ORIGINAL_PLACE = defaults_list.update_package_header
 _ORIGINAL_LIST = LOADER.create_defaults_list
+_ORIGINAL_OPTIONS = GroupDefault.get_options
 
 
 def _place(repo: Any, node: InputDefault) -> None:
@@ -70,3 +75,17 @@ def _create_defaults_list(*args: Any, **kwargs: Any) -> Any:
     for group, names in listed.items():
         found.overrides.known_choices.setdefault(group, f"[{','.join(names)}]")
     return found
+
+
+def _get_options(self: GroupDefault) -> list[str]:
+    """The names in a list of choices.
+
+    Raises:
+        UserError: it contains something else, such as null.
+    """
+    found = _ORIGINAL_OPTIONS(self)
+    names = [name for name in found if isinstance(name, str)]
+    if names != found:
+        remedy = f"{self.group}=[{','.join(names)}]{'' if names else ' for none'}"
+        raise UserError(f"{self.group}={as_value(found)}: expected names: type {remedy}")
+    return names

@@ -110,7 +110,7 @@ def _explain_override(error: OverrideParseException, typed: Sequence[str] | None
     if equals and value.rstrip().endswith(","):
         return f"{override}: a comma at the end: type {name}={value.rstrip().rstrip(',')}"
     if equals and name.endswith("+"):
-        whole = f"[{value}]" if name[:-1] in LISTED else value
+        whole = f"[{value}]" if name[:-1] in LISTED and value[:1] != "[" else value
         return f"{override}: there is no +=; type {name[:-1]}={whole}"
     if equals and name != name.strip():
         return f"{override}: a space before =; type {name.strip()}={value.strip()}"

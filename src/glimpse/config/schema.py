@@ -102,10 +102,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "checkpoints.every_minutes": (1e-3, float("inf")),
     "max_nonfinite_steps": (1, float("inf")),
     "loss.gamma": (0, float("inf")),
-    "loss.label_smoothing": (0, 1),
+    "loss.label_smoothing": (0, 0.999),  # 1 would make all classes equally right
     "data.folds": (2, 1000),
     "data.fold": (0, float("inf")),
     "seed": (0, 2**32 - 1),
+    "data.split_seed": (0, 2**32 - 1),
     "data.batch_size": (1, float("inf")),
     "data.global_batch_size": (1, float("inf")),
     "trainer.num_nodes": (1, float("inf")),
@@ -114,6 +115,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.presize": (1, 4096),
     "data.size": (1, 4096),
     "data.num_workers": (0, 1024),
+    "data.shape": (1, float("inf")),
     "data.num_classes": (2, float("inf")),
     "data.num_train": (2, float("inf")),
     "data.num_val": (1, float("inf")),
@@ -123,9 +125,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.weight_decay": (0, float("inf")),
     "optimizer.momentum": (0, 1),
     "optimizer.betas": (0, 0.999999),
+    "optimizer.eps": (0, float("inf")),
     "scheduler.start_factor": (0, float("inf")),
     "scheduler.final_factor": (0, float("inf")),
-    "scheduler.factor": (0, float("inf")),
+    "scheduler.factor": (0, 0.999999),  # of 1, the learning rate would not fall
+    "scheduler.warmup_fraction": (0, 0.999999),
+    "scheduler.every": (1, float("inf")),
+    "scheduler.patience": (0, float("inf")),
+    "callbacks.early_stopping.patience": (0, float("inf")),
+    "callbacks.early_stopping.min_delta": (0, float("inf")),
+    "callbacks.progressive_sizes.fractions": (1e-9, 1),
+    "callbacks.progressive_sizes.until": (0, 1),
     "callbacks.ema.decay": (0, 1),
     "callbacks.pictures.every_n_epochs": (1, float("inf")),
     "lr_find.start": (1e-30, float("inf")),
@@ -149,6 +159,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "trainer.log_every_n_steps": (0, float("inf")),
     "model.hidden": (1, float("inf")),
     "model.widths": (1, float("inf")),
+    "model.depth": (1, float("inf")),
+    "model.depths": (0, float("inf")),
+    "model.eps": (0, float("inf")),
     "model.dropout": (0, 0.999),
     "model.patch": (1, 64),
     "model.stride": (1, 64),
@@ -156,6 +169,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "callbacks.finetune.backbone_factor": (1e-9, 1),
     "callbacks.finetune.depth_factor": (1e-9, 1),
     "callbacks.hard_examples.fraction": (0.01, 1),
+    "metrics.calibration.num_bins": (1, float("inf")),
+    "logger.csv.flush_logs_every_n_steps": (1, float("inf")),
     "augment.p": (0, 1),
     "augment.padding_fraction": (0, 1),
     "augment.side_fraction": (0, 1),
@@ -173,6 +188,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.max_lighting": (0, 0.99),
     "augment.p_lighting": (0, 1),
 }
+
+# A whole number counts batches; a number with a fraction is a share of them.
+SHARES = (
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+    "trainer.overfit_batches",
+    "trainer.val_check_interval",
+)
 
 # Limits that may be infinite, which means no limit.
 UNBOUNDED = ("trainer.gradient_clip_val", "checkpoints.every_minutes")
