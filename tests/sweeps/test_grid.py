@@ -24,7 +24,7 @@ from sweeping import QUICK, command, composer_of, entry, job_of, states, sweep
 from conftest import processes_of, slow
 from folders import read_summary
 from glimpse.errors import UserError
-from glimpse.sweeps import worker
+from glimpse.sweeps import runner, worker
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import State
@@ -312,6 +312,21 @@ def test_a_killed_worker_ends_one_job_which_continues_later(
         assert ended(runner).found.state is State.FINISHED
         assert read_summary(rows.parent)["epochs"] == 200
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that a failed job left behind would keep it, and with it the sweep, waiting."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    process.start()
+    theirs.close()
+    waiting = Runner(composer_of(*QUICK))
+    waiting._bury(runner._Worker(process, ours, slot=0))
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture

@@ -180,10 +180,7 @@ class Runner:
                     os.killpg(worker.process.pid, signal.SIGCONT)  # type: ignore[arg-type] # may be stopped
         deadline = time.monotonic() + GRACE_SECONDS
         for worker in list(self._workers.values()):
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _join(worker.process, max(0.0, deadline - time.monotonic()))
             if worker.job is not None:
                 self._end(worker, self._reply_of(worker))
             self._bury(worker)
@@ -252,7 +249,7 @@ class Runner:
         try:
             reply = worker.connection.recv() if worker.connection.poll() else None
         except (EOFError, OSError):
-            worker.process.join()  # it has closed its end: it is dead or about to be
+            _join(worker.process)  # it has closed its end: it is dead or about to be
             return None
         assert reply is None or isinstance(reply, Reply)
         return reply
@@ -308,10 +305,21 @@ class Runner:
     def _bury(self, worker: _Worker) -> None:
         """Let a worker end, and kill every process that its jobs left behind."""
         worker.connection.close()
-        worker.process.join()
+        _join(worker.process)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.process.pid, signal.SIGKILL)  # type: ignore[arg-type]
         self._workers.pop(worker.slot, None)
+
+
+def _join(process: BaseProcess, seconds: float | None = None) -> None:
+    """Wait until a worker has ended, by default for the time it may take to save; then kill it.
+
+    A thread that one of its jobs left behind would keep it alive.
+    """
+    process.join(GRACE_SECONDS if seconds is None else seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _start_method() -> str:
