@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
+from glimpse.runs.groups import changes_images, is_other_loss
 from glimpse.runs.settings import PLACES
 from glimpse.search.place import FILES, study_path
 from glimpse.search.space import Space, split
@@ -46,6 +47,7 @@ def run_search(
     loader = context.config_loader
     space, shared = split(OverridesParser.create(config_loader=loader).parse_overrides(list(lines)))
     _require_possible_settings(config.hydra.sweeper)
+    _require_comparable(space, monitor_of(config).name)
     num_at_once(launcher)
     composer = Composer(loader, config)
     _require_possible_values(composer, space, shared)
@@ -75,6 +77,26 @@ def _require_possible_settings(settings: DictConfig) -> None:
         if settings[key] not in choices:
             raise UserError(
                 f"hydra.sweeper.{key}={settings[key]}: expected one of {', '.join(choices)}"
+            )
+
+
+def _require_comparable(space: Space, metric: str) -> None:
+    """Reject axes with which the metric would measure something else in each trial.
+
+    Raises:
+        UserError: there is such an axis.
+    """
+    for key, axis in space.items():
+        name = key.lstrip("+")
+        if is_other_loss(name, metric):
+            raise UserError(
+                f"{key}={axis}: {metric} cannot compare trials with different losses; "
+                "type monitor=val/acc"
+            )
+        if changes_images(name):
+            raise UserError(
+                f"{key}={axis}: {metric} cannot compare trials that measure different images; type a "
+                f"single value of {name}"
             )
 
 
