@@ -227,6 +227,10 @@ def test_a_trial_that_dies_each_time_does_not_hold_up_the_others(tmp_path: Path)
         slow(
             [LR, "hydra.sweeper.pruner=halving", "trainer.max_epochs=-1"], "trainer.max_epochs=27"
         ),
+        slow(
+            [LR, "hydra.sweeper.pruner=halving", "trainer.check_val_every_n_epoch=2"],
+            "type trainer.check_val_every_n_epoch=1",
+        ),
     ],
 )
 def test_a_mistake_in_a_search_is_one_line_before_torch_is_imported(

@@ -170,4 +170,11 @@ def _rungs(config: DictConfig, space: Space) -> tuple[int, ...]:
             "hydra.sweeper.pruner=halving compares trials of the same length: type a number of epochs, "
             "such as trainer.max_epochs=27"
         )
+    key = "trainer.check_val_every_n_epoch"
+    every = config.trainer.check_val_every_n_epoch
+    if every != 1 or key in space:
+        raise UserError(
+            f"{key}={space.get(key, every)}: hydra.sweeper.pruner=halving compares trials after their "
+            f"first epoch, which needs a validation after each epoch: type {key}=1"
+        )
     return rungs(num_epochs)
