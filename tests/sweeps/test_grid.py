@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from sweeping import QUICK, command, composer_of, entry, job_of, states, sweep
 
 from conftest import processes_of, slow
-from folders import read_summary
+from folders import read_summary, write_run
 from glimpse.errors import UserError
 from glimpse.sweeps import runner, worker
+from glimpse.sweeps.composing import without_hydra
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import State
@@ -364,6 +365,29 @@ def test_however_a_job_ends_it_is_an_outcome(
     assert found.state is state
     assert reason in found.reason
     assert "\n" not in found.reason
+
+
+@pytest.mark.parametrize("attempt", ["first", "second"])
+def test_a_job_that_an_equal_command_tried_again_is_not_tried_once_more(
+    attempt: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise UserError("tried again")
+
+    job, composer = job_of(*QUICK, name="x"), composer_of(*QUICK)
+    folder = write_run(here / "outputs/sweeps/s/x", status="failed", error="at first")
+    record = OmegaConf.to_yaml(without_hydra(composer.compose(job)))
+    (folder / ".hydra" / "config.yaml").write_text(record)
+    with closing(Runner(composer, retry_failed=True)) as waiting:
+        waiting.submit(job)
+        summary = read_summary(folder) | {"attempt": attempt}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        waiting._prepare(job)
+        [(_, request)] = waiting._prepared
+    monkeypatch.setattr(worker, "run_in", fail)
+    found, _ = worker._run(request, Slot(0, 1))
+    assert found.state is State.FAILED
+    assert found.reason == ("tried again" if attempt == "first" else "at first")
 
 
 def test_gpus_are_dealt_by_slot() -> None:

@@ -107,6 +107,7 @@ class Runner:
         self._titles = titles
         self._afterwards = afterwards
         self._queue: deque[Job] = deque()
+        self._attempts: dict[Job, str | None] = {}  # that failed, of the jobs to try again
         self._prepared: deque[tuple[Job, Request]] = deque()
         self._ended: deque[Outcome] = deque()
         self._workers: dict[int, _Worker] = {}  # by slot
@@ -130,6 +131,8 @@ class Runner:
     def submit(self, job: Job) -> None:
         """Add a job. It runs once all jobs submitted before it have started and a slot is free."""
         self._queue.append(job)
+        if self.retry_failed:
+            self._attempts[job] = summary_of(self.composer.folder_of(job)).get("attempt")
 
     def next(self, timeout: float | None = None) -> Outcome | None:
         """Wait for the next job to end.
@@ -213,6 +216,7 @@ class Runner:
             self.retry_failed,
             has_log=self.num_at_once > 1,
             title=self._titles(job),
+            attempt=self._attempts.get(job),
         )
         self._prepared.append((job, request))
 

@@ -61,6 +61,7 @@ class Request:
         settings: Its settings, from `Composer.settings`.
         folder: Its run folder.
         retry_failed: Whether to try it again if it has failed before.
+        attempt: The attempt that it had made when the sweep listed it, as its summary names it.
         has_log: Whether its output goes to a file in its folder.
         title: The line to print first.
         afterwards: What is left of the sweep after it, for its progress bar.
@@ -72,6 +73,7 @@ class Request:
     retry_failed: bool
     has_log: bool
     title: str
+    attempt: str | None = None
     afterwards: str = ""
 
 
@@ -163,7 +165,9 @@ def _run(request: Request, slot: Slot) -> tuple[Found, bool]:
         with held(folder):
             found = look(folder, request.settings, is_ours=True)
             goes_on = found.state is State.PRUNED and _is_to_go_on(request.config, found)
-            if not (goes_on or found.is_to_run(retry_failed=request.retry_failed)):
+            # An equal command may have tried it again in the meantime.
+            retry = request.retry_failed and found.summary.get("attempt") == request.attempt
+            if not (goes_on or found.is_to_run(retry_failed=retry)):
                 return found, False
             with slot.shared(request.config) as leaves_processes, _output(request):
                 return _trained(request), leaves_processes
