@@ -21,6 +21,8 @@ from folders import rows_of
 from glimpse import __version__, launch, load
 from glimpse.cli.main import app, main
 from glimpse.cli.predict import Format, predict
+from glimpse.errors import UserError
+from glimpse.runs.export import export_run
 from glimpse.runs.predict import Answer, image_files, predict_files
 from glimpse.runs.shift import shifted
 from glimpse.runs.trained import TrainedRun
@@ -479,7 +481,7 @@ def test_torch_export_answers_as_the_network_does(trained_run: Path, tmp_path: P
     in_bf16 = ("--set", "trainer.precision=bf16-mixed")
     out, _ = glimpse("export", trained_run, "--to", "torch_export", "--out", path, *in_bf16)
     assert "in fp32 on 256 validation images: probabilities differ by at most" in out
-    assert "compared with the run's precision, bf16-mixed" in out
+    assert "compared with what evaluate and predict compute, in bf16-mixed" in out
     extra = {"glimpse.json": ""}
     loaded = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["glimpse.json"])["class_names"][3] == "3"
@@ -487,6 +489,40 @@ def test_torch_export_answers_as_the_network_does(trained_run: Path, tmp_path: P
     images = torch.from_numpy(trained.data.stored_images("test", np.arange(7)))
     with torch.no_grad():
         assert torch.allclose(loaded(images), trained.probabilities(images), atol=1e-5)
+
+
+class Branches(torch.nn.Module):
+    """A forward that depends on the values of the images, which torch cannot export."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = images.flatten(1)[:, :10]
+        return logits + 1 if logits.max() > 100 else logits
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch_export"])
+def test_a_network_that_cannot_be_exported_is_one_line(
+    trained_run: Path, tmp_path: Path, target: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained = TrainedRun(trained_run)
+    trained.model = Branches()
+    with pytest.raises(
+        UserError, match=r"torch cannot export this network \(.*type --to safetensors"
+    ):
+        list(export_run(trained, tmp_path / "file", target=target))
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+def test_an_exported_file_resizes_as_the_run_does(execute: Execute, tmp_path: Path) -> None:
+    small = ("data=synthetic", "data.shape=[3,20,20]", "data.size=16", "trainer.precision=32-true")
+    run = execute(*small, "model=linear", "trainer=cpu", "trainer.max_epochs=1", "logger=none")
+    trained = TrainedRun(run)
+    lines = list(export_run(trained, tmp_path / "file.pt2", target="torch_export"))
+    assert "compared with what evaluate and predict compute, in 32-true" in lines[1]
+    loaded = torch.export.load(tmp_path / "file.pt2").module()
+    images = torch.from_numpy(trained.data.stored_images("val", np.arange(7)))
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), trained.probabilities(images), atol=3e-4)
 
 
 def test_compare_tests_the_predictions(trained_run: Path, execute: Execute, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.insight.activations import grad_cam, layer_outputs
+from glimpse.insight.activations import grad_cam, last_convolution, layer_outputs
 from glimpse.insight.first_layer import first_weights, kernel_grid
 
 
@@ -83,3 +83,11 @@ def test_grad_cam_lights_what_speaks_for_the_class() -> None:
     assert cam[1:3, 1:3].min() > 0.8
     assert cam[8:, 8:].max() == 0
     assert grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)).eval(), image, 1) is None
+
+
+def test_grad_cam_uses_the_last_layer_that_knows_positions() -> None:
+    before = nn.Conv2d(1, 4, 3)
+    after = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1), nn.Flatten())
+    network = nn.Sequential(before, after).eval()
+    assert last_convolution(network, torch.rand(1, 1, 8, 8)) is before
+    assert grad_cam(after.eval(), torch.rand(1, 4, 1, 1), 1) is None

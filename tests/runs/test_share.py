@@ -57,13 +57,22 @@ def test_without_the_data_networks_are_compared_on_random_images(
     assert "random images, because the run's data cannot be read" in which
 
 
-def test_a_first_layer_for_grey_images_takes_the_image_three_times(
+def test_a_network_for_grey_images_takes_the_image_three_times(
     execute: Execute, tmp_path: Path
 ) -> None:
     run = trained(execute, "shufflenet_v2_x0_5", shape="[1,32,32]")
     assert list(share_run(run, tmp_path / "model.safetensors"))
-    assert load_file(tmp_path / "model.safetensors")["conv1.0.weight"].shape[1] == 3
     assert "the same in each of three channels" in (tmp_path / CARD).read_text()
+
+
+def test_the_call_on_the_card_builds_the_network(execute: Execute, tmp_path: Path) -> None:
+    run = trained(execute, "googlenet", shape="[3,64,64]")
+    list(share_run(run, tmp_path / "model.safetensors"))
+    card = (tmp_path / CARD).read_text()
+    [call] = [line for line in card.splitlines() if line.startswith("network = ")]
+    names: dict[str, torch.nn.Module] = {}
+    exec(call, {"torchvision": torchvision}, names)
+    names["network"].load_state_dict(load_file(tmp_path / "model.safetensors"))
 
 
 @pytest.mark.slow

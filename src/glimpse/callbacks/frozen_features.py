@@ -55,7 +55,8 @@ class FrozenFeatures(Callback):
     def _key(self, trainer: pl.Trainer) -> str:
         settings = (self.data.fingerprint, self.data.spec, trainer.precision)
         digest = hashlib.sha256(repr((*settings, self.network.architecture)).encode())
-        for tensor in self.network.backbone.state_dict().values():
+        of_input = {"scale": self.network.scale, "shift": self.network.shift}
+        for tensor in (of_input | self.network.backbone.state_dict()).values():
             as_bytes = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(as_bytes.numpy().tobytes())
         return digest.hexdigest()[:16]

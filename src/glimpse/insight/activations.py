@@ -53,9 +53,14 @@ def layer_outputs(
 
 
 def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """The last convolution in the forward pass; None if the network has no convolution."""
+    """The last convolution whose maps have more than one pixel; None if there is none.
+
+    Convolutions on a single pixel, such as those after a pooling, hold no positions.
+    """
     names = [
-        o.name for o in layer_outputs(network, image) if o.output.ndim == 3 and "Conv" in o.kind
+        o.name
+        for o in layer_outputs(network, image)
+        if o.output.ndim == 3 and o.output[0].numel() > 1 and "Conv" in o.kind
     ]
     return network.get_submodule(names[-1]) if names else None
 
@@ -72,7 +77,7 @@ def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
         label: The label of the class.
 
     Returns:
-        (H, W) in [0, 1], at the image's size; None if the network has no convolution.
+        (H, W) in [0, 1], at the image's size; None if no convolution has positions.
     """
     layer = last_convolution(network, image)
     if layer is None:

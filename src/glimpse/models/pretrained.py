@@ -28,6 +28,7 @@ from glimpse.layers.image_size import USUAL_SIDES
 from glimpse.models.weights import load_weights, read_weights
 from glimpse.text import some
 
+RGB = 3  # the channels that every architecture takes
 # The weights of these networks come from TensorFlow. When torchvision builds them with weights, the
 # network converts its input to these statistics. We build them without weights and convert the
 # input in `Pretrained`, as for all architectures.
@@ -38,12 +39,14 @@ TENSORFLOW_STATISTICS = {"googlenet": (0.5, 0.5, 0.5), "inception_v3": (0.5, 0.5
 class Architecture:
     """A network as its library builds it, with random weights, and its published weights.
 
-    `head` names the layer that computes the logits. `mean` and `std` are the statistics per
+    `options` are the arguments, in addition to the number of classes, that the library builds it
+    with. `head` names the layer that computes the logits. `mean` and `std` are the statistics per
     channel, of pixels in [0, 1], that the published weights expect. `fetch` returns these weights
     from the library's cache or from `origin`.
     """
 
     network: nn.Module
+    options: Mapping[str, Any]
     head: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -55,9 +58,7 @@ class Pretrained(nn.Module):
     """(B, C, H, W) grey or RGB images, or their features (B, F), to logits (B, num_classes).
 
     The input is normalised with the dataset's statistics; `scale` and `shift` convert it to the
-    statistics that the weights expect. For grey images, the weights of the first layer are summed
-    over its three input channels. This equals repeating the image three times, normalised with the
-    mean over channels of the weights' statistics.
+    statistics that the weights expect. Grey images are repeated in all three channels.
 
     Args:
         spec: The spec of the images.
@@ -91,29 +92,20 @@ class Pretrained(nn.Module):
         head = self.backbone.get_submodule(found.head)
         self._head_shapes = {name: value.shape for name, value in head.state_dict().items()}
         self.backbone.set_submodule(found.head, nn.Identity())
-        mean, std = torch.tensor(found.mean), torch.tensor(found.std)
-        if spec.channels == 1:
-            self._stem = _sum_stem(self.backbone)
-            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self._mean, self._std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        self.register_buffer("scale", torch.empty(1, spec.channels, 1, 1))
-        self.register_buffer("shift", torch.empty(1, spec.channels, 1, 1))
-        self._expect(mean, std)
+        self.register_buffer("scale", torch.empty(1, RGB, 1, 1))
+        self.register_buffer("shift", torch.empty(1, RGB, 1, 1))
+        self._expect(torch.tensor(found.mean), torch.tensor(found.std))
         self.num_features = self._count_features(spec)
         # If the last layer is a 1×1 convolution before the pooling, use a linear layer after it.
         linear = isinstance(head, nn.Linear)
         self.head = head if linear else nn.Linear(self.num_features, spec.num_classes)
 
     def _expect(self, mean: Tensor, std: Tensor) -> None:
-        """Convert the input to the statistics (C,) that the backbone expects."""
+        """Convert the input to the statistics, (3,) or (1,), that the backbone expects."""
         # ((image · self._std + self._mean) - mean) / std in one multiplication and one addition
         self.scale.copy_((self._std / std).view(1, -1, 1, 1))
         self.shift.copy_(((self._mean - mean) / std).view(1, -1, 1, 1))
-
-    def _for_channels(self, values: Tensor) -> Tensor:
-        """Statistics of grey images for RGB ones, or of RGB images for grey ones."""
-        wanted = len(self._mean)
-        return values if len(values) == wanted else values.mean(0, keepdim=True).expand(wanted)
 
     @property
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -132,31 +124,42 @@ class Pretrained(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Compute the input of the head: (B, C, H, W) to (B, F)."""
         if self.weights != "none":
-            images = torch.addcmul(self.shift, images, self.scale)
+            images = torch.addcmul(self.shift, images, self.scale)  # (B, 3, H, W)
+        else:
+            images = images.expand(-1, RGB, -1, -1)
         features: Tensor = self.backbone(images)
         return features
 
     def _count_features(self, spec: ImageSpec) -> int:
         """Determine F from one black image in evaluation mode."""
-        found = self._try(spec.channels, spec.height, spec.width)
+        found = self._try(spec.height, spec.width)
         if isinstance(found, int):
             return found
-        takes = [
-            side for side in USUAL_SIDES if isinstance(self._try(spec.channels, side, side), int)
-        ]
-        which = f"of {takes[0]}×{takes[0]}" if takes else "of another size"
+        takes = [side for side in USUAL_SIDES if isinstance(self._try(side, side), int)]
+        if not takes:
+            raise UserError(
+                f"model.architecture={self.architecture}: its layers before the head do not return one vector "
+                f"per image ({first_line(found)}): type model.architecture=resnet18, or another one"
+            )
         raise UserError(
             f"the images are {spec.height}×{spec.width}, but {self.architecture} expects images "
-            f"{which} ({first_line(found)}): type data.size={takes[0] if takes else 224}, "
+            f"of {takes[0]}×{takes[0]} ({first_line(found)}): type data.size={takes[0]}, "
             "or model.architecture=resnet18, which accepts any size"
         )
 
-    def _try(self, channels: int, height: int, width: int) -> int | Exception:
+    def _try(self, height: int, width: int) -> int | Exception:
         self.backbone.eval()
         try:
             with torch.no_grad():
-                features = self.backbone(torch.zeros(1, channels, height, width))
-        except (RuntimeError, ValueError, AssertionError) as error:  # the libraries' checks
+                features = self.backbone(torch.zeros(1, RGB, height, width))
+            if not isinstance(features, Tensor) or features.ndim != 2:
+                raise ValueError("several outputs, or maps instead of a vector")
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AssertionError,
+        ) as error:  # the libraries' checks
             return error
         finally:
             self.backbone.train()
@@ -184,7 +187,7 @@ class Pretrained(nn.Module):
             source = f"model.weights={self.weights}"
             found, expected = read_weights(Path(self.weights))
             if expected is not None:
-                self._expect(*map(self._for_channels, expected))
+                self._expect(*expected)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         return load_weights(
@@ -210,18 +213,12 @@ class Pretrained(nn.Module):
                 name = f"head.{name.removeprefix(head)}" if is_head else f"backbone.{name}"
                 if is_head and tensor.shape[2:] == (1, 1):  # a convolution as the last layer
                     tensor = tensor.flatten(1)
-            if name == f"backbone.{getattr(self, '_stem', None)}" and tensor.shape[1] == 3:
-                tensor = tensor.sum(1, keepdim=True)
             if name not in ("backbone.scale", "backbone.shift"):
                 found[name] = tensor
         return found
 
     def library_weights(self) -> dict[str, Tensor]:
-        """The weights with the names and shapes of the library's own network for these classes.
-
-        That network takes RGB images. A first layer for grey images is spread over its three
-        channels, so that it gives the same outputs for a grey image repeated three times.
-        """
+        """The weights with the names and shapes of the library's own network for these classes."""
         found = {}
         for name, tensor in self.state_dict().items():
             part, _, rest = name.partition(".")
@@ -229,9 +226,13 @@ class Pretrained(nn.Module):
                 shape = self._head_shapes[rest]
                 found[f"{self._library.head}.{rest}"] = tensor.reshape(shape)
             elif part == "backbone":
-                is_stem = rest == getattr(self, "_stem", None)
-                found[rest] = tensor.expand(-1, 3, -1, -1) / 3 if is_stem else tensor
+                found[rest] = tensor
         return found
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The arguments, in addition to the number of classes, for the library's own network."""
+        return self._library.options
 
     def _fetch(self) -> Mapping[str, Tensor]:
         try:
@@ -283,6 +284,7 @@ def _from_torchvision(name: str, num_classes: int) -> Architecture:
     expects = weights.transforms()
     return Architecture(
         network,
+        options,
         last[-1],
         TENSORFLOW_STATISTICS.get(name, tuple(expects.mean)),
         TENSORFLOW_STATISTICS.get(name, tuple(expects.std)),
@@ -301,8 +303,11 @@ def _from_timm(name: str, num_classes: int) -> Architecture:
         known = some([tag.partition(".")[2] for tag in tags], 10)
         raise UserError(f"model.architecture=timm/{name}: {error} It has {known}") from error
     head = network.get_classifier()
-    names = [n for n, layer in network.named_modules() if layer is head]
-    if not names:
+    # A classifier may be a module that pools first; then the linear layer in it is the head.
+    parts = head.modules() if isinstance(head, nn.Module) else ()
+    linear = [layer for layer in parts if isinstance(layer, nn.Linear)] or [head]
+    names = [n for n, layer in network.named_modules() if layer is linear[0]]
+    if not names or len(linear) > 1:
         raise UserError(
             f"model.architecture={name}: it has no single head to replace; choose another one"
         )
@@ -315,20 +320,7 @@ def _from_timm(name: str, num_classes: int) -> Architecture:
         return state
 
     origin = f"huggingface.co/{published.get('hf_hub_id')}"
-    return Architecture(network, names[0], published["mean"], published["std"], fetch, origin)
-
-
-def _sum_stem(backbone: nn.Module) -> str:
-    """Make the first convolution read one channel; return the name of its weight."""
-    for name, layer in backbone.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.weight = nn.Parameter(layer.weight.detach().sum(1, keepdim=True))
-            layer.in_channels = 1
-            return f"{name}.weight"
-    raise UserError(
-        "model=pretrained: this architecture does not accept grey images; type "
-        "model.architecture=resnet18"
-    )
+    return Architecture(network, {}, names[0], published["mean"], published["std"], fetch, origin)
 
 
 def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

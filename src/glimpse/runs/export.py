@@ -11,6 +11,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import COLOURS
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.files import replacing
 from glimpse.runs.trained import TrainedRun
 from glimpse.text import plural
@@ -41,9 +42,10 @@ FITS = {
 def fitting(trained: TrainedRun) -> str:
     """How to turn an image file into one like the stored images, as `glimpse predict` does."""
     height, width = trained.stored_size
+    white = "" if trained.white is None else f" so that {trained.white:,g} becomes 255"
     return (
         "turn it upright by its EXIF orientation, put transparent pixels on white, scale values of "
-        f"more than 8 bits to 8 bits, and convert it to {COLOURS[trained.spec.channels]}; then "
+        f"more than 8 bits to 8 bits{white}, and convert it to {COLOURS[trained.spec.channels]}; then "
         f"{FITS[trained.fit].format(size=f'{width}×{height}')} (bilinear, antialiased)"
     )
 
@@ -123,12 +125,13 @@ def _checked(
         f"compared with the original network in fp32 on {which}: "
         f"probabilities differ by at most {difference:.1e}; {same} have the same class"
     )
-    if trained.precision not in FP32:
+    is_resized = trained.stored_size != (trained.spec.height, trained.spec.width)
+    if trained.precision not in FP32 or is_resized:
         as_trained = trained.probabilities(images)
         rounding = (found - as_trained).abs().max().item()
         same = int((found.argmax(1) == as_trained.argmax(1)).sum())
         yield (
-            f"compared with the run's precision, {trained.precision}, which evaluate and predict use: "
+            f"compared with what evaluate and predict compute, in {trained.precision}: "
             f"probabilities differ by at most {rounding:.1e}, from rounding; {same} have the same class"
         )
     if not difference <= MAX_DIFFERENCE:
@@ -136,6 +139,27 @@ def _checked(
             f"the exported network differs from the original (a probability by {difference:.1e}, "
             f"expected at most {MAX_DIFFERENCE}), so nothing was written: type another --to"
         )
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """Silence torch's exporter, and name what it cannot export.
+
+    Raises:
+        UserError: the network cannot be exported.
+    """
+    logging.disable(logging.WARNING)  # it would print the graph of such a network
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")  # from the exporter's own code
+            yield
+    except Exception as error:  # of many types
+        raise UserError(
+            f"torch cannot export this network ({first_line(error.__cause__ or error)}): type --to safetensors, "
+            "or compute nothing in its forward that depends on the values of the images"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _write_onnx(
@@ -149,9 +173,7 @@ def _write_onnx(
         raise UserError(
             f"--to onnx needs the package {error.name}: type pip install onnx onnxscript onnxruntime"
         ) from error
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
+    with _exporting():
         program = torch.onnx.export(
             module,
             (example,),
@@ -181,8 +203,7 @@ def _write_torch_export(
     module: Exported, example: Tensor, about: dict[str, Any], path: Path
 ) -> Callable[[Tensor], Tensor]:
     batch = torch.export.Dim("batch", min=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warnings come from the exporter's own code
+    with _exporting():
         program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
         text = json.dumps(about, ensure_ascii=False, indent=2)
         content = io.BytesIO()  # on a full disk, torch's own writing ends the process

@@ -189,7 +189,8 @@ def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:
         library = _library(network)
         call = "create_model" if library == "timm" else "models.get_model"
         architecture = network.architecture.removeprefix("timm/")
-        make = f'network = {library}.{call}("{architecture}", num_classes={num_classes})'
+        more = "".join(f", {key}={value!r}" for key, value in network.options.items())
+        make = f'network = {library}.{call}("{architecture}", num_classes={num_classes}{more})'
     return [
         f"import {library}",
         "from safetensors.torch import load_file",

@@ -106,6 +106,11 @@ class TrainedRun:
         self.device = fabric.device
         self._data: ImageDataModule | None = None
 
+    @property
+    def white(self) -> float | None:
+        """The value that is white in images of more than 8 bits; None if there were none."""
+        return self._format.white
+
     def __repr__(self) -> str:
         is_best = self.checkpoint.name == BEST
         accuracy = self.metrics.get("val/acc") if is_best else None

@@ -101,3 +101,14 @@ def test_a_gpu_changes_images_alike(choice: str) -> None:
     there = built(choice)(images.cuda(), draws).cpu()
     difference = (there.int() - changed(built(choice), images).int()).abs()
     assert (difference > 1).float().mean() < 0.001  # rounding, and pixels at a tie
+
+
+@pytest.mark.parametrize("size", [(24, 1), (1, 1), (1, 24)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_strip_one_pixel_wide_is_resized_as_in_floats(
+    size: tuple[int, int], channels: int
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (2, channels, 24, 24), generator=random, dtype=torch.uint8)
+    exact = torch.nn.functional.interpolate(images.float(), size, mode="bilinear", antialias=True)
+    assert (resized(images, size).float() - exact).abs().max() <= 1

@@ -100,10 +100,11 @@ class Augmentation(ABC):
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, H, W) uint8 images to (height, width) pixels, bilinearly with antialiasing."""
+    """Resize (B, C, H, W) images of bytes, uint8 or as float32, to (height, width) pixels, bilinearly with antialiasing."""
     if images.shape[-2:] == size:
         return images
-    if images.device.type != "cpu":  # GPUs have no antialiasing for uint8
+    # GPUs have no antialiasing for uint8, and that of a CPU is wrong for a width of 1.
+    if images.device.type != "cpu" or images.dtype != torch.uint8 or size[1] == 1:
         return to_bytes(F.interpolate(images.float(), size, mode="bilinear", antialias=True))
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
