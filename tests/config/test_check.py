@@ -278,6 +278,13 @@ def test_the_model_of_a_resumed_run_is_its_own(tmp_path: Path) -> None:
         composed(f"resume={folder}", "model=linear", "data=mnist")
 
 
+def test_the_weights_of_a_resumed_run_are_those_of_its_checkpoint(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / ".hydra" / "config.yaml").write_text("model:\n  weights: null\n")
+    with pytest.raises(UserError, match=r"model\.weights=w\.pt: .*: leave out model\.weights, or"):
+        composed(f"resume={folder}", "model=linear", "model.weights=w.pt")
+
+
 def test_a_callback_left_out_is_not_in_the_way_of_another() -> None:
     composed("model=pretrained", "callbacks=[finetune,frozen_features]", "callbacks.finetune=null")
     composed("model=pretrained", "model.weights=none", "optimizer=muon", "optimizer.matrix_lr=0.1")

@@ -395,6 +395,29 @@ def test_a_key_that_the_users_own_file_lacks_may_be_added_to_it(tmp_path: Path) 
         assert found.endswith("or did you mean model.width?")
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("model.widht=3", "did you mean model.widths?"),
+        ("data.num_image=3", "did you mean data.num_images?"),
+    ],
+)
+def test_the_keys_of_a_project_are_those_of_its_root(
+    tmp_path: Path, typed: str, message: str
+) -> None:
+    for path, content in {
+        "model/net.yaml": "_target_: a.B\nwidths: [8]",
+        "data/stripes.yaml": "defaults: [_common]\n_target_: a.C\nnum_images: 9",
+        "project.yaml": "defaults: [train, {override data: stripes}, {override model: net}, _self_]",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+    words = ["--config-dir", str(tmp_path), "--config-name", "project", typed]
+    with hydra_for(tmp_path), pytest.raises(HydraException) as error:
+        compose("project", overrides=[typed])
+    assert message in explain(error.value, words)
+
+
 def test_a_fraction_for_a_whole_default_names_the_users_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from hydra.errors import OverrideParseException
 
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quote_texts, quoted
+from glimpse.config.schema import PATHS
 from glimpse.errors import UserError
 
 NAMES = (
@@ -24,10 +25,10 @@ def test_a_path_is_what_is_typed(name: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "''", '""', " "])
-@pytest.mark.parametrize("key", ["data_dir", "output_dir"])
-def test_an_empty_folder_is_refused(key: str, value: str) -> None:
-    """A variable of the shell that is not set; the run would write to the root of all folders."""
-    with pytest.raises(UserError, match=f"{key}= is empty, expected a folder"):
+@pytest.mark.parametrize("key", PATHS)
+def test_an_empty_path_is_refused(key: str, value: str) -> None:
+    """A variable of the shell that is not set; it would mean another folder."""
+    with pytest.raises(UserError, match=f"{key}= is empty, expected a (run )?(folder|path): "):
         quote_texts([f"{key}={value}"])
 
 

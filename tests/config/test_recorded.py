@@ -56,6 +56,22 @@ def test_a_mistyped_folder_is_answered_with_a_run(tmp_path: Path) -> None:
         settings(tmp_path / "report.htm")
 
 
+@pytest.mark.parametrize("key", ["hydra.run.dir", "output_dir"])
+def test_another_place_is_refused(tmp_path: Path, key: str) -> None:
+    folder = run_folder(tmp_path / "outputs" / "digits-linear" / "run")
+    with pytest.raises(
+        UserError, match=f"{key}=elsewhere: a resumed run writes .*: leave out {key}"
+    ):
+        settings(folder, f"{key}=elsewhere")
+
+
+def test_its_own_place_may_be_typed(tmp_path: Path) -> None:
+    """As it is after a restart by torchrun."""
+    folder = run_folder(tmp_path / "outputs" / "digits-linear" / "run")
+    found = settings(folder, f"output_dir='{tmp_path}/outputs'", f"hydra.run.dir={folder}")
+    assert found["hydra.run.dir"] == str(folder)
+
+
 def test_a_run_that_was_never_resumed_has_its_own_settings(tmp_path: Path) -> None:
     assert settings(run_folder(tmp_path / "run"))["trainer.max_epochs"] == "2"
 

@@ -69,6 +69,12 @@ def _check_resumed(config: DictConfig, choices: Mapping[str, Any]) -> None:
     was, now = chosen.get("model"), choices.get("model")
     recorded = settings_of(Path(config.resume))
     typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
+    weights = "model.weights"
+    if weights in recorded and weights in typed and recorded[weights] != typed[weights]:
+        raise UserError(
+            f"{weights}={typed[weights]}: a resumed run continues with the weights of its checkpoint: leave "
+            f"out {weights}, or leave out resume= for a new run"
+        )
     before, after = (
         {k: v for k, v in one.items() if k.startswith("model.") and k != "model.weights"}
         for one in (recorded, typed)

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.command import in_shell
 from glimpse.config.compose import hydra_for
-from glimpse.config.folder import ROOT, choices_of, config_folders, groups_of
+from glimpse.config.folder import ROOT, choices_of, config_folders, groups_of, root_name
 from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
@@ -343,9 +343,10 @@ def _known(typed: Sequence[str] | None) -> dict[str, Any]:
         if names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
+    own = root_name(_words(typed))
     with hydra_for(folders[-1]):
         try:
-            composed = compose(ROOT, overrides=choices, return_hydra_config=True)
-        except HydraException:  # the choices cannot be combined
+            composed = compose(own, overrides=choices, return_hydra_config=True)
+        except HydraException:  # the choices cannot be combined, or the mistake is in the root
             composed = compose(ROOT, return_hydra_config=True)
     return dict(leaves(composed))

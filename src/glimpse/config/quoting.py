@@ -37,7 +37,7 @@ def quote_texts(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str
     """Quote the values that are paths or other text, where Hydra would read something else.
 
     Raises:
-        UserError: `data_dir` or `output_dir` is empty, which would mean the root of all folders.
+        UserError: a path is empty, which would mean the current folder or the root of all folders.
     """
     return [_as_text(override, is_sweep) for override in overrides]
 
@@ -45,10 +45,8 @@ def quote_texts(overrides: Sequence[str], *, is_sweep: bool = False) -> list[str
 def _as_text(override: str, is_sweep: bool) -> str:
     key, equals, value = override.partition("=")
     plain = key.lstrip("+")
-    if equals and plain in ("data_dir", "output_dir") and not value.strip("'\" "):
-        raise UserError(
-            f"{plain}= is empty, expected a folder: type {plain}=. for the current folder"
-        )
+    if equals and plain in PATHS and not value.strip("'\" "):
+        raise UserError(f"{plain}= is empty, expected {_expected(plain)}")
     if not equals or plain not in TEXTS or value in ("", "null", "none", "default"):
         return override
     if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):
@@ -56,6 +54,15 @@ def _as_text(override: str, is_sweep: bool) -> str:
     if plain in PATHS:
         return f"{key}={quoted(os.path.expanduser(value))}"
     return override if _is_read(override) else f"{key}={quoted(value)}"
+
+
+def _expected(key: str) -> str:
+    """What to type for a path that is empty, perhaps because a variable of the shell is."""
+    if key in ("data_dir", "output_dir", "data.root"):
+        return f"a folder: type {key}=. for the current folder"
+    if key == "resume":
+        return "a run folder: resume=null starts a new run"
+    return f"a path: type {key}=null for none"
 
 
 def _is_read(override: str) -> bool:

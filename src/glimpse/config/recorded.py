@@ -33,11 +33,10 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] == "null":
         return overrides
-    if not resume[-1]:
-        raise UserError("resume=: expected a run folder; resume=null starts a new run")
     folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
+    _require_its_own_place(overrides, folder)
     packages = trust.listed_packages([*flags, *overrides])
     later = trust.resumed_overrides(folder, packages, overrides)
     recorded = trust.recorded_overrides(folder, packages, [*later, *overrides])
@@ -57,6 +56,23 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
         )
     kept, kept_later = ([o for o in words if o not in lost] for words in (recorded, later))
     return [*kept, *here, *kept_later, *typed]
+
+
+def _require_its_own_place(overrides: Sequence[str], folder: Path) -> None:
+    """Reject another place for the results of a resumed run. Its own may be typed.
+
+    Raises:
+        UserError: another place is typed, such as `output_dir=elsewhere`.
+    """
+    whole = folder.resolve()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        place = Path(os.path.expanduser(value.strip("'\""))).resolve()
+        is_own = place in ((whole,) if key == "hydra.run.dir" else whole.parents)
+        if key in ("hydra.run.dir", "output_dir") and not is_own and "${" not in value:
+            raise UserError(
+                f"{override}: a resumed run writes into its own folder, {folder}: leave out {key}"
+            )
 
 
 def _keys_of_choices(
