@@ -104,6 +104,7 @@ def test_a_list_is_named_beside_a_single_choice(tmp_path: Path) -> None:
     write_run(tmp_path / "both", settings={"augment": {"flip": flip, "cutmix": mix}})
     write_run(tmp_path / "none", settings={"augment": None})
     assert labels(tmp_path) == {"augment=Flip", "augment=[Flip,CutMix]", "augment=null"}
+    assert {row["augment"] for row in rows(tmp_path)} == {"Flip", "[Flip,CutMix]", "null"}
 
 
 def test_runs_whose_settings_nobody_knows_are_not_averaged(tmp_path: Path) -> None:

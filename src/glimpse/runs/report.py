@@ -180,7 +180,7 @@ def as_csv(groups: Sequence[Group]) -> str:
     for member in groups:
         settings = named(member.settings)
         row: dict[str, Any] = {"data": member.data, "model": member.model}
-        row |= {key: settings.get(key) for key in keys}
+        row |= {key: member.differs.get(key, settings.get(key)) for key in keys}
         row |= {"status": member.status, "n": len(member.repeats)}
         for name in names:
             found = member.metric(name)
