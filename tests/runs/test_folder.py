@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from folders import write_environment, write_run, write_start
-from glimpse.errors import UserError
+from glimpse.errors import LOWER_RATE, UserError
 from glimpse.folder_lock import held
 from glimpse.runs.folder import epochs_of, find_runs, read_run
 from glimpse.runs.settings import overrides_of
@@ -112,6 +112,12 @@ def test_any_other_broken_file_leaves_the_result(tmp_path: Path, file: str, text
     folder = write_run(tmp_path / "run", accuracy=0.75)
     (folder / file).write_text(text)
     assert read_run(folder).accuracy == 0.75
+
+
+def test_an_error_keeps_its_remedy_at_its_end(tmp_path: Path) -> None:
+    error = f"training diverged in {tmp_path / ('deep/' * 60)}: {LOWER_RATE}"
+    folder = write_run(tmp_path / "run", status="failed", error=error)
+    assert read_run(folder).problem.endswith(LOWER_RATE)
 
 
 def test_settings_are_flat_and_as_typed(tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def test_folds_that_are_not_all_there_are_one_line(sweep: Path, tmp_path: Path) 
     shutil.copytree(sweep / "data.fold-0", root / "data.fold-0")
     result = glimpse("evaluate", root)
     assert result.exit_code == 1
-    assert "fold 1, 2 of 3 is missing; train it with -m data.fold=1,2" in result.stderr
+    assert "fold 1, 2 of 3 is missing: type the sweep's command" in result.stderr
+    # A single value would not be swept, and its job would have another folder.
+    assert "with 'data.fold=choice(1,2)'" in result.stderr
     shutil.copytree(sweep / "data.fold-0", root / "again")
     for fold in (1, 2):
         shutil.copytree(sweep / f"data.fold-{fold}", root / f"data.fold-{fold}")

@@ -26,6 +26,7 @@ from folders import read_summary, write_run
 from glimpse.errors import UserError
 from glimpse.sweeps import runner, worker
 from glimpse.sweeps.composing import without_hydra
+from glimpse.sweeps.continuing import what_then
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import State
@@ -203,6 +204,22 @@ def test_several_at_once_give_the_same_results(
     for name in NAMES:
         require_equal(folder / name, swept / "outputs" / "sweeps" / "s" / name)
         assert "epoch 2/2" in (folder / name / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("state", "more"),
+    [(State.INTERRUPTED, ""), (State.FAILED, " sweep.retry_failed=true"), (State.REFUSED, None)],
+)
+def test_a_sweep_without_a_name_says_how_to_go_on_under_the_name_that_it_got(
+    state: State, more: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=1,2"])
+    composer = composer_of("seed=1")
+    told = what_then({state: 1}, composer)
+    if more is None:
+        assert "type" not in told
+    else:
+        assert told.endswith(f"train.py -m seed=1,2 name={composer.name}{more}")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "true", "x"])

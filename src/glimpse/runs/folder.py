@@ -52,7 +52,8 @@ LIST_THEM = "type glimpse report outputs to list the runs"
 
 # Limits on what a run adds to a report, so that a stranger's run cannot hide the others.
 MOST_METRICS = 100
-LONGEST_WORD = 200  # characters of a name, a status or a problem
+LONGEST_WORD = 200  # characters of a name or a status
+LONGEST_PROBLEM = 1000  # a remedy ends it
 
 
 @dataclass(frozen=True)
@@ -213,20 +214,21 @@ def read_run(folder: Path) -> Run:
         summary = read_json(folder, SUMMARY)
     except UnreadableError as error:
         problem = f"{SUMMARY} cannot be read: {error.cause}"
-        return Run(folder, UNREADABLE, _choices(folder), settings, _word(problem))
+        return Run(folder, UNREADABLE, _choices(folder), settings, _word(problem, LONGEST_PROBLEM))
     if _was_resumed_since(summary, environment):
         return _without_summary(folder, settings, environment)
     status = summary.get("status")
     if not isinstance(status, str) or not status.isprintable() or len(status) > LONGEST_WORD:
         problem = f"{SUMMARY} cannot be read: it states no status"
         return Run(folder, UNREADABLE, _choices(folder), settings, problem)
-    return Run(folder, status, summary, settings, _word(summary.get("error", "")))
+    problem = _word(summary.get("error", ""), LONGEST_PROBLEM)
+    return Run(folder, status, summary, settings, problem)
 
 
-def _word(value: Any) -> str:
-    """A name or a message from a record as text of bounded length."""
+def _word(value: Any, most: int = LONGEST_WORD) -> str:
+    """A name or a message from a record as text of at most this many characters."""
     text = value if isinstance(value, str) else as_text(value)
-    return cut(text, LONGEST_WORD)
+    return cut(text, most)
 
 
 def _was_resumed_since(summary: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:

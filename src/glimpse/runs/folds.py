@@ -93,7 +93,8 @@ def _by_seed(member: Group) -> Iterator[tuple[str, list[Run]]]:
         if missing:
             raise UserError(
                 f"{member.data} {member.model}, seed {seed}: fold {', '.join(map(str, missing))} of "
-                f"{num} is missing; train it with -m data.fold={','.join(map(str, missing))}"
+                f"{num} is missing: type the sweep's command with "
+                f"'data.fold=choice({','.join(map(str, missing))})'"
             )
         if len(folds) > num:
             twice = next(fold for fold in folds if folds.count(fold) > 1)

@@ -337,7 +337,7 @@ class Search:
         if wrong:
             counts = Counter(found.state for found in wrong)
             raise UserError(
-                f"{plural(len(wrong), 'job')} did not finish {what_then(counts, self.composer.folder)}"
+                f"{plural(len(wrong), 'job')} did not finish {what_then(counts, self.composer)}"
             )
         if best is None:
             raise UserError(f"no trial finished: the reasons are in {self.composer.folder / NAME}")

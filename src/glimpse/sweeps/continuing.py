@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from glimpse.command import as_shown, command, in_shell, program
 from glimpse.runs.sweep import NAME
@@ -12,20 +11,21 @@ from glimpse.sweeps.state import State
 LOOK_SECONDS = 1.0  # between checks of jobs that another process runs
 
 
-def what_then(counts: Mapping[State, int], folder: Path) -> str:
+def what_then(counts: Mapping[State, int], composer: Composer) -> str:
     """Such as "(1 failed): the reasons are in …": the end of a sentence on jobs that did not finish.
 
     Args:
         counts: The number of these jobs in each state.
-        folder: The sweep's folder.
+        composer: The sweep's composer.
     """
     told = f"({', '.join(f'{number} {state}' for state, number in counts.items())})"
     if counts.get(State.FAILED) or counts.get(State.REFUSED):
-        told += f": the reasons are in {folder / NAME}"
+        told += f": the reasons are in {composer.folder / NAME}"
     if any(counts.get(state) for state in (State.INTERRUPTED, State.NEW, State.TO_EXTEND)):
-        told += "; type the same command to continue"
+        told += f"; to continue, type: {how_to_continue(composer)}"
     if counts.get(State.FAILED):
-        told += "; type sweep.retry_failed=true to try failed ones again"
+        retry = how_to_continue(composer, "sweep.retry_failed=true")
+        told += f"; to try failed ones again, type: {retry}"
     return told
 
 
@@ -37,11 +37,12 @@ def print_start(composer: Composer) -> None:
         )
 
 
-def how_to_continue(composer: Composer) -> str:
-    """The command that continues a sweep."""
+def how_to_continue(composer: Composer, *more: str) -> str:
+    """The command that continues a sweep, with the name that it was given, and with more words."""
     words = [as_shown(word) for word in sys.argv[1:] if word not in ("-m", "--multirun")]
     if not any(word.startswith("name=") for word in words):
         words.append(f"name={composer.name}")
+    words += [word for word in more if word not in words]
     return in_shell(*program(command()), "-m", *words)
 
 

@@ -292,5 +292,5 @@ class _Sweep:
         if undone:
             raise UserError(
                 f"{sum(undone.values())} of {len(self.jobs)} jobs did not finish "
-                f"{what_then(undone, self.composer.folder)}"
+                f"{what_then(undone, self.composer)}"
             )
