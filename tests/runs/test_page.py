@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -93,10 +94,39 @@ def test_curves_show_both_splits_on_labelled_axes() -> None:
     assert "<circle" in curves([{"epoch": 1.0, "val/acc": 0.0}])  # one point is a point
 
 
-def test_ticks_are_round_and_span_the_values() -> None:
-    rows = [{"epoch": 1.0, "val/loss": 0.013}, {"epoch": 2.0, "val/loss": 0.087}]
-    labels = re.findall(r"text-anchor=end>([^<]+)<", curves(rows))
-    assert labels == ["0.00", "0.02", "0.04", "0.06", "0.08", "0.10"]
+def chart_of(*losses: float) -> str:
+    """The chart of a run with these losses."""
+    return curves([{"epoch": float(i), "val/loss": loss} for i, loss in enumerate(losses, 1)])
+
+
+def labels_of(chart: str) -> list[str]:
+    return re.findall(r"text-anchor=end>([^<]+)<", chart)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.013, 0.087, ["0.00", "0.02", "0.04", "0.06", "0.08", "0.10"]),
+        (2.30258, 2.30261, ["2.30258", "2.30259", "2.30260", "2.30261"]),
+        (0.0, 1e9, ["0", "2e+08", "4e+08", "6e+08", "8e+08", "1e+09"]),
+        (1e9, 1e9 + 4, ["1000000000", "1000000001", "1000000002", "1000000003", "1000000004"]),
+        (1e-6, 3e-6, ["1e-06", "1.5e-06", "2e-06", "2.5e-06", "3e-06"]),
+        (100.0, 500.0, ["100", "200", "300", "400", "500"]),
+    ],
+)
+def test_ticks_are_round_and_span_the_values(low: float, high: float, labels: list[str]) -> None:
+    chart = chart_of(low, high)
+    assert labels_of(chart) == labels
+    left = int(re.findall(r"<line class=grid x1=(\d+)", chart)[0])
+    assert left >= 7 * max(map(len, labels))
+
+
+@pytest.mark.parametrize(
+    "losses", [(1.0, 1.0000000000000002), (0.0, 5e-324), (-1e308, 1e308), (0.5, 0.5)]
+)
+def test_any_numbers_have_ticks(losses: tuple[float, float]) -> None:
+    labels = labels_of(chart_of(*losses))
+    assert 2 <= len(set(labels)) == len(labels) < 12
 
 
 def test_many_runs_make_a_light_page(tmp_path: Path) -> None:

@@ -11,9 +11,15 @@ from glimpse.plots.colours import COLOURS
 from glimpse.plots.curves import DOTTED, charts_of, points_of
 
 WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes; the left one may grow
+CHARACTER = 7  # the width of a digit
 NUM_TICKS = 5
 MAX_POINTS = 200  # points per line; longer lines are thinned
+EQUAL = (
+    1e-9  # values whose relative difference is smaller are drawn as one: they differ by rounding
+)
+SHORTEST, LONGEST = 1e-300, 1e308  # spans that can be divided into ticks
+PLAIN = (1e-4, 1e6)  # numbers that are written without an exponent
 
 _TRAIN, _VAL = COLOURS[:2]
 _VAL_ON_DARK, _TRAIN_ON_DARK = COLOURS[4:6]  # lighter
@@ -46,34 +52,34 @@ def _chart(title: str, lines: Mapping[str, Points]) -> str:
     y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), whole=False)
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     y_low, y_high = y_ticks[0], y_ticks[-1]
+    numbers = [_number(tick, y_ticks) for tick in y_ticks]
+    left = max(LEFT, 12 + CHARACTER * max(map(len, numbers)))
 
     def at(x: float, y: float) -> tuple[str, str]:
         across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
         up = (y - y_low) / (y_high - y_low)
         right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-        return f"{LEFT + across * (right - LEFT):.1f}", f"{bottom - up * (bottom - TOP):.1f}"
+        return f"{left + across * (right - left):.1f}", f"{bottom - up * (bottom - TOP):.1f}"
 
     parts = [
         f"<svg class=chart viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='{title} by epoch'>"
     ]
-    for tick in y_ticks:
+    for tick, number in zip(y_ticks, numbers, strict=True):
         _, y = at(x_low, tick)
-        parts.append(f"<line class=grid x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} />")
-        parts.append(
-            f"<text x={LEFT - 6} y={y} dy=4 text-anchor=end>{_number(tick, y_ticks)}</text>"
-        )
+        parts.append(f"<line class=grid x1={left} x2={WIDTH - RIGHT} y1={y} y2={y} />")
+        parts.append(f"<text x={left - 6} y={y} dy=4 text-anchor=end>{number}</text>")
     for tick in x_ticks:
         if x_low <= tick <= x_high:
             x, _ = at(tick, y_low)
             parts.append(f"<line class=grid x1={x} x2={x} y1={TOP} y2={HEIGHT - BOTTOM} />")
             parts.append(f"<text x={x} y={HEIGHT - BOTTOM + 16} text-anchor=middle>{tick:g}</text>")
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle = (left + WIDTH - RIGHT) / 2
     parts.append(f"<text x={middle} y={HEIGHT - 6} text-anchor=middle>epoch</text>")
     parts.append(f"<text x=4 y=16>{title}</text>")
     for i, (split, line) in enumerate(lines.items()):
-        left = WIDTH - RIGHT - 150 + 80 * i
-        parts.append(f"<path class={split} d='M{left} 12h26' />")
-        parts.append(f"<text x={left + 32} y=16>{split}</text>")
+        start = WIDTH - RIGHT - 150 + 80 * i
+        parts.append(f"<path class={split} d='M{start} 12h26' />")
+        parts.append(f"<text x={start + 32} y=16>{split}</text>")
         placed = [at(*point) for point in _thinned(line)]
         parts.append(f"<path class={split} d='M{'L'.join(f'{x} {y}' for x, y in placed)}' />")
         if len(placed) < DOTTED:
@@ -89,7 +95,9 @@ def _thinned(line: Points) -> Points:
 
 def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
     """About NUM_TICKS round numbers, from at or below `low` to at or above `high`."""
-    span = high - low or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > EQUAL * largest else largest or 1.0
+    span = min(max(span, SHORTEST), LONGEST)
     unit = 10.0 ** math.floor(math.log10(span / NUM_TICKS))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor * NUM_TICKS >= span)
     if whole:
@@ -100,6 +108,9 @@ def _ticks(low: float, high: float, *, whole: bool) -> list[float]:
 
 def _number(tick: float, ticks: Sequence[float]) -> str:
     """Format a tick with enough digits to distinguish it from the others."""
-    step = ticks[1] - ticks[0]
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{tick:.{digits}f}" if digits < 5 else f"{tick:.2g}"
+    last = math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)  # the place of the last digit
+    largest = max(map(abs, ticks))
+    if PLAIN[0] <= largest < PLAIN[1]:
+        return f"{tick:.{max(0, -last)}f}"
+    first = math.floor(math.log10(largest) + 1e-9)
+    return f"{tick:.{max(3, 1 + first - last)}g}"
