@@ -3,7 +3,8 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +35,26 @@ class Listing:
     passed_over: Counter[str]
 
 
-def class_folders(root: Path) -> list[Path]:
-    """Return the folders in `root`, sorted by name, without hidden ones."""
+def class_folders(root: Path, *, without: Collection[Path] = ()) -> list[Path]:
+    """Return the folders in `root`, sorted by name, without hidden ones and those in `without`."""
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:  # which tells folders from files without looking at each
-        return sorted(Path(e.path) for e in entries if not is_hidden(e.name) and _is_folder(e))
+        found = sorted(Path(e.path) for e in entries if not is_hidden(e.name) and _is_folder(e))
+    return [path for path in found if path not in without]
+
+
+def holds_runs(folder: Path, *, depth: int = 3) -> bool:
+    """Whether a folder contains run folders at most `depth` levels below, and no images above them.
+
+    A run folder contains the folder `.hydra`.
+    """
+    with suppress(OSError):  # `listing` reports it
+        if (folder / ".hydra").is_dir():
+            return True
+        if depth and not any(map(is_image, folder.iterdir())):
+            return any(holds_runs(inner, depth=depth - 1) for inner in class_folders(folder))
+    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -47,10 +62,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
-def listing(folder: Path) -> Listing:
+def listing(folder: Path, *, without: Collection[Path] = ()) -> Listing:
     """List the image files below `folder`.
 
-    Links are followed; hidden files and folders are skipped.
+    Links are followed; hidden files and folders are skipped, as are folders in `without`.
 
     Raises:
         UserError: a folder is not readable, or links to itself.
@@ -58,7 +73,7 @@ def listing(folder: Path) -> Listing:
     found = Listing([], Counter())
     try:
         if folder.is_dir():
-            _walk(str(folder), found)
+            _walk(str(folder), found, without)
     except OSError as error:
         where = Path(os.fsdecode(error.filename))
         if error.errno == errno.ELOOP:
@@ -77,12 +92,12 @@ def image_names(folder: Path) -> list[str]:
     return listing(folder).names
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the paths of all image files below `folder` as `Path` objects, sorted."""
-    return [Path(name) for name in image_names(folder)]
+def images_in(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
+    """Return the paths of all image files below `folder`, sorted, without folders in `without`."""
+    return [Path(name) for name in listing(folder, without=without).names]
 
 
-def _walk(folder: str, found: Listing) -> None:
+def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
     readable, unreadable = readable_endings(), unreadable_endings()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -90,7 +105,8 @@ def _walk(folder: str, found: Listing) -> None:
                 continue
             name = entry.name.lower()
             if entry.is_dir():
-                _walk(entry.path, found)
+                if Path(entry.path) not in without:
+                    _walk(entry.path, found, without)
             elif name.endswith(readable):
                 found.names.append(entry.path)
             elif name.endswith(unreadable):
@@ -112,8 +128,12 @@ def folders_with_images(folder: Path) -> Iterator[Path]:
         yield from folders_with_images(path)
 
 
-def read_classes(root: Path, class_names: Sequence[str]) -> Files:
+def read_classes(
+    root: Path, class_names: Sequence[str], *, without: Collection[Path] = ()
+) -> Files:
     """Return the images below `root/<class>/`, labelled by the class's index in `class_names`.
+
+    Folders in `without` are skipped.
 
     Raises:
         UserError: a folder is not named after a class, or the folder of a class has no images.
@@ -121,7 +141,7 @@ def read_classes(root: Path, class_names: Sequence[str]) -> Files:
     label_of = {name: label for label, name in enumerate(class_names)}
     paths: list[Path] = []
     labels: list[int] = []
-    for folder in class_folders(root):
+    for folder in class_folders(root, without=without):
         name = class_name(folder.name)
         if name not in label_of:
             raise UserError(

@@ -129,10 +129,81 @@ def test_an_undivided_folder_is_divided(photos: Path) -> None:
 
 def test_a_class_of_trains(photos: Path) -> None:
     (photos / "train" / "cat").rename(photos / "train" / "train")
-    (photos / "train" / "dog").rename(photos / "train" / "test")
     data = image_folder(photos / "train", test_fraction=0.25)
-    assert data.spec.class_names == ("owl", "test", "train")
+    assert data.spec.class_names == ("dog", "owl", "train")
     assert sizes(data) == {"train": 9, "val": 3}
+    (photos / "train" / "dog").rename(photos / "train" / "test")  # now they may be splits
+    typed = re.findall(
+        r"if train is a class, type '?data\.pattern=(.*?/)'?\);", error_of(photos / "train")
+    )
+    data = image_folder(photos / "train", test_fraction=0.25, pattern=typed[0])
+    assert data.spec.class_names == ("owl", "test", "train")
+
+
+def test_flat_splits_beside_another_folder_are_no_classes(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in ("train_images", "train_masks", "test_images", "masks"):
+        save_image(NOISE, root / folder / "1.png")
+    message = error_of(root)
+    assert "train_images contains images, expected a folder for each class in it" in message
+    assert f"sort the images into {root / 'train_images'}/<class>/" in message
+    (root / "train.csv").write_text("id,label\n1,cat\n")
+    assert f"type data=csv data.train={root}/train.csv data.folder=train_images" in error_of(root)
+
+
+@pytest.mark.parametrize("wrapping", ["", "test", "images"])
+def test_unlabelled_test_images_are_left_out_and_that_is_said(photos: Path, wrapping: str) -> None:
+    for n in range(3):
+        save_image(np.zeros((20, 24, 3), np.uint8), photos / "test" / wrapping / f"{n}.png")
+    for _ in range(2):  # read, then from the cache
+        data = image_folder(photos)
+        assert sizes(data) == {"train": 12, "val": 6}
+        assert "its test images have no labels, so they are not used" in data.describe()
+
+
+def test_evaluation_beside_validation_is_the_test_set(photos: Path) -> None:
+    shutil.copytree(photos / "val", photos / "evaluation")
+    (photos / "val").rename(photos / "validation")
+    (photos / "train").rename(photos / "training")
+    data = image_folder(photos)
+    assert sizes(data) == {"train": 12, "val": 6, "test": 6}
+    assert "test is evaluation" in data.describe()
+    shutil.copytree(photos / "validation", photos / "test")
+    assert "both mean val" in error_of(photos)
+
+
+def test_a_single_class_of_validation_may_have_folders(photos: Path) -> None:
+    for part in ("train", "val"):
+        for path in (photos / part).glob("*/*.png"):
+            inner = path.parent / f"person{path.stem[-1]}"
+            inner.mkdir(exist_ok=True)
+            path.rename(inner / path.name)
+    for name in ("cat", "dog"):
+        shutil.rmtree(photos / "val" / name)
+    data = image_folder(photos)
+    assert sizes(data) == {"train": 12, "val": 2}
+    assert data.labels("val").tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("root", [".", "{photos}"])
+def test_what_glimpse_writes_into_the_root_is_no_class(
+    photos: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = root.format(photos=photos / "train")
+    monkeypatch.chdir(photos / "train")
+    before = image_folder(Path(root), test_fraction=0.25, cache=False).fingerprint
+    save_image(NOISE, Path("data", "MNIST", "1.png"))
+    for run in ("image_folder-linear/now", "sweeps/mine/seed=1"):
+        Path("outputs", run, ".hydra").mkdir(parents=True)
+        save_image(NOISE, Path("outputs", run, "figures", "1.png"))
+    for _ in range(2):  # the second from the cache
+        data = image_folder(Path(root), test_fraction=0.25)
+        assert data.spec.class_names == ("cat", "dog", "owl")
+        assert data.fingerprint == before
+        assert "skipped, because glimpse writes there: data, outputs" in data.describe()
+    assert len(list(Path("data", ".cache").glob("*/train.npy"))) == 1
+    by_name = image_folder(Path(root), pattern=r"(\w+)_\d+\.png$", test_fraction=0.25)
+    assert by_name.spec.class_names == ("cat", "dog", "owl")
 
 
 def test_an_unused_validation_folder_is_told(photos: Path) -> None:
@@ -462,6 +533,7 @@ def test_a_root_one_level_too_low(photos: Path, part: str) -> None:
         ("train/labels.csv", "type data=csv data.train={root}/train/labels.csv"),
         ("labels.csv", "type data=csv data.train={root}/labels.csv data.folder=train"),
         ("train/metadata.jsonl", "type data=huggingface data.name={root}"),
+        ("../labels.csv", "type data=csv data.train={parent}/labels.csv data.folder=photos/train"),
     ],
 )
 def test_images_whose_labels_are_in_a_table(photos: Path, table: str, remedy: str) -> None:
@@ -471,7 +543,25 @@ def test_images_whose_labels_are_in_a_table(photos: Path, table: str, remedy: st
     for folder in ("cat", "dog", "owl"):
         (photos / "train" / folder).rmdir()
     (photos / table).write_text("file_name,label\n")
-    assert remedy.format(root=photos) in error_of(photos)
+    for name in ("sample_submission.csv", "a_test.csv", "zzz.csv")[: 3 if "train" in table else 2]:
+        (photos / table).with_name(name).write_text("file_name,label\n")
+    assert remedy.format(root=photos, parent=photos.parent) in error_of(photos)
+
+
+def test_the_table_of_the_usual_layout_of_kaggle(photos: Path) -> None:
+    root = photos / "cassava"
+    for folder in ("train_images", "test_images"):
+        save_image(NOISE, root / folder / "1.jpg")
+    for name in ("sample_submission.csv", "labels.csv", "train.csv"):
+        (root / name).write_text("image_id,label\n1,0\n")
+    for given in (root, root / "train_images"):
+        assert f"data=csv data.train={root}/train.csv data.folder=train_images" in error_of(given)
+    for folder in ("train_images", "test_images"):
+        shutil.rmtree(root / folder)
+    save_image(NOISE, root / "images" / "1.jpg")
+    message = error_of(root)
+    assert "found one class, images" in message
+    assert f"type data=csv data.train={root}/train.csv data.folder=images, or add" in message
 
 
 def test_no_training_folder_beside_the_others(photos: Path) -> None:
@@ -497,9 +587,9 @@ def test_a_file_that_is_no_image_is_named(photos: Path, part: str, cache: bool) 
 
 def test_unlabelled_images_beside_the_training_folders_are_named(photos: Path) -> None:
     shutil.rmtree(photos / "val")
-    save_image(np.zeros((20, 24, 3), np.uint8), photos / "test" / "unknown.png")
+    save_image(np.zeros((20, 24, 3), np.uint8), photos / "val" / "unknown.png")
     message = error_of(photos)
-    assert str(photos / "test") in message
+    assert str(photos / "val") in message
     assert "no class folders found, expected one for each class" in message
 
 

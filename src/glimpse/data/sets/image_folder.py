@@ -11,7 +11,8 @@ split all files.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from glimpse.config.places import wrong_place
 from glimpse.data.folders import (
     class_folders,
     folders_with_images,
+    holds_runs,
     images_in,
     listing,
     read_classes,
@@ -29,7 +31,7 @@ from glimpse.data.folders import (
 from glimpse.data.formats import counted, is_image
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
-from glimpse.data.splits import split_of
+from glimpse.data.splits import UNLABELLED, split_of
 from glimpse.errors import UserError
 from glimpse.text import as_utf8, class_name, some
 
@@ -57,9 +59,21 @@ class ImageFolder(ImageDataModule):
 
     def source_files(self) -> Iterable[str]:
         """Return all images below the root."""
-        found = listing(self.root)
+        found = listing(self.root, without=self._own)
         self.passed_over = found.passed_over
         return found.names
+
+    @cached_property
+    def _own(self) -> frozenset[Path]:
+        """The folders in the root that glimpse itself writes: `data_dir` and those of runs."""
+        data_dir = self.data_dir.resolve()
+        folders = class_folders(self.root)
+        return frozenset(f for f in folders if f.resolve() == data_dir or holds_runs(f))
+
+    @property
+    def _folders(self) -> list[Path]:
+        """The folders in the root: the classes, or the splits."""
+        return class_folders(self.root, without=self._own)
 
     @property
     def archive_folder(self) -> Path:
@@ -81,18 +95,21 @@ class ImageFolder(ImageDataModule):
     def remarks(self) -> list[str]:
         """Report files in unreadable formats, and which of several nested folders are classes."""
         remarks = counted(self.passed_over)
+        if self._own:
+            names = some(sorted(as_utf8(folder.name) for folder in self._own))
+            remarks.append(f"skipped, because glimpse writes there: {names}")
         if self.pattern is not None:
-            splits = [as_utf8(f.name) for f in class_folders(self.root) if _split_of(f)]
+            splits = [as_utf8(f.name) for f in self._folders if _split_of(f)]
             if len(splits) > 1:
                 remarks.append(
                     f"data.pattern reads all images below the root, so {some(splits)} are one set"
                 )
         if self.pattern is None:
             parts = self._parts_by_name()
-            classes = class_folders(parts.get("train", self.root))
+            classes = class_folders(parts.get("train", self.root), without=self._own)
             others = [
                 folder
-                for folder in class_folders(self.root)
+                for folder in self._folders
                 if parts and not any(folder in (part, *part.parents) for part in parts.values())
             ]
             for folder in (self.root, *parts.values()):
@@ -128,11 +145,15 @@ class ImageFolder(ImageDataModule):
         if self.pattern is not None:
             return self._read_names(self.pattern)
         parts = self._parts_by_name()
+        remarks: list[str] = []
         train = parts.get("train", self.root)
-        classes = class_folders(train)
+        classes = class_folders(train, without=self._own)
         self._check_layout(train, classes)
         class_names = tuple(class_name(folder.name) for folder in classes)
-        read = {"train": read_classes(train, class_names)}
+        read = {"train": read_classes(train, class_names, without=self._own)}
+        if "test" in parts and _is_unlabelled(parts["test"], class_names):
+            remarks.append(UNLABELLED)
+            del parts["test"]
         for name in ("val", "test"):
             if name in parts:
                 if not class_folders(parts[name]):
@@ -141,15 +162,16 @@ class ImageFolder(ImageDataModule):
                         f"{train}: move unlabelled images elsewhere"
                     )
                 read[name] = read_classes(parts[name], class_names)
-        return Source(class_names, read["train"], read.get("val"), read.get("test"))
+        held_out = read.get("val"), read.get("test")
+        return Source(class_names, read["train"], *held_out, remarks=tuple(remarks))
 
     def _parts_by_name(self) -> dict[str, Path]:
         """Return the folders train, val and test; empty if the root contains the class folders."""
-        folders = class_folders(self.root)
-        named = [(split, folder) for folder in folders if (split := _split_of(folder))]
+        folders = self._folders
+        named = _with_evaluation([(s, folder) for folder in folders if (s := _split_of(folder))])
         has_train = any(split == "train" and class_folders(folder) for split, folder in named)
         if not has_train and (in_words := _parts_by_words(folders)):
-            return {split: _without_wrapping(folder) for split, folder in in_words.items()}
+            return _unwrapped(in_words)
         if len(named) < len(folders) and not has_train:
             return {}  # `train` without subfolders, next to other folders, is the class of trains
         parts: dict[str, Path] = {}
@@ -159,17 +181,17 @@ class ImageFolder(ImageDataModule):
                     f"data.root={self.root}: {parts[split].name} and {folder.name} both mean {split}, "
                     "expected one of them: merge them, or move one elsewhere"
                 )
-            parts[split] = _without_wrapping(folder)
+            parts[split] = folder
         if parts and "train" not in parts:
             found = ", ".join(folder.name for folder in folders)
             hint = ""
             if len(folders) == 1 and len(class_folders(folders[0])) >= 2:
                 hint = f"; to divide {found}, type {in_shell(f'data.root={folders[0]}')}"
             raise UserError(f"data.root={self.root}: expected train/ beside {found}{hint}")
-        return parts
+        return _unwrapped(parts)
 
     def _read_names(self, pattern: re.Pattern[str]) -> Source:
-        paths = images_in(self.root)
+        paths = images_in(self.root, without=self._own)
         matches = [pattern.search(path.relative_to(self.root).as_posix()) for path in paths]
         group = "label" if "label" in pattern.groupindex else 1
         found = [match[group] if match else None for match in matches]
@@ -192,29 +214,42 @@ class ImageFolder(ImageDataModule):
         return Source(class_names, files)
 
     def _table_beside(self, images: Path) -> str | None:
-        """Return what to type if a table next to or above the images may contain the labels."""
+        """Return a question if a table next to or above the images may contain the labels."""
+        question = "are its labels in a table? type"
         if (images / "metadata.jsonl").is_file():
-            return in_shell("data=huggingface", f"data.name={self.root}")
-        for place in dict.fromkeys((images, self.root)):
-            for table in sorted([*place.glob("*.csv"), *place.glob("*.tsv")]):
+            return f"{question} {in_shell('data=huggingface', f'data.name={self.root}')}"
+        for place in dict.fromkeys((images, self.root, self.root.parent)):
+            tables = [
+                table
+                for table in sorted([*place.glob("*.csv"), *place.glob("*.tsv")])
+                if "submission" not in table.name.lower() and _split_in_words(table) != "test"
+            ]
+            if tables:
+                table = min(tables, key=lambda table: _split_in_words(table) != "train")
                 inside = [f"data.folder={images.relative_to(place)}"] if images != place else []
-                return in_shell("data=csv", f"data.train={table}", *inside)
+                return f"{question} {in_shell('data=csv', f'data.train={table}', *inside)}"
         return None
 
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
         divided = [folder for folder in classes if _has_train(folder)]
-        flat = _flat_train(classes)
+        flat = _flat_train(classes) if train == self.root else None
         if len(classes) >= 2 and not divided and flat is None:
             return
         if flat is not None:
+            hint = self._table_beside(flat) or _typed_pattern(flat)
+            typed = in_shell("data.pattern=^([^/]+)/")
+            are_classes = f" (if {flat.name} is a class, type {typed})"
             raise UserError(
                 f"data.root={self.root}: {flat.name} contains images, expected a folder for each class in "
-                f"it; {_typed_pattern(flat) or f'sort the images into {flat}/<class>/'}"
+                f"it{are_classes * (None in map(_split_in_words, classes))}; "
+                f"{hint or f'sort the images into {flat}/<class>/'}"
             )
         if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
+            table = self._table_beside(classes[0])
             raise UserError(
-                f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: add a "
-                f"folder of images for each other class beside {classes[0]}"
+                f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: "
+                f"{f'{table}, or ' if table else ''}add a folder of images for each other class beside "
+                f"{classes[0]}"
             )
         here = [p.name for p in sorted(train.iterdir())]
         loose = any(is_image(p) for p in train.iterdir())
@@ -222,7 +257,7 @@ class ImageFolder(ImageDataModule):
         if loose:
             hint = f"sort the images into {train}/<class>/"
             if table := self._table_beside(train):
-                hint = f"are its labels in a table? type {table}"
+                hint = table
             elif typed := _typed_pattern(train):
                 hint = typed
             elif _are_classes(class_folders(self.root.parent)):
@@ -243,12 +278,12 @@ class ImageFolder(ImageDataModule):
 
 
 def _flat_train(folders: Sequence[Path]) -> Path | None:
-    """Return the folder of training images beside other splits, if none of them contains classes."""
-    splits = [_split_in_words(folder) for folder in folders]
-    if len(folders) < 2 or None in splits or splits.count("train") != 1:
-        return None
-    train = folders[splits.index("train")]
-    return train if any(map(is_image, train.iterdir())) and not class_folders(train) else None
+    """Return the first folder of training images beside other splits, if they contain no classes."""
+    flat: dict[str | None, Path] = {}
+    for folder in folders:
+        if any(map(is_image, folder.iterdir())) and not class_folders(folder):
+            flat.setdefault(_split_in_words(folder), folder)
+    return flat.get("train") if "val" in flat or "test" in flat else None
 
 
 def _typed_pattern(folder: Path) -> str | None:
@@ -315,19 +350,58 @@ def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
         if split in parts:
             return {}
         parts[split] = folder
-    classes = {split: _names_of_classes(folder) for split, folder in parts.items()}
+    classes = {split: _names_of_classes(folder) for split, folder in _unwrapped(parts).items()}
     trained = classes.pop("train", set())
     return parts if classes and all(trained & others for others in classes.values()) else {}
 
 
 def _names_of_classes(part: Path) -> set[str]:
-    return {class_name(folder.name) for folder in class_folders(_without_wrapping(part))}
+    return {class_name(folder.name) for folder in class_folders(part)}
 
 
-def _without_wrapping(folder: Path) -> Path:
-    """Return the folder of the classes, which archives may wrap in another (train/train/cat)."""
+def _with_evaluation(named: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return splits and their folders, with `evaluation` as the test set beside `validation`."""
+    splits = [split for split, _ in named]
+    if splits.count("val") != 2 or "test" in splits:
+        return list(named)
+    return [
+        ("test" if folder.name.lower().startswith("eval") else split, folder)
+        for split, folder in named
+    ]
+
+
+def _is_unlabelled(test: Path, class_names: Sequence[str]) -> bool:
+    """Whether a folder has images, but not in folders of classes: test/1.jpg or test/images/1.jpg."""
+    inner = class_folders(test)
+    names = [class_name(folder.name) for folder in inner]
+    if len(inner) == 1 and names[0] not in class_names:
+        is_usual = _split_of(inner[0]) == "test" or names[0].lower() in ("images", "unknown")
+        return is_usual and not class_folders(inner[0])
+    return not inner and any(map(is_image, test.iterdir()))
+
+
+def _unwrapped(parts: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the folders of the classes in each split."""
+    is_trained = "train" in parts
+    trained = _names_of_classes(_without_wrapping(parts["train"])) if is_trained else set()
+    return {
+        split: _without_wrapping(folder, set() if split == "train" else trained)
+        for split, folder in parts.items()
+    }
+
+
+def _without_wrapping(folder: Path, trained: Collection[str] = ()) -> Path:
+    """Return the folder of the classes, which archives may wrap in another (train/train/cat).
+
+    A folder with the name of a class in `trained` is a class, even if it is the only one.
+    """
     inner = class_folders(folder)
-    while len(inner) == 1 and class_folders(inner[0]) and not any(map(is_image, folder.iterdir())):
+    while (
+        len(inner) == 1
+        and class_name(inner[0].name) not in trained
+        and class_folders(inner[0])
+        and not any(map(is_image, folder.iterdir()))
+    ):
         folder, inner = inner[0], class_folders(inner[0])
     return folder
 
