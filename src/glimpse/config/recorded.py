@@ -59,20 +59,21 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
 
 
 def _require_its_own_place(overrides: Sequence[str], folder: Path) -> None:
-    """Reject another place for the results of a resumed run. Its own may be typed.
+    """Reject another run folder for the results, and remark on an `output_dir` that is not used.
 
     Raises:
-        UserError: another place is typed, such as `output_dir=elsewhere`.
+        UserError: `hydra.run.dir` names another folder.
     """
     whole = folder.resolve()
     for override in overrides:
         key, _, value = override.partition("=")
         place = Path(os.path.expanduser(value.strip("'\""))).resolve()
-        is_own = place in ((whole,) if key == "hydra.run.dir" else whole.parents)
-        if key in ("hydra.run.dir", "output_dir") and not is_own and "${" not in value:
+        if key == "hydra.run.dir" and place != whole and "${" not in value:
             raise UserError(
                 f"{override}: a resumed run writes into its own folder, {folder}: leave out {key}"
             )
+        if key == "output_dir" and place not in whole.parents:
+            print(f"{override} is not used: a resumed run writes into {folder}", file=sys.stderr)
 
 
 def _keys_of_choices(
