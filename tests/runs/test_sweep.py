@@ -63,6 +63,18 @@ def test_what_mattered_is_told_and_drawn(tmp_path: Path) -> None:
         assert f"alt='{name.removesuffix('.png').replace('_', ' ')}'" in page
 
 
+def test_the_pictures_of_a_sweep_that_is_read_only_are_beside_the_page(tmp_path: Path) -> None:
+    folder, page = tmp_path / "sweep", tmp_path / "page" / "report.html"
+    write_sweep(folder, a_search(40))
+    (folder / "figures").touch()  # so that root, too, cannot write into it
+    result = CliRunner().invoke(app, ["report", str(folder)])
+    assert result.exit_code == 1
+    assert "type --html <another folder>/report.html" in result.output
+    result = CliRunner().invoke(app, ["report", str(folder), "--html", str(page)])
+    assert result.exit_code == 0, result.output
+    assert (page.parent / "figures" / "sweep_axes.png").exists()
+
+
 def test_importance_finds_what_matters(tmp_path: Path) -> None:
     shares = importance(write_sweep(tmp_path, a_search(40)))
     assert shares is not None

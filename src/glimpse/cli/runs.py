@@ -86,7 +86,12 @@ def report_(
             _print_runs(groups, root, format_)
         found = []
         if not is_run(root):
-            found = [by_model(groups, path.parent), mattered(root, runs), range_tests(runs, root)]
+            with elsewhere("--html <another folder>/report.html"):
+                found = [
+                    by_model(groups, path.parent),
+                    mattered(root, runs, path.parent),
+                    range_tests(runs, root),
+                ]
         sections = [section for section in found if section]
         for section in sections if format_ is not Format.csv else ():
             say("", *section.told, sep="\n")

@@ -1,4 +1,4 @@
-"""What mattered in a sweep, for its report: sentences, and pictures in the sweep's figures/."""
+"""What mattered in a sweep, for its report: sentences, and pictures beside the page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +13,13 @@ from glimpse.runs.sweep import read_sweep
 TITLE = "What mattered"
 
 
-def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
+def mattered(folder: Path, runs: Sequence[Run], place: Path) -> Section | None:
     """Analyse the sweep in a folder; None if the folder has no record of one.
 
     Args:
         folder: The sweep's folder.
         runs: The runs in it.
+        place: The pictures go into its `figures/`. The sweep's own folder may be read-only.
 
     Raises:
         UserError: the pictures cannot be written.
@@ -29,7 +30,7 @@ def mattered(folder: Path, runs: Sequence[Run]) -> Section | None:
     told = sweep.told()
     if not sweep.finished or not sweep.axes:
         return Section(TITLE, told)
-    figures = subfolder(folder, "figures")
+    figures = subfolder(place, "figures")
     keys = [axis.key for axis in sweep.axes]
     shares = importance(sweep)
     pictures = []
