@@ -62,7 +62,7 @@ def test_another_place_is_refused_or_not_used(
     folder = run_folder(tmp_path / "outputs" / "digits-linear" / "run")
     with pytest.raises(UserError, match=r"a resumed run writes .*: leave out hydra\.run\.dir"):
         settings(folder, "hydra.run.dir=elsewhere")
-    assert settings(folder, "output_dir=elsewhere")["hydra.run.dir"] == str(folder)
+    assert str(folder) in settings(folder, "output_dir=elsewhere")["hydra.run.dir"]
     assert "output_dir=elsewhere is not used" in capsys.readouterr().err
 
 
