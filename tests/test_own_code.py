@@ -234,7 +234,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         ),
         (
             "experiment=lost",
-            "write # @package _global_ as the first line of the experiment's file",
+            "write # @package _global_ as its first line",
         ),
         ("callbacks=[count,cuont]", "did you mean count"),
         ("model._target_=torch.hub.load", "expected a torch.nn.Module"),

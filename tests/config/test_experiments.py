@@ -1,5 +1,6 @@
 """An experiment replaces a project's defaults, and adapts to another choice of a group."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,29 @@ def test_an_experiment_replaces_the_defaults_of_a_project(tmp_path: Path) -> Non
     for config in (chosen, typed):
         assert config.data._target_.endswith("Synthetic")
         assert (config.optimizer.lr, config.trainer.max_epochs) == (0.3, 5)
+
+
+HEADER = "# @package _global_\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HEADER + "model: linear", "write, below defaults: at the top of the file, - override /model: linear"),
+        (HEADER + "callbacks: [ema]", "at the top of the file, - override /callbacks: [ema]"),
+        (HEADER + "callbacks: ema", "at the top of the file, - override /callbacks: [ema]"),
+        (HEADER + "defaults: [override model: linear]", "write override /model: linear, with override and the"),
+        (HEADER + "defaults: [/model: linear]", "write override /model: linear, with override and the slash"),
+        (HEADER + "defaults: [override /callbacks: [null]]", "Unsupported item value in defaults"),
+        (HEADER + "defaults: {override /model: linear}", "defaults must be a list (got mapping): write, below"),
+        ("defaults: [override /model: linear]", "write # @package _global_ as its first line"),
+        ("trainer: {max_epochs: 1}", "write # @package _global_ as its first line"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_an_experiment_is_answered_with_the_line_to_write(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(content)
+    with pytest.raises(UserError, match=f"^experiment/mine.yaml.*{re.escape(message)}"):
+        composed_as_typed(["experiment=mine"], config_dir=tmp_path)

@@ -10,7 +10,10 @@ AdamW. The file of an experiment sets keys of the choices that it was written fo
 are left out, and a line reports them. Keys that it has, such as `optimizer.lr`, keep the
 experiment's value. If an augmentation becomes part of a list, its keys move to its name.
 
-This changes two functions inside Hydra 1.3, for as long as the context lasts.
+The usual slips in an experiment's file, such as `model: linear` for a choice, are rejected when it is
+read, with the line to write. Hydra would report them as something else, or not at all.
+
+This changes three functions inside Hydra 1.3, for as long as the context lasts.
 """
 
 import sys
@@ -19,13 +22,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import GroupDefault, ResultDefault
-from omegaconf import DictConfig, OmegaConf
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from glimpse.config.folder import config_folder
+from glimpse.config.quoting import as_value
 from glimpse.config.replacing import replaced
-from glimpse.config.schema import LISTS
+from glimpse.config.schema import GROUPS, LISTS
+from glimpse.errors import UserError, first_line
 
 EXPERIMENTS = "experiment/"
 
@@ -33,6 +40,7 @@ Choice = str | tuple[str, ...]  # a file of a group, or a list of them
 
 _ORIGINAL = ConfigLoaderImpl._compose_config_from_defaults_list
 _ORIGINAL_ADD = Overrides.add_override
+_ORIGINAL_LOAD = ConfigRepository.load_config
 _reported: set[str] = set()  # lines that this process has printed
 
 
@@ -42,8 +50,61 @@ def experiments_adapt() -> Iterator[None]:
     with (
         replaced(Overrides, "add_override", _add_override),
         replaced(ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose),
+        replaced(ConfigRepository, "load_config", _load),
     ):
         yield
+
+
+def _load(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """Read a file, and reject the usual slips.
+
+    Raises:
+        UserError: there is one. The message names the file and the line to write.
+    """
+    try:
+        found = _ORIGINAL_LOAD(self, config_path)
+    except ValueError as error:
+        if type(error) is not ValueError:  # such as of bytes that are not UTF-8
+            raise
+        raise UserError(
+            f"{config_path}.yaml: {first_line(error)}: write, below defaults:, lines such as - override "
+            "/model: linear or - override /callbacks: [ema]"
+        ) from error
+    if found is not None and _is_experiment(config_path):
+        _require_no_slip(f"{config_path}.yaml", found)
+    return found
+
+
+def _require_no_slip(file: str, found: ConfigResult) -> None:
+    """Reject an experiment that would not set what it states."""
+    chosen = [default for default in found.defaults_list or () if isinstance(default, GroupDefault)]
+    is_set_elsewhere = bool(found.config) or any(default.is_override() for default in chosen)
+    if found.header.get("package") is None and is_set_elsewhere:
+        raise UserError(
+            f"{file}: its keys are not keys of this configuration: write # @package _global_ as its first "
+            "line, so that it sets the keys of the run"
+        )
+    for default in chosen:
+        written = str(default.group)
+        group = written.split()[-1].lstrip("/")  # of "/override model" too
+        is_added = group in LISTS and written.startswith("/")
+        is_right = is_added or (default.is_override() and written.startswith("/"))
+        if group in (*GROUPS, *LISTS) and not is_right:
+            before = "override " if default.is_override() else ""
+            value = as_value(default.value)
+            raise UserError(
+                f"{file}, in defaults: {before}{written}: {value} chooses nothing: write override "
+                f"/{group}: {value}, with override and the slash"
+            )
+    for group, value in found.config.items():
+        if group in (*GROUPS, *LISTS) and isinstance(value, str | ListConfig):
+            is_name = isinstance(value, str)
+            typed = as_value(value if is_name else list(value))
+            choice = f"[{typed}]" if is_name and group in LISTS else typed
+            raise UserError(
+                f"{file}: {group}: {typed} chooses nothing: write, below defaults: at the top of the "
+                f"file, - override /{group}: {choice}"
+            )
 
 
 def _add_override(self: Overrides, parent_config_path: str, default: GroupDefault) -> None:

@@ -69,11 +69,6 @@ def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = No
     words = sys.argv[1:] if words is None else words
     folders = config_folders(words)
     group, rest = _group_of(key)
-    if group == "experiment" and rest in known:
-        return (
-            f"{key} is not a key of this configuration: write # @package _global_ as the first line of "
-            "the experiment's file, so that it sets the keys of the run"
-        )
     if meant := key_for(key, known):
         return f"{key} is not a key of this configuration: {meant}"
     file = _own_file(group, words, folders)
