@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from conftest import REPOSITORY
 from folders import COMMIT, write_environment, write_run, write_start
 from glimpse.cli.main import app
+from glimpse.cli.table import print_table
 from glimpse.records import finite
 from glimpse.runs.folder import find_runs
 from glimpse.runs.groups import group
@@ -189,6 +190,32 @@ def test_a_narrow_terminal_loses_columns_and_says_which(tmp_path: Path) -> None:
     assert "seconds" in left_out
     assert {"val/acc", "test/acc"} <= set(columns)
     assert len("  ".join(cells[0])) <= 70
+
+
+def test_a_narrow_terminal_breaks_no_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        for rate in (0.01, 0.001):
+            config = {"optimizer": {"lr": rate, "eps": rate}}
+            folder = tmp_path / f"{seed}-{rate}"
+            write_run(
+                folder, seed=seed, accuracy=0.9 + seed / 100, config=config, data="fashion_mnist"
+            )
+        folder = tmp_path / f"mlp-{seed}"
+        write_run(
+            folder, seed=seed, config={"model": MLP}, model="small_convnet", data="fashion_mnist"
+        )
+    monkeypatch.setattr("glimpse.cli.table.width", lambda: 80)
+    columns, cells, left_out = fitted(*table(group(find_runs(tmp_path))), width=80)
+    print_table(columns, cells)
+    printed = capsys.readouterr().out
+    assert all(len(line.rstrip()) <= 80 for line in printed.splitlines())
+    for words in cells:
+        for word in " ".join(words).split():
+            assert word in printed.split()
+    assert {"data", "vs simplest"} <= set(left_out)
+    assert columns == ["model", "what differs", "runs", "val/acc", "test/acc"]
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])

@@ -74,8 +74,9 @@ def _cells(member: Group, more: Sequence[str]) -> dict[str, str]:
 # The columns to drop, in this order, if a terminal is too narrow.
 LEAST_WANTED = ("img/s", "seconds", "epochs", "parameters", "majority", "train/acc")
 NEEDED = ("data", "model", "what differs", "status", "runs", "val/acc", "test/acc", "vs simplest")
+LAST_TO_DROP = "vs simplest"  # if that is not enough, after a `data` column with only one value
 FOLDED = "what differs"  # this column may wrap over several lines
-FOLDED_WIDTH = 30  # characters per wrapped line
+FOLDED_WIDTH = 30  # characters per wrapped line, or at least the longest word up to this length
 
 
 def fitted(
@@ -88,9 +89,19 @@ def fitted(
     if FOLDED in widths:
         widths[FOLDED] = min(widths[FOLDED], FOLDED_WIDTH)
     others = [name for name in columns if name not in (*NEEDED, *LEAST_WANTED)]
-    for name in (*LEAST_WANTED, *reversed(others)):
-        if sum(widths.values()) + 2 * len(widths) > width:
-            widths.pop(name, None)
+
+    def drop(*names: str) -> None:
+        for name in names:
+            if sum(widths.values()) + 2 * len(widths) > width:
+                widths.pop(name, None)
+
+    drop(*LEAST_WANTED, *reversed(others))
+    if FOLDED in widths:
+        words = [word for row in rows for word in row[columns.index(FOLDED)].split()]
+        widths[FOLDED] = min(widths[FOLDED], max(map(len, [*FOLDED.split(), *words])))
+    if len({row[0] for row in rows}) == 1:
+        drop("data")
+    drop(LAST_TO_DROP)
     kept = [i for i, name in enumerate(columns) if name in widths]
     left_out = [name for name in columns if name not in widths]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], left_out

@@ -177,12 +177,13 @@ class Record:
                     str(found.state),
                     "" if score is None else f"{score:.4f}",
                     "" if found.seconds is None else duration(found.seconds),
-                    str(self.folder / job.name),
+                    job.name,
                 )
                 for job, found in rows
                 for score in [found.score(self.monitor.name)]
             ],
         )
+        print(f"the folders are in {self.folder}")
         if len(rows) < len(self.found):
             print(f"and {plural(len(self.found) - len(rows), 'more job')}, in {self.folder / NAME}")
 
