@@ -56,6 +56,15 @@ def draw(folder: Path, name: str) -> bytes:
     return base64.b64encode(path.read_bytes())
 
 
+def test_the_table_of_runs_is_sorted_by_buttons(tmp_path: Path) -> None:
+    """The Tab key reaches a button, and screen readers say how its column is sorted."""
+    write_run(tmp_path / "run")
+    text = page_of(tmp_path)
+    table = text.partition("<table class=sorts>")[2].partition("</table>")[0]
+    assert table.count("<th") > table.count("<button type=button>") == table.count("</th>") > 5
+    assert "aria-sort" in text.partition("<script>")[2]
+
+
 def test_whatever_a_run_says_is_escaped(tmp_path: Path) -> None:
     config = {"data": {"root": "<script>alert(1)</script>"}}
     write_run(tmp_path / "a", config=config, status="failed", error="<b>broken</b>", metrics={})

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from folders import write_run
 from glimpse.cli.main import app
+from glimpse.plots.save import new_figure
+from glimpse.plots.sweep import _label
 from glimpse.runs.folder import read_run
 from glimpse.runs.importance import importance
-from glimpse.runs.sweep import Sweep, best_by_dataset, read_sweep
+from glimpse.runs.sweep import Axis, Sweep, best_by_dataset, read_sweep
 
 
 def write_sweep(folder: Path, jobs: list[dict[str, Any]], **more: Any) -> Sweep:
@@ -233,6 +235,21 @@ def test_axes_are_scaled_by_their_values(
     ]
     [axis] = write_sweep(tmp_path, jobs).axes
     assert (axis.is_number, axis.is_log) == (is_number, is_log)
+
+
+@pytest.mark.parametrize("num", [3, 12, 40])
+def test_many_words_on_an_axis_do_not_overlap(num: int) -> None:
+    places = {f"a_long_name_{i}": float(i) for i in range(num)}
+    figure = new_figure(4, 3.2)
+    axes = figure.subplots()
+    axes.set_xlim(0, num)
+    _label(axes, Axis("model", places, is_number=False, is_log=False), along="x")
+    figure.draw_without_rendering()
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == list(places)[:: -(-num // 12)]
+    for label, place in zip(labels, axes.get_xticks(), strict=True):
+        at = axes.transData.transform((place, 0))[0]
+        assert label.get_window_extent().x1 == pytest.approx(at, abs=8)  # pixels
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"jobs": 3}', '{"jobs": [3, {"state": null}]}'])

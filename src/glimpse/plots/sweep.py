@@ -23,6 +23,7 @@ MAX_IN_PAIRS = 4  # axes of which all pairs are drawn
 JITTER = 0.15  # of the distance between two words on an axis
 WIDE_WORDS = 28  # if all words on an axis have more characters than this, they are rotated
 NAME_CHARACTERS = 18
+MOST_WORDS = 12  # that fit along an axis; of more, only every second is written, or every third …
 
 FINISHED, PRUNED = COLOURS[0], COLOURS[1]
 
@@ -175,7 +176,9 @@ def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
     if axis.is_log:
         (axes.set_xscale if along == "x" else axes.set_yscale)("log")
     elif not axis.is_number:
-        words = [cut(word, NAME_CHARACTERS) for word in axis.places]
-        one.set_ticks(list(axis.places.values()), words, parse_math=False)
+        step = math.ceil(len(axis.places) / MOST_WORDS)
+        words = [cut(word, NAME_CHARACTERS) for word in axis.places][::step]
+        one.set_ticks(list(axis.places.values())[::step], words, parse_math=False)
         if along == "x" and len("".join(words)) > WIDE_WORDS:
-            axes.tick_params(axis="x", rotation=30)
+            for label in axes.get_xticklabels():  # their ends are at the ticks
+                label.set(rotation=30, ha="right", rotation_mode="anchor")

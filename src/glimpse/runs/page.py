@@ -3,8 +3,8 @@
 To keep the page small even with a thousand runs, it draws curves only for the NUM_CURVES best
 groups, with running groups first. The best run of a group represents it. The NUM_PICTURED best of
 these groups also show pictures of at most MAX_PICTURE_BYTES each. The page of a single run shows
-all its pictures of at most MOST_PICTURE_BYTES. A script sorts the table when a column name is
-clicked; the page is readable without it.
+all its pictures of at most MOST_PICTURE_BYTES. A script sorts the table when a column's button is
+pressed; the page is readable without it.
 """
 
 import base64
@@ -37,7 +37,9 @@ th { border-bottom: 2px solid #888; white-space: nowrap } tr + tr td { border-to
 td:first-child { white-space: nowrap } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } .number { text-align: right }
 .sorts { font-size: .83rem } .sorts td, .sorts th { padding: .3rem .35rem } .sorts td {
 white-space: nowrap } .sorts .long { white-space: normal; overflow-wrap: break-word;
-min-width: 13rem } .sorts th { cursor: pointer } .failed, .unreadable { color: #b3261e } .running { font-weight: bold }
+min-width: 13rem } .sorts button { font: inherit; color: inherit; background: none; border: 0;
+padding: 0; cursor: pointer } [aria-sort=ascending] button::after { content: " ▲" }
+[aria-sort=descending] button::after { content: " ▼" } .failed, .unreadable { color: #b3261e } .running { font-weight: bold }
 details { margin: .5rem 0; border-top: 1px solid var(--faint); padding-top: .5rem }
 summary { cursor: pointer } .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; margin: .5rem 0 }
 figure { margin: 0; max-width: 100% } figure img { max-width: 100%; height: auto }
@@ -48,8 +50,11 @@ padding: .7rem 1rem; overflow-x: auto } @media (prefers-color-scheme: dark) {
 """
 
 SORT = """
-document.querySelectorAll("table.sorts th").forEach((th, i) => th.onclick = () => {
-  const body = th.closest("table").tBodies[0], sign = th.dataset.sign = -(th.dataset.sign || 1);
+document.querySelectorAll(".sorts button").forEach((button, i) => button.onclick = () => {
+  const th = button.parentNode, rises = th.getAttribute("aria-sort") != "ascending", sign = rises ? -1 : 1;
+  for (const other of th.parentNode.cells) other.removeAttribute("aria-sort");
+  th.setAttribute("aria-sort", rises ? "ascending" : "descending");
+  const body = th.closest("table").tBodies[0];
   const value = row => row.cells[i].textContent, number = text => parseFloat(text.replaceAll(",", ""));
   [...body.rows].sort((a, b) => sign * (number(value(b)) - number(value(a)) ||
     value(b).localeCompare(value(a)))).forEach(row => body.append(row));
@@ -138,7 +143,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sorts: bool
     head = body = ""
     for i, name in enumerate(columns):
         has_numbers = any(_kind(row[i]) == "number" for row in rows)
-        head += _cell(name, "number" if has_numbers else "", tag="th")
+        text = f"<button type=button>{_safe(name)}</button>" if sorts else _safe(name)
+        head += f"<th{' class=number' if has_numbers else ''}>{text}</th>"
     for row in rows:
         kinds = [_kind(cell) if columns else "" for cell in row]
         body += f"<tr>{''.join(map(_cell, row, kinds))}</tr>"
@@ -146,8 +152,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, sorts: bool
     return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cell(text: str, kind: str, *, tag: str = "td") -> str:
-    return f"<{tag}{f' class={kind}' if kind else ''}>{_safe(text)}</{tag}>"
+def _cell(text: str, kind: str) -> str:
+    return f"<td{f' class={kind}' if kind else ''}>{_safe(text)}</td>"
 
 
 def _kind(text: str) -> str:
