@@ -269,10 +269,18 @@ def test_a_flag_that_does_not_exist_is_one_line() -> None:
         ("--cfg", "--cfg: expected one of job, hydra, all: type --cfg job"),
         ("--cfg jobb", "--cfg jobb: expected one of job, hydra, all"),
         ("--config-dir", "--config-dir: expected a value after it, found nothing"),
+        ("-m seed=1,2 --cfg job", "--cfg prints one configuration: remove -m"),
+        ("--run -m", "--run runs once: remove -m"),
+        ("--resolve", "--resolve needs --cfg: type --cfg job --resolve"),
+        ("-sc", "-sc: expected a shell: type -sc install=bash"),
+        ("-e 3", "-e: there is no such flag: type python train.py --help for the flags and keys"),
+        ("-- model=linear", "--: there is no such flag: leave it out"),
+        ("--ckpt x", "type resume=<run folder>, or model.weights=<file>"),
+        ("--config-path conf", "type --config-dir conf to add yours"),
         ("-cn -m", "-cn: expected a value after it, found -m"),
     ],
 )
-def test_a_flag_without_its_value_is_one_line(typed: str, message: str) -> None:
+def test_a_flag_that_lacks_something_is_one_line(typed: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         split_arguments(typed.split())
 

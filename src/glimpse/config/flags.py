@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, values_of
+from glimpse.command import to_type
+from glimpse.config.folder import (
+    CONFIG_DIR,
+    CONFIG_NAME,
+    ROOT,
+    config_folder,
+    config_folders,
+    groups_of,
+    values_of,
+)
 from glimpse.config.habits import setting_for
+from glimpse.config.keys import content_of
 from glimpse.config.own_files import require_own_folder
 from glimpse.config.places import for_a_path
 from glimpse.errors import UserError
@@ -19,7 +29,18 @@ OTHER_FLAGS = (
     "--shell-completion", "-sc",
 )  # fmt: skip
 CFG, CFG_VALUES = ("--cfg", "-c"), ("job", "hydra", "all")
-INFO = ("--info", "-i")
+CONFIG_PATH = ("--config-path", "-cp")
+MULTIRUN, INFO = ("--multirun", "-m"), ("--info", "-i")
+COMPLETION = ("--shell-completion", "-sc")
+HELP = ("--help", "-h", "--hydra-help", "--version")  # answered first, whatever else is typed
+USES = {  # Hydra does one thing at a time
+    "-m runs a sweep": MULTIRUN,
+    "--cfg prints one configuration": CFG,
+    "--info describes one configuration": INFO,
+    "-sc prints a completion": COMPLETION,
+    "--run runs once": ("--run", "-r"),
+}
+OF_CFG = ("--resolve", "--package", "-p")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -27,7 +48,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate flags, with their values, from overrides, which argparse expects after all flags.
 
     Raises:
-        UserError: there is no such flag, or it would execute the contents of a pickle.
+        UserError: there is no such flag, it would execute the contents of a pickle, or it does not
+            go with the others.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -43,13 +65,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         name, equals, value = word.partition("=")
         if name not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS, *INFO):
-            key = name.lstrip("-").replace("-", "_")
-            key = setting_for(key) or key
             value = value or (rest[0] if rest and not equals else "<value>")
-            setting = key if "=" in key else for_a_path(key, value) or f"{key}={value}"
-            raise UserError(
-                f"{name}: there is no such flag; settings have no dashes: type {setting}"
-            )
+            raise UserError(f"{name}: there is no such flag{_remedy(name, value, arguments)}")
         flags.append(word)
         if word in FLAGS_WITH_VALUE:
             value = rest.pop(0) if rest else ""
@@ -58,7 +75,45 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             _require_value(name, value)
         elif word in INFO:
             flags.append(rest.pop(0) if rest and rest[0] in INFO_VALUES else "all")
+    _require_one_use(flags, overrides)
     return flags, overrides
+
+
+def _remedy(flag: str, value: str, arguments: Sequence[str]) -> str:
+    """What to type in place of a flag that does not exist: a setting, if there is one of its name."""
+    key = flag.lstrip("-").replace("-", "_")
+    if not key:
+        return ": leave it out"
+    key = setting_for(key) or key
+    known = {
+        *groups_of(config_folders(arguments)),
+        *(content_of(config_folder() / f"{ROOT}.yaml") or ()),
+    }
+    if key.partition("=")[0].partition(".")[0] not in known:
+        return f": type {to_type('--help')} for the flags and keys"
+    setting = key if "=" in key else for_a_path(key, value) or f"{key}={value}"
+    return f"; settings have no dashes: type {setting}"
+
+
+def _require_one_use(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require flags that go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    typed = [flag.partition("=")[0] for flag in flags]
+    if set(HELP) & set(typed):
+        return
+    uses = {use: one for use, names in USES.items() for one in typed if one in names}
+    if len(uses) > 1:
+        *_, (use, _) = uses.items()
+        first = next(iter(uses.values()))
+        raise UserError(f"{use}: remove {first}")
+    if set(COMPLETION) & set(typed) and not any("=" in word for word in overrides):
+        raise UserError(f"{typed[0]}: expected a shell: type {typed[0]} install=bash")
+    alone = next((flag for flag in typed if flag in OF_CFG), None)
+    if alone is not None and not set(CFG) & set(typed):
+        raise UserError(f"{alone} needs --cfg: type --cfg job {alone}")
 
 
 def _require_value(flag: str, value: str) -> None:
@@ -70,6 +125,11 @@ def _require_value(flag: str, value: str) -> None:
     if flag in CFG and value not in CFG_VALUES:
         typed = f"{flag} {value}".strip()
         raise UserError(f"{typed}: expected one of {', '.join(CFG_VALUES)}: type {flag} job")
+    if flag in CONFIG_PATH and not Path(value).is_absolute():
+        raise UserError(
+            f"{flag} {value} would replace all of glimpse's configuration files: type --config-dir {value} "
+            "to add yours"
+        )
     if not value or value.startswith("-"):
         raise UserError(
             f"{flag}: expected a value after it, found {value or 'nothing'}: type {flag} <value>"
@@ -78,7 +138,7 @@ def _require_value(flag: str, value: str) -> None:
 
 def is_sweep(flags: Sequence[str]) -> bool:
     """Whether the flags ask for a sweep."""
-    return bool({"-m", "--multirun"} & set(flags))
+    return bool(set(MULTIRUN) & set(flags))
 
 
 def with_default_flags(

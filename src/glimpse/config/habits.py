@@ -7,6 +7,7 @@ from collections.abc import Container
 
 SIZE = "data.presize=64, or data.size=64 for the network's input alone"
 DEVICE = "trainer=gpu or trainer=cpu"
+CHECKPOINT = "resume=<run folder>, or model.weights=<file> for a new run"
 # The last part of a key: what to type, a key or whole settings.
 KEYS = {
     "epoch": "trainer.max_epochs",
@@ -27,6 +28,8 @@ KEYS = {
     "image_size": SIZE,
     "img_size": SIZE,
     "pretrained": "model=pretrained",
+    "ckpt": CHECKPOINT,
+    "checkpoint": CHECKPOINT,
 }
 # A group and a choice of it: the choice here.
 CHOICES = {("loss", "ce"): "cross_entropy", ("trainer", "cuda"): "gpu"}
