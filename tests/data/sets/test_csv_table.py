@@ -293,6 +293,33 @@ def test_a_column_of_splits(
         table(path, split="set")
 
 
+@pytest.mark.parametrize("label", ["", "-1"])
+def test_test_rows_without_labels_are_left_out_and_that_is_said(
+    tmp_path: Path, pictures: list[tuple[str, str]], label: str
+) -> None:
+    def of(parts: list[str]) -> CsvTable:
+        lines = [
+            f"images/{name},{label if part[0] == '-' else word},{part.removeprefix('-')}"
+            for (name, word), part in zip(pictures, parts, strict=True)
+        ]
+        path = written(tmp_path, "path,label,split", lines)
+        return table(path, split="split", groups="path", test_fraction=0.25)
+
+    for _ in range(2):  # read, then from the cache
+        data = of(["-test"] * 4 + ["train"] * 16)
+        assert {name: len(split.rows) for name, split in data.splits.items()} == {
+            "train": 12,
+            "val": 4,
+        }
+        assert data.spec.class_names == ("cat", "dog")
+        shades = data.part("train").images[data.splits["train"].rows].mean((1, 2, 3))
+        assert ((shades > 120) == data.labels("train")).all()
+        assert "its test images have no labels, so they are not used" in data.describe()
+    for refused in (["-test"] * 3 + ["test"], ["-val"] * 4):
+        with pytest.raises(UserError, match=r"line 2: the (column 'label' is empty|label '-1')"):
+            of(refused + ["train"] * (20 - len(refused)))
+
+
 def test_splits_without_validation_leave_the_test_set_alone(
     tmp_path: Path, pictures: list[tuple[str, str]]
 ) -> None:

@@ -22,10 +22,17 @@ from glimpse.config.places import wrong_place
 from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.splits import UNLABELLED
 from glimpse.data.tables.columns import Columns, find_columns
 from glimpse.data.tables.files import TableFiles, one_path
 from glimpse.data.tables.pixels import pixels_of
-from glimpse.data.tables.rows import are_positions, labels_of, numbered, splits_of
+from glimpse.data.tables.rows import (
+    are_positions,
+    labels_of,
+    numbered,
+    splits_of,
+    unlabelled_test_rows,
+)
 from glimpse.data.tables.table import Table, shown
 from glimpse.errors import UserError
 from glimpse.text import as_utf8, class_name, plural
@@ -171,6 +178,10 @@ class CsvTable(ImageDataModule):
 
     def read(self) -> Source:
         """Read pixels (N, H, W, C) uint8 or paths, with labels."""
+        unlabelled: list[int] = []
+        if self.split is not None:
+            unlabelled = unlabelled_test_rows(self._tables[0], self.columns.labels, self.split)
+            self._tables[0].leave_out(unlabelled)
         labels = [list(labels_of(table, self.columns.labels)) for table in self._tables]
         splits = (
             [[name] * len(of) for name, of in zip(self._splits_of_tables, labels, strict=True)]
@@ -197,7 +208,8 @@ class CsvTable(ImageDataModule):
             rows = {name: np.array(splits[0]) == name for name in ("train", "val", "test")}
             divided = {name: _some_of(read[0], of) for name, of in rows.items() if of.any()}
         held_out = (divided.get("val"), divided.get("test"))
-        return Source(names, divided["train"], *held_out, tuple(self._repeats(repeats)))
+        remarks = [*[UNLABELLED] * bool(unlabelled), *self._repeats(repeats)]
+        return Source(names, divided["train"], *held_out, tuple(remarks))
 
     def column(self, name: str, part: str) -> Sequence[str] | None:
         """Return the cells of a column, without those of unreadable images that were skipped."""

@@ -67,6 +67,23 @@ def splits_of(table: Table, column: str) -> Iterator[str]:
         )
 
 
+def unlabelled_test_rows(table: Table, labels: Sequence[str], split: str) -> list[int]:
+    """Return the lines of the test rows if none of them has a label, and otherwise none.
+
+    Args:
+        table: The table.
+        labels: The columns of labels.
+        split: The column of splits.
+    """
+    indices = [table.index(name) for name in labels]
+    lines: list[int] = []
+    tested, others = set[str](), set[str]()
+    for (line, row), part in zip(table.rows(), splits_of(table, split), strict=True):
+        lines += [line] * (part == "test")
+        (tested if part == "test" else others).update(row[index] for index in indices)
+    return lines if tested <= {"", "-1"} - others else []
+
+
 def are_positions(labels: Sequence[str], names: Sequence[str]) -> bool:
     """Whether labels are indices into the names, rather than names.
 

@@ -14,7 +14,7 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._has_said = False
+        self._left_out: set[int] = set()
         kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UserError(f"{path} is {kind}, expected a table: type the name of a file")
@@ -141,10 +142,16 @@ class Table:
                 self._say_once_if_large()
             if len(row) > width and not any(row[width:]):  # delimiters at the end
                 row = row[:width]
+            if line in self._left_out:
+                continue
             if len(row) != width:
                 cells = plural(len(row), "cell")
                 raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
             yield line, row
+
+    def leave_out(self, lines: Iterable[int]) -> None:
+        """Leave out the rows on these lines from now on."""
+        self._left_out.update(lines)
 
     def sample(self, num: int = 50) -> list[list[str]]:
         """Return the cells of the first rows."""
