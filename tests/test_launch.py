@@ -104,7 +104,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         (["resume=nowhere"], "there is no such folder"),
         slow(
             ["augment=null"],
-            "augment=null: there is no such augmentation; choose from alternating_flip",
+            "augment=null: there is no such augmentation (did you mean none?); choose from alternating_flip",
         ),
         slow(["resume=."], "not a run folder"),
         slow(["resume="], "expected a run folder"),

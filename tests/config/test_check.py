@@ -35,7 +35,7 @@ def test_every_trainer_argument_is_listed() -> None:
 
 
 ANY_NUMBER = {  # numeric keys that need no range
-    "data.label", "data.path", "data.split",  # numbers of columns or parts, and names
+    "data.groups", "data.label", "data.path", "data.split",  # numbers of columns or parts, and names
     "trainer.devices", "trainer.precision",  # checked with the other values that they take
 }  # fmt: skip
 
@@ -172,6 +172,8 @@ def test_a_key_misspelt_by_one_letter_is_named_with_the_right_one(key: str) -> N
         ("model._target_=os.system", "expected a torch.nn.Module"),
         ("+data.classes=[{_target_:os.system}]", "not allowed"),
         ("+trainer.profiler={_target_:os.system}", "not allowed here"),
+        ("callbacks.pictures=false", "type callbacks.pictures=null to turn it off"),
+        ("logger.tensorboard=false", "type logger.tensorboard=null to turn it off"),
         ("callbacks=[null]", "callbacks=[null]: expected names: type callbacks=[] for none"),
         ("metrics=[f1,null]", "metrics=[f1,null]: expected names: type metrics=[f1]"),
         ("augment=[1,flip]", "augment=[1,flip]: expected names: type augment=[flip]"),

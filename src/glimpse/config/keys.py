@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse.command import to_type
 from glimpse.config.folder import choices_of, config_folders, root_name
-from glimpse.config.habits import ALWAYS_MEASURED, choice_for, key_for
+from glimpse.config.habits import ALWAYS_MEASURED, architecture, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 from glimpse.errors import UserError
 from glimpse.records import mapping
@@ -86,15 +86,28 @@ def unknown_key(key: str, known: Iterable[str], words: Sequence[str] | None = No
             f"{key} is a key of {', '.join(owners)}, {'which is not' if is_one else 'none of which is'} the "
             f"{noun} here: type {group}={choice} too{'' if is_one else ', for example'}"
         )
-    swapped = [name for name in known if sorted(name) == sorted(key)]  # modle is model, not mode
-    near = swapped or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if not near:  # perhaps only the group is wrong
-        last = key.rpartition(".")[2]
-        near = [name for name in known if name.rpartition(".")[2] == last][:1]
+    if group in LISTS and any(name.startswith(f"{key}.") for name in known):
+        return f"{key} has no value of its own: type {key}=null to turn it off"
+    near = _nearest(key, known)
     part = "hydra" if group.startswith("hydra/") else "job"
     listing = f"type {to_type('--cfg', part)} to list the keys"
     hint = f"did you mean {near[0]}?" if near else listing
     return f"{key} is not a key of this configuration: {hint}"
+
+
+def _nearest(key: str, known: Iterable[str]) -> list[str]:
+    """The most similar known key, which does the same kind of thing; empty if there is none."""
+    known = [
+        name
+        for name in known
+        if name.startswith("hydra") == key.startswith("hydra")
+        and ("target" in key or not name.endswith("_target_"))
+    ]
+    folded = key.lower()
+    swapped = [name for name in known if sorted(name) == sorted(folded)]  # modle is model, not mode
+    near = swapped or difflib.get_close_matches(folded, known, n=1, cutoff=0.6)
+    last = folded.rpartition(".")[2]
+    return near or [name for name in known if name.rpartition(".")[2] == last][:1]  # another group
 
 
 def removed_key(key: str) -> str:
@@ -273,6 +286,7 @@ def _node_of(group: str, choice: str) -> list[str]:
     return list(map(str, ConfigStore.instance().load(f"{group}/{choice}.yaml").node))
 
 
+NOTHING = ("none", "null", "false")  # what people type to turn a group off
 EXTRAS = {"ray": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # of launchers
 
 NOUNS = {
@@ -289,8 +303,13 @@ def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     available = sorted(available)
     if group == "metrics" and choice.lower() in ALWAYS_MEASURED:
         return f"{group}={choice}: accuracy is always measured, as val/acc: leave it out"
-    meant = choice_for(group, choice)
-    near = [meant] if meant else difflib.get_close_matches(choice, available, n=1, cutoff=0.5)
+    folded = choice.lower()
+    if group in LISTS and folded in NOTHING and "none" not in available:
+        return f"{group}={choice}: expected a list of names: type {group}=[] for none"
+    meant = "none" if folded in NOTHING and "none" in available else choice_for(group, choice)
+    near = [meant] if meant else difflib.get_close_matches(folded, available, n=1, cutoff=0.5)
+    if group == "model" and near != [folded] and (name := architecture(choice)):
+        return f"{group}={choice}: type model=pretrained model.architecture={name}"
     hint = f" (did you mean {near[0]}?)" if near else ""
     if group == "hydra/launcher" and choice in EXTRAS:
         return f"{group}={choice} is not installed: type pip install 'glimpse[{EXTRAS[choice]}]'"
