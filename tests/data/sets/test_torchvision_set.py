@@ -19,7 +19,7 @@ from torchvision import datasets
 
 from glimpse.data.sets.torchvision_set import SETS, TorchvisionSet
 from glimpse.errors import UserError
-from makers import make_eurosat, make_svhn, save_image, shades, write_idx
+from makers import make_eurosat, make_mnist, make_svhn, save_image, shades, write_idx
 
 
 def opened(data_dir: Path, name: str, **options: Any) -> TorchvisionSet:
@@ -259,9 +259,27 @@ def test_values_of_options_that_torchvision_refuses(tmp_path: Path, options: Any
 def test_a_file_that_is_not_the_original(tmp_path: Path) -> None:
     make_svhn(tmp_path)
     with pytest.raises(
-        UserError, match=r"corrupted.*train_32x32\.mat .* may be incomplete; delete it"
+        UserError, match=r"corrupted.*train_32x32\.mat .* may be incomplete; move it elsewhere"
     ):
         opened(tmp_path, "SVHN")
+
+
+def test_other_sizes_beside_the_wanted_one_are_not_taken_for_it(tmp_path: Path) -> None:
+    make_imagenette(tmp_path)
+    for size, folder in (("320px", "imagenette2-320"), ("full", "imagenette2")):
+        data = TorchvisionSet(
+            name="Imagenette", options={"size": size}, data_dir=str(tmp_path), seed=0, batch_size=4,
+            val_fraction=0.0,
+        )  # fmt: skip
+        assert not list(data.source_files())
+        assert data.missing().startswith(f"Imagenette is missing: put {tmp_path / folder} there")
+
+
+def test_packed_files_that_another_dataset_reads_are_not_to_be_deleted(tmp_path: Path) -> None:
+    make_mnist(tmp_path)
+    with pytest.raises(UserError, match="type data=mnist, which also reads packed files") as error:
+        opened(tmp_path, "MNIST")
+    assert "delete" not in str(error.value)
 
 
 # Downloads --------------------------------------------------------------------------------------

@@ -59,13 +59,13 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
         ("2021_train", "2021_valid"),
         ({"version": "2021_train"}, {"version": "2021_valid"}),
     ),
-    "Imagenette": (("imagenette2*",), _splits("train", "val")),
+    "Imagenette": (("imagenette2",), _splits("train", "val")),
     "KMNIST": (("KMNIST",), _TRAIN_TEST),
     "MNIST": (("MNIST",), _TRAIN_TEST),
     "Omniglot": (("omniglot-py",), _UNDIVIDED),  # the background set; the other has other classes
     "OxfordIIITPet": (("oxford-iiit-pet",), _splits("trainval", "test")),
     "PCAM": (("pcam",), _splits("train", "val", "test")),
-    "Places365": (("data_*_standard", "val_*"), _splits("train-standard", "val")),
+    "Places365": (("data_large_standard", "val_large"), _splits("train-standard", "val")),
     "QMNIST": (("QMNIST",), _TRAIN_TEST),
     "RenderedSST2": (("rendered-sst2",), _splits("train", "val", "test")),
     "SEMEION": (("semeion.data",), _UNDIVIDED),
@@ -74,6 +74,14 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[dict[str, Any], ...]]] = {
     "SVHN": (("train_32x32.mat", "test_32x32.mat"), _splits("train", "test")),
     "StanfordCars": (("stanford_cars",), _splits("train", "test")),
     "USPS": (("usps.bz2", "usps.t.bz2"), _TRAIN_TEST),
+}
+# The files in place of these for a value of an option, where several sizes may lie side by side.
+OF_SIZES: dict[str, dict[tuple[str, Any], tuple[str, ...]]] = {
+    "Imagenette": {
+        ("size", "320px"): ("imagenette2-320",),
+        ("size", "160px"): ("imagenette2-160",),
+    },
+    "Places365": {("small", True): ("data_256_standard", "val_256")},
 }
 INSTEAD = {
     "FakeData": "type data=synthetic to generate images",
@@ -106,6 +114,9 @@ class TorchvisionSet(ImageDataModule):
         self.set_name = name
         self.options = dict(options or {})
         self.places, self.choices = SETS[name]
+        for (option, value), places in OF_SIZES.get(name, {}).items():
+            if self.options.get(option) == value:
+                self.places = places
         self.taken = inspect.signature(getattr(datasets, name)).parameters
         self._check_options()
         if self.url is not None:
@@ -165,6 +176,11 @@ class TorchvisionSet(ImageDataModule):
             more["loader"] = Path  # return the path of a file instead of opening it
         return getattr(datasets, self.set_name)(str(root), **choice, **self.options, **more)
 
+    def _other_reader(self) -> str:
+        """Return what to type if another of our datasets may be able to read the same files."""
+        other = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}.get(self.set_name)
+        return f"type data={other}, which also reads packed files, or " if other else ""
+
     @property
     def _is_files(self) -> bool:
         return "loader" in self.taken
@@ -178,7 +194,8 @@ class TorchvisionSet(ImageDataModule):
             except Exception as error:  # torchvision's readers raise errors of any type
                 raise UserError(
                     f"torchvision cannot read {self.set_name} ({first_line(error)}): "
-                    f"{self._expected()} may be incomplete; delete it to download it again"
+                    f"{self._expected()} may be incomplete; {self._other_reader()}move it elsewhere to "
+                    "download it again"
                 ) from error
         parts: list[Part]
         if self._is_files:
