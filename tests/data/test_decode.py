@@ -340,6 +340,13 @@ def test_white_at_0_is_refused_in_deep_images(tmp_path: Path) -> None:
         probe([tmp_path / "inverted.tif"], None)
 
 
+def test_a_deep_image_brighter_than_the_sample_has_a_remedy_that_helps(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 5000, np.uint16)).save(tmp_path / "bright.png")
+    remedy = r"bright\.png has values above 4095.* save the images with 8 bits, with black at 0"
+    with pytest.raises(UserError, match=remedy):
+        decode(tmp_path / "bright.png", PixelFormat(8, 8, 1, white=4095))
+
+
 def test_that_only_the_first_page_is_used_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,7 +87,8 @@ def with_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Ima
     if own > white:
         raise UnreadableImageError(
             f"{name} has values above {white:g}, but the images sampled from the dataset have none: "
-            "save all images with the same depth, or type data.on_bad_file=skip to leave it out"
+            "save the images with 8 bits, with black at 0 and white at 255, or type data.on_bad_file=skip to "
+            "leave it out"
         )
     values = np.asarray(image)
     if isinstance(white, int):
