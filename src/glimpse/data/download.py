@@ -120,12 +120,15 @@ def _download(archive: Archive, path: Path) -> None:
         ) from error
 
 
-def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list[str]:
+def unpack(
+    archive: Path, folder: Path, *, top: str | None = None, remedy: str = DOWNLOAD_AGAIN
+) -> list[str]:
     """Unpack an archive's top-level entries into `folder`, keeping entries that already exist.
 
     Args:
         archive: A zip or tar.
         folder: The folder for its content.
+        top: A folder in `folder` for all entries, if none of them has this name; None: no folder.
         remedy: What to do about a damaged archive, as text for the user.
 
     Returns:
@@ -139,7 +142,13 @@ def unpack(archive: Path, folder: Path, *, remedy: str = DOWNLOAD_AGAIN) -> list
         num_entries = archives.survey(archive, folder)
         with whole_or_nothing(folder, archive.name) as partial:
             archives.extract(archive, partial, num_entries=num_entries)
-            return sorted(entry.name for entry in partial.iterdir())
+            entries = sorted(partial.iterdir())
+            names = [entry.name for entry in entries]
+            if top is not None and top not in names:
+                (partial / top).mkdir()
+                for entry in entries:
+                    entry.rename(partial / top / entry.name)
+            return names
     except (*_DAMAGED, OSError) as error:
         if getattr(error, "errno", None):  # an error of the disk, not of the archive
             raise UserError(f"cannot unpack {archive} into {folder}: {error}") from error
@@ -174,5 +183,8 @@ def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
         if [entry.name for entry in entries] == [folder.name]:  # packed with its folder
             entries = list(entries[0].iterdir())
         for entry in entries:
-            if not (folder / entry.name).exists():
-                entry.rename(folder / entry.name)
+            place = folder / entry.name
+            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                place.rmdir()
+            if not place.exists():
+                entry.rename(place)

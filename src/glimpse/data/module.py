@@ -35,6 +35,7 @@ from glimpse.data.splits import Folds, Split
 from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 from glimpse.steps_ahead import StepsAhead
+from glimpse.text import class_name
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
@@ -119,7 +120,7 @@ class ImageDataModule(pl.LightningDataModule):
         sampling: str = "shuffle",
         folds: int | None = None,
         fold: int | None = None,
-        groups: str | None = None,
+        groups: str | int | None = None,
     ) -> None:
         super().__init__()
         if on_bad_file == "skip" and not cache:
@@ -148,7 +149,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment = augment
         self.sampling = sampling
         self.folds = None if folds is None else Folds(folds, fold or 0)
-        self.groups = groups
+        self.groups = None if groups is None else class_name(groups)  # as a table's header is read
         self.splits: dict[str, Split] = {}
 
     # Interface of a dataset ---------------------------------------------------------------------
@@ -172,12 +173,13 @@ class ImageDataModule(pl.LightningDataModule):
             unpacked: list[str] = []
             for archive in archives:
                 path = fetch(archive, self.archive_folder)
-                unpacked += unpack(path, self.archive_folder, remedy=archive.remedy)
+                unpacked += unpack(
+                    path, self.archive_folder, top=self.archive_top, remedy=archive.remedy
+                )
             if self.url is not None and not self._has_files():
                 found = ", ".join(map(shown, unpacked[:5])) + (", …" if len(unpacked) > 5 else "")
                 raise UserError(
-                    f"{self.missing()}; the archive has {found or 'nothing'} at its top level, unpacked to "
-                    f"{self.archive_folder}"
+                    f"{self.missing()}; the archive has {found or 'nothing'} at its top level"
                 )
 
     def _archives(self) -> Sequence[Archive]:
@@ -201,6 +203,11 @@ class ImageDataModule(pl.LightningDataModule):
     def archive_folder(self) -> Path:
         """The folder for downloaded and unpacked archives."""
         return self.data_dir
+
+    @property
+    def archive_top(self) -> str | None:
+        """The folder in `archive_folder` for the content of an archive that lacks this folder."""
+        return None
 
     def missing(self) -> str:
         """Return the error message for files that are missing even after the download."""

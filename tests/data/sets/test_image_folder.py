@@ -282,16 +282,39 @@ def test_an_archive_is_unpacked_from_a_url(photos: Path, tmp_path: Path) -> None
     assert sizes(data) == {"train": 12, "val": 6}
 
 
-def test_a_root_that_the_archive_lacks_names_what_was_unpacked(
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_an_archive_without_its_top_folder_is_unpacked_into_the_root(
+    photos: Path, tmp_path: Path, is_empty: bool
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", photos / "train"))
+    new = tmp_path / "new"
+    if is_empty:
+        (new / "pics").mkdir(parents=True)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    options = {"url": archive.as_uri(), "sha256": sha256, "data_dir": str(new)}
+    data = image_folder(new / "pics", test_fraction=0.25, **options)
+    assert data.spec.class_names == ("cat", "dog", "owl")
+    assert [path.name for path in new.iterdir() if path.name[0] != "."] == ["pics"]
+
+
+def test_an_empty_root_makes_room_for_the_folder_of_an_archive(
     photos: Path, tmp_path: Path
 ) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos"))
+    (tmp_path / "new" / "photos").mkdir(parents=True)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    options = {"url": archive.as_uri(), "sha256": sha256, "data_dir": str(tmp_path / "new")}
+    assert sizes(image_folder(tmp_path / "new" / "photos", **options)) == {"train": 12, "val": 6}
+
+
+def test_an_archive_with_another_top_folder_names_it(photos: Path, tmp_path: Path) -> None:
     archive = tmp_path / "photos.tar"
     with tarfile.open(archive, "w") as tarred:
         tarred.add(photos, "my photos")
     new = tmp_path / "new"
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     message = error_of(new / "photos", data_dir=str(new), url=archive.as_uri(), sha256=sha256)
-    assert f"the archive has my photos at its top level, unpacked to {new}" in message
+    assert f'did you mean "data.root={new}/photos/my photos"?' in message
 
 
 # Folders as people have them --------------------------------------------------------------------

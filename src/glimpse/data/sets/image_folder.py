@@ -77,8 +77,13 @@ class ImageFolder(ImageDataModule):
 
     @property
     def archive_folder(self) -> Path:
-        """The parent of the root, because the archive should contain the root as its folder."""
+        """The parent of the root, because the archive may contain the root as its folder."""
         return self.root.parent
+
+    @property
+    def archive_top(self) -> str | None:
+        """The root, if the archive contains the folders of the classes or splits without it."""
+        return self.root.name or None
 
     def download(self) -> None:
         """Download only if `data.url` names an archive; otherwise the folder must exist."""
@@ -236,13 +241,13 @@ class ImageFolder(ImageDataModule):
         if len(classes) >= 2 and not divided and flat is None:
             return
         if flat is not None:
-            hint = self._table_beside(flat) or _typed_pattern(flat)
+            remedy = self._table_beside(flat) or _typed_pattern(flat)
             typed = in_shell("data.pattern=^([^/]+)/")
             are_classes = f" (if {flat.name} is a class, type {typed})"
             raise UserError(
                 f"data.root={self.root}: {flat.name} contains images, expected a folder for each class in "
                 f"it{are_classes * (None in map(_split_in_words, classes))}; "
-                f"{hint or f'sort the images into {flat}/<class>/'}"
+                f"{remedy or f'sort the images into {flat}/<class>/'}"
             )
         if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
             table = self._table_beside(classes[0])
