@@ -188,6 +188,31 @@ def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:
     assert not found & {int(r) // 4 for r in data.splits["train"].rows}
 
 
+def test_a_column_of_groups_without_a_header_is_a_number(tmp_path: Path) -> None:
+    lines = [f"{row % 2}," + "7," * 16 + f"{row // 4}" for row in range(32)]
+    (tmp_path / "pixels.csv").write_text("\n".join(lines))
+    options = ("data.label=1", "data.groups=18", "data.folds=4", "data.fold=0")
+    data = data_of(tmp_path / "pixels.csv", *options)
+    found = {int(r) // 4 for r in data.splits["val"].rows}
+    assert not found & {int(r) // 4 for r in data.splits["train"].rows}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "val", "test"),
+    [([3, 4], 0.36, 0.29), ([3, 4], 0.01, 0.29), ([2] * 101, 0.1, None), ([2] * 101, 0.9, None)],
+)
+def test_the_fraction_that_a_message_says_to_type_works(
+    sizes: list[int], val: float, test: float | None
+) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    kept = {"train": np.arange(len(labels))} | ({} if test else {"heldout": np.arange(3)})
+    options: dict[str, Any] = {"test_fraction": test, "seed": 0}
+    with pytest.raises(UserError, match=r"type data\.val_fraction=") as error:
+        draw(labels, kept, val_fraction=val, **options)
+    typed = float(str(error.value).split("type data.val_fraction=")[1])
+    assert "val" in draw(labels, kept, val_fraction=typed, **options).splits
+
+
 def test_a_dataset_without_files_has_no_groups() -> None:
     config, _ = composed("data=digits", "data.groups=patient")
     with pytest.raises(UserError, match="no column of this name and no file names"):

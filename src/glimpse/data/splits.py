@@ -326,7 +326,7 @@ def _stratified(
     few = np.flatnonzero(counts == 1)
     alone = np.isin(labels[rows], few)
     rows, single = rows[~alone], rows[alone]
-    size = math.ceil(round(fraction / part * len(rows), 6))  # 0.1 / 0.7 of 70 is a little over 10
+    size = _num_drawn(fraction / part, len(rows))
     num_classes = int((counts > 1).sum())
     if not num_classes:
         raise UserError(
@@ -335,7 +335,7 @@ def _stratified(
     if not (num_classes <= size <= len(rows) - num_classes):
         raise UserError(
             f"data.{key}={fraction:g} holds out {size:,} of {len(rows):,} images, but each of "
-            f"{num_classes:,} classes needs one in either part: {_remedy(num_classes, len(rows), part, key)}"
+            f"{num_classes:,} classes needs one in either part: {_remedy(num_classes, len(rows), part, size, key)}"
         )
     kept, drawn = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=seed)
     _exchange_missing(kept, drawn, labels, seed)
@@ -358,8 +358,20 @@ def _exchange_missing(
             here[going], there[coming] = there[coming], here[going]
 
 
-def _remedy(num_classes: int, num_images: int, part: float, key: str) -> str:
-    if 2 * num_classes > num_images:
+def _num_drawn(share: float, num_images: int) -> int:
+    return math.ceil(round(share * num_images, 6))  # 0.1 / 0.7 of 70 is a little over 10
+
+
+def _remedy(num_classes: int, num_images: int, part: float, size: int, key: str) -> str:
+    """Return what to type in place of a fraction that draws `size` images, too few or too many."""
+    most = num_images - num_classes
+    if num_classes > most:
         return "add images to the classes that have one or two"
-    least = math.ceil(100 * part * num_classes / num_images) / 100
-    return f"type data.{key}={least:g}"
+    wanted = part * (num_classes if size < num_classes else most) / num_images
+    fractions = (
+        rounded(wanted * 10**digits) / 10**digits
+        for digits in range(2, 9)
+        for rounded in (math.ceil, math.floor)
+    )
+    fits = (f for f in fractions if num_classes <= _num_drawn(f / part, num_images) <= most)
+    return f"type data.{key}={next(fits):g}"

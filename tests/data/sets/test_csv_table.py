@@ -385,6 +385,23 @@ def test_advice_on_files_never_loses_others(
             table(path, path="path", folder="images", suffix=suffix)
 
 
+def test_files_in_two_folders_have_no_folder_to_type(tmp_path: Path) -> None:
+    for number in range(10):
+        place = tmp_path / f"part_{1 + number % 2}" / f"{number}.jpg"
+        save_image(np.zeros((4, 4, 3), np.uint8), place)
+    path = written(
+        tmp_path, "image_id,dx", [f"{number},{'ab'[number % 2]}" for number in range(10)]
+    )
+    options: dict[str, Any] = {"path": "image_id", "label": "dx"}
+    with pytest.raises(UserError, match="are in several folders or have several endings"):
+        table(path, **options)
+    for number in range(1, 9, 2):
+        (tmp_path / "part_2" / f"{number}.jpg").rename(tmp_path / "part_1" / f"{number}.jpg")
+    (tmp_path / "part_2" / "9.jpg").unlink()  # a file that is missing everywhere changes nothing
+    with pytest.raises(UserError, match=r"type data\.folder=part_1 data\.suffix=\.jpg;"):
+        table(path, **options)
+
+
 def test_files_beside_the_folder_of_the_table_are_found(
     tmp_path: Path, pictures: list[tuple[str, str]]
 ) -> None:

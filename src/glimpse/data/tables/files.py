@@ -9,6 +9,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from glimpse.command import in_shell
@@ -103,22 +104,22 @@ class TableFiles:
                 "relative to the table's"
             )
         inside = dict.fromkeys([here / self.folder, here, *_folders_in(here)])
+        above = (here / "..", here / "../..", Path.cwd(), table.path.resolve().parent)
+        places = list(product((*inside, *above), ("", *readable_endings())))
+
+        def is_at(place: tuple[Path, str], name: str) -> bool:
+            return os.path.isfile(os.path.join(place[0], name + place[1]))
+
         is_elsewhere = False
-        for folder in (
-            *inside,
-            here / "..",
-            here / "../..",
-            Path.cwd(),
-            table.path.resolve().parent,
-        ):
-            for ending in ("", *readable_endings()):
-                if os.path.isfile(os.path.join(folder, cell + ending)):
-                    is_elsewhere = True
-                    if not all(os.path.isfile(os.path.join(folder, c + ending)) for c in present):
-                        continue  # it would find this file, and lose others
-                    keys = [f"data.folder={os.path.relpath(folder, here)}"]
-                    suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
-                    return f"type {in_shell(*keys, *suffix)}"
+        for folder, ending in places:
+            if is_at((folder, ending), cell):
+                is_elsewhere = True
+                lost = [c for c in present or sample if not is_at((folder, ending), c)]
+                if lost and (present or any(is_at(place, lost[0]) for place in places)):
+                    continue  # it would find this file, and lose others
+                keys = [f"data.folder={os.path.relpath(folder, here)}"]
+                suffix = [f"data.suffix={ending or 'null'}"] * (ending != self.suffix)
+                return f"type {in_shell(*keys, *suffix)}"
         if is_elsewhere:
             return (
                 f"the files of {column} are in several folders or have several endings, so write both into the "
