@@ -57,7 +57,7 @@ OTHER_KINDS: dict[str, tuple[type, ...]] = {
     "loss.class_weights": (str, list),
     "data.folds": (int,),
     "data.fold": (int,),
-    "data.groups": (str,),
+    "data.groups": (int, str),
     "test": (bool, str),
     "compile": (bool, str),
     "trainer.devices": (int, str, list),
