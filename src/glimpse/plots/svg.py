@@ -15,9 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes; the left o
 CHARACTER = 7  # the width of a digit
 NUM_TICKS = 5
 MAX_POINTS = 200  # points per line; longer lines are thinned
-EQUAL = (
-    1e-9  # values whose relative difference is smaller are drawn as one: they differ by rounding
-)
+EQUAL = 1e-9  # relative difference; values that are closer are drawn as one
 SHORTEST, LONGEST = 1e-300, 1e308  # spans that can be divided into ticks
 PLAIN = (1e-4, 1e6)  # numbers that are written without an exponent
 
