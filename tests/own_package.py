@@ -397,6 +397,8 @@ FILES = {
     "conf/model/softmax.yaml": "_target_: ownpkg.nets.Softmax\n",
     "conf/model/deeper.yaml": "_target_: ownpkg.nets.Net\ndepth: 3\n",
     "conf/model/needs.yaml": "_target_: ownpkg.needs.Net\n",
+    "conf/loss/log_probabilities.yaml": "_target_: torch.nn.NLLLoss\n",
+    "conf/logger/wrong.yaml": ("_target_: lightning.pytorch.loggers.CSVLogger\nflush_every: 3\n"),
     "conf/loss/unlinked.yaml": "_target_: ownpkg.rest.Unlinked\n",
     "conf/loss/one_element.yaml": "_target_: ownpkg.rest.OneElement\n",
     "conf/loss/faulty.yaml": "_target_: ownpkg.rest.Faulty\n",

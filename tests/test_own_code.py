@@ -274,6 +274,25 @@ def test_a_network_that_ends_in_softmax_is_remarked_on(
     assert "Softmax returns probabilities, where losses and metrics expect logits" in said
 
 
+def test_a_loss_that_expects_log_probabilities_is_remarked_on(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", "model=net", "loss=log_probabilities", "check=true")
+    assert "NLLLoss expects log-probabilities, but the network returns" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("logger=wrong", "unexpected keyword argument 'flush_every'; it also takes"),
+        ("scheduler=by_step", "ReduceLROnPlateau steps after each validation; remove it"),
+    ],
+)
+def test_a_check_refuses_what_a_run_would(train: Train, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        train("data=photos", "model=net", override, "check=true")
+
+
 def test_a_net_that_needs_squares_says_so(train: Train) -> None:
     said = r"takes images of 3×12×12 but not of 3×12×18: it needs square images; type data\.size=12"
     with pytest.raises(UserError, match=said):

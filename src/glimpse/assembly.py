@@ -21,6 +21,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError, first_line
 from glimpse.losses import exact_loss, use_class_weights
 from glimpse.monitor import monitor_of
+from glimpse.one_pass import evaluating
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
 from glimpse.text import by, kind_of
@@ -124,6 +125,20 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             "requires_grad to False"
         )
     return loss
+
+
+def remark_on_loss(loss: nn.Module, network: nn.Module, spec: ImageSpec) -> str | None:
+    """A remark for the user if a loss of log-probabilities is given a network's logits."""
+    if not isinstance(loss, nn.NLLLoss):
+        return None
+    with evaluating(network), torch.no_grad():
+        found = network(torch.zeros(1, spec.channels, spec.height, spec.width)).float()
+    if (found.exp().sum() - 1).abs() < 1e-4:
+        return None
+    return (
+        f"{type(loss).__name__} expects log-probabilities, but the network returns logits: type loss=nll, which "
+        "takes logits"
+    )
 
 
 def _follows(loss: Tensor, logits: Tensor) -> bool:

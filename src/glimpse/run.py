@@ -1,5 +1,6 @@
 """One run from top to bottom: data, network, training, measurement, record."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from torch import nn
 
 from glimpse import lr_find
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import build_classifier, build_data
+from glimpse.assembly import build_classifier, build_data, remark_on_loss
 from glimpse.callbacks import pictures
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
@@ -28,7 +29,12 @@ from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
 from glimpse.callbacks.stop_on_signal import PrunedError, StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.config.build import own_packages, plain, require_targets
+from glimpse.config.build import (
+    own_packages,
+    plain,
+    require_known_arguments,
+    require_targets,
+)
 from glimpse.config.combinations import check_monitors
 from glimpse.console import console
 from glimpse.data.loader import EpochOrder
@@ -56,6 +62,7 @@ from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
+from glimpse.optim.schedules import build_schedule
 from glimpse.precision import Precision, choose
 from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
 from glimpse.result import print_result
@@ -116,6 +123,7 @@ def run(
         parts = _build(config, resolved, names, summary, team, judge=judge, afterwards=afterwards)
         if config.check:
             parts.set_up_callbacks()
+            parts.check_schedule_and_loggers()
             _push_one_batch(parts.classifier, parts.data)
             return None
         if parts.start is not None:
@@ -164,6 +172,21 @@ class _Parts:
     def set_up_callbacks(self) -> None:
         """Set up the callbacks before the trainer does, so that their errors come first."""
         set_up_callbacks(self.trainer, self.classifier, self.data)
+
+    def check_schedule_and_loggers(self) -> None:
+        """`check=true`: build the schedule for about as many steps, and look at the loggers' arguments.
+
+        A logger is not built, as it may open a run elsewhere.
+        """
+        batch_size = global_batch_size(self.config, self.place.world_size)
+        steps = _steps_of_an_epoch(self.config, self.data, batch_size)
+        ends = [self.trainer.max_steps, (self.trainer.max_epochs or 0) * steps]
+        total_steps = min((end for end in ends if end >= 0), default=math.inf)
+        optimizer = self.classifier.new_optimizer()
+        build_schedule(optimizer, plain(self.config.scheduler), total_steps=total_steps)
+        for node in (self.config.logger or {}).values():
+            if node:
+                require_known_arguments("logger", node)
 
     def begin_record(self, settings: Mapping[str, Any]) -> None:
         """Write to the run folder and to the loggers what the run starts with.
@@ -331,11 +354,17 @@ def _print_batch(config: DictConfig, place: Place) -> None:
     )
 
 
+def _steps_of_an_epoch(config: DictConfig, data: ImageDataModule, batch_size: int) -> int:
+    """The steps of an epoch that nothing limits."""
+    num_images = len(data.splits["train"].rows)
+    num_batches = len(EpochOrder(num_images, batch_size=batch_size, training=True))
+    return -(-num_batches // int(config.trainer.get("accumulate_grad_batches") or 1))
+
+
 def _say_if_few_steps(config: DictConfig, data: ImageDataModule, batch_size: int) -> None:
     """Say that a small dataset makes few steps per epoch; a network then learns little in ten."""
     num_images = len(data.splits["train"].rows)
-    num_batches = len(EpochOrder(num_images, batch_size=batch_size, training=True))
-    num_steps = -(-num_batches // int(config.trainer.get("accumulate_grad_batches") or 1))
+    num_steps = _steps_of_an_epoch(config, data, batch_size)
     if num_steps < FEW_STEPS and batch_size > 1:
         steps = "one step" if num_steps == 1 else f"{num_steps} steps"
         console.print(
@@ -394,6 +423,8 @@ def _lay_out(
 def _classifier(config: DictConfig, network: nn.Module, data: ImageDataModule) -> ImageClassifier:
     """Build the classifier, compiled if asked, whose metrics include those that are watched."""
     classifier = build_classifier(config, network, data)
+    if remark := remark_on_loss(classifier.loss, network, data.spec):
+        console.print(remark)
     if config.task == "fit":
         check_monitors(plain(config), classifier.logged_names)
     skip_empty_hooks(classifier)

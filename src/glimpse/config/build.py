@@ -251,11 +251,19 @@ def _tensors(target: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_arguments(
-    group: str, target: str, found: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    group: str,
+    target: str,
+    found: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    more_follow: bool = False,
 ) -> None:
     """Raise a UserError, before the call, if the target does not accept these arguments."""
     try:
-        inspect.signature(found).bind(*args, **kwargs)
+        signature = inspect.signature(found)
+        bind = signature.bind_partial if more_follow else signature.bind
+        bind(*args, **kwargs)
     except TypeError as error:
         missing = re.search(r"missing a required .*argument: '(\w+)'", str(error))
         if missing:
@@ -271,6 +279,17 @@ def _require_arguments(
         ) from error
     except ValueError:  # a class written in C has no signature
         return
+
+
+def require_known_arguments(group: str, node: Mapping[str, Any]) -> None:
+    """Require a target to accept the arguments of its configuration, without building it.
+
+    Raises:
+        UserError: it does not.
+    """
+    target = str(node["_target_"])
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    _require_arguments(group, target, require_target(group, target), (), given, more_follow=True)
 
 
 def _locate(group: str, target: str) -> Any:
