@@ -156,11 +156,13 @@ class _DecodingDataset(Dataset[Batch | UserError]):
         """The size of an image in a batch, with its label and index."""
         return self.wanted.height * self.wanted.width * self.wanted.channels + 16
 
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        return decode(Path(os.fsdecode(self.paths[row])), self.wanted)
+
     def __getitems__(self, rows: list[int]) -> Batch | UserError:
         try:
             with at_work():
-                paths = [Path(os.fsdecode(self.paths[row])) for row in rows]
-                images = np.stack([decode(path, self.wanted) for path in paths])
+                images = np.stack([self._image(row) for row in rows])
         except UserError as error:
             return error
         indices = torch.tensor(rows)
