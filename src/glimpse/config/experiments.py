@@ -96,6 +96,7 @@ def _require_no_slip(file: str, found: ConfigResult) -> None:
                 f"{file}, in defaults: {before}{written}: {value} chooses nothing: write override "
                 f"/{group}: {value}, with override and the slash"
             )
+    assert isinstance(found.config, DictConfig)
     for group, value in found.config.items():
         if group in (*GROUPS, *LISTS) and isinstance(value, str | ListConfig):
             is_name = isinstance(value, str)

@@ -242,8 +242,8 @@ class ImageFolder(ImageDataModule):
             return
         if flat is not None:
             remedy = self._table_beside(flat) or _typed_pattern(flat)
-            typed = in_shell("data.pattern=^([^/]+)/")
-            are_classes = f" (if {flat.name} is a class, type {typed})"
+            each_folder = in_shell("data.pattern=^([^/]+)/")
+            are_classes = f" (if {flat.name} is a class, type {each_folder})"
             raise UserError(
                 f"data.root={self.root}: {flat.name} contains images, expected a folder for each class in "
                 f"it{are_classes * (None in map(_split_in_words, classes))}; "
