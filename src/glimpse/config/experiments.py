@@ -97,10 +97,11 @@ def _require_no_slip(file: str, found: ConfigResult) -> None:
                 f"/{group}: {value}, with override and the slash"
             )
     assert isinstance(found.config, DictConfig)
-    for group, value in found.config.items():
-        if group in (*GROUPS, *LISTS) and isinstance(value, str | ListConfig):
-            is_name = isinstance(value, str)
-            typed = as_value(value if is_name else list(value))
+    for key, content in found.config.items():
+        group = str(key)
+        if group in (*GROUPS, *LISTS) and isinstance(content, str | ListConfig):
+            is_name = isinstance(content, str)
+            typed = as_value(content if is_name else list(content))
             choice = f"[{typed}]" if is_name and group in LISTS else typed
             raise UserError(
                 f"{file}: {group}: {typed} chooses nothing: write, below defaults: at the top of the "
