@@ -17,7 +17,7 @@ import torch
 
 from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
-from glimpse.config.flags import split_arguments
+from glimpse.config.flags import require_their_use, split_arguments
 from glimpse.errors import UserError
 from glimpse.launch import help_unchecked
 from glimpse.runs.trained import TrainedRun
@@ -109,6 +109,7 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
         slow(["resume=."], "not a run folder"),
         slow(["resume="], "expected a run folder"),
         slow(["hydra/sweeper=search"], "type -m too"),
+        slow(["name=foo"], "name=foo is a setting of sweeps: type -m too"),
         slow(["-m", "hydra/sweeper=serach"], "there is no such sweeper (did you mean search?)"),
     ],
 )
@@ -283,6 +284,22 @@ def test_a_flag_that_does_not_exist_is_one_line() -> None:
 def test_a_flag_that_lacks_something_is_one_line(typed: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         split_arguments(typed.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("name=foo", "name=foo is a setting of sweeps: type -m too"),
+        ("sweep.fail_fast=true", "type -m too"),
+        ("hydra.sweep.dir=x", "type -m too"),
+        ("-m hydra.run.dir=x", "hydra.run.dir=x does nothing in a sweep: leave out hydra.run.dir;"),
+        ("-m hydra.sweep.subdir=x", "leave out hydra.sweep.subdir; output_dir=… and name=… set"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(typed: str, message: str) -> None:
+    flags, overrides = split_arguments(typed.split())
+    with pytest.raises(UserError, match=re.escape(message)):
+        require_their_use(flags, overrides)
 
 
 def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:

@@ -128,6 +128,13 @@ def test_a_run_without_a_test_set_says_how_to_get_one(
     assert "is optimistic (data.val_fraction=0.2 makes one)" in capsys.readouterr().out
 
 
+def test_a_run_that_trains_nothing_says_so(
+    execute: Execute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(*TINY, "trainer.limit_train_batches=0")
+    assert "trainer.limit_train_batches=0 trains nothing: the accuracy" in capsys.readouterr().out
+
+
 def test_fast_dev_run_writes_a_summary_and_no_checkpoint(execute: Execute) -> None:
     folder = execute(*TINY, "trainer.fast_dev_run=true")
     assert read_summary(folder)["status"] == "finished"
@@ -401,7 +408,7 @@ def test_only_curves_that_exist_are_named(
             ["callbacks=[early_stopping]", "callbacks.early_stopping.mode=up"],
             "EarlyStopping rejected mode=up: `mode` can be min, max, got up",
         ),
-        (["scheduler=plateau", "scheduler.factor=2"], "scheduler.factor=2: expected at least 0 and less"),
+        (["scheduler=plateau", "scheduler.factor=2"], "scheduler.factor=2: expected at most 0.999999"),
     ],
 )  # fmt: skip
 def test_what_lightning_or_torch_reject_is_one_line(

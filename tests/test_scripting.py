@@ -160,6 +160,9 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
         ("resume=nowhere", "there is no such folder"),
         ("data.batch_size=0", "expected at least 1"),
         (3, "3: expected overrides as text"),
+        ("sweep.plan=true", "is a setting of sweeps: call train once for each value$"),
+        ("hydra/sweeper=search", "is a setting of sweeps: call train once for each value$"),
+        ("+hydra.job.foo=1", "hydra.job.foo is not a key of this configuration"),
         ("seed = 1", "a space before =; type seed=1"),
     ],
 )
@@ -177,11 +180,24 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
 
 @pytest.mark.parametrize(
     "override",
-    ["check=true", "task=lr_find", "trainer.fast_dev_run=true", "trainer.max_epochs=0"],
+    [
+        "trainer.limit_train_batches=0",
+        "check=true",
+        "task=lr_find",
+        "trainer.fast_dev_run=true",
+        "trainer.max_epochs=0",
+    ],
 )
 def test_what_saves_no_checkpoint_is_refused_before_it_runs(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match=f"^{override} saves no checkpoint, expected a run to"):
         glimpse.train(*QUICK, override, f"output_dir={tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_batch_sizes_are_refused(tmp_path: Path) -> None:
+    both = ("data.batch_size=8", "data.global_batch_size=8")
+    with pytest.raises(UserError, match="type only one of them"):
+        glimpse.train(*QUICK, *both, f"output_dir={tmp_path}")
     assert not list(tmp_path.iterdir())
 
 

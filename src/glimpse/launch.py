@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,12 @@ from glimpse.command import to_type
 from glimpse.config import trust
 from glimpse.config.compose import hydra_adapted
 from glimpse.config.explain import explain, is_foreseen
-from glimpse.config.flags import is_sweep, split_arguments, with_default_flags
+from glimpse.config.flags import (
+    is_sweep,
+    require_their_use,
+    split_arguments,
+    with_default_flags,
+)
 from glimpse.config.folder import ROOT, config_folder, config_folders
 from glimpse.config.quoting import quote_texts
 from glimpse.config.recorded import with_recorded
@@ -88,7 +93,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
                 f"-m: a sweep starts the processes of its jobs; type {to_type('-m')} without "
                 f"{place.launcher}"
             )
-        _require_sweep(flags, overrides)
+        require_their_use(flags, overrides)
         overrides = quote_texts(overrides, is_sweep=is_sweep(flags))
         overrides = [*overrides, *_after_a_restart(place)]
         flags = with_default_flags(flags, config_dir, config_name)
@@ -138,18 +143,6 @@ def help_unchecked() -> Iterator[None]:
         yield
     finally:
         parser._check_help = check
-
-
-def _require_sweep(flags: Sequence[str], overrides: Sequence[str]) -> None:
-    """Require -m for settings that only a sweep uses.
-
-    Raises:
-        UserError: -m is missing.
-    """
-    of_sweeps = ("hydra/sweeper=", "hydra.sweeper.n_", "hydra/launcher=", "hydra.launcher.n_")
-    found = next((word for word in overrides if word.startswith(of_sweeps)), None)
-    if found is not None and not is_sweep(flags):
-        raise UserError(f"{found} is a setting of sweeps: type -m too")
 
 
 def task(config: DictConfig) -> float | None:

@@ -362,7 +362,13 @@ def _steps_of_an_epoch(config: DictConfig, data: ImageDataModule, batch_size: in
 
 
 def _say_if_few_steps(config: DictConfig, data: ImageDataModule, batch_size: int) -> None:
-    """Say that a small dataset makes few steps per epoch; a network then learns little in ten."""
+    """Say that nothing is trained, or few steps per epoch; a network then learns little in ten."""
+    limits = ("max_epochs", "max_steps", "limit_train_batches")
+    if limit := next((key for key in limits if config.trainer.get(key) == 0), None):
+        console.print(
+            f"trainer.{limit}=0 trains nothing: the accuracy is that of the initial weights"
+        )
+        return
     num_images = len(data.splits["train"].rows)
     num_steps = _steps_of_an_epoch(config, data, batch_size)
     if num_steps < FEW_STEPS and batch_size > 1:

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.compose import composed_with_hydra, hydra_for, write_record
 from glimpse.config.explain import explain, is_foreseen
+from glimpse.config.flags import require_their_use
+from glimpse.config.keys import check_hydra_keys
 from glimpse.config.recorded import with_recorded
 from glimpse.config.trust import UntrustedError, untrusted
 from glimpse.distributed.member import follow
@@ -116,8 +119,11 @@ def run(
         raise UserError(f"{flags[0]}: expected overrides such as model=mlp, without flags")
     try:
         with hydra_for(Path(config_dir) if config_dir else None):
+            require_their_use((), overrides)
             words = with_recorded(list(overrides), ())
             config, settings = composed_with_hydra(words)
+            check_hydra_keys(settings)
+            require_one_batch_size(config, settings.overrides.task)
             if is_returned:
                 _require_checkpoint(config)
             place = folder or Path(settings.run.dir)
@@ -163,6 +169,7 @@ def _require_checkpoint(config: DictConfig) -> None:
         f"trainer.fast_dev_run={str(trainer.fast_dev_run).lower()}": trainer.fast_dev_run,
         "trainer.max_epochs=0": trainer.max_epochs == 0,
         "trainer.max_steps=0": trainer.max_steps == 0,
+        "trainer.limit_train_batches=0": trainer.limit_train_batches == 0,
     }
     for setting, is_set in saves_nothing.items():
         if is_set:

@@ -40,6 +40,12 @@ USES = {  # Hydra does one thing at a time
     "-sc prints a completion": COMPLETION,
     "--run runs once": ("--run", "-r"),
 }
+# How settings begin that only a sweep uses, and those that it does not use.
+OF_SWEEPS = (
+    "name=", "sweep.", "hydra.sweep.", "hydra/sweeper=", "hydra.sweeper.", "hydra/launcher=",
+    "hydra.launcher.",
+)  # fmt: skip
+NOT_OF_SWEEPS = ("hydra.run.dir=", "hydra.sweep.subdir=")
 OF_CFG = ("--resolve", "--package", "-p")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -139,6 +145,23 @@ def _require_value(flag: str, value: str) -> None:
 def is_sweep(flags: Sequence[str]) -> bool:
     """Whether the flags ask for a sweep."""
     return bool(set(MULTIRUN) & set(flags))
+
+
+def require_their_use(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Require -m for settings that only a sweep uses, and no -m for those of a single run.
+
+    Raises:
+        UserError: a setting would do nothing.
+    """
+    is_swept = is_sweep(flags)
+    for word in overrides:
+        if not is_swept and word.lstrip("+").startswith(OF_SWEEPS):
+            raise UserError(f"{word} is a setting of sweeps: type -m too")
+        if is_swept and word.lstrip("+").startswith(NOT_OF_SWEEPS):
+            key = word.partition("=")[0]
+            raise UserError(
+                f"{word} does nothing in a sweep: leave out {key}; output_dir=… and name=… set the sweep's folder"
+            )
 
 
 def with_default_flags(
