@@ -191,7 +191,7 @@ def test_what_glimpse_writes_into_the_root_is_no_class(
 ) -> None:
     root = root.format(photos=photos / "train")
     monkeypatch.chdir(photos / "train")
-    before = image_folder(Path(root), test_fraction=0.25, cache=False).fingerprint
+    before = image_folder(Path(root), test_fraction=0.25).fingerprint  # the cache creates data/
     save_image(NOISE, Path("data", "MNIST", "1.png"))
     for run in ("image_folder-linear/now", "sweeps/mine/seed=1"):
         Path("outputs", run, ".hydra").mkdir(parents=True)

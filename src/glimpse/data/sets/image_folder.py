@@ -66,9 +66,12 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def _own(self) -> frozenset[Path]:
         """The folders in the root that glimpse itself writes: `data_dir` and those of runs."""
-        data_dir = self.data_dir.resolve()
-        folders = class_folders(self.root)
-        return frozenset(f for f in folders if f.resolve() == data_dir or holds_runs(f))
+        found = set(filter(holds_runs, class_folders(self.root)))
+        if self.data_dir.absolute().parent.resolve() == self.root.resolve():
+            found.add(
+                self.root / self.data_dir.name
+            )  # the cache will create it, if it is not there
+        return frozenset(found)
 
     @property
     def _folders(self) -> list[Path]:
@@ -100,9 +103,8 @@ class ImageFolder(ImageDataModule):
     def remarks(self) -> list[str]:
         """Report files in unreadable formats, and which of several nested folders are classes."""
         remarks = counted(self.passed_over)
-        if self._own:
-            names = some(sorted(as_utf8(folder.name) for folder in self._own))
-            remarks.append(f"skipped, because glimpse writes there: {names}")
+        if own := sorted(as_utf8(folder.name) for folder in self._own if folder.is_dir()):
+            remarks.append(f"skipped, because glimpse writes there: {some(own)}")
         if self.pattern is not None:
             splits = [as_utf8(f.name) for f in self._folders if _split_of(f)]
             if len(splits) > 1:
