@@ -48,27 +48,10 @@ def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
             f"trainer.devices={config.trainer.devices}: expected a number of devices above 0; type "
             "trainer=cpu for the CPU"
         )
-    _check_limits(config.trainer, is_resumed=bool(config.resume))
     if config.tta and not config.test:
         raise UserError(
             f"tta={config.tta} needs the final evaluation, which test=false skips: type test=true or "
             "tta=null"
-        )
-
-
-def _check_limits(trainer: DictConfig, *, is_resumed: bool) -> None:
-    """Reject settings of the trainer that would do nothing; a run that has them can be resumed."""
-    if is_resumed:
-        return
-    if trainer.gradient_clip_algorithm is not None and trainer.gradient_clip_val is None:
-        raise UserError(
-            f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm} clips nothing without a "
-            "limit: type trainer.gradient_clip_val=1.0 too"
-        )
-    least, most = trainer.min_epochs, trainer.max_epochs
-    if least is not None and most is not None and 0 <= most < least:
-        raise UserError(
-            f"trainer.min_epochs={least}: expected at most trainer.max_epochs={most}, which ends the run"
         )
 
 

@@ -1,5 +1,6 @@
 """The flags of a command line, which precede its overrides: Hydra's, and a project's defaults."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,12 +41,9 @@ USES = {  # Hydra does one thing at a time
     "-sc prints a completion": COMPLETION,
     "--run runs once": ("--run", "-r"),
 }
-# How settings begin that only a sweep uses, and those that it does not use.
-OF_SWEEPS = (
-    "name=", "sweep.", "hydra.sweep.", "hydra/sweeper=", "hydra.sweeper.", "hydra/launcher=",
-    "hydra.launcher.",
-)  # fmt: skip
-NOT_OF_SWEEPS = ("hydra.run.dir=", "hydra.sweep.subdir=")
+# How settings begin that only a sweep uses, and names of folders that it or a single run ignores.
+OF_SWEEPS = ("sweep.", "hydra/sweeper=", "hydra.sweeper.", "hydra/launcher=", "hydra.launcher.")
+IGNORED = {True: ("hydra.run.dir=", "hydra.sweep.subdir="), False: ("name=", "hydra.sweep.")}
 OF_CFG = ("--resolve", "--package", "-p")
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -148,20 +146,19 @@ def is_sweep(flags: Sequence[str]) -> bool:
 
 
 def require_their_use(flags: Sequence[str], overrides: Sequence[str]) -> None:
-    """Require -m for settings that only a sweep uses, and no -m for those of a single run.
+    """Require -m for settings that only a sweep uses, and report names of folders that are ignored.
 
     Raises:
-        UserError: a setting would do nothing.
+        UserError: -m is missing.
     """
     is_swept = is_sweep(flags)
     for word in overrides:
-        if not is_swept and word.lstrip("+").startswith(OF_SWEEPS):
+        setting = word.lstrip("+")
+        if not is_swept and setting.startswith(OF_SWEEPS):
             raise UserError(f"{word} is a setting of sweeps: type -m too")
-        if is_swept and word.lstrip("+").startswith(NOT_OF_SWEEPS):
-            key = word.partition("=")[0]
-            raise UserError(
-                f"{word} does nothing in a sweep: leave out {key}; output_dir=… and name=… set the sweep's folder"
-            )
+        if setting.startswith(IGNORED[is_swept]):
+            where = "in a sweep" if is_swept else "without -m"
+            print(f"{word} is not used {where}", file=sys.stderr)
 
 
 def with_default_flags(
