@@ -186,6 +186,28 @@ def test_fail_fast_starts_no_other_job(tmp_path: Path, monkeypatch: pytest.Monke
     assert states(folder) == {"model-convnet_template": "failed", "model-linear": "new"}
 
 
+def test_a_plan_refuses_what_the_sweep_will_refuse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(monkeypatch, tmp_path, "optimizer.lr=0.1,-1", "seed=1,2,3", "sweep.plan=true")
+    out = capsys.readouterr().out
+    assert "optimizer.lr=-1 seed=3: optimizer.lr=-1: expected at least 0" in out
+    assert "6 jobs: 3 new, 3 refused; 3 to run" in out
+    with pytest.raises(UserError, match="foo is not a key"):
+        sweep(monkeypatch, tmp_path, "+foo=1,2", "sweep.plan=true")
+
+
+def test_mistakes_are_reported_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Runner, "submit", lambda *_: told.append(capsys.readouterr().err))
+    with pytest.raises(UserError, match="2 of 2 jobs did not finish"):
+        sweep(monkeypatch, tmp_path, "optimizer.lr=0.1,-1")
+    [before] = told
+    assert "job 2 of 2 refused (optimizer.lr=-1): optimizer.lr=-1: expected at least 0" in before
+
+
 def test_a_plan_runs_nothing(
     again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,8 +85,14 @@ def _require_choices(composer: Composer, jobs: Sequence[Job]) -> None:
         raise errors[0]
 
 
-def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
-    """The state of each job before anything runs."""
+def _states(
+    composer: Composer, jobs: Sequence[Job], *, retry_failed: bool
+) -> tuple[dict[Job, Found], list[Job]]:
+    """The state of each job before anything runs, and the jobs to run.
+
+    Raises:
+        UserError: all jobs to run have the same mistake.
+    """
     found = {}
     for job in jobs:
         try:
@@ -95,13 +101,72 @@ def _states(composer: Composer, jobs: Sequence[Job]) -> dict[Job, Found]:
             raise
         except Exception as error:
             found[job] = Found(State.REFUSED, explain(error, job.overrides))
-    return found
+    todo = [job for job in jobs if found[job].is_to_run(retry_failed=retry_failed)]
+    _require_no_shared_mistake(composer, todo)
+    found |= _refused(composer, todo)
+    return found, [job for job in todo if found[job].state is not State.REFUSED]
+
+
+def _refused(composer: Composer, todo: Sequence[Job]) -> dict[Job, Found]:
+    """The jobs with a mistake in their configuration.
+
+    The first job with each value is checked, and then the others with a value that no correct job
+    has: to check all jobs of a large sweep would take minutes.
+    """
+    refused: dict[Job, Found] = {}
+    checked: set[Job] = set()
+    correct: set[str] = set()
+
+    def require(job: Job) -> None:
+        checked.add(job)
+        if message := _mistake(composer, job):
+            refused[job] = Found(State.REFUSED, message)
+        else:
+            correct.update(job.varying)
+
+    seen: set[str] = set()
+    for job in todo:
+        if not seen.issuperset(job.varying):
+            require(job)
+        seen.update(job.varying)
+    for job in todo:
+        if job not in checked and not correct.issuperset(job.varying):
+            require(job)
+    return refused
+
+
+def _mistake(composer: Composer, job: Job) -> str | None:
+    """The mistake in a job's configuration in one line; None if there is none."""
+    try:
+        composer.checked(job)
+    except Interrupted:
+        raise
+    except Exception as error:
+        return explain(error, job.overrides)
+    return None
+
+
+def _require_no_shared_mistake(composer: Composer, todo: Sequence[Job]) -> None:
+    """Reject the sweep with one line if all of its jobs would be refused with the same message.
+
+    The first and the last job differ in most values, so a mistake in both is in settings that
+    they share.
+
+    Raises:
+        UserError: there is such a mistake.
+    """
+    ends = (todo[0], todo[-1]) if len(todo) > 1 else ()
+    lines = {_mistake(composer, job) for job in ends}
+    if len(lines) == 1 and (line := lines.pop()):
+        raise UserError(line)
 
 
 def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     """`sweep.plan=true`: print what the sweep would do."""
     record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
-    record.begin(_states(composer, made.jobs))
+    retry = bool(composer.config.sweep.retry_failed)
+    states, todo = _states(composer, made.jobs, retry_failed=retry)
+    record.begin(states)
     for job, found in record.found.items():
         if found.state in (State.FINISHED, State.TO_EXTEND):
             estimate.learn(job, found.seconds)
@@ -109,8 +174,6 @@ def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
     for job, found in record.found.items():
         if found.reason:
             print(f"{job}: {found.reason}")
-    retry = bool(composer.config.sweep.retry_failed)
-    todo = [j for j, f in record.found.items() if f.is_to_run(retry_failed=retry)]
     left = estimate.left(todo, [], num_at_once=num_at_once)
     time_left = (
         "the time is known once a job has finished" if left is None else f"about {duration(left)}"
@@ -141,13 +204,11 @@ class _Sweep:
         """Run the remaining jobs, and print a summary.
 
         Raises:
-            UserError: a job failed or was refused.
+            UserError: a job failed or was refused, or all have the same mistake.
             Interrupted: the sweep was told to stop.
         """
-        states = _states(self.composer, self.jobs)
         retry = bool(self.settings.retry_failed)
-        todo = [job for job in self.jobs if states[job].is_to_run(retry_failed=retry)]
-        self._require_no_shared_mistake(todo)
+        states, todo = _states(self.composer, self.jobs, retry_failed=retry)
         self.composer.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.composer.folder / "multirun.yaml", OmegaConf.to_yaml(self.composer.config))
         print_start(self.composer)
@@ -178,27 +239,6 @@ class _Sweep:
                     raise
         self.record.save()
         self._sum_up()
-
-    def _require_no_shared_mistake(self, todo: Sequence[Job]) -> None:
-        """Reject the sweep with one line if all of its jobs would be refused with the same message.
-
-        The first and the last job differ in most values, so a mistake in both is in settings that
-        they share.
-
-        Raises:
-            UserError: there is such a mistake.
-        """
-        lines = set()
-        for job in (todo[0], todo[-1]) if len(todo) > 1 else ():
-            try:
-                self.composer.checked(job)
-                return
-            except Interrupted:
-                raise
-            except Exception as error:
-                lines.add(explain(error, job.overrides))
-        if len(lines) == 1:
-            raise UserError(lines.pop())
 
     def _submit(self, job: Job, runner: Runs) -> None:
         self.open.add(job)
