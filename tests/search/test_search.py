@@ -219,6 +219,7 @@ def test_a_trial_that_dies_each_time_does_not_hold_up_the_others(tmp_path: Path)
         slow(["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1: expected at least 0"),
         slow(["model=linear,convent"], "did you mean convnet?"),
         (["loss=cross_entropy,mse", "monitor=val/loss"], "type monitor=val/acc"),
+        slow(["monitor=val/acc,val/loss"], "the monitor compares the trials: type a single one"),
         slow(["data.val_fraction=0.1,0.3"], "type a single value of data.val_fraction"),
         slow(["data.batch_size=interval(8,16)"], "data.batch_size=10.67: expected a whole number"),
         slow([LR, "hydra.sweeper.pruner=foo"], "expected one of none, median"),

@@ -186,7 +186,8 @@ def typed_at_resume(environment: Mapping[str, Any]) -> list[str]:
     line = _command_line(environment)
     at = [i for i, word in enumerate(line) if word.startswith("resume=")]
     later = line[at[-1] + 1 :] if at else []
-    return [word for word in later if "=" in word and not word.startswith(("hydra.", "-"))]
+    of_hydra = ("hydra.", "hydra/", "-")
+    return [word for word in later if "=" in word and not word.startswith(of_hydra)]
 
 
 def was_resumed(environment: Mapping[str, Any]) -> bool:

@@ -11,6 +11,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from glimpse.config.folder import config_folder
+from glimpse.config.keys import content_of
 from glimpse.errors import UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
@@ -83,17 +85,23 @@ def _require_possible_settings(settings: DictConfig) -> None:
 def _require_comparable(space: Space, metric: str) -> None:
     """Reject axes with which the metric would measure something else in each trial.
 
+    A dataset's own arguments are accepted: they may be those of its preprocessing.
+
     Raises:
         UserError: there is such an axis.
     """
+    common = content_of(config_folder() / "data" / "_common.yaml") or {}
     for key, axis in space.items():
         name = key.lstrip("+")
+        if name == "monitor":
+            raise UserError(f"{key}={axis}: the monitor compares the trials: type a single one")
         if is_other_loss(name, metric):
             raise UserError(
                 f"{key}={axis}: {metric} cannot compare trials with different losses; "
                 "type monitor=val/acc"
             )
-        if changes_images(name):
+        is_own = name.startswith("data.") and name.removeprefix("data.") not in common
+        if changes_images(name) and not is_own:
             raise UserError(
                 f"{key}={axis}: {metric} cannot compare trials that measure different images; type a "
                 f"single value of {name}"
