@@ -1,8 +1,7 @@
-"""Let experiments set all that the command line does not: it comes first, then the experiment.
+"""Let an experiment replace the defaults of a project; only the command line comes before it.
 
-Hydra lets the root configuration decide before an experiment, which a project's own root
-configuration (`--config-name`) includes. Here its choices and values are defaults, and an experiment
-replaces them.
+A project's own root configuration (`--config-name`) includes ours, and with it the experiment. Hydra
+would prefer the choices and values of the root.
 
 An experiment also adapts to another choice: `experiment=cifar10_fast optimizer=adamw` trains with
 AdamW. The file of an experiment sets keys of the choices that it was written for, such as

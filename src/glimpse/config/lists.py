@@ -3,8 +3,8 @@
 Hydra puts every file of a group into the same place, so that two files with a `_target_` at their
 top would be mixed into one. A file of a list is therefore placed under its name, unless it names
 its parts itself, as conf/callbacks/early_stopping.yaml does. Hydra also leaves lists out of
-`hydra.runtime.choices`; here they are entered as they would be typed. Hydra fails with an unclear
-error at something else than a name in a list, which is rejected here.
+`hydra.runtime.choices`; here they are entered as they would be typed. Anything but a name in a list
+is rejected here, because Hydra would fail with an unclear error.
 
 This changes three functions inside Hydra 1.3, for as long as the context lasts.
 """

@@ -128,7 +128,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.eps": (0, float("inf")),
     "scheduler.start_factor": (0, float("inf")),
     "scheduler.final_factor": (0, float("inf")),
-    "scheduler.factor": (0, 0.999999),  # of 1, the learning rate would not fall
+    "scheduler.factor": (0, 0.999999),  # with 1, the learning rate would not fall
     "scheduler.warmup_fraction": (0, 0.999999),
     "scheduler.every": (1, float("inf")),
     "scheduler.patience": (0, float("inf")),

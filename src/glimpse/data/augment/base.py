@@ -100,7 +100,10 @@ class Augmentation(ABC):
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, H, W) images of bytes, uint8 or as float32, to (height, width) pixels, bilinearly with antialiasing."""
+    """Resize (B, C, H, W) images to (height, width) pixels, bilinearly with antialiasing.
+
+    Values are integers from 0 to 255, as uint8 or float32. Resized images are uint8.
+    """
     if images.shape[-2:] == size:
         return images
     # GPUs have no antialiasing for uint8, and that of a CPU is wrong for a width of 1.
