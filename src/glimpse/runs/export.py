@@ -208,9 +208,9 @@ def _write_torch_export(
         text = json.dumps(about, ensure_ascii=False, indent=2)
         content = io.BytesIO()  # on a full disk, torch's own writing ends the process
         torch.export.save(program, content, extra_files={ABOUT: text})
-        path.write_bytes(content.getbuffer())
-        with path.open("rb") as written:
-            loaded = torch.export.load(written).module()
+    path.write_bytes(content.getbuffer())
+    with path.open("rb") as written, _exporting():
+        loaded = torch.export.load(written).module()
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
