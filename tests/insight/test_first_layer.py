@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.insight.activations import grad_cam, last_convolution, layer_outputs
+from glimpse.insight.activations import grad_cam, last_maps, layer_outputs
 from glimpse.insight.first_layer import first_weights, kernel_grid
 
 
@@ -89,5 +89,31 @@ def test_grad_cam_uses_the_last_layer_that_knows_positions() -> None:
     before = nn.Conv2d(1, 4, 3)
     after = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 2, 1), nn.Flatten())
     network = nn.Sequential(before, after).eval()
-    assert last_convolution(network, torch.rand(1, 1, 8, 8)) is before
+    assert last_maps(network, torch.rand(1, 1, 8, 8)) is before
     assert grad_cam(after.eval(), torch.rand(1, 4, 1, 1), 1) is None
+
+
+class Residual(nn.Module):
+    """Adds to its input what a convolution finds in it: nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Conv2d(1, 1, 3, padding=1)
+        nn.init.zeros_(self.branch.weight)
+        nn.init.zeros_(self.branch.bias)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return torch.relu(maps + self.branch(maps))
+
+
+def test_grad_cam_explains_the_sum_of_a_residual_block() -> None:
+    head = nn.Linear(1, 2)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    pooled = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(Residual(), pooled, head).eval()
+    image = torch.zeros(1, 1, 16, 16)
+    image[..., :4, :4] = 1
+    cam = grad_cam(network, image, 1)
+    assert cam[:4, :4].min() == 1
+    assert cam[6:, 6:].max() == 0

@@ -96,7 +96,7 @@ def test_a_table_of_a_logger_of_ones_own_receives_pictures(
     config, _ = composed(*TINY)
     config.logger = {"own": {"_target_": target}}
     [built] = build_loggers(config, Path("run")).values()
-    monkeypatch.setattr("glimpse.run.build_loggers", lambda *_: {"own": built})
+    monkeypatch.setattr("glimpse.parts.build_loggers", lambda *_: {"own": built})
     execute(*TINY, "logger=none", PICTURES)
     assert {"figures/confusion", "val/f1", "final/test/f1", "optimizer.lr"} <= set(shown)
 

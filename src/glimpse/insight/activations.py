@@ -21,14 +21,19 @@ class LayerOutput(NamedTuple):
 
 @torch.no_grad()
 def layer_outputs(
-    network: nn.Module, image: Tensor, forward: Callable[[Tensor], Any] | None = None
+    network: nn.Module,
+    image: Tensor,
+    forward: Callable[[Tensor], Any] | None = None,
+    *,
+    kinds: tuple[type[nn.Module], ...] = SHOWN_LAYERS,
 ) -> list[LayerOutput]:
-    """The outputs of convolutions, poolings and linear layers, in the order of the forward pass.
+    """The outputs of some kinds of layers, in the order of the forward pass.
 
     Args:
         network: The network, in evaluation mode.
         image: (1, C, H, W), preprocessed for the network.
         forward: The forward pass, such as the network in bf16; None means the network itself.
+        kinds: Convolutions, poolings and linear layers unless given.
     """
     found: list[LayerOutput] = []
     hooks = []
@@ -42,7 +47,7 @@ def layer_outputs(
         hooks.append(module.register_forward_hook(hook))
 
     for name, module in network.named_modules():
-        if isinstance(module, SHOWN_LAYERS):
+        if isinstance(module, kinds):
             note(name, module)
     try:
         (forward or network)(image)
@@ -52,23 +57,31 @@ def layer_outputs(
     return found
 
 
-def last_convolution(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """The last convolution whose maps have more than one pixel; None if there is none.
+def last_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
+    """The module whose output is the last maps of the size of the last convolution's.
 
-    Convolutions on a single pixel, such as those after a pooling, hold no positions.
+    It may come after a norm, an activation, the sum of a residual block or the union of several
+    branches. Convolutions on a single pixel, such as those after a pooling, hold no positions.
+
+    Returns:
+        The module; None if no convolution holds positions.
     """
-    names = [
-        o.name
-        for o in layer_outputs(network, image)
-        if o.output.ndim == 3 and o.output[0].numel() > 1 and "Conv" in o.kind
+    outputs = layer_outputs(network, image, kinds=(nn.Module,))
+    maps = [o for o in outputs if o.output.ndim == 3 and o.output[0].numel() > 1]
+    modules = [network.get_submodule(o.name) for o in maps]
+    sizes = [o.output.shape[1:] for o in maps]
+    of_convolutions = [
+        size for module, size in zip(modules, sizes, strict=True) if isinstance(module, nn.Conv2d)
     ]
-    return network.get_submodule(names[-1]) if names else None
+    if not of_convolutions:
+        return None
+    return [m for m, size in zip(modules, sizes, strict=True) if size == of_convolutions[-1]][-1]
 
 
 def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
     """Compute the Grad-CAM of a class (Selvaraju et al. 2017, Grad-CAM, sec. 3).
 
-    It is the positive part of the sum of the last convolution's maps, weighted by the class's
+    It is the positive part of the sum of the last maps (see `last_maps`), weighted by the class's
     gradient.
 
     Args:
@@ -79,7 +92,7 @@ def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:
     Returns:
         (H, W) in [0, 1], at the image's size; None if no convolution has positions.
     """
-    layer = last_convolution(network, image)
+    layer = last_maps(network, image)
     if layer is None:
         return None
     cam = LayerGradCam(network, layer).attribute(image, target=label, relu_attributions=True)

@@ -674,6 +674,25 @@ def test_a_test_table_chooses_nothing(tmp_path: Path, pictures: list[tuple[str, 
         table(parts["train"], split="label", test=test)
 
 
+def test_a_held_out_table_without_a_column_says_what_to_do(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    train = written(tmp_path, "path,label", [f"images/{n},{label}" for n, label in pictures[:12]])
+    names = [f"images/{name}" for name, _ in pictures[12:]]
+    unlabelled = written(tmp_path, "path", names, "test.csv")
+    with pytest.raises(
+        UserError, match=r"only the column 'path', .* remove the table from data\.test"
+    ):
+        table(train, test=str(unlabelled))
+    unlabelled = written(tmp_path, "path,size", [f"{name},4" for name in names], "test.csv")
+    remedy = "rename its column, or remove data.test if its images have no labels$"
+    with pytest.raises(UserError, match=rf"test\.csv has no column label, .*: {remedy}"):
+        table(train, test=str(unlabelled))
+    other = written(tmp_path, "file,label", [f"{name},cat" for name in names], "test.csv")
+    with pytest.raises(UserError, match=r"test\.csv has no column path, .*: rename its column$"):
+        table(train, test=str(other))
+
+
 def test_a_column_of_splits_that_is_not_used_is_said(
     tmp_path: Path, pictures: list[tuple[str, str]]
 ) -> None:

@@ -166,11 +166,13 @@ class CsvTable(ImageDataModule):
                 bool(cell) and os.path.isfile(self._files.found(train, cell) or "")
             ),
         )
-        for other in others:
+        for split, other in zip(self._splits_of_tables[1:], others, strict=True):
             for name in (found.path, *found.labels, *found.pixels):
                 if name is not None and name not in other.header:
+                    also = f", or remove data.{split} if its images have no labels"
                     raise UserError(
-                        f"{other.path} has no column {shown(name)}, which {train.path} has: rename it"
+                        f"{other.path} has no column {shown(name)}, which {train.path} has: "
+                        f"rename its column{also * (name in found.labels)}"
                     )
         return found
 

@@ -102,6 +102,11 @@ class Table:
                 raise UserError(
                     f"{path}, line 1: duplicate column {shown(name)}; rename one of them"
                 )
+        if len(first) == 1 and first[0].lower() in PATHS:
+            raise UserError(
+                f"{path} has only the column {shown(first[0])}, expected one of labels too: add it, or remove "
+                "the table from data.test if the labels are secret"
+            )
         if len(self.header) < 2:
             raise UserError(
                 f"{path}, line 1: expected a header such as label,pixel1,pixel2 … or path,label, found "
