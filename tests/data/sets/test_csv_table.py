@@ -686,10 +686,10 @@ def test_a_held_out_table_without_a_column_says_what_to_do(
         table(train, test=str(unlabelled))
     unlabelled = written(tmp_path, "path,size", [f"{name},4" for name in names], "test.csv")
     remedy = "rename its column, or remove data.test if its images have no labels$"
-    with pytest.raises(UserError, match=rf"test\.csv has no column label, .*: {remedy}"):
+    with pytest.raises(UserError, match=rf"test\.csv has no column 'label', .*: {remedy}"):
         table(train, test=str(unlabelled))
     other = written(tmp_path, "file,label", [f"{name},cat" for name in names], "test.csv")
-    with pytest.raises(UserError, match=r"test\.csv has no column path, .*: rename its column$"):
+    with pytest.raises(UserError, match=r"test\.csv has no column 'path', .*: rename its column$"):
         table(train, test=str(other))
 
 
