@@ -33,13 +33,17 @@ def to_type(*arguments: str, line: Sequence[str] | None = None) -> str:
         line: The command line, as `command` returned it; None: that of this process.
     """
     line = command() if line is None else line
-    folders = [
+    return in_shell(*program(line), *own_configuration(line), *arguments)
+
+
+def own_configuration(line: Sequence[str]) -> list[str]:
+    """The words of a command line that name folders of configuration files and a root."""
+    return [
         word
         for flags in (CONFIG_DIR, CONFIG_NAME)
         for value in values_of(line, flags)
         for word in (flags[0], value)
     ]
-    return in_shell(*program(line), *folders, *arguments)
 
 
 def in_shell(*words: str) -> str:

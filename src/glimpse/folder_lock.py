@@ -22,8 +22,12 @@ class FolderInUseError(UserError):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Create a run folder and hold its lock. A process that already holds the lock may enter again.
+
+    Args:
+        folder: The folder.
+        patience: Seconds to wait for another process.
 
     Raises:
         FolderInUseError: another process holds it.
@@ -33,7 +37,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise FolderInUseError(
             f"{folder}: another process is working on this run: wait until it has ended, or stop it"

@@ -102,13 +102,17 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
         if config.sweep.plan:
             raise UserError("sweep.plan=true plans a sweep: add -m")
     except BaseException:
-        discard_if_empty(folder)
+        _discard_if_empty(config, folder)
         raise
     return run_in(config, settings, folder)
 
 
 def run_in(
-    config: DictConfig, settings: HydraConf, folder: Path, *, afterwards: str = ""
+    config: DictConfig,
+    settings: HydraConf | DictConfig,
+    folder: Path,
+    *,
+    afterwards: str = "",
 ) -> float | None:
     """Run a configuration that was checked. Remove the folder if nothing was written to it.
 
@@ -135,10 +139,10 @@ def run_in(
         raise
     finally:
         if is_ours:
-            discard_if_empty(folder)
+            _discard_if_empty(config, folder)
 
 
-def _judge(config: DictConfig, settings: HydraConf) -> "Judge | None":
+def _judge(config: DictConfig, settings: HydraConf | DictConfig) -> "Judge | None":
     """The judge that may stop a trial of a search early; None outside a search with a pruner."""
     search = settings.sweeper
     if search.get("trial") is None:
@@ -160,8 +164,10 @@ def choices_of_run(choices: Mapping[str, Any]) -> dict[str, str]:
     return {group: str(choices.get(group)) for group in REPORTED}
 
 
-def discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that contains only the files that Hydra has just written."""
+def _discard_if_empty(config: DictConfig, folder: Path) -> None:
+    """Remove a new run's folder that contains only the files that Hydra has just written."""
+    if config.resume:
+        return
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK}:
         # The parent may contain other runs, or be read-only by now.
         with contextlib.suppress(OSError):

@@ -23,13 +23,14 @@ from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.compose import composed_with_hydra, hydra_for, write_record
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import require_their_use
+from glimpse.config.folder import CONFIG_DIR
 from glimpse.config.keys import check_hydra_keys
 from glimpse.config.recorded import with_recorded
 from glimpse.config.trust import UntrustedError, untrusted
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
 from glimpse.errors import Interrupted, UserError, stop_signals
-from glimpse.job import choices_of_run, discard_if_empty
+from glimpse.job import run_in
 from glimpse.threads import spin_briefly
 
 if TYPE_CHECKING:
@@ -123,11 +124,10 @@ def run(
             words = with_recorded(list(overrides), ())
             config, settings = composed_with_hydra(words)
             check_hydra_keys(settings)
-            require_one_batch_size(config, settings.overrides.task)
+            require_one_batch_size(config, settings.overrides.task)  # before anything is written
             if is_returned:
                 _require_checkpoint(config)
             place = folder or Path(settings.run.dir)
-            names = choices_of_run(settings.runtime.choices)
             if folder is None and settings.output_subdir:
                 record = place / settings.output_subdir
                 write_record(record, config, settings, settings.overrides.task)
@@ -140,15 +140,24 @@ def run(
         if isinstance(error, UserError) and for_a_script == message:
             raise
         raise UserError(for_a_script) from None
-    from glimpse.run import run as run_composed
-
-    try:
-        run_composed(config, place, names)
-    except Interrupted as stop:
-        raise KeyboardInterrupt(str(stop)) from None
-    finally:
-        discard_if_empty(place)
+    with _command_recorded(words, config_dir):
+        try:
+            run_in(config, settings, place)
+        except Interrupted as stop:
+            raise KeyboardInterrupt(str(stop)) from None
     return config, place
+
+
+@contextmanager
+def _command_recorded(words: Sequence[str], config_dir: str | Path | None) -> Iterator[None]:
+    """Let the run record these overrides, which a later resume keeps, as its command line."""
+    before = list(sys.argv)
+    folder = [CONFIG_DIR[0], str(config_dir)] if config_dir else []
+    sys.argv[1:] = [*folder, *words]
+    try:
+        yield
+    finally:
+        sys.argv[:] = before
 
 
 def _call_again(advice: re.Match[str]) -> str:

@@ -82,7 +82,7 @@ def evaluate(
         if data is not None:
             trained.score_on(data)
         chosen = trained.require_split(split, default="test")
-        place = chosen if data is None else f"on-{data.resolve().stem}"
+        place = chosen if data is None else f"on-{data.resolve().name}"
         folder = output_folder(trained.folder, out, f"evaluation/{place}")
         evaluation = evaluate_run(trained, chosen, folder, images=data)
         which = f"{chosen} images" if data is None else f"images of {data}"

@@ -186,10 +186,10 @@ def repeat_(
         from glimpse.scripting import process_unchanged
 
         with process_unchanged():
-            for number in stop_signals():
-                signal.signal(number, raise_interrupted)
             repetition = prepare(run, overrides=typed, trust=trust or (), out=out)
             print(printable(repetition.announcement), flush=True)
+            for number in stop_signals():
+                signal.signal(number, raise_interrupted)
             try:
                 train_again(repetition)
             except Interrupted as stop:

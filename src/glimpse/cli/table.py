@@ -18,10 +18,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a header of column names, then the rows."""
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(_literal(name), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # Text does not parse markup
+        table.add_row(*map(_literal, row))
     Console(width=width()).print(table)
+
+
+def _literal(cell: str) -> Text:
+    return Text(printable(cell))  # Text does not parse markup
 
 
 def width() -> int:

@@ -52,6 +52,7 @@ from glimpse.config.schema import (
 )
 from glimpse.errors import UserError
 
+RANGED = ("glimpse", "torch")  # packages whose classes have the ranges of `RANGES`
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # package.module.Class
 
 
@@ -101,7 +102,8 @@ def check(
     for key, value in found.items():
         _check_kind(key, value, known.get(key))
         _require_finite(key, value, known.get(key))
-        _check_range(key, value)
+        if not _is_of_another_class(key, found):
+            _check_range(key, value)
     check_combinations(resolved, choices)
     check_places(resolved)
 
@@ -196,10 +198,11 @@ def check_values(config: DictConfig, before: DictConfig) -> None:
         UserError: a value is not allowed. The message names the first such key.
     """
     check_targets(config)
-    known = dict(leaves(before))
-    for key, value in leaves(config):
+    known, found = dict(leaves(before)), dict(leaves(config))
+    for key, value in found.items():
         _require_finite(key, value, known.get(key))
-        _check_range(key, value)
+        if not _is_of_another_class(key, found):
+            _check_range(key, value)
 
 
 def _same_files(
@@ -284,6 +287,16 @@ def _check_numbers(key: str, values: list[Any], default: list[Any]) -> None:
         )
 
 
+def _is_of_another_class(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key belongs to a class for which our ranges were not made, such as torchvision's."""
+    group, _, rest = key.partition(".")
+    if group == "data" or group not in (*BUILT_FROM_ONE, "augment"):  # datasets share their keys
+        return False
+    within = f"{group}.{rest.rpartition('.')[0]}".rstrip(".")  # augment.jitter.hue, in a list
+    target = str(config.get(f"{within}._target_", ""))
+    return bool(target) and target.partition(".")[0] not in RANGED
+
+
 def _check_range(key: str, value: Any) -> None:
     # augment.cutmix.alpha, chosen in a list, has the range of augment.alpha
     key_of_range = re.sub(r"^augment\.\w+\.(?=\w+$)", "augment.", key)
@@ -341,6 +354,15 @@ def check_targets(config: DictConfig) -> None:
 
 def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """Require the chosen file of each group with a single part to have a `_target_`."""
+    if "accumulate_grad_batches" not in config.trainer:
+        raise UserError(
+            f"trainer={choices.get('trainer')}: its file lacks the keys of every trainer; write "
+            "defaults: [auto] as its first line"
+        )
+    for group in LISTS:
+        for name, node in (config.get(group) or {}).items():
+            if OmegaConf.is_dict(node) and "_target_" not in node:
+                raise UserError(_no_target(group, f"[{name}]"))
     for group in BUILT_FROM_ONE:
         node = config.get(group)
         if OmegaConf.is_dict(node) and "_target_" in node:
@@ -350,10 +372,14 @@ def _require_targets_named(config: DictConfig, choices: Mapping[str, Any]) -> No
                     "defaults: [_common] as its first line"
                 )
             continue
-        raise UserError(
-            f"{group}={choices.get(group)}: its file has no _target_, expected the name of a "
-            f"{TARGETS[group][0]}, such as _target_: mypkg.Name (with a space after the colon)"
-        )
+        raise UserError(_no_target(group, choices.get(group)))
+
+
+def _no_target(group: str, choice: object) -> str:
+    return (
+        f"{group}={choice}: its file has no _target_, expected the name of a "
+        f"{TARGETS[group][0]}, such as _target_: mypkg.Name (with a space after the colon)"
+    )
 
 
 def _refuse_nested_targets(key: str, values: Iterable[Any]) -> None:

@@ -70,7 +70,13 @@ def _check_resumed(config: DictConfig, choices: Mapping[str, Any]) -> None:
     recorded = settings_of(Path(config.resume))
     typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
     weights = "model.weights"
-    if weights in recorded and weights in typed and recorded[weights] != typed[weights]:
+    is_open = "${" in recorded.get(weights, "")  # recorded as typed
+    if (
+        weights in recorded
+        and weights in typed
+        and recorded[weights] != typed[weights]
+        and not is_open
+    ):
         raise UserError(
             f"{weights}={typed[weights]}: a resumed run continues with the weights of its checkpoint: leave "
             f"out {weights}, or leave out resume= for a new run"
@@ -211,7 +217,8 @@ def _watched(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
 
 def _logged(config: DictConfig) -> list[str]:
     """The metrics that a run logs, as far as its configuration determines them."""
-    return [*MAY_BE_LOGGED, *(f"val/{name}" for name in config.get("metrics") or {})]
+    metrics = (config.get("metrics") or {}).items()
+    return [*MAY_BE_LOGGED, *(f"val/{name}" for name, node in metrics if node)]
 
 
 def _check_folds(config: DictConfig) -> None:

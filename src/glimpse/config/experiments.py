@@ -96,7 +96,7 @@ def _require_no_slip(file: str, found: ConfigResult) -> None:
                 f"/{group}: {value}, with override and the slash"
             )
     assert isinstance(found.config, DictConfig)
-    for key, content in found.config.items():
+    for key, content in found.config.items_ex(resolve=False):
         group = str(key)
         if group in (*GROUPS, *LISTS) and isinstance(content, str | ListConfig):
             is_name = isinstance(content, str)

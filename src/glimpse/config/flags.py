@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from glimpse.command import to_type
+from glimpse.command import in_shell, to_type
 from glimpse.config.folder import (
     CONFIG_DIR,
     CONFIG_NAME,
@@ -148,10 +148,14 @@ def is_sweep(flags: Sequence[str]) -> bool:
 def require_their_use(flags: Sequence[str], overrides: Sequence[str]) -> None:
     """Require -m for settings that only a sweep uses, and report names of folders that are ignored.
 
+    A command that only prints its configuration may choose any.
+
     Raises:
         UserError: -m is missing.
     """
     is_swept = is_sweep(flags)
+    if {flag.partition("=")[0] for flag in flags} & {*CFG, *INFO, *HELP}:
+        return  # nothing runs
     for word in overrides:
         setting = word.lstrip("+")
         if not is_swept and setting.startswith(OF_SWEEPS):
@@ -172,6 +176,14 @@ def with_default_flags(
     for place in values_of(flags, CONFIG_DIR):
         require_own_folder(Path(place))
     names = {flag.partition("=")[0] for flag in flags}
+    if config_dir is not None and names & set(CONFIG_DIR) and not names & set(CONFIG_NAME):
+        place = next(values_of(flags, CONFIG_DIR))
+        if not (Path(place) / f"{config_name}.yaml").is_file():
+            searchpath = f"hydra.searchpath=[file://{Path(place).resolve()}]"
+            raise UserError(
+                f"{CONFIG_DIR[0]} {place} would replace this project's own folder, {config_dir}: type "
+                f"{in_shell(searchpath)} to add yours"
+            )
     if config_dir is not None and not names & set(CONFIG_DIR):
         flags = [CONFIG_DIR[0], str(config_dir), *flags]
     if config_name is not None and not names & set(CONFIG_NAME):

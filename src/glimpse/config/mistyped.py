@@ -27,7 +27,7 @@ from glimpse.config.folder import ROOT, choices_of, config_folders, groups_of, r
 from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
-from glimpse.config.schema import LISTED, LISTS
+from glimpse.config.schema import LISTED, LISTS, OTHER_KINDS
 from glimpse.errors import first_line, one_line
 from glimpse.text import is_number
 
@@ -218,9 +218,12 @@ def _explain_several(override: str, typed: Sequence[str] | None) -> str:
     """Say what to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
     key, _, values = override.partition("=")
     found = f"{override}: several values for one run"
-    is_list = key in LISTED or isinstance(_known(typed).get(key), list | None)
-    if choices_of(key, _folders(typed)) and key not in LISTED:
-        is_list = False
+    if key in OTHER_KINDS:
+        is_list = list in OTHER_KINDS[key]
+    elif choices_of(key, _folders(typed)):
+        is_list = key in LISTED
+    else:
+        is_list = isinstance(_known(typed).get(key), list | None)
     list_ = f"{key}=[{values}] for a list, or " if is_list else ""
     return f"{found}: type {list_}-m to sweep over the values"
 
@@ -231,9 +234,9 @@ def _explain_key(key: str, typed: Sequence[str] | None) -> str:
     if key not in known:
         return unknown_key(key, known, _words(typed))
     group = key.partition(".")[0]
-    if any(word.startswith(f"~{group}") for word in typed or ()):
+    if any(word.startswith(f"~{group}") for word in _words(typed)):
         return removed_key(group)
-    chosen = next((word for word in reversed(typed or ()) if word.startswith(f"{group}=")), group)
+    chosen = next((word for word in reversed(_words(typed)) if word.startswith(f"{group}=")), group)
     return f"{key}: not every choice in {chosen} has this key: type only choices that have it"
 
 

@@ -24,6 +24,17 @@ def quoted(value: object) -> str:
     return QuotedString(str(value).replace("${", "\\${"), Quote.single).with_quotes()
 
 
+def unquoted(value: str) -> str:
+    """Return the text that a value of the command line stands for, which may be in quotes."""
+    if value[:1] not in ("'", '"'):
+        return value
+    try:
+        [override] = OverridesParser.create().parse_overrides([f"key={value}"])
+    except (OverrideParseException, ValueError):
+        return value.strip("'\"")
+    return str(override.value()).replace("\\${", "${")
+
+
 def as_value(value: Any) -> str:
     """Format a plain value as it is typed on the command line."""
     if isinstance(value, list):

@@ -10,9 +10,9 @@ from typing import Any
 from glimpse.command import in_shell
 from glimpse.config import trust
 from glimpse.config.flags import is_sweep
-from glimpse.config.folder import choices_of, config_folders, root_name
+from glimpse.config.folder import ROOT, choices_of, config_folders, root_name
 from glimpse.config.keys import content_of, is_in, keys_of_choice
-from glimpse.config.quoting import quoted
+from glimpse.config.quoting import quoted, unquoted
 from glimpse.config.schema import GROUPS, LISTS, TAKES_A_MAPPING
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
@@ -33,7 +33,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
     resume = [o.partition("=")[2] for o in overrides if o.startswith("resume=")]
     if not resume or resume[-1] == "null":
         return overrides
-    folder = _run_folder(Path(os.path.expanduser(resume[-1].strip("'\""))))
+    folder = _run_folder(Path(os.path.expanduser(unquoted(resume[-1]))))
     if is_sweep(flags):
         raise UserError(f"resume={folder}: a sweep cannot resume a run; remove -m")
     _require_its_own_place(overrides, folder)
@@ -67,7 +67,7 @@ def _require_its_own_place(overrides: Sequence[str], folder: Path) -> None:
     whole = folder.resolve()
     for override in overrides:
         key, _, value = override.partition("=")
-        place = Path(os.path.expanduser(value.strip("'\""))).resolve()
+        place = Path(os.path.expanduser(unquoted(value))).resolve()
         if key == "hydra.run.dir" and place != whole and "${" not in value:
             raise UserError(
                 f"{override}: a resumed run writes into its own folder, {folder}: leave out {key}"
@@ -89,8 +89,9 @@ def _keys_of_choices(
         root_name: The name of the root configuration.
     """
     root: dict[str, Any] = {}
-    for file in (folder / f"{root_name}.yaml" for folder in folders):
-        root |= content_of(file) or {}
+    for name in dict.fromkeys((ROOT, root_name)):  # a project's root includes ours
+        for file in (folder / f"{name}.yaml" for folder in folders):
+            root |= content_of(file) or {}
     found: dict[str, dict[str, Any]] = {}
     for override in overrides:
         group, _, choice = override.partition("=")

@@ -13,6 +13,7 @@ in the key `packages` or with `--trust`.
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +27,8 @@ from hydra.errors import OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.folder import config_folder, config_folders, groups_of, root_name
-from glimpse.config.keys import check_hydra_keys
+from glimpse.config.folder import ROOT, config_folder, config_folders, groups_of, root_name
+from glimpse.config.keys import check_hydra_keys, content_of
 from glimpse.config.schema import LIBRARIES
 from glimpse.errors import UserError
 from glimpse.records import ENVIRONMENT, UnreadableError, read_yaml
@@ -323,6 +324,9 @@ def _parsed(line: str, record: Path) -> Override:
 
 
 def own_keys() -> set[str]:
-    """Our groups, and the top-level keys of conf/train.yaml."""
-    root = yaml.safe_load((config_folder() / "train.yaml").read_text(encoding="utf-8"))
-    return (groups_of([config_folder()]) | set(root)) - {"defaults", "hydra"}
+    """Our groups, and the top-level keys of conf/train.yaml and of a project's own root."""
+    arguments = sys.argv[1:]
+    roots = {f"{name}.yaml" for name in (ROOT, root_name(arguments))}
+    files = [folder / name for folder in config_folders(arguments) for name in roots]
+    keys = {str(key) for file in files for key in content_of(file) or {}}
+    return (groups_of([config_folder()]) | keys) - {"defaults", "hydra"}

@@ -3,6 +3,7 @@
 List the jobs, find those that are not done, run them, and print the table.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from glimpse.sweeps.record import Record
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
 from glimpse.text import plural
+
+SEED = re.compile(r"seed=\d{1,9}")  # in the range of seeds
 
 
 def run_grid(
@@ -102,7 +105,6 @@ def _states(
         except Exception as error:
             found[job] = Found(State.REFUSED, explain(error, job.overrides))
     todo = [job for job in jobs if found[job].is_to_run(retry_failed=retry_failed)]
-    _require_no_shared_mistake(composer, todo)
     found |= _refused(composer, todo)
     return found, [job for job in todo if found[job].state is not State.REFUSED]
 
@@ -111,7 +113,11 @@ def _refused(composer: Composer, todo: Sequence[Job]) -> dict[Job, Found]:
     """The jobs with a mistake in their configuration.
 
     The first job with each value is checked, and then the others with a value that no correct job
-    has: to check all jobs of a large sweep would take minutes.
+    has: to check all jobs of a large sweep would take minutes. One seed is as good as another.
+
+    Raises:
+        UserError: the first job with each value has the same mistake, so it is in settings that all
+            jobs share.
     """
     refused: dict[Job, Found] = {}
     checked: set[Job] = set()
@@ -122,17 +128,25 @@ def _refused(composer: Composer, todo: Sequence[Job]) -> dict[Job, Found]:
         if message := _mistake(composer, job):
             refused[job] = Found(State.REFUSED, message)
         else:
-            correct.update(job.varying)
+            correct.update(_telling(job))
 
     seen: set[str] = set()
     for job in todo:
-        if not seen.issuperset(job.varying):
+        if not checked or not seen.issuperset(_telling(job)):
             require(job)
-        seen.update(job.varying)
+        seen.update(_telling(job))
+    messages = {found.reason for found in refused.values()}
+    if len(todo) > 1 and len(refused) == len(checked) and len(messages) == 1:
+        raise UserError(messages.pop())
     for job in todo:
-        if job not in checked and not correct.issuperset(job.varying):
+        if job not in checked and not correct.issuperset(_telling(job)):
             require(job)
     return refused
+
+
+def _telling(job: Job) -> list[str]:
+    """The overrides that may be a mistake in one job and not in another."""
+    return [line for line in job.varying if not SEED.fullmatch(line)]
 
 
 def _mistake(composer: Composer, job: Job) -> str | None:
@@ -144,21 +158,6 @@ def _mistake(composer: Composer, job: Job) -> str | None:
     except Exception as error:
         return explain(error, job.overrides)
     return None
-
-
-def _require_no_shared_mistake(composer: Composer, todo: Sequence[Job]) -> None:
-    """Reject the sweep with one line if all of its jobs would be refused with the same message.
-
-    The first and the last job differ in most values, so a mistake in both is in settings that
-    they share.
-
-    Raises:
-        UserError: there is such a mistake.
-    """
-    ends = (todo[0], todo[-1]) if len(todo) > 1 else ()
-    lines = {_mistake(composer, job) for job in ends}
-    if len(lines) == 1 and (line := lines.pop()):
-        raise UserError(line)
 
 
 def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
@@ -277,6 +276,8 @@ class _Sweep:
     def _look_elsewhere(self, runner: Runs) -> None:
         """Take the results of jobs that other processes finished; run those that they left."""
         for job in list(self.elsewhere):
+            if job not in self.elsewhere:  # fail_fast has given it up
+                return
             found = look(self.composer.folder_of(job), self.composer.settings(job))
             if found.state is State.RUNNING:
                 continue

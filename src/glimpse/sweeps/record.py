@@ -8,13 +8,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from glimpse.cli.table import print_table
 from glimpse.durations import duration
 from glimpse.files import write_json
-from glimpse.folder_lock import held
+from glimpse.folder_lock import FolderInUseError, held
 from glimpse.monitor import Monitor
 from glimpse.records import finite, json_or_empty, listed
 from glimpse.runs.groups import tells_apart
@@ -25,6 +26,7 @@ from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
 
 SAVE_SECONDS = 5.0  # between two saves
+SAVE_PATIENCE = 30.0  # seconds to wait while an equal command saves
 MAX_ROWS = 100  # of the table
 
 
@@ -62,7 +64,8 @@ class Record:
         """Record the state of a job; sweep.json is written every few seconds."""
         self.found[job] = found
         if time.monotonic() > self._saved + SAVE_SECONDS:
-            self.save()
+            with suppress(FolderInUseError):  # the next save includes it
+                self.save()
 
     @property
     def counts(self) -> Counter[State]:
@@ -82,7 +85,7 @@ class Record:
 
     def save(self) -> None:
         """Write sweep.json."""
-        with held(self.folder):
+        with held(self.folder, patience=SAVE_PATIENCE):
             entries = _entries(self.folder, self.monitor.name)
             for job, found in self.found.items():
                 entries[job.name] = _updated(entries.get(job.name, {}), self._entry(job, found))

@@ -31,6 +31,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from glimpse import socket_folder
+from glimpse.command import own_configuration
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.resolvers import register_resolvers
 from glimpse.crash import crash, shortage
@@ -204,7 +205,11 @@ def _trained(request: Request) -> Found:
         with open_dict(config):
             config.resume = str(folder)
             config.hydra.output_subdir = None  # keep the record of how the run started
-        sys.argv = [sys.argv[0], f"resume={folder}", *_extension(config, folder)]
+        sys.argv[1:] = [
+            *own_configuration(sys.argv[1:]),
+            f"resume={folder}",
+            *_extension(config, folder),
+        ]
     try:
         ended = run_job(
             task_function=partial(_task, afterwards=request.afterwards),
