@@ -17,7 +17,7 @@ import torch
 
 from conftest import TRAIN, Train, slow
 from glimpse.assembly import build_metrics
-from glimpse.config.flags import require_their_use, split_arguments
+from glimpse.config.flags import require_their_use, split_arguments, with_default_flags
 from glimpse.errors import UserError
 from glimpse.launch import help_unchecked
 from glimpse.runs.trained import TrainedRun
@@ -304,6 +304,20 @@ def test_a_folder_that_is_not_used_is_reported(
 def test_a_setting_of_sweeps_needs_a_sweep() -> None:
     with pytest.raises(UserError, match="is a setting of sweeps: type -m too"):
         require_their_use(*split_arguments(["sweep.fail_fast=true"]))
+    require_their_use(*split_arguments(["--cfg", "hydra", "hydra/launcher=submitit_slurm"]))
+
+
+def test_another_folder_does_not_replace_that_of_a_project(tmp_path: Path) -> None:
+    project, extra = tmp_path / "conf", tmp_path / "my extra"
+    for folder in (project, extra):
+        folder.mkdir()
+    with pytest.raises(
+        UserError, match=r"replace .* own folder, .*conf: type .hydra.searchpath=\[file:"
+    ):
+        with_default_flags(["--config-dir", str(extra)], project, "project")
+    (extra / "project.yaml").write_text("")
+    flags = with_default_flags(["--config-dir", str(extra)], project, "project")
+    assert flags == ["--config-name", "project", "--config-dir", str(extra)]
 
 
 def test_a_checkpoint_means_its_run(train: Train, tmp_path: Path) -> None:

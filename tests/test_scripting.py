@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,16 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
     assert resumed.folder == again.folder
     assert resumed.curves["epoch"] == [1, 2]
     assert resumed.curves["val/acc"] == pytest.approx(trained.curves["val/acc"])
+    assert read_run(again.folder).settings["trainer.max_epochs"] == "2"
+    assert "trainer.max_epochs=2" in overrides_of(again.folder)  # a later resume keeps it
+
+
+def test_a_refused_resume_leaves_the_folder(trained: TrainedRun, tmp_path: Path) -> None:
+    folder = tmp_path / "killed early"  # such as in a download
+    shutil.copytree(trained.folder / ".hydra", folder / ".hydra")
+    with pytest.raises(UserError, match="expected at least 0"):
+        glimpse.train(f"resume={folder}", "optimizer.lr=-1")
+    assert (folder / ".hydra" / "overrides.yaml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,44 @@ OWNED = {  # arguments of Lightning's Trainer that other groups or the run itsel
 WITHOUT_EFFECT = {"enable_autolog_hparams", "limit_predict_batches", "model_registry"}  # here
 
 
+JITTER = """
+_target_: torchvision.transforms.v2.ColorJitter
+brightness: [0.5, 1.5]
+hue: [-0.1, 0.1]
+"""
+
+
+def test_ranges_are_those_of_our_own_classes(tmp_path: Path) -> None:
+    (tmp_path / "augment").mkdir()
+    (tmp_path / "augment" / "jitter.yaml").write_text(JITTER)
+    for choice in ("augment=jitter", "augment=[flip,jitter]"):
+        composed_of([choice], config_dir=tmp_path)
+    with pytest.raises(UserError, match=r"augment.colour_jitter.hue=0.7: expected at most 0.5"):
+        composed_of(["augment=[flip,colour_jitter]", "augment.colour_jitter.hue=0.7"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "callbacks/mine.yaml",
+            "mine: {patience: 3}",
+            r"callbacks=\[mine\]: its file has no _target_",
+        ),
+        ("trainer/mine.yaml", "max_epochs: 3", r"write defaults: \[auto\] as its first line"),
+    ],
+)
+def test_what_a_file_lacks_is_said(tmp_path: Path, file: str, content: str, message: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir()
+    path.write_text(content)
+    group = path.parent.name
+    with pytest.raises(UserError, match=message):
+        composed_of(
+            [f"{group}={'[mine]' if group == 'callbacks' else 'mine'}"], config_dir=tmp_path
+        )
+
+
 def test_every_trainer_argument_is_listed() -> None:
     ours = set(OmegaConf.load(CONF / "trainer" / "auto.yaml"))
     theirs = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}

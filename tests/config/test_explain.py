@@ -208,6 +208,8 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("model.widths=[2, 3]", 'type it in quotes: "model.widths=[2, 3]"'),
         ("lr=tag(log, interval(1,2))", 'type it in quotes: "lr=tag(log, interval(1,2))"'),
         ("model=linear,mlp", "several values for one run: type -m to sweep over the values"),
+        ("data.folds=2,3", "several values for one run: type -m to sweep over the values"),
+        ("trainer.devices=0,1", "type trainer.devices=[0,1] for a list, or -m to sweep over the"),
         ("data.classes=a,b", "type data.classes=[a,b] for a list, or -m to sweep over the values"),
         (
             "augment=flip,mixup",

@@ -7,7 +7,7 @@ from hydra import compose
 from hydra.errors import OverrideParseException
 
 from glimpse.config.explain import explain
-from glimpse.config.quoting import quote_texts, quoted
+from glimpse.config.quoting import quote_texts, quoted, unquoted
 from glimpse.config.schema import PATHS
 from glimpse.errors import UserError
 
@@ -63,3 +63,6 @@ def test_other_text_that_hydra_cannot_read_is_told_what_to_type() -> None:
 
 def test_quotes_hold_anything(tmp_path: Path) -> None:
     assert quoted("a'b") == r"'a\'b'"
+    for text in ("a'b", "${x}", 'say "b"', "plain/path", ""):
+        assert unquoted(quoted(text)) == text
+        assert unquoted(text) == text

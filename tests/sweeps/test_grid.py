@@ -26,7 +26,7 @@ from conftest import processes_of, slow
 from folders import read_summary, write_run
 from glimpse.errors import UserError
 from glimpse.sweeps import runner, worker
-from glimpse.sweeps.composing import without_hydra
+from glimpse.sweeps.composing import Composer, without_hydra
 from glimpse.sweeps.continuing import what_then
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.runner import Outcome, Runner
@@ -195,6 +195,25 @@ def test_a_plan_refuses_what_the_sweep_will_refuse(
     assert "6 jobs: 3 new, 3 refused; 3 to run" in out
     with pytest.raises(UserError, match="foo is not a key"):
         sweep(monkeypatch, tmp_path, "+foo=1,2", "sweep.plan=true")
+
+
+@pytest.mark.parametrize("models", ["linear,pretrained,mlp", "linear,mlp,pretrained"])
+def test_a_mistake_of_the_first_and_the_last_job_is_not_that_of_all(
+    models: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (f"model={models}", "callbacks=[finetune]", "sweep.plan=true")
+    sweep(monkeypatch, tmp_path, *words)
+    assert "2 refused, 1 new; 1 to run" in capsys.readouterr().out
+
+
+def test_one_seed_is_checked_for_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    checked = []
+    original = Composer.checked
+    monkeypatch.setattr(
+        Composer, "checked", lambda self, job: checked.append(job) or original(self, job)
+    )
+    sweep(monkeypatch, tmp_path, "seed=range(1,50)", "model=linear,mlp", "sweep.plan=true")
+    assert len(checked) == 2
 
 
 def test_mistakes_are_reported_before_anything_is_trained(
