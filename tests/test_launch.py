@@ -91,6 +91,19 @@ def test_the_default_command_learns_the_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "task"), [("LBFGS", "check=true"), ("RMSprop", "task=lr_find")]
+)
+def test_an_optimizer_s_file_may_name_its_class_alone(
+    train: Train, tmp_path: Path, optimizer: str, task: str
+) -> None:
+    file = tmp_path / "conf" / "optimizer" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"_target_: torch.optim.{optimizer}")
+    result = train("--config-dir", "conf", *SMALL, "optimizer=mine", "model=linear", task)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["modle=convnet"], "did you mean model?"),

@@ -278,6 +278,26 @@ def rates(folder: Path) -> list[float]:
     return [float(row["lr"]) for row in read_rows(folder, "metrics.csv")[1]]
 
 
+@pytest.mark.parametrize(
+    "option", ["data.batch_size=128", "data.batch_size=32", "trainer.accumulate_grad_batches=2"]
+)
+def test_with_other_batches_a_schedule_continues_at_the_same_part_of_the_run(
+    execute: Execute, finished: Path, option: str
+) -> None:
+    execute(*LINEAR, "trainer.max_epochs=4", option, f"resume={finished}", folder=finished)
+    third, last = rates(finished)[2:]
+    assert third == pytest.approx(2.8e-4, rel=0.1)
+    assert last < 1e-5
+
+
+def test_an_average_of_the_weights_cannot_be_turned_off(execute: Execute) -> None:
+    options = (*LINEAR, "callbacks=[ema]")
+    folder = execute(*options)
+    more = (*options, "callbacks.ema=null", "trainer.max_epochs=3")
+    with pytest.raises(UserError, match="keep ema in callbacks"):
+        execute(*more, f"resume={folder}", folder=folder)
+
+
 # The maximum of train/loss is its first value, so that each later epoch is a bad one.
 PLATEAU = ("scheduler=plateau", "monitor=train/loss", "mode=max", "scheduler.patience=0")
 

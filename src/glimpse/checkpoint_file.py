@@ -58,7 +58,9 @@ class AtomicCheckpointIO(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        Path(path).unlink(missing_ok=True)
+        """Remove a checkpoint; no other file, as the name may come from a stranger's checkpoint."""
+        if Path(path).suffix == ".ckpt":
+            Path(path).unlink(missing_ok=True)
 
 
 def _require_plain(name: str, state: object) -> None:

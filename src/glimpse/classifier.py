@@ -88,7 +88,10 @@ class ImageClassifier(LeanModule):
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were undone, in the whole run
         self._watch = LossWatch()
-        self._watches_each_loss = False
+        self._failed: Failed | None = (
+            None  # this epoch's first batch with a loss that is not finite
+        )
+        self._is_alone = True  # whether no other process takes part in the training
         self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)
         # With `by_class`: the latest recall of each class, by split; None without images.
@@ -154,11 +157,35 @@ class ImageClassifier(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         loss = self._step(batch, "train")
-        if self._watches_each_loss:
+        if self.stops_at_nonfinite:
             failed = self._watch.add(loss.detach(), batch_idx)
-            if failed is not None:
+            if failed is not None and self._is_alone:
                 self._stop_at(failed, batch.images if failed[0] == batch_idx else None)
+            self._failed = self._failed or failed
         return loss
+
+    def require_finite_losses(self) -> None:
+        """Raise the error if a loss of this epoch was not finite in any of the processes.
+
+        All processes call this together, once a second, before they save, and where an epoch or
+        the training in it ends. A process alone has raised it at that batch, or does so here.
+
+        Raises:
+            DivergedError: a loss was not finite.
+        """
+        if not self.stops_at_nonfinite:
+            return
+        self._failed = self._failed or self._watch.finish()
+        if not self._is_alone:
+            mine = -math.inf if self._failed is None else -float(self._failed[0])
+            found = self.trainer.strategy.reduce(
+                torch.tensor([mine], device=self.device), reduce_op="max"
+            )
+            assert isinstance(found, Tensor)
+            first = -found.item()
+            if math.isfinite(first) and (self._failed is None or self._failed[0] != first):
+                self._failed = int(first), math.nan  # of another process
+        self._stop_at(self._failed)
 
     def _stop_at(self, failed: Failed | None, images: Tensor | None = None) -> None:
         """Raise the error for a batch whose loss is not finite. Its images are given only if the
@@ -277,19 +304,18 @@ class ImageClassifier(LeanModule):
 
     def on_train_start(self) -> None:
         self.has_begun = True  # Lightning calls this after the callbacks'
-        # Under DDP all processes must stop together, so there only the epoch's totals are checked.
-        self._watches_each_loss = self.stops_at_nonfinite and self.trainer.world_size == 1
+        self._is_alone = self.trainer.world_size == 1
 
     def on_train_epoch_start(self) -> None:
         # Reseed each epoch, so that a resumed run makes the same draws as an uninterrupted one.
         of_epoch = self.seed * OVER_A_MILLION + self.current_epoch
         seed_all(of_epoch * OVER_A_THOUSAND + self.global_rank)
         self.counts.start("train", self.device)
-        self._watch = LossWatch()
+        self._watch, self._failed = LossWatch(), None
         self.validation = None
 
     def on_train_epoch_end(self) -> None:
-        self._stop_at(self._watch.finish())
+        self.require_finite_losses()
         metrics = self._finish("train")
         known = metrics | (self.validation or {})
         assert self._lr is not None
@@ -300,7 +326,7 @@ class ImageClassifier(LeanModule):
             self._plateau.scheduler.step(known[self._plateau.monitor])
 
     def on_validation_epoch_start(self) -> None:
-        self._stop_at(self._watch.finish())
+        self.require_finite_losses()
         self._start("val")
 
     def on_validation_epoch_end(self) -> None:
@@ -416,7 +442,7 @@ class ImageClassifier(LeanModule):
         This is each process's sums of the epoch so far, its gradients if they wait for later
         batches, the last validation, the last learning rate, and the state of a plateau schedule.
         """
-        self._stop_at(self._watch.finish())
+        self.require_finite_losses()
         mine = self.counts.state_dict()
         if is_accumulating(self.trainer):
             mine["gradients"] = {

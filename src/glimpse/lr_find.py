@@ -128,7 +128,8 @@ def find(
     Raises:
         UserError: optimizer.lr is 0, or there are too few steps for a curve.
     """
-    settings, lr = config.lr_find, float(config.optimizer.lr)
+    settings = config.lr_find
+    lr = float(classifier.new_optimizer().param_groups[0]["lr"])
     if not lr:
         raise UserError("optimizer.lr=0: task=lr_find expects a rate to scale; type one above 0")
     rates = np.geomspace(settings.start, settings.end, settings.num_steps).tolist()

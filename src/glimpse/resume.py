@@ -68,7 +68,7 @@ def start_of_resume(
     with named_if_it_does_not_fit(str(path)):
         _require_same_data(extra, now["data"], data)
         _require_same_parameters(saved, now)
-        _require_same_batches(extra, batch_size, key=key_of_batches(now["data"]))
+        _require_same_batches(extra, batch_size, now["data"])
         _require_same_sampling(extra, now["data"])
         _require_enough_epochs(saved, now["trainer"]["max_epochs"])
         is_same = _of_the_run(extra["config"]) == _of_the_run(now)
@@ -156,7 +156,10 @@ def _require_same_parameters(saved: Mapping[str, Any], now: Mapping[str, Any]) -
             raise UserError(
                 f"resume: the checkpoint has a different {group}; start a new run with this one"
             )
-    had, has = (set(config["callbacks"] or {}) for config in (before, now))
+    had, has = (
+        {name for name, node in (config["callbacks"] or {}).items() if node}
+        for config in (before, now)
+    )
     for name in DIVIDES_PARAMETERS:
         if (name in had) != (name in has):
             without = "" if name in had else "out"
@@ -177,9 +180,14 @@ def key_of_batches(data: Mapping[str, Any]) -> str:
     return "batch_size" if data.get("global_batch_size") is None else "global_batch_size"
 
 
-def _require_same_batches(saved: Mapping[str, Any], batch_size: int, *, key: str) -> None:
+def _require_same_batches(
+    saved: Mapping[str, Any], batch_size: int, now: Mapping[str, Any]
+) -> None:
     was = saved["global_batch_size"]
     if saved["next_batch"]["next_batch"] and was != batch_size:
+        key = key_of_batches(now)
+        if now[key] != batch_size:  # there are several processes
+            key = "global_batch_size"
         together = " of all processes together" if key != "batch_size" else ""
         raise UserError(
             f"resume: the checkpoint was saved within an epoch with batches of {was}, not {batch_size}"

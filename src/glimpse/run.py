@@ -160,11 +160,18 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
     batch = data.batches.to_network(
         next(iter(data.batches.loader("train", training=True))), training=True
     )
-    loss = classifier.loss_of(classifier.network(batch.images), batch.labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    classifier.new_optimizer().step()
+    losses: list[float] = []
+
+    def loss_and_gradients() -> float:
+        classifier.zero_grad()
+        loss = classifier.loss_of(classifier.network(batch.images), batch.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.item())
+        return losses[-1]
+
+    classifier.new_optimizer().step(closure=loss_and_gradients)  # LBFGS calls it several times
     size = by(batch.images.shape)
-    console.print(f"one batch of {size}, forward and backward: loss {loss.item():.4f}")
+    console.print(f"one batch of {size}, forward and backward: loss {losses[0]:.4f}")
 
 
 def _begin_record(parts: Parts, settings: Mapping[str, Any]) -> None:
@@ -195,9 +202,11 @@ def _begin_record(parts: Parts, settings: Mapping[str, Any]) -> None:
 def _print_batch(config: DictConfig, place: Place) -> None:
     nodes = f" on {place.num_nodes} nodes" if place.num_nodes > 1 else ""
     batch_size = global_batch_size(config, place.world_size)
+    lr = config.optimizer.get("lr")
+    rate = "the learning rate" if lr is None else f"optimizer.lr={lr:g}"
     console.print(
         f"{place.world_size} processes{nodes} × {batch_size // place.world_size} images = "
-        f"{batch_size} in a batch; optimizer.lr={config.optimizer.lr:g} is not scaled to it"
+        f"{batch_size} in a batch; {rate} is not scaled to it"
     )
 
 

@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.config.build import blamed, build, parameters_of, plain, require_target
 from glimpse.config.keys import unknown_key
-from glimpse.distributed.place import Place
+from glimpse.distributed.place import Place, takes_one_device
 from glimpse.errors import UserError, first_line
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
 from glimpse.lightning_compat import skip_empty_hooks
@@ -44,14 +44,20 @@ def device_of(config: DictConfig) -> str:
     Raises:
         UserError: the configuration asks for a GPU that this machine does not have.
     """
-    asked = str(config.trainer.accelerator)
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    device = next((device for device in DEVICES.get(asked, (asked,)) if has[device]), None)
+    device = device_or_none(config)
     if device is None:
         raise UserError(
-            f"trainer.accelerator={asked}: this machine has no such device; type trainer=cpu"
+            f"trainer.accelerator={config.trainer.accelerator}: this machine has no such device; type "
+            "trainer.accelerator=cpu"
         )
     return device
+
+
+def device_or_none(config: DictConfig) -> str | None:
+    """The device as above; None if this machine does not have it."""
+    asked = str(config.trainer.accelerator)
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return next((device for device in DEVICES.get(asked, (asked,)) if has[device]), None)
 
 
 def build_callback(node: DictConfig, folder: Path) -> Callback:
@@ -109,10 +115,14 @@ def _require_other_files(callback: ModelCheckpoint, folder: Path) -> None:
 def num_processes(config: DictConfig) -> int:
     """The number of processes that train on this machine: one for each of `trainer.devices`.
 
+    With neither devices nor a strategy chosen, it is one.
+
     Raises:
         UserError: there are not that many devices.
     """
     accelerator, devices = ACCELERATORS[device_of(config)], plain(config.trainer)["devices"]
+    if takes_one_device(config.trainer):
+        return 1
     if str(devices) in ("auto", "-1"):
         return accelerator.auto_device_count()
     try:
@@ -164,6 +174,8 @@ def build_trainer(
             raise UserError(unknown_key(f"trainer.{name}", [f"trainer.{key}" for key in known], []))
     arguments["num_nodes"] = place.num_nodes
     several = place.world_size > 1
+    if takes_one_device(arguments) and not several:
+        arguments["devices"] = 1
     if several or place.launcher:
         if isinstance(arguments["devices"], int | str):  # a list names the devices
             arguments["devices"] = place.local_world_size

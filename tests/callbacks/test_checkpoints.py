@@ -11,6 +11,7 @@ import torch
 from conftest import Execute
 from folders import read_rows, read_summary
 from glimpse.callbacks.checkpoints import Checkpoints, to_resume_from
+from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.monitor import Monitor, monitor_of
 
 SMALL = (
@@ -80,6 +81,18 @@ def test_the_three_best_stay(execute: Execute) -> None:
         for name in ("best.ckpt", f"epoch-{best[0]}_step-{4 * best[0]}.ckpt")
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_stranger_s_checkpoint_names_no_file_to_remove(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", top_k=2)
+    mine = {"epoch-1_step-4.ckpt": [0.5, -1.0]}
+    kept = mine | {"../../victim": [-1.0, -9.0], str(victim): [-1.0, -9.0]}
+    checkpoints.load_state_dict(checkpoints.state_dict() | {"kept": kept})
+    assert checkpoints.state_dict()["kept"].keys() == mine.keys()
+    AtomicCheckpointIO().remove_checkpoint(victim)  # as Lightning's ModelCheckpoint would
+    assert victim.exists()
 
 
 def test_of_the_intact_checkpoints_the_one_with_the_most_steps_counts(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from commands import train, wait_for
 from conftest import REPOSITORY
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.classifier import ImageClassifier
 from glimpse.errors import Interrupted
 from preloaded import environment
 
@@ -38,6 +40,7 @@ class TwoProcesses:
         self.other = other
         self.num_looks = 0
         self.strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=self.reduce)
+        self.lightning_module = Mock(spec=ImageClassifier)
 
     def reduce(self, mine: Tensor, *, reduce_op: str) -> Tensor:
         assert reduce_op == "max"

@@ -49,6 +49,13 @@ def test_what_is_typed_now_counts(tmp_path: Path) -> None:
     assert settings(folder, "trainer.max_epochs=12")["trainer.max_epochs"] == "12"
 
 
+def test_one_size_of_batches_replaces_the_other(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", "data.batch_size=16")
+    found = settings(folder, "data.global_batch_size=16")
+    assert found["data.global_batch_size"] == "16"
+    assert "data.batch_size" not in found
+
+
 def test_a_mistyped_folder_is_answered_with_a_run(tmp_path: Path) -> None:
     run_folder(tmp_path / "report")
     (tmp_path / "report.html").touch()

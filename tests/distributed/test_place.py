@@ -1,11 +1,15 @@
 """Which process this is, from a launcher's variables; what another program left is refused."""
 
 import pytest
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from conftest import composed
 from glimpse.config.combinations import require_one_batch_size
 from glimpse.distributed.place import Place, first_host, place_of, require_launched_processes
 from glimpse.errors import UserError
+from glimpse.sweeps.resources import num_processes_of
+from glimpse.trainer import num_processes
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
@@ -106,3 +110,16 @@ def test_one_of_the_two_batch_sizes() -> None:
     require_one_batch_size(config, ["data.global_batch_size=64"])
     with pytest.raises(UserError, match="type only one of them"):
         require_one_batch_size(config, ["data.batch_size=32", "data.global_batch_size=64"])
+
+
+def test_a_run_takes_all_devices_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: 8))
+    for words, expected in {
+        (): 1,
+        ("trainer=ddp",): 8,
+        ("trainer.strategy=ddp",): 8,
+        ("trainer.devices=-1",): 8,
+    }.items():
+        config, _ = composed(*words)
+        assert num_processes(config) == num_processes_of(config, 8) == expected

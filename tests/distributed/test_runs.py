@@ -14,7 +14,7 @@ import torch
 
 from commands import train, wait_for
 from conftest import TRAIN, Execute, processes_of
-from glimpse.distributed.processes import Silence
+from glimpse.distributed.processes import Silence, _is_of_connection
 from glimpse.errors import Interrupted, UserError
 from preloaded import environment
 from test_resume import assert_same, stop_at
@@ -319,6 +319,22 @@ def test_stopped_in_an_epoch_and_resumed_equals_unbroken(
     names = ("train/loss", "train/acc", "val/loss", "val/acc")
     for row, other in zip(read_rows(unbroken), read_rows(stopped), strict=True):
         assert [row[name] for name in names] == [other[name] for name in names]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_all_processes_in_the_epoch(execute: Execute) -> None:
+    options = (
+        *ENDLESS[:-3], "trainer.max_epochs=1", "test=false", "model=mlp", "optimizer=sgd",
+        "optimizer.lr=1e36", "scheduler=constant", "trainer=ddp_cpu",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"train/loss at epoch 1, batch \d+ is (nan|inf)"):
+        execute(*options)
+
+
+def test_only_a_lost_connection_is_taken_for_one() -> None:
+    lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
+    assert _is_of_connection(RuntimeError(lost))
+    assert not _is_of_connection(RuntimeError("the skip connection has 3 channels, expected 4"))
 
 
 def test_a_batch_that_cannot_be_divided(execute: Execute) -> None:

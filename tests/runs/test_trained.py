@@ -13,6 +13,7 @@ from PIL import Image
 
 from conftest import Execute
 from folders import write_run, write_start
+from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.errors import UserError
 from glimpse.found_checkpoint import find_checkpoint
 from glimpse.insight.predictions import images_of, names_of
@@ -36,6 +37,18 @@ def test_curves_have_a_value_for_each_epoch(trained_run: Path, tmp_path: Path) -
     curves = TrainedRun(tmp_path / "run").curves
     assert curves["train/acc"] == [0.5, 0.6]
     assert curves["val/acc"] == pytest.approx([np.nan, 0], nan_ok=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_network_that_a_gpu_trained_is_read_without_one(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    saved = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    saved["glimpse"]["config"]["trainer"]["accelerator"] = "gpu"
+    AtomicCheckpointIO().save_checkpoint(saved, tmp_path / "gpu.ckpt")
+    assert TrainedRun(tmp_path / "gpu.ckpt").device.type == "cpu"
+    with pytest.raises(UserError, match=r"no such device; type trainer\.accelerator=cpu"):
+        TrainedRun(tmp_path / "gpu.ckpt", overrides=["trainer.accelerator=gpu"])
 
 
 def test_a_checkpoint_alone_is_enough(trained_run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Checkpoints contain no code and load with `weights_only=True`.
 """
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -30,6 +31,8 @@ from glimpse.monitor import Monitor, monitor_of
 from glimpse.saved import read_checkpoint
 
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
+
+KEPT = re.compile(r"epoch-\d+_step-\d+\.ckpt")  # the names of the `top_k` checkpoints
 
 
 class Checkpoints(Checkpoint):
@@ -125,7 +128,9 @@ class Checkpoints(Checkpoint):
             self.best_step = trainer.global_step
             # Without a validation in this epoch, the latest recall is of other weights.
             self.best_recall = pl_module.recall.get("val") if "val/acc" in found else None
-        name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
+        name = (
+            f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"  # as KEPT has it
+        )
         dropped = self._enter(name, rank)
         if is_dry(trainer):
             return False
@@ -200,7 +205,9 @@ class Checkpoints(Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = state_dict["best_metrics"]
         self.best_recall = state_dict["best_recall"]
-        self._kept = {name: (a, b) for name, (a, b) in state_dict["kept"].items()}
+        kept = state_dict["kept"].items()
+        # A stranger's checkpoint must not name other files, which would be removed.
+        self._kept = {name: (a, b) for name, (a, b) in kept if KEPT.fullmatch(name)}
         judged = dict(self.best_metrics)
         if state_dict["best_value"] is not None:
             judged[self.monitor.name] = state_dict["best_value"]

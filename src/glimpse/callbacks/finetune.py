@@ -20,6 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from glimpse.classifier import ImageClassifier
+from glimpse.console import console
 from glimpse.errors import UserError
 from glimpse.models.pretrained import Pretrained
 
@@ -67,6 +68,11 @@ class Finetune(Callback):
         self.backbone = require_one_process(trainer, pl_module, "finetune").backbone
         assert isinstance(pl_module, ImageClassifier)
         pl_module.divide_optimizer(self._by_depth)
+        if 0 <= (trainer.max_epochs or -1) <= self.frozen_epochs:
+            console.print(
+                f"callbacks.finetune.frozen_epochs={self.frozen_epochs} of {trainer.max_epochs} epochs: only "
+                "the last layer is trained"
+            )
 
     def _by_depth(self, optimizer: Optimizer) -> Optimizer:
         """Divide the optimizer's groups by depth. The head comes first, as its rate is logged."""

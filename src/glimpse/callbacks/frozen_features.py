@@ -96,7 +96,7 @@ def _load(file: Path) -> Features:
     try:
         with file.open("rb") as opened, np.load(opened) as stored:
             return dict(stored)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return {}
 
 

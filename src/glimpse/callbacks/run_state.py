@@ -6,6 +6,7 @@ state of the random generators. This callback comes before our others, so that t
 before any of them acts at the start of a resumed training, for example by validating.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,14 @@ from glimpse.steps_ahead import StepsAhead
 
 # Groups of the configuration:
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")
+DECIDE_AN_EPOCH = (
+    "accumulate_grad_batches",
+    "limit_train_batches",
+    "overfit_batches",
+)  # of trainer
 DECIDE_THE_END = ("callbacks", "trainer")
+# Of an optimizer's group; a fused step needs its state on the device, where a checkpoint's is not.
+KEPT_IN_A_GROUP = ("params", "lr", "fused", "foreach")
 RATES = ("lr", "matrix_lr")  # keys of the optimizer
 
 
@@ -62,7 +70,7 @@ class RunState(Callback):
             "next_batch": _loader(trainer).state_dict(is_over=is_over or ends_epoch(trainer)),
             "next_step": next_step_of_loggers(trainer),
             "should_stop": trainer.should_stop,
-            "global_batch_size": self.data.batches.batch_size * trainer.world_size,
+            "global_batch_size": self._global_batch_size(trainer),
             "random_state": first,
             "random_states_of_others": others,
         }
@@ -107,7 +115,7 @@ class RunState(Callback):
         pl_module.go_on(before=before["scheduler"], now=self.config["scheduler"])
         if saved["should_stop"] and all(before[g] == self.config[g] for g in DECIDE_THE_END):
             trainer.should_stop = True
-        self._take_new_settings(trainer, pl_module, before)
+        self._take_new_settings(trainer, pl_module, before, self._steps_at_new_pace(trainer, saved))
         states = [saved["random_state"], *saved["random_states_of_others"]]
         if trainer.global_rank < len(states):
             restore(states[trainer.global_rank], pl_module.device)
@@ -115,13 +123,43 @@ class RunState(Callback):
             seed = self.config["seed"] * OVER_A_THOUSAND + trainer.global_step * OVER_A_MILLION
             seed_all(seed + trainer.global_rank)
 
+    def _global_batch_size(self, trainer: pl.Trainer) -> int:
+        return self.data.batches.batch_size * trainer.world_size
+
+    def _steps_at_new_pace(self, trainer: pl.Trainer, saved: Mapping[str, Any]) -> int | None:
+        """The steps so far, had each epoch had as many as the next one; None if each had.
+
+        Batches of another size change the number of steps in an epoch. A schedule over the length
+        of the run then continues at the same part of the run.
+        """
+        before, now = saved["config"]["trainer"], self.config["trainer"]
+        has_same_batches = saved["global_batch_size"] == self._global_batch_size(trainer)
+        if has_same_batches and all(before.get(key) == now.get(key) for key in DECIDE_AN_EPOCH):
+            return None
+        if any(isinstance(c, GradientAccumulationScheduler) for c in callbacks_of(trainer)):
+            return None  # epochs differ anyway
+        each = trainer.accumulate_grad_batches
+        of_an_epoch = math.ceil(trainer.num_training_batches / each)
+        in_this_epoch: int = saved["next_batch"]["next_batch"] // each
+        return trainer.current_epoch * of_an_epoch + in_this_epoch
+
     def _take_new_settings(
-        self, trainer: pl.Trainer, classifier: ImageClassifier, before: Mapping[str, Any]
+        self,
+        trainer: pl.Trainer,
+        classifier: ImageClassifier,
+        before: Mapping[str, Any],
+        steps: int | None,
     ) -> None:
         """Replace the checkpoint's optimizer and scheduler settings with the resumed run's.
 
         A plateau schedule has only the groups' rates to remember its reductions by. They stay unless
         the schedule or the rate itself has changed.
+
+        Args:
+            trainer: The trainer.
+            classifier: The classifier.
+            before: The checkpoint's configuration.
+            steps: Where a schedule over the length of the run continues; None: where it was.
         """
         groups = trainer.optimizers[0].param_groups
         fresh = classifier.new_optimizer().param_groups
@@ -130,14 +168,18 @@ class RunState(Callback):
         has_other_rate = any(was.get(key) != optimizer.get(key) for key in RATES)
         for group, new in zip(groups, fresh, strict=True):
             if is_other_schedule or was != optimizer:
-                group |= {k: v for k, v in new.items() if k not in ("params", "lr")}
+                group |= {k: v for k, v in new.items() if k not in KEPT_IN_A_GROUP}
             if is_other_schedule or has_other_rate:
                 group |= {"lr": new["lr"], "initial_lr": new["lr"]}
         has_changed = any(before[group] != self.config[group] for group in DECIDE_A_SCHEDULE)
         for schedule in trainer.lr_scheduler_configs:
             scheduler = schedule.scheduler
+            moved_to = steps if schedule.interval == "step" else None
             if not isinstance(scheduler, LambdaLR):
-                if has_changed:
+                has_length = hasattr(scheduler, "total_steps") or hasattr(scheduler, "T_max")
+                if has_length and moved_to is not None:
+                    scheduler.last_epoch = moved_to
+                if has_changed or (has_length and moved_to is not None):
                     _replay(scheduler, classifier, groups)
                 continue
             if schedule.interval == "epoch" and not has_changed:
@@ -145,6 +187,8 @@ class RunState(Callback):
             if before["scheduler"] != self.config["scheduler"]:
                 per_step = schedule.interval == "step"
                 scheduler.last_epoch = trainer.global_step if per_step else trainer.current_epoch
+            if moved_to is not None:
+                scheduler.last_epoch = moved_to
             scheduler.base_lrs = [new["lr"] for new in fresh]
             factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, rate, factor in factors:

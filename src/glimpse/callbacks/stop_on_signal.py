@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from glimpse.callbacks.checkpoints import Checkpoints
+from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.errors import Interrupted, raise_interrupted, stop_signals
 from glimpse.lightning_compat import (
@@ -185,6 +186,8 @@ class StopOnSignal(Callback):
         if trainer.world_size == 1:
             self._save_is_due = due
             return mine
+        assert isinstance(trainer.lightning_module, ImageClassifier)
+        trainer.lightning_module.require_finite_losses()
         device = trainer.strategy.root_device
         if device.type == "cuda":  # otherwise this would measure only the launch of the kernels
             torch.cuda.synchronize(device)

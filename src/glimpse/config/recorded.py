@@ -3,7 +3,7 @@
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from glimpse.files import require_no_links_out
 from glimpse.found_checkpoint import CHECKPOINTS, newest_run
 from glimpse.records import mapping
 from glimpse.runs.folder import LIST_THEM
+
+BATCH_SIZES = ("data.batch_size", "data.global_batch_size")  # one of them is typed
 
 
 def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
@@ -54,6 +56,7 @@ def with_recorded(overrides: list[str], flags: Sequence[str]) -> list[str]:
             f"{', '.join(map(_key, lost))}",
             file=sys.stderr,
         )
+    lost += [o for o in (*recorded, *later) if _key(o) in _replaced_by(map(_key, typed))]
     kept, kept_later = ([o for o in words if o not in lost] for words in (recorded, later))
     return [*kept, *here, *kept_later, *typed]
 
@@ -112,6 +115,11 @@ def _fits(override: str, known: Mapping[str, Mapping[str, Any]], folders: Sequen
     if group in LISTS and key.partition(".")[0] not in choices_of(group, folders):
         return True  # not from a file, but added by an experiment or with +
     return is_in(known[group], key)
+
+
+def _replaced_by(typed: Iterable[str]) -> set[str]:
+    """The other one of the two keys that give the size of a batch, if one of them was typed."""
+    return {BATCH_SIZES[1 - BATCH_SIZES.index(key)] for key in typed if key in BATCH_SIZES}
 
 
 def _key(override: str) -> str:

@@ -5,6 +5,7 @@ The stages of a batch: array or files -> loader -> device -> augmented -> [0, 1]
 """
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -28,6 +29,7 @@ from glimpse.data.transfer import sent
 from glimpse.threads import cores_of_each
 
 NUM_LOOKED_AT = 5000  # images, enough to represent a dataset
+PIXELS_LOOKED_AT = 64 * 64  # of an image; of larger ones, fewer are looked at
 
 
 class Batches:
@@ -270,9 +272,13 @@ class Batches:
         return self._preprocess.normalised(images)
 
     def some_training_images(self) -> Tensor:
-        """Return about 5,000 training images of all classes, normalised but not augmented."""
+        """Return about 5,000 training images of all classes, normalised but not augmented.
+
+        There are fewer if they have more than 64×64 pixels, so that they fit into memory.
+        """
         loader = self.loader("train", training=True, shuffle=True)
-        num_batches = -(-NUM_LOOKED_AT // self.batch_size)
+        share = min(1.0, PIXELS_LOOKED_AT / (self.spec.height * self.spec.width))
+        num_batches = math.ceil(NUM_LOOKED_AT * share / self.batch_size)
         batches = itertools.islice(loader, num_batches)
         return torch.cat([self.to_network(batch).images for batch in batches])
 

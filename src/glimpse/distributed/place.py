@@ -45,6 +45,14 @@ class Place:
         return self.world_size // self.local_world_size
 
 
+def takes_one_device(trainer: Mapping[str, Any]) -> bool:
+    """Whether a run that no launcher starts takes one device, however many the machine has.
+
+    All of them would multiply the batch. A strategy, as in trainer=ddp, or a number asks for them.
+    """
+    return str(trainer["devices"]) == str(trainer["strategy"]) == "auto"
+
+
 def place_of(variables: MutableMapping[str, str]) -> Place:
     """The place that a launcher gave this process. srun's variables are translated into torchrun's.
 

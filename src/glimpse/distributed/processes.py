@@ -1,6 +1,7 @@
 """Start the processes of a run if no launcher has, watch them, and end them together."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,11 @@ from glimpse.distributed.team import (
 from glimpse.errors import Interrupted, LostProcessError
 from glimpse.records import FAILED, INTERRUPTED
 from glimpse.threads import THREADS
+
+# What gloo and NCCL say of a connection that another process no longer answers.
+LOST = re.compile(
+    r"/gloo/|[Cc]onnection (was )?(closed|reset|refused)|NCCL (error|communicator)|Broken pipe"
+)
 
 GRACE_SECONDS = 5  # after a failure elsewhere, for this process's own error to appear
 SHORT_SECONDS = 2  # for the others to end, after an error or a signal
@@ -180,8 +186,7 @@ def _is_of_connection(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, torch.distributed.DistError):
             return True
-        text = str(error)
-        if isinstance(error, RuntimeError) and ("gloo" in text or "onnection" in text):
+        if isinstance(error, RuntimeError) and LOST.search(str(error)):
             return True
         error = error.__context__
     return False

@@ -48,7 +48,7 @@ from glimpse.runs.other_images import labelled_images
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
 from glimpse.text import some
-from glimpse.trainer import device_of
+from glimpse.trainer import device_of, device_or_none
 
 PREDICTED_TOGETHER = 64  # images
 BUILT = ("data", "model", "augment", "metrics")  # of a checkpoint's configuration
@@ -82,6 +82,8 @@ class TrainedRun:
         extra = saved["glimpse"]
         trusted = (*trust, *listed_packages(()))
         recorded = recorded_config(extra["config"], self.checkpoint, trusted)
+        if device_or_none(recorded) is None:  # such as the GPU that it was trained on
+            recorded.trainer.accelerator = "auto"
         self.config = overridden(recorded, overrides)
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
