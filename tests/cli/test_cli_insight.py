@@ -597,6 +597,23 @@ def test_settings_to_type_have_their_option(execute: Execute, tmp_path: Path) ->
     assert "type --set data.root=<your images>" in out
 
 
+def test_data_that_has_changed_since_is_not_compared_on(execute: Execute, tmp_path: Path) -> None:
+    make_image_folder(tmp_path / "images")
+    root = tmp_path / "images" / "photos"
+    words = ("data=image_folder", f"data.root={root}", "data.presize=8", "model=linear")
+    words += ("trainer=cpu", "trainer.max_epochs=1", "data.val_fraction=0.2")
+    before = execute(*words, folder=tmp_path / "before")
+    larger = execute(*words, "data.presize=16", folder=tmp_path / "larger")
+    out, _ = glimpse("compare", before, larger, "--out", tmp_path / "c.png")
+    assert "only the first correct" in out  # the same images, stored at another size
+    picture = next(root.rglob("*.png"))
+    shutil.copy(picture, picture.with_name("another.png"))
+    after = execute(*words, folder=tmp_path / "after")
+    out, _ = glimpse("compare", before, after, "--out", tmp_path / "c.png")
+    assert "no McNemar's test: the data or the splits of " in out
+    assert "before have changed since it was trained" in out
+
+
 def test_a_file_name_like_an_option_is_answered_with_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,44 @@ def test_grad_cam_uses_the_last_layer_that_knows_positions() -> None:
     assert grad_cam(after.eval(), torch.rand(1, 4, 1, 1), 1) is None
 
 
+class OneActivation(nn.Module):
+    """Uses the same module after a convolution and after a linear layer, as many do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 4, 3), nn.ReLU()
+        self.hidden, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.relu(self.conv(images)).mean((2, 3))
+        logits: torch.Tensor = self.head(self.relu(self.hidden(maps)))
+        return logits
+
+
+def test_grad_cam_of_a_network_that_uses_a_layer_again() -> None:
+    network = OneActivation().eval()
+    image = torch.rand(1, 1, 8, 8)
+    assert last_maps(network, image) is network.conv
+    cam = grad_cam(network, image, 1)
+    assert cam is not None
+    assert cam.shape == (8, 8)
+
+
+class LinearOfMaps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(3, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.mix(images.permute(0, 2, 3, 1)).mean((1, 2))
+        return logits
+
+
+def test_a_linear_layer_of_maps_has_its_channels_first() -> None:
+    [found] = layer_outputs(LinearOfMaps().eval(), torch.rand(1, 3, 4, 5))
+    assert found.output.shape == (7, 4, 5)
+
+
 class Residual(nn.Module):
     """Adds to its input what a convolution finds in it: nothing."""
 

@@ -16,6 +16,8 @@ from conftest import Execute, slow
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.cli.main import app
 from glimpse.errors import UserError
+from glimpse.runs.folder import find_runs
+from glimpse.runs.groups import group
 from glimpse.runs.repeat import Repetition, prepare, train_again
 from glimpse.runs.same_bits import compare_bits, first_of_epochs, first_of_tensors
 from glimpse.scripting import process_unchanged, run
@@ -103,6 +105,22 @@ def test_a_repeated_run_is_equal_and_leaves_the_original_as_it_was(original: Pat
     [again] = (original.parent / "outputs" / "synthetic-mlp").iterdir()
     assert (again / ".hydra" / "overrides.yaml").is_file()
     assert compare_bits(original, again).differences == []
+
+
+def test_a_report_knows_it_for_a_repetition(original: Path, tmp_path: Path) -> None:
+    words = (*TINY, "callbacks=[early_stopping]", "logger=[tensorboard]", "output_dir=runs")
+    _, folder = run(words)
+    repeat(folder, "--out", tmp_path / "runs" / "again")
+    [found] = group(find_runs(tmp_path / "runs"))
+    assert len(found.runs) == 2
+    assert not found.differs
+
+
+def test_the_number_of_epochs_may_be_replaced(original: Path) -> None:
+    told = repeat(original, "trainer.max_epochs=1", exit_code=1)
+    assert "trainer.max_epochs" in told
+    [again] = Path("outputs").glob("*/*")
+    assert json.loads((again / "summary.json").read_text())["epochs"] == 1
 
 
 def test_moved_data_is_found_by_an_override(original: Path) -> None:

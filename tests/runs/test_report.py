@@ -160,7 +160,7 @@ def test_runs_that_never_began_do_not_decide_what_differs(tmp_path: Path) -> Non
         write_run(tmp_path / str(lr), config={"optimizer": {"lr": lr}})
     assert labels(tmp_path) == {"optimizer.lr=0.1", "optimizer.lr=0.2", "optimizer.lr=0.001"}
     assert sorted(row["status"] for row in rows(tmp_path)) == ["failed", "finished", "finished"]
-    told = "1 run failed before training began and has no row in this table; --format csv lists every run."
+    told = "1 run failed before training began and has no row in this table; the page of all runs lists them."
     for options in ((), ("--format", "markdown")):
         found = report(tmp_path, *options).output
         assert told in " ".join(found.split())

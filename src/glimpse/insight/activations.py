@@ -12,7 +12,7 @@ SHOWN_LAYERS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvg
 
 
 class LayerOutput(NamedTuple):
-    """A layer's name and type, and its output for one image: (C, H, W), or (N,) if it is linear."""
+    """A layer's name and type, and its output for one image: (C, H, W), or (N,) of units."""
 
     name: str
     kind: str
@@ -42,6 +42,8 @@ def layer_outputs(
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):  # copied, because the next layer may work in place
                 values = output[0].to("cpu", torch.float32, copy=True)
+                if isinstance(module, nn.Linear) and values.ndim == 3:
+                    values = values.movedim(-1, 0)  # a linear layer of maps has the channels last
                 found.append(LayerOutput(name, type(module).__name__, values))
 
         hooks.append(module.register_forward_hook(hook))
@@ -66,16 +68,15 @@ def last_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
     Returns:
         The module; None if no convolution holds positions.
     """
-    outputs = layer_outputs(network, image, kinds=(nn.Module,))
-    maps = [o for o in outputs if o.output.ndim == 3 and o.output[0].numel() > 1]
-    modules = [network.get_submodule(o.name) for o in maps]
-    sizes = [o.output.shape[1:] for o in maps]
-    of_convolutions = [
-        size for module, size in zip(modules, sizes, strict=True) if isinstance(module, nn.Conv2d)
-    ]
-    if not of_convolutions:
-        return None
-    return [m for m, size in zip(modules, sizes, strict=True) if size == of_convolutions[-1]][-1]
+    outputs: dict[str, Tensor] = {}
+    for found in layer_outputs(network, image, kinds=(nn.Module,)):
+        outputs.pop(found.name, None)  # a module that is used again counts with its last output
+        outputs[found.name] = found.output
+    maps = {n: o for n, o in outputs.items() if o.ndim == 3 and o[0].numel() > 1}
+    latest_first = [(network.get_submodule(name), output) for name, output in maps.items()][::-1]
+    sizes = (out.shape[1:] for module, out in latest_first if isinstance(module, nn.Conv2d))
+    size = next(sizes, None)
+    return next((module for module, out in latest_first if out.shape[1:] == size), None)
 
 
 def grad_cam(network: nn.Module, image: Tensor, label: int) -> Tensor | None:

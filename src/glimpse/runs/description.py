@@ -32,7 +32,7 @@ class Description:
         results: The column names, then a row for each split; empty if nothing was measured.
         recall: Column names and a row for each class, the lowest recall first; None unless the
             classes differ much in size.
-        gap: A sentence on overfitting.
+        gap: A sentence on overfitting; empty if nothing was trained.
         commands: Shell commands that repeat or resume the run.
     """
 
@@ -90,7 +90,9 @@ def _epochs(run: Run) -> str:
         return ""
     best = run.number("best_epoch")
     chosen = f", the best by {run.monitor.name} was {best:.0f}" if best else ""
-    return f"{done:.0f} of {planned}{chosen}" if planned else f"{done:.0f}{chosen}"
+    return (
+        f"{done:.0f} of {planned}{chosen}" if (planned or "").isdecimal() else f"{done:.0f}{chosen}"
+    )
 
 
 def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -156,6 +158,8 @@ def _recall(run: Run) -> tuple[list[str], list[list[str]]] | None:
 
 
 def _gap(run: Run) -> str:
+    if not run.is_training:
+        return ""
     train, held_out = run.metrics.get("train/acc"), run.accuracy
     if train is None or held_out is None:
         missing = "train/acc" if train is None else "val/acc or test/acc"
@@ -178,7 +182,7 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         else ""
     )
     lines.append(to_train(environment, *map(as_shown, overrides)) + note)
-    if run.status == FINISHED:
+    if run.status == FINISHED and run.is_training and (run.folder / CHECKPOINTS).is_dir():
         again = in_shell("glimpse", "repeat", str(run.folder))
         lines.append(f"{again}   # trains it again, and compares weights and metrics")
     if run.status not in (FINISHED, RUNNING) and (run.folder / CHECKPOINTS).is_dir():

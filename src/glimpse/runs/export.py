@@ -29,6 +29,7 @@ from glimpse.text import plural
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 OPSET = 18
 NUM_CHECKED = 256  # images that the export is checked on
+NUM_AT_ONCE = 32
 MAX_DIFFERENCE = 1e-3  # largest allowed difference of a probability
 FP32 = ("32-true", "32")
 ABOUT = "glimpse.json"  # the metadata file in a .pt2 file
@@ -116,9 +117,9 @@ def _checked(
     trained: TrainedRun, module: Exported, run: Callable[[Tensor], Tensor]
 ) -> Iterator[str]:
     images, which = images_to_compare(trained)
-    found = run(images)
+    found = in_batches(run, images)
     with torch.no_grad():
-        original = module(images)
+        original = in_batches(module, images)
     difference = (found - original).abs().max().item()
     same = int((found.argmax(1) == original.argmax(1)).sum())
     yield (
@@ -127,7 +128,7 @@ def _checked(
     )
     is_resized = trained.stored_size != (trained.spec.height, trained.spec.width)
     if trained.precision not in FP32 or is_resized:
-        as_trained = trained.probabilities(images)
+        as_trained = in_batches(trained.probabilities, images)
         rounding = (found - as_trained).abs().max().item()
         same = int((found.argmax(1) == as_trained.argmax(1)).sum())
         yield (
@@ -139,6 +140,12 @@ def _checked(
             f"the exported network differs from the original (a probability by {difference:.1e}, "
             f"expected at most {MAX_DIFFERENCE}), so nothing was written: type another --to"
         )
+
+
+def in_batches(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The results for all images, of few at a time, so that large networks fit into memory."""
+    starts = range(0, len(images), NUM_AT_ONCE)
+    return torch.cat([run(images[start : start + NUM_AT_ONCE]) for start in starts])
 
 
 @contextmanager

@@ -150,7 +150,9 @@ def find_runs(root: Path) -> list[Run]:
     """
     if not root.is_dir():
         found = "it is a file" if root.exists() else "there is no such folder"
-        raise UserError(f"{root}: {found}, expected a folder of runs: type glimpse report outputs")
+        raise UserError(
+            f"{root}: {found}, expected a folder of runs: type {to_type()} to make one in outputs"
+        )
     runs = [read_run(folder) for folder in _run_folders(root)]
     if not runs:
         raise UserError(f"{root}: there are no runs in this folder; type {to_type()} to make one")

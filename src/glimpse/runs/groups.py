@@ -19,6 +19,7 @@ from glimpse.runs.settings import MAX_EPOCHS, PLACES, REPEATS
 from glimpse.text import cut
 
 NOT_SETTINGS = (*REPEATS, *PLACES)
+LOGGERS = "logger."  # begins settings that change no result
 
 # Keys of `data` that do not change which images are in which split.
 NOT_SPLITS = {
@@ -185,7 +186,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         contents.setdefault(run.data, set()).update(filter(None, [run.data_id]))
     for run in runs:
-        settings = {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
+        settings = telling_settings(run)
         if run.extended_from and MAX_EPOCHS in settings:  # a schedule depends on it
             stages = [*map(str, run.extended_from), settings[MAX_EPOCHS]]
             settings[MAX_EPOCHS] = ", then ".join(stages)
@@ -225,6 +226,15 @@ def tells_apart(key: str, metric: str) -> bool:
     """Whether values of a metric cannot be compared if this setting differs: with other images, or
     if the metric is another loss."""
     return is_other_loss(key, metric) or changes_images(key)
+
+
+def telling_settings(run: Run) -> dict[str, str]:
+    """The settings of a run that its result may depend on, besides its seed and fold."""
+    return {
+        key: value
+        for key, value in run.settings.items()
+        if key not in NOT_SETTINGS and not key.startswith(LOGGERS)
+    }
 
 
 def is_other_loss(key: str, metric: str) -> bool:

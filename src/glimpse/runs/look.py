@@ -49,8 +49,11 @@ def draw_look(
         yield f"written: {path}"
     path = folder / "layers.png"
     outputs = layer_outputs(trained.model, seen, trained.network)  # in the prediction's precision
-    draw_layers(outputs, pixels, names, answer, path)
-    yield f"written: {path}"
+    if outputs:
+        draw_layers(outputs, pixels, names, answer, path)
+        yield f"written: {path}"
+    else:
+        yield "no layers.png: the network has no convolution, pooling or linear layer"
     cam = grad_cam(trained.model, seen, label)
     if cam is None:
         yield "no Grad-CAM: the network has no convolution"

@@ -34,7 +34,14 @@ from glimpse.job import choices_of_run
 from glimpse.records import FINISHED, listed
 from glimpse.run import run
 from glimpse.runs.folder import one_run, summary_of
-from glimpse.runs.settings import environment_of, overrides_of, recorded_choices, to_resume
+from glimpse.runs.settings import (
+    MAX_EPOCHS,
+    environment_of,
+    overrides_of,
+    recorded_choices,
+    settings_of,
+    to_resume,
+)
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
 from glimpse.threads import THREADS
@@ -108,7 +115,7 @@ def prepare(
         raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
     config = _config(*checkpoint, overrides, trusted)
     summary = summary_of(original)
-    _require_finished(original, summary, config)
+    _require_finished(original, summary, checkpoint[1]["glimpse"]["config"])
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
     config.output_dir = os.path.expanduser(places[-1]) if places else "outputs"
     _take_processes(config, environment_of(original))
@@ -118,7 +125,7 @@ def prepare(
         original,
         out or _new_folder(Path(config.output_dir), names),
         config,
-        _stages(summary, config.trainer.max_epochs),
+        _stages(summary, config.trainer.max_epochs, overrides),
         names,
         [*(word for word in recorded if _is_set(word, config)), *overrides],
         float(seconds) if isinstance(seconds, int | float) else None,
@@ -157,14 +164,16 @@ def train_again(repetition: Repetition) -> None:
         run(config, folder, repetition.names)
 
 
-def _require_finished(folder: Path, summary: Mapping[str, Any], config: DictConfig) -> None:
+def _require_finished(
+    folder: Path, summary: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> None:
     """Require the run to have ended by itself, even if it was extended.
 
     Raises:
         UserError: it was stopped, or it failed.
     """
     status = str(summary.get("status", "without a summary"))
-    if status == FINISHED and summary.get("max_epochs") == config.trainer.max_epochs:
+    if status == FINISHED and summary.get("max_epochs") == recorded["trainer"]["max_epochs"]:
         return
     state = "being extended" if status == FINISHED else printable(status)
     raise UserError(
@@ -214,7 +223,11 @@ def _take_threads(environment: Mapping[str, Any]) -> None:
         os.environ[THREADS] = str(number)  # for the other processes
 
 
-def _stages(summary: Mapping[str, Any], last: Any) -> tuple[int | None, ...]:
+def _stages(
+    summary: Mapping[str, Any], last: Any, overrides: Sequence[str]
+) -> tuple[int | None, ...]:
+    if any(word.startswith(f"{MAX_EPOCHS}=") for word in overrides):
+        return (last,)
     known = listed(summary.get("extended_from"))
     return (*(int(number) for number in known if isinstance(number, int)), last)
 
@@ -245,8 +258,13 @@ def _own_summary(repetition: Repetition) -> dict[str, Any] | None:
 
 
 def _first_config(repetition: Repetition) -> DictConfig:
-    """The configuration that the new folder records."""
+    """The configuration that the new folder records, with references where the original has them."""
     config = repetition.config.copy()
+    typed = {word.partition("=")[0] for word in repetition.overrides}
+    for key, text in settings_of(repetition.original).items():
+        is_reference = "${" in text and text[0] not in "[{"
+        if is_reference and key not in typed and OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, text)
     OmegaConf.update(config, "trainer.max_epochs", repetition.stages[-1])
     config.resume = None
     return config

@@ -119,7 +119,7 @@ def heading(groups: Sequence[Group]) -> list[str]:
         have = "has no row" if num_refused == 1 else "have no rows"
         lines.append(
             f"{plural(num_refused, 'run')} failed before training began and {have} in this table; "
-            "--format csv lists every run."
+            "the page of all runs lists them."
         )
     if any(len(member.runs) > 1 for member in groups):
         lines.append(
@@ -137,6 +137,10 @@ def heading(groups: Sequence[Group]) -> list[str]:
         f"Accuracies are those of the best checkpoint by {chosen}, with all splits in evaluation "
         "mode. majority is the accuracy of the majority-class baseline."
     )
+    if any(run.measured_images for member in displayed for run in member.runs):
+        lines.append(
+            "Some runs were measured on a part of their held-out images; the page of each says which."
+        )
     if any(member.class_recall for member in displayed):
         lines.append(
             f"{RECALL} is the fraction of a class's images that are predicted correctly, on the test "

@@ -24,7 +24,7 @@ from glimpse.errors import UserError
 from glimpse.files import replacing, write_text
 from glimpse.found_checkpoint import BEST
 from glimpse.models.pretrained import Pretrained, find
-from glimpse.runs.export import MAX_DIFFERENCE, fitting, images_to_compare
+from glimpse.runs.export import MAX_DIFFERENCE, fitting, images_to_compare, in_batches
 from glimpse.runs.folder import read_run
 from glimpse.runs.trained import TrainedRun
 from glimpse.streams import printable
@@ -46,7 +46,8 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
             outputs.
     """
     card = path.with_name(CARD)
-    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    before = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
+    if before is not None and not (MARK in before and path.name in before):
         raise UserError(
             f"{card} already exists: type --out <new folder>/{path.name}, where a model card can be "
             "written beside the weights"
@@ -83,8 +84,8 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     )
     theirs = ((seen * own_std + own_mean) - mean) / std
     with torch.no_grad():
-        expected = torch.softmax(network(seen), 1)
-        found = torch.softmax(plain(theirs.expand(-1, 3, -1, -1)), 1)
+        expected = torch.softmax(in_batches(network, seen), 1)
+        found = torch.softmax(in_batches(plain, theirs.expand(-1, 3, -1, -1)), 1)
     difference = (found - expected).abs().max().item()
     library = _library(network)
     if not difference <= MAX_DIFFERENCE:

@@ -17,7 +17,7 @@ from typing import Any
 from glimpse.monitor import DEFAULT, inferred_mode
 from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, SUMMARY, finite, json_or_empty
 from glimpse.runs.folder import KILLED, RUNNING, Run
-from glimpse.runs.groups import NOT_SETTINGS, differing, named, tells_apart
+from glimpse.runs.groups import differing, named, telling_settings, tells_apart
 from glimpse.runs.settings import REPEATS, repeats_of
 from glimpse.text import plural
 
@@ -256,11 +256,7 @@ def _told_apart(jobs: list[dict[str, Any]], known: Mapping[str, Run]) -> list[di
 
     Several commands may share the folder of a sweep, and a job lists only what its command varied.
     """
-    recorded = {
-        folder: {k: v for k, v in run.settings.items() if k not in NOT_SETTINGS}
-        for folder, run in known.items()
-        if run.settings
-    }
+    recorded = {folder: telling_settings(run) for folder, run in known.items() if run.settings}
     alike: dict[tuple[tuple[str, str], ...], list[dict[str, str]]] = {}
     for job in jobs:
         if (settings := recorded.get(str(job.get("folder")))) is not None:

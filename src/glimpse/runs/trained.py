@@ -83,7 +83,7 @@ class TrainedRun:
         trusted = (*trust, *listed_packages(()))
         recorded = recorded_config(extra["config"], self.checkpoint, trusted)
         if device_or_none(recorded) is None:  # such as the GPU that it was trained on
-            recorded.trainer.accelerator = "auto"
+            OmegaConf.update(recorded, "trainer.accelerator", "auto")
         self.config = overridden(recorded, overrides)
         self.spec = ImageSpec.from_dict(extra["spec"])
         self.fingerprint: str = extra["fingerprint"]
