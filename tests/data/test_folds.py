@@ -178,6 +178,20 @@ def test_groups_that_an_official_test_set_shares_are_told(table: Path) -> None:
     assert not [line for line in unknown.all_remarks if "data.groups" in line]
 
 
+def test_a_row_without_a_group_is_named_by_its_line(table: Path) -> None:
+    rows = table.read_text().splitlines()
+    rows[30] = rows[30].replace(",p5,", ",,")
+    rows = [
+        f"{row},{('train', 'test')[number < 9] if number else 'split'}"
+        for number, row in enumerate(rows)
+    ]
+    table.write_text("\n".join(rows))
+    with pytest.raises(
+        UserError, match=r"labels\.csv, line 31: the column 'patient' is empty: fill it in"
+    ):
+        data_of(table, "data.groups=patient", "data.split=split", "data.val_fraction=0.2")
+
+
 def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:
     lines = ["patient,label,p1,p2,p3,p4"]
     lines += [f"{row // 4},{row % 2},{row},1,2,3" for row in range(32)]
