@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from glimpse import progress_bar
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
@@ -212,7 +213,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_deep_images_share_one_white_and_are_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def deep(brightest: int) -> bytes:
         file = io.BytesIO()
@@ -230,7 +231,9 @@ def test_deep_images_share_one_white_and_are_decoded_once(
         return load(image)
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", counting)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0)
     data = opened(tmp_path / "deep.parquet", tmp_path)
+    assert "looking for colour: 19 of 20 images" in capsys.readouterr().err
     images = np.concatenate([data.part(split).images for split in ("train",)])
     assert (images[:, 0, 1, 0] == 4080 // 256).all()
     assert len(decoded) < 2.1 * 20  # all, and a sample, which is every one of so few

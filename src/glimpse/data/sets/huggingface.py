@@ -22,7 +22,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.decode import SAMPLED, PixelFormat, Sample, decoded, is_grey
+from glimpse.data.decode import (
+    LOOKING_FOR_COLOUR,
+    SAMPLED,
+    PixelFormat,
+    Sample,
+    decoded,
+    is_grey,
+)
 from glimpse.data.image_cells import is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
@@ -344,7 +351,10 @@ class HuggingFace(ImageDataModule):
             raise UserError(f"{self.set_name}: there are no images that can be read")
         if found.channels == 1:
             for split, rows in splits.items():
-                for row, what, cell in self._cells(rows, column, split):
+                cells = self._cells(rows, column, split)
+                for row, what, cell in tracked(
+                    cells, LOOKING_FOR_COLOUR, len(rows), unit="image", vanishes=True
+                ):
                     with self._skipping(row, {}), opened_image(cell, column, what) as image:
                         if not is_grey(image):
                             return replace(found, channels=3)
