@@ -187,7 +187,8 @@ class ImageDataModule(pl.LightningDataModule):
             return self.archives
         checksums = [a.checksum for a in self.archives]
         checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
-        if not self.url.endswith(ARCHIVE_ENDINGS):
+        archive = Archive(self.url, checksum)
+        if not archive.is_packed:
             raise UserError(
                 f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
                 "with its data.sha256"
@@ -197,7 +198,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.url={self.url}: expected the checksum of the archive too: type data.sha256=<the output of "
                 "sha256sum>"
             )
-        return [Archive(self.url, checksum)]
+        return [archive]
 
     @property
     def archive_folder(self) -> Path:
