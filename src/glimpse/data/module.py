@@ -150,6 +150,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.sampling = sampling
         self.folds = None if folds is None else Folds(folds, fold or 0)
         self.groups = None if groups is None else class_name(groups)  # as a table's header is read
+        self.fewest_classes = 2
         self.splits: dict[str, Split] = {}
 
     # Interface of a dataset ---------------------------------------------------------------------
@@ -283,6 +284,7 @@ class ImageDataModule(pl.LightningDataModule):
             UserError: a class is not among the network's, the images are divided into splits, or
                 pixels of a table have another size.
         """
+        self.fewest_classes = 1
         self.require_files()
         self.contents = without_cache(partial(checked_source, self), lambda source: stored)
         self._take(undivided(self.contents, spec, stored))

@@ -257,6 +257,8 @@ class ImageFolder(ImageDataModule):
                 f"{remedy or f'sort the images into {flat}/<class>/'}"
             )
         if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
+            if self.fewest_classes == 1:
+                return
             table = self._table_beside(classes[0])
             raise UserError(
                 f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: "
