@@ -213,6 +213,10 @@ class HuggingFace(ImageDataModule):
                     f"{broken}: copy the folder again, or save it again with save_to_disk"
                 ) from error
             reason = first_line(error)[:300]
+            if reason.startswith("Config name is missing"):  # its second line lists them
+                reason = (
+                    f"{' '.join(str(error).splitlines()[:2])[:300]}: type data.subset=<one of them>"
+                )
             raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
         return opened if isinstance(opened, Mapping) else {"train": opened}
 
@@ -292,7 +296,7 @@ class HuggingFace(ImageDataModule):
         rows = self._chosen(self._opened())[0][{"heldout": "val"}.get(part, part)]
         if name not in rows.features:
             return None
-        cells = [str(value) for value in rows[name]]
+        cells = ["" if _is_missing(value) else str(value) for value in rows[name]]
         kept = self.kept_rows(part)
         return cells if kept is None else [cells[row] for row in kept]
 
