@@ -88,15 +88,19 @@ def unlabelled_test_rows(table: Table, labels: Sequence[str], split: str) -> lis
 
 def is_unlabelled(test: Table, others: Iterable[Table], labels: Sequence[str]) -> bool:
     """Whether a test table has rows, but none with a label; `others` show whether -1 is a label."""
-    found = _cells_of(test, labels)
-    if not found or not found <= WITHOUT_LABEL:
-        return False
-    return all(found.isdisjoint(_cells_of(table, labels)) for table in others)
+    found = set[str]()
+    for cell in _cells_of(test, labels):
+        if (
+            cell not in WITHOUT_LABEL
+        ):  # usually the first one, so that no start reads the whole table
+            return False
+        found.add(cell)
+    return bool(found) and not any(found & set(_cells_of(table, labels)) for table in others)
 
 
-def _cells_of(table: Table, columns: Sequence[str]) -> set[str]:
+def _cells_of(table: Table, columns: Sequence[str]) -> Iterator[str]:
     indices = [table.index(name) for name in columns]
-    return {row[index] for _, row in table.rows() for index in indices}
+    return (row[index] for _, row in table.rows() for index in indices)
 
 
 def are_positions(labels: Sequence[str], names: Sequence[str]) -> bool:
