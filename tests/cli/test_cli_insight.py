@@ -306,6 +306,22 @@ def test_predict_takes_the_way_of_the_runs_own_images(execute: Execute, photos: 
     assert seen.shape == (1, 1, 16, 16)
 
 
+@pytest.mark.parametrize("digit", [3, 8])
+def test_other_images_may_be_of_one_class(trained_run: Path, tmp_path: Path, digit: int) -> None:
+    trained = TrainedRun(trained_run)
+    chosen = np.flatnonzero(trained.data.labels("val") == digit)[:9]
+    lines = ["path,label"]
+    for number, image in enumerate(trained.data.stored_images("val", chosen)):
+        save_image(image, tmp_path / "new" / str(digit) / f"{number}.png")
+        lines.append(f"new/{digit}/{number}.png,{digit}")
+    (tmp_path / "new.csv").write_text("\n".join(lines) + "\n")
+    right = trained.predict_split("val").correct[chosen].mean()
+    for name in ("new", "new.csv"):
+        glimpse("evaluate", trained_run, "--data", tmp_path / name, "--out", tmp_path / "s")
+        written = json.loads((tmp_path / "s" / "scores.json").read_text())
+        assert written["scores"]["acc"]["value"] == pytest.approx(right)
+
+
 def test_other_images_are_scored_with_the_classes_of_the_run(
     trained_run: Path, tmp_path: Path
 ) -> None:

@@ -187,6 +187,8 @@ def test_folders_one_above_the_other_are_not_the_same(tmp_path: Path) -> None:
     assert names == [("x", "y"), ("x", "y")]
     same = [ImageFolder(root=str(tmp_path / r), pattern="(.)", **common) for r in ("set", "set/in")]
     assert cache_key(same[0]) != cache_key(same[1])
+    sourced = ImageFolder(root=str(tmp_path / "set"), pattern="(.)", source="https://x", **common)
+    assert cache_key(sourced) == cache_key(same[0])
 
 
 # Values -----------------------------------------------------------------------------------------

@@ -414,10 +414,10 @@ def test_bits_that_flip_without_a_write_are_found_when_every_byte_is_read(
     flipped(tmp_path / "cache" / "train.npy")
     monkeypatch.setattr(cache_index, "SMALL", 0)
     stamps = {
-        name: entry["stamp"]
+        (tmp_path / "cache" / name).stat().st_ino: entry["stamp"]
         for name, entry in cache_index._load(tmp_path / "cache")["files"].items()
     }
-    monkeypatch.setattr(cache_index, "_stamp", lambda path: stamps[path.name])
+    monkeypatch.setattr(cache_index, "_stamp", lambda status: stamps[status.st_ino])
     with pytest.raises(UserError, match=r"train\.npy does not match its checksum"):
         cache.verify(tmp_path / "cache")
 

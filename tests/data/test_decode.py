@@ -1,6 +1,7 @@
 """A file becomes its pixels, upright and of the wanted size, or an error that names it."""
 
 import os
+import re
 import struct
 import threading
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, ExifTags, Image
 
+from glimpse import progress_bar
 from glimpse.data.decode import PixelFormat, decode, probe, reading
 from glimpse.errors import UserError
 from makers import save_image
@@ -110,6 +112,8 @@ def test_images_of_more_than_8_bits_reach_from_black_to_white(
     tmp_path: Path, dtype: str, white: float, orientation: int
 ) -> None:
     values = (RAMP * white).astype(dtype)
+    if dtype == "<f4":
+        values.flat[-1] *= 1 + 1e-6  # as rounding leaves it
     mode = {"|u1": "L", ">u2": "I;16B", "<u2": "I;16", "<i4": "I", "<f4": "F"}[dtype]
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -331,6 +335,31 @@ def test_colour_that_uses_few_of_16_bits_is_refused(tmp_path: Path) -> None:
     save_16_bits(tmp_path / "dark.png", random.integers(0, 4096, (8, 8, 3)))
     with pytest.raises(UserError, match=r"dark\.png has 16 bits per channel.* all would be black"):
         probe([tmp_path / "dark.png"], None)
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [(np.float32(300), "65535"), (np.int32(100_000), "2.14748e+09"), (np.uint16(4100), "65535")],
+)
+def test_deep_images_that_would_be_black_are_refused(
+    tmp_path: Path, values: np.number, white: str
+) -> None:
+    Image.fromarray(np.array([[0, values]], values.dtype)).save(tmp_path / "dark.tif")
+    Image.fromarray(np.array([[0, 1]], values.dtype)).save(tmp_path / "darker.tif")
+    said = rf"dark\.tif has the highest value .*, {values:g}, but white is {re.escape(white)}, so all would be black"
+    with pytest.raises(UserError, match=said):
+        probe([tmp_path / "darker.tif", tmp_path / "dark.tif"], None)
+
+
+def test_the_search_for_colour_shows_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        save_image(np.zeros((4, 4, 1), np.uint8), path)
+    assert probe(paths, None).channels == 1
+    assert "looking for colour: 2 of 3 images" in capsys.readouterr().err
 
 
 def test_white_at_0_is_refused_in_deep_images(tmp_path: Path) -> None:

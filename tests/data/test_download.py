@@ -1,9 +1,12 @@
 """Archives come whole and unpack inside their folder, or one line says why not."""
 
+import errno
 import gc
 import gzip
 import hashlib
 import io
+import os
+import shlex
 import shutil
 import tarfile
 import threading
@@ -15,7 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
+from glimpse.config.compose import composed
 from glimpse.data import archives
 from glimpse.data.download import Archive, fetch, unpack
 from glimpse.data.sets.image_folder import ImageFolder
@@ -84,17 +89,20 @@ def test_a_file_url_to_nothing_is_told(tmp_path: Path) -> None:
         fetch(Archive(url, "sha256:0"), tmp_path)
 
 
-def test_another_file_is_refused_with_what_to_type_to_use_it(tmp_path: Path) -> None:
-    source = make(tmp_path / "set.zip")
+@pytest.mark.parametrize("folder", ["plain", "a b, #1? (100%) ü"])
+def test_another_file_is_refused_with_what_to_type_to_use_it(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    source = make(tmp_path / folder / "set.zip")
     with pytest.raises(UserError) as error:
         fetch(Archive(source.as_uri(), "md5:90528d7ca1a48142e341f4ef8d21d0de"), tmp_path)
     message = str(error.value)
     assert f"data.sha256={sha256(source)}" in message
-    assert f"data.url=file://{source}" in message
+    assert f"data.url={source.as_uri()}" in message
     assert "copy it again" in message  # and not to download it, which would delete the user's file
     assert "90528d7ca1a48142e341f4ef8d21d0de" in message
-    typed = dict(word.split("=", 1) for word in message.split() if word.startswith("data."))
-    archive = Archive(typed["data.url"], f"sha256:{typed['data.sha256']}")
+    words = shlex.split(message[message.index("type ") : message.index(" to use it")])
+    data = composed(["data=cifar10", *words[1:]]).data
+    archive = Archive(data.url, f"sha256:{data.sha256}")
     assert fetch(archive, tmp_path) == source
 
 
@@ -164,6 +172,36 @@ def test_a_download_is_kept_and_not_repeated(
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_a_download_is_for_all_who_may_read_its_folder(
+    remote: Archive, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        path = fetch(remote, tmp_path / "data")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.timeout(60)
+def test_a_query_may_follow_the_name_of_an_archive(server: Server, tmp_path: Path) -> None:
+    server.body = make(
+        tmp_path / "photos.zip", {"set/a/1.jpg": b"", "set/b/2.jpg": b""}
+    ).read_bytes()
+    ImageFolder(
+        root=str(tmp_path / "mine" / "set"),
+        data_dir=str(tmp_path),
+        seed=0,
+        batch_size=1,
+        val_fraction=0.1,
+        url=f"{server.url}?dl=1",
+        sha256=hashlib.sha256(server.body).hexdigest(),
+    ).require_files()
+    assert (tmp_path / "mine" / "set" / "a" / "1.jpg").is_file()
+
+
+@pytest.mark.timeout(60)
 def test_a_download_that_was_cut_off_is_repaired_by_the_next(
     server: Server, remote: Archive, tmp_path: Path
 ) -> None:
@@ -205,6 +243,15 @@ def test_a_server_that_refuses_is_told_with_what_to_type(
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
 def test_unpacking(tmp_path: Path, name: str) -> None:
     unpack(make(tmp_path / name), tmp_path / "data")
+    assert contents(tmp_path / "data") == CONTENT
+
+
+def test_unpacking_goes_on_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    unpack(make(tmp_path / "a.zip"), tmp_path / "data")
     assert contents(tmp_path / "data") == CONTENT
 
 

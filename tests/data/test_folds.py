@@ -71,7 +71,7 @@ def test_no_group_is_on_two_sides(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": Folds(20, 0), "groups": GROUPS}, "only"),
+        ({"folds": Folds(20, 0), "groups": GROUPS}, "type data.folds=12"),
         ({"folds": Folds(90, 0)}, "data.folds=90"),
         (
             {"groups": np.arange(len(LABELS)) % 2, "test_fraction": 0.1},
@@ -83,6 +83,42 @@ def test_too_many_folds_are_one_line(options: dict[str, Any], message: str) -> N
     with pytest.raises(UserError, match=re.escape(message)) as error:
         drawn(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "typed"),
+    [
+        (
+            [0] * 3 + [1] * 4,
+            None,
+            "no class has more than 4 images, expected 5 or more: type data.folds=4",
+        ),
+        (
+            [0] * 9 + [1] * 9,
+            [0] * 9 + [1] * 9,
+            "no more than 2 groups, expected 5 or more: type data.folds=2",
+        ),
+        (
+            [0] * 9 + [1] * 9,
+            [0] * 18,
+            "no more than 1 group, expected 5 or more: remove data.folds",
+        ),
+        ([0, 1, 2], None, "no class has more than 1 image, expected 5 or more: remove data.folds"),
+    ],
+)
+def test_a_number_of_folds_that_is_advised_works(
+    labels: list[int], groups: list[int] | None, typed: str
+) -> None:
+    def divided(num: int) -> Drawn:
+        return draw(
+            np.array(labels), {"train": np.arange(len(labels))}, val_fraction=0, test_fraction=0, seed=0,
+            folds=Folds(num, 0), groups=groups if groups is None else np.array(groups),
+        )  # fmt: skip
+
+    with pytest.raises(UserError, match=re.escape(typed) + "$"):
+        divided(5)
+    if found := re.search(r"data\.folds=(\d)$", typed):
+        assert len(divided(int(found[1])).splits["val"].rows)
 
 
 def test_a_class_smaller_than_the_folds_is_said() -> None:
@@ -176,6 +212,20 @@ def test_groups_that_an_official_test_set_shares_are_told(table: Path) -> None:
     (table.parent / "test.csv").write_text("\n".join(without))
     unknown = data_of(table, official, "data.groups=patient", "data.val_fraction=0.2")
     assert not [line for line in unknown.all_remarks if "data.groups" in line]
+
+
+def test_a_row_without_a_group_is_named_by_its_line(table: Path) -> None:
+    rows = table.read_text().splitlines()
+    rows[30] = rows[30].replace(",p5,", ",,")
+    rows = [
+        f"{row},{('train', 'test')[number < 9] if number else 'split'}"
+        for number, row in enumerate(rows)
+    ]
+    table.write_text("\n".join(rows))
+    with pytest.raises(
+        UserError, match=r"labels\.csv, line 31: the column 'patient' is empty: fill it in"
+    ):
+        data_of(table, "data.groups=patient", "data.split=split", "data.val_fraction=0.2")
 
 
 def test_a_column_of_groups_is_not_a_pixel(tmp_path: Path) -> None:

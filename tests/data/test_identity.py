@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glimpse.data import cache
+from glimpse.data import processes
 from glimpse.data.identity import END, common_folder, identity, mark
 from glimpse.data.module import ImageDataModule
 from glimpse.data.sets.csv_table import CsvTable
@@ -140,7 +140,7 @@ def test_pixels_of_arrays_count_by_every_byte(tmp_path: Path) -> None:
 def test_the_identity_is_that_of_the_pass_that_decodes_whoever_decodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 5)
+    monkeypatch.setattr(processes, "CHUNK", 5)
     make_cifar10_images(tmp_path)
     root = tmp_path / "cifar10"
     found = [

@@ -61,7 +61,7 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
     Args:
         key: Such as data.root.
         value: The path as typed.
-        source: Where the file can be downloaded, if that is known.
+        source: Where the file, or an archive of the folder, can be downloaded, if that is known.
     """
     path = Path(os.path.expanduser(value))
     part = key.rpartition(".")[2]
@@ -118,6 +118,8 @@ def _hint(key: str, value: str, source: str | None) -> str:
             f"; type {in_shell(f'{key}={value.replace(chr(92), chr(47))}')}, with / between folders"
         )
     if source:
+        if key.endswith(FOLDERS):
+            return f"; download {source} and unpack it into {path.parent}"
         return f"; download it from {source} and put it there"
     try:
         beside = [str(other) for other in path.parent.iterdir()]

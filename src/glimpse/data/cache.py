@@ -29,13 +29,13 @@ from glimpse.data.cache_index import DamagedError
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.identity import identity, mark, missing_file
 from glimpse.data.pixel_statistics import histogram
-from glimpse.data.processes import CHUNK, each_chunk
+from glimpse.data.processes import each_chunk
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.errors import UnreadableImageError, UserError
 from glimpse.files import locked, partial_folder
 from glimpse.text import as_utf8, plural
 
-FORMAT = 5  # increase it when the meaning of a cache's files changes
+FORMAT = 6  # increase it when the meaning of a cache's files changes
 NUM_MARKED = 64  # files whose content counts for the key; up to twice as many in small datasets
 UNREADABLE = "unreadable.txt"  # in a cache: one line for each skipped file
 _ELSEWHERE = "type data.cache=false, or data_dir=<a writable folder with enough space>"
@@ -378,7 +378,7 @@ def _keep_rows(file: Path, kept: NDArray[np.int64]) -> None:
     images = np.load(file, mmap_mode="r")
     shorter = file.with_suffix(".short")
     array = np.lib.format.open_memmap(shorter, "w+", np.uint8, (len(kept), *images.shape[1:]))
-    for start in range(0, len(kept), CHUNK):
-        array[start : start + CHUNK] = images[kept[start : start + CHUNK]]
+    for place, row in enumerate(kept):
+        array[place] = images[row]
     array.flush()
     shorter.replace(file)

@@ -89,7 +89,8 @@ def _crc32_of(index: Mapping[str, Any]) -> int:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "crc32": _crc32(path), "stamp": _stamp(path)}
+    status = os.stat(path)
+    return {"bytes": status.st_size, "crc32": _crc32(path), "stamp": _stamp(status)}
 
 
 def _check(path: Path, entry: dict[str, Any], every_byte: bool) -> bool:
@@ -100,7 +101,7 @@ def _check(path: Path, entry: dict[str, Any], every_byte: bool) -> bool:
             raise DamagedError(
                 f"{path.name} has {status.st_size:,} bytes instead of {entry['bytes']:,}"
             )
-        stamp = _stamp(path)
+        stamp = _stamp(status)
         differs: bool = stamp != entry["stamp"]
         if (every_byte or differs or status.st_size <= SMALL) and _crc32(path) != entry["crc32"]:
             raise DamagedError(f"{path.name} does not match its checksum")
@@ -110,8 +111,7 @@ def _check(path: Path, entry: dict[str, Any], every_byte: bool) -> bool:
     return differs
 
 
-def _stamp(path: Path) -> list[int]:
-    status = os.stat(path)
+def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_mtime_ns, status.st_ctime_ns]
 
 

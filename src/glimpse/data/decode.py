@@ -19,14 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from glimpse.data.depth import common_level, has_16_bits, is_deep, level_of, with_8_bits
+from glimpse.data.depth import (
+    DARKEST_WHITE,
+    common_level,
+    has_16_bits,
+    is_deep,
+    level_of,
+    with_8_bits,
+)
 from glimpse.data.formats import USUAL_FORMATS, can_read_heif, is_heif, other_formats, register_heif
 from glimpse.data.pulse import still_working
 from glimpse.errors import UnreadableImageError, UserError, first_line
 from glimpse.files import special_kind
+from glimpse.progress_bar import tracked
 from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
+LOOKING_FOR_COLOUR = "looking for colour"  # for the progress bar
 SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
 # The errors that Pillow's decoders raise on damaged files.
 _DECODING_ERRORS = (
@@ -115,8 +124,10 @@ def probe(
             f"none of {len(sampled)} sampled images can be read, for example {paths[0]}: "
             "expected image files; replace them"
         )
-    if found.channels == 1 and not all(map(_has_grey_header, paths)):
-        return replace(found, channels=3)
+    if found.channels == 1:
+        headers = tracked(paths, LOOKING_FOR_COLOUR, len(paths), unit="image", vanishes=True)
+        if not all(map(_has_grey_header, headers)):
+            return replace(found, channels=3)
     return found
 
 
@@ -126,6 +137,7 @@ class Sample:
     def __init__(self) -> None:
         self._sizes: dict[tuple[int, int], str] = {}  # with the name of the first image of each
         self._levels: list[float] = []
+        self._highest: dict[str, float] = {}  # the highest value in images of more than 8 bits
         self._sixteen: dict[str, int] = {}  # the highest byte in images of 16 bits per channel
         self._is_grey = True
         self._several: list[str] = []  # the names of images with several pages or frames
@@ -143,6 +155,7 @@ class Sample:
         self._is_grey = self._is_grey and is_grey(image)
         if is_deep(image.mode):
             self._levels.append(level_of(image, name))
+            self._highest[name] = float(np.asarray(image).max())
 
     def format(self, presize: tuple[int, int] | None, *, fit: str) -> PixelFormat | None:
         """Return the format of these images, grey if all are; None without images.
@@ -152,12 +165,12 @@ class Sample:
             fit: How they are fitted: "crop", "pad" or "squash".
 
         Raises:
-            UserError: the images differ in size and there is no `presize`, or they use only the
-                lower of 16 bits.
+            UserError: the images differ in size and there is no `presize`, or they would all be
+                black, because they use only the lower of their bits.
         """
         if not self._sizes:
             return None
-        if self._sixteen and 0 < max(self._sixteen.values()) < 16:
+        if self._sixteen and 0 < max(self._sixteen.values()) < DARKEST_WHITE:
             raise UserError(
                 f"{next(iter(self._sixteen))} has 16 bits per channel, but no image sampled uses more than 12 "
                 "of them, so all would be black: save the images with 8 bits, with white at 255"
@@ -170,6 +183,12 @@ class Sample:
                 flush=True,
             )
         channels, white = 1 if self._is_grey else 3, common_level(self._levels)
+        if white and 0 < 255 * max(self._highest.values()) < DARKEST_WHITE * white:
+            brightest = max(self._highest, key=self._highest.__getitem__)
+            raise UserError(
+                f"{brightest} has the highest value of the images sampled, {self._highest[brightest]:g}, but white "
+                f"is {white:g}, so all would be black: save the images with 8 bits, with white at 255"
+            )
         if presize is not None:
             height, width = presize
             return PixelFormat(height, width, channels, fit, white)

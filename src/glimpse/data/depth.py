@@ -3,10 +3,10 @@
 Files of 16-bit integers (of either byte order), 32-bit integers and floats do not say which value
 is white. Many cameras and scanners use only a part of the range: 12 bits of 16, or floats up to 1.
 White is therefore the lowest of a few usual levels that no value exceeds: 255, 4095, 65535 or
-2147483647 for integers, and 1, 255 or 65535 for floats. Black is 0. A dataset has one such level
-for all of its images, so that equal values stay equal. A file that the rule does not fit (negative
-values, values that are not finite, or a higher level than the dataset's) is rejected, and the error
-names it.
+2147483647 for integers, and 1, 255 or 65535 for floats. Rounding may put values a little above it.
+Black is 0. A dataset has one such level for all of its images, so that equal values stay equal. A
+file that the rule does not fit (negative values, values that are not finite, or a higher level than
+the dataset's) is rejected, and the error names it. So is a dataset whose images would all be black.
 
 Left out: colour images of 16 bits. Pillow reads the upper 8 bits of each channel. If these are all
 nearly 0, the images are rejected.
@@ -21,6 +21,8 @@ from glimpse.errors import UnreadableImageError
 
 LEVELS_OF_INTEGERS = (255, 4095, 65535, 2**31 - 1)
 LEVELS_OF_FLOATS = (1.0, 255.0, 65535.0)
+ROUNDING = 1.001  # values up to this multiple of a level become white
+DARKEST_WHITE = 16  # of 255; images that never reach it would all be black
 PHOTOMETRIC = 262  # the tag of a TIFF that states whether 0 is black
 
 
@@ -53,7 +55,7 @@ def level_of(image: Image.Image, name: str) -> float:
     lowest, highest = values.min(), values.max()
     is_float = values.dtype.kind == "f"
     levels = LEVELS_OF_FLOATS if is_float else LEVELS_OF_INTEGERS
-    above = [level for level in levels if highest <= level]  # empty if it is nan
+    above = [level for level in levels if highest <= ROUNDING * level]  # empty if it is nan
     if not (lowest >= 0 and above):
         raise UnreadableImageError(
             f"{name} has values from {lowest:g} to {highest:g}, expected 0 to {levels[-1]:g}: "
@@ -92,7 +94,7 @@ def with_8_bits(image: Image.Image, white: float | None, name: str) -> Image.Ima
         )
     values = np.asarray(image)
     if isinstance(white, int):
-        scaled = np.right_shift(values.astype(np.int64), white.bit_length() - 8).astype(np.uint8)
+        scaled = np.right_shift(values.astype(np.int64), white.bit_length() - 8)
     else:
-        scaled = (values * (255 / white)).round().astype(np.uint8)
-    return Image.fromarray(scaled)
+        scaled = (values * (255 / white)).round()
+    return Image.fromarray(np.minimum(scaled, 255).astype(np.uint8))

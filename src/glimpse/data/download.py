@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pooch
-from filelock import FileLock
 
+from glimpse.command import in_shell
 from glimpse.data import archives
 from glimpse.errors import UserError, first_line
 from glimpse.files import locked, partial_folder
@@ -45,6 +46,11 @@ class Archive:
     def filename(self) -> str:
         """Return the last part of the URL."""
         return Path(urlsplit(self.url).path).name
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its name is that of a zip or tar; a query may follow the name."""
+        return self.filename.endswith(ARCHIVE_ENDINGS)
 
     @property
     def is_local(self) -> bool:
@@ -89,9 +95,10 @@ def verify(path: Path, checksum: str, *, remedy: str = DOWNLOAD_AGAIN) -> None:
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected.lower():
         sha256 = pooch.file_hash(str(path), alg="sha256")
+        typed = in_shell(f"data.url={path.resolve().as_uri()}", f"data.sha256={sha256}")
         raise UserError(
             f"{path} is not the expected file ({algorithm} {found}, expected {expected}): "
-            f"{remedy}, or type data.url=file://{path.resolve()} data.sha256={sha256} to use it"
+            f"{remedy}, or type {typed} to use it"
         )
 
 
@@ -107,6 +114,8 @@ def _download(archive: Archive, path: Path) -> None:
             path=path.parent,
             downloader=pooch.HTTPDownloader(progressbar=bar, timeout=30),
         )
+        # pooch leaves a temporary file's mode. Whoever may read the folder may read the download.
+        path.chmod(path.parent.stat().st_mode & 0o666)
     except OSError as error:  # requests' errors are OSErrors too
         reason = type(error).__name__
         raise UserError(
@@ -140,14 +149,14 @@ def unpack(
     """
     try:
         num_entries = archives.survey(archive, folder)
-        with whole_or_nothing(folder, archive.name) as partial:
-            archives.extract(archive, partial, num_entries=num_entries)
-            entries = sorted(partial.iterdir())
+        with whole_or_nothing(folder, archive.name) as unfinished:
+            archives.extract(archive, unfinished, num_entries=num_entries)
+            entries = sorted(unfinished.iterdir())
             names = [entry.name for entry in entries]
             if top is not None and top not in names:
-                (partial / top).mkdir()
+                (unfinished / top).mkdir()
                 for entry in entries:
-                    entry.rename(partial / top / entry.name)
+                    entry.rename(unfinished / top / entry.name)
             return names
     except (*_DAMAGED, OSError) as error:
         if getattr(error, "errno", None):  # an error of the disk, not of the archive
@@ -160,13 +169,11 @@ def unpack(
 
 def one_at_a_time(folder: Path) -> AbstractContextManager[None]:
     """Hold a lock while this process downloads to `folder`; others wait and then check again."""
+    return locked(folder / ".download.lock", partial(_not_written, folder))
 
-    def not_written(error: OSError) -> UserError:
-        return UserError(
-            f"cannot write {folder}: {error.strerror}; type data_dir=<a writable folder>"
-        )
 
-    return locked(folder / ".download.lock", not_written)
+def _not_written(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {folder}: {error.strerror}; type data_dir=<a writable folder>")
 
 
 @contextmanager
@@ -176,10 +183,10 @@ def whole_or_nothing(folder: Path, name: str) -> Iterator[Path]:
 
     A lock on `name` admits one process at a time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{name}.lock"), partial_folder(folder / f".{name}") as partial:
-        yield partial
-        entries = list(partial.iterdir())
+    lock = locked(folder / f".{name}.lock", partial(_not_written, folder))
+    with lock, partial_folder(folder / f".{name}") as unfinished:
+        yield unfinished
+        entries = list(unfinished.iterdir())
         if [entry.name for entry in entries] == [folder.name]:  # packed with its folder
             entries = list(entries[0].iterdir())
         for entry in entries:

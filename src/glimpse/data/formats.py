@@ -37,8 +37,8 @@ OF_TEXT = (".txt", ".json", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".y
 HIDDEN_FOLDERS = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 )  # fmt: skip
-# The first bytes of JPEG, PNG, GIF, TIFF and WebP files, to count those with another ending or none.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
+# The first bytes of JPEG, PNG, GIF and TIFF files, to count those with another ending or none.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 # Pillow's names of the formats that it loads by default. Loading the others takes 0.1 s.
 USUAL_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "DIB")
 # Pillow hands these to a program that executes them: EPS to Ghostscript, WMF to Windows.
@@ -91,9 +91,11 @@ def begins_as_image(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(4).startswith(_BEGINNINGS)
+            start = file.read(12)
     except OSError:
         return False
+    is_webp = start[:4] == b"RIFF" and start[8:] == b"WEBP"  # sounds are RIFF files too
+    return is_webp or start.startswith(_BEGINNINGS)
 
 
 def is_hidden(name: str) -> bool:

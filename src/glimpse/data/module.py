@@ -150,6 +150,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.sampling = sampling
         self.folds = None if folds is None else Folds(folds, fold or 0)
         self.groups = None if groups is None else class_name(groups)  # as a table's header is read
+        self.fewest_classes = 2
         self.splits: dict[str, Split] = {}
 
     # Interface of a dataset ---------------------------------------------------------------------
@@ -187,7 +188,8 @@ class ImageDataModule(pl.LightningDataModule):
             return self.archives
         checksums = [a.checksum for a in self.archives]
         checksum = f"sha256:{self.sha256}" if self.sha256 else checksums[0] if checksums else None
-        if not self.url.endswith(ARCHIVE_ENDINGS):
+        archive = Archive(self.url, checksum)
+        if not archive.is_packed:
             raise UserError(
                 f"data.url={self.url}: expected an archive ({', '.join(ARCHIVE_ENDINGS)}) "
                 "with its data.sha256"
@@ -197,7 +199,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.url={self.url}: expected the checksum of the archive too: type data.sha256=<the output of "
                 "sha256sum>"
             )
-        return [Archive(self.url, checksum)]
+        return [archive]
 
     @property
     def archive_folder(self) -> Path:
@@ -282,6 +284,7 @@ class ImageDataModule(pl.LightningDataModule):
             UserError: a class is not among the network's, the images are divided into splits, or
                 pixels of a table have another size.
         """
+        self.fewest_classes = 1
         self.require_files()
         self.contents = without_cache(partial(checked_source, self), lambda source: stored)
         self._take(undivided(self.contents, spec, stored))

@@ -1,5 +1,7 @@
 """Histograms of pixel values per channel, with their mean and standard deviation."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -9,7 +11,7 @@ from glimpse.errors import UserError
 # Statistics of ImageNet's training images, as used by models pretrained on it.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CHUNK = 512  # images counted at a time
+CHUNK = 2**24  # bytes of pixels counted at a time
 
 
 def histogram(
@@ -18,8 +20,9 @@ def histogram(
     """Count each value in each channel of (N, H, W, C) uint8 images, or of some rows: (C, 256)."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(images if rows is None else rows), CHUNK):
-        chosen = slice(start, start + CHUNK)
+    step = max(1, CHUNK // math.prod(images.shape[1:]))
+    for start in range(0, len(images if rows is None else rows), step):
+        chosen = slice(start, start + step)
         some = images[chosen] if rows is None else images[rows[chosen]]
         strip = some.reshape(-1, some.shape[2], channels)  # one tall image: faster in Pillow
         found = Image.fromarray(strip[..., 0] if channels == 1 else strip).histogram()

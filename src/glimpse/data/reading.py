@@ -54,7 +54,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
 def checked_source(data: "ImageDataModule") -> Source:
     """Read a dataset; wrong labels and unknown classes are reported before anything is decoded."""
     source = data.read()
-    check_source(source)
+    check_source(source, fewest_classes=data.fewest_classes)
     kept_labels(source.class_names, data.classes)
     return source
 

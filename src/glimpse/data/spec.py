@@ -100,15 +100,15 @@ def as_size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
     return height, width
 
 
-def check_source(source: Source) -> None:
-    """Check the number of classes (two or more), the shape and type of pixels, and the labels.
+def check_source(source: Source, *, fewest_classes: int = 2) -> None:
+    """Check the number of classes, the shape and type of pixels, and the labels.
 
     Raises:
-        UserError: there is one class, or something is wrong with images or labels.
+        UserError: there are too few classes, or something is wrong with images or labels.
     """
     if not isinstance(source, Source):
         raise UserError(f"read() returned a {type(source).__name__}, expected a Source")
-    if len(source.class_names) < 2:
+    if len(source.class_names) < fewest_classes:
         found = f"one class, {source.class_names[0]}," if source.class_names else "no class"
         raise UserError(
             f"found {found} where two are needed: add images of another class, as a folder or as a label"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from glimpse.data.groups import drawn_groups
 from glimpse.errors import UserError
-from glimpse.text import class_name, is_number, some
+from glimpse.text import class_name, is_number, plural, some
 
 IN_WORDS = {"train": "training", "val": "validation", "test": "test"}  # the splits, for sentences
 
@@ -157,34 +157,31 @@ def draw(
     whole = np.arange(len(labels))
     if heldout and is_drawn:
         whole = np.setdiff1d(whole, heldout.rows)
+    test, origin = third or heldout, REST
+    alone: list[int] = []
+    remarks: list[str] = []
     if folds is not None:
         train, rows, alone, remarks = _fold(train, labels, folds, seed, groups)
         val = Split("train", rows, f"fold {folds.fold} of 0 to {folds.num - 1}, split_seed {seed}")
-        if third and heldout:
-            remarks.append(_unused(heldout))
-        held = third or heldout
-        splits = {"val": val} | ({"test": held} if held else {})
-        only_trained = sorted({*few, *alone})
-        return Drawn(splits | {"train": Split("train", train, REST)}, whole, only_trained, remarks)
-    if val_fraction == 0:
+    elif val_fraction == 0:
         assert heldout is not None
-        splits = {"val": heldout} | ({"test": third} if third else {})
-        origin = REST if heldout.part == "train" else "all of it"
-        return Drawn(splits | {"train": Split("train", train, origin)}, whole, few)
-    part = 1 - test_fraction if is_drawn else 1
-    train, rows, fewer = _stratified(
-        train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
-    )
-    of = "all images" if is_drawn else "training"
-    num_held_out = len(heldout.rows) if heldout and is_drawn else 0
-    total = len(rows) + len(train) + num_held_out
-    drawn = val_fraction if groups is None else len(rows) / total
-    val = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
-    remarks = [_unused(heldout)] if third and heldout else []
-    test = third or heldout
-    assert test is not None
-    splits = {"val": val, "test": test, "train": Split("train", train, REST)}
-    return Drawn(splits, whole, sorted({*few, *fewer}), remarks)
+        val, test = heldout, third
+        origin = REST if is_drawn else "all of it"
+    else:
+        part = 1 - test_fraction if is_drawn else 1
+        train, rows, alone = _stratified(
+            train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
+        )
+        of = "all images" if is_drawn else "training"
+        num_held_out = len(heldout.rows) if heldout and is_drawn else 0
+        total = len(rows) + len(train) + num_held_out
+        drawn = val_fraction if groups is None else len(rows) / total
+        val = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
+    if third and heldout and val is not heldout:
+        remarks.append(_unused(heldout))
+    splits = {"val": val} | ({"test": test} if test else {})
+    splits["train"] = Split("train", train, origin)
+    return Drawn(splits, whole, sorted({*few, *alone}), remarks)
 
 
 def _held_out(
@@ -271,23 +268,22 @@ def _parts(
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     of_rows = None if groups is None else groups[rows]
-    num_groups = len(rows) if of_rows is None else len(np.unique(of_rows))
-    if num_groups < num:
-        what = "images" if of_rows is None else "groups"
-        raise UserError(
-            f"data.folds={num}: there are only {num_groups} {what}, expected {num} or more: type "
-            f"data.folds={num_groups}"
-        )
+    largest = int(np.bincount(labels[rows]).max(initial=1))
+    limits = [(largest, f"no class has more than {plural(largest, 'image')}")]
+    if of_rows is not None:
+        num_groups = len(np.unique(of_rows))
+        limits.append((num_groups, f"there are no more than {plural(num_groups, 'group')}"))
+    most, found = min(limits)
+    if most < num:
+        remedy = f"type data.folds={most}" if most > 1 else "remove data.folds"
+        raise UserError(f"data.folds={num}: {found}, expected {num} or more: {remedy}")
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
     splitter = kind(n_splits=num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class may have fewer than `num` images, which a remark reports.
         warnings.simplefilter("ignore")
-        try:
-            found = list(splitter.split(rows, labels[rows], of_rows))
-        except ValueError as error:
-            raise UserError(f"data.folds={num}: {error}") from error
-    return [(rows[rest], rows[fold]) for rest, fold in found]
+        divided = list(splitter.split(rows, labels[rows], of_rows))
+    return [(rows[rest], rows[fold]) for rest, fold in divided]
 
 
 def _stratified(

@@ -6,11 +6,12 @@ from omegaconf import OmegaConf
 
 from conftest import composed
 from glimpse.assembly import build_augment
-from glimpse.data.augment.base import Augmentation
+from glimpse.data.augment.base import Augmentation, Draws
 from glimpse.data.augment.colour import ColourJitter
-from glimpse.data.augment.flips import CropFlip, Flip
+from glimpse.data.augment.flips import AlternatingFlip, CropFlip, Flip
 from glimpse.data.augment.in_order import InOrder
 from glimpse.data.augment.mixing import CutMix
+from glimpse.data.augment.presize import Presize
 from glimpse.errors import UserError
 from noise import draws_of, noise
 
@@ -34,6 +35,29 @@ def test_a_list_draws_as_its_members_do_one_after_the_other() -> None:
 def test_a_setting_of_a_move_that_is_left_out_is_refused() -> None:
     with pytest.raises(UserError, match=r"augment\.jitter\.padding_fraction=0\.25 has no effect"):
         InOrder({"flip": Flip(), "jitter": ColourJitter(padding_fraction=0.25)})
+
+
+@pytest.mark.parametrize("first", [CropFlip(), Flip(), Presize()])
+def test_two_members_that_only_move_the_images_are_refused(first: Augmentation) -> None:
+    with pytest.raises(UserError, match=r"augment: one and other both mirror .* remove one of the"):
+        InOrder({"one": first, "jitter": ColourJitter(), "other": AlternatingFlip()})
+
+
+class Darker(CropFlip):
+    """A user's recipe, without settings of its own."""
+
+    def __init__(self, **move: float) -> None:
+        super().__init__(**move)
+
+    def change(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        return images // 2
+
+
+def test_a_recipe_of_ones_own_stands_in_a_list() -> None:
+    images, _ = augmented(InOrder({"flip": Flip(p=0), "mine": Darker()}))
+    assert torch.equal(images, noise() // 2)
+    with pytest.raises(UserError, match=r"augment\.mine\.p=0\.9 has no effect"):
+        InOrder({"flip": Flip(), "mine": Darker(p=0.9)})
 
 
 def test_without_crop_flip_the_first_recipe_moves_the_images() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from glimpse.data import cache
+from glimpse.data import processes
 from glimpse.data.decode import PixelFormat
 from glimpse.data.inspect.headers import broken_files, file_facts
 from glimpse.errors import UserError
@@ -56,6 +56,14 @@ def test_content_is_held_against_the_name(
     assert found.formats[image_format] == (8 if image_format == "JPEG" else 1)
 
 
+def test_several_pictures_in_one_jpeg_may_be_named_mpo(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (8, 8)) for _ in range(2)]
+    pictures[0].save(tmp_path / "a.mpo", save_all=True, append_images=pictures[1:])
+    pictures[0].save(tmp_path / "b.mpo", "PNG")
+    found = file_facts([tmp_path / "a.mpo", tmp_path / "b.mpo"], num_workers=1)
+    assert set(found.odd) == {"PNG named .mpo"}
+
+
 def test_turned_photos_are_counted_and_some_named(paths: list[Path]) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -76,7 +84,7 @@ def test_a_file_that_is_no_image_is_named(paths: list[Path]) -> None:
 def test_every_broken_file_is_named(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
-    monkeypatch.setattr(cache, "CHUNK", 3)
+    monkeypatch.setattr(processes, "CHUNK", 3)
     os.truncate(paths[1], 400)
     paths[4].write_text("<html>not found</html>")
     paths[7].write_bytes(b"")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from glimpse.data.reading import cache_key
 from glimpse.data.sets.csv_table import CsvTable
 from glimpse.data.splits import kept_labels
+from glimpse.data.tables.columns import find_columns
 from glimpse.data.tables.table import Table
 from glimpse.errors import UserError
 from makers import make_sign_mnist, save_image, write_table
@@ -78,6 +80,8 @@ def test_colour_pixels(tmp_path: Path) -> None:
     assert batch.images.shape[1:] == (2, 2, 3)
     with pytest.raises(UserError, match=r"12 columns of pixels, which is not 1×3×3.*data\.shape"):
         table(tmp_path / "table.csv")
+    with pytest.raises(UserError, match=r"data\.shape=\[4, 1, 3\]: expected \[C,H,W\] with 1 or 3"):
+        table(tmp_path / "table.csv", shape=[4, 1, 3])
 
 
 @pytest.mark.parametrize(
@@ -318,6 +322,48 @@ def test_test_rows_without_labels_are_left_out_and_that_is_said(
     for refused in (["-test"] * 3 + ["test"], ["-val"] * 4):
         with pytest.raises(UserError, match=r"line 2: the (column 'label' is empty|label '-1')"):
             of(refused + ["train"] * (20 - len(refused)))
+
+
+@pytest.mark.parametrize("label", ["", "-1"])
+def test_a_test_table_without_labels_is_left_out_and_that_is_said(
+    tmp_path: Path, pictures: list[tuple[str, str]], label: str
+) -> None:
+    lines = [f"images/{name},{word}" for name, word in pictures]
+    train = written(tmp_path, "path,label", lines[:16], "train.csv")
+    unlabelled = [f"images/{name},{label}" for name, _ in pictures[16:]]
+    test = written(tmp_path, "path,label", unlabelled, "test.csv")
+    for _ in range(2):  # read, then from the cache
+        data = table(train, test=str(test), test_fraction=0.25)
+        assert {name: len(split.rows) for name, split in data.splits.items()} == {
+            "train": 12,
+            "val": 4,
+        }
+        assert "its test images have no labels, so they are not used" in data.describe()
+    written(tmp_path, "path,label", [*lines[16:18], *unlabelled[2:]], "test.csv")
+    with pytest.raises(UserError, match=r"line 4: the (column 'label' is empty|label '-1')"):
+        table(train, test=str(test))
+
+
+def test_test_rows_without_labels_need_no_second_cache(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    """`glimpse data check` reads the table before it asks for the cache."""
+    lines = [
+        f"images/{n},{'' if i < 4 else x},{'test' if i < 4 else 'train'}"
+        for i, (n, x) in enumerate(pictures)
+    ]
+    path = written(tmp_path, "path,label,split", lines)
+    data = table(path, split="split", test_fraction=0.25)
+    other = CsvTable(
+        train=str(path),
+        split="split",
+        data_dir=str(tmp_path),
+        seed=0,
+        batch_size=4,
+        val_fraction=0.0,
+    )
+    other.read()
+    assert cache_key(other) == data.contents.folder.name.removeprefix("csvtable-")
 
 
 def test_splits_without_validation_leave_the_test_set_alone(
@@ -978,3 +1024,28 @@ def test_pixels_are_put_in_order_by_their_names(tmp_path: Path) -> None:
     lines = [",".join(map(str, (n % 2, 99, *range(16)))) for n in range(20)]
     data = table(written(tmp_path, ",".join(["label", "age2", *odd]), lines))
     assert "skipped, because they are not named like the pixels: age2" in data.describe()
+
+
+def test_the_columns_of_a_wide_table_are_looked_up_without_searching(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of the header for each column would take minutes at every start."""
+    names = [f"pixel{number}" for number in range(400)]
+    lines = [",".join(map(str, (n % 2, *range(200), *range(200)))) for n in range(8)]
+    wide = Table(written(tmp_path, ",".join(["label", *names]), lines))
+    compared = 0
+
+    class Name(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    monkeypatch.setattr(wide, "header", list(map(Name, wide.header)))
+    found = find_columns(
+        wide, path=None, label=None, split=None, groups=None, has_shape=False, is_file=lambda _: False
+    )  # fmt: skip
+    assert found.pixels == tuple(names)
+    assert compared < 50 * len(names)

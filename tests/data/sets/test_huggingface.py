@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from glimpse import progress_bar
 from glimpse.data.decode import PixelFormat, decode
 from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
@@ -212,7 +213,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_deep_images_share_one_white_and_are_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def deep(brightest: int) -> bytes:
         file = io.BytesIO()
@@ -230,10 +231,34 @@ def test_deep_images_share_one_white_and_are_decoded_once(
         return load(image)
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", counting)
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0)
     data = opened(tmp_path / "deep.parquet", tmp_path)
+    assert "looking for colour: 19 of 20 images" in capsys.readouterr().err
     images = np.concatenate([data.part(split).images for split in ("train",)])
     assert (images[:, 0, 1, 0] == 4080 // 256).all()
     assert len(decoded) < 2.1 * 20  # all, and a sample, which is every one of so few
+
+
+def test_a_missing_configuration_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    for name in ("day", "night"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        rows(12).to_parquet(str(tmp_path / "set" / name / "train.parquet"))
+    configs = "".join(f"- config_name: {name}\n  data_dir: {name}\n" for name in ("day", "night"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    said = r"Config name is missing\. .*\['day', 'night'\]: type data\.subset=<one of them>$"
+    with pytest.raises(UserError, match=said):
+        opened(tmp_path / "set", tmp_path)
+    data = opened(tmp_path / "set", tmp_path, subset="night")
+    are_right(data, {"train": 9, "val": 3}, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("missing", [None, " "])
+def test_a_row_without_a_group_is_refused(tmp_path: Path, missing: str | None) -> None:
+    patients = [f"p{i // 2}" for i in range(12)]
+    table = rows(12).add_column("patient", [*patients[:5], missing, *patients[6:]])
+    table.to_parquet(str(tmp_path / "saved.parquet"))
+    with pytest.raises(UserError, match=r"column is empty in 1 of 12 rows, first in row 6"):
+        opened(tmp_path / "saved.parquet", tmp_path, groups="patient")
 
 
 @pytest.mark.parametrize(

@@ -463,9 +463,13 @@ def test_images_without_an_ending_are_counted(photos: Path) -> None:
     cat = photos / "train" / "cat"
     (cat / "LICENSE").write_text("free")
     shutil.copy(cat / "cat_0.png", cat / "00a1f3")
+    (cat / "meow.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt ")
     data = image_folder(photos)
     assert sizes(data)["train"] == 12
-    assert "1 image file without an ending skipped (rename them" in data.describe()
+    assert ".wav" not in data.describe()
+    (cat / "drawing").write_bytes(b"RIFF\x24\0\0\0WEBPVP8 ")
+    data = image_folder(photos)
+    assert "2 image files without an ending skipped (rename them" in data.describe()
 
 
 def test_names_that_are_not_utf_8(photos: Path) -> None:

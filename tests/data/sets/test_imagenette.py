@@ -7,7 +7,8 @@ import pytest
 
 from conftest import Execute, composed, slow
 from glimpse.assembly import build_data
-from makers import MAKERS
+from glimpse.errors import UserError
+from makers import MAKERS, make_imagenette
 
 SMALL = ("data.presize=48", "data.size=40", "data.num_workers=1")
 NAMES = {
@@ -25,6 +26,16 @@ def test_a_part_of_train_validates_and_the_folder_val_tests(tmp_path: Path, name
     sizes = {split: len(chosen.rows) for split, chosen in data.splits.items()}
     assert sizes == {"train": 27, "val": 3, "test": 15}
     assert (data.spec.height, data.spec.width) == (40, 40)
+
+
+def test_without_its_files_imagewoof_says_where_they_are(tmp_path: Path) -> None:
+    make_imagenette(tmp_path)  # whose name is similar
+    config, _ = composed("data=imagewoof", f"data_dir={tmp_path}", *SMALL)
+    said = (
+        rf"no such folder; download https://\S+/imagewoof2-160\.tgz and unpack it into {tmp_path}$"
+    )
+    with pytest.raises(UserError, match=said):
+        build_data(config)
 
 
 @pytest.mark.parametrize("name", ["imagenette", slow("imagewoof")])

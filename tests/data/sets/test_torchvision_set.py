@@ -169,6 +169,24 @@ def test_parts_labels_and_names(
     assert len(list((tmp_path / "data" / ".cache").glob("*/train.npy"))) == 1
 
 
+def test_a_held_out_part_without_labels_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The challenge of FER2013 kept the labels of its test set."""
+    monkeypatch.setattr(datasets.fer2013, "check_integrity", lambda path, md5: Path(path).is_file())
+    labels = [number % 7 for number in range(70)]
+    images = shades(labels, 7, size=48, channels=1, seed=0).reshape(70, -1)
+    pixels = [" ".join(map(str, image)) for image in images.tolist()]
+    (tmp_path / "fer2013").mkdir()
+    lines = [f"{label},{cell}" for label, cell in zip(labels, pixels, strict=True)]
+    (tmp_path / "fer2013" / "train.csv").write_text("\n".join(["emotion,pixels", *lines]))
+    (tmp_path / "fer2013" / "test.csv").write_text("\n".join(["pixels", *pixels[:5]]))
+    data = opened(tmp_path, "FER2013", batch_size=1000)
+    assert sizes(data) == {"train": 56, "val": 14}
+    assert levels(data, "val") == data.labels("val").tolist()
+    assert "its test images have no labels, so they are not used" in data.describe()
+
+
 def test_an_undivided_set_is_divided(tmp_path: Path) -> None:
     make_eurosat(tmp_path, per_class=10)
     data = opened(tmp_path, "EuroSAT", val_fraction=0.2)
@@ -197,7 +215,8 @@ def test_images_of_many_sizes_that_torchvision_opens(tmp_path: Path) -> None:
     path = tmp_path / "gtsrb" / "GTSRB" / "Training" / "00001" / "2.ppm"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UserError, match="cannot read image 5 of GTSRB split=train") as error:
-        opened(tmp_path, "GTSRB", presize=16)
+        opened(tmp_path, "GTSRB", presize=16, on_bad_file="skip")
+    assert "data.on_bad_file does not apply to these images" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     del error
     gc.collect()  # torchvision leaves the broken file open

@@ -27,8 +27,8 @@ class InOrder(Augmentation):
         members: The augmentations by name, in order.
 
     Raises:
-        UserError: two of them shift by different fractions, and the list does not say which; or one
-            has such a setting, but others move the images.
+        UserError: two of them only move the images; two shift by different fractions, and the list
+            does not say which; or one has such a setting, but others move the images.
     """
 
     def __init__(self, members: Mapping[str, Augmentation]) -> None:
@@ -40,6 +40,12 @@ class InOrder(Augmentation):
             for name, member in members.items()
             if isinstance(member, CropFlip) and type(member) is not CropFlip
         }
+        moves = [name for name, m in members.items() if type(m) in (CropFlip, *MOVES)]
+        if len(moves) > 1:
+            raise UserError(
+                f"augment: {moves[0]} and {moves[1]} both mirror the images, but a list shifts and flips them "
+                "once: remove one of the two"
+            )
         has_move = any(isinstance(m, MOVES) or type(m) is CropFlip for m in self.members)
         if not has_move:
             _require_same_move(begin)
@@ -75,10 +81,11 @@ class InOrder(Augmentation):
 
 def _require_unchanged(begin: Mapping[str, CropFlip]) -> None:
     """Refuse settings of a shift and flip that the list leaves out, because others move the images."""
+    of_all = inspect.signature(CropFlip).parameters  # a user's class need not have them
     for name, member in begin.items():
+        defaults = {**of_all, **inspect.signature(type(member)).parameters}
         for key in MOVE:
-            default = inspect.signature(type(member)).parameters[key].default
-            if getattr(member, key) != default:
+            if getattr(member, key) != defaults[key].default:
                 raise UserError(
                     f"augment.{name}.{key}={getattr(member, key):g} has no effect in this list, in which "
                     f"another augmentation moves the images: remove augment.{name}.{key}"

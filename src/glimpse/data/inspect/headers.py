@@ -108,9 +108,9 @@ def _headers(paths: Sequence[Path], _start: int) -> list[Header]:
 
 
 def _oddities(ending: str, found: Header, expected: str | None) -> Iterator[str]:
-    # Phones write several pictures into one JPEG and name it .jpg, which is valid.
-    actual = "JPEG" if found.format == "MPO" else found.format
-    if expected is not None and actual != expected:
+    # Phones write several pictures into one JPEG and name it .jpg or .mpo; both are valid.
+    actual, named = ("JPEG" if name == "MPO" else name for name in (found.format, expected))
+    if named is not None and actual != named:
         yield f"{found.format} named {ending}"
     if found.mode not in ("L", "RGB"):
         yield f"with mode {found.mode}"

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from glimpse.config.places import wrong_place
 from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source
 from glimpse.data.splits import UNLABELLED
 from glimpse.data.tables.columns import Columns, find_columns
 from glimpse.data.tables.files import TableFiles, one_path
 from glimpse.data.tables.pixels import pixels_of
 from glimpse.data.tables.rows import (
     are_positions,
+    is_unlabelled,
     labels_of,
     numbered,
     splits_of,
@@ -100,6 +101,8 @@ class CsvTable(ImageDataModule):
         self.class_names = class_names
         self.num_classes = num_classes
         self.source = source
+        if shape is not None and (len(shape) != 3 or shape[0] not in COLOURS or min(shape) < 1):
+            raise UserError(f"data.shape={list(shape)}: expected [C,H,W] with 1 or 3 channels")
         for key, table in {"val": val, "test": test}.items():
             if split is not None and table is not None:
                 raise UserError(
@@ -122,7 +125,7 @@ class CsvTable(ImageDataModule):
         yield from self.tables
         column = self.columns.path
         if column is not None:
-            for table in self._tables:
+            for table in self._labelled.values():
                 for _, path in self._files.locations(table, column):
                     if not self.skip_unreadable or os.path.exists(path):
                         yield path
@@ -152,6 +155,18 @@ class CsvTable(ImageDataModule):
         return [Table(path) for path in self.tables]
 
     @cached_property
+    def _labelled(self) -> dict[str, Table]:
+        """The tables by their splits, without the test images if none of them has a label."""
+        tables = dict(zip(self._splits_of_tables, self._tables, strict=True))
+        labels = self.columns.labels
+        if self.split is not None:
+            lines = unlabelled_test_rows(tables["train"], labels, self.split)
+            tables["train"].leave_out(lines)
+        elif "test" in tables and is_unlabelled(tables["test"], self._tables[:-1], labels):
+            del tables["test"]
+        return tables
+
+    @cached_property
     def columns(self) -> Columns:
         """The columns of the training table; the held-out table has the same."""
         train, *others = self._tables
@@ -167,8 +182,9 @@ class CsvTable(ImageDataModule):
             ),
         )
         for split, other in zip(self._splits_of_tables[1:], others, strict=True):
+            has = set(other.header)
             for name in (found.path, *found.labels, *found.pixels):
-                if name is not None and name not in other.header:
+                if name is not None and name not in has:
                     also = f", or remove data.{split} if its images have no labels"
                     raise UserError(
                         f"{other.path} has no column {shown(name)}, which {train.path} has: "
@@ -180,13 +196,10 @@ class CsvTable(ImageDataModule):
 
     def read(self) -> Source:
         """Read pixels (N, H, W, C) uint8 or paths, with labels."""
-        unlabelled: list[int] = []
-        if self.split is not None:
-            unlabelled = unlabelled_test_rows(self._tables[0], self.columns.labels, self.split)
-            self._tables[0].leave_out(unlabelled)
-        labels = [list(labels_of(table, self.columns.labels)) for table in self._tables]
+        tables = self._labelled
+        labels = [list(labels_of(table, self.columns.labels)) for table in tables.values()]
         splits = (
-            [[name] * len(of) for name, of in zip(self._splits_of_tables, labels, strict=True)]
+            [[name] * len(of) for name, of in zip(tables, labels, strict=True)]
             if self.split is None
             else [list(splits_of(self._tables[0], self.split))]
         )
@@ -196,21 +209,22 @@ class CsvTable(ImageDataModule):
         by_position = is_given and are_positions([t for of in labels for _, t in of], names)
         numbers = [
             numbered(table, found, names, by_position=by_position)
-            for table, found in zip(self._tables, labels, strict=True)
+            for table, found in zip(tables.values(), labels, strict=True)
         ]
         seen: dict[str, _Row] = {}
         repeats = Counter[tuple[str, str]]()
         read = [
             self._part(table, found, of, seen, repeats)
-            for table, found, of in zip(self._tables, numbers, splits, strict=True)
+            for table, found, of in zip(tables.values(), numbers, splits, strict=True)
         ]
         if self.split is None:
-            divided = dict(zip(self._splits_of_tables, read, strict=True))
+            divided = dict(zip(tables, read, strict=True))
         else:
             rows = {name: np.array(splits[0]) == name for name in ("train", "val", "test")}
             divided = {name: _some_of(read[0], of) for name, of in rows.items() if of.any()}
         held_out = (divided.get("val"), divided.get("test"))
-        remarks = [*[UNLABELLED] * bool(unlabelled), *self._repeats(repeats)]
+        is_without = len(tables) < len(self._tables) or any(t.leaves_out for t in tables.values())
+        remarks = [*[UNLABELLED] * is_without, *self._repeats(repeats)]
         return Source(names, divided["train"], *held_out, tuple(remarks))
 
     def column(self, name: str, part: str) -> Sequence[str] | None:
@@ -222,11 +236,12 @@ class CsvTable(ImageDataModule):
         index = table.index(name)
         is_path = name == self.columns.path
         splits = repeat(wanted) if self.split is None else splits_of(table, self.split)
-        cells = [
-            self._files.identity(table, row[index]) if is_path else row[index]
-            for (_, row), split in zip(table.rows(), splits, strict=False)
-            if split == wanted
-        ]
+        cells = []
+        for (line, row), split in zip(table.rows(), splits, strict=False):
+            if split == wanted and not row[index]:
+                raise UserError(f"{table.place(line)}: the column {name!r} is empty: fill it in")
+            if split == wanted:
+                cells.append(self._files.identity(table, row[index]) if is_path else row[index])
         kept = self.kept_rows(part)
         return cells if kept is None else [cells[row] for row in kept]
 

@@ -22,7 +22,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.decode import SAMPLED, PixelFormat, Sample, decoded, is_grey
+from glimpse.data.decode import (
+    LOOKING_FOR_COLOUR,
+    SAMPLED,
+    PixelFormat,
+    Sample,
+    decoded,
+    is_grey,
+)
 from glimpse.data.image_cells import is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
@@ -206,6 +213,10 @@ class HuggingFace(ImageDataModule):
                     f"{broken}: copy the folder again, or save it again with save_to_disk"
                 ) from error
             reason = first_line(error)[:300]
+            if reason.startswith("Config name is missing"):  # its second line lists them
+                reason = (
+                    f"{' '.join(str(error).splitlines()[:2])[:300]}: type data.subset=<one of them>"
+                )
             raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
         return opened if isinstance(opened, Mapping) else {"train": opened}
 
@@ -285,7 +296,7 @@ class HuggingFace(ImageDataModule):
         rows = self._chosen(self._opened())[0][{"heldout": "val"}.get(part, part)]
         if name not in rows.features:
             return None
-        cells = [str(value) for value in rows[name]]
+        cells = ["" if _is_missing(value) else str(value) for value in rows[name]]
         kept = self.kept_rows(part)
         return cells if kept is None else [cells[row] for row in kept]
 
@@ -344,7 +355,10 @@ class HuggingFace(ImageDataModule):
             raise UserError(f"{self.set_name}: there are no images that can be read")
         if found.channels == 1:
             for split, rows in splits.items():
-                for row, what, cell in self._cells(rows, column, split):
+                cells = self._cells(rows, column, split)
+                for row, what, cell in tracked(
+                    cells, LOOKING_FOR_COLOUR, len(rows), unit="image", vanishes=True
+                ):
                     with self._skipping(row, {}), opened_image(cell, column, what) as image:
                         if not is_grey(image):
                             return replace(found, channels=3)

@@ -46,13 +46,18 @@ class ImageFolder(ImageDataModule):
         root: The folder.
         pattern: A regular expression that matches the class in a file's path below `root`, as its
             only group or as the group named `label`; None: folders are classes.
+        source: An archive of the folder, for the error message if it is missing.
         **common: Arguments of every dataset.
     """
 
     version: ClassVar[int] = 3
 
-    def __init__(self, *, root: str, pattern: str | None = None, **common: Any) -> None:
+    def __init__(
+        self, *, root: str, pattern: str | None = None, source: str | None = None, **common: Any
+    ) -> None:
         super().__init__(**common)
+        self.own_arguments.pop("source", None)  # it has no effect on the cache
+        self.source = source
         self.root = Path(os.path.expanduser(root))
         self.pattern = pattern if pattern is None else _compiled(pattern)
         self.passed_over = Counter[str]()
@@ -95,7 +100,7 @@ class ImageFolder(ImageDataModule):
 
     def missing(self) -> str:
         """Return the error message for a missing root or a root without images."""
-        if wrong := wrong_place("data.root", str(self.root)):
+        if wrong := wrong_place("data.root", str(self.root), source=self.source):
             return wrong
         found = "; ".join(["no images found", *counted(self.passed_over)])
         return f"data.root={self.root}: {found}; expected {self.root}/<class>/*.jpg"
@@ -252,6 +257,8 @@ class ImageFolder(ImageDataModule):
                 f"{remedy or f'sort the images into {flat}/<class>/'}"
             )
         if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
+            if self.fewest_classes == 1:
+                return
             table = self._table_beside(classes[0])
             raise UserError(
                 f"data.root={self.root}: found one class, {classes[0].name}, where two are needed: "

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glimpse.data.download import ARCHIVE_ENDINGS, Archive, fetch, one_at_a_time, whole_or_nothing
+from glimpse.data.download import Archive, fetch, one_at_a_time, whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
@@ -65,7 +65,7 @@ class MNIST(ImageDataModule):
 
     def download(self) -> None:
         """Download four files from the mirror, or from the folder or archive at `data.url`."""
-        if self.url is not None and self.url.endswith(ARCHIVE_ENDINGS):
+        if self.url is not None and Archive(self.url, None).is_packed:
             super().download()
             return
         base = (self.url or self.mirror).rstrip("/")

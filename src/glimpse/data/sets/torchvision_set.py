@@ -26,6 +26,7 @@ from glimpse.data.decode import SAMPLED, PixelFormat, fitted, is_grey
 from glimpse.data.download import whole_or_nothing
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
+from glimpse.data.splits import UNLABELLED
 from glimpse.errors import UserError, first_line
 from glimpse.progress_bar import tracked
 
@@ -145,7 +146,7 @@ class TorchvisionSet(ImageDataModule):
 
     def source_files(self) -> Iterable[Path]:
         """Return all files of the dataset, if all of its files and folders exist."""
-        found = [_files(self.data_dir, place) for place in self.places]
+        found = [_files(self.data_dir / place) for place in self.places]
         return [path for files in found for path in files] if all(found) else []
 
     def download(self) -> None:
@@ -197,7 +198,7 @@ class TorchvisionSet(ImageDataModule):
                     f"{self._expected()} may be incomplete; {self._other_reader()}move it elsewhere to "
                     "download it again"
                 ) from error
-        parts: list[Part]
+        parts: list[Part | None]
         if self._is_files:
             parts = [_paths(dataset) for dataset in opened]
         else:
@@ -208,7 +209,9 @@ class TorchvisionSet(ImageDataModule):
             ]
         train, heldout, test = (*parts, None, None)[:3]
         assert train is not None
-        return Source(_class_names(opened[0], parts), train, heldout, test)
+        remarks = (UNLABELLED,) if None in parts else ()
+        names = _class_names(opened[0], [part for part in parts if part is not None])
+        return Source(names, train, heldout, test, remarks)
 
     def _format_of(self, dataset: Any) -> PixelFormat:
         """Determine the format: the size of the first image, and grey if a sample is all grey."""
@@ -217,17 +220,26 @@ class TorchvisionSet(ImageDataModule):
         width, height = dataset[0][0].size
         return self.presized(PixelFormat(height, width, 1 if grey else 3))
 
-    def _pixels(self, dataset: Any, wanted: PixelFormat, choice: Mapping[str, Any]) -> Arrays:
+    def _pixels(
+        self, dataset: Any, wanted: PixelFormat, choice: Mapping[str, Any]
+    ) -> Arrays | None:
+        """Return the images of a part; None if they have no labels, as FER2013's in a challenge."""
         shape = (len(dataset), wanted.height, wanted.width, wanted.channels)
         images, labels = np.empty(shape, np.uint8), np.empty(len(dataset), np.int64)
         part = " ".join(f"{key}={value}" for key, value in choice.items())
         for row in tracked(range(len(dataset)), self.set_name, len(dataset), unit="image"):
             what = f"image {row} of {self.set_name} {part}".rstrip()
             try:
-                image, labels[row] = dataset[row]
+                image, label = dataset[row]
                 images[row] = fitted(image, wanted, what)
             except (OSError, ValueError, SyntaxError) as error:
-                raise UserError(f"cannot read {what}: {first_line(error)}") from error
+                raise UserError(
+                    f"cannot read {what}: {first_line(error)}; move {self._expected()} elsewhere to download it "
+                    "again (data.on_bad_file does not apply to these images)"
+                ) from error
+            if label is None:
+                return None
+            labels[row] = label
         return Arrays(images, labels)
 
 
@@ -242,15 +254,14 @@ def _why_not(name: str) -> str:
     return f"no such dataset; {hint}"
 
 
-def _files(data_dir: Path, place: str) -> list[Path]:
-    """Return the file, or all files in the folder, that match a name or a glob pattern."""
+def _files(path: Path) -> list[Path]:
+    """Return the file, or all files in the folder."""
+    if path.is_file():
+        return [path]
     found = []
-    for path in sorted(data_dir.glob(place)):
-        if path.is_file():
-            found.append(path)
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            found += [Path(folder, name) for name in sorted(names)]
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        found += [Path(folder, name) for name in sorted(names)]
     return found
 
 

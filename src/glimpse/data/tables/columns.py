@@ -67,7 +67,8 @@ def find_columns(
     for name in given:
         _require(table, name, "label")
     sample = table.sample()
-    found_path = _path_column(table, path, {*given, split}, groups, sample, is_file)
+    cells = {name: [row[table.index(name)] for row in sample] for name in table.columns}
+    found_path = _path_column(table, path, {*given, split}, groups, cells, is_file)
     if (
         found_path is not None
         and table.has_header
@@ -81,10 +82,9 @@ def find_columns(
     if found_path not in (path, "path", None):
         remarks.append(f"paths in the column {found_path}")
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
-    cells = {name: [row[table.index(name)] for row in sample] for name in rest}
     if split is None:
         remarks += [_unused_split(table, name, cells[name]) for name in rest if name not in given]
-    labels = given or _label_columns(table, rest, sample, has_paths=found_path is not None)
+    labels = given or _label_columns(table, rest, cells, has_paths=found_path is not None)
     if not given and labels != ["label"]:
         kind = "column" if len(labels) == 1 else "columns, one per class,"
         remarks.append(f"labels in the {kind} {one_of(labels)}")
@@ -121,7 +121,7 @@ def _pixel_columns(cells: Mapping[str, Sequence[str]]) -> tuple[list[str], list[
         remarks.append(f"skipped, because they are not named like the pixels: {one_of(odd)}")
     numbered = [name for name in pixels if any(c.isdigit() for c in name)]
     if len(pixels) > len(numbered) > len(pixels) / 2:
-        others = [name for name in pixels if name not in numbered]
+        others = [name for name in pixels if not any(c.isdigit() for c in name)]
         remarks.append(f"skipped, because they have no number: {one_of(others)}")
         pixels = numbered
     if (ordered := by_number(pixels)) != pixels:
@@ -143,19 +143,18 @@ def _path_column(
     path: str | None,
     taken: set[str | None],
     groups: str | None,
-    sample: Sequence[Sequence[str]],
+    cells: Mapping[str, Sequence[str]],
     is_file: Callable[[str], bool],
 ) -> str | None:
-    """Return the column of paths; None for a table of pixels."""
+    """Return the column of paths; None for a table of pixels. `cells` are some of each column."""
     if path is not None:
         _require(table, path, "path")
         return path
     if "path" in table.columns:
         return "path"
     free = [name for name in table.columns if name not in taken]
-    cells = {name: [row[table.index(name)] for row in sample] for name in free}
     for is_path in (is_file, _looks_like_a_file):
-        found = [name for name in free if sample and all(map(is_path, cells[name]))]
+        found = [name for name in free if cells[name] and all(map(is_path, cells[name]))]
         if len(found) > 1:
             raise UserError(
                 f"{table.path}: the columns {one_of(found)} all name files: type data.path={found[0]}, or "
@@ -169,11 +168,11 @@ def _path_column(
         for name in free
         if not all(NUMBER.fullmatch(cell) or numbers_in(cell) for cell in cells[name])
     ]
-    if len(words) < len(free) and any(sample and all(map(numbers_in, cells[n])) for n in free):
+    if len(words) < len(free) and any(cells[n] and all(map(numbers_in, cells[n])) for n in free):
         return None
     named = [name for name in free if name.lower() in PATHS]
     are_words = len(words) > len(free) / 2 or (len(free) < 3 and named)
-    if are_words and sample and len(free) < FEWEST_PIXELS:
+    if are_words and any(cells.values()) and len(free) < FEWEST_PIXELS:
         raise _without_files(table, free)
     return None
 
@@ -195,7 +194,7 @@ def _looks_like_a_file(cell: str) -> bool:
 
 
 def _label_columns(
-    table: Table, rest: Sequence[str], sample: Sequence[Sequence[str]], *, has_paths: bool
+    table: Table, rest: Sequence[str], cells: Mapping[str, Sequence[str]], *, has_paths: bool
 ) -> list[str]:
     named = [name for name in rest if name.lower() in LABELS]
     if "label" in rest:
@@ -204,13 +203,11 @@ def _label_columns(
         return named
     if has_paths and len(rest) == 1:
         return list(rest)
-    values = {name: [row[table.index(name)] for row in sample] for name in rest}
-    if has_paths and len(rest) > 1 and sample and all(map(_is_one_hot, values.values())):
+    binary = [name for name in rest if _is_one_hot(cells[name])]
+    if has_paths and len(binary) == len(rest) > 1 and any(cells.values()):
         return list(rest)
-    binary = [name for name, cells in values.items() if _is_one_hot(cells)]
-    are_classes = len(binary) > 1 and all(
-        sum(bool(one_hot_value(row[table.index(name)])) for name in binary) == 1 for row in sample
-    )
+    rows = zip(*(cells[name] for name in binary), strict=True)
+    are_classes = len(binary) > 1 and all(sum(map(bool, map(one_hot_value, r))) == 1 for r in rows)
     wanted = (
         f"data.label=[{','.join(binary)}], one column for each class"
         if are_classes

@@ -19,7 +19,7 @@ def of_one_kind(names: list[str]) -> tuple[list[str], list[str]]:
     if number < 0.9 * len(names):
         return names, []
     same = [name for name in names if _without_numbers(name) == kind]
-    return same, [name for name in names if name not in same]
+    return same, [name for name in names if _without_numbers(name) != kind]
 
 
 def by_number(names: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The label of each row of a table, and its split if the table has one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from glimpse.data.tables.columns import one_hot_value
 from glimpse.data.tables.table import Table, one_of, shown
 from glimpse.errors import UserError
 from glimpse.text import class_name
+
+WITHOUT_LABEL = {"", "-1"}  # the cells of test rows whose labels are secret
 
 
 def labels_of(table: Table, names: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -81,7 +83,24 @@ def unlabelled_test_rows(table: Table, labels: Sequence[str], split: str) -> lis
     for (line, row), part in zip(table.rows(), splits_of(table, split), strict=True):
         lines += [line] * (part == "test")
         (tested if part == "test" else others).update(row[index] for index in indices)
-    return lines if tested <= {"", "-1"} - others else []
+    return lines if tested <= WITHOUT_LABEL - others else []
+
+
+def is_unlabelled(test: Table, others: Iterable[Table], labels: Sequence[str]) -> bool:
+    """Whether a test table has rows, but none with a label; `others` show whether -1 is a label."""
+    found = set[str]()
+    for cell in _cells_of(test, labels):
+        if (
+            cell not in WITHOUT_LABEL
+        ):  # usually the first one, so that no start reads the whole table
+            return False
+        found.add(cell)
+    return bool(found) and not any(found & set(_cells_of(table, labels)) for table in others)
+
+
+def _cells_of(table: Table, columns: Sequence[str]) -> Iterator[str]:
+    indices = [table.index(name) for name in columns]
+    return (row[index] for _, row in table.rows() for index in indices)
 
 
 def are_positions(labels: Sequence[str], names: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ import csv
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -97,8 +98,9 @@ class Table:
             if self.has_header
             else [str(number) for number in range(1, len(first) + 1)]
         )
+        times = Counter(self.header)
         for name in self.columns:
-            if self.header.count(name) > 1:
+            if times[name] > 1:
                 raise UserError(
                     f"{path}, line 1: duplicate column {shown(name)}; rename one of them"
                 )
@@ -114,7 +116,7 @@ class Table:
                 "cells, and no line before the header"
             )
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The columns that have a name."""
         return [name for name in self.header if not UNNAMED.fullmatch(name)]
@@ -130,7 +132,11 @@ class Table:
 
     def index(self, column: str) -> int:
         """Return the position of a column."""
-        return self.header.index(column)
+        return self._places[column]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.header)}
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each row.
@@ -153,6 +159,11 @@ class Table:
                 cells = plural(len(row), "cell")
                 raise UserError(f"{self.place(line)}: {cells}, expected {width}: correct the line")
             yield line, row
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether rows are left out."""
+        return bool(self._left_out)
 
     def leave_out(self, lines: Iterable[int]) -> None:
         """Leave out the rows on these lines from now on."""
