@@ -44,7 +44,7 @@ def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
 
 def keep_exact(loss: nn.Module) -> None:
     """Convert the tensors of a loss back to fp32, for example class weights that
-    precision=bf16-true converted to bf16."""
+    precision=bf16-true converted to bf16. Their values stay rounded to bf16."""
     if any(t.dtype in HALVES for t in (*loss.buffers(), *loss.parameters())):
         loss.float()
 

@@ -67,7 +67,7 @@ class TrainedRun:
     Attributes:
         model: The network alone, in evaluation mode. It takes (B, C, H, W) normalised float32
             images and computes in fp32, like an exported file. `predict` computes in the run's
-            precision.
+            precision. After a training in bf16-true, 16-true or 64-true, the network has that type.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged, does not fit its own model, or names a
