@@ -17,12 +17,12 @@ from glimpse import records
 from glimpse.folder_lock import is_held
 from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import summary_of
-from glimpse.runs.settings import PLACES, settings_of
+from glimpse.runs.settings import MAX_EPOCHS, PLACES, settings_of
 from glimpse.streams import printable
 from glimpse.text import plural
 
-MAX_EPOCHS = "trainer.max_epochs"  # may grow: the run is extended
-IGNORED = frozenset((*PLACES, MAX_EPOCHS))  # keys that do not change what is computed
+# Keys that do not change what is computed; the number of epochs may grow: the run is extended.
+IGNORED = frozenset((*PLACES, MAX_EPOCHS))
 
 
 class State(StrEnum):

@@ -41,9 +41,9 @@ from glimpse.folder_lock import FolderInUseError, held
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
-from glimpse.runs.settings import settings_of
+from glimpse.runs.settings import MAX_EPOCHS, settings_of
 from glimpse.sweeps.resources import Slot
-from glimpse.sweeps.state import MAX_EPOCHS, Found, State, look
+from glimpse.sweeps.state import Found, State, look
 
 if sys.platform == "linux":
     import fcntl
