@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(execute: Execute, tmp_path: Pat
 def test_gpu_asked_for_where_there_is_none(execute: Execute) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one here")
-    with pytest.raises(UserError, match="trainer=cpu"):
+    with pytest.raises(UserError, match=r"type trainer\.accelerator=cpu"):
         execute(*TINY, "trainer=gpu")
 
 
