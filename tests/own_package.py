@@ -444,6 +444,9 @@ FILES = {
         "_target_: torch.optim.lr_scheduler.ReduceLROnPlateau\ninterval: step\n"
     ),
     "conf/callbacks/finder.yaml": "_target_: lightning.pytorch.callbacks.BatchSizeFinder\n",
+    "conf/callbacks/swa.yaml": (
+        "_target_: lightning.pytorch.callbacks.StochasticWeightAveraging\nswa_lrs: 0.01\n"
+    ),
     "conf/callbacks/rate.yaml": "_target_: lightning.pytorch.callbacks.LearningRateMonitor\n",
     "conf/callbacks/count.yaml": "_target_: ownpkg.rest.Count\n",
     "conf/callbacks/logs.yaml": "_target_: ownpkg.rest.Logs\n",

@@ -189,6 +189,7 @@ def test_an_own_file_replaces_ours_of_the_same_name(
             "would replace last.ckpt, which the run",
         ),
         ("callbacks=[finder]", "BatchSizeFinder replaces settings of the run while it trains"),
+        ("callbacks=[swa]", "StochasticWeightAveraging does not work here: type callbacks=[ema]"),
         ("loss=unlinked", "returns a number without a gradient"),
         ("loss=one_element", "returns 1 for two images, expected one number"),
         ("model=pair", "returns a tuple for one image of 3×12×12, expected logits of 1×2"),

@@ -79,6 +79,29 @@ def test_large_linear_layers_train_in_bf16(
     )
 
 
+class WithView(nn.Module):
+    """As tutorials write it: `view` fails on maps that are channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+        self.head = nn.Linear(16 * 60 * 60, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.two(self.one(images))
+        logits: torch.Tensor = self.head(maps.view(maps.size(0), -1))
+        return logits
+
+
+def test_a_network_that_fails_channels_last_keeps_the_usual_layout() -> None:
+    network = WithView()
+    chosen = precision.choose("32-true", network, spec(64), "cpu")
+    assert chosen.memory_format == torch.contiguous_format
+    assert network.two.weight.is_contiguous()
+    assert network.two.weight.grad is None
+    network(torch.zeros(2, 3, 64, 64))
+
+
 @pytest.mark.parametrize(("channels", "name"), [(1, BF16), (15, FP32)])
 def test_linear_layers_must_do_most_of_the_arithmetic(
     monkeypatch: pytest.MonkeyPatch, channels: int, name: str

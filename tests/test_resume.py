@@ -290,6 +290,24 @@ def test_with_other_batches_a_schedule_continues_at_the_same_part_of_the_run(
     assert last < 1e-5
 
 
+def test_a_schedule_of_a_run_that_max_steps_ends_counts_steps(execute: Execute) -> None:
+    options = (*LINEAR[:-2], "logger=none", "trainer.max_epochs=100", "data.batch_size=32")
+    folder = execute(*options, "trainer.max_steps=68")
+    more = (*options, "data.batch_size=256", "trainer.max_steps=78")
+    execute(*more, f"resume={folder}", folder=folder)
+    assert rates(folder)[-1] < 1e-4
+
+
+def test_another_schedule_after_other_batches_begins_at_the_part_of_the_run(
+    execute: Execute, finished: Path
+) -> None:
+    options = (*LINEAR, "data.batch_size=512")
+    execute(*options, "trainer.max_epochs=4", f"resume={finished}", folder=finished)
+    more = (*options, "trainer.max_epochs=8", "scheduler=cosine")
+    execute(*more, f"resume={finished}", folder=finished)
+    assert rates(finished)[4] > 3e-4
+
+
 def test_an_average_of_the_weights_cannot_be_turned_off(execute: Execute) -> None:
     options = (*LINEAR, "callbacks=[ema]")
     folder = execute(*options)

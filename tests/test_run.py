@@ -383,6 +383,21 @@ def test_a_plateau_of_torch_watches_the_loss_of_the_validation(tmp_path: Path) -
     assert rates[-1] < rates[0]
 
 
+def test_a_plateau_of_torch_watches_what_its_file_names(tmp_path: Path) -> None:
+    config, _ = composed(*TINY, "optimizer=sgd", "optimizer.lr=1e-5", "trainer.max_epochs=4")
+    plateau = {
+        "_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "patience": 9,
+        "mode": "max",
+    }
+    config.scheduler = plateau
+    with pytest.raises(UserError, match="add monitor: val/acc to the scheduler's YAML file"):
+        run(config, tmp_path / "wrong", {"data": "digits", "model": "linear"})
+    config.scheduler = plateau | {"monitor": "val/acc"}
+    run(config, tmp_path / "run", {"data": "digits", "model": "linear"})
+    assert read_rows(tmp_path / "run")[-1]["lr"] == "1e-05"
+
+
 @pytest.mark.parametrize("option", ["trainer.max_epochs=0", "trainer.fast_dev_run=true"])
 def test_only_curves_that_exist_are_named(
     execute: Execute, capsys: pytest.CaptureFixture[str], option: str

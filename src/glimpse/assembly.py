@@ -156,9 +156,10 @@ def _require_mean(loss: nn.Module, target: str, num_classes: int) -> None:
         exact_loss(loss, logits.repeat(num, 1), labels.repeat(num)).item() for num in (1, 2)
     )
     if one != 0 and two == 2 * one:
+        takes_reduction = "reduction" in parameters_of(type(loss))
+        remedy = "type reduction: mean in its YAML file" if takes_reduction else "return their mean"
         raise UserError(
-            f"loss {target} adds up the losses of images, expected their mean: type reduction: mean in its "
-            "YAML file"
+            f"loss {target} adds up the losses of images, expected their mean: {remedy}"
         )
 
 

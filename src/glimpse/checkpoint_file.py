@@ -59,7 +59,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Remove a checkpoint; no other file, as the name may come from a stranger's checkpoint."""
-        if Path(path).suffix == ".ckpt":
+        if Path(path).suffix == ".ckpt" and ".." not in Path(path).parts:
             Path(path).unlink(missing_ok=True)
 
 

@@ -1,11 +1,12 @@
 """The parts of a run, built in order: data, network, classifier, callbacks, loggers, trainer."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
@@ -200,6 +201,8 @@ def _lay_out(
     """Choose precision, memory layout and threads for this batch size, and print the choice."""
     sizes = smaller_sizes(config, data.spec)
     chosen = choose(config.trainer.precision, network, data.spec, device, smaller=sizes)
+    if config.optimizer._target_ == "torch.optim.LBFGS":  # it views all gradients as one vector
+        chosen = replace(chosen, memory_format=torch.contiguous_format)
     console.print(f"precision {chosen.name}: {chosen.reason}")
     pixels = batch_size * data.spec.height * data.spec.width
     if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):

@@ -10,7 +10,8 @@ two kinds of networks:
 - if linear layers do most of the arithmetic, and enough of it that converting their inputs and
   weights to bf16 costs less than it gains (docs/speed.md), as in an mlp or a vision transformer.
 
-In fp32, convolutions on such images also run channels-last.
+In fp32, convolutions on such images also run channels-last. A user's network whose own code fails with
+this layout, as `x.view(len(x), -1)` does, keeps torch's usual one.
 
 On a CPU, a network with depthwise convolutions stays in fp32: its step takes up to three times as
 long in bf16 (docs/speed.md). Other grouped convolutions gain as much as ordinary ones. A network
@@ -28,7 +29,7 @@ import torch
 from torch import nn
 
 from glimpse.data.spec import ImageSpec
-from glimpse.one_pass import look_at_layers
+from glimpse.one_pass import evaluating, look_at_layers
 
 MIN_SIDE = 16  # pixels
 MIN_CHANNELS = 16  # input channels of the widest convolution
@@ -70,6 +71,8 @@ def choose(
     widest = max((m.in_channels for m in convolutions), default=0)
     large = min(spec.height, spec.width) >= MIN_SIDE and widest >= MIN_CHANNELS
     layout = torch.channels_last if large and device != "mps" else torch.contiguous_format
+    if layout is torch.channels_last and not _works_channels_last(network, spec):
+        layout = torch.contiguous_format
     if requested != "auto":
         name, reason = str(requested), "as requested"
         if name in ("16", "16-mixed") and device == "cpu":  # Lightning would do it with a warning
@@ -92,6 +95,25 @@ def choose(
         return Precision("32-true", layout, WRONG_IN_BF16)
     kind = "a convnet on large enough images" if large else "large linear layers"
     return Precision("bf16-mixed", layout, f"{kind}, and {hardware}")
+
+
+def _works_channels_last(network: nn.Module, spec: ImageSpec) -> bool:
+    """Whether a forward and a backward pass succeed. A user's may not: `view` needs contiguous maps."""
+    if type(network).__module__.startswith("glimpse."):
+        return True
+    images = torch.zeros(2, spec.channels, spec.height, spec.width)
+    network.to(memory_format=torch.channels_last)
+    try:
+        with evaluating(network), torch.enable_grad():
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+            if logits.requires_grad:
+                logits.sum().backward()
+    except RuntimeError:
+        network.to(memory_format=torch.contiguous_format)
+        return False
+    finally:
+        network.zero_grad(set_to_none=True)
+    return True
 
 
 def _is_mostly_linear(network: nn.Module, spec: ImageSpec, device: str) -> bool:

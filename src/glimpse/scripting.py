@@ -23,7 +23,7 @@ from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.compose import composed_with_hydra, hydra_for, write_record
 from glimpse.config.explain import explain, is_foreseen
 from glimpse.config.flags import require_their_use
-from glimpse.config.folder import CONFIG_DIR
+from glimpse.config.folder import CONFIG_DIR, CONFIG_NAME, ROOT
 from glimpse.config.keys import check_hydra_keys
 from glimpse.config.recorded import with_recorded
 from glimpse.config.trust import UntrustedError, untrusted
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 LOGGERS = ("lightning.pytorch", "lightning.fabric")  # which a run makes quiet
 
 
-def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun":
+def train(
+    *overrides: str, config_dir: str | Path | None = None, config_name: str | None = None
+) -> "TrainedRun":
     """Train as `python train.py <overrides>` does, and load the run's best checkpoint.
 
     Example: run = train("model=mlp", "data=digits", "trainer.max_epochs=2")
@@ -48,6 +50,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         overrides: As on the command line, one string each, without flags. `resume=<run folder>`
             continues a run.
         config_dir: A folder of configuration files in addition to ours, as with `--config-dir`.
+        config_name: The root configuration in it, such as "project", as with `--config-name`.
 
     Returns:
         The run with its `metrics`, `curves`, `model`, `data`, `folder`, and `predict(images)`.
@@ -60,7 +63,9 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "TrainedRun"
         place = place_of(os.environ)
         if place.rank > 0:  # torchrun runs the script in every process
             sys.exit(follow(place))
-        config, folder = run(overrides, config_dir=config_dir, is_returned=True)
+        config, folder = run(
+            overrides, config_dir=config_dir, config_name=config_name, is_returned=True
+        )
         from glimpse.runs.trained import TrainedRun
 
         return TrainedRun(folder, trust=packages_of(config))
@@ -98,6 +103,7 @@ def run(
     overrides: Sequence[str],
     *,
     config_dir: str | Path | None = None,
+    config_name: str | None = None,
     folder: Path | None = None,
     is_returned: bool = False,
 ) -> tuple[DictConfig, Path]:
@@ -106,6 +112,7 @@ def run(
     Args:
         overrides: As on the command line.
         config_dir: A folder of configuration files in addition to ours.
+        config_name: The root configuration in it; None: ours.
         folder: The run folder, without a record of the configuration; None: as on the command line.
         is_returned: Whether the caller loads a checkpoint of the run.
 
@@ -118,11 +125,13 @@ def run(
     flags = [word for word in overrides if word.startswith("-")]
     if flags:
         raise UserError(f"{flags[0]}: expected overrides such as model=mlp, without flags")
+    files = [CONFIG_DIR[0], str(config_dir)] if config_dir else []
+    files += [CONFIG_NAME[0], config_name] if config_name else []
     try:
         with hydra_for(Path(config_dir) if config_dir else None):
             require_their_use((), overrides)
-            words = with_recorded(list(overrides), ())
-            config, settings = composed_with_hydra(words)
+            words = with_recorded(list(overrides), files)
+            config, settings = composed_with_hydra(words, root=config_name or ROOT)
             check_hydra_keys(settings)
             require_one_batch_size(config, settings.overrides.task)  # before anything is written
             if is_returned:
@@ -134,13 +143,13 @@ def run(
     except Exception as error:
         if not is_foreseen(error):
             raise
-        typed = [*overrides, *([f"--config-dir={config_dir}"] if config_dir else [])]
+        typed = [*files, *overrides]
         message = str(error) if isinstance(error, UserError) else explain(error, typed)
         for_a_script = re.sub(r"\b(type|or) -m [^;:]*", _call_again, message)
         if isinstance(error, UserError) and for_a_script == message:
             raise
         raise UserError(for_a_script) from None
-    with _command_recorded(words, config_dir):
+    with _command_recorded([*files, *words]):
         try:
             run_in(config, settings, place)
         except Interrupted as stop:
@@ -149,11 +158,10 @@ def run(
 
 
 @contextmanager
-def _command_recorded(words: Sequence[str], config_dir: str | Path | None) -> Iterator[None]:
+def _command_recorded(words: Sequence[str]) -> Iterator[None]:
     """Let the run record these overrides, which a later resume keeps, as its command line."""
     before = list(sys.argv)
-    folder = [CONFIG_DIR[0], str(config_dir)] if config_dir else []
-    sys.argv[1:] = [*folder, *words]
+    sys.argv[1:] = words
     try:
         yield
     finally:

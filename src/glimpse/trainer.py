@@ -10,11 +10,14 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
     Callback,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
@@ -35,6 +38,12 @@ from glimpse.lightning_compat import skip_empty_hooks
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 # By the name of an accelerator, the best first.
 DEVICES = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}
+# Of Lightning: their weights are in no checkpoint, or they need another module or progress bar.
+REFUSED_CALLBACKS = {
+    StochasticWeightAveraging: "type callbacks=[ema] for an average of the weights",
+    BackboneFinetuning: "type callbacks=[finetune]",
+    ProgressBar: "remove it, as a run has its own progress bar",
+}
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
@@ -81,6 +90,9 @@ def build_callback(node: DictConfig, folder: Path) -> Callback:
             f"callbacks: {kind.__name__} replaces settings of the run while it trains, so the run could not be "
             f"repeated: remove it, and type {remedy}"
         )
+    for refused, remedy in REFUSED_CALLBACKS.items():
+        if issubclass(kind, refused):
+            raise UserError(f"callbacks: {kind.__name__} does not work here: {remedy}")
     more: dict[str, Any] = {}
     if issubclass(kind, ModelCheckpoint) and not node.get("dirpath"):
         more = {"dirpath": folder / CHECKPOINTS}

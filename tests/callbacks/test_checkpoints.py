@@ -91,8 +91,12 @@ def test_a_stranger_s_checkpoint_names_no_file_to_remove(tmp_path: Path) -> None
     kept = mine | {"../../victim": [-1.0, -9.0], str(victim): [-1.0, -9.0]}
     checkpoints.load_state_dict(checkpoints.state_dict() | {"kept": kept})
     assert checkpoints.state_dict()["kept"].keys() == mine.keys()
-    AtomicCheckpointIO().remove_checkpoint(victim)  # as Lightning's ModelCheckpoint would
+    other = tmp_path / "best.ckpt"
+    other.write_text("of another run")
+    for path in (victim, tmp_path / "run" / ".." / "best.ckpt"):
+        AtomicCheckpointIO().remove_checkpoint(path)  # as Lightning's ModelCheckpoint would
     assert victim.exists()
+    assert other.exists()
 
 
 def test_of_the_intact_checkpoints_the_one_with_the_most_steps_counts(

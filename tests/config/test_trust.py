@@ -75,7 +75,7 @@ def run_folder(tmp_path: Path, *overrides: str) -> Path:
     "override",
     [
         *HARMFUL, "hydra/launcher=joblib", "--config-dir=/elsewhere", "-m", "hydra.run.dir=/elsewhere",
-        "+optimizer@hydra.callbacks.x=adam", "seed=${oc.env:HOME}", "+mine=1", "no override",
+        "+optimizer@hydra.callbacks.x=adam", "seed=${oc.env:HOME}", "seed=${${name}:HOME}", "seed=$${a}{oc.env:HOME}", "+mine=1", "no override",
         "hydra.searchpath=[file:///elsewhere]", "seed=${hydra:runtime.cwd}",
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from conftest import Execute, slow
 from glimpse.callbacks.stop_on_signal import StopOnSignal
+from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.cli.main import app
 from glimpse.errors import UserError
 from glimpse.runs.folder import find_runs
@@ -249,6 +250,21 @@ def test_what_hydra_would_build_is_not_taken_from_the_folder(original: Path) -> 
     assert "remove the line" in repeat(original, exit_code=1)
     assert not Path("EXECUTED").exists()
     assert not Path("outputs").exists()
+
+
+def test_a_place_outside_the_folder_is_not_taken_from_the_record(
+    original: Path, tmp_path: Path
+) -> None:
+    for name in ("best", "last"):
+        path = original / "checkpoints" / f"{name}.ckpt"
+        saved = torch.load(path, weights_only=True)
+        saved["glimpse"]["config"]["callbacks"]["x"] = {
+            "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "dirpath": str(tmp_path / "victim"),
+        }
+        AtomicCheckpointIO().save_checkpoint(saved, path)
+    assert "a place outside the run folder" in repeat(original, exit_code=1)
+    assert not (tmp_path / "victim").exists()
 
 
 def test_a_foreign_target_is_refused_unless_trusted(

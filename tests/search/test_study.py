@@ -1,5 +1,6 @@
 """The record of a search: what is suggested, what is kept, and what is refused."""
 
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,6 +112,21 @@ def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match=r"study\.db cannot be read or written: .*not a database"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_a_link_or_a_pipe_is_no_record(tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").write_text("mine, without an end of line")
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="expected a file of the search"):
+        opened(folder, name)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match="expected a file of the search"):
+        opened(folder, name)
+    assert (tmp_path / "victim").read_text() == "mine, without an end of line"
 
 
 def test_any_character_may_stand_in_the_name_of_the_folder(tmp_path: Path) -> None:

@@ -206,6 +206,18 @@ def test_a_mistake_of_the_first_and_the_last_job_is_not_that_of_all(
     assert "2 refused, 1 new; 1 to run" in capsys.readouterr().out
 
 
+def test_what_is_left_of_a_sweep_may_all_be_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("model=linear", "data.batch_size=0,64", "seed=1,2")
+    for _ in range(2):
+        with pytest.raises(UserError, match="2 of 4 jobs did not finish"):
+            sweep(monkeypatch, tmp_path, *words)
+    assert "2 finished, 2 refused" in capsys.readouterr().out.replace(
+        "2 refused, 2 finished", "2 finished, 2 refused"
+    )
+
+
 def test_one_seed_is_checked_for_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     checked = []
     original = Composer.checked

@@ -33,6 +33,13 @@ def test_a_finished_run_is_done_with_its_recorded_result(finished: Path) -> None
     assert (found.state, found.metric, found.seconds) == (State.FINISHED, 0.5, 3.0)
 
 
+def test_a_folder_that_is_a_link_is_refused(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    link = tmp_path / "sweep" / "seed-1"
+    link.symlink_to(finished)
+    assert look(link, today(finished)).state is State.REFUSED
+
+
 def test_places_and_the_name_do_not_count(finished: Path) -> None:
     elsewhere = today(finished, output_dir="/x", name="y", data_dir="z", sweep__plan="true")
     assert look(finished, elsewhere).state is State.FINISHED

@@ -127,19 +127,30 @@ class RunState(Callback):
         return self.data.batches.batch_size * trainer.world_size
 
     def _steps_at_new_pace(self, trainer: pl.Trainer, saved: Mapping[str, Any]) -> int | None:
-        """The steps so far, had each epoch had as many as the next one; None if each had.
+        """The steps so far, had each epoch had as many as the next one; None to count as before.
 
         Batches of another size change the number of steps in an epoch. A schedule over the length
-        of the run then continues at the same part of the run.
+        of the run then continues at the same part of the run. A run that `max_steps` ends counts
+        its steps.
         """
-        before, now = saved["config"]["trainer"], self.config["trainer"]
+        before, now = saved["config"], self.config
         has_same_batches = saved["global_batch_size"] == self._global_batch_size(trainer)
-        if has_same_batches and all(before.get(key) == now.get(key) for key in DECIDE_AN_EPOCH):
+        if (
+            has_same_batches
+            and before["scheduler"] == now["scheduler"]
+            and all(
+                before["trainer"].get(key) == now["trainer"].get(key) for key in DECIDE_AN_EPOCH
+            )
+        ):
             return None
         if any(isinstance(c, GradientAccumulationScheduler) for c in callbacks_of(trainer)):
             return None  # epochs differ anyway
         each = trainer.accumulate_grad_batches
         of_an_epoch = math.ceil(trainer.num_training_batches / each)
+        most = trainer.max_epochs
+        in_epochs = math.inf if most is None or most < 0 else most * of_an_epoch
+        if 0 <= trainer.max_steps <= in_epochs:
+            return None
         in_this_epoch: int = saved["next_batch"]["next_batch"] // each
         return trainer.current_epoch * of_an_epoch + in_this_epoch
 

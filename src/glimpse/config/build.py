@@ -360,7 +360,8 @@ def _inner_folder(package: str) -> str:
     if project is None:
         return ""
     typed = in_shell(os.path.relpath(project))
-    return f": type cd {typed}, or PYTHONPATH={typed} before the command"
+    change = f"cd {typed}, or " if typed != "." else ""
+    return f": type {change}PYTHONPATH={typed} before the command"
 
 
 def _no_module(name: str) -> str:

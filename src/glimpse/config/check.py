@@ -340,8 +340,13 @@ def check_targets(config: DictConfig) -> None:
             continue
         group, _, rest = key.partition(".")
         depths = (1,) if group in LISTS else (0, 1) if group == "augment" else (0,)
-        if group not in TARGETS or rest.count(".") not in depths:
+        if group not in TARGETS:
             raise UserError(f"{key}={target}: a _target_ is not allowed here: remove it")
+        if rest.count(".") not in depths:
+            raise UserError(
+                f"{key}={target}: a _target_ is not allowed inside another part: write a function that "
+                "returns the whole object, and name it in _target_"
+            )
         is_name = NAME.fullmatch(str(target)) is not None
         package = str(target).partition(".")[0]
         if not is_name or package in sys.stdlib_module_names:

@@ -44,18 +44,21 @@ def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> Dic
     return config
 
 
-def composed_with_hydra(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+def composed_with_hydra(
+    overrides: Sequence[str], *, root: str = ROOT
+) -> tuple[DictConfig, DictConfig]:
     """Compose and check a configuration inside `hydra_for`; returns it, and Hydra's own part.
 
     Args:
         overrides: As on the command line.
+        root: The name of the root configuration.
     """
-    whole = compose(ROOT, overrides=quote_texts(overrides), return_hydra_config=True)
+    whole = compose(root, overrides=quote_texts(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     config = whole.copy()
     with open_dict(config):
         del config["hydra"]
-    check(config, whole.hydra.runtime.choices, searchpath=whole.hydra.searchpath)
+    check(config, whole.hydra.runtime.choices, root=root, searchpath=whole.hydra.searchpath)
     return config, whole.hydra
 
 

@@ -247,6 +247,7 @@ WATCHERS = (
     "glimpse.optim.schedules.plateau",
     "lightning.pytorch.callbacks.EarlyStopping",
     "lightning.pytorch.callbacks.ModelCheckpoint",
+    "torch.optim.lr_scheduler.ReduceLROnPlateau",
 )
 
 NOT_KNOWN_YET = "???"  # OmegaConf's notation for a missing value

@@ -28,7 +28,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from glimpse.config.folder import ROOT, config_folder, config_folders, groups_of, root_name
-from glimpse.config.keys import check_hydra_keys, content_of
+from glimpse.config.keys import check_hydra_keys, content_of, leaves
 from glimpse.config.schema import LIBRARIES
 from glimpse.errors import UserError
 from glimpse.records import ENVIRONMENT, UnreadableError, read_yaml
@@ -76,7 +76,7 @@ PLACE_KEYS = (
 OUTSIDE = re.compile(r"^[~/\\]|^[A-Za-z]:[\\/]|://|(^|[\\/])\.\.([\\/]|$)")
 
 LEADS_AWAY = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]|\$")  # a path out of conf/, or ${…}
-RESOLVER = re.compile(r"\$\{[^}]*:")  # matches ${oc.env:HOME}, but not our own ${data_dir}
+REFERENCE = re.compile(r"\$\{[\w.]+\}")  # matches our own ${data_dir}, but not ${oc.env:HOME}
 
 
 def guard_hydra() -> None:
@@ -203,7 +203,7 @@ def _kept(
             raise UserError(
                 f"{record} contains {line}, which sets no key of glimpse: remove the line"
             )
-        if RESOLVER.search(line):
+        if "${" in REFERENCE.sub("", line):  # such as ${oc.env:HOME}, or one inside another
             raise UserError(
                 f"{record} contains {line}, but only plain values are allowed: remove it"
             )
@@ -246,6 +246,27 @@ def _leads_out(key: str, value: Any) -> bool:
         return any(_leads_out(key, one) for one in value)
     is_place = key.rpartition(".")[2] in PLACE_KEYS and value is not None
     return is_place or (isinstance(value, str) and OUTSIDE.search(value) is not None)
+
+
+def require_no_place_outside(config: DictConfig, record: Path, typed: Iterable[str]) -> None:
+    """Reject a recorded configuration whose callbacks or trainer would write to another place.
+
+    Args:
+        config: The configuration.
+        record: The file that contains it, for the message.
+        typed: The keys that the user has typed, which are trusted.
+
+    Raises:
+        UserError: one would. The message names the key.
+    """
+    for key, value in leaves(config):
+        if key.partition(".")[0] not in WRITERS or key in typed:
+            continue
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and OUTSIDE.search(text) for text in texts):
+            raise UserError(
+                f"{record} contains {key}={value}, a place outside the run folder: if it is yours, type it again"
+            )
 
 
 def _targets(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from glimpse.data.decode import reading
 from glimpse.errors import UnreadableImageError, UserError
+from glimpse.files import special_kind
 
 
 @contextmanager
@@ -19,12 +21,7 @@ def opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
     """Open the image file in a cell."""
     content = cell.get("bytes") if isinstance(cell, Mapping) else cell
     if isinstance(cell, Mapping) and content is None and cell.get("path"):
-        try:
-            content = Path(cell["path"]).read_bytes()
-        except OSError as error:
-            raise UnreadableImageError(
-                f"{what}: cannot read {cell['path']}: {error.strerror}: restore this file"
-            ) from error
+        content = _content_of(Path(str(cell["path"])), what)
     if isinstance(content, list):
         content = _as_file(content)
     if not isinstance(content, bytes):
@@ -36,6 +33,20 @@ def opened_image(cell: Any, column: str, what: str) -> Iterator[Image.Image]:
         )
     with reading(io.BytesIO(content), name=what) as image:
         yield image
+
+
+def _content_of(path: Path, what: str) -> bytes:
+    """The content of a file that a cell names; a pipe or a device would never end."""
+    try:
+        kind = special_kind(os.stat(path).st_mode)
+        if kind is not None:
+            raise UnreadableImageError(f"{what}: {path} is {kind}, expected an image file")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImageError(
+            f"{what}: cannot read {path}: {reason}: restore this file"
+        ) from error
 
 
 def is_encoded(feature: Any) -> bool:

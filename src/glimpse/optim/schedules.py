@@ -45,7 +45,7 @@ def build_schedule(
         config: `_target_` and its arguments. For a scheduler, `interval` is our own key: "step" or
             "epoch". A `total_steps` or `T_max` that is missing becomes the length of the run in
             steps; the interval is then "step", otherwise "epoch". A ReduceLROnPlateau is stepped
-            by val/loss.
+            by `monitor`, also our own key, or val/loss.
         total_steps: The steps of the run; may be infinite.
 
     Raises:
@@ -62,6 +62,7 @@ def build_schedule(
     interval = arguments.get("interval")
     if "interval" not in parameters:
         arguments.pop("interval", None)
+    monitor = arguments.pop("monitor", None) if "monitor" not in parameters else None
     if filled and inspect.isclass(found):  # a function checks itself whether it needs an end
         _require_end(total_steps, 0)
         total_steps = int(total_steps)
@@ -74,11 +75,29 @@ def build_schedule(
             raise UserError(
                 f"scheduler.interval={interval}: ReduceLROnPlateau steps after each validation; remove it"
             )
-        return Schedule(made, "validation")
+        return Schedule(made, "validation", _watched(made, monitor))
+    if monitor is not None:
+        raise UserError(
+            f"scheduler.monitor={monitor}: only ReduceLROnPlateau watches a metric; remove it"
+        )
     interval = interval or ("step" if filled else "epoch")
     if interval not in ("step", "epoch"):
         raise UserError(f"scheduler.interval={interval}: expected step or epoch")
     return Schedule(made, interval)
+
+
+def _watched(plateau: ReduceLROnPlateau, monitor: str | None) -> str:
+    """The metric that a user's ReduceLROnPlateau watches.
+
+    Raises:
+        UserError: it would wait for a loss to rise.
+    """
+    name = monitor or TIES
+    if plateau.mode == "max" and name.rpartition("/")[2].startswith("loss"):
+        raise UserError(
+            f"scheduler.mode=max expects {name} to rise: add monitor: val/acc to the scheduler's YAML file"
+        )
+    return name
 
 
 def constant(optimizer: Optimizer) -> Schedule:

@@ -72,7 +72,7 @@ def why_not(sweep: Sweep) -> str:
     """Why the importance of its axes cannot be computed, as a sentence; empty if it can."""
     finished = _complete(sweep)
     if sweep.num_datasets > 1:
-        return "Importance is not shown, because scores on different datasets cannot be compared."
+        return "Importance is not shown, because scores on different datasets, or by different losses, cannot be compared."
     if len(finished) < FEWEST:
         with_all = " with a value on each axis" if len(sweep.finished) >= FEWEST else ""
         return f"Importance is shown once {FEWEST} settings{with_all} have finished."

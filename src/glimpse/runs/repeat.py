@@ -25,7 +25,11 @@ from glimpse.callbacks.checkpoints import to_resume_from
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.compose import composed, write_record
 from glimpse.config.keys import unknown_key
-from glimpse.config.trust import listed_packages, recorded_overrides
+from glimpse.config.trust import (
+    listed_packages,
+    recorded_overrides,
+    require_no_place_outside,
+)
 from glimpse.durations import duration
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out
@@ -195,6 +199,8 @@ def _config(
     for key in (*config, *(f"trainer.{key}" for key in config.trainer)):
         if key not in known:
             raise UserError(f"{path}: {unknown_key(str(key), known)}")
+    typed = {word.partition("=")[0] for word in overrides}
+    require_no_place_outside(OmegaConf.create({**config, "logger": {}}), path, typed)
     own: dict[str, Any] = {"resume": None, "check": False, "logger": {}}
     complete = today | plain(config) | own  # older runs lack newer keys
     complete["trainer"] = today["trainer"] | complete["trainer"]

@@ -36,6 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from glimpse.errors import UserError, first_line
+from glimpse.files import is_own_file
 from glimpse.search.halving import UNTIL, waits
 from glimpse.search.space import Axis, Choice, Space
 
@@ -76,6 +77,14 @@ class Study:
         defaults: Mapping[str, str] | None = None,
         levels: Sequence[int] = (),
     ) -> None:
+        for file in (
+            path,
+            *(path.with_name(path.name + end) for end in ("-wal", "-journal", "-shm")),
+        ):
+            if os.path.lexists(file) and not is_own_file(path.parent, file):
+                raise UserError(
+                    f"{file}: expected a file of the search, found a link or no file: remove it"
+                )
         self.path = path
         self.seed = seed
         self.mode = mode
@@ -104,14 +113,23 @@ class Study:
                 )
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
+        """All trials, by number.
+
+        Raises:
+            UserError: the file cannot be read, or has trials of other axes or values.
+        """
         with _one_line(self.path):
-            return self._study.get_trials(deepcopy=False)
+            trials = self._study.get_trials(deepcopy=False)
+        if any(trial.distributions != self._distributions for trial in trials):
+            raise UserError(
+                f"{self.path} contains trials of another search: type another name=, or move it elsewhere"
+            )
+        return trials
 
     def ask(self, most: int) -> FrozenTrial | None:
         """Start the next trial; None if there are already `most`, not counting repetitions."""
         with self._lock, _one_line(self.path):
-            trials = self._study.get_trials(deepcopy=False)
+            trials = self.trials()
             if sum(AGAIN not in trial.user_attrs for trial in trials) >= most:
                 return None
             known = [_as_pruned(trial) if waits(trial, self.levels) else trial for trial in trials]

@@ -105,11 +105,11 @@ def _states(
         except Exception as error:
             found[job] = Found(State.REFUSED, explain(error, job.overrides))
     todo = [job for job in jobs if found[job].is_to_run(retry_failed=retry_failed)]
-    found |= _refused(composer, todo)
+    found |= _refused(composer, todo, num_jobs=len(jobs))
     return found, [job for job in todo if found[job].state is not State.REFUSED]
 
 
-def _refused(composer: Composer, todo: Sequence[Job]) -> dict[Job, Found]:
+def _refused(composer: Composer, todo: Sequence[Job], *, num_jobs: int) -> dict[Job, Found]:
     """The jobs with a mistake in their configuration.
 
     The first job with each value is checked, and then the others with a value that no correct job
@@ -136,7 +136,7 @@ def _refused(composer: Composer, todo: Sequence[Job]) -> dict[Job, Found]:
             require(job)
         seen.update(_telling(job))
     messages = {found.reason for found in refused.values()}
-    if len(todo) > 1 and len(refused) == len(checked) and len(messages) == 1:
+    if len(todo) == num_jobs > 1 and len(refused) == len(checked) and len(messages) == 1:
         raise UserError(messages.pop())
     for job in todo:
         if job not in checked and not correct.issuperset(_telling(job)):

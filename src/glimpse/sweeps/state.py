@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glimpse import records
+from glimpse.files import is_inside
 from glimpse.folder_lock import is_held
 from glimpse.monitor import DEFAULT
 from glimpse.runs.folder import summary_of
@@ -84,6 +85,8 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
         settings: The present configuration, in the form of `runs.settings.flat_settings`.
         is_ours: Whether this process holds the folder's lock.
     """
+    if not is_inside(folder.parent, folder):
+        return Found(State.REFUSED, f"{folder} is a link to another place: remove the link")
     if not (folder / records.SUMMARY).exists() and not (folder / records.ENVIRONMENT).exists():
         is_running = not is_ours and is_held(folder)
         return Found(State.RUNNING if is_running else State.NEW)  # nothing has been trained yet

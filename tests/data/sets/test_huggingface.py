@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from glimpse import progress_bar
 from glimpse.data.decode import PixelFormat, decode
+from glimpse.data.image_cells import opened_image
 from glimpse.data.sets.huggingface import HuggingFace
 from glimpse.errors import UserError
 from glimpse.insight.predictions import names_of
@@ -342,3 +343,27 @@ def test_images_that_cannot_be_read_are_skipped_where_asked(tmp_path: Path) -> N
         *["p5"] * 2,
     ]
     assert data.contents.parts["train"].labels.tolist() == [0, 1, 0, 0, 1, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9/x.parquet", "/etc/x.parquet", "../x.parquet"]
+)
+def test_the_card_of_a_local_dataset_names_no_file_elsewhere(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows(8).to_parquet(str(folder / "train.parquet"))
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n"
+    (folder / "README.md").write_text(card)
+    with pytest.raises(UserError, match=r"README\.md names the file .*, expected files in its own"):
+        opened(folder, tmp_path)
+
+
+def test_a_cell_that_names_a_pipe_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    cells = [{"bytes": None, "path": str(tmp_path / "pipe")}, {"bytes": None, "path": "a\0b"}]
+    for cell in cells:
+        with (
+            pytest.raises(UserError, match=r"named pipe|null byte"),
+            opened_image(cell, "image", "x"),
+        ):
+            pass

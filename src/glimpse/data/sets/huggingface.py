@@ -13,6 +13,7 @@ into memory.
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from glimpse.data.decode import (
@@ -42,6 +44,7 @@ from glimpse.progress_bar import tracked
 from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
+OUTSIDE = re.compile(r"^[~/\\]|(^|[\\/])\.\.([\\/]|$)")  # a path out of a folder
 WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret
 SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
@@ -205,6 +208,8 @@ class HuggingFace(ImageDataModule):
                     "parquet", data_files=str(self.path), **self._place()
                 )
             else:
+                if self.path.exists():
+                    _require_own_files(self.path / "README.md")
                 source = str(self.path) if self.path.exists() else self.set_name
                 opened = datasets.load_dataset(source, self.subset, **self._place())
         except Exception as error:  # the library and the network raise errors of any type
@@ -363,6 +368,37 @@ class HuggingFace(ImageDataModule):
                         if not is_grey(image):
                             return replace(found, channels=3)
         return found
+
+
+def _require_own_files(card: Path) -> None:
+    """Require the files that a local dataset's card names to be in its folder.
+
+    Raises:
+        UserError: the card names a file elsewhere, which the library would read or download.
+    """
+    if not card.is_file():
+        return
+    head = re.match(r"---\s*\n(.*?)\n---", card.read_text("utf-8", errors="replace"), re.DOTALL)
+    try:
+        content = yaml.safe_load(head[1]) if head else {}
+    except yaml.YAMLError:
+        return  # the library reports it
+    configs = content.get("configs") if isinstance(content, Mapping) else None
+    for place in _texts([c.get("data_files") for c in configs or () if isinstance(c, Mapping)]):
+        if "://" in place or "::" in place or OUTSIDE.search(place):
+            raise UserError(
+                f"{card} names the file {place[:200]}, expected files in its own folder: copy it there"
+            )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def _is_missing(value: object) -> bool:
