@@ -72,6 +72,26 @@ def toy(counts: dict[str, tuple[int, ...]] = OFFICIAL, **options: Any) -> Toy:
     return data
 
 
+class OfAFolder(Toy):
+    embedded: ClassVar[bool] = False
+
+    def source_files(self) -> Iterable[Path]:
+        return [self.data_dir]
+
+
+def test_a_folder_in_place_of_its_files_is_refused(tmp_path: Path) -> None:
+    """Nobody would notice that a file in it has changed."""
+    data = OfAFolder(counts=OFFICIAL, data_dir=str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"source_files\(\) returns the folder .*, expected its files"
+    ):
+        data.prepare_data()
+
+
+def test_it_can_be_printed() -> None:
+    assert str(toy()).startswith("Toy(train 100 (all of it), val 20")
+
+
 def rows(data: ImageDataModule, split: str) -> set[tuple[str, int]]:
     chosen = data.splits[split]
     return {(chosen.part, int(row)) for row in chosen.rows}

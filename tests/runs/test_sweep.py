@@ -133,6 +133,14 @@ def test_what_a_folder_says_counts_and_not_an_old_record(tmp_path: Path) -> None
     assert "Mean val/acc: 0.5000 ± 0.1414 over 2 of 3 seeds." in told
 
 
+def test_the_mean_of_one_of_several_settings_is_called_the_best(tmp_path: Path) -> None:
+    jobs: list[dict[str, Any]] = [
+        {"overrides": [f"seed={seed}"], "state": "finished", "metric": 0.8} for seed in (1, 2)
+    ]
+    jobs.append({"overrides": ["lr=9"], "state": "finished", "metric": 0.1})
+    assert write_sweep(tmp_path, jobs).told()[1] == "Best val/acc: 0.8000 ± 0.0000 over 2 seeds."
+
+
 def test_a_removed_folder_is_not_the_best(tmp_path: Path) -> None:
     jobs: list[dict[str, Any]] = [
         {"overrides": [f"lr={lr}"], "state": "finished", "metric": lr} for lr in (0.1, 0.2)
@@ -203,7 +211,7 @@ def test_each_dataset_has_its_own_best(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["report", str(tmp_path)]).output
     assert "Best val/acc on digits: 0.9000 with model=mlp." in told
     assert "Best val/acc on synthetic: 1.0000 with model=linear." in told
-    assert "scores on different datasets cannot be compared" in told
+    assert "scores on different datasets, or by different losses, cannot be compared" in told
     assert not (tmp_path / "figures" / "sweep_best_so_far.png").exists()
 
 

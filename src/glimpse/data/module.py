@@ -153,6 +153,10 @@ class ImageDataModule(pl.LightningDataModule):
         self.fewest_classes = 2
         self.splits: dict[str, Split] = {}
 
+    def __str__(self) -> str:
+        """The class, and the splits once they are drawn; Lightning's would load batches."""
+        return f"{type(self).__name__}({self.describe() if self.splits else 'not set up'})"
+
     # Interface of a dataset ---------------------------------------------------------------------
 
     @abstractmethod

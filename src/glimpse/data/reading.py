@@ -1,5 +1,6 @@
 """Get a dataset's contents from the cache, or from its files, which are then checked and cached."""
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from glimpse.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from glimpse.data.module import ImageDataModule
+
+FEW = 100  # files that are looked at more closely
 
 
 def contents_of(data: "ImageDataModule") -> Contents:
@@ -66,6 +69,12 @@ def cache_key(data: "ImageDataModule") -> str:
     its arguments. The key stays the same if the folder moves.
     """
     files = [str(path) for path in data.source_files()]
+    listed = next((path for path in files[:FEW] if os.path.isdir(path)), None)
+    if listed is not None:
+        raise UserError(
+            f"{type(data).__name__}.source_files() returns the folder {listed}, expected its files, so that changes "
+            "in them are noticed: return sorted(path for path in folder.rglob('*') if path.is_file())"
+        )
     folder = common_folder(files)
     place = partial(without_place, folder=folder, data_dir=data.data_dir)
     common = (data.presize, data.fit, data.skip_unreadable)

@@ -170,10 +170,12 @@ class Sweep:
             more = f" {self.num_planned:,} trials planned in all."
         lines = [f"The sweep has {plural(num_jobs, 'job')}: {parts}.{more}"]
         for dataset, best in best_by_dataset(self.settings, self.mode).items():
-            is_mean = best.num_repeats > 1 and not best.typed
+            is_only = [s.dataset for s in self.settings].count(best.dataset) == 1
+            is_mean = best.num_repeats > 1 and not best.typed and is_only
             which = "Mean" if is_mean else "Best"
             place = f" on {dataset}" if dataset else ""
-            settings = "" if is_mean else f" with {best.typed or 'the defaults'}"
+            typed = best.typed or ("the defaults" if is_only else "")
+            settings = f" with {typed}" if typed and not is_mean else ""
             lines.append(f"{which} {self.metric}{place}: {best}{settings}.")
         return lines
 
