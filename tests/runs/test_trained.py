@@ -191,7 +191,7 @@ def test_a_target_within_an_argument_is_refused(trained_run: Path, tmp_path: Pat
     def change(saved: Any) -> None:
         saved["glimpse"]["config"]["data"]["x"] = {"_target_": "torch.nn.Identity"}
 
-    with pytest.raises(UserError, match=r"data\.x\._target_.* is not allowed here"):
+    with pytest.raises(UserError, match=r"data\.x\._target_.* is not allowed inside another part"):
         TrainedRun(changed(trained_run, tmp_path / "evil.ckpt", change))
 
 
