@@ -88,9 +88,8 @@ class ImageClassifier(LeanModule):
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were undone, in the whole run
         self._watch = LossWatch()
-        self._failed: Failed | None = (
-            None  # this epoch's first batch with a loss that is not finite
-        )
+        # This epoch's first batch that is known to have a loss that is not finite.
+        self._failed: Failed | None = None
         self._is_alone = True  # whether no other process takes part in the training
         self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)

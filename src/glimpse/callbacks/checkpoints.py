@@ -32,7 +32,7 @@ from glimpse.saved import read_checkpoint
 
 Rank = tuple[float, float]  # of `Monitor.rank`; the highest is best
 
-KEPT = re.compile(r"epoch-\d+_step-\d+\.ckpt")  # the names of the `top_k` checkpoints
+KEPT = re.compile(r"epoch-\d+_step-\d+\.ckpt")  # matches the names of the `top_k` checkpoints
 
 
 class Checkpoints(Checkpoint):
@@ -128,9 +128,7 @@ class Checkpoints(Checkpoint):
             self.best_step = trainer.global_step
             # Without a validation in this epoch, the latest recall is of other weights.
             self.best_recall = pl_module.recall.get("val") if "val/acc" in found else None
-        name = (
-            f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"  # as KEPT has it
-        )
+        name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)
         if is_dry(trainer):
             return False

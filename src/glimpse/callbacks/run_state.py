@@ -32,11 +32,8 @@ from glimpse.steps_ahead import StepsAhead
 
 # Groups of the configuration:
 DECIDE_A_SCHEDULE = ("optimizer", "scheduler", "trainer")
-DECIDE_AN_EPOCH = (
-    "accumulate_grad_batches",
-    "limit_train_batches",
-    "overfit_batches",
-)  # of trainer
+# Keys of the trainer that decide the number of steps in an epoch:
+DECIDE_AN_EPOCH = ("accumulate_grad_batches", "limit_train_batches", "overfit_batches")
 DECIDE_THE_END = ("callbacks", "trainer")
 # Of an optimizer's group; a fused step needs its state on the device, where a checkpoint's is not.
 KEPT_IN_A_GROUP = ("params", "lr", "fused", "foreach")

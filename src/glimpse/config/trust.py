@@ -73,6 +73,7 @@ PLACE_KEYS = (
     "dirpath", "filename", "save_dir", "root_dir", "default_root_dir", "dir", "log_dir", "tracking_uri",
     "artifact_location", "host", "base_url", "entity",
 )  # fmt: skip
+# A path out of a folder, or an address:
 OUTSIDE = re.compile(r"^[~/\\]|^[A-Za-z]:[\\/]|://|(^|[\\/])\.\.([\\/]|$)")
 
 LEADS_AWAY = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^[\\/]|\$")  # a path out of conf/, or ${…}

@@ -60,10 +60,10 @@ def layer_outputs(
 
 
 def last_maps(network: nn.Module, image: Tensor) -> nn.Module | None:
-    """The module whose output is the last maps of the size of the last convolution's.
+    """The module that returns the last maps of the same size as those of the last convolution.
 
-    It may come after a norm, an activation, the sum of a residual block or the union of several
-    branches. Convolutions on a single pixel, such as those after a pooling, hold no positions.
+    These may be the output of a norm, an activation, a residual block or parallel branches.
+    Convolutions on a single pixel, such as those after a pooling, hold no positions.
 
     Returns:
         The module; None if no convolution holds positions.

@@ -29,7 +29,7 @@ def common_split(first: TrainedRun, second: TrainedRun) -> str:
 
 
 def _have_the_same_images(one: ImageDataModule, other: ImageDataModule) -> bool:
-    """Whether two data sets have the same files in the same splits, however they are stored."""
+    """Whether two datasets have the same images in the same splits, however they are stored."""
     return (
         one.identity == other.identity
         and one.spec.class_names == other.spec.class_names

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from glimpse.config.trust import OUTSIDE
 from glimpse.data.decode import (
     LOOKING_FOR_COLOUR,
     SAMPLED,
@@ -44,7 +45,6 @@ from glimpse.progress_bar import tracked
 from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
-OUTSIDE = re.compile(r"^[~/\\]|(^|[\\/])\.\.([\\/]|$)")  # a path out of a folder
 WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret
 SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
@@ -385,7 +385,7 @@ def _require_own_files(card: Path) -> None:
         return  # the library reports it
     configs = content.get("configs") if isinstance(content, Mapping) else None
     for place in _texts([c.get("data_files") for c in configs or () if isinstance(c, Mapping)]):
-        if "://" in place or "::" in place or OUTSIDE.search(place):
+        if "::" in place or OUTSIDE.search(place):
             raise UserError(
                 f"{card} names the file {place[:200]}, expected files in its own folder: copy it there"
             )
