@@ -275,6 +275,15 @@ def test_a_network_that_ends_in_softmax_is_remarked_on(
     assert "Softmax returns probabilities, where losses and metrics expect logits" in said
 
 
+@pytest.mark.parametrize(("model", "is_remarked_on"), [("heated", True), ("plain", False)])
+def test_what_training_changes_in_a_network_outside_its_state_is_remarked_on(
+    model: str, is_remarked_on: bool, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", f"model={model}")
+    said = capsys.readouterr().out
+    assert ("Heated answers otherwise when its checkpoint is loaded" in said) is is_remarked_on
+
+
 def test_a_loss_that_expects_log_probabilities_is_remarked_on(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

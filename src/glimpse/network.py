@@ -38,18 +38,51 @@ def build_network(node: Mapping[Any, Any], spec: ImageSpec) -> nn.Module:
             has a state that checkpoints cannot hold.
     """
     target = str(node["_target_"])
-    is_ours = target.startswith("glimpse.")
-    values = plain(node) if isinstance(node, DictConfig) else dict(node)
-    found = require_target("model", target)
-    args, kwargs = _image_arguments(found, target, values, spec)
-    network: nn.Module = build("model", values, *args, **kwargs)
-    if not is_ours:
+    make = _maker(node, spec)
+    network = make()
+    if not _is_ours(target):
         _require_logits(network, target, spec)
         _require_tensors(network, target)
-        if not is_from(found.__module__, COMPLETE):
-            again = partial(build, "model", values, *args, **kwargs)
-            _require_complete_state(network, target, again, spec)
+        if _may_lack_state(target) and not _is_complete(network, make, spec):
+            raise UserError(
+                f"model._target_={target} has weights that its state_dict lacks, so checkpoints would lose "
+                "them: put layers into nn.ModuleList, tensors into nn.Parameter or register_buffer"
+            )
     return network
+
+
+def remark_on_trained(network: nn.Module, node: Mapping[Any, Any], spec: ImageSpec) -> str | None:
+    """Remark that a trained network of the user's own has more state than its checkpoint holds.
+
+    An example is a temperature in a Python attribute that `forward` changes in training.
+    """
+    target = str(node["_target_"])
+    if not _may_lack_state(target) or _is_complete(network, _maker(node, spec), spec):
+        return None
+    return (
+        f"{type(network).__name__} answers otherwise when its checkpoint is loaded: training changed "
+        "something in it that its state_dict lacks, such as a number in an attribute; keep it with "
+        "register_buffer"
+    )
+
+
+def _maker(node: Mapping[Any, Any], spec: ImageSpec) -> Callable[[], nn.Module]:
+    """What builds a network of this configuration for images of this spec."""
+    target = str(node["_target_"])
+    values = plain(node) if isinstance(node, DictConfig) else dict(node)
+    args, kwargs = _image_arguments(require_target("model", target), target, values, spec)
+    return partial(build, "model", values, *args, **kwargs)
+
+
+def _is_ours(target: str) -> bool:
+    return target.startswith("glimpse.")
+
+
+def _may_lack_state(target: str) -> bool:
+    """Whether a network can have weights outside its state_dict, as those of users sometimes do."""
+    return not _is_ours(target) and not is_from(
+        require_target("model", target).__module__, COMPLETE
+    )
 
 
 def _image_arguments(
@@ -184,10 +217,8 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def _require_complete_state(
-    network: nn.Module, target: str, build_again: Callable[[], nn.Module], spec: ImageSpec
-) -> None:
-    """Require the state_dict to determine the output, as a checkpoint contains nothing else.
+def _is_complete(network: nn.Module, build_again: Callable[[], nn.Module], spec: ImageSpec) -> bool:
+    """Whether the state_dict determines the output, as a checkpoint contains nothing else.
 
     A second network, drawn with another seed, is given this state and must answer the same. What
     it raises is left for the training, or for whoever loads a checkpoint.
@@ -195,6 +226,8 @@ def _require_complete_state(
     images = torch.rand(
         2, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(0)
     )
+    weights = next(network.parameters())
+    images = images.to(weights.device, weights.dtype)
     answers: list[Tensor] = []
     with (
         torch.no_grad(),
@@ -206,18 +239,14 @@ def _require_complete_state(
         seed_all(OTHER_SEED)
         other = build_again().eval()
         _logits_of_black(other, spec.channels, spec.height, spec.width)  # creates lazy layers
-        other.load_state_dict(network.state_dict())
+        other.to(weights.device, weights.dtype).load_state_dict(network.state_dict())
         for one in (network, other):
             seed_all(OTHER_SEED)
             answers.append(one(images.clone()))  # a network may work in place
     if len(answers) < 2:
-        return
+        return True
     first, second = answers
-    if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
-        raise UserError(
-            f"model._target_={target} has weights that its state_dict lacks, so checkpoints would lose them: put "
-            "layers into nn.ModuleList, tensors into nn.Parameter or register_buffer"
-        )
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _remedy_for(output: Any, num_classes: int) -> str:

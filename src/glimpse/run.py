@@ -38,6 +38,7 @@ from glimpse.loggers.building import remember_ids
 from glimpse.loggers.record import close, hyperparameters, write_result, write_start
 from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
 from glimpse.monitor import monitor_of
+from glimpse.network import remark_on_trained
 from glimpse.optim.schedules import build_schedule
 from glimpse.parts import Parts, build_parts, steps_of_an_epoch
 from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
@@ -114,6 +115,8 @@ def run(
             return None
         _fit(parts)
         num_trained = _measure(parts)
+        if IS_FIRST_PROCESS and (remark := _remark_on_network(parts)):
+            console.print(remark)
         if IS_FIRST_PROCESS:
             pictures.draw_curves(parts.trainer)
             write_result(loggers, settings, summary.metrics, parts.trainer.global_step)
@@ -284,6 +287,10 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
     if any(seconds is not None and seconds <= 0 for seconds in left):
         when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
         console.print(f"the time limit ended the training {when}")
+
+
+def _remark_on_network(parts: Parts) -> str | None:
+    return remark_on_trained(parts.classifier.network, parts.config.model, parts.data.spec)
 
 
 def _measure(parts: Parts) -> int:
