@@ -529,6 +529,23 @@ def test_a_network_that_cannot_be_exported_is_one_line(
     assert capfd.readouterr().err == ""
 
 
+class Counts(torch.nn.Module):
+    """A forward that asks for the number of images as tutorials do."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.reshape(len(images), -1)[:, :10]
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch_export"])
+def test_a_network_that_counts_its_images_is_exported_for_any_number(
+    trained_run: Path, tmp_path: Path, target: str
+) -> None:
+    trained = TrainedRun(trained_run)
+    trained.model = Counts()
+    [compared, _] = export_run(trained, tmp_path / "file.pt2", target=target)  # 32 at once
+    assert "256 have the same class" in compared
+
+
 def test_an_exported_file_resizes_as_the_run_does(execute: Execute, tmp_path: Path) -> None:
     small = ("data=synthetic", "data.shape=[3,20,20]", "data.size=16", "trainer.precision=32-true")
     run = execute(*small, "model=linear", "trainer=cpu", "trainer.max_epochs=1", "logger=none")

@@ -163,10 +163,23 @@ def _exporting() -> Iterator[None]:
     except Exception as error:  # of many types
         raise UserError(
             f"torch cannot export this network ({first_line(error.__cause__ or error)}): type --to safetensors, "
-            "or compute nothing in its forward that depends on the values of the images"
+            "or compute nothing in its forward that depends on the values or the number of the images"
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _traced(module: Exported, example: Tensor) -> torch.export.ExportedProgram:
+    """Export for any number of images.
+
+    torch's usual way runs `forward`, where `len(images)` is a constant. Its strict way reads the
+    bytecode: it follows `len`, but less of Python otherwise.
+    """
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    try:
+        return torch.export.export(module, (example,), dynamic_shapes=shapes)
+    except Exception:  # of many types
+        return torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
 
 
 def _write_onnx(
@@ -182,13 +195,12 @@ def _write_onnx(
         ) from error
     with _exporting():
         program = torch.onnx.export(
-            module,
-            (example,),
+            _traced(module, example),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
             output_names=["probabilities"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+            dynamic_shapes={"images": {0: "batch"}},  # the name of this dimension
             verbose=False,
         )
     assert program is not None
@@ -209,9 +221,8 @@ def _write_onnx(
 def _write_torch_export(
     module: Exported, example: Tensor, about: dict[str, Any], path: Path
 ) -> Callable[[Tensor], Tensor]:
-    batch = torch.export.Dim("batch", min=1)
     with _exporting():
-        program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
+        program = _traced(module, example)
         text = json.dumps(about, ensure_ascii=False, indent=2)
         content = io.BytesIO()  # on a full disk, torch's own writing ends the process
         torch.export.save(program, content, extra_files={ABOUT: text})
