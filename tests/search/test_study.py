@@ -160,7 +160,15 @@ def test_a_journal_whose_last_line_is_torn_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("study.db", "x" * 5000), ("study.journal", "x\ny\n")]
+    ("name", "content"),
+    [
+        ("study.db", "x" * 5000),
+        ("study.journal", "x\ny\n"),
+        ("study.journal", "[]\n"),
+        ("study.journal", "{}\n"),
+        ("study.journal", '{"op_code": 4}\n'),
+        ("study.journal", '{"op_code": "0", "worker_id": 1}\n'),
+    ],
 )
 def test_a_damaged_record_says_what_to_do(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)

@@ -11,7 +11,6 @@ suggest diverging values again and again. Here, the sampler treats them as worse
 """
 
 import functools
-import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,7 +44,9 @@ LOCK = ".study.lock"
 OVER_A_MILLION = 1_000_003  # as in seeding.py, which imports torch
 SECONDS_TO_WAIT = 60  # for another process to finish writing
 SAME, AGAIN = "same", "again"  # attributes of a study and of a trial
-STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, json.JSONDecodeError)
+# What Optuna raises while it reads content that it did not write; a wrong JSON is a ValueError.
+WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, *WRONG_CONTENT)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -91,7 +92,7 @@ class Study:
         self.levels = tuple(levels)
         self._distributions = {key: distribution(axis) for key, axis in space.items()}
         self._lock = FileLock(path.parent / LOCK, timeout=SECONDS_TO_WAIT)
-        with self._lock, _one_line(path):
+        with self._lock, one_line(path):
             cut_torn_line(path)
             self._study = optuna.create_study(
                 storage=open_storage(path),
@@ -102,7 +103,7 @@ class Study:
             known = self._study.user_attrs.get(SAME)
             if known is None:
                 self._study.set_user_attr(SAME, dict(same))
-                known = dict(same)
+            known = dict(same if known is None else known)
         usual = defaults or {}
         for key in sorted(known.keys() | same.keys()):
             if known.get(key, usual.get(key)) != same.get(key, usual.get(key)):
@@ -118,7 +119,7 @@ class Study:
         Raises:
             UserError: the file cannot be read, or has trials of other axes or values.
         """
-        with _one_line(self.path):
+        with one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
         if any(trial.distributions != self._distributions for trial in trials):
             raise UserError(
@@ -128,7 +129,7 @@ class Study:
 
     def ask(self, most: int) -> FrozenTrial | None:
         """Start the next trial; None if there are already `most`, not counting repetitions."""
-        with self._lock, _one_line(self.path):
+        with self._lock:
             trials = self.trials()
             if sum(AGAIN not in trial.user_attrs for trial in trials) >= most:
                 return None
@@ -136,11 +137,12 @@ class Study:
             params = suggest(
                 known, self._distributions, self.mode, seed=self.seed, number=len(trials)
             )
-            return self._begin(params, {})
+            with one_line(self.path):
+                return self._begin(params, {})
 
     def again(self, failed: FrozenTrial) -> FrozenTrial | None:
         """Start a failed trial again, as a new one; None if another process has done so."""
-        with self._lock, _one_line(self.path):
+        with self._lock, one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
             if any(trial.user_attrs.get(AGAIN) == failed.number for trial in trials):
                 return None
@@ -159,7 +161,7 @@ class Study:
 
     def proceed(self, number: int, until: int) -> None:
         """Record that a trial is trained until this rung, so that no process takes it for waiting."""
-        with self._lock, _one_line(self.path):
+        with self._lock, one_line(self.path):
             trial = self._study.get_trials(deepcopy=False)[number]
             if not trial.state.is_finished():
                 optuna.Trial(self._study, trial._trial_id).set_user_attr(UNTIL, until)
@@ -170,7 +172,7 @@ class Study:
         The trial itself has usually reported this, but not if a new record is made from the run
         folders.
         """
-        with self._lock, _one_line(self.path):
+        with self._lock, one_line(self.path):
             trial = self._study.get_trials(deepcopy=False)[number]
             until = trial.user_attrs[UNTIL]
             if not trial.state.is_finished() and (trial.last_step or 0) < until:
@@ -182,7 +184,7 @@ class Study:
         Args:
             but: The numbers of trials that do not count as open, because their processes died.
         """
-        with self._lock, _one_line(self.path):
+        with self._lock, one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
             left = [t for t in trials if not t.state.is_finished() and t.number not in but]
             if all(waits(trial, self.levels) for trial in left):
@@ -204,7 +206,7 @@ class Study:
     def _tell(self, number: int, value: float | None, state: TrialState | None) -> None:
         # Two processes may report the same end: one may find the run finished before the other
         # has reported it.
-        with self._lock, _one_line(self.path):
+        with self._lock, one_line(self.path):
             self._study.tell(number, value, state, skip_if_finished=True)
 
 
@@ -294,7 +296,7 @@ def _direction(mode: str) -> StudyDirection:
 
 
 @contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def one_line(path: Path) -> Iterator[None]:
     """Turn the errors of a storage into one line."""
     try:
         yield
@@ -318,7 +320,7 @@ def _root(error: BaseException) -> BaseException:
 
 def _is_damaged(error: BaseException) -> bool:
     """Whether the content of a file is wrong. sqlite3 raises a subclass for all else."""
-    return isinstance(error, json.JSONDecodeError) or type(error) is sqlite3.DatabaseError
+    return isinstance(error, WRONG_CONTENT) or type(error) is sqlite3.DatabaseError
 
 
 def _shown(key: str, value: str | None) -> str:
