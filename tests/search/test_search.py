@@ -146,6 +146,9 @@ def test_a_trial_that_is_killed_resumes_and_the_others_go_on(tmp_path: Path) -> 
     killed, *others = trials_of(tmp_path)
     assert killed.state == TrialState.RUNNING
     assert [trial.state for trial in others] == [TrialState.COMPLETE] * 2
+    plan = search(tmp_path, *words, "sweep.plan=true").stdout
+    assert re.search(rf"optimizer\.lr={killed.params['optimizer.lr']:.4}\d* +interrupted", plan)
+    assert "3 trials (1 interrupted, 2 finished)" in plan
     ended = search(tmp_path, *words)
     assert ended.returncode == 0, ended.stderr
     assert "3 trials (3 finished)" in ended.stdout

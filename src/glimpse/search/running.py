@@ -68,6 +68,11 @@ class Search:
 
     def print_plan(self) -> None:
         """`sweep.plan=true`: print the trials so far, and the time that the others will take."""
+        for trial in filter(self._is_open, self.study.trials()):
+            first = self.trials.jobs(trial)[0]
+            summary = summary_of(self.composer.folder_of(first))
+            row = self._rows.setdefault(first.name, first)
+            self.record.found[row] = Found(self._state(trial), "", summary)
         self.record.print_table()
         print(f"{self._counted()}; {self._left(num_at_once(self.launcher)) or 'nothing to do'}")
 
@@ -260,10 +265,16 @@ class Search:
     def _counted(self) -> str:
         """Such as "12 trials (10 finished, 2 pruned)"."""
         trials = self.study.trials()
-        counts = Counter(str(STATES[trial.state]) for trial in trials)
+        counts = Counter(str(self._state(trial)) for trial in trials)
         parts = ", ".join(f"{number} {state}" for state, number in counts.items())
         number = plural(len(trials), "trial")
         return f"{number} ({parts})" if parts else number
+
+    def _state(self, trial: FrozenTrial) -> State:
+        """How a trial ended; if it is open, whether a process works on it."""
+        if trial.state.is_finished() or not self._is_elsewhere(trial):
+            return STATES[trial.state]
+        return State.RUNNING
 
     def _afterwards(self, job: Job) -> str:
         """What will be left after a job that runs alone."""
