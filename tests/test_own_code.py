@@ -284,6 +284,12 @@ def test_what_training_changes_in_a_network_outside_its_state_is_remarked_on(
     assert ("Heated answers otherwise when its checkpoint is loaded" in said) is is_remarked_on
 
 
+@pytest.mark.parametrize("check", ["true", "false"])
+def test_an_optimizer_that_ignores_its_closure_is_named(train: Train, check: str) -> None:
+    with pytest.raises(UserError, match=r"ownpkg\.rest\.Deaf: its step does not call the closure"):
+        train("data=photos", "model=linear", "optimizer=deaf", f"check={check}")
+
+
 def test_a_loss_that_expects_log_probabilities_is_remarked_on(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

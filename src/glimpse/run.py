@@ -155,10 +155,10 @@ def _check(parts: Parts) -> None:
     for node in (config.logger or {}).values():
         if node:
             require_known_arguments("logger", node)
-    _push_one_batch(parts.classifier, parts.data)
+    _push_one_batch(config, parts.classifier, parts.data)
 
 
-def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
+def _push_one_batch(config: DictConfig, classifier: ImageClassifier, data: ImageDataModule) -> None:
     """Process one batch, forward and backward, on the CPU."""
     batch = data.batches.to_network(
         next(iter(data.batches.loader("train", training=True))), training=True
@@ -173,8 +173,18 @@ def _push_one_batch(classifier: ImageClassifier, data: ImageDataModule) -> None:
         return losses[-1]
 
     classifier.new_optimizer().step(closure=loss_and_gradients)  # LBFGS calls it several times
+    if not losses:
+        raise _without_closure(config)
     size = by(batch.images.shape)
     console.print(f"one batch of {size}, forward and backward: loss {losses[0]:.4f}")
+
+
+def _without_closure(config: DictConfig) -> UserError:
+    """The error for an optimizer whose step would train nothing."""
+    return UserError(
+        f"optimizer._target_={config.optimizer._target_}: its step does not call the closure, which computes "
+        "the gradients: begin it with: if closure is not None: loss = closure()"
+    )
 
 
 def _begin_record(parts: Parts, settings: Mapping[str, Any]) -> None:
@@ -242,6 +252,8 @@ def _fit(parts: Parts) -> None:
         except PrunedError:
             summary.prune()
         except MisconfigurationException as error:
+            if "closure hasn't been executed" in str(error):
+                raise _without_closure(config) from error
             # Such as from a callback that needs a logger.
             raise UserError(f"trainer: {first_line(error)}") from error
         except ValueError as error:
