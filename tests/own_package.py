@@ -446,6 +446,7 @@ FILES = {
     "conf/loss/margin.yaml": "_target_: ownpkg.rest.Margin\nmargin: 1.0\n",
     "conf/loss/each.yaml": "_target_: ownpkg.rest.EachImage\n",
     "conf/loss/weighted.yaml": "_target_: torch.nn.CrossEntropyLoss\nweight: [1, 3]\n",
+    "conf/optimizer/bare.yaml": "_target_: torch.optim.RMSprop\n",
     "conf/optimizer/deaf.yaml": "_target_: ownpkg.rest.Deaf\nlr: 0.01\n",
     "conf/optimizer/sign.yaml": "_target_: ownpkg.rest.Sign\nlr: 0.01\n",
     "conf/optimizer/rmsprop.yaml": "_target_: torch.optim.RMSprop\nlr: 0.001\n",

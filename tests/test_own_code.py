@@ -284,6 +284,16 @@ def test_what_training_changes_in_a_network_outside_its_state_is_remarked_on(
     assert ("Heated answers otherwise when its checkpoint is loaded" in said) is is_remarked_on
 
 
+def test_a_suggested_rate_is_written_where_it_has_no_key(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", "model=linear", "optimizer=bare", "task=lr_find", "lr_find.num_steps=20")
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^train with lr: \S+ in the optimizer's YAML file, which has no lr$", said, re.M
+    )
+
+
 @pytest.mark.parametrize("check", ["true", "false"])
 def test_an_optimizer_that_ignores_its_closure_is_named(train: Train, check: str) -> None:
     with pytest.raises(UserError, match=r"ownpkg\.rest\.Deaf: its step does not call the closure"):

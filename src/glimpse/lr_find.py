@@ -150,8 +150,13 @@ def find(
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
         console.print(f"curve: {relative_to_here(picture)}")
-        command = _command(folder, config.optimizer, suggested["valley"])
-        console.print(f"train with: {command}")
+        rate = suggested["valley"]
+        if "lr" in config.optimizer:
+            console.print(f"train with: {_command(folder, config.optimizer, rate)}")
+        else:
+            console.print(
+                f"train with lr: {rate:.2g} in the optimizer's YAML file, which has no lr"
+            )
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}
 
 
