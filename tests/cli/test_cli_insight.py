@@ -322,6 +322,24 @@ def test_other_images_may_be_of_one_class(trained_run: Path, tmp_path: Path, dig
         assert written["scores"]["acc"]["value"] == pytest.approx(right)
 
 
+def test_other_images_of_the_same_name_do_not_replace_earlier_scores(
+    execute: Execute, tmp_path: Path
+) -> None:
+    run = execute("model=linear", "trainer=cpu", "trainer.max_epochs=1")
+    image = TrainedRun(run).data.stored_images("val", np.arange(1))[0]
+    for place in ("a", "b", "a"):
+        save_image(image, tmp_path / place / "new" / "3" / "0.png")
+        glimpse("evaluate", run, "--data", tmp_path / place / "new")
+    scored = {
+        path.parent.name: json.loads(path.read_text())["data"]
+        for path in (run / "evaluation").glob("*/scores.json")
+    }
+    assert scored == {
+        "on-new": str(tmp_path / "a" / "new"),
+        "on-new-2": str(tmp_path / "b" / "new"),
+    }
+
+
 def test_other_images_are_scored_with_the_classes_of_the_run(
     trained_run: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,8 @@ def evaluate(
     validation set. The metrics that the run was started with (metrics=[…]) are computed too.
 
     With --data, all images of another folder or table are scored. Their classes are those of the run,
-    or some of them. The files go to RUN/evaluation/on-NAME, after the name of the folder or table.
+    or some of them. The files go to RUN/evaluation/on-NAME, after the name of the folder or table (on-NAME-2
+    if other images of this name were scored before).
 
     Given the folder of a cross-validation (data.folds), this pools the predictions of each image by
     the run that did not train on it, and writes to FOLDER/evaluation/out-of-fold.
@@ -53,7 +54,7 @@ def evaluate(
     with one_line_errors(settings or (), has_set=True):
         if newest_run(run) is None:
             find_checkpoint(run)  # before torch is imported
-        from glimpse.runs.evaluate import evaluate_folds, evaluate_run
+        from glimpse.runs.evaluate import EVALUATION, evaluate_folds, evaluate_run, place_for
         from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
         from glimpse.runs.trained import TrainedRun
 
@@ -66,7 +67,7 @@ def evaluate(
                 raise UserError(
                     f"--split {split}: only the validation images of folds are pooled: leave out --split"
                 )
-            whole = output_folder(run, out, f"evaluation/{OUT_OF_FOLD}")
+            whole = output_folder(run, out, f"{EVALUATION}/{OUT_OF_FOLD}")
             for pooled in pooled_folds(run, settings or (), trust or ()):
                 folder = subfolder(whole, pooled.name) if pooled.name else whole
                 evaluation = evaluate_folds(pooled, folder)
@@ -82,8 +83,8 @@ def evaluate(
         if data is not None:
             trained.score_on(data)
         chosen = trained.require_split(split, default="test")
-        place = chosen if data is None else f"on-{data.resolve().name}"
-        folder = output_folder(trained.folder, out, f"evaluation/{place}")
+        place = chosen if data is None else place_for(trained.folder, data)
+        folder = output_folder(trained.folder, out, f"{EVALUATION}/{place}")
         evaluation = evaluate_run(trained, chosen, folder, images=data)
         which = f"{chosen} images" if data is None else f"images of {data}"
         say(f"{trained.name}: epoch {trained.epoch}, {evaluation.num_images:,} {which}\n")

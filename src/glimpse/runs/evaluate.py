@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from glimpse.insight.confusion import confusion_matrix
 from glimpse.insight.predictions import Predictions, names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
 from glimpse.plots.confusion import draw_confusion
+from glimpse.records import json_or_empty
 from glimpse.runs.folds import OUT_OF_FOLD, Pooled
 from glimpse.runs.trained import TrainedRun
 from glimpse.text import as_utf8
 
+EVALUATION = "evaluation"  # the folder of a run for its scores
+SCORES = "scores.json"
 KINDS = ("precision", "recall", "f1")
 
 
@@ -52,11 +56,23 @@ def evaluate_run(
         folder: The folder to write to.
         images: The folder or table that its data is, if it is not the run's own (`score_on`).
     """
-    which = {"split": split} if images is None else {"data": as_utf8(images)}
+    which = {"split": split} if images is None else {"data": as_utf8(images.resolve())}
     about = {"checkpoint": trained.checkpoint.name, "epoch": trained.epoch, **which}
     title = f"{trained.name}, {split if images is None else as_utf8(images)}"
     names = names_of(trained.data, split)
     return evaluate(trained, trained.predict_split(split), names, about, title, folder)
+
+
+def place_for(run: Path, images: Path) -> str:
+    """The folder in `evaluation/` of a run for the scores of these images: on-NAME, after their
+    folder or table; on-NAME-2 and so on if others of this name were scored before."""
+    images = images.resolve()
+    for number in count(1):
+        place = f"on-{images.name}" + (f"-{number}" if number > 1 else "")
+        scored = json_or_empty(run / EVALUATION / place, SCORES).get("data")
+        if scored in (None, as_utf8(images)):
+            return place
+    raise AssertionError("numbers do not end")
 
 
 def evaluate_folds(pooled: Pooled, folder: Path) -> Evaluation:
@@ -104,7 +120,7 @@ def evaluate(
         "metrics": metrics,
         "metric_intervals": intervals,
     }
-    write_json(folder / "scores.json", written)
+    write_json(folder / SCORES, written)
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
     header = ("class", "images", "predicted", *bounds)
     write_csv(folder / "classes.csv", header, map(_row, scores.classes))
