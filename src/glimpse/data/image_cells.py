@@ -3,15 +3,16 @@
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from glimpse.data.decode import reading
+from glimpse.data.decode import PixelFormat, decoded, reading
 from glimpse.errors import UnreadableImageError, UserError
 from glimpse.files import special_kind
 
@@ -47,6 +48,46 @@ def _content_of(path: Path, what: str) -> bytes:
         raise UnreadableImageError(
             f"{what}: cannot read {path}: {reason}: restore this file"
         ) from error
+
+
+def decode_rows(
+    rows: Any,
+    column: str,
+    name: str,
+    wanted: PixelFormat,
+    skip_unreadable: bool,
+    chosen: Sequence[int],
+    start: int,
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """Decode the images of some rows of a table of Hugging Face's datasets.
+
+    Args:
+        rows: The whole table, whose images are files or lists of pixels.
+        column: The column of images.
+        name: The name of the table in errors.
+        wanted: The format of the decoded images.
+        skip_unreadable: Whether to skip images that cannot be read.
+        chosen: The rows to decode.
+        start: The number of the first of them.
+
+    Returns:
+        The decoded images (N, H, W, C), and the reason for each row that was skipped.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    images, bad = [], {}
+    for row, cells in enumerate(rows.select(chosen), start):
+        what = f"{name}[{row}]"
+        try:
+            with opened_image(cells[column], column, what) as image:
+                images.append(decoded(image, wanted, what))
+        except UnreadableImageError as error:
+            if not skip_unreadable:
+                raise
+            bad[row] = str(error)
+    shape = (len(images), wanted.height, wanted.width, wanted.channels)
+    return np.array(images, np.uint8).reshape(shape), bad
 
 
 def is_encoded(feature: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Decode files in several processes, in order, and show the progress.
+"""Decode images in several processes, in order, and show the progress.
 
 This module does not import torch, so that decoding processes start quickly.
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 512  # images that a decoding process receives at a time
 SMALL_CHUNK = 32  # images per step of the progress bar if there is only one process
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -49,24 +49,24 @@ def leave_stops_to_the_run() -> None:
 
 
 def each_chunk(
-    function: Callable[[Sequence[Path], int], _Result],
-    paths: Sequence[Path],
+    function: Callable[[Sequence[_Item], int], _Result],
+    items: Sequence[_Item],
     *,
     num_workers: int,
     what: str = "reading",
 ) -> Iterator[_Result]:
-    """Yield `function(files, index of the first)` for each chunk of files, in order.
+    """Yield `function(chunk, index of its first item)` for each chunk of files or rows, in order.
 
     The function runs in `num_workers` processes. Progress is shown as `what` is being done.
 
     Raises:
         UserError: a process cannot be started, ended unexpectedly, or hangs.
     """
-    workers = max(1, min(num_workers, -(-len(paths) // CHUNK)))
+    workers = max(1, min(num_workers, -(-len(items) // CHUNK)))
     alone = workers == 1  # a few images take less time than starting a process
-    starts = range(0, len(paths), SMALL_CHUNK if alone else CHUNK)
-    chunks = [paths[start : start + starts.step] for start in starts]
-    progress = progress_bar(what, len(paths), unit="image")
+    starts = range(0, len(items), SMALL_CHUNK if alone else CHUNK)
+    chunks = [items[start : start + starts.step] for start in starts]
+    progress = progress_bar(what, len(items), unit="image")
     if alone:
         with progress:
             for chunk, start in zip(chunks, starts, strict=True):
@@ -116,7 +116,7 @@ def _awaited(future: "Future[_Result]", watch: Watch) -> _Result:
 
 
 def _decoded(
-    function: Callable[[Sequence[Path], int], _Result], chunk: Sequence[Path], start: int
+    function: Callable[[Sequence[_Item], int], _Result], chunk: Sequence[_Item], start: int
 ) -> _Result:
     """In a decoding process: call the function."""
     with at_work():

@@ -319,6 +319,16 @@ def test_a_number_that_is_no_class_of_training_is_refused(tmp_path: Path) -> Non
         opened(tmp_path / "saved", tmp_path)
 
 
+def test_many_images_are_decoded_in_several_processes(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict(
+        {"image": [png(i % 251) for i in range(1200)], "label": [i % 2 for i in range(1200)]}
+    )
+    table.to_parquet(str(tmp_path / "many.parquet"))
+    data = opened(tmp_path / "many.parquet", tmp_path, num_workers=2, val_fraction=0.1)
+    part = data.contents.parts["train"]
+    assert part.images[:, 0, 0, 0].tolist() == [i % 251 for i in range(1200)]
+
+
 def test_images_that_cannot_be_read_are_skipped_where_asked(tmp_path: Path) -> None:
     cells = [{"bytes": png(60 + 120 * (i % 2)), "path": None} for i in range(12)]
     cells[3] = {"bytes": b"<!DOCTYPE html>", "path": None}

@@ -4,8 +4,8 @@ The `datasets` library (an extra) downloads and reads them: a name on the Hub, a
 `save_to_disk` wrote, a folder of parquet files or of images, or one .parquet file. The names of the
 splits decide which of them are the training, validation and test set; a remark lists the other
 splits. The classes are those of a ClassLabel column, or the labels that occur. Images are files
-inside the dataset, or lists of pixels. They are decoded like all other images, one by one into
-memory, and then cached. No code in a dataset is executed, and local files need no network.
+inside the dataset, or lists of pixels. They are decoded like all other images, into memory, and
+then cached. No code in a dataset is executed, and local files need no network.
 
 Left out: columns of several labels, images given by URL or by path, and datasets that do not fit
 into memory.
@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,12 +31,12 @@ from glimpse.data.decode import (
     SAMPLED,
     PixelFormat,
     Sample,
-    decoded,
     is_grey,
 )
-from glimpse.data.image_cells import is_encoded, opened_image
+from glimpse.data.image_cells import decode_rows, is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
+from glimpse.data.processes import each_chunk
 from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source
 from glimpse.data.splits import UNLABELLED, split_of
@@ -307,28 +308,22 @@ class HuggingFace(ImageDataModule):
 
     def _cells(
         self, rows: Any, column: str, split: str, step: int = 1
-    ) -> Iterator[tuple[int, str, Any]]:
-        """Yield the number, the name and the image file of each row, or of every row in `step`."""
-        from datasets import Image as ImageColumn
-
-        rows = rows.select_columns([column])
-        if isinstance(rows.features[column], ImageColumn):  # decoded here, as all images are
-            rows = rows.cast_column(column, ImageColumn(decode=False))
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the image file of each row, or of every row in `step`."""
+        rows = _undecoded(rows, column)
         if step > 1:
             rows = rows.select(range(0, len(rows), step))
         for number, value in enumerate(rows):
-            row = number * step
-            yield row, f"{self.set_name}, {split}[{row}]", value[column]
+            yield f"{self.set_name}, {split}[{number * step}]", value[column]
 
     @contextmanager
-    def _skipping(self, row: int, bad: dict[int, str]) -> Iterator[None]:
-        """Note an image that cannot be read, if such images are skipped."""
+    def _skipping(self) -> Iterator[None]:
+        """Pass over an image that cannot be read, if such images are skipped."""
         try:
             yield
-        except UnreadableImageError as error:
+        except UnreadableImageError:
             if not self.skip_unreadable:
                 raise
-            bad[row] = str(error)
 
     def _pixels(
         self, rows: Any, column: str, split: str, wanted: PixelFormat
@@ -337,11 +332,20 @@ class HuggingFace(ImageDataModule):
         pixels = np.empty((len(rows), wanted.height, wanted.width, wanted.channels), np.uint8)
         bad: dict[int, str] = {}
         number = 0
-        cells = self._cells(rows, column, split)
-        for row, what, cell in tracked(cells, f"decoding {split}", len(rows), unit="image"):
-            with self._skipping(row, bad), opened_image(cell, column, what) as image:
-                pixels[number] = decoded(image, wanted, what)
-                number += 1
+        decode = partial(
+            decode_rows,
+            _undecoded(rows, column),
+            column,
+            f"{self.set_name}, {split}",
+            wanted,
+            self.skip_unreadable,
+        )
+        for images, empty in each_chunk(
+            decode, range(len(rows)), num_workers=self.num_workers, what=f"decoding {split}"
+        ):
+            pixels[number : number + len(images)] = images
+            number += len(images)
+            bad |= empty
         if not number:
             reason = f": {next(iter(bad.values()))}" if bad else ""
             raise UserError(f"{self.set_name}, {split}: there are no images{reason}")
@@ -352,8 +356,8 @@ class HuggingFace(ImageDataModule):
         sample = Sample()
         for split, rows in splits.items():
             step = max(1, len(rows) // SAMPLED)
-            for row, what, cell in self._cells(rows, column, split, step):
-                with self._skipping(row, {}), opened_image(cell, column, what) as image:
+            for what, cell in self._cells(rows, column, split, step):
+                with self._skipping(), opened_image(cell, column, what) as image:
                     sample.add(what, image)
         found = sample.format(self.presize, fit=self.fit)
         if found is None:
@@ -361,13 +365,23 @@ class HuggingFace(ImageDataModule):
         if found.channels == 1:
             for split, rows in splits.items():
                 cells = self._cells(rows, column, split)
-                for row, what, cell in tracked(
+                for what, cell in tracked(
                     cells, LOOKING_FOR_COLOUR, len(rows), unit="image", vanishes=True
                 ):
-                    with self._skipping(row, {}), opened_image(cell, column, what) as image:
+                    with self._skipping(), opened_image(cell, column, what) as image:
                         if not is_grey(image):
                             return replace(found, channels=3)
         return found
+
+
+def _undecoded(rows: Any, column: str) -> Any:
+    """The column of images, whose files are decoded here, as all images are."""
+    from datasets import Image as ImageColumn
+
+    rows = rows.select_columns([column])
+    if isinstance(rows.features[column], ImageColumn):
+        rows = rows.cast_column(column, ImageColumn(decode=False))
+    return rows
 
 
 def _require_own_files(card: Path) -> None:
