@@ -122,6 +122,26 @@ def test_weights_with_two_names_are_averaged_once(
     assert not torch.equal(averaged["state_dict"][weight], plain[weight])
 
 
+def test_a_buffer_that_is_a_view_of_another_keeps_its_own_values(
+    execute: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = MLP.__init__
+
+    @functools.wraps(original)
+    def with_views(self: MLP, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self.register_buffer("square", torch.arange(9.0).view(3, 3))
+        self.register_buffer("turned", self.square.t())
+        self.register_buffer("start", self.square[0, :2])
+
+    monkeypatch.setattr(MLP, "__init__", with_views)
+    found = load(execute(*SMALL[:5], "model=mlp", *SMALL[8:], "callbacks=[ema]"))["state_dict"]
+    square = torch.arange(9.0).view(3, 3)
+    assert torch.equal(found["network.square"], square)
+    assert torch.equal(found["network.turned"], square.t())
+    assert torch.equal(found["network.start"], square[0, :2])
+
+
 @pytest.mark.parametrize("max_epochs", [1, 3])  # the first validation is of the average, too
 def test_best_checkpoint_is_what_was_validated_and_tested(
     execute: Execute, tmp_path: Path, max_epochs: int

@@ -12,6 +12,7 @@ average, and `training_weights` holds the weights that a resumed run continues t
 Left out: an average that starts late or is updated only every n-th step.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,19 +36,19 @@ class WeightAverage(Callback):
 
     def __init__(self, *, decay: float) -> None:
         self.decay = decay
-        # In the order of the module's state_dict. Averages of bf16 and fp16 weights are fp32, because
+        # By the names of the module's state_dict. Averages of bf16 and fp16 weights are fp32, because
         # they change by less than such a weight can.
-        self._average: list[Tensor] = []
+        self._average: dict[str, Tensor] = {}
         # The training weights, while the average is in the network.
-        self._training: list[Tensor] = []
+        self._training: dict[str, Tensor] = {}
         self._step = 0
         self._num_skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the initial weights, or move a checkpoint's average to the device."""
-        current = _tensors(pl_module)
-        begun = self._average or [tensor.clone() for tensor in current]
-        self._average = [a.to(_exact(c)) for a, c in zip(begun, current, strict=True)]
+        current = pl_module.state_dict()
+        begun = self._average or _copies(current)
+        self._average = {name: begun[name].to(_exact(tensor)) for name, tensor in current.items()}
         self._step = trainer.global_step
         assert isinstance(pl_module, ImageClassifier)
         self._num_skipped = pl_module.num_skipped
@@ -67,7 +68,8 @@ class WeightAverage(Callback):
             self._num_skipped = pl_module.num_skipped
             return
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        pairs = list(zip(self._average, _tensors(pl_module), strict=True))
+        weights = pl_module.state_dict()
+        pairs = [(average, weights[name]) for name, average in self._average.items()]
         real = [(a, c.to(a)) for a, c in pairs if a.is_floating_point()]
         averages, current = zip(*real, strict=True)
         get_ema_multi_avg_fn(decay)(averages, current, 0)  # type: ignore[no-untyped-call]
@@ -76,37 +78,39 @@ class WeightAverage(Callback):
                 average.copy_(value)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._training = [tensor.clone() for tensor in _tensors(pl_module)]
+        self._training = _copies(pl_module.state_dict())
         self._put(self._average, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._put(self._training, pl_module)
-        self._training = []
+        self._training = {}
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average into the network, so that it is tested if there is no best checkpoint."""
         self._put(self._average, pl_module)
 
-    def _put(self, values: list[Tensor], pl_module: pl.LightningModule) -> None:
+    def _put(self, values: Mapping[str, Tensor], pl_module: pl.LightningModule) -> None:
         """Copy values in place, because the optimizer refers to the parameters."""
-        for value, current in zip(values, _tensors(pl_module), strict=bool(values)):
-            current.copy_(value)
+        current = pl_module.state_dict()
+        for name, value in values.items():
+            current[name].copy_(value)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        places = {name: tensor.data_ptr() for name, tensor in checkpoint["state_dict"].items()}
-        for key, values in (("training_weights", self._training), ("state_dict", self._average)):
-            of_place = dict(zip(_by_place(pl_module), values or _tensors(pl_module), strict=True))
-            checkpoint[key] = {name: of_place[place] for name, place in places.items()}
+        current = checkpoint["state_dict"]
+        checkpoint["training_weights"] = {
+            name: self._training.get(name, current[name]) for name in current
+        }
+        checkpoint["state_dict"] = {
+            name: self._average.get(name, current[name]) for name in current
+        }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take the saved weights as the average, then restore the training weights, if saved."""
-        names = {tensor.data_ptr(): name for name, tensor in pl_module.state_dict().items()}
-        saved = checkpoint["state_dict"]
-        self._average = [saved[names[place]].clone() for place in _by_place(pl_module)]
+        self._average = _copies(checkpoint["state_dict"])
         if "training_weights" in checkpoint:
             pl_module.load_state_dict(checkpoint["training_weights"])
 
@@ -116,11 +120,5 @@ def _exact(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALVES else tensor
 
 
-def _by_place(pl_module: pl.LightningModule) -> dict[int, Tensor]:
-    """The parameters and buffers by their place in memory: those with several names occur once."""
-    return {tensor.data_ptr(): tensor for tensor in pl_module.state_dict().values()}
-
-
-def _tensors(pl_module: pl.LightningModule) -> list[Tensor]:
-    """The parameters and buffers, in the order of a checkpoint."""
-    return list(_by_place(pl_module).values())
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
