@@ -19,6 +19,7 @@ from attempts import curves
 from conftest import Execute, choices, composed, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
+from glimpse.callbacks.run_state import restore_numbers
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.checkpoint_file import AtomicCheckpointIO, is_intact
 from glimpse.classifier import ImageClassifier
@@ -128,6 +129,23 @@ def test_stopped_and_resumed_with_other_loops(
     where: tuple[str, int, int],
 ) -> None:
     check_stopped_equals_unbroken(execute, tmp_path, monkeypatch, (*SMALL, *option.split()), where)
+
+
+def test_the_numbers_in_the_state_of_an_optimizer_are_not_rounded() -> None:
+    """torch rounds all but the step to the type of the weights; NAdam has another number."""
+
+    def built() -> tuple[torch.nn.Parameter, torch.optim.NAdam]:
+        weight = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+        return weight, torch.optim.NAdam([weight])
+
+    weight, optimizer = built()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    other, resumed = built()
+    resumed.load_state_dict(optimizer.state_dict())
+    restore_numbers(resumed, optimizer.state_dict())
+    assert resumed.state[other]["mu_product"].dtype == torch.float32
+    assert resumed.state[other]["mu_product"] == optimizer.state[weight]["mu_product"]
 
 
 def test_stopped_by_a_cluster_and_resumed(

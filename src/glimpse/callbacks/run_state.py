@@ -13,6 +13,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from glimpse.classifier import ImageClassifier
@@ -52,6 +54,7 @@ class RunState(Callback):
         self.config = config
         self.data = data
         self._resumed: Mapping[str, Any] | None = None
+        self._optimizer: Mapping[str, Any] = {}  # its state in the checkpoint
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -80,6 +83,7 @@ class RunState(Callback):
         An EarlyStopping is about to load its state, which would include the checkpoint's patience.
         """
         self._resumed = checkpoint["glimpse"]
+        [self._optimizer] = checkpoint["optimizer_states"]
         for callback in callbacks_of(trainer):
             if (
                 isinstance(callback, EarlyStopping)
@@ -102,6 +106,8 @@ class RunState(Callback):
                 f"{trainer.ckpt_path}: the weights {name} are not finite, so training cannot continue from them: "
                 "remove this file to resume from another checkpoint of the run, or start a new run"
             )
+        restore_numbers(trainer.optimizers[0], self._optimizer)
+        self._optimizer = {}
         begin_next_epoch(trainer)
         # Lightning does not restore the loader's state once the number of steps has been requested.
         _loader(trainer).load_state_dict(saved["next_batch"])
@@ -201,6 +207,19 @@ class RunState(Callback):
             factors = zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, rate, factor in factors:
                 group["lr"] = rate * factor(scheduler.last_epoch)
+
+
+def restore_numbers(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Restore the single numbers in an optimizer's state, such as `mu_product` of NAdam.
+
+    torch has rounded them to the type of the parameters, which may be bf16.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, state in saved["state"].items():
+        found = optimizer.state[parameters[index]]
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
+                found[name] = value.to(found[name].device)
 
 
 def _replay(
