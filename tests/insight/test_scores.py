@@ -10,11 +10,17 @@ from scipy import stats
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from glimpse.insight.confusion import confusion_matrix, most_confused, most_confused_classes
+from glimpse.insight.confusion import (
+    confusion_matrix,
+    confusion_rows,
+    most_confused,
+    most_confused_classes,
+)
 from glimpse.insight.predictions import Predictions, write_predictions
 from glimpse.insight.scores import score
 from glimpse.insight.significance import mcnemar
 from largest import Largest
+from of_matrix import of_matrix
 
 NUM_CLASSES = 7
 
@@ -148,14 +154,18 @@ def test_confusion_is_that_of_scikit_learn(predictions: Predictions) -> None:
         predictions.labels, predictions.predicted, labels=range(NUM_CLASSES)
     )
     assert (confusion_matrix(predictions) == expected).all()
+    assert (np.stack(list(confusion_rows(predictions))) == expected).all()
+    some = np.array([4, 1])
+    assert (confusion_matrix(predictions, some) == expected[np.ix_(some, some)]).all()
 
 
 def test_most_confused_leaves_right_answers_and_rare_mistakes_out() -> None:
     matrix = np.array([[50, 3, 0], [9, 40, 3], [1, 0, 60]])
-    assert most_confused(matrix, min_count=3) == [(1, 0, 9), (0, 1, 3), (1, 2, 3)]
-    assert most_confused(matrix)[-1] == (2, 0, 1)
-    assert most_confused(np.diag([4, 5])) == []
-    assert most_confused_classes(matrix, 2).tolist() == [0, 1]
+    found = of_matrix(matrix)
+    assert most_confused(found, min_count=3) == [(1, 0, 9), (0, 1, 3), (1, 2, 3)]
+    assert most_confused(found)[-1] == (2, 0, 1)
+    assert most_confused(of_matrix(np.diag([4, 5]))) == []
+    assert most_confused_classes(found, 2).tolist() == [0, 1]
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from writing import written_texts
 
-from glimpse.insight.confusion import confusion_matrix, most_confused
+from glimpse.insight.confusion import most_confused
 from glimpse.insight.predictions import Predictions
 from glimpse.plots import mistakes
 from glimpse.plots.canvas import text_width
@@ -27,7 +27,7 @@ def some_predictions(num_classes: int, *, seed: int = 0) -> Predictions:
 
 def test_examples_of_a_pair_are_its_surest_mistakes(tmp_path: Path, written: list[str]) -> None:
     predictions = some_predictions(3)
-    pairs = most_confused(confusion_matrix(predictions))
+    pairs = most_confused(predictions)
     asked: list[np.ndarray] = []
 
     def images(positions: np.ndarray) -> torch.Tensor:

@@ -22,7 +22,7 @@ from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule, data_of
 from glimpse.files import CannotWriteError, subfolder
-from glimpse.insight.confusion import confusion_matrix, most_confused
+from glimpse.insight.confusion import most_confused
 from glimpse.insight.first_layer import first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
 from glimpse.lightning_compat import (
@@ -144,15 +144,14 @@ class Pictures(Callback):
 
 def _draw_mistakes(trainer: pl.Trainer, data: ImageDataModule, found: Predictions) -> None:
     images = partial(images_of, data, "val")
-    matrix = confusion_matrix(found)
     accuracy = f"validation accuracy {found.correct.mean():.4f}"
     worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
     path = _path(trainer, "confusion")
-    draw_confusion(matrix, found.class_names, accuracy, path)
+    draw_confusion(found, accuracy, path)
     _show_result(trainer, path)
     path = _path(trainer, "most_confused")
     title = "most confused validation images"
-    draw_most_confused(found, most_confused(matrix), images, title, path)
+    draw_most_confused(found, most_confused(found), images, title, path)
     _show_result(trainer, path)
     path = _path(trainer, "top_losses")
     draw_answers(found, worst, images, "validation images with the highest loss", path)

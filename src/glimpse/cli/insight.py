@@ -4,6 +4,7 @@ They need only a run folder or a checkpoint. Heavy modules are imported only aft
 has been parsed.
 """
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -47,19 +48,18 @@ def confused(
     Example: glimpse confused outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 --min 10
     """
     with trained_run(run, settings, trust) as trained:
-        from glimpse.insight.confusion import confusion_matrix, most_confused
+        from glimpse.insight.confusion import most_confused
         from glimpse.insight.predictions import images_of
         from glimpse.plots.mistakes import draw_most_confused
 
         chosen = trained.require_split(split, default="val")
         folder = output_folder(trained.folder, out, "figures")
         found = trained.predict_split(chosen)
-        matrix = confusion_matrix(found)
-        pairs = most_confused(matrix, min_count=min_count)
-        names = found.class_names
+        pairs = most_confused(found, min_count=min_count)
+        names, num_images = found.class_names, Counter(found.labels.tolist())
         print_table(
             ("actual", "predicted", "count", "of"),
-            [(names[a], names[p], str(n), f"{matrix[a].sum():,}") for a, p, n in pairs],
+            [(names[a], names[p], str(n), f"{num_images[a]:,}") for a, p, n in pairs],
         )
         if not pairs:
             say(
@@ -68,7 +68,7 @@ def confused(
         path = folder / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,
-            most_confused(matrix),
+            most_confused(found),
             partial(images_of, trained.data, chosen),
             f"{trained.name}: most confused {chosen} images",
             path,

@@ -1,12 +1,11 @@
 """Draw a confusion matrix. Lengths are in inches."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from glimpse.insight.confusion import most_confused_classes
+from glimpse.insight.confusion import confusion_matrix, most_confused_classes
+from glimpse.insight.predictions import Predictions
 from glimpse.plots.canvas import Canvas, shades, text_width
 from glimpse.plots.mistakes import shortened
 
@@ -21,21 +20,20 @@ SCALE_WIDTH, SCALE_SPACE = 0.13, 0.85  # the scale of the colours, and the space
 COLOURS = "Blues"
 
 
-def draw_confusion(
-    matrix: NDArray[np.int64], class_names: Sequence[str], title: str, path: Path
-) -> None:
+def draw_confusion(predictions: Predictions, title: str, path: Path) -> None:
     """Draw a confusion matrix. Colours are shares of the actual class, numbers count images.
 
     If there are more than 30 classes, it shows the 20 classes involved in the most mistakes.
     """
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    lines = [title]
-    if len(matrix) > MAX_CLASSES:
-        chosen = most_confused_classes(matrix, NUM_CHOSEN)
-        lines.append(f"the {NUM_CHOSEN} of {len(matrix)} classes with the most mistakes")
-        matrix, shares = matrix[np.ix_(chosen, chosen)], shares[np.ix_(chosen, chosen)]
-        class_names = [class_names[label] for label in chosen]
-    names = shortened(class_names)
+    class_names = predictions.class_names
+    lines, chosen = [title], np.arange(len(class_names))
+    if len(class_names) > MAX_CLASSES:
+        chosen = most_confused_classes(predictions, NUM_CHOSEN)
+        lines.append(f"the {NUM_CHOSEN} of {len(class_names)} classes with the most mistakes")
+    matrix = confusion_matrix(predictions, chosen)
+    num_images = np.bincount(predictions.labels, minlength=len(class_names))[chosen]
+    shares = matrix / np.maximum(num_images, 1)[:, None]
+    names = shortened([class_names[label] for label in chosen])
     longest = max(text_width(name, size=NAME_SIZE) for name in names)
     cell = max(CELL, MIN_SIDE / len(names))
     side = cell * len(names)

@@ -11,7 +11,7 @@ import numpy as np
 
 from glimpse.assembly import build_metrics
 from glimpse.files import write_csv, write_json
-from glimpse.insight.confusion import confusion_matrix
+from glimpse.insight.confusion import confusion_rows
 from glimpse.insight.predictions import Predictions, names_of, write_predictions
 from glimpse.insight.scores import ClassScores, Scores, score
 from glimpse.plots.confusion import draw_confusion
@@ -108,7 +108,7 @@ def evaluate(
     evaluation = Evaluation(
         scores, metrics, intervals, len(found), float(counts.max() / counts.sum())
     )
-    matrix, names = confusion_matrix(found), found.class_names
+    names = found.class_names
     written = {
         **about,
         "num_images": len(found),
@@ -124,10 +124,10 @@ def evaluate(
     bounds = [f"{kind}{end}" for kind in KINDS for end in ("", "_low", "_high")]
     header = ("class", "images", "predicted", *bounds)
     write_csv(folder / "classes.csv", header, map(_row, scores.classes))
-    rows = ((name, *row.tolist()) for name, row in zip(names, matrix, strict=True))
+    rows = ((name, *row.tolist()) for name, row in zip(names, confusion_rows(found), strict=True))
     write_csv(folder / "confusion.csv", ("actual \\ predicted", *names), rows)
     title = f"{title}: accuracy {found.correct.mean():.4f}"
-    draw_confusion(matrix, names, title, folder / "confusion.png")
+    draw_confusion(found, title, folder / "confusion.png")
     write_predictions(found, image_names, folder / "predictions.csv")
     return evaluation
 
