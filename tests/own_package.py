@@ -447,6 +447,7 @@ FILES = {
     "conf/loss/each.yaml": "_target_: ownpkg.rest.EachImage\n",
     "conf/loss/weighted.yaml": "_target_: torch.nn.CrossEntropyLoss\nweight: [1, 3]\n",
     "conf/optimizer/bare.yaml": "_target_: torch.optim.RMSprop\n",
+    "conf/optimizer/lbfgs.yaml": "_target_: torch.optim.LBFGS\nlr: 0.1\n",
     "conf/optimizer/deaf.yaml": "_target_: ownpkg.rest.Deaf\nlr: 0.01\n",
     "conf/optimizer/sign.yaml": "_target_: ownpkg.rest.Sign\nlr: 0.01\n",
     "conf/optimizer/rmsprop.yaml": "_target_: torch.optim.RMSprop\nlr: 0.001\n",

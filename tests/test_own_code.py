@@ -294,6 +294,15 @@ def test_a_suggested_rate_is_written_where_it_has_no_key(
     )
 
 
+def test_a_batch_that_an_optimizer_evaluates_several_times_counts_once(
+    train: Train, importable: Path
+) -> None:
+    folder = train("data=photos", "model=linear", "optimizer=lbfgs")
+    row = read_rows(folder)[0]
+    num_all = len(list((importable / "photos").rglob("*.png")))
+    assert float(row["images_per_second"]) * float(row["seconds"]) < 2 * num_all
+
+
 @pytest.mark.parametrize("check", ["true", "false"])
 def test_an_optimizer_that_ignores_its_closure_is_named(train: Train, check: str) -> None:
     with pytest.raises(UserError, match=r"ownpkg\.rest\.Deaf: its step does not call the closure"):

@@ -97,6 +97,7 @@ class ImageClassifier(LeanModule):
         self.recall: dict[str, list[float | None]] = {}
         self.num_scored: dict[str, int] = {}  # the images of the latest pass over each split
         self._lr: float | None = None  # of the latest step
+        self._counted = -1  # the latest training batch of this epoch
         self.has_begun = False  # whether training has started; a resume has then restored all state
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
         self.make_optimizer = make_optimizer
@@ -113,9 +114,9 @@ class ImageClassifier(LeanModule):
         logits: Tensor = self.network(images)
         return logits
 
-    def _step(self, batch: Batch, split: str) -> Tensor:
+    def _step(self, batch: Batch, split: str, *, is_again: bool = False) -> Tensor:
         logits, loss = self._logits_and_loss(self.network, self.loss, batch.images, batch.labels)
-        return self._score(logits, loss, batch, split)
+        return self._score(logits, loss, batch, split, is_again=is_again)
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of a batch, in fp32 or better."""
@@ -134,10 +135,13 @@ class ImageClassifier(LeanModule):
         torch._dynamo.config.recompile_limit = MOST_COMPILED
         self._logits_and_loss = torch.compile(_logits_and_loss, mode=mode, dynamic=False)
 
-    def _score(self, logits: Tensor, loss: Tensor, batch: Batch, split: str) -> Tensor:
+    def _score(
+        self, logits: Tensor, loss: Tensor, batch: Batch, split: str, *, is_again: bool = False
+    ) -> Tensor:
+        """Count a batch, unless it has been counted, and return the loss to minimise."""
         labels = batch.labels
         divided_by = divisor(self.loss, labels)
-        if batch.share:
+        if batch.share and not is_again:
             self.counts.add(split, loss.detach(), logits.detach(), labels, divisor=divided_by)
             if self.scoring and split != "train":
                 self.scoring.add(split, logits.detach(), labels)
@@ -155,7 +159,9 @@ class ImageClassifier(LeanModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        loss = self._step(batch, "train")
+        is_again = batch_idx == self._counted  # some optimizers evaluate a batch several times
+        self._counted = batch_idx
+        loss = self._step(batch, "train", is_again=is_again)
         if self.stops_at_nonfinite:
             failed = self._watch.add(loss.detach(), batch_idx)
             if failed is not None and self._is_alone:
@@ -310,6 +316,7 @@ class ImageClassifier(LeanModule):
         of_epoch = self.seed * OVER_A_MILLION + self.current_epoch
         seed_all(of_epoch * OVER_A_THOUSAND + self.global_rank)
         self.counts.start("train", self.device)
+        self._counted = -1
         self._watch, self._failed = LossWatch(), None
         self.validation = None
 

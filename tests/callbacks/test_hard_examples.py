@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,9 +24,9 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
     step = ImageClassifier._step
 
-    def noting(self: ImageClassifier, batch: Batch, split: str) -> torch.Tensor:
+    def noting(self: ImageClassifier, batch: Batch, split: str, **options: Any) -> torch.Tensor:
         seen.append((split, len(batch.images)))
-        return step(self, batch, split)
+        return step(self, batch, split, **options)
 
     monkeypatch.setattr(ImageClassifier, "_step", noting)
     return seen

@@ -52,7 +52,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append(
             {
                 "network": [t.clone() for t in classifier.state_dict().values()],
-                "average": [t.clone() for t in average._average],
+                "average": [t.clone() for t in average._average.values()],
                 "optimizer": [t.clone() for s in optimizer.values() for t in s.values()],
             }
         )

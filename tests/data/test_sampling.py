@@ -33,6 +33,15 @@ def test_an_epoch_has_these_images_of_each_class(how: str, shares: tuple[int, ..
     assert numbers(how, 3).tolist() != numbers(how, 4).tolist() != numbers(how, 4, seed=1).tolist()
 
 
+@pytest.mark.parametrize("how", ["balanced", "sqrt"])
+def test_the_first_time_that_an_epoch_shows_an_image_its_number_is_its_position(how: str) -> None:
+    for epoch in range(9):
+        turns: dict[int, list[int]] = {}
+        for number in numbers(how, epoch).tolist():
+            turns.setdefault(number % len(LABELS), []).append(number // len(LABELS))
+        assert all(sorted(times) == list(range(len(times))) for times in turns.values())
+
+
 def test_all_images_of_a_class_are_seen_equally_often() -> None:
     """28 of 64 an epoch: after 16 epochs, each 7 times."""
     seen = Counter(int(n) % len(LABELS) for epoch in range(16) for n in numbers("balanced", epoch))

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from glimpse.classifier import DivergedError, ImageClassifier
 from glimpse.console import console
-from glimpse.distributed.gather import of_all_processes
+from glimpse.distributed.gather import of_all_processes, summed
 from glimpse.errors import DIVERGED, LOWER_RATE
 from glimpse.lightning_compat import scales_loss
 
@@ -83,8 +83,10 @@ class SkipNonfinite(Callback):
             return
         what = self._what_is_not_finite(pl_module)
         if scales_loss(trainer):
-            if what != "the loss":
+            losses = torch.tensor(float(what == "the loss"), device=pl_module.device)
+            if not summed(losses):  # of all processes, which have the same gradients
                 return
+            what = "the loss"
         else:
             for parameter in pl_module.parameters():
                 parameter.grad = None

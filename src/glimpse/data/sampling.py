@@ -58,7 +58,12 @@ class ClassSampling:
             permuted = np.random.default_rng(seeds).permutation(own)
             begin = turn * len(own)
             chosen = permuted[max(0, start - begin) : end - begin]
-            yield chosen + (turn - first) * self.num_images
+            if turn == first:
+                shown_first = chosen  # an epoch may begin within a permutation
+                yield chosen
+            else:
+                times = turn - first - ~np.isin(chosen, shown_first)
+                yield chosen + times * self.num_images
 
 
 class SampledRows:
