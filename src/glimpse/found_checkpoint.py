@@ -60,7 +60,8 @@ def _why_none(run: Path) -> str:
         return "the run is finished, but they were removed or not copied: copy them, or type another run"
     problem = f" ({found.problem})" if found.problem else ""
     return (
-        f"the run is {found.status}{problem} and saved none: type {to_resume(run)}, or another run"
+        f"the run is {found.status}{problem} and saved none: type another run, or first train this one with "
+        f"{to_resume(run)}"
     )
 
 

@@ -264,6 +264,16 @@ def _logits_of_black(network: nn.Module, channels: int, height: int, width: int)
     return network(torch.zeros(1, channels, height, width))
 
 
+def _accepts_in_training(network: nn.Module, size: tuple[int, int, int]) -> bool:
+    """Whether a copy of a network takes two black images of (C, H, W) in training."""
+    try:
+        with torch.no_grad(), untouched_generators():
+            copy.deepcopy(network).train()(torch.zeros(2, *size))
+    except Exception:
+        return False
+    return True
+
+
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
     """After a failure, try the network on squares, another number of channels, and usual sizes.
 
@@ -281,6 +291,8 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
         except Exception:
             continue
         if not (isinstance(logits, Tensor) and logits.shape == (1, spec.num_classes)):
+            continue
+        if not _accepts_in_training(network, other):
             continue
         if other[0] == channels:
             needs = "square images" if other[1] in (height, width) else "images of another size"

@@ -1,5 +1,7 @@
 """The lines that a run prints at its end: its result, and where to find the rest."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from glimpse.command import in_shell
@@ -62,7 +64,12 @@ def print_result(
         console.print(f"{best} (* marks each new best)")
     console.print(f"run folder {relative_to_here(summary.folder)}")
     if (config.logger or {}).get("tensorboard"):
-        console.print(f"curves: tensorboard --logdir {in_shell(config.output_dir)}")
+        folder = summary.folder
+        is_below = folder.resolve().is_relative_to(Path(config.output_dir).resolve())
+        place = (
+            config.output_dir if is_below else relative_to_here(folder)
+        )  # a resume may be elsewhere
+        console.print(f"curves: tensorboard --logdir {in_shell(str(place))}")
     elif (curves := summary.folder / "figures" / "curves.png").is_file():  # none without an epoch
         console.print(f"curves: {relative_to_here(curves)}")
     console.print(f"took {duration(summary.values['seconds'])}")

@@ -20,9 +20,12 @@ from glimpse.console import console
 from glimpse.crash import TRACEBACK, crash
 from glimpse.errors import Interrupted, LostProcessError, UserError
 from glimpse.files import write_json
+from glimpse.found_checkpoint import checkpoints_of
 from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.records import (
+    CHANGED_FROM,
     ENVIRONMENT,
+    EXTENDED_FROM,
     FAILED,
     FINISHED,
     INTERRUPTED,
@@ -31,7 +34,9 @@ from glimpse.records import (
     UnreadableError,
     finite,
     listed,
+    mapping,
     read_json,
+    read_yaml,
 )
 
 
@@ -66,8 +71,9 @@ class Summary:
             "metrics": {},
             "attempt": self.before.get("attempt"),
         }
-        if stages := _stages(self.before, config.trainer.max_epochs):
-            self.values["extended_from"] = stages
+        if self.is_resumed and checkpoints_of(folder):  # otherwise it begins anew
+            before = {"max_epochs": _first_max_epochs(folder)} | self.before
+            self.values |= _stages(before, config.trainer.max_epochs)
         self.is_pruned = False
         self._began = time.perf_counter()
 
@@ -182,16 +188,27 @@ def _seconds(before: Mapping[str, Any]) -> float:
     return finite(before.get("seconds")) or 0.0
 
 
-def _stages(before: Mapping[str, Any], max_epochs: Any) -> list[int]:
-    """The numbers of epochs that the run had finished before it was extended, in order.
+def _first_max_epochs(folder: Path) -> Any:
+    """The trainer.max_epochs that a run was started with; a killed run has no summary."""
+    try:
+        config = mapping(read_yaml(folder, ".hydra/config.yaml"))
+    except UnreadableError:
+        return None
+    return mapping(config.get("trainer")).get("max_epochs")
 
-    An extended run differs from a run that had all its epochs from the start, because most
-    schedules depend on the number of epochs.
+
+def _stages(before: Mapping[str, Any], max_epochs: Any) -> dict[str, list[int]]:
+    """The earlier numbers of epochs of the run, in order: those that it finished before it was
+    extended, and those that it was stopped before.
+
+    Such a run differs from one that had its last number from the start, because most schedules
+    depend on the number of epochs.
     """
-    stages = [*listed(before.get("extended_from"))]
-    if before.get("status") == FINISHED and before.get("max_epochs") != max_epochs:
-        stages.append(before.get("max_epochs"))
-    return stages
+    stages = {key: [*listed(before.get(key))] for key in (EXTENDED_FROM, CHANGED_FROM)}
+    if before["max_epochs"] not in (None, max_epochs):
+        key = EXTENDED_FROM if before.get("status") == FINISHED else CHANGED_FROM
+        stages[key].append(before["max_epochs"])
+    return {key: epochs for key, epochs in stages.items() if epochs}
 
 
 def _with_former(found: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -267,6 +267,7 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
             "optimizer.lr=uniform(1,2)",
             "Hydra has no such function; it has choice(a,b,…), range(",
         ),
+        ("data.presize=(64,64)", "a list is written in brackets: type 'data.presize=[64,64]'"),
         ("optimizer.lr=0.1,0.2,", "a comma at the end: type optimizer.lr=0.1,0.2"),
         ("model.widths=[1,2", 'a bracket is not closed; for text, type "model.widths='),
         (

@@ -2,9 +2,11 @@
 
 import copy
 import functools
+import importlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from glimpse.data.arguments import described
+from glimpse.data.arguments import described, readers
 from glimpse.data.module import ImageDataModule
 from glimpse.data.reading import cache_key
 from glimpse.data.sets.csv_table import CsvTable
@@ -116,6 +118,21 @@ def test_an_edited_reader_and_one_of_the_same_name_have_their_own(
     monkeypatch.setattr(Shade, "__module__", "another.module")
     shade_of(Shade(**common))
     assert num_caches(folder) == 5
+
+
+def test_an_edit_of_the_file_of_a_class_makes_a_new_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file = tmp_path / "edited_data.py"
+    code = "from glimpse.data.sets.digits import Digits\nclass Mine(Digits):\n    shade = {}\n"
+    found = []
+    for shade in (1, 1, 22):
+        file.write_text(code.format(shade))
+        module = importlib.import_module("edited_data")
+        found.append(readers(importlib.reload(module).Mine, ImageDataModule))
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_dataset_can_still_be_copied_and_misused(folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glimpse.data.spec import Arrays, Files, ImageSpec, check_labels
+from glimpse.data.spec import Arrays, Files, ImageSpec, Source, check_labels
 from glimpse.errors import UserError
 
 
@@ -25,6 +25,13 @@ def test_labels_out_of_range_are_named(label: int) -> None:
     images = np.zeros((10, 2, 2, 1), np.uint8)
     with pytest.raises(UserError, match=f"row 7 of the train images has the label {label}"):
         check_labels(Arrays(images, labels), 5, "train")
+
+
+def test_paths_may_be_text_and_names_any_iterable() -> None:
+    files = Files(["a.png", "b/c.png"], np.arange(2))  # type: ignore[list-item]
+    assert files.paths == [Path("a.png"), Path("b/c.png")]
+    source = Source((name for name in "ab"), files)  # type: ignore[arg-type]
+    assert source.class_names == ("a", "b")
 
 
 def test_missing_labels_are_counted() -> None:

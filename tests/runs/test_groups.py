@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from folders import write_environment, write_run
-from glimpse.runs.folder import find_runs
+from glimpse.runs.compare import differing_settings
+from glimpse.runs.folder import find_runs, read_run
 from glimpse.runs.groups import Group, group, rivals, statistic
 from glimpse.runs.ranking import rankings
 
@@ -38,6 +39,22 @@ def test_an_extended_run_is_no_seed_of_one_that_trained_as_long_from_the_start(
     write_run(tmp_path / "two", seed=2)
     labels = {found.label for found in groups_of(tmp_path)}
     assert labels == {"trainer.max_epochs=1, then 2", "trainer.max_epochs=2"}
+
+
+@pytest.mark.parametrize("key", ["extended_from", "changed_from"])
+def test_two_runs_with_other_stages_differ_in_their_epochs(tmp_path: Path, key: str) -> None:
+    write_run(tmp_path / "one", **{key: [1]})
+    write_run(tmp_path / "two")
+    one, two = (read_run(tmp_path / name) for name in ("one", "two"))
+    assert differing_settings(one, two) == [("trainer.max_epochs", "1, then 2", "2")]
+
+
+def test_a_run_resumed_with_another_seed_repeats_no_run_with_that_seed(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", seed=2, settings={"seed": 1})
+    write_environment(one, "train.py", f"resume={one}", "seed=2")
+    write_run(tmp_path / "two", seed=2)
+    [found] = groups_of(tmp_path)
+    assert len(found.repeats) == 2
 
 
 def test_a_run_whose_settings_a_resume_changed_is_no_seed_of_others(tmp_path: Path) -> None:

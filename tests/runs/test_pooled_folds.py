@@ -65,6 +65,22 @@ def test_the_report_makes_one_row_of_the_folds(sweep: Path) -> None:
     assert "best checkpoint by val/f1" in printed
 
 
+def test_folds_that_have_been_drawn_anew_are_not_pooled(sweep: Path) -> None:
+    result = glimpse("evaluate", sweep, "--set", "data.split_seed=3")
+    assert result.exit_code == 1
+    assert "the data or the splits of" in result.output
+
+
+def test_of_two_runs_of_a_fold_one_is_taken(sweep: Path, tmp_path: Path) -> None:
+    for folder in sweep.glob("data.fold-*"):
+        shutil.copytree(folder, tmp_path / folder.name)
+    shutil.copytree(tmp_path / "data.fold-1", tmp_path / "again")
+    result = glimpse("evaluate", tmp_path)
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "evaluation" / "out-of-fold" / "scores.json").read_text())
+    assert len(scores["fold_acc"]) == NUM_FOLDS
+
+
 def test_evaluate_pools_what_each_fold_did_not_train_on(sweep: Path) -> None:
     result = glimpse("evaluate", sweep)
     assert result.exit_code == 0, result.output
@@ -102,8 +118,4 @@ def test_folds_that_are_not_all_there_are_one_line(sweep: Path, tmp_path: Path) 
     assert "fold 1, 2 of 3 is missing: type the sweep's command" in result.stderr
     # A single value would not be swept, and its job would have another folder.
     assert "with 'data.fold=choice(1,2)'" in result.stderr
-    shutil.copytree(sweep / "data.fold-0", root / "again")
-    for fold in (1, 2):
-        shutil.copytree(sweep / f"data.fold-{fold}", root / f"data.fold-{fold}")
-    assert "there are two runs of fold 0" in glimpse("evaluate", root).stderr
     assert "only the validation images" in glimpse("evaluate", sweep, "--split", "test").stderr

@@ -219,6 +219,20 @@ def test_a_run_that_was_stopped_and_extended_is_repeated_in_its_stages(
     assert "equal, bit for bit: metrics.csv (4 epochs)" in repeat(original)
 
 
+def test_a_run_that_was_stopped_and_continued_with_other_epochs_is_not_repeated(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, epoch=2)
+        with pytest.raises(KeyboardInterrupt):
+            run(("trainer.max_epochs=4", f"resume={original}"))
+    run(("trainer.max_epochs=3", f"resume={original}"))
+    found = json.loads((original / "summary.json").read_text())
+    assert (found["extended_from"], found["changed_from"]) == ([2], [4])
+    printed = repeat(original, exit_code=1)
+    assert "continued with another trainer.max_epochs (2, then 4, then 3)" in printed
+
+
 @pytest.mark.slow
 def test_settings_that_changed_at_a_resume_are_the_likely_cause(original: Path) -> None:
     run(("trainer.max_epochs=4", "optimizer.lr=0.5", f"resume={original}"))

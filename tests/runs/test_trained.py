@@ -128,7 +128,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, trained_run: Path) -> None:
         ({}, "the run is finished, but they were removed or not copied: copy them"),
         (
             {"status": "failed", "error": "no disk"},
-            r"is failed \(no disk\) and saved none: type python",
+            r"is failed \(no disk\) and saved none: type another run",
         ),
         ({"settings": {"task": "lr_find"}}, "the run has task=lr_find, which saves none"),
         (None, "the run has not saved a checkpoint yet"),

@@ -239,6 +239,14 @@ def test_mistakes_are_reported_before_anything_is_trained(
     assert "job 2 of 2 refused (optimizer.lr=-1): optimizer.lr=-1: expected at least 0" in before
 
 
+@pytest.mark.parametrize(("name", "read"), [("1e3", "1000.0"), ("1_000", "1000"), ("true", "True")])
+def test_a_name_that_hydra_reads_as_something_else_is_refused(
+    name: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=f"name={name}: Hydra reads it as {read}: type"):
+        sweep(monkeypatch, tmp_path, "seed=1", f"name={name}")
+
+
 def test_a_plan_runs_nothing(
     again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,12 +163,12 @@ def _flags(config_dir: Path | None) -> list[str]:
 
 
 def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]) -> None:
-    from glimpse.config.keys import unknown_choice
+    from glimpse.config.keys import in_own_folder, unknown_choice
 
     if "=" in name:
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
     if name not in files:
-        raise UserError(unknown_choice("data", name, sorted(files)))
+        raise UserError(in_own_folder("data", name) or unknown_choice("data", name, sorted(files)))
     for override in typed[1:]:
         if override.startswith("data="):
             raise UserError(f"{override}: the dataset is already {name}; remove one of the two")

@@ -43,7 +43,13 @@ def one_line_errors(typed: Sequence[str] = (), *, has_set: bool = False) -> Iter
 
 def as_options(message: str) -> str:
     """A message that says to type settings, as `--set KEY=VALUE` instead of KEY=VALUE."""
-    return re.sub(r"\b(type|or) (?=(data_dir|\w+\.[\w.]+)=)", r"\1 --set ", message)
+    lost = re.match(r"(data\.\w+)=(?!/).*?: no such (folder|table)", message)
+    if lost:
+        return (
+            f"{lost[0]} here, where the run recorded its place from another folder: type --set "
+            f"{lost[1]}=<its place>"
+        )
+    return re.sub(r"\b(type|or) (?=(data_dir|data\.[\w.]+)=)", r"\1 --set ", message)
 
 
 def require_no_setting(paths: Iterable[Path]) -> None:

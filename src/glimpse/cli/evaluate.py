@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,6 +56,7 @@ def evaluate(
             find_checkpoint(run)  # before torch is imported
         from glimpse.runs.evaluate import EVALUATION, evaluate_folds, evaluate_run, place_for
         from glimpse.runs.folds import OUT_OF_FOLD, is_folder_of_runs, pooled_folds
+        from glimpse.runs.other_images import of_the_table
         from glimpse.runs.trained import TrainedRun
 
         if data is not None and (split is not None or is_folder_of_runs(run)):
@@ -79,9 +80,12 @@ def evaluate(
                 )
                 _print_evaluation(evaluation, folder, every_class)
             return
-        trained = TrainedRun(run, overrides=settings or (), trust=trust or ())
+        overrides, of_table = list(settings or ()), dict[str, Any]()
         if data is not None:
-            trained.score_on(data)
+            of_table, overrides = of_the_table(overrides, data)
+        trained = TrainedRun(run, overrides=overrides, trust=trust or ())
+        if data is not None:
+            trained.score_on(data, of_table)
         chosen = trained.require_split(split, default="test")
         place = chosen if data is None else place_for(trained.folder, data)
         folder = output_folder(trained.folder, out, f"{EVALUATION}/{place}")

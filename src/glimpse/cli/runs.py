@@ -72,11 +72,10 @@ def report_(
         root = folder.resolve()
         runs = find_runs(root)
         trainings = runs if is_run(root) else [run for run in runs if run.is_training]
-        if not trainings:
-            raise UserError(
-                f"{root}: all {len(runs)} runs have task=lr_find, which does not train; type glimpse report "
-                f"{runs[-1].folder}"
-            )
+        if not trainings:  # all have task=lr_find
+            section = range_tests(runs, root)
+            say(*(section.told if section else ()), sep="\n")
+            return
         with elsewhere("--html <another folder>/report.html"):
             make_folder(path.parent)
         groups = group(trainings)

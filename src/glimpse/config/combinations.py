@@ -3,6 +3,7 @@
 Nothing heavy is imported.
 """
 
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -197,7 +198,9 @@ def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
         raise UserError(
             f"mode={config['mode']} needs a monitor: type monitor={usual}, or leave out mode"
         )
-    available = choices_of("metrics", config_folders(sys.argv[1:]))
+    typed = " ".join(word for word in sys.argv if word.startswith("metrics="))
+    chosen = re.findall(r"\w+", typed)  # a file may name its metrics otherwise
+    available = [c for c in choices_of("metrics", config_folders(sys.argv[1:])) if c not in chosen]
     for key, name in watched.items():
         wrong = what_is_wrong(key, str(name), logged, available)
         if wrong:

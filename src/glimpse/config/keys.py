@@ -298,6 +298,14 @@ NOUNS = {
 }  # the noun for a choice of a group, if it is not the group's name
 
 
+def in_own_folder(group: str, choice: str) -> str | None:
+    """What to type if a choice is a file of the conf/ here, which was not named; None otherwise."""
+    here = Path("conf") / group / f"{choice}.yaml"
+    if not here.is_file():
+        return None
+    return f"{group}={choice}: {here} is here: add --config-dir conf (in Python, config_dir='conf')"
+
+
 def unknown_choice(group: str, choice: str, available: Iterable[str]) -> str:
     """An error message for an unknown choice of a group, with the most similar known choice."""
     available = sorted(available)

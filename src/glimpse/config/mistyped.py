@@ -24,7 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from glimpse.command import in_shell
 from glimpse.config.compose import hydra_for
 from glimpse.config.folder import ROOT, choices_of, config_folders, groups_of, root_name
-from glimpse.config.keys import choices_of_plugins, leaves, removed_key, unknown_choice, unknown_key
+from glimpse.config.keys import (
+    choices_of_plugins,
+    in_own_folder,
+    leaves,
+    removed_key,
+    unknown_choice,
+    unknown_key,
+)
 from glimpse.config.places import for_a_path
 from glimpse.config.quoting import quoted
 from glimpse.config.schema import LISTED, LISTS, OTHER_KINDS
@@ -128,6 +135,8 @@ def _explain_override(error: OverrideParseException, typed: Sequence[str] | None
                 f"'{name}=tag(log,interval({ends}))'"
             )
         found = f"Hydra has no such function; it has {', '.join(USAGES.values())}"
+    if items := re.fullmatch(r"\(([\w.+-]+(?:,\s*[\w.+-]+)*),?\)", value):
+        return f"{override}: a list is written in brackets: type '{name}=[{items[1]}]'"
     if _is_open(value):
         found = "a bracket is not closed"
     return f'{override}: {found}; for text, type "{name}={_quoted(value)}"'
@@ -275,9 +284,8 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     available = choices_of(group, _folders(typed)) or list(error.options or ())
     if not available:
         return unknown_key(group, _known_keys(typed), _words(typed))
-    here = Path("conf") / group / f"{choice}.yaml"
-    if os.path.isfile(here):
-        return f"{group}={choice}: {here} is here: add --config-dir conf (in Python, config_dir='conf')"
+    if hint := in_own_folder(group, choice):
+        return hint
     words = _words(typed)
     end_of_record = "hydra.output_subdir=null"  # a resume puts the recorded overrides before it
     own = words[words.index(end_of_record) :] if end_of_record in words else words

@@ -140,6 +140,10 @@ def _run_folder(path: Path) -> Path:
             raise UserError(
                 f"resume={path}: it is the folder of a sweep: type the sweep's command again"
             )
+        if inside == path:
+            raise UserError(
+                f"resume={path}: the folder .hydra, which records its settings, is missing: restore it"
+            )
         if inside:
             raise UserError(
                 f"resume={path}: not a run folder; type one, such as {in_shell(f'resume={inside}')}"

@@ -7,6 +7,7 @@ different texts. If equal data gives two texts, the only cost is a second cache.
 
 import copyreg
 import functools
+import hashlib
 import inspect
 import os
 import re
@@ -16,13 +17,32 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from glimpse.config.trust import is_from
+
 DEEPEST = 30  # levels of nested objects; an object that refers to itself never ends
 
 
-def readers(cls: type, base: type) -> list[tuple[str, str, int | None]]:
-    """Return module, name and declared `version` of `cls` and of the classes up to `base`."""
-    ours = [between for between in cls.__mro__ if issubclass(between, base)]
-    return [(c.__module__, c.__qualname__, vars(c).get("version")) for c in ours]
+def readers(cls: type, base: type) -> list[tuple[object, ...]]:
+    """Return module, name and declared `version` of `cls` and of the classes up to `base`.
+
+    The classes of a user come with a hash of their file: nobody declares a version after an edit.
+    """
+    between = [c for c in cls.__mro__ if issubclass(c, base)]
+    of_users = [c for c in between if not is_from(c.__module__, ("glimpse",))]
+    described = [(c.__module__, c.__qualname__, vars(c).get("version")) for c in between]
+    return [*described, *((_code_of(c),) for c in of_users)]
+
+
+def _code_of(cls: type) -> str:
+    """A hash of the file of a class; of its own code if it is in a script or a notebook."""
+    try:
+        if cls.__module__ == "__main__":
+            code = inspect.getsource(cls).encode()
+        else:
+            code = Path(inspect.getfile(cls)).read_bytes()
+    except (OSError, TypeError):  # there is no file
+        return ""
+    return hashlib.sha256(code).hexdigest()
 
 
 def own_arguments(

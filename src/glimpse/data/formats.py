@@ -127,10 +127,10 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
             remarks.append(f"{plural(number, f'{ending} file')} skipped ({remedy})")
     if disguised:
         named = some(sorted(ending for ending in disguised if ending), 3)
-        endings = f"the ending {named}" if named else "an ending"
-        with_ending = f"{'with' if named else 'without'} {endings}"
+        kinds = [f"with the ending {named}"] if named else []
+        kinds += ["without an ending"] if "" in disguised else []
         remarks.append(
-            f"{plural(sum(disguised.values()), 'image file')} {with_ending} skipped (rename them, for example to "
-            ".jpg)"
+            f"{plural(sum(disguised.values()), 'image file')} {' or '.join(kinds)} skipped (rename them, for "
+            "example to .jpg)"
         )
     return remarks

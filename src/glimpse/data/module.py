@@ -86,7 +86,7 @@ class ImageDataModule(pl.LightningDataModule):
     archives: ClassVar[Sequence[Archive]] = ()  # the files that `download` fetches
     embedded: ClassVar[bool] = False  # generated or bundled: needs neither download nor cache
     own_arguments: dict[str, Any]
-    readers: Sequence[tuple[str, str, int | None]]
+    readers: Sequence[tuple[object, ...]]
     version: ClassVar[int] = 1  # increase it when `read` changes its result for the same files
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -62,10 +62,14 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Images stored as files to decode, with labels (N,) int64."""
+    """Images stored as files to decode, with labels (N,) int64. Paths may be given as text."""
 
     paths: Sequence[Path]
     labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if any(isinstance(path, str) for path in self.paths):
+            object.__setattr__(self, "paths", [Path(path) for path in self.paths])
 
 
 Part = Arrays | Files
@@ -85,6 +89,9 @@ class Source:
     heldout: Part | None = None
     test: Part | None = None
     remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(self.class_names))
 
     def parts(self) -> dict[str, Part]:
         """Return the existing parts by name."""

@@ -15,17 +15,26 @@ def common_split(first: TrainedRun, second: TrainedRun) -> str:
         UserError: the runs do not have the same images in the same splits.
     """
     for trained in (first, second):
-        if trained.data.fingerprint != trained.fingerprint:
-            raise UserError(
-                f"the data or the splits of {trained.name} have changed since it was trained, so images that "
-                "it was trained on could be among those it is measured on"
-            )
+        require_own_splits(trained)
     if not _have_the_same_images(first.data, second.data):
         raise UserError(
             f"{first.name} and {second.name} do not have the same images in their splits: "
             "compare runs of the same data, data.classes, fractions and data.split_seed"
         )
     return first.require_split(None, default="test")
+
+
+def require_own_splits(trained: TrainedRun) -> None:
+    """Require the data of a run to be those that it was trained on, in the same splits.
+
+    Raises:
+        UserError: the data or the splits have changed.
+    """
+    if trained.data.fingerprint != trained.fingerprint:
+        raise UserError(
+            f"the data or the splits of {trained.name} have changed since it was trained, so images that "
+            "it was trained on could be among those it is measured on"
+        )
 
 
 def _have_the_same_images(one: ImageDataModule, other: ImageDataModule) -> bool:

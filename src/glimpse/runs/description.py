@@ -181,7 +181,8 @@ def _commands(run: Run, environment: Mapping[str, Any], overrides: list[str]) ->
         if was_resumed(environment)
         else ""
     )
-    lines.append(to_train(environment, *map(as_shown, overrides)) + note)
+    if run.settings:
+        lines.append(to_train(environment, *map(as_shown, overrides)) + note)
     if run.status == FINISHED and run.is_training and (run.folder / CHECKPOINTS).is_dir():
         again = in_shell("glimpse", "repeat", str(run.folder))
         lines.append(f"{again}   # trains it again, and compares weights and metrics")

@@ -24,7 +24,9 @@ from glimpse.files import is_own_file
 from glimpse.folder_lock import is_held
 from glimpse.monitor import Monitor, monitor_of, reported_split
 from glimpse.records import (
+    CHANGED_FROM,
     ENVIRONMENT,
+    EXTENDED_FROM,
     FAILED,
     METRICS,
     SUMMARY,
@@ -36,7 +38,14 @@ from glimpse.records import (
     read_json,
     read_rows,
 )
-from glimpse.runs.settings import as_text, environment_of, recorded_choices, settings_over_time
+from glimpse.runs.settings import (
+    MAX_EPOCHS,
+    THEN,
+    as_text,
+    environment_of,
+    recorded_choices,
+    settings_over_time,
+)
 from glimpse.text import cut
 
 # A run without a summary counts as running if a process holds the lock of its folder. Another
@@ -106,10 +115,12 @@ class Run:
         return {split: int(number) for split, number in found.items()}
 
     @property
-    def extended_from(self) -> list[int]:
-        """The numbers of epochs after which the run had finished before it was extended."""
-        found = listed(self.summary.get("extended_from"))
-        return [int(n) for one in found[:MOST_METRICS] if (n := finite(one)) is not None]
+    def epochs_over_time(self) -> str | None:
+        """Its trainer.max_epochs, as "2, then 4" if a resume changed it; None if it is unknown."""
+        before = [*listed(self.summary.get(EXTENDED_FROM)), *listed(self.summary.get(CHANGED_FROM))]
+        found = [str(int(n)) for one in before[:MOST_METRICS] if (n := finite(one)) is not None]
+        last = self.settings.get(MAX_EPOCHS)
+        return None if last is None else THEN.join([*found, last])
 
     @property
     def data_id(self) -> str:

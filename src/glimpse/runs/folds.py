@@ -14,6 +14,7 @@ from glimpse.errors import UserError
 from glimpse.found_checkpoint import CHECKPOINTS, checkpoints_of
 from glimpse.insight.predictions import Predictions, names_of
 from glimpse.records import FINISHED
+from glimpse.runs.agreement import require_own_splits
 from glimpse.runs.folder import Run, find_runs
 from glimpse.runs.groups import Group, group
 from glimpse.runs.settings import to_resume
@@ -59,7 +60,7 @@ def pooled_folds(
     """Predict each validation fold below a folder with its own run, and pool the predictions.
 
     Raises:
-        UserError: the runs are not folds, or a fold is missing, unfinished or duplicated.
+        UserError: the runs are not folds, a fold is missing or unfinished, or the data have changed.
     """
     found = [(member, seed, runs) for member in _groups(root) for seed, runs in _by_seed(member)]
     for member, seed, runs in found:
@@ -84,31 +85,30 @@ def _groups(root: Path) -> list[Group]:
 
 
 def _by_seed(member: Group) -> Iterator[tuple[str, list[Run]]]:
-    """The runs of each seed in the order of their folds, which must be complete."""
+    """The runs of each seed in the order of their folds, which must be complete.
+
+    Of runs that repeat a training, as those of two sweeps in one folder may, the last is taken.
+    """
     num = int(member.settings["data.folds"])
     for seed in sorted({str(run.summary.get("seed")) for run in member.runs}):
         runs = [run for run in member.runs if str(run.summary.get("seed")) == seed]
-        folds = [int(run.settings["data.fold"]) for run in runs]
-        missing = sorted(set(range(num)) - set(folds))
+        of_fold = {int(run.settings["data.fold"]): run for run in runs}
+        missing = sorted(set(range(num)) - set(of_fold))
         if missing:
             raise UserError(
                 f"{member.data} {member.model}, seed {seed}: fold {', '.join(map(str, missing))} of "
                 f"{num} is missing: type the sweep's command with "
                 f"'data.fold=choice({','.join(map(str, missing))})'"
             )
-        if len(folds) > num:
-            twice = next(fold for fold in folds if folds.count(fold) > 1)
-            raise UserError(
-                f"{member.data} {member.model}, seed {seed}: there are two runs of fold {twice}; type the "
-                "folder of one sweep"
-            )
-        yield seed, [run for _, run in sorted(zip(folds, runs, strict=True), key=lambda p: p[0])]
+        yield seed, [of_fold[fold] for fold in range(num)]
 
 
 def _pool(
     label: str, name: str, runs: Sequence[Run], overrides: Sequence[str], trust: Sequence[str]
 ) -> Pooled:
     trained = [TrainedRun(run.folder, overrides=overrides, trust=trust) for run in runs]
+    for one in trained:
+        require_own_splits(one)
     parts = [one.predict_split("val") for one in trained]
     rows = np.concatenate([one.data.splits["val"].rows for one in trained])
     if len(np.unique(rows)) < len(rows) or len({part.class_names for part in parts}) > 1:

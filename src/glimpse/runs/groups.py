@@ -124,7 +124,7 @@ class Group:
         """The runs by seed and fold. Runs with the same seed and fold are one training, repeated."""
         found: dict[tuple[Any, ...], list[Run]] = {}
         for run in self.runs:
-            seed = run.summary.get("seed", run.settings.get("seed", str(run.folder)))
+            seed = run.settings.get("seed", run.summary.get("seed", str(run.folder)))
             found.setdefault((str(seed), run.settings.get("data.fold")), []).append(run)
         return list(found.values())
 
@@ -187,9 +187,8 @@ def group(runs: Sequence[Run]) -> list[Group]:
         contents.setdefault(run.data, set()).update(filter(None, [run.data_id]))
     for run in runs:
         settings = telling_settings(run)
-        if run.extended_from and MAX_EPOCHS in settings:  # a schedule depends on it
-            stages = [*map(str, run.extended_from), settings[MAX_EPOCHS]]
-            settings[MAX_EPOCHS] = ", then ".join(stages)
+        if run.epochs_over_time and MAX_EPOCHS in settings:  # a schedule depends on it
+            settings[MAX_EPOCHS] = run.epochs_over_time
         if run.data_id and len(contents[run.data]) > 1:
             settings[CONTENT] = run.data_id
         # Runs with unknown settings are not averaged.

@@ -1,7 +1,7 @@
 """Labelled images that are not a run's own, all of them as one set to score its network on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,31 @@ from glimpse.data.decode import PixelFormat
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
+from glimpse.records import parse_yaml
 
 OF_TABLES = ("label", "path", "folder", "suffix", "shape", "class_names", "num_classes")
 
 
+def of_the_table(settings: Sequence[str], path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Settings that say how to read a table of other images, by key, and the others as typed."""
+    own: dict[str, Any] = {}
+    others = []
+    for line in settings:
+        key, _, value = line.partition("=")
+        name = key.removeprefix("data.")
+        if name != key and name in OF_TABLES and path.is_file():
+            own[name] = parse_yaml(value)
+        else:
+            others.append(line)
+    return own, others
+
+
 def labelled_images(
-    path: Path, config: Mapping[str, Any], spec: ImageSpec, stored: PixelFormat
+    path: Path,
+    config: Mapping[str, Any],
+    spec: ImageSpec,
+    stored: PixelFormat,
+    settings: Mapping[str, Any],
 ) -> ImageDataModule:
     """Read a folder of classes' folders, or a table, as the test set of a trained network.
 
@@ -25,6 +44,7 @@ def labelled_images(
         config: The run's configuration. A table is read by its keys, if the run has a table too.
         spec: The spec of the network.
         stored: The format in which the run stored its images.
+        settings: Keys of `OF_TABLES` and their values, which replace the run's.
 
     Raises:
         UserError: there are no such images, or their classes are not among the network's.
@@ -44,10 +64,13 @@ def labelled_images(
         node |= {"_target_": CSV_TABLE, "train": str(path)}
         if before["_target_"] == CSV_TABLE:
             node |= {key: before[key] for key in OF_TABLES if before.get(key) is not None}
+        node |= settings
     data = build("data", node)
     assert isinstance(data, ImageDataModule)
     try:
         data.score_all(spec, stored)
     except UserError as error:  # the dataset speaks of its key
-        raise UserError(re.sub(r"\bdata\.(root|train)=", "--data ", str(error))) from error
+        message = re.sub(r"\bdata\.(root|train)=", "--data ", str(error))
+        message = re.sub(r"data=csv (--data )", r"\1", message)
+        raise UserError(re.sub(r" (data\.folder=)", r" --set \1", message)) from error
     return data

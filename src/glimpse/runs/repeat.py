@@ -35,7 +35,7 @@ from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out
 from glimpse.folder_lock import is_held
 from glimpse.job import choices_of_run
-from glimpse.records import FINISHED, listed
+from glimpse.records import CHANGED_FROM, EXTENDED_FROM, FINISHED, listed
 from glimpse.run import run
 from glimpse.runs.folder import one_run, summary_of
 from glimpse.runs.settings import (
@@ -120,6 +120,11 @@ def prepare(
     config = _config(*checkpoint, overrides, trusted)
     summary = summary_of(original)
     _require_finished(original, summary, checkpoint[1]["glimpse"]["config"])
+    if found.epochs_over_time and listed(summary.get(CHANGED_FROM)):
+        raise UserError(
+            f"{original} was stopped and continued with another trainer.max_epochs ({found.epochs_over_time}), "
+            "and no repetition stops at the same step: type another run"
+        )
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
     config.output_dir = os.path.expanduser(places[-1]) if places else "outputs"
     _take_processes(config, environment_of(original))
@@ -159,7 +164,7 @@ def train_again(repetition: Repetition) -> None:
         overrides = OmegaConf.create(list(repetition.overrides))
         write_record(folder / RECORD, _first_config(repetition), hydra, overrides)
     _take_threads(environment_of(repetition.original))
-    num_done = len(listed((summary or {}).get("extended_from")))
+    num_done = len(listed((summary or {}).get(EXTENDED_FROM)))
     if summary and summary.get("status") == FINISHED:
         num_done += 1
     for number, max_epochs in enumerate(repetition.stages[num_done:], num_done):
@@ -234,7 +239,7 @@ def _stages(
 ) -> tuple[int | None, ...]:
     if any(word.startswith(f"{MAX_EPOCHS}=") for word in overrides):
         return (last,)
-    known = listed(summary.get("extended_from"))
+    known = listed(summary.get(EXTENDED_FROM))
     return (*(int(number) for number in known if isinstance(number, int)), last)
 
 

@@ -147,13 +147,13 @@ def heading(groups: Sequence[Group]) -> list[str]:
             "set or else on the validation set. It shows the worst classes of runs whose class sizes "
             "differ by more than 3 to 1."
         )
-    simplest = {
-        member.simplest.data: member.simplest.model
+    simplest = dict.fromkeys(
+        f"{member.simplest.model} on {member.simplest.data}"
         for member in displayed
         if member.simplest and member.simplest is not member
-    }
+    )
     if simplest:
-        compared = ", ".join(f"{model} on {data}" for data, model in simplest.items())
+        compared = ", ".join(simplest)
         lines.append(
             "vs simplest is the accuracy on the test set, or else on the validation set, minus that "
             f"of the model with the fewest parameters on the same images ({compared})."

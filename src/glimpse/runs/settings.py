@@ -29,6 +29,7 @@ PLACES = (
 REPEATS = {"seed": "seed", "data.fold": "fold"}
 
 MAX_EPOCHS = "trainer.max_epochs"
+THEN = ", then "  # between the values of a setting that a resume has changed
 MOST_SETTINGS = 5_000  # a record with more is not read
 
 
@@ -71,9 +72,9 @@ def settings_over_time(folder: Path, environment: dict[str, Any]) -> dict[str, s
     last = _updated(folder, first, environment)
     new = last.keys() - first.keys()
     before = (recorded_choices(folder) if new else {}) | first
-    may_change = {key for key in last if "." in key and key != MAX_EPOCHS} | new
+    may_change = {key for key in last if "." in key and key != MAX_EPOCHS} | new | {"seed"}
     changed = {key for key in may_change & before.keys() if last[key] != before[key]}
-    return last | {key: f"{before[key]}, then {last[key]}" for key in changed}
+    return last | {key: f"{before[key]}{THEN}{last[key]}" for key in changed}
 
 
 def _first_settings(folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from glimpse.monitor import DEFAULT, inferred_mode
 from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, SUMMARY, finite, json_or_empty
 from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.groups import differing, named, telling_settings, tells_apart
-from glimpse.runs.settings import REPEATS, repeats_of
+from glimpse.runs.settings import REPEATS, THEN, repeats_of
 from glimpse.text import plural
 
 NAME = "sweep.json"
@@ -215,7 +215,7 @@ def read_sweep(folder: Path, runs: Sequence[Run] = ()) -> Sweep | None:
     known = {run.folder.name: run for run in runs if run.folder.parent == folder}
     metric = str(content.get("metric") or "")
     jobs = [without_removed(folder, job) for job in jobs]
-    jobs = [job | _reached(known.get(str(job.get("folder"))), metric) for job in jobs]
+    jobs = [job | _reached(job, known.get(str(job.get("folder"))), metric) for job in jobs]
     jobs = _told_apart(jobs, known)
     mode = content.get("mode")
     planned = content.get("num_planned")
@@ -241,11 +241,14 @@ def without_removed(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     return {**job, "state": NEW, "metric": None, "seconds": None}
 
 
-def _reached(run: Run | None, metric: str) -> dict[str, Any]:
+def _reached(job: Mapping[str, Any], run: Run | None, metric: str) -> dict[str, Any]:
     """What a job's run folder says in place of its entry; empty if it has none."""
     if run is None:
         return {}
+    typed = [(str(line), str(line).partition("=")[0]) for line in job["overrides"]]
+    changed = {key: value for key, value in run.settings.items() if THEN in value}
     return {
+        "overrides": [f"{k}={changed[k]}" if k in changed else line for line, k in typed],
         "state": run.status,
         "metric": run.metrics.get(metric or DEFAULT),
         "seconds": run.number("seconds"),

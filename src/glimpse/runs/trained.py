@@ -8,7 +8,7 @@ configuration names are built only if they come from trusted packages.
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +170,17 @@ class TrainedRun:
             self._data = data
         return self._data
 
-    def score_on(self, path: Path) -> None:
+    def score_on(self, path: Path, settings: Mapping[str, Any]) -> None:
         """From now on, `data` is the labelled images of a folder or table, as a test set.
+
+        Args:
+            path: The folder or table.
+            settings: How to read the table, by keys of data=csv such as folder.
 
         Raises:
             UserError: they cannot be read, or have other classes.
         """
-        data = labelled_images(path, self.config, self.spec, self._format)
+        data = labelled_images(path, self.config, self.spec, self._format, settings)
         data.batches.lay_out(self.memory_format)
         self._data = data
 

@@ -44,6 +44,7 @@ class CommandSweeper(Sweeper):
         for key, value in self.config.sweep.items():
             if not isinstance(value, bool):
                 raise UserError(f"sweep.{key}={value}: expected true or false")
+        _require_name_as_typed(arguments, str(self.config.name))
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         self.run(lines, self.hydra_context, self.config, self.launcher)
 
@@ -52,3 +53,17 @@ class CommandSweeper(Sweeper):
         self, lines: Sequence[str], context: HydraContext, config: DictConfig, launcher: Launcher
     ) -> None:
         """Run the jobs that the overrides in `lines` describe."""
+
+
+def _require_name_as_typed(arguments: Sequence[str], name: str) -> None:
+    """Require Hydra to read `name` as text: 1e3 and 1_000 are the same number.
+
+    Raises:
+        UserError: it reads something else.
+    """
+    typed = [line for line in arguments if line.startswith("name=")]
+    value = typed[-1].partition("=")[2] if typed else name
+    if not set(value) & set("$,\\") and value.strip("'\"") != name:
+        raise UserError(
+            f"name={value}: Hydra reads it as {name}: type \"name='{value}'\", or another name"
+        )

@@ -401,7 +401,7 @@ def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> No
     for number in (1, 2, 3):
         (photos / "train" / "owl" / f"owl_{number}.png").unlink()
     data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
-    assert "classes with a single image, which is used for training: owl" in data.describe()
+    assert "classes with too few images for every held-out set: owl" in data.describe()
     assert data.labels("train").tolist().count(2) == 1
 
 
@@ -470,6 +470,14 @@ def test_images_without_an_ending_are_counted(photos: Path) -> None:
     (cat / "drawing").write_bytes(b"RIFF\x24\0\0\0WEBPVP8 ")
     data = image_folder(photos)
     assert "2 image files without an ending skipped (rename them" in data.describe()
+
+
+def test_images_with_an_odd_ending_and_without_one_are_counted_together(photos: Path) -> None:
+    cat = photos / "train" / "cat"
+    shutil.copy(cat / "cat_0.png", cat / "one.jpg_large")
+    shutil.copy(cat / "cat_0.png", cat / "other")
+    said = image_folder(photos).describe()
+    assert "2 image files with the ending .jpg_large or without an ending skipped" in said
 
 
 def test_names_that_are_not_utf_8(photos: Path) -> None:
