@@ -34,6 +34,7 @@ from glimpse.durations import duration
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out
 from glimpse.folder_lock import is_held
+from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import choices_of_run
 from glimpse.records import CHANGED_FROM, EXTENDED_FROM, FINISHED, listed
 from glimpse.run import run
@@ -114,7 +115,7 @@ def prepare(
         recorded_overrides(original, trusted)
         recorded = overrides_of(original)
     require_no_links_out(original)
-    checkpoint = to_resume_from(original)
+    checkpoint = to_resume_from(original) if checkpoints_of(original) else None
     if checkpoint is None:
         raise UserError(f"{original} has no checkpoint, so there is nothing to compare with")
     config = _config(*checkpoint, overrides, trusted)
