@@ -495,14 +495,16 @@ class ImageClassifier(LeanModule):
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
             continue_plateau(self._plateau.scheduler, saved["plateau"], before=before, now=now)
         of_all = [saved, *saved["others"]]
-        mine = of_all[self.global_rank : self.global_rank + 1]
-        if len(of_all) != self.trainer.world_size:  # resumed on another number of processes
+        is_same_number = len(of_all) == self.trainer.world_size  # of processes
+        if is_same_number:
+            mine = [of_all[self.global_rank]]
+        else:
             mine = of_all if self.global_rank == 0 else []
         if mine and mine[0]["train_totals"] is not None:
             self.counts.load_state_dict(mine, self.device)
         else:
             self.counts.start("train", self.device)
-        if len(mine) == 1:  # gradients of another number of processes cannot be divided among these
+        if is_same_number:  # gradients of other processes cannot be divided among these
             gradients = mine[0].get("gradients", {})
             for name, parameter in self.named_parameters():
                 if name in gradients:
