@@ -111,6 +111,17 @@ FILES = {
             def forward(self, images):
                 return self.net(images)
 
+        class Wide(nn.Module):
+            def __init__(self, num_classes, in_channels):
+                super().__init__()
+                self.layers = nn.Sequential(
+                    nn.Conv2d(in_channels, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),
+                    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes),
+                )
+
+            def forward(self, images):
+                return self.layers(images)
+
         class Heated(Plain):
             heat = 1.0
 
@@ -406,6 +417,7 @@ FILES = {
     "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
     "conf/model/syntax.yaml": "_target_: ownpkg.slip.Net\n",
     "conf/model/exits.yaml": "_target_: ownpkg.nets.Exits\n",
+    "conf/model/wide.yaml": "_target_: ownpkg.nets.Wide\n",
     "conf/model/heated.yaml": "_target_: ownpkg.nets.Heated\n",
     "conf/model/softmax.yaml": "_target_: ownpkg.nets.Softmax\n",
     "conf/model/deeper.yaml": "_target_: ownpkg.nets.Net\ndepth: 3\n",

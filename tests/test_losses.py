@@ -134,8 +134,8 @@ def test_the_loss_of_a_run_is_exact(
     losses: list[Tensor] = []
     score = ImageClassifier._score
 
-    def note(self: ImageClassifier, *args: Any) -> Tensor:
-        losses.append(score(self, *args))
+    def note(self: ImageClassifier, *args: Any, **options: Any) -> Tensor:
+        losses.append(score(self, *args, **options))
         return losses[-1]
 
     monkeypatch.setattr(ImageClassifier, "_score", note)

@@ -146,6 +146,8 @@ def test_the_numbers_in_the_state_of_an_optimizer_are_not_rounded() -> None:
     restore_numbers(resumed, optimizer.state_dict())
     assert resumed.state[other]["mu_product"].dtype == torch.float32
     assert resumed.state[other]["mu_product"] == optimizer.state[weight]["mu_product"]
+    resumed.state.clear()  # as of an optimizer that wraps another, which has the state
+    restore_numbers(resumed, optimizer.state_dict())
 
 
 def test_stopped_by_a_cluster_and_resumed(

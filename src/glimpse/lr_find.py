@@ -154,9 +154,7 @@ def find(
         if "lr" in config.optimizer:
             console.print(f"train with: {_command(folder, config.optimizer, rate)}")
         else:
-            console.print(
-                f"train with lr: {rate:.2g} in the optimizer's YAML file, which has no lr"
-            )
+            console.print(f"to train with it, add lr: {rate:.2g} to the optimizer's YAML file")
     return {f"lr_find/{name}": rate for name, rate in suggested.items()}
 
 

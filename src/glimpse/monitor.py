@@ -92,6 +92,7 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
     choices = list(choices)
     every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
     begun = [one for one in logged if len(own) > 2 and one.rpartition("/")[2].startswith(own)]
+    begun.sort(key=lambda one: not one.startswith(f"{split}/"))
     near = [one for one in logged if one.rpartition("/")[2] == own][:1] or begun[:1]
     near = near or difflib.get_close_matches(name, every, n=1, cutoff=0.6)
     if near and near[0] not in logged:  # val/auc is nearer to val/auroc than to val/acc

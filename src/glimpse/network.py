@@ -60,8 +60,8 @@ def remark_on_trained(network: nn.Module, node: Mapping[Any, Any], spec: ImageSp
     if not _may_lack_state(target) or _is_complete(network, _maker(node, spec), spec):
         return None
     return (
-        f"{type(network).__name__} answers otherwise when its checkpoint is loaded: training changed "
-        "something in it that its state_dict lacks, such as a number in an attribute; keep it with "
+        f"{type(network).__name__} gives other outputs once its checkpoint is loaded: training changed "
+        "something that its state_dict lacks, such as a number in an attribute; store it with "
         "register_buffer"
     )
 
@@ -226,23 +226,22 @@ def _is_complete(network: nn.Module, build_again: Callable[[], nn.Module], spec:
     images = torch.rand(
         2, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(0)
     )
-    weights = next(network.parameters())
-    images = images.to(weights.device, weights.dtype)
     answers: list[Tensor] = []
     with (
         torch.no_grad(),
         untouched_generators(),
         redirect_stdout(io.StringIO()),
         suppress(Exception),
-        evaluating(network),
     ):
         seed_all(OTHER_SEED)
+        # In fp32 and torch's usual memory layout, because other kernels round differently.
+        one = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
         other = build_again().eval()
         _logits_of_black(other, spec.channels, spec.height, spec.width)  # creates lazy layers
-        other.to(weights.device, weights.dtype).load_state_dict(network.state_dict())
-        for one in (network, other):
+        other.load_state_dict(one.state_dict())
+        for each in (one, other):
             seed_all(OTHER_SEED)
-            answers.append(one(images.clone()))  # a network may work in place
+            answers.append(each(images.clone()))  # a network may work in place
     if len(answers) < 2:
         return True
     first, second = answers

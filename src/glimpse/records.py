@@ -22,7 +22,7 @@ SUMMARY, ENVIRONMENT, METRICS = "summary.json", "environment.json", "metrics.csv
 OF_THE_SPEED = ("images_per_second", "seconds")  # columns of metrics.csv in which equal runs differ
 # How a run ended: `status` in its summary.
 FINISHED, INTERRUPTED, FAILED, PRUNED = "finished", "interrupted", "failed", "pruned"
-# Earlier numbers of epochs in the summary: of stages that finished, and of those that were stopped.
+# Earlier numbers of epochs in the summary: if each of these stages finished, or else if not.
 EXTENDED_FROM, CHANGED_FROM = "extended_from", "changed_from"
 
 MOST_BYTES = 32 * 2**20  # of JSON and CSV; the sweep.json of 100,000 jobs has less

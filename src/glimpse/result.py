@@ -66,9 +66,8 @@ def print_result(
     if (config.logger or {}).get("tensorboard"):
         folder = summary.folder
         is_below = folder.resolve().is_relative_to(Path(config.output_dir).resolve())
-        place = (
-            config.output_dir if is_below else relative_to_here(folder)
-        )  # a resume may be elsewhere
+        # A resumed run may be elsewhere.
+        place = config.output_dir if is_below else relative_to_here(folder)
         console.print(f"curves: tensorboard --logdir {in_shell(str(place))}")
     elif (curves := summary.folder / "figures" / "curves.png").is_file():  # none without an epoch
         console.print(f"curves: {relative_to_here(curves)}")

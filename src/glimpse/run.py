@@ -115,9 +115,10 @@ def run(
             return None
         _fit(parts)
         num_trained = _measure(parts)
-        if IS_FIRST_PROCESS and (remark := _remark_on_network(parts)):
-            console.print(remark)
         if IS_FIRST_PROCESS:
+            network = parts.classifier.network
+            if remark := remark_on_trained(network, config.model, parts.data.spec):
+                console.print(remark)
             pictures.draw_curves(parts.trainer)
             write_result(loggers, settings, summary.metrics, parts.trainer.global_step)
     if IS_FIRST_PROCESS:
@@ -165,6 +166,7 @@ def _push_one_batch(config: DictConfig, classifier: ImageClassifier, data: Image
     )
     losses: list[float] = []
 
+    @torch.enable_grad()
     def loss_and_gradients() -> float:
         classifier.zero_grad()
         loss = classifier.loss_of(classifier.network(batch.images), batch.labels)
@@ -183,7 +185,7 @@ def _without_closure(config: DictConfig) -> UserError:
     """The error for an optimizer whose step would train nothing."""
     return UserError(
         f"optimizer._target_={config.optimizer._target_}: its step does not call the closure, which computes "
-        "the gradients: begin it with: if closure is not None: loss = closure()"
+        "the gradients: call loss = closure() before the update"
     )
 
 
@@ -299,10 +301,6 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
     if any(seconds is not None and seconds <= 0 for seconds in left):
         when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
         console.print(f"the time limit ended the training {when}")
-
-
-def _remark_on_network(parts: Parts) -> str | None:
-    return remark_on_trained(parts.classifier.network, parts.config.model, parts.data.spec)
 
 
 def _measure(parts: Parts) -> int:

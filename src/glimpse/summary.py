@@ -198,16 +198,21 @@ def _first_max_epochs(folder: Path) -> Any:
 
 
 def _stages(before: Mapping[str, Any], max_epochs: Any) -> dict[str, list[int]]:
-    """The earlier numbers of epochs of the run, in order: those that it finished before it was
-    extended, and those that it was stopped before.
+    """The earlier numbers of epochs of the run, in order.
 
-    Such a run differs from one that had its last number from the start, because most schedules
-    depend on the number of epochs.
+    Those of a run that finished each time before it was extended are `EXTENDED_FROM`, and a
+    repetition can train in the same stages. If it was stopped in between, all are `CHANGED_FROM`.
+    Both differ from a run that had its last number from the start, because most schedules depend on
+    the number of epochs.
     """
-    stages = {key: [*listed(before.get(key))] for key in (EXTENDED_FROM, CHANGED_FROM)}
-    if before["max_epochs"] not in (None, max_epochs):
-        key = EXTENDED_FROM if before.get("status") == FINISHED else CHANGED_FROM
-        stages[key].append(before["max_epochs"])
+    extended, changed = ([*listed(before.get(key))] for key in (EXTENDED_FROM, CHANGED_FROM))
+    number = before["max_epochs"]
+    if isinstance(number, int) and number != max_epochs:
+        if before.get("status") == FINISHED and not changed:
+            extended.append(number)
+        else:
+            extended, changed = [], [*(changed or extended), number]
+    stages = {EXTENDED_FROM: extended, CHANGED_FROM: changed}
     return {key: epochs for key, epochs in stages.items() if epochs}
 
 

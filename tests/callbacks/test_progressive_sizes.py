@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,9 +27,9 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
     step = ImageClassifier._step
 
-    def noting(self: ImageClassifier, batch: Batch, split: str) -> torch.Tensor:
+    def noting(self: ImageClassifier, batch: Batch, split: str, **options: Any) -> torch.Tensor:
         seen.append((split, batch.images.shape[-1]))
-        return step(self, batch, split)
+        return step(self, batch, split, **options)
 
     monkeypatch.setattr(ImageClassifier, "_step", noting)
     return seen

@@ -322,6 +322,20 @@ def test_other_images_may_be_of_one_class(trained_run: Path, tmp_path: Path, dig
         assert written["scores"]["acc"]["value"] == pytest.approx(right)
 
 
+def test_the_table_of_other_images_may_need_settings(trained_run: Path, tmp_path: Path) -> None:
+    image = TrainedRun(trained_run).data.stored_images("val", np.arange(1))[0]
+    save_image(image, tmp_path / "imgs" / "one.png")
+    (tmp_path / "t.csv").write_text("name,class\none,3\n")
+    table = ("evaluate", trained_run, "--data", tmp_path / "t.csv", "--out", tmp_path / "s")
+    _, err = glimpse(*table, exit_code=1)
+    assert "--set data.folder=imgs" in err
+    settings = ("--set", "data.folder=imgs", "--set", "data.suffix=.png")
+    glimpse(*table, *settings)
+    assert json.loads((tmp_path / "s" / "scores.json").read_text())["num_images"] == 1
+    _, err = glimpse(*table, "--set", "data.label=@x", exit_code=1)
+    assert "--set data.label=@x: expected a value in YAML" in err
+
+
 def test_other_images_of_the_same_name_do_not_replace_earlier_scores(
     execute: Execute, tmp_path: Path
 ) -> None:

@@ -362,6 +362,7 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["metrics=[auroc]", "monitor=val/auc"], "did you mean val/auroc?"),
         (["monitor=val/auc"], "did you mean metrics=[auroc] monitor=val/auroc?"),
         (["monitor=val_loss"], "did you mean val/loss?"),
+        (["monitor=train/los"], "did you mean train/loss?"),
         (["metrics=[balanced_accuracy]", "monitor=val/bal"], "did you mean val/balanced_accuracy?"),
         (["monitor=acc"], "did you mean val/acc?"),
         (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),

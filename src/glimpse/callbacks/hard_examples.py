@@ -115,9 +115,8 @@ class HardExamples(Callback):
             losses = F.cross_entropy(logits.float(), labels, reduction="none")
             hardest = losses.topk(self._num_kept(len(labels)), sorted=False).indices
             kept.append(hardest.sort().values)
-            loss = (
-                losses[hardest].mean() * batch.share
-            )  # the mean over processes is that over images
+            # Weighted, so that the mean over processes is the mean over images.
+            loss = losses[hardest].mean() * batch.share
             loss.backward()  # type: ignore[no-untyped-call]
             if self.trainer.world_size > 1:
                 self._average_gradients()

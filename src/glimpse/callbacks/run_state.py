@@ -215,11 +215,14 @@ def restore_numbers(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     torch has rounded them to the type of the parameters, which may be bf16.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, state in saved["state"].items():
-        found = optimizer.state[parameters[index]]
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
-                found[name] = value.to(found[name].device)
+    states = saved.get("state", {})
+    for index, parameter in enumerate(parameters):
+        found = optimizer.state.get(parameter, {})  # a wrapper of an optimizer has it elsewhere
+        for name, value in states.get(index, {}).items():
+            now = found.get(name)
+            are_tensors = isinstance(value, Tensor) and isinstance(now, Tensor)
+            if are_tensors and value.ndim == 0 and value.is_floating_point():
+                found[name] = value.to(now.device)
 
 
 def _replay(

@@ -6,8 +6,8 @@ schedule and the random generators advance as after any step. With trainer.accum
 all batches of the step are skipped.
 
 Only the gradients are checked; a loss that is not finite turns them into NaN. Under DDP they are
-the same in all processes, so that all skip the same steps. The check makes a GPU wait after every
-step.
+the same in all processes, so that all skip the same steps; in fp16, the processes agree on whether
+a loss was not finite. The check makes a GPU wait after every step.
 
 Left out: fp16 gradients that overflow while the loss is finite. The loss scaler skips those steps
 itself; this is how it finds its scale.

@@ -37,17 +37,22 @@ def one_line_errors(typed: Sequence[str] = (), *, has_set: bool = False) -> Iter
 
         found = error if is_foreseen(error) else crash(error, None)
         line = explain(found, typed)
-        print(f"error: {as_options(line) if has_set else line}", file=sys.stderr)
+        print(f"error: {as_options(line, typed) if has_set else line}", file=sys.stderr)
         raise typer.Exit(1) from error
 
 
-def as_options(message: str) -> str:
-    """A message that says to type settings, as `--set KEY=VALUE` instead of KEY=VALUE."""
-    lost = re.match(r"(data\.\w+)=(?!/).*?: no such (folder|table)", message)
-    if lost:
+def as_options(message: str, typed: Sequence[str] = ()) -> str:
+    """A message that says to type settings, as `--set KEY=VALUE` instead of KEY=VALUE.
+
+    Args:
+        message: The message.
+        typed: The settings that the user typed; the others are those that the run recorded.
+    """
+    lost = re.match(r"(data\.\w+)=(?![/~]|\w+:).*?: no such (folder|table)", message)
+    if lost and not any(word.startswith(f"{lost[1]}=") for word in typed):
         return (
-            f"{lost[0]} here, where the run recorded its place from another folder: type --set "
-            f"{lost[1]}=<its place>"
+            f"{lost[0]} (the run recorded this path relative to the folder it was started in): type "
+            f"--set {lost[1]}=<its place>"
         )
     return re.sub(r"\b(type|or) (?=(data_dir|data\.[\w.]+)=)", r"\1 --set ", message)
 

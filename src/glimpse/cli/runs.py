@@ -74,7 +74,8 @@ def report_(
         trainings = runs if is_run(root) else [run for run in runs if run.is_training]
         if not trainings:  # all have task=lr_find
             section = range_tests(runs, root)
-            say(*(section.told if section else ()), sep="\n")
+            assert section is not None
+            say(*section.told, "no page: none of these runs has trained", sep="\n")
             return
         with elsewhere("--html <another folder>/report.html"):
             make_folder(path.parent)
@@ -263,7 +264,8 @@ def _print_run(run: Run, format_: Format) -> None:
         print_table(*description.recall)
         say()
     say(description.gap)
-    say("to repeat it:", *description.commands, sep="\n  ")
+    if description.commands:
+        say("to repeat it:", *description.commands, sep="\n  ")
 
 
 def _print_agreement(

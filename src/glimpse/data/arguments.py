@@ -5,6 +5,7 @@ what it reads: all arguments that are not common to every dataset count. Differe
 different texts. If equal data gives two texts, the only cost is a second cache.
 """
 
+import contextlib
 import copyreg
 import functools
 import hashlib
@@ -34,15 +35,12 @@ def readers(cls: type, base: type) -> list[tuple[object, ...]]:
 
 
 def _code_of(cls: type) -> str:
-    """A hash of the file of a class; of its own code if it is in a script or a notebook."""
-    try:
-        if cls.__module__ == "__main__":
-            code = inspect.getsource(cls).encode()
-        else:
-            code = Path(inspect.getfile(cls)).read_bytes()
-    except (OSError, TypeError):  # there is no file
-        return ""
-    return hashlib.sha256(code).hexdigest()
+    """A hash of the file of a class; of its own functions if it is in a script or a notebook."""
+    if cls.__module__ != "__main__":
+        with contextlib.suppress(OSError, TypeError):  # there is no file
+            return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    functions = [one for one in vars(cls).values() if isinstance(one, FunctionType)]
+    return hashlib.sha256(described(functions, str).encode()).hexdigest()
 
 
 def own_arguments(

@@ -51,24 +51,25 @@ def _content_of(path: Path, what: str) -> bytes:
 
 
 def decode_rows(
+    chosen: Sequence[int],
+    start: int,
+    *,
     rows: Any,
     column: str,
     name: str,
     wanted: PixelFormat,
     skip_unreadable: bool,
-    chosen: Sequence[int],
-    start: int,
 ) -> tuple[NDArray[np.uint8], dict[int, str]]:
     """Decode the images of some rows of a table of Hugging Face's datasets.
 
     Args:
+        chosen: The rows to decode.
+        start: The number of the first of them.
         rows: The whole table, whose images are files or lists of pixels.
         column: The column of images.
         name: The name of the table in errors.
         wanted: The format of the decoded images.
         skip_unreadable: Whether to skip images that cannot be read.
-        chosen: The rows to decode.
-        start: The number of the first of them.
 
     Returns:
         The decoded images (N, H, W, C), and the reason for each row that was skipped.

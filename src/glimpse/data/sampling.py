@@ -59,7 +59,8 @@ class ClassSampling:
             begin = turn * len(own)
             chosen = permuted[max(0, start - begin) : end - begin]
             if turn == first:
-                shown_first = chosen  # an epoch may begin within a permutation
+                # The epoch may begin within a permutation: the images before are first shown later.
+                shown_first = chosen
                 yield chosen
             else:
                 times = turn - first - ~np.isin(chosen, shown_first)

@@ -4,7 +4,7 @@ This file reads only the run folders. Comparisons that need predictions are in a
 """
 
 from glimpse.runs.folder import Run
-from glimpse.runs.settings import MAX_EPOCHS, PLACES
+from glimpse.runs.settings import PLACES
 
 
 def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
@@ -12,9 +12,7 @@ def differing_settings(first: Run, second: Run) -> list[tuple[str, str, str]]:
     sides = []
     for run in (first, second):
         named = {"data": run.data, "model": run.model}
-        epochs = {MAX_EPOCHS: run.epochs_over_time} if run.epochs_over_time else {}
-        settings = run.settings | epochs
-        sides.append(named | {k: v for k, v in settings.items() if k not in PLACES})
+        sides.append(named | {k: v for k, v in run.settings.items() if k not in PLACES})
     one, two = sides
     keys = ["data", "model", *sorted({*one, *two} - {"data", "model"})]
     return [(k, one.get(k, ""), two.get(k, "")) for k in keys if one.get(k) != two.get(k)]

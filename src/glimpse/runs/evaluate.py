@@ -64,15 +64,14 @@ def evaluate_run(
 
 
 def place_for(run: Path, images: Path) -> str:
-    """The folder in `evaluation/` of a run for the scores of these images: on-NAME, after their
-    folder or table; on-NAME-2 and so on if others of this name were scored before."""
+    """The folder in `evaluation/` of a run for the scores of these images, such as on-photos.
+
+    It is on-photos-2 and so on if others of this name were scored before.
+    """
     images = images.resolve()
-    for number in count(1):
-        place = f"on-{images.name}" + (f"-{number}" if number > 1 else "")
-        scored = json_or_empty(run / EVALUATION / place, SCORES).get("data")
-        if scored in (None, as_utf8(images)):
-            return place
-    raise AssertionError("numbers do not end")
+    names = (f"on-{images.name}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    free = (None, as_utf8(images))
+    return next(n for n in names if json_or_empty(run / EVALUATION / n, SCORES).get("data") in free)
 
 
 def evaluate_folds(pooled: Pooled, folder: Path) -> Evaluation:

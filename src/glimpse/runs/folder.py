@@ -115,12 +115,9 @@ class Run:
         return {split: int(number) for split, number in found.items()}
 
     @property
-    def epochs_over_time(self) -> str | None:
-        """Its trainer.max_epochs, as "2, then 4" if a resume changed it; None if it is unknown."""
-        before = [*listed(self.summary.get(EXTENDED_FROM)), *listed(self.summary.get(CHANGED_FROM))]
-        found = [str(int(n)) for one in before[:MOST_METRICS] if (n := finite(one)) is not None]
-        last = self.settings.get(MAX_EPOCHS)
-        return None if last is None else THEN.join([*found, last])
+    def seed(self) -> str:
+        """Its seed, as "1, then 2" if a resume changed it; its folder if it is unknown."""
+        return str(self.settings.get("seed", self.summary.get("seed", self.folder)))
 
     @property
     def data_id(self) -> str:
@@ -235,7 +232,16 @@ def read_run(folder: Path) -> Run:
         problem = f"{SUMMARY} cannot be read: it states no status"
         return Run(folder, UNREADABLE, _choices(folder), settings, problem)
     problem = _word(summary.get("error", ""), LONGEST_PROBLEM)
-    return Run(folder, status, summary, settings, problem)
+    return Run(folder, status, summary, settings | _epochs_over_time(summary, settings), problem)
+
+
+def _epochs_over_time(summary: Mapping[str, Any], settings: Mapping[str, str]) -> dict[str, str]:
+    """Its trainer.max_epochs, as "2, then 4", if a resume changed it; otherwise nothing."""
+    before = listed(summary.get(CHANGED_FROM)) or listed(summary.get(EXTENDED_FROM))
+    found = [str(int(n)) for one in before[:MOST_METRICS] if (n := finite(one)) is not None]
+    if not found or MAX_EPOCHS not in settings:
+        return {}
+    return {MAX_EPOCHS: THEN.join([*found, settings[MAX_EPOCHS]])}
 
 
 def _word(value: Any, most: int = LONGEST_WORD) -> str:

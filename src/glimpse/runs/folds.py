@@ -87,11 +87,12 @@ def _groups(root: Path) -> list[Group]:
 def _by_seed(member: Group) -> Iterator[tuple[str, list[Run]]]:
     """The runs of each seed in the order of their folds, which must be complete.
 
-    Of runs that repeat a training, as those of two sweeps in one folder may, the last is taken.
+    Of runs that repeat a training, as those of two sweeps in one folder may, the one whose folder
+    comes last is taken.
     """
     num = int(member.settings["data.folds"])
-    for seed in sorted({str(run.summary.get("seed")) for run in member.runs}):
-        runs = [run for run in member.runs if str(run.summary.get("seed")) == seed]
+    for seed in sorted({run.seed for run in member.runs}):
+        runs = [run for run in member.runs if run.seed == seed]
         of_fold = {int(run.settings["data.fold"]): run for run in runs}
         missing = sorted(set(range(num)) - set(of_fold))
         if missing:

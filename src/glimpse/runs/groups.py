@@ -15,7 +15,7 @@ from typing import Any
 from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import FINISHED
 from glimpse.runs.folder import Run
-from glimpse.runs.settings import MAX_EPOCHS, PLACES, REPEATS
+from glimpse.runs.settings import PLACES, REPEATS
 from glimpse.text import cut
 
 NOT_SETTINGS = (*REPEATS, *PLACES)
@@ -124,8 +124,7 @@ class Group:
         """The runs by seed and fold. Runs with the same seed and fold are one training, repeated."""
         found: dict[tuple[Any, ...], list[Run]] = {}
         for run in self.runs:
-            seed = run.settings.get("seed", run.summary.get("seed", str(run.folder)))
-            found.setdefault((str(seed), run.settings.get("data.fold")), []).append(run)
+            found.setdefault((run.seed, run.settings.get("data.fold")), []).append(run)
         return list(found.values())
 
     @cached_property
@@ -187,8 +186,6 @@ def group(runs: Sequence[Run]) -> list[Group]:
         contents.setdefault(run.data, set()).update(filter(None, [run.data_id]))
     for run in runs:
         settings = telling_settings(run)
-        if run.epochs_over_time and MAX_EPOCHS in settings:  # a schedule depends on it
-            settings[MAX_EPOCHS] = run.epochs_over_time
         if run.data_id and len(contents[run.data]) > 1:
             settings[CONTENT] = run.data_id
         # Runs with unknown settings are not averaged.

@@ -10,23 +10,32 @@ from glimpse.config.schema import CSV_TABLE, IMAGE_FOLDER
 from glimpse.data.decode import PixelFormat
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import ImageSpec
-from glimpse.errors import UserError
+from glimpse.errors import UserError, first_line
 from glimpse.records import parse_yaml
 
 OF_TABLES = ("label", "path", "folder", "suffix", "shape", "class_names", "num_classes")
 
 
 def of_the_table(settings: Sequence[str], path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Settings that say how to read a table of other images, by key, and the others as typed."""
+    """Settings that say how to read a table of other images, by key, and the others as typed.
+
+    Raises:
+        UserError: a value is not YAML.
+    """
     own: dict[str, Any] = {}
     others = []
     for line in settings:
         key, _, value = line.partition("=")
-        name = key.removeprefix("data.")
-        if name != key and name in OF_TABLES and path.is_file():
-            own[name] = parse_yaml(value)
-        else:
+        group, _, name = key.partition(".")
+        if group != "data" or name not in OF_TABLES or not path.is_file():
             others.append(line)
+            continue
+        try:
+            own[name] = parse_yaml(value)
+        except ValueError as error:
+            raise UserError(
+                f"--set {line}: expected a value in YAML: {first_line(error)}"
+            ) from error
     return own, others
 
 
@@ -72,5 +81,6 @@ def labelled_images(
     except UserError as error:  # the dataset speaks of its key
         message = re.sub(r"\bdata\.(root|train)=", "--data ", str(error))
         message = re.sub(r"data=csv (--data )", r"\1", message)
-        raise UserError(re.sub(r" (data\.folder=)", r" --set \1", message)) from error
+        key = rf"(?<!--set )([\"']?)\b(data\.({'|'.join(OF_TABLES)})=)"
+        raise UserError(re.sub(key, r"--set \1\2", message)) from error
     return data

@@ -115,6 +115,8 @@ def of_one(run: Run) -> str:
     pictures = (
         "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
     )
+    commands = _safe("\n".join(description.commands))
+    repeat = f"<h2>To repeat it</h2><pre>{commands}</pre>" if commands else ""
     settings = [[name, value] for name, value in run.settings.items()]
     shown = f"<span class={_status_class(run)}>{_safe(run.status)}</span>"
     return _page(
@@ -125,8 +127,7 @@ def of_one(run: Run) -> str:
         "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
         f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
-        f"<h2>To repeat it</h2><pre>{_safe(chr(10).join(description.commands))}</pre>"
-        f"<details><summary>All settings</summary>{_table([], settings)}</details>",
+        f"{repeat}<details><summary>All settings</summary>{_table([], settings)}</details>",
     )
 
 

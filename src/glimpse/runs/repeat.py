@@ -121,10 +121,11 @@ def prepare(
     config = _config(*checkpoint, overrides, trusted)
     summary = summary_of(original)
     _require_finished(original, summary, checkpoint[1]["glimpse"]["config"])
-    if found.epochs_over_time and listed(summary.get(CHANGED_FROM)):
+    if listed(summary.get(CHANGED_FROM)):
+        epochs = found.settings.get(MAX_EPOCHS)
         raise UserError(
-            f"{original} was stopped and continued with another trainer.max_epochs ({found.epochs_over_time}), "
-            "and no repetition stops at the same step: type another run"
+            f"{original} was stopped and continued with another trainer.max_epochs ({epochs}), and no "
+            "repetition stops at the same step: type another run"
         )
     places = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
     config.output_dir = os.path.expanduser(places[-1]) if places else "outputs"

@@ -245,10 +245,12 @@ def _reached(job: Mapping[str, Any], run: Run | None, metric: str) -> dict[str, 
     """What a job's run folder says in place of its entry; empty if it has none."""
     if run is None:
         return {}
-    typed = [(str(line), str(line).partition("=")[0]) for line in job["overrides"]]
     changed = {key: value for key, value in run.settings.items() if THEN in value}
     return {
-        "overrides": [f"{k}={changed[k]}" if k in changed else line for line, k in typed],
+        "overrides": [
+            f"{key}={changed[key]}" if (key := str(line).partition("=")[0]) in changed else line
+            for line in job["overrides"]
+        ],
         "state": run.status,
         "metric": run.metrics.get(metric or DEFAULT),
         "seconds": run.number("seconds"),

@@ -70,9 +70,12 @@ class Search:
         """`sweep.plan=true`: print the trials so far, and the time that the others will take."""
         for trial in filter(self._is_open, self.study.trials()):
             first = self.trials.jobs(trial)[0]
-            summary = summary_of(self.composer.folder_of(first))
+            folder = self.composer.folder_of(first)
+            summary = summary_of(folder)
+            has_ended = summary.get("status") in list(State) and not is_held(folder)
+            state = State(summary["status"]) if has_ended else self._state(trial)
             row = self._rows.setdefault(first.name, first)
-            self.record.found[row] = Found(self._state(trial), "", summary)
+            self.record.found[row] = Found(state, "", summary)
         self.record.print_table()
         print(f"{self._counted()}; {self._left(num_at_once(self.launcher)) or 'nothing to do'}")
 

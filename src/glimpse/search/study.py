@@ -11,6 +11,7 @@ suggest diverging values again and again. Here, the sampler treats them as worse
 """
 
 import functools
+import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -44,9 +45,10 @@ LOCK = ".study.lock"
 OVER_A_MILLION = 1_000_003  # as in seeding.py, which imports torch
 SECONDS_TO_WAIT = 60  # for another process to finish writing
 SAME, AGAIN = "same", "again"  # attributes of a study and of a trial
-# What Optuna raises while it reads content that it did not write; a wrong JSON is a ValueError.
+STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, json.JSONDecodeError)
+# What Optuna also raises while it reads content that it did not write:
 WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
-STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, *WRONG_CONTENT)
+READING = (*STORAGE_ERRORS, *WRONG_CONTENT)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -92,7 +94,7 @@ class Study:
         self.levels = tuple(levels)
         self._distributions = {key: distribution(axis) for key, axis in space.items()}
         self._lock = FileLock(path.parent / LOCK, timeout=SECONDS_TO_WAIT)
-        with self._lock, one_line(path):
+        with self._lock, in_one_line(path, READING):
             cut_torn_line(path)
             self._study = optuna.create_study(
                 storage=open_storage(path),
@@ -119,7 +121,7 @@ class Study:
         Raises:
             UserError: the file cannot be read, or has trials of other axes or values.
         """
-        with one_line(self.path):
+        with in_one_line(self.path, READING):
             trials = self._study.get_trials(deepcopy=False)
         if any(trial.distributions != self._distributions for trial in trials):
             raise UserError(
@@ -137,12 +139,12 @@ class Study:
             params = suggest(
                 known, self._distributions, self.mode, seed=self.seed, number=len(trials)
             )
-            with one_line(self.path):
+            with in_one_line(self.path):
                 return self._begin(params, {})
 
     def again(self, failed: FrozenTrial) -> FrozenTrial | None:
         """Start a failed trial again, as a new one; None if another process has done so."""
-        with self._lock, one_line(self.path):
+        with self._lock, in_one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
             if any(trial.user_attrs.get(AGAIN) == failed.number for trial in trials):
                 return None
@@ -161,7 +163,7 @@ class Study:
 
     def proceed(self, number: int, until: int) -> None:
         """Record that a trial is trained until this rung, so that no process takes it for waiting."""
-        with self._lock, one_line(self.path):
+        with self._lock, in_one_line(self.path):
             trial = self._study.get_trials(deepcopy=False)[number]
             if not trial.state.is_finished():
                 optuna.Trial(self._study, trial._trial_id).set_user_attr(UNTIL, until)
@@ -172,7 +174,7 @@ class Study:
         The trial itself has usually reported this, but not if a new record is made from the run
         folders.
         """
-        with self._lock, one_line(self.path):
+        with self._lock, in_one_line(self.path):
             trial = self._study.get_trials(deepcopy=False)[number]
             until = trial.user_attrs[UNTIL]
             if not trial.state.is_finished() and (trial.last_step or 0) < until:
@@ -184,7 +186,7 @@ class Study:
         Args:
             but: The numbers of trials that do not count as open, because their processes died.
         """
-        with self._lock, one_line(self.path):
+        with self._lock, in_one_line(self.path):
             trials = self._study.get_trials(deepcopy=False)
             left = [t for t in trials if not t.state.is_finished() and t.number not in but]
             if all(waits(trial, self.levels) for trial in left):
@@ -206,7 +208,7 @@ class Study:
     def _tell(self, number: int, value: float | None, state: TrialState | None) -> None:
         # Two processes may report the same end: one may find the run finished before the other
         # has reported it.
-        with self._lock, one_line(self.path):
+        with self._lock, in_one_line(self.path):
             self._study.tell(number, value, state, skip_if_finished=True)
 
 
@@ -296,11 +298,11 @@ def _direction(mode: str) -> StudyDirection:
 
 
 @contextmanager
-def one_line(path: Path) -> Iterator[None]:
+def in_one_line(path: Path, errors: tuple[type[Exception], ...] = STORAGE_ERRORS) -> Iterator[None]:
     """Turn the errors of a storage into one line."""
     try:
         yield
-    except STORAGE_ERRORS as error:
+    except errors as error:
         remedy = ""
         if _is_damaged(_root(error)):
             remedy = ": move it elsewhere, and the same command makes it anew from the run folders"

@@ -63,7 +63,7 @@ def _require_name_as_typed(arguments: Sequence[str], name: str) -> None:
     """
     typed = [line for line in arguments if line.startswith("name=")]
     value = typed[-1].partition("=")[2] if typed else name
-    if not set(value) & set("$,\\") and value.strip("'\"") != name:
+    if not set(value) & set("$,(\\") and value.strip("'\"") != name:
         raise UserError(
             f"name={value}: Hydra reads it as {name}: type \"name='{value}'\", or another name"
         )

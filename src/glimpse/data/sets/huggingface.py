@@ -334,18 +334,18 @@ class HuggingFace(ImageDataModule):
         number = 0
         decode = partial(
             decode_rows,
-            _undecoded(rows, column),
-            column,
-            f"{self.set_name}, {split}",
-            wanted,
-            self.skip_unreadable,
+            rows=_undecoded(rows, column),
+            column=column,
+            name=f"{self.set_name}, {split}",
+            wanted=wanted,
+            skip_unreadable=self.skip_unreadable,
         )
-        for images, empty in each_chunk(
+        for images, skipped in each_chunk(
             decode, range(len(rows)), num_workers=self.num_workers, what=f"decoding {split}"
         ):
             pixels[number : number + len(images)] = images
             number += len(images)
-            bad |= empty
+            bad |= skipped
         if not number:
             reason = f": {next(iter(bad.values()))}" if bad else ""
             raise UserError(f"{self.set_name}, {split}: there are no images{reason}")
