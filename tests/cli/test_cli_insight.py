@@ -325,7 +325,7 @@ def test_other_images_may_be_of_one_class(trained_run: Path, tmp_path: Path, dig
 def test_the_table_of_other_images_may_need_settings(trained_run: Path, tmp_path: Path) -> None:
     image = TrainedRun(trained_run).data.stored_images("val", np.arange(1))[0]
     save_image(image, tmp_path / "imgs" / "one.png")
-    (tmp_path / "t.csv").write_text("name,class\none,3\n")
+    (tmp_path / "t.csv").write_text("path,label\none,3\n")
     table = ("evaluate", trained_run, "--data", tmp_path / "t.csv", "--out", tmp_path / "s")
     _, err = glimpse(*table, exit_code=1)
     assert "--set data.folder=imgs" in err
