@@ -148,7 +148,7 @@ def test_it_trains_twice_in_a_process_and_resumes(trained: TrainedRun, tmp_path:
     assert resumed.folder == again.folder
     assert resumed.curves["epoch"] == [1, 2]
     assert resumed.curves["val/acc"] == pytest.approx(trained.curves["val/acc"])
-    assert read_run(again.folder).settings["trainer.max_epochs"] == "2"
+    assert read_run(again.folder).settings["trainer.max_epochs"] == "1, then 2"
     assert "trainer.max_epochs=2" in overrides_of(again.folder)  # a later resume keeps it
 
 
