@@ -275,6 +275,12 @@ def test_runs_of_the_learning_rate_finder_stand_apart_from_trainings(tmp_path: P
     assert "Learning-rate tests" in (tmp_path / "report.html").read_text()
 
 
+def test_an_extended_run_states_its_last_number_of_epochs(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", extended_from=[1])
+    said = report(folder).output
+    assert re.search(r"epochs +2 of 2", said)
+
+
 def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", status="interrupted")
     (folder / "checkpoints").mkdir()

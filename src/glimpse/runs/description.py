@@ -12,7 +12,15 @@ from glimpse.command import as_shown, in_shell
 from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.records import FINISHED, finite, listed, mapping
 from glimpse.runs.folder import RUNNING, Run
-from glimpse.runs.settings import environment_of, overrides_of, to_resume, to_train, was_resumed
+from glimpse.runs.settings import (
+    MAX_EPOCHS,
+    THEN,
+    environment_of,
+    overrides_of,
+    to_resume,
+    to_train,
+    was_resumed,
+)
 from glimpse.text import plural
 
 SPLITS = ("train", "val", "test")
@@ -85,14 +93,12 @@ def _seconds(run: Run) -> str:
 
 
 def _epochs(run: Run) -> str:
-    done, planned = run.number("epochs"), run.settings.get("trainer.max_epochs")
+    done, planned = run.number("epochs"), run.settings.get(MAX_EPOCHS, "").rpartition(THEN)[2]
     if done is None:
         return ""
     best = run.number("best_epoch")
     chosen = f", the best by {run.monitor.name} was {best:.0f}" if best else ""
-    return (
-        f"{done:.0f} of {planned}{chosen}" if (planned or "").isdecimal() else f"{done:.0f}{chosen}"
-    )
+    return f"{done:.0f} of {planned}{chosen}" if planned.isdecimal() else f"{done:.0f}{chosen}"
 
 
 def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
