@@ -187,13 +187,10 @@ def _require_the_same_in_training(network: nn.Module, target: str, spec: ImageSp
 
     A copy of the network is given two black images. What it raises is left for the training.
     """
-    images = torch.zeros(2, spec.channels, spec.height, spec.width)
-    with torch.no_grad(), untouched_generators():
-        try:
-            trained = copy.deepcopy(network).train()
-            logits = trained(images)
-        except Exception:
-            return
+    found = _in_training(network, spec.channels, spec.height, spec.width)
+    if found is None:
+        return
+    trained, logits = found
     if not isinstance(logits, Tensor):
         raise UserError(
             f"model._target_={target} returns {kind_of(logits)} in training, expected logits alone, as "
@@ -263,14 +260,16 @@ def _logits_of_black(network: nn.Module, channels: int, height: int, width: int)
     return network(torch.zeros(1, channels, height, width))
 
 
-def _accepts_in_training(network: nn.Module, size: tuple[int, int, int]) -> bool:
-    """Whether a copy of a network takes two black images of (C, H, W) in training."""
+def _in_training(
+    network: nn.Module, channels: int, height: int, width: int
+) -> tuple[nn.Module, Any] | None:
+    """A copy of a network after two black images in training, and its output; None if it fails."""
     try:
         with torch.no_grad(), untouched_generators():
-            copy.deepcopy(network).train()(torch.zeros(2, *size))
+            trained = copy.deepcopy(network).train()
+            return trained, trained(torch.zeros(2, channels, height, width))
     except Exception:
-        return False
-    return True
+        return None
 
 
 def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
@@ -291,7 +290,7 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
             continue
         if not (isinstance(logits, Tensor) and logits.shape == (1, spec.num_classes)):
             continue
-        if not _accepts_in_training(network, other):
+        if _in_training(network, *other) is None:
             continue
         if other[0] == channels:
             needs = "square images" if other[1] in (height, width) else "images of another size"

@@ -83,7 +83,7 @@ class RunState(Callback):
         An EarlyStopping is about to load its state, which would include the checkpoint's patience.
         """
         self._resumed = checkpoint["glimpse"]
-        [self._optimizer] = checkpoint["optimizer_states"]
+        [self._optimizer] = checkpoint.get("optimizer_states") or [{}]
         for callback in callbacks_of(trainer):
             if (
                 isinstance(callback, EarlyStopping)

@@ -83,8 +83,8 @@ class SkipNonfinite(Callback):
             return
         what = self._what_is_not_finite(pl_module)
         if scales_loss(trainer):
-            losses = torch.tensor(float(what == "the loss"), device=pl_module.device)
-            if not summed(losses):  # of all processes, which have the same gradients
+            num_broken = torch.tensor(float(what == "the loss"), device=pl_module.device)
+            if not summed(num_broken):  # all processes come here, as they have the same gradients
                 return
             what = "the loss"
         else:

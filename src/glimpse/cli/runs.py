@@ -75,7 +75,8 @@ def report_(
         if not trainings:  # all have task=lr_find
             section = range_tests(runs, root)
             assert section is not None
-            say(*section.told, "no page: none of these runs has trained", sep="\n")
+            if format_ is not Format.csv:
+                say(*section.told, "no page: none of these runs has trained", sep="\n")
             return
         with elsewhere("--html <another folder>/report.html"):
             make_folder(path.parent)

@@ -83,7 +83,7 @@ def division_of(data: "ImageDataModule") -> Division:
             _require_images(data, what, split.rows)
     if len(drawn.only_trained):
         few = [names[label] for label in drawn.only_trained]
-        remarks.append(f"classes with too few images for every held-out set: {some(few)}")
+        remarks.append(f"classes with too few images to be in every held-out set: {some(few)}")
     trained = np.unique(contents.parts["train"].labels[drawn.splits["train"].rows])
     if len(without := np.setdiff1d(kept, trained)):
         lost = [names[label] for label in without]

@@ -11,7 +11,14 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import Trial
 
 from glimpse.console import console
-from glimpse.search.study import NAME, READING, STORAGE_ERRORS, cause_of, in_one_line, open_storage
+from glimpse.search.study import (
+    NAME,
+    READING_ERRORS,
+    STORAGE_ERRORS,
+    cause_of,
+    in_one_line,
+    open_storage,
+)
 
 NUM_COMPLETE = 5  # complete trials that are needed before the median stops one
 WARM_UP = 3  # the median stops no trial in the first third of its epochs
@@ -35,7 +42,7 @@ class Judge:
         self.path = path
         self._until = until
         built = build_pruner(pruner, num_epochs)
-        with in_one_line(path, READING):
+        with in_one_line(path, READING_ERRORS):
             study = optuna.load_study(study_name=NAME, storage=open_storage(path), pruner=built)
             frozen = study.get_trials(deepcopy=False)[number]
         self._is_open = not frozen.state.is_finished()  # a finished trial may be resumed by hand

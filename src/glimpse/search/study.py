@@ -48,7 +48,7 @@ SAME, AGAIN = "same", "again"  # attributes of a study and of a trial
 STORAGE_ERRORS = (OSError, OptunaError, SQLAlchemyError, json.JSONDecodeError)
 # What Optuna also raises while it reads content that it did not write:
 WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
-READING = (*STORAGE_ERRORS, *WRONG_CONTENT)
+READING_ERRORS = (*STORAGE_ERRORS, *WRONG_CONTENT)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -94,7 +94,7 @@ class Study:
         self.levels = tuple(levels)
         self._distributions = {key: distribution(axis) for key, axis in space.items()}
         self._lock = FileLock(path.parent / LOCK, timeout=SECONDS_TO_WAIT)
-        with self._lock, in_one_line(path, READING):
+        with self._lock, in_one_line(path, READING_ERRORS):
             cut_torn_line(path)
             self._study = optuna.create_study(
                 storage=open_storage(path),
@@ -121,7 +121,7 @@ class Study:
         Raises:
             UserError: the file cannot be read, or has trials of other axes or values.
         """
-        with in_one_line(self.path, READING):
+        with in_one_line(self.path, READING_ERRORS):
             trials = self._study.get_trials(deepcopy=False)
         if any(trial.distributions != self._distributions for trial in trials):
             raise UserError(

@@ -56,7 +56,7 @@ class CommandSweeper(Sweeper):
 
 
 def _require_name_as_typed(arguments: Sequence[str], name: str) -> None:
-    """Require Hydra to read `name` as text: 1e3 and 1_000 are the same number.
+    """Require Hydra to have read `name` as it was typed. It reads 1_000 as 1000, for example.
 
     Raises:
         UserError: it reads something else.

@@ -401,7 +401,7 @@ def test_a_class_of_one_image_is_trained_on_and_that_is_said(photos: Path) -> No
     for number in (1, 2, 3):
         (photos / "train" / "owl" / f"owl_{number}.png").unlink()
     data = image_folder(photos / "train", test_fraction=0.25, val_fraction=0.25)
-    assert "classes with too few images for every held-out set: owl" in data.describe()
+    assert "classes with too few images to be in every held-out set: owl" in data.describe()
     assert data.labels("train").tolist().count(2) == 1
 
 
