@@ -16,9 +16,10 @@ from conftest import Execute, choices, slow
 from glimpse import steps_ahead
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.hard_examples import HardExamples
-from glimpse.classifier import DivergedError, ImageClassifier, exact_loss
+from glimpse.classifier import ImageClassifier, exact_loss
 from glimpse.crash import CrashError
 from glimpse.data.loader import Batch
+from glimpse.errors import DivergedError
 from glimpse.lightning_compat import callbacks_of
 from queueing import on_a_cpu, on_a_gpu
 

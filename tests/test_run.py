@@ -12,11 +12,11 @@ from torch import Tensor
 from conftest import Execute, choices, composed, slow
 from folders import read_rows, read_summary
 from glimpse.assembly import build_data
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.place import Place
-from glimpse.errors import UserError
+from glimpse.errors import DivergedError, UserError
 from glimpse.models.linear import Linear
 from glimpse.run import run
 from glimpse.trainer import build_trainer

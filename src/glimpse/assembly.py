@@ -1,8 +1,9 @@
-"""Build data, augmentation, loss, metrics and classifier from the configuration.
+"""Build data, augmentation, loss, metrics and classifier from the configuration, and choose the precision.
 
 network.py builds the network, and trainer.py the trainer.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from glimpse.callbacks.progressive_sizes import smaller_sizes
 from glimpse.class_weights import class_weights
 from glimpse.classifier import ImageClassifier
 from glimpse.config.build import build, parameters_of, plain, require_target
@@ -24,6 +26,7 @@ from glimpse.monitor import monitor_of
 from glimpse.one_pass import evaluating
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
+from glimpse.precision import Precision, choose
 from glimpse.text import by, kind_of
 
 if TYPE_CHECKING:
@@ -53,6 +56,17 @@ def unprepared_data(config: DictConfig) -> ImageDataModule:
             "write super().__init__(**common), as docs/extending.md shows"
         )
     return data
+
+
+def choose_precision(
+    config: DictConfig, network: nn.Module, spec: ImageSpec, device: str
+) -> Precision:
+    """The precision and the memory layout in which a configuration trains and evaluates."""
+    sizes = smaller_sizes(config, spec)
+    chosen = choose(config.trainer.precision, network, spec, device, smaller=sizes)
+    if config.optimizer._target_ == "torch.optim.LBFGS":  # it views all gradients as one vector
+        return replace(chosen, memory_format=torch.contiguous_format)
+    return chosen
 
 
 def build_augment(node: DictConfig | None) -> Augmentation | None:

@@ -21,9 +21,9 @@ from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes, summed
-from glimpse.errors import DIVERGED, LOWER_RATE, UserError
+from glimpse.errors import DIVERGED, LOWER_RATE, DivergedError, UserError
 from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch, step_context
-from glimpse.loss_watch import Failed, LossWatch
+from glimpse.loss_watch import LossWatch
 from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
 from glimpse.optim.clipping import clip_gradients
@@ -39,10 +39,6 @@ MakeSchedule = Callable[[Optimizer, float], Schedule]  # takes optimizer, total 
 
 # Sizes of images and batches that are compiled. Progressive sizes would reach torch's limit of 8.
 MOST_COMPILED = 64
-
-
-class DivergedError(UserError):
-    """The loss is no longer a finite number."""
 
 
 class ImageClassifier(LeanModule):
@@ -88,8 +84,6 @@ class ImageClassifier(LeanModule):
         self.stops_at_nonfinite = stops_at_nonfinite
         self.num_skipped = 0  # steps that were undone, in the whole run
         self._watch = LossWatch()
-        # This epoch's first batch that is known to have a loss that is not finite.
-        self._failed: Failed | None = None
         self._is_alone = True  # whether no other process takes part in the training
         self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)
@@ -163,10 +157,9 @@ class ImageClassifier(LeanModule):
         self._counted = batch_idx
         loss = self._step(batch, "train", is_again=is_again)
         if self.stops_at_nonfinite:
-            failed = self._watch.add(loss.detach(), batch_idx)
-            if failed is not None and self._is_alone:
-                self._stop_at(failed, batch.images if failed[0] == batch_idx else None)
-            self._failed = self._failed or failed
+            self._watch.add(loss.detach(), batch_idx)
+            if self._is_alone:
+                self._require_none_failed(batch_idx, batch.images)
         return loss
 
     def require_finite_losses(self) -> None:
@@ -180,25 +173,22 @@ class ImageClassifier(LeanModule):
         """
         if not self.stops_at_nonfinite:
             return
-        self._failed = self._failed or self._watch.finish()
+        self._watch.finish()
         if not self._is_alone:
-            mine = -math.inf if self._failed is None else -float(self._failed[0])
-            found = self.trainer.strategy.reduce(
-                torch.tensor([mine], device=self.device), reduce_op="max"
-            )
-            assert isinstance(found, Tensor)
-            first = -found.item()
-            if math.isfinite(first) and (self._failed is None or self._failed[0] != first):
-                self._failed = int(first), math.nan  # of another process
-        self._stop_at(self._failed)
+            self._watch.agree(self.device)
+        self._require_none_failed()
 
-    def _stop_at(self, failed: Failed | None, images: Tensor | None = None) -> None:
-        """Raise the error for a batch whose loss is not finite. Its images are given only if the
-        weights have not changed since."""
-        if failed is not None:
-            batch_idx, loss = failed
-            what = f"train/loss at epoch {self.current_epoch + 1}, batch {batch_idx + 1}"
-            self._require_finite(loss, what, images)
+    def _require_none_failed(self, latest: int | None = None, images: Tensor | None = None) -> None:
+        """Raise the error for the first batch whose loss is not finite.
+
+        Args:
+            latest: The number of a batch after which the weights have not changed yet.
+            images: The images of that batch.
+        """
+        if self._watch.failed is not None:
+            number, loss = self._watch.failed
+            what = f"train/loss at epoch {self.current_epoch + 1}, batch {number + 1}"
+            self._require_finite(loss, what, images if number == latest else None)
 
     def step_ahead(self, batch: Batch) -> None:
         """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
@@ -232,20 +222,18 @@ class ImageClassifier(LeanModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
-        answers = {self._scored_split: logits}
-        if self._views:
-            averaged = AVERAGES[self._views](self, batch.images, logits)
-            answers[f"{self._scored_split}_{self._views}"] = averaged
-        for split, answer in answers.items():
-            self._score(answer, self.loss_of(answer, batch.labels), batch, split)
+        for suffix in self._suffixes:
+            answer = AVERAGES[suffix[1:]](self, batch.images, logits) if suffix else logits
+            loss = self.loss_of(answer, batch.labels)
+            self._score(answer, loss, batch, self._scored_split + suffix)
 
     # Metrics ------------------------------------------------------------------------------------
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
         """The split's metrics over all processes; a suffix such as "_flip" selects views."""
-        totals = self.trainer.strategy.reduce(self.counts.finish(split + suffix), reduce_op="sum")
-        assert isinstance(totals, Tensor)
-        loss, correct, in_top, size, divided_by = totals.tolist()
+        loss, correct, in_top, size, divided_by = summed(
+            self.counts.finish(split + suffix)
+        ).tolist()
         if split == "train" and not size and self.num_skipped:
             raise DivergedError(
                 f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; {LOWER_RATE}"
@@ -264,9 +252,7 @@ class ImageClassifier(LeanModule):
         """Store the recall of each class, if it is counted, for summary.json."""
         mine = self.counts.finish_classes(split)
         if mine is not None:
-            found = self.trainer.strategy.reduce(mine, reduce_op="sum")
-            assert isinstance(found, Tensor)
-            pairs = zip(*found.tolist(), strict=True)
+            pairs = zip(*summed(mine).tolist(), strict=True)
             self.recall[split] = [hits / images if images else None for hits, images in pairs]
 
     def _start(self, split: str, suffix: str = "") -> None:
@@ -287,9 +273,9 @@ class ImageClassifier(LeanModule):
         return data_of(self.trainer).batches.scored_split
 
     @property
-    def _views(self) -> str | None:
-        """The views that the final evaluation also scores on the current split."""
-        return None if self._scored_split == "train" else self.tta
+    def _suffixes(self) -> tuple[str, ...]:
+        """The ends of the names of the current split's metrics, in the final evaluation."""
+        return ("", f"_{self.tta}") if self.tta and self._scored_split != "train" else ("",)
 
     def _require_finite(self, loss: float, what: str, images: Tensor | None = None) -> None:
         if not math.isfinite(loss):
@@ -317,7 +303,7 @@ class ImageClassifier(LeanModule):
         seed_all(of_epoch * OVER_A_THOUSAND + self.global_rank)
         self.counts.start("train", self.device)
         self._counted = -1
-        self._watch, self._failed = LossWatch(), None
+        self._watch = LossWatch()
         self.validation = None
 
     def on_train_epoch_end(self) -> None:
@@ -347,14 +333,12 @@ class ImageClassifier(LeanModule):
 
     def on_test_epoch_start(self) -> None:
         keep_exact(self.loss)
-        self._start(self._scored_split)
-        if self._views:
-            self._start(self._scored_split, f"_{self._views}")
+        for suffix in self._suffixes:
+            self._start(self._scored_split, suffix)
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self._finish(self._scored_split), logger=False)
-        if self._views:
-            self.log_dict(self._finish(self._scored_split, f"_{self._views}"), logger=False)
+        for suffix in self._suffixes:
+            self.log_dict(self._finish(self._scored_split, suffix), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 

@@ -34,19 +34,16 @@ def crash(
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")
     text = "".join(traceback.format_exception(error))
-    try:
-        if folder is None or not folder.is_dir():
-            raise UserError("there is no run folder")
-        path = folder / name
-        write_text(path, text)
-    except UserError:
+    what = f"{_with_remedy(error)}, at {_place(error)}"
+    folders = [folder] if folder is not None and folder.is_dir() else []
+    for place in (*folders, None):
         try:
-            path = Path(tempfile.mkdtemp(prefix="glimpse-")) / name
+            path = (place or Path(tempfile.mkdtemp(prefix="glimpse-"))) / name
             write_text(path, text)
-        except (OSError, UserError):  # the disk is full
-            remedy = "HYDRA_FULL_ERROR=1 before the command shows the full traceback"
-            return CrashError(f"{_with_remedy(error)}, at {_place(error)}; {remedy}")
-    return CrashError(f"{_with_remedy(error)}, at {_place(error)}; the full traceback is in {path}")
+        except (OSError, UserError):  # such as a full disk
+            continue
+        return CrashError(f"{what}; the full traceback is in {path}")
+    return CrashError(f"{what}; HYDRA_FULL_ERROR=1 before the command shows the full traceback")
 
 
 def shortage(error: BaseException) -> str | None:
@@ -109,9 +106,10 @@ def named(error: BaseException) -> str:
     """The type, the message and the notes of an error."""
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called, which ends the process before the run is over"
+    notes = [*getattr(error, "__notes__", ())]
     if "Expected more than 1 value per channel" in str(error):
-        error.add_note(
+        notes.append(
             "batch norm needs two values or more of each channel: type data.batch_size=2 or more"
         )
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return f"{type(error).__name__}: {one_line(str(error))}{notes}"
+    shown = "".join(f" ({note})" for note in notes)
+    return f"{type(error).__name__}: {one_line(str(error))}{shown}"

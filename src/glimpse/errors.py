@@ -24,6 +24,10 @@ class UserError(Exception):
     """A mistake that the user can fix. Its message is one line."""
 
 
+class DivergedError(UserError):
+    """The loss is no longer a finite number."""
+
+
 class LostProcessError(UserError):
     """Another process of the run was killed, or ended without an error. The run can be resumed."""
 

@@ -28,11 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.command import as_shown, to_type
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.errors import UserError
+from glimpse.errors import DivergedError, UserError
 from glimpse.files import subfolder, write_csv
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.loggers.record import show

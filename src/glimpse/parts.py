@@ -1,23 +1,21 @@
 """The parts of a run, built in order: data, network, classifier, callbacks, loggers, trainer."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
 from glimpse.allocator import keep_freed_memory
-from glimpse.assembly import build_classifier, build_data, remark_on_loss
+from glimpse.assembly import build_classifier, build_data, choose_precision, remark_on_loss
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
 from glimpse.callbacks.progress import Progress
-from glimpse.callbacks.progressive_sizes import smaller_sizes
 from glimpse.callbacks.pruning import Pruning, ShouldStop
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.skip_nonfinite import SkipNonfinite
@@ -37,7 +35,7 @@ from glimpse.loggers.building import build_loggers
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
-from glimpse.precision import Precision, choose
+from glimpse.precision import Precision
 from glimpse.resume import Start, key_of_batches, start_of_resume
 from glimpse.seeding import seed_all
 from glimpse.summary import Summary
@@ -199,10 +197,7 @@ def _lay_out(
     config: DictConfig, network: nn.Module, data: ImageDataModule, device: str, batch_size: int
 ) -> Precision:
     """Choose precision, memory layout and threads for this batch size, and print the choice."""
-    sizes = smaller_sizes(config, data.spec)
-    chosen = choose(config.trainer.precision, network, data.spec, device, smaller=sizes)
-    if config.optimizer._target_ == "torch.optim.LBFGS":  # it views all gradients as one vector
-        chosen = replace(chosen, memory_format=torch.contiguous_format)
+    chosen = choose_precision(config, network, data.spec, device)
     console.print(f"precision {chosen.name}: {chosen.reason}")
     pixels = batch_size * data.spec.height * data.spec.width
     if device == "cpu" and use_one_thread_if_small(pixels, count_parameters(network)):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from conftest import Execute, slow
 from glimpse.callbacks.hard_examples import HardExamples
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
-from glimpse.errors import UserError
+from glimpse.errors import DivergedError, UserError
 from test_resume import SMALL, check_stopped_equals_unbroken
 
 HARD = (*SMALL, "callbacks=[hard_examples]")

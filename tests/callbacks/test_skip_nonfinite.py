@@ -11,9 +11,9 @@ from torch import Tensor
 
 from conftest import Execute
 from glimpse.callbacks.ema import WeightAverage
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.data.loader import Batch
-from glimpse.errors import Interrupted, UserError
+from glimpse.errors import DivergedError, Interrupted, UserError
 from test_resume import assert_same, stop_at
 
 SMALL = (

@@ -123,3 +123,11 @@ def test_a_run_takes_all_devices_only_if_asked(monkeypatch: pytest.MonkeyPatch) 
     }.items():
         config, _ = composed(*words)
         assert num_processes(config) == num_processes_of(config, 8) == expected
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [("'0,3'", 2), ("[0,3]", 2), ("'2'", 2), ("auto", 8)]
+)
+def test_the_devices_of_a_job_are_counted(devices: str, expected: int) -> None:
+    config, _ = composed("trainer.strategy=ddp", f"trainer.devices={devices}")
+    assert num_processes_of(config, 8) == expected

@@ -73,6 +73,12 @@ def test_a_small_training_set_is_shown_whole(tmp_path: Path) -> None:
     assert len(pixels(tmp_path / "all.png")) > num_rows * SIDE * DPI
 
 
+def test_as_many_images_are_shown_as_asked_whatever_sets_the_batch_size(tmp_path: Path) -> None:
+    draw_batch(digits(), tmp_path / "each.png", num_images=16)
+    draw_batch(digits(batch_size=99, global_batch_size=4), tmp_path / "all.png", num_images=16)
+    assert pixels(tmp_path / "each.png").shape == pixels(tmp_path / "all.png").shape
+
+
 def test_a_title_is_whole_above_one_image(tmp_path: Path) -> None:
     for title in ("x", "validation images with the highest loss"):
         draw_grids({title: torch.zeros(1, 1, 8, 8)}, {title: ["a"]}, tmp_path / f"{title[0]}.png")

@@ -62,7 +62,7 @@ class EpochRecord(LateCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         if self._began is None:
-            self._began = time.perf_counter()
+            self._began, self._validating = time.perf_counter(), 0.0
             self._images_before = _images_so_far(pl_module)
 
     def on_train_batch_end(
@@ -79,8 +79,7 @@ class EpochRecord(LateCallback):
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._validating += time.perf_counter() - self._validation_began
+        self._validating += time.perf_counter() - self._validation_began
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the speed, add the epoch's row, and send the epoch to the loggers."""
@@ -100,7 +99,7 @@ class EpochRecord(LateCallback):
             row |= {"images_per_second": round(speed, 1), "seconds": round(self._duration, 3)}
         self.rows.append(row)
         self._lines.append(self._line(row))
-        self._began, self._duration, self._validating = None, 0.0, 0.0
+        self._began, self._duration = None, 0.0
         self._images = self._images_before = 0
         if IS_FIRST_PROCESS and not is_dry(trainer):
             self._write()

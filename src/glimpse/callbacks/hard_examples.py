@@ -20,12 +20,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import data_of
 from glimpse.distributed.gather import summed
-from glimpse.errors import DIVERGED, LOWER_RATE
+from glimpse.errors import DIVERGED, LOWER_RATE, DivergedError
 from glimpse.models.whitened_net import WhitenedNet
 from glimpse.nonfinite import weight_not_finite
 

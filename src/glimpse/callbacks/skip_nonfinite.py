@@ -21,10 +21,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
-from glimpse.classifier import DivergedError, ImageClassifier
+from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.distributed.gather import of_all_processes, summed
-from glimpse.errors import DIVERGED, LOWER_RATE
+from glimpse.errors import DIVERGED, LOWER_RATE, DivergedError
 from glimpse.lightning_compat import scales_loss
 
 KEY = "before_step"  # in a checkpoint that is saved between the batches of a step

@@ -1,4 +1,4 @@
-"""Collect a value from each process of a run, or sum it."""
+"""Collect a value from each process of a run, or their sum or minimum."""
 
 from typing import Any, TypeVar
 
@@ -28,4 +28,11 @@ def summed(tensor: Tensor) -> Tensor:
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def lowest(tensor: Tensor) -> Tensor:
+    """Replace a tensor by its minimum over all processes, which must call this together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
     return tensor

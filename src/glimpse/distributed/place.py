@@ -6,7 +6,7 @@ translates srun's into them. It imports nothing heavy.
 
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,15 @@ def takes_one_device(trainer: Mapping[str, Any]) -> bool:
     All of them would multiply the batch. A strategy, as in trainer=ddp, or a number asks for them.
     """
     return str(trainer["devices"]) == str(trainer["strategy"]) == "auto"
+
+
+def num_devices(devices: int | str | Sequence[int]) -> int | None:
+    """The number of devices that `trainer.devices` asks for; None: all of them."""
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if not isinstance(devices, int | str):
+        return len(devices)
+    return int(devices) if str(devices).isdigit() else None
 
 
 def place_of(variables: MutableMapping[str, str]) -> Place:
@@ -165,13 +174,8 @@ def require_launched_processes(trainer: Mapping[str, Any], place: Place) -> None
                 "every node, or srun"
             )
         return
-    count = devices
-    if isinstance(devices, str) and "," in devices:
-        count = len([part for part in devices.split(",") if part.strip()])
-    elif not isinstance(devices, int | str):
-        count = len(devices)
     started = place.local_world_size
-    if str(count) not in ("auto", "-1", str(started)):
+    if num_devices(devices) not in (None, started):
         raise UserError(
             f"trainer.devices={devices}, but {place.launcher} started {started} processes on each node: "
             f"type trainer.devices={started}"

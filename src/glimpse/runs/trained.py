@@ -20,9 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from glimpse import precision
-from glimpse.assembly import build_data
-from glimpse.callbacks.progressive_sizes import smaller_sizes
+from glimpse.assembly import build_data, choose_precision
 from glimpse.checkpoint_file import is_intact
 from glimpse.config.build import plain, require_no_library_function, targets_of
 from glimpse.config.check import check_targets, check_values
@@ -98,9 +96,7 @@ class TrainedRun:
         settle(device)
         if device == "cuda":
             torch.set_float32_matmul_precision("high")  # as in the run
-        sizes = smaller_sizes(self.config, self.spec)
-        asked = self.config.trainer.precision
-        chosen = precision.choose(asked, self.model, self.spec, device, smaller=sizes)
+        chosen = choose_precision(self.config, self.model, self.spec, device)
         self.precision = chosen.name
         self.memory_format = chosen.memory_format
         fabric = Fabric(accelerator=device, devices=1, precision=chosen.name)  # type: ignore[arg-type]

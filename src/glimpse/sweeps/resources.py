@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
-from glimpse.distributed.place import takes_one_device
+from glimpse.distributed.place import num_devices, takes_one_device
 from glimpse.threads import JOBS_AT_ONCE, THREADS, num_cores
 
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -67,12 +67,8 @@ class Slot:
 
 def num_processes_of(config: DictConfig, num_gpus: int) -> int:
     """The number of processes of a job on this machine, according to its configuration."""
-    devices = config.trainer.devices
     if takes_one_device(config.trainer):
         return 1
-    if isinstance(devices, ListConfig):
-        return len(devices)
-    if str(devices).isdigit():
-        return max(1, int(devices))
     on_gpus = config.trainer.accelerator in ("auto", "gpu", "cuda")
-    return max(1, num_gpus) if on_gpus else 1  # all devices
+    asked = num_devices(config.trainer.devices)
+    return max(1, num_gpus if asked is None and on_gpus else asked or 1)
