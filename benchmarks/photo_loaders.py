@@ -45,7 +45,7 @@ def loader_alone(folder: Path, *, cache: bool) -> Epoch:
 
     def epoch() -> float:
         count, began = 0, time.perf_counter()
-        for batch in data.batches.loader("train", training=True, shuffle=True):
+        for batch in data.batches.loader("train", training=True):
             count += len(data.batches.to_network(batch, training=True).labels)
         return count / (time.perf_counter() - began)
 

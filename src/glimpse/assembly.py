@@ -146,7 +146,7 @@ def remark_on_loss(loss: nn.Module, network: nn.Module, spec: ImageSpec) -> str 
     if not isinstance(loss, nn.NLLLoss):
         return None
     with evaluating(network), torch.no_grad():
-        found = network(torch.zeros(1, spec.channels, spec.height, spec.width)).float()
+        found = network(torch.zeros(1, *spec.shape)).float()
     if (found.exp().sum() - 1).abs() < 1e-4:
         return None
     return (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from glimpse.data.transfer import is_queued
+from glimpse.losses import widest_float
 from glimpse.ranks import TOP_K, ranks
 
 MOST_WAITING = 2**17  # logits
@@ -37,7 +38,7 @@ class Counts:
         of_classes = None
         if self._by_class and is_scored:
             of_classes = torch.zeros((2, self._num_classes), dtype=torch.int64, device=device)
-        totals = torch.zeros(3, dtype=_dtype(device), device=device)
+        totals = torch.zeros(3, dtype=widest_float(device), device=device)
         self._sums[split] = _Sums(totals, of_classes, has_top5=self.has_top5 and is_scored)
 
     def add(
@@ -87,14 +88,10 @@ class Counts:
         """Continue the sums of the training split from those of one or more processes."""
         totals = torch.stack([state["train_totals"] for state in states]).sum(0)
         self._sums["train"] = _Sums(
-            totals.to(device, _dtype(device)),
+            totals.to(device, widest_float(device)),
             num_images=sum(state["train_images"] for state in states),
             divisor=sum(state["train_divisor"] for state in states),
         )
-
-
-def _dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
 
 
 class _Sums:

@@ -1,9 +1,13 @@
 """Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], None]  # of signals
 
 LOWER_RATE = "type a lower optimizer.lr (task=lr_find suggests one)"  # after a divergence
 DIVERGED = "training diverged"  # part of the message; a search expects this for some values
@@ -75,6 +79,26 @@ def preemption_signals() -> tuple[signal.Signals, ...]:
 def raise_interrupted(signal_number: int, _frame: FrameType | None) -> None:
     """Turn a signal into an `Interrupted`."""
     raise Interrupted(signal_number)
+
+
+def handle_stops(handler: Handler = raise_interrupted) -> None:
+    """Handle the signals that stop a run, if this is the main thread; no other one receives them."""
+    if threading.current_thread() is threading.main_thread():
+        for number in stop_signals():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def handling(
+    numbers: Iterable[signal.Signals], handler: Handler
+) -> Iterator[Mapping[signal.Signals, Any]]:
+    """Handle these signals inside a block, which is given the former handlers."""
+    former = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield former
+    finally:
+        for number, before in former.items():
+            signal.signal(number, before)
 
 
 @contextmanager

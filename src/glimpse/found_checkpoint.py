@@ -74,17 +74,17 @@ def newest_run(folder: Path) -> Path | None:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    """A folder and the folders below it, without hidden folders and folders inside runs."""
+    """A folder and the folders below it, without hidden folders, links and folders inside runs."""
     yield folder
     if depth == 0 or (folder / CHECKPOINTS).is_dir():
         return
     try:
-        inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+        entries = [one for one in os.scandir(folder) if one.is_dir(follow_symlinks=False)]
     except OSError:
         return
-    for one in inside:
+    for one in entries:
         if not one.name.startswith("."):
-            yield from _folders(one, depth - 1)
+            yield from _folders(Path(one.path), depth - 1)
 
 
 def _such_as(folder: Path) -> str:

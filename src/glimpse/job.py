@@ -23,7 +23,7 @@ from glimpse.config.folder import ROOT
 from glimpse.config.places import require_weights
 from glimpse.config.schema import REPORTED
 from glimpse.distributed.place import Place, place_of, require_launched_processes
-from glimpse.errors import Interrupted, UserError, preemption_signals, raise_interrupted
+from glimpse.errors import Interrupted, UserError, handling, preemption_signals, raise_interrupted
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
 from glimpse.found_checkpoint import checkpoints_of
@@ -74,19 +74,14 @@ def _require_one_task(place: Place) -> None:
 @contextlib.contextmanager
 def _saved_before_preemption() -> Iterator[None]:
     """Let a run save before the launcher's own handler requeues the job and exits."""
-    former = {number: signal.getsignal(number) for number in preemption_signals()}
-    for number in former:
-        signal.signal(number, raise_interrupted)
-    try:
-        yield
-    except Interrupted as stop:
-        requeue = former.get(signal.Signals(stop.signal_number))
-        if callable(requeue):
-            requeue(stop.signal_number, None)
-        raise
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with handling(preemption_signals(), raise_interrupted) as former:
+        try:
+            yield
+        except Interrupted as stop:
+            requeue = former.get(signal.Signals(stop.signal_number))
+            if callable(requeue):
+                requeue(stop.signal_number, None)
+            raise
 
 
 def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float | None:

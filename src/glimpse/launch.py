@@ -9,13 +9,11 @@ config/trust.py checks the record of a run folder.
 import argparse
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,6 +35,7 @@ from glimpse.config.flags import (
 from glimpse.config.folder import ROOT, config_folder, config_folders
 from glimpse.config.quoting import quote_texts
 from glimpse.config.recorded import with_recorded
+from glimpse.config.replacing import replaced
 from glimpse.config.resolvers import register_resolvers
 from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
@@ -45,9 +44,8 @@ from glimpse.distributed.place import Place, num_restarts, place_of
 from glimpse.errors import (
     Interrupted,
     UserError,
+    handle_stops,
     interrupts_as_signals,
-    raise_interrupted,
-    stop_signals,
 )
 from glimpse.files import require_current_folder
 from glimpse.found_checkpoint import CHECKPOINTS
@@ -77,8 +75,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     spin_briefly()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
-    for number in stop_signals():  # Lightning would end a Ctrl-C with exit code 1
-        signal.signal(number, raise_interrupted)
+    handle_stops()  # Lightning would end a Ctrl-C with exit code 1
     place, code, line = Place(), 0, ""
     try:
         require_current_folder()
@@ -127,22 +124,14 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     return code
 
 
-@contextmanager
-def help_unchecked() -> Iterator[None]:
+def help_unchecked() -> AbstractContextManager[None]:
     """Let Hydra 1.3 define a flag whose help is no text until it is shown.
 
     Since Python 3.14, argparse formats every help when its flag is defined, and refuses this one.
     """
-    parser: Any = argparse.ArgumentParser
-    check = getattr(parser, "_check_help", None)
-    if check is None:
-        yield
-        return
-    parser._check_help = lambda *_: None
-    try:
-        yield
-    finally:
-        parser._check_help = check
+    parser = argparse.ArgumentParser
+    has_check = hasattr(parser, "_check_help")
+    return replaced(parser, "_check_help", lambda *_: None) if has_check else nullcontext()
 
 
 def task(config: DictConfig) -> float | None:

@@ -20,6 +20,11 @@ from glimpse.errors import UserError
 HALVES = (torch.float16, torch.bfloat16)
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """The widest float type of a device: MPS has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def exact_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the loss in fp32 if the network uses a half type, and in fp64 if it uses fp64.
 

@@ -134,7 +134,7 @@ def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
 def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
     """Whether the output for a black image is not negative and sums to 1, unlike logits."""
     with evaluating(network), torch.no_grad():
-        found = _logits_of_black(network, spec.channels, spec.height, spec.width).float()
+        found = _logits_of_black(network, spec.shape).float()
     return bool(found.min() >= 0 and (found.sum() - 1).abs() < 1e-4)
 
 
@@ -150,11 +150,11 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
             "attributes, of which some require gradients"
         )
-    size = by((spec.channels, spec.height, spec.width))
+    size = by(spec.shape)
     with evaluating(network):
         try:
             with torch.enable_grad():
-                logits = _logits_of_black(network, spec.channels, spec.height, spec.width)
+                logits = _logits_of_black(network, spec.shape)
         except Exception as error:
             _explain_size(network, target, spec)
             error.add_note(f"while {target} was given one image of {size}")
@@ -187,7 +187,7 @@ def _require_the_same_in_training(network: nn.Module, target: str, spec: ImageSp
 
     A copy of the network is given two black images. What it raises is left for the training.
     """
-    found = _in_training(network, spec.channels, spec.height, spec.width)
+    found = _in_training(network, spec.shape)
     if found is None:
         return
     trained, logits = found
@@ -220,9 +220,7 @@ def _is_complete(network: nn.Module, build_again: Callable[[], nn.Module], spec:
     A second network, drawn with another seed, is given this state and must answer the same. What
     it raises is left for the training, or for whoever loads a checkpoint.
     """
-    images = torch.rand(
-        2, spec.channels, spec.height, spec.width, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.rand(2, *spec.shape, generator=torch.Generator().manual_seed(0))
     answers: list[Tensor] = []
     with (
         torch.no_grad(),
@@ -234,7 +232,7 @@ def _is_complete(network: nn.Module, build_again: Callable[[], nn.Module], spec:
         # In fp32 and torch's usual memory layout, because other kernels round differently.
         one = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
         other = build_again().eval()
-        _logits_of_black(other, spec.channels, spec.height, spec.width)  # creates lazy layers
+        _logits_of_black(other, spec.shape)  # creates lazy layers
         other.load_state_dict(one.state_dict())
         for each in (one, other):
             seed_all(OTHER_SEED)
@@ -256,18 +254,16 @@ def _remedy_for(output: Any, num_classes: int) -> str:
     return "flatten the features, and end with a linear layer of num_classes outputs"
 
 
-def _logits_of_black(network: nn.Module, channels: int, height: int, width: int) -> Any:
-    return network(torch.zeros(1, channels, height, width))
+def _logits_of_black(network: nn.Module, shape: tuple[int, int, int]) -> Any:
+    return network(torch.zeros(1, *shape))
 
 
-def _in_training(
-    network: nn.Module, channels: int, height: int, width: int
-) -> tuple[nn.Module, Any] | None:
+def _in_training(network: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, Any] | None:
     """A copy of a network after two black images in training, and its output; None if it fails."""
     try:
         with torch.no_grad(), untouched_generators():
             trained = copy.deepcopy(network).train()
-            return trained, trained(torch.zeros(2, channels, height, width))
+            return trained, trained(torch.zeros(2, *shape))
     except Exception:
         return None
 
@@ -278,19 +274,18 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
     Raises:
         UserError: it accepts one of these.
     """
-    channels, height, width = spec.channels, spec.height, spec.width
-    size = by((channels, height, width))
+    channels, height, width = spec.shape
     others = [(channels, side, side) for side in (height, width) if height != width]
     others.append((4 - channels, height, width))
     others += [(channels, side, side) for side in USUAL_SIDES if (side, side) != (height, width)]
     for other in others:
         try:
-            logits = _logits_of_black(network, *other)
+            logits = _logits_of_black(network, other)
         except Exception:
             continue
         if not (isinstance(logits, Tensor) and logits.shape == (1, spec.num_classes)):
             continue
-        if _in_training(network, *other) is None:
+        if _in_training(network, other) is None:
             continue
         if other[0] == channels:
             needs = "square images" if other[1] in (height, width) else "images of another size"
@@ -302,6 +297,6 @@ def _explain_size(network: nn.Module, target: str, spec: ImageSpec) -> None:
                 name = target.rpartition(".")[2]
                 remedy = f"type model=pretrained model.architecture={name}, which takes both"
         raise UserError(
-            f"model._target_={target} takes images of {by(other)} but not of {size}: it needs "
+            f"model._target_={target} takes images of {by(other)} but not of {by(spec.shape)}: it needs "
             f"{needs}; {remedy}"
         )

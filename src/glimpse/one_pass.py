@@ -39,7 +39,7 @@ def look_at_layers(
     device = next(network.parameters(), torch.empty(0)).device
     try:
         with evaluating(network), torch.no_grad():
-            network(torch.zeros(1, spec.channels, spec.height, spec.width, device=device))
+            network(torch.zeros(1, *spec.shape, device=device))
     finally:
         for hook in hooks:
             hook.remove()

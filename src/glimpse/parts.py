@@ -136,7 +136,7 @@ def _data(config: DictConfig, names: Mapping[str, str], team: Team) -> ImageData
     return data
 
 
-def steps_of_an_epoch(config: DictConfig, data: ImageDataModule, batch_size: int) -> int:
+def planned_steps_of_an_epoch(config: DictConfig, data: ImageDataModule, batch_size: int) -> int:
     """The steps of an epoch that nothing limits."""
     num_images = len(data.splits["train"].rows)
     num_batches = len(EpochOrder(num_images, batch_size=batch_size, training=True))
@@ -152,7 +152,7 @@ def _say_if_few_steps(config: DictConfig, data: ImageDataModule, batch_size: int
         )
         return
     num_images = len(data.splits["train"].rows)
-    num_steps = steps_of_an_epoch(config, data, batch_size)
+    num_steps = planned_steps_of_an_epoch(config, data, batch_size)
     if num_steps < FEW_STEPS and batch_size > 1:
         steps = "one step" if num_steps == 1 else f"{num_steps} steps"
         console.print(

@@ -101,7 +101,7 @@ def _works_channels_last(network: nn.Module, spec: ImageSpec) -> bool:
     """Whether a forward and a backward pass succeed. A user's may not: `view` needs contiguous maps."""
     if type(network).__module__.startswith("glimpse."):
         return True
-    images = torch.zeros(2, spec.channels, spec.height, spec.width)
+    images = torch.zeros(2, *spec.shape)
     network.to(memory_format=torch.channels_last)
     try:
         with evaluating(network), torch.enable_grad():

@@ -40,7 +40,7 @@ from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
 from glimpse.monitor import monitor_of
 from glimpse.network import remark_on_trained
 from glimpse.optim.schedules import build_schedule
-from glimpse.parts import Parts, build_parts, steps_of_an_epoch
+from glimpse.parts import Parts, build_parts, planned_steps_of_an_epoch
 from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
 from glimpse.result import print_result
 from glimpse.resume import named_if_it_does_not_fit
@@ -101,7 +101,8 @@ def run(
             _check(parts)
             return None
         if parts.start is not None:
-            _set_up_callbacks(parts)  # reject the run before its record changes
+            # Their errors come first, and reject the run before its record changes.
+            set_up_callbacks(parts.trainer, parts.classifier, parts.data)
         summary.accept()
         summary.update(monitor=watched.name, mode=watched.mode)
         settings = hyperparameters(resolved, names)
@@ -135,20 +136,17 @@ def _for_the_others(
     return {"config": resolved, "folder": str(folder.resolve()), "names": dict(names)}
 
 
-def _set_up_callbacks(parts: Parts) -> None:
-    """Set up the callbacks before the trainer does, so that their errors come first."""
-    set_up_callbacks(parts.trainer, parts.classifier, parts.data)
-
-
 def _check(parts: Parts) -> None:
     """`check=true`: do all that a run does, but with one batch on the CPU and without a record.
 
     The schedule is built for about as many steps. A logger is not built, as it may open a run
     elsewhere; only its arguments are checked.
     """
-    _set_up_callbacks(parts)
+    set_up_callbacks(parts.trainer, parts.classifier, parts.data)
     config, trainer = parts.config, parts.trainer
-    steps = steps_of_an_epoch(config, parts.data, global_batch_size(config, parts.place.world_size))
+    steps = planned_steps_of_an_epoch(
+        config, parts.data, global_batch_size(config, parts.place.world_size)
+    )
     ends = [trainer.max_steps, (trainer.max_epochs or 0) * steps]
     total_steps = min((end for end in ends if end >= 0), default=math.inf)
     optimizer = parts.classifier.new_optimizer()

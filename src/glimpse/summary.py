@@ -51,10 +51,9 @@ class Summary:
 
     def __init__(self, folder: Path, config: DictConfig, names: Mapping[str, str]) -> None:
         self.folder = folder
-        self.is_resumed = bool(config.resume)
         self.can_be_resumed = config.task == "fit"
         self.is_written = not config.resume and not config.check
-        self.before = _read(folder) if self.is_resumed else {}
+        self.before = _read(folder) if config.resume else {}
         self.had_finished = self.before.get("status") == FINISHED
         self.values: dict[str, Any] = {
             "status": FAILED,
@@ -71,7 +70,7 @@ class Summary:
             "metrics": {},
             "attempt": self.before.get("attempt"),
         }
-        if self.is_resumed and checkpoints_of(folder):  # otherwise it begins anew
+        if config.resume and checkpoints_of(folder):  # otherwise it begins anew
             before = {"max_epochs": _first_max_epochs(folder)} | self.before
             self.values |= _stages(before, config.trainer.max_epochs)
         self.is_pruned = False
@@ -151,7 +150,7 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
         (folder / TRACEBACK).unlink(missing_ok=True)  # an earlier attempt may have left it
 
 
-def _end_anyway(summary: Summary, status: str, error: str | None = None) -> None:
+def _end_anyway(summary: Summary, status: str, error: str | None) -> None:
     """Write the summary. If that fails, print why, so that the original error is still raised."""
     try:
         summary.end(status, error)

@@ -574,16 +574,14 @@ def test_embedded_data_leaves_no_files(tmp_path: Path) -> None:
 def test_images_that_fit_stay_on_the_device_and_give_the_same_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = list(toy().batches.loader("train", training=True, shuffle=True))
+    expected = list(toy().batches.loader("train", training=True))
     monkeypatch.setattr("glimpse.data.batches.fits_on_gpu", lambda num_bytes, device, taken: True)
     data = toy()
     cpu = torch.device("cpu")
     assert data.batches._fetch("train", cpu) is data.batches._fetch(
         "train", cpu
     )  # one copy, whoever asks
-    for batch, other in zip(
-        data.batches.loader("train", training=True, shuffle=True), expected, strict=True
-    ):
+    for batch, other in zip(data.batches.loader("train", training=True), expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch[:3], other[:3], strict=True))
 
 

@@ -99,7 +99,7 @@ def test_a_batch_holds_the_images_of_its_numbers(photos: Path, cache: str) -> No
     data = build_data(config)
     rows = data.splits["train"].rows
     labels, indices, images = [], [], []
-    for batch in data.batches.loader("train", training=True, shuffle=True):
+    for batch in data.batches.loader("train", training=True):
         labels += batch.labels.tolist()
         indices += batch.indices.tolist()
         images += [image.float().mean().item() for image in batch.images]
@@ -125,9 +125,7 @@ def test_a_class_without_training_images_is_named_and_not_drawn(tmp_path: Path) 
     )  # fmt: skip
     data = build_data(config)
     assert "no training image of 1, 3, which the network cannot learn" in data.describe()
-    labels = torch.cat(
-        [b.labels for b in data.batches.loader("train", training=True, shuffle=True)]
-    )
+    labels = torch.cat([b.labels for b in data.batches.loader("train", training=True)])
     assert labels.bincount(minlength=4).tolist() == [4, 0, 4, 0]
 
 

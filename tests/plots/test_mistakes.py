@@ -34,7 +34,7 @@ def test_examples_of_a_pair_are_its_surest_mistakes(tmp_path: Path, written: lis
         asked.append(positions)
         return torch.rand(len(positions), 3, 8, 8)
 
-    mistakes.draw_most_confused(predictions, pairs, images, "title", tmp_path / "m.png")
+    mistakes.draw_most_confused(predictions, images, "title", tmp_path / "m.png")
     for pair, positions in zip(pairs, asked, strict=False):
         assert (predictions.labels[positions] == pair.actual).all()
         assert (predictions.predicted[positions] == pair.predicted).all()
@@ -46,9 +46,8 @@ def test_examples_of_a_pair_are_its_surest_mistakes(tmp_path: Path, written: lis
 
 def test_no_mistakes_are_said_to_be_none(tmp_path: Path, written: list[str]) -> None:
     predictions = some_predictions(2)
-    mistakes.draw_most_confused(
-        predictions, [], lambda _: torch.rand(0, 1, 8, 8), "t", tmp_path / "m.png"
-    )
+    right = replace(predictions, labels=predictions.predicted)
+    mistakes.draw_most_confused(right, lambda _: torch.rand(0, 1, 8, 8), "t", tmp_path / "m.png")
     assert "no mistakes" in written
 
 
@@ -71,4 +70,4 @@ def test_answers_name_both_classes_and_the_probability(tmp_path: Path, written: 
     mistakes.draw_answers(
         two, np.array([1, 0]), lambda p: torch.rand(len(p), 3, 8, 8), "worst", tmp_path / "a.png"
     )
-    assert written[-4:] == ["cat", "→ a very lon… 0.75", "cat", "→ cat 0.90"]
+    assert written[-4:] == ["cat", "→ a very lon… 0.75", "cat", "✓ 0.90"]

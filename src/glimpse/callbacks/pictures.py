@@ -22,8 +22,7 @@ from glimpse.console import console
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule, data_of
 from glimpse.files import CannotWriteError, subfolder
-from glimpse.insight.confusion import most_confused
-from glimpse.insight.first_layer import first_weights, kernel_grid
+from glimpse.insight.first_layer import enlarged, first_weights, kernel_grid
 from glimpse.insight.predictions import Predictions, images_of, inputs_of, predict
 from glimpse.lightning_compat import (
     IS_FIRST_PROCESS,
@@ -75,9 +74,7 @@ class Pictures(Callback):
         images = (
             data_of(trainer).batches.to_pixels(batch.images[:NUM_TRAINING_IMAGES].detach()).cpu()
         )
-        factor = max(1, SHOWN_SIDE // max(images.shape[-2:]))
-        images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-        grid = make_grid(images, nrow=8, padding=2, pad_value=1.0) * 255
+        grid = make_grid(enlarged(images, SHOWN_SIDE), nrow=8, padding=2, pad_value=1.0) * 255
         with _optional(self._complaints):
             _save(trainer, "train_batch", grid.to(torch.uint8))
 
@@ -145,16 +142,17 @@ class Pictures(Callback):
 def _draw_mistakes(trainer: pl.Trainer, data: ImageDataModule, found: Predictions) -> None:
     images = partial(images_of, data, "val")
     accuracy = f"validation accuracy {found.correct.mean():.4f}"
-    worst = np.argsort(-found.losses, kind="stable")[:NUM_LOSSES]
     path = _path(trainer, "confusion")
     draw_confusion(found, accuracy, path)
     _show_result(trainer, path)
     path = _path(trainer, "most_confused")
     title = "most confused validation images"
-    draw_most_confused(found, most_confused(found), images, title, path)
+    draw_most_confused(found, images, title, path)
     _show_result(trainer, path)
     path = _path(trainer, "top_losses")
-    draw_answers(found, worst, images, "validation images with the highest loss", path)
+    draw_answers(
+        found, found.worst(NUM_LOSSES), images, "validation images with the highest loss", path
+    )
     _show_result(trainer, path)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from glimpse.callbacks.time_left import steps_of_an_epoch
 from glimpse.classifier import ImageClassifier
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
@@ -65,7 +66,7 @@ class RunState(Callback):
             "config": dict(self.config),
             "spec": self.data.spec.as_dict(),
             "stored_size": list(self.data.stored_size),
-            "white": self.data.white,
+            "white": self.data.contents.format.white,
             "fingerprint": self.data.fingerprint,
             "next_batch": _loader(trainer).state_dict(is_over=is_over or ends_epoch(trainer)),
             "next_step": next_step_of_loggers(trainer),
@@ -149,7 +150,7 @@ class RunState(Callback):
         if any(isinstance(c, GradientAccumulationScheduler) for c in callbacks_of(trainer)):
             return None  # epochs differ anyway
         each = trainer.accumulate_grad_batches
-        of_an_epoch = math.ceil(trainer.num_training_batches / each)
+        of_an_epoch = steps_of_an_epoch(trainer)
         most = trainer.max_epochs
         in_epochs = math.inf if most is None or most < 0 else most * of_an_epoch
         if 0 <= trainer.max_steps <= in_epochs:

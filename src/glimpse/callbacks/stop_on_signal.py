@@ -14,7 +14,6 @@ the start of every epoch and about once per second within it.
 
 import math
 import signal
-import threading
 import time
 from types import FrameType
 from typing import Any
@@ -27,7 +26,7 @@ from torch import Tensor
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
-from glimpse.errors import Interrupted, raise_interrupted, stop_signals
+from glimpse.errors import Interrupted, handle_stops
 from glimpse.lightning_compat import (
     ends_epoch,
     is_after_batch,
@@ -132,9 +131,7 @@ class StopOnSignal(Callback):
         Lightning has just installed its own handlers. Under DDP, its SIGTERM handler waits for the
         other processes and never returns. Lightning restores the earlier handlers after the fit.
         """
-        if threading.current_thread() is threading.main_thread():
-            for number in stop_signals():
-                signal.signal(number, self._note)
+        handle_stops(self._note)
         skip_question_of_sigterm(trainer)
         if self._in_validation:
             self._in_validation = False
@@ -148,9 +145,7 @@ class StopOnSignal(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at once: there is nothing to save. Lightning's handler would wait for the others."""
-        if threading.current_thread() is threading.main_thread():
-            for number in stop_signals():
-                signal.signal(number, raise_interrupted)
+        handle_stops()
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_validation": self._in_validation}

@@ -12,6 +12,7 @@ import typer
 from glimpse.command import in_shell
 from glimpse.errors import UserError
 from glimpse.files import CannotWriteError
+from glimpse.text import web_address
 
 
 @contextlib.contextmanager
@@ -99,8 +100,10 @@ def require_image(path: Path, *, may_be_folder: bool = True) -> None:
         UserError: there is no such file, or it is a folder where a file is expected.
     """
     if not os.path.lexists(path):
-        if re.match(r"https?:/", str(path)):
-            raise UserError(f"{path} is a web address, expected a file: download the image first")
+        if address := web_address(path):
+            raise UserError(
+                f"{address} is a web address, expected a file: download the image first"
+            )
         raise UserError(f"{path}: there is no such file{' or folder' if may_be_folder else ''}")
     if path.is_dir() and not may_be_folder:
         raise UserError(f"{path} is a folder, expected an image file: type the name of one in it")

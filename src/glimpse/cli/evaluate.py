@@ -120,10 +120,8 @@ def _print_classes(scores: "Scores", every_class: bool) -> None:
     if len(shown) > FEW_CLASSES and not every_class:
         with_images = [c for c in shown if c.num_images]
         shown = sorted(with_images, key=lambda c: c.f1.value)[:NUM_WORST]
-        say(
-            f"the {len(shown)} of {len(scores.classes)} classes with the lowest F1 "
-            "(--all prints every class)"
-        )
+        which = "with images" if len(with_images) == len(shown) else "with the lowest F1"
+        say(f"the {len(shown)} of {len(scores.classes)} classes {which} (--all prints every class)")
     print_table(
         ("class", "images", "precision", "recall", "F1", "95 % of F1"),
         [

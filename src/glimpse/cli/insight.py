@@ -68,7 +68,6 @@ def confused(
         path = folder / f"most_confused{_ending(chosen)}.png"
         draw_most_confused(
             found,
-            most_confused(found),
             partial(images_of, trained.data, chosen),
             f"{trained.name}: most confused {chosen} images",
             path,
@@ -100,7 +99,7 @@ def losses(
         chosen = trained.require_split(split, default="val")
         folder = output_folder(trained.folder, out, "figures")
         found = trained.predict_split(chosen)
-        worst = np.argsort(-found.losses, kind="stable")[:num]
+        worst = found.worst(num)
         names, files = found.class_names, names_of(trained.data, chosen)
         print_table(
             ("loss", "actual", "predicted", "probability", "of actual", "image"),
@@ -191,7 +190,7 @@ def shift(
             require_png(out)
         for run in runs:
             find_checkpoint(run)  # before torch is imported
-        from glimpse.plots.curves import draw_curves_over
+        from glimpse.plots.curves import draw_shift
         from glimpse.runs.shift import accuracy_by_shift
         from glimpse.runs.trained import TrainedRun
 
@@ -207,9 +206,7 @@ def shift(
             ("run", *(f"{d} px" for d in distances)),
             [(name, *(f"{a:.4f}" for a in found)) for name, found in curves.items()],
         )
-        draw_curves_over(
-            distances, curves, xlabel="shift (pixels)", ylabel="accuracy", path=picture
-        )
+        draw_shift(distances, curves, picture)
         say(f"written: {picture}")
 
 

@@ -3,7 +3,6 @@
 Only `repeat`, and McNemar's test at the end of `compare`, import torch and Hydra.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -22,7 +21,7 @@ from glimpse.cli.errors import (
 from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
-from glimpse.errors import Interrupted, UserError, raise_interrupted, stop_signals
+from glimpse.errors import Interrupted, UserError, handle_stops
 from glimpse.files import make_folder, write_text
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.plots.curves import draw_runs
@@ -189,8 +188,7 @@ def repeat_(
         with process_unchanged():
             repetition = prepare(run, overrides=typed, trust=trust or (), out=out)
             print(printable(repetition.announcement), flush=True)
-            for number in stop_signals():
-                signal.signal(number, raise_interrupted)
+            handle_stops()
             try:
                 train_again(repetition)
             except Interrupted as stop:

@@ -13,16 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal import defaults_list
 from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.quoting import as_value
-from glimpse.config.replacing import replaced
+from glimpse.config.replacing import LOADER, replaced
 from glimpse.config.schema import LISTED, LISTS
 from glimpse.errors import UserError
-
-LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
 
 
 @contextmanager

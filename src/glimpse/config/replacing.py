@@ -1,8 +1,12 @@
-"""Replace a function inside Hydra for as long as a context lasts."""
+"""Replace a function of Hydra or of another library for as long as a context lasts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from hydra._internal import config_loader_impl
+
+LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
 
 
 @contextmanager

@@ -12,12 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal import config_loader_impl
 from hydra.core.override_parser.types import OverrideType
 
-from glimpse.config.replacing import replaced
-
-LOADER: Any = config_loader_impl  # the module where Hydra calls `create_defaults_list`
+from glimpse.config.replacing import LOADER, replaced
 
 
 @contextmanager

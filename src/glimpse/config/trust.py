@@ -176,9 +176,7 @@ def recorded_overrides(
     return _kept(listed, record, folder, packages, typed)
 
 
-def resumed_overrides(
-    folder: Path, packages: Sequence[str] = (), typed: Sequence[str] = ()
-) -> list[str]:
+def resumed_overrides(folder: Path, packages: Sequence[str], typed: Sequence[str]) -> list[str]:
     """The overrides that were typed when the run was resumed, held to the same rules.
 
     The arguments and errors are those of `recorded_overrides`.
@@ -329,9 +327,9 @@ def listed_packages(arguments: Sequence[str]) -> list[str]:
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
     found: Any = yaml.safe_load(typed[-1]) if typed else None
     for folder in reversed(config_folders(arguments)):
-        file = folder / f"{root_name(arguments)}.yaml"
-        if found is None and file.is_file():
-            found = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("packages")
+        if found is None:
+            root = content_of(folder / f"{root_name(arguments)}.yaml")
+            found = (root or {}).get("packages")
     return [str(name) for name in found] if isinstance(found, list) else []
 
 

@@ -20,7 +20,7 @@ from glimpse.data.augment.base import Augmentation, Draws, resized
 from glimpse.data.cache import Stored
 from glimpse.data.decode import PixelFormat
 from glimpse.data.decoded_rows import DecodedRows
-from glimpse.data.loader import ArrayRows, Batch, BatchLoader, EpochOrder, fits_on_gpu
+from glimpse.data.loader import ArrayRows, Batch, BatchLoader, EpochOrder, Fetch, fits_on_gpu
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec
@@ -144,16 +144,14 @@ class Batches:
         split: str,
         *,
         training: bool = False,
-        shuffle: bool = False,
         num_images: int | None = None,
     ) -> BatchLoader:
         """Return this process's batches of a split.
 
         Args:
             split: Name of a split.
-            training: Whether to divide images equally between processes and to change the order in
-                each epoch.
-            shuffle: Whether the order is random.
+            training: Whether to divide images equally between processes, in a random order that
+                changes in each epoch.
             num_images: Use only this many images, the first that the first epoch trains on; None:
                 all.
         """
@@ -170,7 +168,7 @@ class Batches:
         sampling = None
         own_rows = torch.from_numpy(rows)
         chosen: Tensor | SampledRows = own_rows
-        if training and shuffle and self._sampling != "shuffle":
+        if training and self._sampling != "shuffle":
             labels = self._relabel[self._parts[part].labels]
             sampling = ClassSampling(labels[rows], self._sampling, seed=self._seed)
             fetch = partial(_fetch_sampled, fetch, len(labels))
@@ -178,7 +176,7 @@ class Batches:
         order = EpochOrder(
             len(rows),
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            shuffle=training,
             training=training,
             seed=self._seed,
             rank=trainer.global_rank if trainer else 0,
@@ -276,7 +274,7 @@ class Batches:
 
         There are fewer if they have more than 64×64 pixels, so that they fit into memory.
         """
-        loader = self.loader("train", training=True, shuffle=True)
+        loader = self.loader("train", training=True)
         share = min(1.0, PIXELS_LOOKED_AT / (self.spec.height * self.spec.width))
         num_batches = math.ceil(NUM_LOOKED_AT * share / self.batch_size)
         batches = itertools.islice(loader, num_batches)
@@ -293,9 +291,7 @@ def _whole(batch: Batch) -> Batch:
     return batch
 
 
-def _fetch_sampled(
-    fetch: Callable[[Iterator[Tensor]], Iterator[Batch]], part_size: int, rows: Iterator[Tensor]
-) -> Iterator[Batch]:
+def _fetch_sampled(fetch: Fetch, part_size: int, rows: Iterator[Tensor]) -> Iterator[Batch]:
     """Fetch the rows of `SampledRows`, and give each batch their numbers as indices."""
     for_batches, for_indices = itertools.tee(rows)
     batches = fetch(numbers % part_size for numbers in for_batches)

@@ -93,7 +93,7 @@ def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
                 return
             except RuntimeError as error:
                 if "timed out" in str(error):  # torch can be asked again for the same batch
-                    watch.waited(TICK)
+                    watch.waited()
                     continue
                 if "Bus error" in str(error) and SHARED_MEMORY.is_dir():
                     raise _too_little_shared_memory() from error

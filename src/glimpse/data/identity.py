@@ -49,9 +49,7 @@ def _read(descriptor: int, num_bytes: int) -> bytes:
     return content
 
 
-def marks(
-    paths: Sequence[Path], *, num_workers: int, done: Callable[[int], Any] = int
-) -> list[bytes]:
+def marks(paths: Sequence[Path], *, num_workers: int, done: Callable[[int], Any]) -> list[bytes]:
     """Return the mark of every file, computed in threads.
 
     Threads suffice because most of the time is spent in system calls and in the hash. `done` is

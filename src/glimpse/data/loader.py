@@ -7,7 +7,7 @@ middle of an epoch.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -117,10 +117,8 @@ class EpochOrder:
             yield mine if len(mine) else torch.arange(min(2, self.num_images))
 
 
-class _Rows(Protocol):
-    """A source of batches: it yields the batches of these rows, in this order."""
-
-    def __call__(self, rows: Iterator[Tensor]) -> Iterator[Batch]: ...
+# Yields the batches of some rows, in this order.
+Fetch = Callable[[Iterator[Tensor]], Iterator[Batch]]
 
 
 class BatchLoader:
@@ -138,7 +136,7 @@ class BatchLoader:
         self,
         rows: Tensor | SampledRows,
         order: EpochOrder,
-        fetch: _Rows,
+        fetch: Fetch,
         *,
         current_epoch: Callable[[], int] = lambda: 0,
     ) -> None:

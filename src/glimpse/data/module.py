@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -39,6 +39,8 @@ from glimpse.text import class_name
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
+T = TypeVar("T")
+
 UNBALANCED = 3  # above this ratio of two classes' images, accuracy hides the rarer one
 
 
@@ -377,11 +379,6 @@ class ImageDataModule(pl.LightningDataModule):
             verify(folder)
 
     @property
-    def white(self) -> float | None:
-        """Return the value that is white in images of more than 8 bits; None if there are none."""
-        return self.contents.format.white
-
-    @property
     def stored_size(self) -> tuple[int, int]:
         """Height and width of the stored images, before `data.size` resizes them."""
         return self.contents.format.height, self.contents.format.width
@@ -393,13 +390,13 @@ class ImageDataModule(pl.LightningDataModule):
         found = self.read().parts()[part]
         if not isinstance(found, Files):
             return None
-        kept = self.kept_rows(part)
-        return found.paths if kept is None else [found.paths[row] for row in kept]
+        return self.without_skipped(found.paths, part)
 
-    def kept_rows(self, part: str) -> NDArray[np.int64] | None:
-        """Return the rows of a part without its unreadable images; None if none was skipped."""
+    def without_skipped(self, rows: Sequence[T], part: str) -> Sequence[T]:
+        """Return what belongs to each row of a part, without the unreadable images skipped there."""
         folder = self.contents.folder
-        return kept_rows(folder, part) if folder else None
+        kept = kept_rows(folder, part) if folder else None
+        return rows if kept is None else [rows[row] for row in kept]
 
     def column(self, name: str, part: str) -> Sequence[str] | None:
         """Return a table's cells for each row of a part; None if the dataset has no such column."""
@@ -447,7 +444,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader | StepsAhead:
         """Load every training image once per epoch, or a few with `trainer.overfit_batches`."""
-        loader = self.batches.loader("train", training=True, shuffle=True)
+        loader = self.batches.loader("train", training=True)
         return loader if self.trainer is None else StepsAhead(loader, self.trainer)
 
     def val_dataloader(self) -> BatchLoader:

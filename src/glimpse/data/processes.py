@@ -112,7 +112,7 @@ def _awaited(future: "Future[_Result]", watch: Watch) -> _Result:
         except TimeoutError:
             if future.done():  # it is the function's own error
                 return future.result()
-            watch.waited(TICK)
+            watch.waited()
 
 
 def _decoded(

@@ -77,17 +77,17 @@ class Watch:
         self._silent = [0.0] * len(self._seen)  # seconds, for each process that works
         self._all_silent = 0.0
 
-    def waited(self, seconds: float) -> None:
-        """Note that the run has waited this long without a result.
+    def waited(self) -> None:
+        """Note that the run has waited for a `TICK` without a result.
 
         Raises:
             UserError: a process has read nothing for `SILENT_SECONDS`.
         """
         counts = self._pulse.read()
-        self._all_silent = 0.0 if counts != self._seen else self._all_silent + seconds
+        self._all_silent = 0.0 if counts != self._seen else self._all_silent + TICK
         for place, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
             is_silent = now == before and now > 0
-            self._silent[place] = self._silent[place] + seconds if is_silent else 0.0
+            self._silent[place] = self._silent[place] + TICK if is_silent else 0.0
         self._seen = counts
         if max(self._all_silent, *self._silent) >= SILENT_SECONDS:
             raise UserError(

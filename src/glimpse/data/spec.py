@@ -35,6 +35,11 @@ class ImageSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.height, self.width
+
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain data, for checkpoints that load with `weights_only=True`."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -105,6 +110,12 @@ def as_size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
         return value if value is None else (value, value)
     height, width = value
     return height, width
+
+
+def require_shape(shape: Sequence[int]) -> None:
+    """Require `data.shape` to be channels, height and width of grey or RGB images."""
+    if len(shape) != 3 or shape[0] not in COLOURS or min(shape) < 1:
+        raise UserError(f"data.shape={list(shape)}: expected [C,H,W] with 1 or 3 channels")
 
 
 def check_source(source: Source, *, fewest_classes: int = 2) -> None:

@@ -5,7 +5,6 @@ and the folder. A member that the first process has started ends when its standa
 """
 
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of
-from glimpse.errors import Interrupted, LostProcessError, UserError, raise_interrupted, stop_signals
+from glimpse.errors import Interrupted, LostProcessError, UserError, handle_stops
 from glimpse.garbage import without_collection
 
 
@@ -69,8 +68,7 @@ def _end_with_it() -> None:
 def main() -> int:
     """Take part in the run of the process that started this one."""
     threading.Thread(target=_end_with_it, daemon=True).start()
-    for number in stop_signals():
-        signal.signal(number, raise_interrupted)
+    handle_stops()
     return follow(place_of(os.environ))
 
 

@@ -3,6 +3,7 @@
 It shows the kernels of a convolution, or the pixel weights of each unit of a linear layer.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,8 +22,8 @@ def first_weights(network: nn.Module, spec: ImageSpec) -> Tensor | None:
     for weight in _weights(network):
         if weight.ndim == 4:
             return weight
-        if weight.ndim == 2 and weight.shape[1] == spec.channels * spec.height * spec.width:
-            return weight.view(-1, spec.channels, spec.height, spec.width)
+        if weight.ndim == 2 and weight.shape[1] == math.prod(spec.shape):
+            return weight.view(-1, *spec.shape)
     return None
 
 
@@ -46,11 +47,15 @@ def kernel_grid(weights: Tensor) -> Tensor:
         means = means / _largest(means)
         towards = [torch.tensor(c).view(1, 3, 1, 1) for c in (POSITIVE, NEGATIVE)]
         pictures = 1 - means.clamp(min=0) * (1 - towards[0]) + means.clamp(max=0) * (1 - towards[1])
-    factor = max(1, SHOWN_SIDE // max(pictures.shape[-2:]))
-    pictures = pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    grid = make_grid(pictures, nrow=8, padding=3, pad_value=0.85)
+    grid = make_grid(enlarged(pictures, SHOWN_SIDE), nrow=8, padding=3, pad_value=0.85)
     picture: Tensor = (grid * 255).round().clamp(0, 255).to(torch.uint8)
     return picture
+
+
+def enlarged(pictures: Tensor, side: int) -> Tensor:
+    """Enlarge small pictures (N, C, H, W) by a whole factor, to at most `side` pixels."""
+    factor = max(1, side // max(pictures.shape[-2:]))
+    return pictures.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 def _largest(kernels: Tensor) -> Tensor:

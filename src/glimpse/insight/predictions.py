@@ -98,6 +98,11 @@ class Predictions:
         """
         return self._in_blocks(partial(F.cross_entropy, reduction="none"))
 
+    def worst(self, num_images: int) -> NDArray[np.int64]:
+        """The positions of the images with the highest losses, the highest first."""
+        found: NDArray[np.int64] = np.argsort(-self.losses, kind="stable")[:num_images]
+        return found
+
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """(N,) ranks of the actual class among the predictions; rank 1 is a correct prediction."""

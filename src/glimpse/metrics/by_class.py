@@ -18,6 +18,8 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
+from glimpse.losses import widest_float
+
 
 class BalancedAccuracy(Metric):
     """The mean recall of the classes that occur.
@@ -93,7 +95,7 @@ class MatthewsCorrCoef(MulticlassConfusionMatrix):
 
     def compute(self) -> Tensor:
         """Return a value in [-1, 1]."""
-        matrix = self.confmat.to(torch.float64 if self.device.type != "mps" else torch.float32)
+        matrix = self.confmat.to(widest_float(self.device))
         actual, predicted, total = matrix.sum(1), matrix.sum(0), matrix.sum()
         covariance = matrix.trace() * total - actual @ predicted
         spread = ((total**2 - predicted @ predicted) * (total**2 - actual @ actual)).sqrt()

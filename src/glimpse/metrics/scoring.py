@@ -18,6 +18,7 @@ from glimpse.console import console
 from glimpse.crash import is_in_own_code
 from glimpse.errors import UserError, first_line
 from glimpse.insight.scores import TAILS
+from glimpse.losses import widest_float
 from glimpse.metrics.calibration import CalibrationError
 from glimpse.monitor import USUAL
 from glimpse.text import kind_of
@@ -182,8 +183,7 @@ class Scoring:
 
 def _probabilities(logits: Tensor) -> Tensor:
     """The softmax, in fp64: in fp32, probabilities near 1 would tie for metrics that rank them."""
-    has_double = logits.device.type != "mps"
-    return (logits.double() if has_double else logits.float()).softmax(1)
+    return logits.to(widest_float(logits.device)).softmax(1)
 
 
 def _is_binary(metric: Metric) -> bool:

@@ -3,6 +3,8 @@
 Source: P. Chodrow, Machine Learning Notes, ch. 13 (784 -> 26: 20,410 parameters).
 """
 
+import math
+
 from torch import Tensor, nn
 
 from glimpse.data.spec import ImageSpec
@@ -13,7 +15,7 @@ class Linear(nn.Module):
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
-        self.head = nn.Linear(spec.channels * spec.height * spec.width, spec.num_classes)
+        self.head = nn.Linear(math.prod(spec.shape), spec.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(images.flatten(1))

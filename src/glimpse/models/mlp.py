@@ -7,6 +7,7 @@ includes the softmax.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise UserError(f"model.activation={activation}: expected tanh or relu")
-        sizes = [spec.channels * spec.height * spec.width, *widths]
+        sizes = [math.prod(spec.shape), *widths]
         layers: list[nn.Module] = [nn.Flatten()]
         for num_inputs, num_outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(num_inputs, num_outputs), ACTIVATIONS[activation]()]

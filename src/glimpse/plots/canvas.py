@@ -1,8 +1,7 @@
 """A picture of images, text, coloured boxes and curves, drawn by Pillow. Lengths are in inches.
 
 matplotlib takes a tenth of a second for what Pillow draws in a hundredth, and every run draws such
-pictures. matplotlib draws the pictures that only a report or a command needs. The font is the one
-that matplotlib is configured to use. A character that the font lacks becomes a box.
+pictures. matplotlib draws the pictures that only a report or a command needs.
 """
 
 import math
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from glimpse.files import replacing
+from glimpse.plots.fonts import font_path
 from glimpse.plots.save import COMPRESSION
 from glimpse.streams import printable
 from glimpse.text import cut
@@ -118,7 +118,8 @@ class Canvas:
             colour: Colour of the letters.
         """
         self._has_colours |= colour != "black"
-        text, font = printable(text), _font(size, is_bold)
+        text = printable(text)
+        font = _font(font_path(text, is_bold=is_bold), size)
         place = (x * DPI, y * DPI)
         if not angle:
             self._draw.text(place, text, fill=colour, font=font, anchor=anchor)
@@ -164,7 +165,8 @@ def _dashes(points: Sequence[Point]) -> list[list[Point]]:
 
 def text_width(text: str, *, size: float, is_bold: bool = False) -> float:
     """The width of a line of text in inches; its size is in points."""
-    return _font(size, is_bold).getlength(printable(text)) / DPI
+    text = printable(text)
+    return _font(font_path(text, is_bold=is_bold), size).getlength(text) / DPI
 
 
 def fitted(text: str, width: float, *, size: float) -> str:
@@ -183,8 +185,5 @@ def shades(values: np.ndarray, name: str) -> list[tuple[int, int, int]]:
 
 
 @cache
-def _font(size: float, is_bold: bool) -> ImageFont.FreeTypeFont:
-    from matplotlib.font_manager import FontProperties, findfont
-
-    path = findfont(FontProperties(weight="bold" if is_bold else "normal"))
-    return ImageFont.truetype(str(path), size * DPI / POINTS)
+def _font(path: str, size: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size * DPI / POINTS)

@@ -7,7 +7,7 @@ import numpy as np
 from glimpse.insight.confusion import confusion_matrix, most_confused_classes
 from glimpse.insight.predictions import Predictions
 from glimpse.plots.canvas import Canvas, shades, text_width
-from glimpse.plots.mistakes import shortened
+from glimpse.plots.names import distinct
 
 MAX_CLASSES = 30  # the matrix shows all classes up to this number
 NUM_CHOSEN = 20  # with more classes, it shows this many: those with the most mistakes
@@ -18,6 +18,7 @@ GAP = 0.06  # between the matrix and the names beside it
 COUNT_SIZE, NAME_SIZE, TITLE_SIZE = 6.5, 7.5, 9.0  # points
 SCALE_WIDTH, SCALE_SPACE = 0.13, 0.85  # the scale of the colours, and the space that it takes
 COLOURS = "Blues"
+DARK = 0.7  # from this share on, white is easier to read on the colour than black
 
 
 def draw_confusion(predictions: Predictions, title: str, path: Path) -> None:
@@ -33,7 +34,7 @@ def draw_confusion(predictions: Predictions, title: str, path: Path) -> None:
     matrix = confusion_matrix(predictions, chosen)
     num_images = np.bincount(predictions.labels, minlength=len(class_names))[chosen]
     shares = matrix / np.maximum(num_images, 1)[:, None]
-    names = shortened([class_names[label] for label in chosen])
+    names = list(distinct(class_names[label] for label in chosen).values())
     longest = max(text_width(name, size=NAME_SIZE) for name in names)
     cell = max(CELL, MIN_SIDE / len(names))
     side = cell * len(names)
@@ -54,7 +55,7 @@ def draw_confusion(predictions: Predictions, title: str, path: Path) -> None:
         if count:
             canvas.text(
                 x + cell / 2, y + cell / 2, f"{count}", size=COUNT_SIZE, anchor="mm",
-                colour="white" if shares[row, column] > 0.5 else "black",
+                colour="white" if shares[row, column] > DARK else "black",
             )  # fmt: skip
     canvas.frame((left, top, left + side, top + side))
     end = top + side + 2 * GAP

@@ -72,21 +72,20 @@ def _finish(axes: "Axes", title: str) -> None:
         axes.legend()
 
 
-def draw_curves_over(
-    x: Sequence[float],
-    curves: Mapping[str, Sequence[float]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    path: Path,
-) -> None:
-    """Draw several curves over the same x, distinguished by colour and marker."""
+def draw_shift(distances: Sequence[int], curves: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Draw the accuracies of several runs on shifted images, by colour and marker.
+
+    Args:
+        distances: Shifts in pixels.
+        curves: The accuracies of each run, one for each distance.
+        path: Path of the PNG.
+    """
     figure = new_figure(7, 4.2)
     axes = figure.add_subplot()
     for number, (name, values) in enumerate(curves.items()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot(x, values, label=name, color=colour, marker=marker, markersize=4)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.plot(distances, values, label=name, color=colour, marker=marker, markersize=4)
+    axes.set(xlabel="shift (pixels)", ylabel="accuracy")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save_figure(figure, path)

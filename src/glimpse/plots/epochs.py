@@ -6,12 +6,12 @@ Every run draws them, so this file uses Pillow, which is faster than matplotlib.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from glimpse.plots.canvas import Box, Canvas
+from glimpse.plots.canvas import Box, Canvas, text_width
 from glimpse.plots.colours import COLOURS
 from glimpse.plots.curves import DOTTED, NUM_TICKS, Rows, charts_of, points_of
 
 WIDTH, HEIGHT = 4.5, 3.5  # of a chart with its margins
-LEFT, TOP, RIGHT, BOTTOM = 0.75, 0.3, 0.1, 0.5  # margins
+LEFT, TOP, RIGHT, BOTTOM = 0.85, 0.3, 0.1, 0.5  # margins
 MARGIN = 0.05  # between a curve and the frame, as a share of its range
 FONT_SIZE = 9.0  # points
 GRID = "#d8d8d8"
@@ -50,12 +50,15 @@ def _draw_chart(canvas: Canvas, box: Box, curves: Mapping[str, Curve], title: st
         x, _ = place(epoch, lowest)
         canvas.curve([(x, top), (x, bottom)], GRID)
         canvas.text(x, bottom + 0.17, label, size=FONT_SIZE, anchor="ms")
-    for value, label in _ticks(lowest, highest):
+    ticks = list(_ticks(lowest, highest))
+    widest = max((text_width(label, size=FONT_SIZE) for _, label in ticks), default=0.0)
+    for value, label in ticks:
         _, y = place(first, value)
         canvas.curve([(left, y), (right, y)], GRID)
         canvas.text(left - 0.06, y, label, size=FONT_SIZE, anchor="rm")
     canvas.text((left + right) / 2, bottom + 0.37, "epoch", size=FONT_SIZE, anchor="ms")
-    canvas.text(left - 0.6, (top + bottom) / 2, title, size=FONT_SIZE, anchor="mm", angle=90)
+    beside = left - max(0.6, widest + 0.15)
+    canvas.text(beside, (top + bottom) / 2, title, size=FONT_SIZE, anchor="mm", angle=90)
     canvas.frame(box)
     for number, (split, curve) in enumerate(curves.items()):
         is_val, middle = split == "val", top - 0.12

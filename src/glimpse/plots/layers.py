@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glimpse.insight.activations import LayerOutput
+from glimpse.plots.canvas import fitted
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.mistakes import shortened
+from glimpse.plots.names import distinct
 from glimpse.plots.save import DPI, new_figure, save_figure
 from glimpse.text import by
 
@@ -22,6 +24,8 @@ MAX_LAYERS = 12
 NUM_MAPS = 8  # feature maps per layer: those that vary most over the image
 MAX_UNITS = 64  # units drawn for a linear layer
 MAX_CLASSES = 10
+LOGITS_WIDTH, LOGITS_GAP = 8.1, 0.08  # inches, of all logits and between their names
+LOGITS_SIZE = 6.0  # points, of these names
 TITLE_CHARACTERS = 90  # as many as fit the width of the Grad-CAM
 
 
@@ -56,7 +60,8 @@ def draw_layers(
     axes = figure.add_subplot(grid[0, 2])
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     axes.axis("off")
-    names = shortened([layer.name for layer in shown])
+    short = distinct(layer.name for layer in shown)
+    names = [short[layer.name] for layer in shown]
     for row, (layer, name) in enumerate(zip(shown, names, strict=True), 1):
         label = figure.add_subplot(grid[row, :2])
         label.axis("off")
@@ -66,6 +71,8 @@ def draw_layers(
         has_names = layer is outputs[-1] and len(units) == len(class_names)
         if not is_map and not has_names and len(units) > MAX_UNITS:
             size += f", first {MAX_UNITS}"
+        if has_names and len(units) > MAX_CLASSES:
+            size += f", {MAX_CLASSES} largest"
         text = f"{name}\n{layer.kind}\n{size}"
         label.text(0.02, 0.5, text, va="center", size=9, parse_math=False)
         if is_map:
@@ -93,8 +100,10 @@ def _draw_logits(axes: "Axes", logits: Tensor, class_names: Sequence[str]) -> No
     shown = logits.topk(min(MAX_CLASSES, len(logits))).indices.sort().values
     colours = [COLOURS[1] if label == logits.argmax() else COLOURS[0] for label in shown]
     axes.bar(range(len(shown)), logits[shown].numpy(), color=colours)
-    names = shortened([class_names[label] for label in shown])
-    axes.set_xticks(range(len(shown)), names, size=6, parse_math=False)
+    width = LOGITS_WIDTH / len(shown) - LOGITS_GAP
+    shorten = partial(fitted, width=width, size=LOGITS_SIZE)
+    names = list(distinct((class_names[label] for label in shown), shorten).values())
+    axes.set_xticks(range(len(shown)), names, size=LOGITS_SIZE, parse_math=False)
 
 
 def _most_varied(maps: Tensor) -> Tensor:

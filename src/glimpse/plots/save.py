@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from glimpse.files import replacing
+from glimpse.plots.fonts import font_families
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +33,13 @@ def save_figure(figure: "Figure", path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and not text.get_text().isascii():
+            text.set_fontfamily(font_families(text.get_text()))
     with replacing(path, flush=False) as partial, warnings.catch_warnings():
-        # Names of classes in letters that the font lacks are drawn as boxes.
+        # Letters that no font has are drawn as boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure.savefig(partial, pil_kwargs={"compress_level": COMPRESSION})
 

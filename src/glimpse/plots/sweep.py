@@ -178,6 +178,7 @@ def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
     elif not axis.is_number:
         step = math.ceil(len(axis.places) / MOST_WORDS)
         words = [cut(word, NAME_CHARACTERS) for word in axis.places][::step]
+        (axes.set_xlim if along == "x" else axes.set_ylim)(-0.5, len(axis.places) - 0.5)
         one.set_ticks(list(axis.places.values())[::step], words, parse_math=False)
         if along == "x" and len("".join(words)) > WIDE_WORDS:
             for label in axes.get_xticklabels():  # their ends are at the ticks

@@ -45,7 +45,7 @@ class Evaluation:
 
 
 def evaluate_run(
-    trained: TrainedRun, split: str, folder: Path, *, images: Path | None = None
+    trained: TrainedRun, split: str, folder: Path, *, images: Path | None
 ) -> Evaluation:
     """Predict a split, and write scores.json, classes.csv, confusion.csv, confusion.png and
     predictions.csv.

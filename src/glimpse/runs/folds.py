@@ -54,9 +54,7 @@ def is_folder_of_runs(path: Path) -> bool:
     )
 
 
-def pooled_folds(
-    root: Path, overrides: Sequence[str], trust: Sequence[str] = ()
-) -> Iterator[Pooled]:
+def pooled_folds(root: Path, overrides: Sequence[str], trust: Sequence[str]) -> Iterator[Pooled]:
     """Predict each validation fold below a folder with its own run, and pool the predictions.
 
     Raises:

@@ -24,27 +24,16 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
         images: Paths, Pillow images, arrays (H, W), (H, W, C) or (N, H, W, C), tensors (H, W),
             (C, H, W) or (N, C, H, W), which may also have their channels last, or an iterable of
             these. Three dimensions without one of 1, 3 or 4 channels are N grey images.
-        channels: Channels of the network's images. For a network of colour images, an array
-            (3, H, W) is one image, and for one of grey images it is three.
+        channels: Channels of the network's images. For a network of colour images, (3, H, W) is one
+            image, and for one of grey images it is three.
 
     Raises:
         UserError: an image is of another type or shape.
     """
     if isinstance(images, One):
         yield images
-    elif isinstance(images, Tensor):
-        array = images.detach().cpu()
-        if array.ndim > 2 and array.shape[-3] in CHANNELS:
-            array = array.movedim(-3, -1)
-        if array.is_floating_point():  # refused below, but NumPy has no bf16
-            array = array.float()
-        yield from _of_array(array.numpy())
-    elif isinstance(images, np.ndarray):
-        if images.ndim > 2 and images.shape[-1] not in CHANNELS:
-            first = images.shape[-3]
-            if first in CHANNELS and (images.ndim == 4 or (channels == 3 and first > 1)):
-                images = np.moveaxis(images, -3, -1)
-        yield from _of_array(images)
+    elif isinstance(images, Tensor | np.ndarray):
+        yield from _of_array(_channels_last(images, channels))
     elif isinstance(images, Iterable) and not isinstance(images, Mapping | bytes):
         for image in images:
             yield from one_by_one(image, channels=channels)
@@ -55,8 +44,22 @@ def one_by_one(images: Any, *, channels: int) -> Iterator[One]:
         )
 
 
-def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
-    shape = by(array.shape) or "()"
+def _channels_last(images: Tensor | NDArray[Any], channels: int) -> NDArray[np.uint8]:
+    is_tensor = isinstance(images, Tensor)
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        if images.is_floating_point():  # refused below, but NumPy has no bf16
+            images = images.float()
+        images = images.numpy()
+    _require_bytes(images)
+    if images.ndim > 2 and (is_tensor or images.shape[-1] not in CHANNELS):
+        first = images.shape[-3]
+        if first in CHANNELS and (images.ndim == 4 or channels == 3 or first == 1):
+            return np.moveaxis(images, -3, -1)
+    return images
+
+
+def _require_bytes(array: NDArray[Any]) -> None:
     if array.dtype != np.uint8:
         remedy = (
             "if they are from 0 to 255, convert them to uint8"
@@ -64,16 +67,23 @@ def _of_array(array: NDArray[Any]) -> Iterator[Image.Image]:
             else "multiply them by 255 and convert them to uint8, if they are from 0 to 1"
         )
         raise UserError(
-            f"an image of {shape} has values of {array.dtype}, expected uint8 from 0 to 255: {remedy}"
+            f"an image of {_shape(array)} has values of {array.dtype}, expected uint8 from 0 to 255: {remedy}"
         )
+
+
+def _shape(array: NDArray[Any]) -> str:
+    return by(array.shape) or "()"
+
+
+def _of_array(array: NDArray[np.uint8]) -> Iterator[Image.Image]:
     has_channels = array.ndim > 0 and array.shape[-1] in CHANNELS
     if (array.ndim == 4 and has_channels) or (array.ndim == 3 and not has_channels):
         for one in array:
             yield from _of_array(one)
     elif array.ndim in (2, 3):
         if not array.size:
-            raise UserError(f"an image has the shape {shape}, expected at least one pixel")
+            raise UserError(f"an image has the shape {_shape(array)}, expected at least one pixel")
         grey = array.ndim == 3 and array.shape[-1] == 1
         yield Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array))
     else:
-        raise UserError(f"an image has the shape {shape}, expected (H, W) or (H, W, C)")
+        raise UserError(f"an image has the shape {_shape(array)}, expected (H, W) or (H, W, C)")

@@ -34,7 +34,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem
 background: #fff; color: #1a1a1a } .wide { overflow-x: auto } table { border-collapse: collapse }
 td, th { padding: .3rem .7rem; text-align: left; vertical-align: top }
 th { border-bottom: 2px solid #888; white-space: nowrap } tr + tr td { border-top: 1px solid var(--faint) }
-td:first-child { white-space: nowrap } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } .number { text-align: right }
+td:first-child { white-space: nowrap } td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } .number { text-align: right;
+white-space: nowrap }
 .sorts { font-size: .83rem } .sorts td, .sorts th { padding: .3rem .35rem } .sorts td {
 white-space: nowrap } .sorts .long { white-space: normal; overflow-wrap: break-word;
 min-width: 13rem } .sorts button { font: inherit; color: inherit; background: none; border: 0;
@@ -46,7 +47,10 @@ figure { margin: 0; max-width: 100% } figure img { max-width: 100%; height: auto
 figcaption, .note { opacity: .75 } .note { max-width: 60rem } pre { background: var(--soft);
 padding: .7rem 1rem; overflow-x: auto } @media (prefers-color-scheme: dark) {
 :root { --faint: #383838; --soft: #242424 } body { background: #181818; color: #ddd }
-.failed, .unreadable { color: #ff8a80 } }
+.failed, .unreadable { color: #ff8a80 } } @page { size: landscape; margin: 1cm }
+@media print { body { max-width: none; margin: 0; padding: 0 } .wide { overflow: visible }
+.sorts { font-size: .6rem } .sorts td, .sorts th { padding: .15rem .2rem } .sorts .long { min-width: 0 }
+pre { white-space: pre-wrap; overflow-wrap: anywhere } }
 """
 
 SORT = """

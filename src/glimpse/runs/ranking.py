@@ -23,7 +23,7 @@ MEANINGS = {
     NOISE: f"{NOISE} is a difference within the noise of the seeds",
     UNKNOWN: f"{UNKNOWN} means that single runs, folds, or seeds of equal results do not show a difference",
 }
-TEST = f"Welch's t-test, p < {LEVEL} after Holm's correction"
+TEST = f"which Welch's t-test decides at p = {LEVEL}, after Holm's correction"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def told(found: Sequence[Ranking]) -> list[str]:
         return []
     used = {sign for ranking in found for sign in ranking.signs}
     meanings = ", ".join(text for sign, text in MEANINGS.items() if sign in used)
-    test = f" ({TEST})" if used - {UNKNOWN} else ""
+    test = f", {TEST}" if used - {UNKNOWN} else ""
     return [*map(str, found), f"Between two models, {meanings}{test}."]
 
 

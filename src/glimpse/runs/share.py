@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from glimpse.config.build import plain
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import COLOURS
 from glimpse.data.splits import IN_WORDS
@@ -144,6 +145,10 @@ def _card(trained: TrainedRun, weights: str) -> str:
         }
         metadata["model-index"] = [{"name": f"{name} on {data}", "results": [about]}]
     table = [f"| accuracy on the {part} | {value:.4f} |" for part, value in accuracies]
+    majority = run.number("majority_acc") if run else None
+    if table and run and majority is not None:
+        part = _in_words(run.reported, in_part)
+        table.append(f"| share of the most frequent class in the {part} | {majority:.4f} |")
     classes = json.dumps([printable(one) for one in spec.class_names], ensure_ascii=False)
     return "\n".join(
         [
@@ -160,7 +165,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
             "## Load it",
             "",
             "```python",
-            *_loading(network, spec.num_classes, weights),
+            *_loading(trained, weights),
             "```",
             "",
             "## Input and output",
@@ -182,9 +187,13 @@ def _as_text(name: str) -> str:
     return re.sub(r"[\\`*<>\[\]&!|#]", r"\\\g<0>", name)
 
 
-def _loading(network: nn.Module, num_classes: int, weights: str) -> list[str]:
+def _loading(trained: TrainedRun, weights: str) -> list[str]:
     """Three lines of Python that load the weights."""
-    make = f"network = ...  # {type(network).__module__}.{type(network).__qualname__}"
+    network, num_classes = trained.model, trained.spec.num_classes
+    arguments = plain(trained.config.model)
+    target = arguments.pop("_target_")
+    words = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if key != "weights")
+    make = f"network = ...  # {target}, with {words or 'no arguments'}"
     library = "torch"
     if isinstance(network, Pretrained):
         library = _library(network)

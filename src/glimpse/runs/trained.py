@@ -45,7 +45,7 @@ from glimpse.runs.images import Images, one_by_one
 from glimpse.runs.other_images import labelled_images
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
-from glimpse.text import some
+from glimpse.text import some, web_address
 from glimpse.trainer import device_of, device_or_none
 
 PREDICTED_TOGETHER = 64  # images
@@ -228,6 +228,10 @@ class TrainedRun:
                 has = ", ".join(sorted(self.data.splits))
                 raise UserError(f"{images}: the data of this run has no such split, only {has}")
             return self.predict_split(images)
+        if isinstance(images, str) and images.isidentifier() and not os.path.lexists(images):
+            raise UserError(
+                f"{images} is neither a split nor a file: expected train, val, test or a path"
+            )
         pixels = map(self._pixels, one_by_one(images, channels=self.spec.channels))
         found: list[Prediction] = []
         while batch := list(itertools.islice(pixels, PREDICTED_TOGETHER)):
@@ -240,6 +244,10 @@ class TrainedRun:
 
     def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
+            if address := web_address(image):
+                raise UserError(
+                    f"{address} is a web address, expected a file: download the image first"
+                )
             if Path(image).is_dir():
                 raise UserError(
                     f"{image} is a folder, expected image files: type glimpse predict <run> {image}, or "

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quoted
-from glimpse.errors import Interrupted, UserError, stop_signals
+from glimpse.errors import Interrupted, UserError, handling, stop_signals
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, folder_name, part_of
 from glimpse.sweeps.runner import Outcome, Runner
@@ -216,14 +216,11 @@ def _interruptible() -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    former = {number: signal.signal(number, note) for number in stop_signals()}
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        raise Interrupted(received[0] if received else signal.SIGINT) from stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with handling(stop_signals(), note):
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            raise Interrupted(received[0] if received else signal.SIGINT) from stop
 
 
 def run_batch(

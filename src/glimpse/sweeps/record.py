@@ -146,7 +146,7 @@ class Record:
             told.append(f"{what}{place}: {typed}{metric} {setting}{over}")
         return "\n".join(told)
 
-    def print_end(self, what: str, job: Job, found: Found, left: str = "") -> None:
+    def print_end(self, what: str, job: Job, found: Found, left: str) -> None:
         """Print how a job ended.
 
         Args:

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from glimpse.durations import duration
+from glimpse.progress_bar import LINE_SECONDS
 from glimpse.text import plural
 
-LINE_SECONDS = 60.0  # between printed lines
 REDRAW_SECONDS = 1.0  # between two versions of the line on a terminal
 
 

@@ -137,7 +137,7 @@ class DatasetCheck:
 
     def gathered(self) -> str:
         """Load the first batch of the first epoch."""
-        self.batch = next(iter(self.data.batches.loader("train", training=True, shuffle=True)))
+        self.batch = next(iter(self.data.batches.loader("train", training=True)))
         return f"images {_described(self.batch.images)}; labels {_described(self.batch.labels)}"
 
     def moved(self) -> str:

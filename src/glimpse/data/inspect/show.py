@@ -23,7 +23,7 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
         path: Path of the PNG.
         num_images: Maximum number of images; the training set may have fewer.
     """
-    loader = data.batches.loader("train", training=True, shuffle=True)
+    loader = data.batches.loader("train", training=True)
     shown = list(itertools.islice(loader, -(-num_images // data.batches.batch_size)))
     batch = Batch(
         torch.cat([batch.images for batch in shown])[:num_images],

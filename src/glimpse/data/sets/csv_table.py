@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from glimpse.config.places import wrong_place
 from glimpse.data.labels import class_names_of, may_be_missing
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source
+from glimpse.data.spec import Arrays, Files, Part, Source, require_shape
 from glimpse.data.splits import UNLABELLED
 from glimpse.data.tables.columns import Columns, find_columns
 from glimpse.data.tables.files import TableFiles, one_path
@@ -101,8 +101,8 @@ class CsvTable(ImageDataModule):
         self.class_names = class_names
         self.num_classes = num_classes
         self.source = source
-        if shape is not None and (len(shape) != 3 or shape[0] not in COLOURS or min(shape) < 1):
-            raise UserError(f"data.shape={list(shape)}: expected [C,H,W] with 1 or 3 channels")
+        if shape is not None:
+            require_shape(shape)
         for key, table in {"val": val, "test": test}.items():
             if split is not None and table is not None:
                 raise UserError(
@@ -242,8 +242,7 @@ class CsvTable(ImageDataModule):
                 raise UserError(f"{table.place(line)}: the column {name!r} is empty: fill it in")
             if split == wanted:
                 cells.append(self._files.identity(table, row[index]) if is_path else row[index])
-        kept = self.kept_rows(part)
-        return cells if kept is None else [cells[row] for row in kept]
+        return self.without_skipped(cells, part)
 
     def _names(self, labels: Sequence[tuple[int, str]]) -> tuple[str, ...]:
         if self.class_names is not None:

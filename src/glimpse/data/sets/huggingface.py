@@ -303,8 +303,7 @@ class HuggingFace(ImageDataModule):
         if name not in rows.features:
             return None
         cells = ["" if _is_missing(value) else str(value) for value in rows[name]]
-        kept = self.kept_rows(part)
-        return cells if kept is None else [cells[row] for row in kept]
+        return self.without_skipped(cells, part)
 
     def _cells(
         self, rows: Any, column: str, split: str, step: int = 1

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import Arrays, Source
-from glimpse.errors import UserError
+from glimpse.data.spec import Arrays, Source, require_shape
 
 
 class Synthetic(ImageDataModule):
@@ -39,8 +38,7 @@ class Synthetic(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
-            raise UserError(f"data.shape={list(shape)}: expected [C,H,W] with 1 or 3 channels")
+        require_shape(shape)
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.num_train = num_train
