@@ -351,3 +351,11 @@ def test_few_places_ask_the_clock() -> None:
         if isinstance(node, ast.Attribute) and node.attr in CLOCK
     }
     assert found == ASKS_THE_CLOCK
+
+
+def test_the_map_of_the_code_has_every_module() -> None:
+    tops = {file.split("/")[1] for file in TREES if file.startswith("glimpse/")}
+    packages = {f"{name}/" for name in tops if not name.endswith(".py")}
+    modules = {name for name in tops if name.endswith(".py") and not name.startswith("__")}
+    text = (REPOSITORY / "docs" / "design.md").read_text()
+    assert not [name for name in sorted(packages | modules) if f"`{name}`" not in text]

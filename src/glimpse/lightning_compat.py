@@ -1,6 +1,7 @@
 """Every use of Lightning's internals, each with its reason; written for Lightning 2.6.
 
-Each has a test in tests/test_lightning_compat.py that fails once Lightning no longer needs it.
+Each workaround has a test in tests/test_lightning_compat.py, which fails once Lightning no longer
+needs it. What only reads Lightning's state is tested by the training itself.
 Nothing outside this file touches a private attribute of Lightning, relies on the order of its
 callbacks, or sets an attribute of a Trainer other than `should_stop`, which Lightning documents.
 """
