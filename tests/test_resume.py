@@ -31,6 +31,7 @@ from glimpse.loggers import building
 from glimpse.records import read_rows
 from glimpse.run import run
 from glimpse.runs.folder import read_run
+from glimpse.runs.trained import TrainedRun
 from makers import MAKERS
 
 SMALL = (
@@ -608,7 +609,7 @@ def test_a_damaged_last_checkpoint_is_replaced_even_where_nothing_is_left_to_tra
     assert not is_done or last.read_bytes() == best.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["cut", "pipe", "folder", "link"])
+@pytest.mark.parametrize("kind", ["cut", "pipe", "folder", "link", "missing"])
 def test_without_a_best_checkpoint_the_last_weights_are_measured(
     execute: Execute, finished: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -621,14 +622,31 @@ def test_without_a_best_checkpoint_the_last_weights_are_measured(
         os.mkfifo(best)
     elif kind == "folder":
         best.mkdir()
-    else:
+    elif kind == "link":
         (tmp_path / "elsewhere.ckpt").write_bytes(content)
         best.symlink_to(tmp_path / "elsewhere.ckpt")
     execute(*LINEAR, f"resume={finished}", folder=finished)
-    printed = capsys.readouterr().out
-    assert f"{best} is not a " in printed
-    assert "measuring the last weights instead" in printed
-    assert json.loads((finished / "summary.json").read_text())["status"] == "finished"
+    assert re.search(
+        f"^{best}, of epoch [12], is missing or damaged: ", capsys.readouterr().out, re.M
+    )
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["best_epoch"] is None
+    of_last = TrainedRun(finished / "checkpoints" / "last.ckpt")
+    for split in ("train", "val", "test"):
+        found = (of_last.predict(split).predicted == of_last.data.labels(split)).mean()
+        assert summary["metrics"][f"{split}/acc"] == pytest.approx(found)
+
+
+def test_after_a_lost_best_checkpoint_the_next_validation_is_the_best(
+    execute: Execute, finished: Path
+) -> None:
+    (finished / "checkpoints" / "best.ckpt").unlink()
+    execute(*LINEAR, f"resume={finished}", "trainer.max_epochs=4", folder=finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["best_epoch"] in (3, 4)
+    row = read_rows(finished, "metrics.csv")[1][summary["best_epoch"] - 1]
+    assert summary["metrics"]["val/acc"] == pytest.approx(float(row["val/acc"]))
 
 
 def test_checkpoints_that_are_no_folder_are_named(execute: Execute, finished: Path) -> None:

@@ -20,8 +20,7 @@ from glimpse.errors import UserError
 from glimpse.files import make_folder, replacing
 
 BLOCK = 2**20  # bytes read at a time
-# The last record of a zip archive without a comment. Its last two bytes are the length of the
-# comment.
+# The last record of a zip archive without a comment. Its last two bytes are the comment's length.
 # PKWARE 2022, .ZIP File Format Specification 6.3.10, section 4.3.16.
 END_SIGNATURE, END_SIZE = b"PK\x05\x06", 22
 LENGTH_SIZE = 2

@@ -68,7 +68,9 @@ def final_metrics(
     stop_profiling(trainer)
     # Lightning would apply the limit of the test batches to every split.
     limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
-    was_validated = best is None or "val/acc" in checkpoints.best_metrics
+    was_validated = "val/acc" in checkpoints.best_metrics
+    if best is None:  # never validated, unless the best weights are lost
+        was_validated = not checkpoints.has_lost_best
     splits = ["val", "test"] if config.tta or not was_validated else ["test"]
     if config.test != "val" and num_trained:
         splits.insert(0, "train")

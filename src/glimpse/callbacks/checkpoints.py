@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from glimpse.callbacks.epoch_record import logged, of_this_epoch
 from glimpse.callbacks.time_left import steps_of_an_epoch
+from glimpse.checkpoint_file import is_intact
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.module import data_of
@@ -55,6 +56,7 @@ class Checkpoints(Checkpoint):
         self.best_metrics: dict[str, float] = {}  # of the validation set
         self.best_value: float | None = None  # of the monitor
         self.best_recall: list[float | None] | None = None  # by class, on the validation set
+        self.has_lost_best = False  # whether `best.ckpt` could not be read when it was needed
         self.saved_at = time.monotonic()  # when `last.ckpt` was saved
         self._validated_at = 0  # the step of the last validation, or that of the start
         self._awaits_epoch_end = False  # whether the last validation has not been ranked yet
@@ -160,16 +162,23 @@ class Checkpoints(Checkpoint):
         self.saved_at = time.monotonic()
 
     def read_best(self) -> dict[str, Any] | None:
-        """Read `best.ckpt`; None if there is none, or, with a message, if it is damaged."""
-        if not os.path.lexists(self.best):
+        """Read `best.ckpt`; None if no epoch was the best, or, with a message, if it is damaged."""
+        if self.best_epoch is None:
             return None
         try:
             if not is_own_file(self.folder, self.best):
-                raise UserError(f"{self.best} is not a file in this folder")
+                raise UserError(f"{self.best} is missing, or not a file in this folder")
             return read_checkpoint(self.best)
         except UserError as error:
             console.print(f"{error}; measuring the last weights instead")
+            self._forget_best()
             return None
+
+    def _forget_best(self) -> None:
+        """Forget a best state that cannot be read, so that no number of a result is of it."""
+        self.has_lost_best = True
+        self.best_epoch = self.best_value = self.best_recall = self._best_rank = None
+        self.best_metrics = {}
 
     def begin_from(self, path: Path) -> None:
         """Copy the checkpoint that a run resumes from to `last.ckpt`, in place of a damaged one."""
@@ -211,7 +220,15 @@ class Checkpoints(Checkpoint):
             judged[self.monitor.name] = state_dict["best_value"]
         self._best_rank = self.monitor.rank(judged) if judged else None
         self.best_value = judged.get(self.monitor.name)
-        if self.best_epoch is not None and self.best_value is None:
+        if self.best_epoch is None:
+            return
+        if not (is_own_file(self.folder, self.best) and is_intact(self.best)):
+            console.print(
+                f"{self.best}, of epoch {self.best_epoch}, is missing or damaged: the next validation "
+                "becomes the best, or else the last weights are measured"
+            )
+            self._forget_best()
+        elif self.best_value is None:
             console.print(
                 f"best.ckpt is from epoch {self.best_epoch}, which has no {self.monitor.name}: the next "
                 "validation replaces it"

@@ -17,6 +17,7 @@ from glimpse.streams import say
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
     from glimpse.runs.evaluate import Evaluation
+    from glimpse.runs.folds import Pooled
 
 NUM_WORST = 10  # with more classes, print this many with the lowest F1
 
@@ -72,12 +73,7 @@ def evaluate(
             for pooled in pooled_folds(run, settings or (), trust or ()):
                 folder = subfolder(whole, pooled.name) if pooled.name else whole
                 evaluation = evaluate_folds(pooled, folder)
-                accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
-                say(
-                    f"{pooled.label}: {evaluation.num_images:,} images, each predicted by the run "
-                    f"that did not train on it\naccuracy of each fold: {accuracies}\nthe images of a fold "
-                    "chose the best epoch of their run, so these scores are somewhat too good\n"
-                )
+                _print_folds(pooled, evaluation)
                 _print_evaluation(evaluation, folder, every_class)
             return
         overrides, of_table = list(settings or ()), dict[str, Any]()
@@ -101,6 +97,15 @@ def _cells(score: "Score") -> tuple[str, str]:
 
 def _cell(score: "Score") -> str:
     return "" if math.isnan(score.value) else f"{score.value:.4f}"
+
+
+def _print_folds(pooled: "Pooled", evaluation: "Evaluation") -> None:
+    accuracies = ", ".join(f"{value:.4f}" for value in pooled.accuracies)
+    say(
+        f"{pooled.label}: {evaluation.num_images:,} images, each predicted by the run that did not train on "
+        f"it\naccuracy of each fold: {accuracies}\nthe images of a fold chose the best epoch of their run, so "
+        "these scores are somewhat too good\n"
+    )
 
 
 def _print_evaluation(evaluation: "Evaluation", folder: Path, every_class: bool) -> None:

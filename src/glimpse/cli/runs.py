@@ -35,6 +35,7 @@ from glimpse.runs.mattered import mattered
 from glimpse.runs.range_tests import range_tests
 from glimpse.streams import printable, say
 
+ANOTHER_PAGE = "--html <another folder>/report.html"
 NUM_PROBLEMS = 10  # the terminal shows this many; the page lists all of them
 
 app = typer.Typer()
@@ -70,33 +71,34 @@ def report_(
         path = html or folder / "report.html"
         root = folder.resolve()
         runs = find_runs(root)
-        trainings = runs if is_run(root) else [run for run in runs if run.is_training]
+        is_one, in_csv = is_run(root), format_ is Format.csv
+        trainings = runs if is_one else [run for run in runs if run.is_training]
         if not trainings:  # all have task=lr_find
             section = range_tests(runs, root)
             assert section is not None
-            if format_ is not Format.csv:
+            if not in_csv:
                 say(*section.told, "no page: none of these runs has trained", sep="\n")
             return
-        with elsewhere("--html <another folder>/report.html"):
+        with elsewhere(ANOTHER_PAGE):
             make_folder(path.parent)
         groups = group(trainings)
-        if is_run(root) and format_ is not Format.csv:
+        if is_one and not in_csv:
             _print_run(runs[0], format_)
         else:
             _print_runs(groups, root, format_)
         found = []
-        if not is_run(root):
-            with elsewhere("--html <another folder>/report.html"):
+        if not is_one:
+            with elsewhere(ANOTHER_PAGE):
                 found = [
                     by_model(groups, path.parent),
                     mattered(root, runs, path.parent),
                     range_tests(runs, root),
                 ]
         sections = [section for section in found if section]
-        for section in sections if format_ is not Format.csv else ():
+        for section in () if in_csv else sections:
             say("", *section.told, sep="\n")
-        text = page.of_one(runs[0]) if is_run(root) else page.over_all(groups, root, sections)
-        with elsewhere("--html <another folder>/report.html"):
+        text = page.of_one(runs[0]) if is_one else page.over_all(groups, root, sections)
+        with elsewhere(ANOTHER_PAGE):
             write_text(path, text)
         # Piped output must contain only the table.
         say(f"page: {path}", file=sys.stdout if format_ is Format.table else sys.stderr)
@@ -193,16 +195,11 @@ def repeat_(
                 train_again(repetition)
             except Interrupted as stop:
                 more = [word for package in trust or () for word in ("--trust", package)]
-                words = [
-                    "glimpse",
-                    "repeat",
-                    str(run),
-                    *typed,
-                    "--out",
-                    str(repetition.folder),
-                    *more,
-                ]
-                print(f"{stop}; to continue and compare, type: {in_shell(*words)}", file=sys.stderr)
+                words = ["glimpse", "repeat", str(run), *typed, "--out", str(repetition.folder)]
+                print(
+                    f"{stop}; to continue and compare, type: {in_shell(*words, *more)}",
+                    file=sys.stderr,
+                )
                 raise typer.Exit(stop.exit_code) from None
         found = compare_bits(run, repetition.folder, typed=typed)
         print()

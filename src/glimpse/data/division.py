@@ -51,8 +51,7 @@ def division_of(data: "ImageDataModule") -> Division:
     remarks = list(contents.remarks)
     if contents.folder and contents.num_skipped:
         listed = contents.folder / UNREADABLE
-        files = "file" if contents.num_skipped == 1 else "files"
-        remarks.append(f"{contents.num_skipped:,} unreadable {files} skipped ({listed})")
+        remarks.append(f"{plural(contents.num_skipped, 'unreadable file')} skipped ({listed})")
     kept = splits.kept_labels(names, data.classes)
     relabel = np.full(len(names), -1, np.int64)
     relabel[kept] = np.arange(len(kept))

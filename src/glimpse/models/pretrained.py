@@ -154,12 +154,8 @@ class Pretrained(nn.Module):
                 features = self.backbone(torch.zeros(1, RGB, height, width))
             if not isinstance(features, Tensor) or features.ndim != 2:
                 raise ValueError("several outputs, or maps instead of a vector")
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AssertionError,
-        ) as error:  # the libraries' checks
+        # The libraries' checks.
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             return error
         finally:
             self.backbone.train()

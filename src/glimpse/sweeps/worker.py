@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -42,6 +41,7 @@ from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import run_in
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import MAX_EPOCHS, settings_of
+from glimpse.streams import keep_printing
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State, look
 
@@ -107,8 +107,7 @@ def serve(connection: Connection, slot: Slot) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
         _wake_when_the_sweep_ends()
         threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-        assert isinstance(sys.stdout, TextIOWrapper)
-        sys.stdout.reconfigure(line_buffering=True)  # in order with the lines of the sweep
+        keep_printing()  # each line at once, in order with the lines of the sweep
         setup_globals()
         register_resolvers()
         slot.settle()

@@ -33,7 +33,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
 from glimpse.data.splits import UNLABELLED, split_of
 from glimpse.errors import UserError
-from glimpse.text import as_utf8, class_name, some
+from glimpse.text import as_utf8, class_name, plural, some
 
 TOO_SHORT = ("tr", "te", "fit")  # for the name of a folder, which may be a class
 NUMBERED = r"([^/]+?)[ ._(-]*\d+\)?\.\w+$"  # the class in names such as cat.12.jpg and "great dane (3).png"
@@ -73,9 +73,8 @@ class ImageFolder(ImageDataModule):
         """The folders in the root that glimpse itself writes: `data_dir` and those of runs."""
         found = set(filter(holds_runs, class_folders(self.root)))
         if self.data_dir.absolute().parent.resolve() == self.root.resolve():
-            found.add(
-                self.root / self.data_dir.name
-            )  # the cache will create it, if it is not there
+            # The cache will create it, if it is not there.
+            found.add(self.root / self.data_dir.name)
         return frozenset(found)
 
     @property
@@ -126,10 +125,9 @@ class ImageFolder(ImageDataModule):
             ]
             for folder in (self.root, *parts.values()):
                 if loose := sum(map(is_image, folder.iterdir())):
-                    images = "image" if loose == 1 else "images"
-                    place = as_utf8(str(folder))
                     remarks.append(
-                        f"{loose:,} {images} in {place} skipped, because not in a class folder"
+                        f"{plural(loose, 'image')} in {as_utf8(str(folder))} skipped, because not in a "
+                        "class folder"
                     )
             for split, folder in parts.items():
                 if _split_of(folder) != split or folder.parent != self.root:

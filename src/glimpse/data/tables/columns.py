@@ -10,6 +10,7 @@ from glimpse.data.splits import split_of
 from glimpse.data.tables.pixel_names import by_number, of_one_kind
 from glimpse.data.tables.table import LABELS, NUMBER, PATHS, Table, one_of, shown
 from glimpse.errors import UserError
+from glimpse.text import plural
 
 FEWEST_PIXELS = 16  # fewer columns without numbers in their names are ids, ages and the like
 SPLIT_COLUMNS = ("split", "splits", "subset", "set", "usage", "fold", "partition", "phase")
@@ -58,8 +59,7 @@ def find_columns(
     """
     remarks = []
     if table.num_unnamed:
-        columns = "column" if table.num_unnamed == 1 else "columns"
-        remarks.append(f"{table.num_unnamed} {columns} without a name skipped")
+        remarks.append(f"{plural(table.num_unnamed, 'column')} without a name skipped")
     if not table.has_header:
         remarks.append("no header: the columns are 1, 2, …")
     _require(table, split, "split")

@@ -90,9 +90,8 @@ def is_unlabelled(test: Table, others: Iterable[Table], labels: Sequence[str]) -
     """Whether a test table has rows, but none with a label; `others` show whether -1 is a label."""
     found = set[str]()
     for cell in _cells_of(test, labels):
-        if (
-            cell not in WITHOUT_LABEL
-        ):  # usually the first one, so that no start reads the whole table
+        # Usually the first one, so that no start reads the whole table.
+        if cell not in WITHOUT_LABEL:
             return False
         found.add(cell)
     return bool(found) and not any(found & set(_cells_of(table, labels)) for table in others)
