@@ -66,6 +66,12 @@ FILES = {
             def forward(self, images):
                 raise SystemExit(0)
 
+        class Cancelled(Plain):
+            def forward(self, images):
+                import asyncio
+
+                raise asyncio.CancelledError
+
         class Softmax(Plain):
             def forward(self, images):
                 return super().forward(images).softmax(1)
@@ -417,6 +423,7 @@ FILES = {
     "conf/model/my net.yaml": "_target_: ownpkg.nets.Net\nwidth: 4\n",
     "conf/model/syntax.yaml": "_target_: ownpkg.slip.Net\n",
     "conf/model/exits.yaml": "_target_: ownpkg.nets.Exits\n",
+    "conf/model/cancelled.yaml": "_target_: ownpkg.nets.Cancelled\n",
     "conf/model/wide.yaml": "_target_: ownpkg.nets.Wide\n",
     "conf/model/heated.yaml": "_target_: ownpkg.nets.Heated\n",
     "conf/model/softmax.yaml": "_target_: ownpkg.nets.Softmax\n",

@@ -267,6 +267,11 @@ def test_a_network_that_ends_the_process_fails_the_run(train: Train) -> None:
         train("data=photos", "model=exits")
 
 
+def test_an_error_that_is_no_exception_fails_the_run(train: Train) -> None:
+    with pytest.raises(CrashError, match=r"CancelledError: .*nets\.py:"):
+        train("data=photos", "model=cancelled")
+
+
 def test_a_network_that_ends_in_softmax_is_remarked_on(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from attempts import curves
 from conftest import Execute, choices, composed, slow
@@ -31,6 +32,7 @@ from glimpse.loggers import building
 from glimpse.records import read_rows
 from glimpse.run import run
 from glimpse.runs.folder import read_run
+from glimpse.runs.settings import edited_settings
 from glimpse.runs.trained import TrainedRun
 from makers import MAKERS
 
@@ -636,6 +638,35 @@ def test_without_a_best_checkpoint_the_last_weights_are_measured(
     for split in ("train", "val", "test"):
         found = (of_last.predict(split).predicted == of_last.data.labels(split)).mean()
         assert summary["metrics"][f"{split}/acc"] == pytest.approx(found)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_file_of_epochs_of_a_finished_run_is_written_anew(
+    execute: Execute, finished: Path, is_gone: bool
+) -> None:
+    path = finished / "metrics.csv"
+    content = path.read_text()
+    if is_gone:
+        path.unlink()
+    else:
+        path.write_text("garbage")
+    execute(*LINEAR, f"resume={finished}", folder=finished)
+    assert path.read_text() == content
+
+
+def test_a_setting_that_an_edit_would_change_is_found(finished: Path) -> None:
+    record = finished / ".hydra" / "config.yaml"
+    place = [f"resume={finished}", f"hydra.run.dir={finished}"]
+    config, _ = composed(*LINEAR, "optimizer.lr=0.001")
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(OmegaConf.to_yaml(config))
+    same = OmegaConf.to_yaml(config)
+    assert edited_settings(finished, [*LINEAR, *place], same) == {}
+    record.write_text(same.replace("lr: 0.001", "lr: 0.5"))
+    words = [*LINEAR, *place]
+    assert edited_settings(finished, words, same) == {"optimizer.lr": ("0.5", "0.001")}
+    for typed in ("optimizer.lr=0.001", "optimizer=adamw"):
+        assert edited_settings(finished, [*words, typed], same) == {}
 
 
 def test_after_a_lost_best_checkpoint_the_next_validation_is_the_best(

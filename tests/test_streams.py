@@ -1,5 +1,6 @@
 """Output that goes nowhere ends nothing, and text from outside does not command the terminal."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -52,6 +53,20 @@ def test_a_program_goes_on_where_its_output_goes_nowhere(
     assert result.returncode == 0, result.stderr[-500:]
     assert result.stdout.strip() == printed
     assert (tmp_path / "record").read_text() == "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variables", "end"), [("", "| head -1"), ("", ">/dev/full"), ("PYTHONIOENCODING=ascii", "")]
+)
+def test_the_jobs_of_a_sweep_go_on_where_their_output_goes_nowhere(
+    tmp_path: Path, variables: str, end: str
+) -> None:
+    words = "model=linear trainer=cpu trainer.max_epochs=1 logger=none seed=1,2 name=é"
+    command = f"{variables} {sys.executable} {TRAIN} -m {words} {end}"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    summaries = sorted(tmp_path.glob("outputs/sweeps/é/*/summary.json"))
+    assert [json.loads(path.read_text())["status"] for path in summaries] == ["finished"] * 2
 
 
 @pytest.mark.parametrize("main", ["glimpse.launch", "glimpse.cli.main"])

@@ -20,9 +20,7 @@ class CrashError(Exception):
     """An unexpected error, as one line that names the file with its traceback."""
 
 
-def crash(
-    error: Exception | SystemExit, folder: Path | None, *, name: str = TRACEBACK
-) -> CrashError:
+def crash(error: BaseException, folder: Path | None, *, name: str = TRACEBACK) -> CrashError:
     """Save the full traceback of an error and describe the error and its location in one line.
 
     Args:

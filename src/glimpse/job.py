@@ -8,14 +8,15 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from glimpse.command import in_shell
 from glimpse.config.check import check
 from glimpse.config.combinations import require_one_batch_size
 from glimpse.config.explain import explain
@@ -28,6 +29,7 @@ from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.garbage import without_collection
+from glimpse.runs.settings import edited_settings
 
 if TYPE_CHECKING:
     from glimpse.search.pruning import Judge
@@ -93,6 +95,8 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
             root=settings.job.config_name or ROOT,
             searchpath=settings.searchpath,
         )
+        if config.resume:
+            _require_unedited(config, settings.overrides.task, folder)
         require_weights(config)
         if config.sweep.plan:
             raise UserError("sweep.plan=true plans a sweep: add -m")
@@ -100,6 +104,20 @@ def _checked_run(config: DictConfig, settings: HydraConf, folder: Path) -> float
         _discard_if_empty(config, folder)
         raise
     return run_in(config, settings, folder)
+
+
+def _require_unedited(config: DictConfig, overrides: Sequence[str], folder: Path) -> None:
+    """Require a resume to change only settings that are typed, so that the record stays true.
+
+    Raises:
+        UserError: it would change another. The message says what to type.
+    """
+    edited = edited_settings(folder, overrides, OmegaConf.to_yaml(config))
+    for key, (recorded, now) in sorted(edited.items()):
+        raise UserError(
+            f"{folder / '.hydra'} records {key}={recorded}, but its overrides and today's files give {now}, as "
+            f"one of them was edited: type {in_shell(f'{key}={recorded}')} or {in_shell(f'{key}={now}')}"
+        )
 
 
 def run_in(

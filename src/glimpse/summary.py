@@ -140,7 +140,9 @@ def summarised(config: DictConfig, folder: Path, names: Mapping[str, str]) -> It
     except UserError as error:
         _end_anyway(summary, FAILED, explain(error))
         raise
-    except (Exception, SystemExit) as error:  # sys.exit(0) in a user's own network is not a success
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit(0) in a user's own network is not a success
         place = folder if summary.is_written else None  # a rejected resume changes nothing
         crashed = crash(error, place, name=_name_of_traceback())
         _end_anyway(summary, FAILED, explain(crashed))

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,22 @@ def test_a_run_that_cannot_be_written_to_is_named_before_anything_is_predicted(
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: cannot write {run}")
     assert result.stderr.endswith(f"Read-only file system: type {typed_instead}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        ("export {run} --to onnx --out {run}/checkpoints/best.ckpt", ".onnx"),
+        ("shift {run} --out {run}/metrics.csv", ".png"),
+        ("report {run} --html {run}/summary.json", ".html"),
+    ],
+)
+def test_no_file_of_another_kind_is_replaced(trained_run: Path, command: str, ending: str) -> None:
+    result = CliRunner().invoke(app, command.format(run=trained_run).split())
+    assert result.exit_code == 1
+    assert re.search(
+        rf": expected a file name that ends in {ending}: type --\w+ .*{ending}$", result.stderr
+    )
 
 
 def test_a_folder_in_place_of_a_file_is_named_before_the_export(

@@ -51,6 +51,13 @@ def test_what_is_more_than_text_stays(override: str) -> None:
 def test_a_sweep_over_paths_stays_a_sweep() -> None:
     assert quote_texts(["data.root=a,b"], is_sweep=True) == ["data.root=a,b"]
     assert quote_texts(["data.root=a (1)"], is_sweep=True) == ["data.root='a (1)'"]
+    assert quote_texts(["data.root=é,ö (1)"], is_sweep=True) == ["data.root='é','ö (1)'"]
+
+
+def test_a_comma_in_the_name_of_a_folder_does_not_split_it(tmp_path: Path) -> None:
+    folder = tmp_path / "é, ö"
+    folder.mkdir()
+    assert quote_texts([f"data.root={folder}"], is_sweep=True) == [f"data.root='{folder}'"]
 
 
 def test_other_text_that_hydra_cannot_read_is_told_what_to_type() -> None:

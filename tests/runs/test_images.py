@@ -26,6 +26,9 @@ CHANNELS_FIRST = COLOUR.transpose(2, 0, 1)
         (CHANNELS_FIRST[:, None], 1, 3),
         (torch.tensor(CHANNELS_FIRST), 3, 1),
         (torch.tensor(COLOUR), 3, 1),
+        (torch.tensor(CHANNELS_FIRST), 1, 3),  # as for an array
+        (torch.tensor(CHANNELS_FIRST[:1]), 1, 1),
+        (torch.tensor(np.concatenate([CHANNELS_FIRST] * 2)), 1, 6),
         (torch.tensor(np.stack([COLOUR] * 4)), 3, 4),
         (torch.tensor(COLOUR[None, :, :, :1]), 1, 1),
         ([Image.fromarray(COLOUR), COLOUR], 3, 2),

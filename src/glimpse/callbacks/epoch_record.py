@@ -132,7 +132,10 @@ class EpochRecord(LateCallback):
         line = self._lines[-1]
         if append_text(self.path, line, size=self._size):
             self._size += len(line.encode())
-            return
+        else:
+            self._write_anew()
+
+    def _write_anew(self) -> None:
         text = "".join(self._lines)
         write_text(self.path, text, flush=False)
         self._size = len(text.encode())
@@ -150,6 +153,11 @@ class EpochRecord(LateCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that the checkpoint had finished."""
         self._keep([row for row in self.rows if row["epoch"] <= trainer.current_epoch])
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the file of a finished run anew, as it may be damaged or gone."""
+        if self.rows and self._size < 0 and IS_FIRST_PROCESS and not is_dry(trainer):
+            self._write_anew()
 
     def images_per_second(self) -> float | None:
         """The median speed over the epochs; None before the first."""

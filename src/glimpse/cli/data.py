@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_png
+from glimpse.cli.errors import one_line_errors, require_ending
 from glimpse.cli.table import FEW_CLASSES, print_table
 from glimpse.errors import UserError
 from glimpse.files import make_folder
@@ -115,7 +115,7 @@ def show(
     """
     with _one_line_errors(name, overrides, config_dir) as config:
         path = out or Path(f"data-{name}.png")
-        require_png(path)
+        require_ending(path, "--out", ".png")
         make_folder(path.parent)
         from glimpse.assembly import build_data
         from glimpse.data.inspect.show import draw_batch

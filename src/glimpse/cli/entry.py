@@ -10,6 +10,9 @@ def main() -> int:
 
         del sys.argv[1]
         return launch.main()
-    from glimpse.cli.main import main as run_command
+    try:
+        from glimpse.cli.main import main as run_command
+    except KeyboardInterrupt:
+        return 130
 
     return run_command()

@@ -83,14 +83,17 @@ def elsewhere(typed: str) -> Iterator[None]:
         raise CannotWriteError(f"{error}: type {typed}") from error
 
 
-def require_png(path: Path) -> None:
-    """Check that `--out` names a PNG.
+def require_ending(path: Path, option: str, ending: str) -> None:
+    """Require the ending of a file to write, so that no file of another kind is replaced.
 
     Raises:
-        UserError: the name does not end in .png.
+        UserError: the path ends otherwise.
     """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--out {path}: expected a file name that ends in .png")
+    if path.suffix.lower() != ending:
+        typed = in_shell(option, f"{path}{ending}")
+        raise UserError(
+            f"{option} {path}: expected a file name that ends in {ending}: type {typed}"
+        )
 
 
 def require_image(path: Path, *, may_be_folder: bool = True) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from glimpse.cli.errors import one_line_errors, require_image, require_no_setting, require_png
+from glimpse.cli.errors import one_line_errors, require_ending, require_image, require_no_setting
 from glimpse.cli.options import (
     Out,
     RunPath,
@@ -187,7 +187,7 @@ def shift(
     with one_line_errors(settings or (), has_set=True):
         require_no_setting(runs)
         if out:
-            require_png(out)
+            require_ending(out, "--out", ".png")
         for run in runs:
             find_checkpoint(run)  # before torch is imported
         from glimpse.plots.curves import draw_shift

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimpse.cli.errors import elsewhere, one_line_errors
+from glimpse.cli.errors import elsewhere, one_line_errors, require_ending
 from glimpse.command import in_shell
 from glimpse.errors import UserError
 from glimpse.files import make_folder, require_writable, subfolder
@@ -79,11 +79,13 @@ def output_file(run: Path, out: Path | None, folder: str, name: str) -> Path:
     """The file `--out`, or else the file `name` in a folder of a run folder, tested likewise.
 
     Raises:
-        UserError: its folder cannot be written to, or it is a folder itself.
+        UserError: its folder cannot be written to, it is a folder itself, or it ends otherwise.
     """
     if out is not None and out.is_dir():
         typed = in_shell("--out", str(out / name))
         raise UserError(f"--out {out}: it is a folder, expected a file: type {typed}")
+    if out is not None:
+        require_ending(out, "--out", Path(name).suffix)
     with elsewhere(f"--out <another folder>/{name}"):
         if out is None:
             out = subfolder(run, folder) / name

@@ -15,8 +15,8 @@ from glimpse.cli.errors import (
     as_options,
     elsewhere,
     one_line_errors,
+    require_ending,
     require_no_setting,
-    require_png,
 )
 from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
@@ -69,6 +69,7 @@ def report_(
     """
     with one_line_errors():
         path = html or folder / "report.html"
+        require_ending(path, "--html", ".html")
         root = folder.resolve()
         runs = find_runs(root)
         is_one, in_csv = is_run(root), format_ is Format.csv
@@ -131,8 +132,6 @@ def compare_(
                 f"expected two runs, found {len(folders)}: type glimpse compare RUN RUN"
             )
         first, second = folders
-        if out:
-            require_png(out)
         runs = one_run(first.resolve()), one_run(second.resolve())
         path = output_file(first, out, "figures", f"compare-{runs[1].folder.name}.png")
         say(f"first:  {first}\nsecond: {second}\n")

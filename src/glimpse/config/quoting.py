@@ -62,9 +62,15 @@ def _as_text(override: str, is_sweep: bool) -> str:
         return override
     if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):
         return override
-    if plain in PATHS:
-        return f"{key}={quoted(os.path.expanduser(value))}"
-    return override if _is_read(override) else f"{key}={quoted(value)}"
+    if is_sweep and not os.path.lexists(value):  # Hydra splits at commas what it can read
+        return f"{key}={','.join(_quoted(plain, part) for part in value.split(','))}"
+    return (
+        override if plain not in PATHS and _is_read(override) else f"{key}={_quoted(plain, value)}"
+    )
+
+
+def _quoted(key: str, value: str) -> str:
+    return quoted(os.path.expanduser(value) if key in PATHS else value)
 
 
 def _expected(key: str) -> str:

@@ -30,6 +30,7 @@ from glimpse.lightning_compat import IS_FIRST_PROCESS
 from glimpse.loggers.guard import forgiving, guard
 from glimpse.records import METRICS, UnreadableError, json_or_empty, read_rows
 from glimpse.resume import Start
+from glimpse.text import as_utf8
 
 IDS = "loggers.json"
 
@@ -50,6 +51,14 @@ def build_loggers(
     """
     ids = _read_ids(folder)
     nodes = {str(name): node for name, node in (config.logger or {}).items() if node}
+    if as_utf8(folder.resolve()) != str(folder.resolve()):
+        of_tensorboard = [n for n, node in nodes.items() if "TensorBoard" in str(node["_target_"])]
+        for name in of_tensorboard:
+            console.print(
+                f"logger.{name} is left out: TensorBoard cannot write to {as_utf8(folder.resolve())}, whose "
+                "name is not UTF-8"
+            )
+            del nodes[name]
     return {name: _build(name, node, folder, ids.get(name), start) for name, node in nodes.items()}
 
 

@@ -18,7 +18,7 @@ from glimpse.files import is_own_file
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
 from glimpse.records import OF_THE_SPEED
 from glimpse.runs.folder import epochs_of, read_run
-from glimpse.runs.settings import PLACES, as_text, environment_of, flattened, settings_of
+from glimpse.runs.settings import PLACES, environment_of, flattened, settings_of
 from glimpse.saved import read_checkpoint
 from glimpse.text import plural
 
@@ -208,12 +208,11 @@ def _changed_at_resume(original: Path, config: Mapping[str, Any]) -> Iterator[st
     begun = settings_of(original, {"command": []})
     ended = flattened(config)
     changed = [
-        f"{key}={ended[key]} in place of {begun[key]}"
-        for key in begun
-        if key in ended
-        and key not in (*PLACES, "trainer.max_epochs")
-        and "${" not in begun[key]
-        and as_text(begun[key]) != ended[key]
+        f"{key}={ended[key]} in place of {begun.get(key, 'none')}"
+        for key in ended
+        if key not in (*PLACES, "trainer.max_epochs")
+        and "${" not in begun.get(key, "")
+        and begun.get(key) != ended[key]
     ]
     if changed:
         yield f"settings: the run was resumed with {', '.join(changed)}"

@@ -1,7 +1,7 @@
 """The recorded settings of a run: its configuration, its overrides, and those typed at a resume."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,32 @@ def settings_over_time(folder: Path, environment: dict[str, Any]) -> dict[str, s
     may_change = {key for key in last if "." in key and key != MAX_EPOCHS} | new | {"seed"}
     changed = {key for key in may_change & before.keys() if last[key] != before[key]}
     return last | {key: f"{before[key]}{THEN}{last[key]}" for key in changed}
+
+
+def edited_settings(
+    folder: Path, overrides: Sequence[str], config: str
+) -> dict[str, tuple[str, str]]:
+    """The recorded and the new value of each setting that a resume would change unasked.
+
+    They differ if a file of the record was edited after the run began, or a file of the
+    configuration.
+
+    Args:
+        folder: The run folder.
+        overrides: Those of the resume, as `train.py` orders them (`typed_at_resume`).
+        config: The configuration that they compose, as YAML.
+    """
+    environment = {"command": ["train.py", *overrides]}
+    recorded = settings_of(folder, environment)
+    typed = {line.lstrip("+").partition("=")[0] for line in typed_at_resume(environment)}
+    now = flat_settings(config)
+    return {
+        key: (recorded[key], now[key])
+        for key in recorded.keys() & now.keys()
+        if recorded[key] != now[key]
+        and key not in PLACES
+        and not any(key == one or key.startswith(f"{one}.") for one in typed)
+    }
 
 
 def _first_settings(folder: Path) -> dict[str, str]:
