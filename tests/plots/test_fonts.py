@@ -28,7 +28,7 @@ def test_letters_that_no_font_has_are_named(
     fonts._said.clear()
     for text in (f"cat {NOWHERE}", f"ca {NOWHERE}", "cat猫"):
         assert font_path(text) == usual
-    assert capsys.readouterr().out.count("pictures show boxes") == 1
+    assert capsys.readouterr().err.count("pictures show boxes") == 1
     fonts._best_path.cache_clear()
 
 

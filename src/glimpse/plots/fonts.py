@@ -4,9 +4,10 @@ Few fonts have the letters of all languages. If none that is installed has a let
 box, and this is said once.
 """
 
+import sys
 from functools import cache
 
-from glimpse.console import console
+from glimpse.streams import say
 
 UNFIT = ("Last Resort", "Emoji")  # parts of names of fonts that draw boxes, or bitmaps of one size
 
@@ -59,7 +60,8 @@ _said: set[str] = set()
 def _say_missing(letter: str) -> None:
     if not _said:
         _said.add(letter)
-        console.print(
+        say(
             f"pictures show boxes in place of some letters, such as {letter}: install a font that has "
-            "them, such as Noto Sans CJK for Chinese, Japanese and Korean"
+            "them, such as Noto Sans CJK for Chinese, Japanese and Korean",
+            file=sys.stderr,
         )
