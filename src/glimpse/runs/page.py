@@ -163,7 +163,7 @@ def _cell(text: str, kind: str) -> str:
 
 def _kind(text: str) -> str:
     """The CSS class of a cell."""
-    if text[:1].isdigit() or text[:2] in ("+0", "-0"):
+    if text[:1].isdigit() or text[:2] in ("+0", "-0") or text == report.SIMPLEST:
         return "number"
     if text in SHOWN_STATUS:
         return text

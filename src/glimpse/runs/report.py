@@ -17,6 +17,7 @@ from glimpse.runs.groups import Group, named
 from glimpse.text import plural, some
 
 RECALL = "recall by class"
+SIMPLEST = "simplest"  # in the row of the model with which the others are compared
 NUM_WORST = 3  # classes whose recall the table shows
 
 
@@ -30,7 +31,7 @@ def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     groups = shown(groups)
     more = more_metrics(name for member in groups for run in member.runs for name in run.metrics)
     cells = [_cells(member, more) for member in groups]
-    silent = {"", FINISHED, "simplest"}  # the heading already gives this information
+    silent = {"", FINISHED, SIMPLEST}  # the heading already gives this information
     columns = [name for name in cells[0] if not {row[name] for row in cells} <= silent]
     return columns, [[row[name] for name in columns] for row in cells]
 
@@ -63,7 +64,7 @@ def _cells(member: Group, more: Sequence[str]) -> dict[str, str]:
         **{name: metric(name) for name in more},
         RECALL: _worst(member.class_recall),
         "majority": number("majority_acc", ".4f"),
-        "vs simplest": "simplest" if member.simplest is member else "" if above is None else f"{above:+.4f}",
+        "vs simplest": SIMPLEST if member.simplest is member else "" if above is None else f"{above:+.4f}",
         "epochs": number("epochs"),
         "parameters": number("parameters"),
         "img/s": number("images_per_second"),
