@@ -24,7 +24,7 @@ def study(tmp_path: Path) -> Study:
 def trials_of(study: Study, *, num_seeds: int = 1, is_watched: bool = False) -> Trials:
     shared = ["model=mlp", "seed=5"]
     seeds = range(5, 5 + num_seeds)
-    return Trials(study, SPACE, shared, seeds=seeds, is_watched=is_watched)
+    return Trials(study, SPACE, shared, Path(), seeds=seeds, is_watched=is_watched)
 
 
 def asked(study: Study) -> FrozenTrial:

@@ -8,11 +8,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from glimpse.errors import UserError
-from glimpse.sweeps.jobs import MAX_BYTES, Grid, folder_name, grid, name_part, value_of
+from glimpse.sweeps.jobs import MAX_BYTES, Grid, folder_name, grid, name_in, name_part, value_of
 
 
 def grid_of(*lines: str) -> Grid:
-    return grid(OverridesParser.create().parse_overrides(list(lines)))
+    return grid(OverridesParser.create().parse_overrides(list(lines)), Path("nowhere"))
 
 
 def test_a_job_for_each_combination_named_after_what_varies() -> None:
@@ -95,3 +95,14 @@ def test_what_cannot_be_swept_is_refused(line: str, message: str) -> None:
 def test_a_range_of_fractions_has_its_values_as_typed_and_ends_before_its_stop() -> None:
     jobs = grid_of("optimizer.lr=range(0.1,0.4,0.1)").jobs
     assert [job.name for job in jobs] == [f"optimizer.lr-{lr}" for lr in (0.1, 0.2, 0.3)]
+
+
+@pytest.mark.parametrize("order", [("a-1", "b-2", "c-3"), ("c-3", "a-1", "b-2")])
+def test_a_job_is_found_again_in_whatever_order_its_keys_are_typed(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    assert name_in(tmp_path, order) == "_".join(order)
+    (tmp_path / "b-2_a-1_c-3").mkdir()
+    assert name_in(tmp_path, order) == "b-2_a-1_c-3"
+    (tmp_path / "_".join(order)).mkdir()  # the order as typed comes first
+    assert name_in(tmp_path, order) == "_".join(order)

@@ -158,6 +158,7 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
         study,
         space,
         shared,
+        composer.folder,
         seeds=range(config.seed, config.seed + settings.seeds),
         is_watched=settings.pruner != "none",
     )

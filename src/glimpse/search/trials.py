@@ -5,6 +5,7 @@ Trials with the same values share their jobs, so nothing is trained twice.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from optuna.trial import FrozenTrial
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial
 from glimpse.search.halving import next_rung
 from glimpse.search.space import Space
 from glimpse.search.study import AGAIN, Study
-from glimpse.sweeps.jobs import Job, folder_name, part_of
+from glimpse.sweeps.jobs import Job, name_in, part_of
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.state import Found, State
 
@@ -24,6 +25,7 @@ class Trials:
         study: The record.
         space: The axes of the search.
         shared: The overrides that all trials share.
+        folder: The folder of the jobs.
         seeds: The seeds that each trial is trained with.
         is_watched: Whether a pruner watches the first seed of each trial.
     """
@@ -33,6 +35,7 @@ class Trials:
         study: Study,
         space: Space,
         shared: Sequence[str],
+        folder: Path,
         *,
         seeds: Sequence[int],
         is_watched: bool,
@@ -40,6 +43,7 @@ class Trials:
         self.study = study
         self.num_seeds = len(seeds)
         self._space = space
+        self._folder = folder
         self._seeds = [f"seed={seed}" for seed in seeds] if len(seeds) > 1 else []
         self._shared = [line for line in shared if not (self._seeds and line.startswith("seed="))]
         self._is_watched = is_watched
@@ -61,7 +65,7 @@ class Trials:
                 trial.number * self.num_seeds + i,
                 (*self._shared, *varying, *([] if i else watch)),
                 tuple(varying),
-                folder_name([part_of(line) for line in varying]),
+                name_in(self._folder, [part_of(line) for line in varying]),
             )
             for i, varying in enumerate(seeded)
         ]

@@ -50,8 +50,9 @@ def run_grid(
     """
     require_folder_name(config.name)
     loader = context.config_loader
-    made = grid(OverridesParser.create(config_loader=loader).parse_overrides(list(lines)))
     composer = Composer(loader, config)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
+    made = grid(parsed, composer.folder)
     at_once = num_at_once(launcher)
     _require_choices(composer, made.jobs)
     for remark in made.remarks:

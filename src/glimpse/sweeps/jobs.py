@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,7 @@ from glimpse.errors import UserError
 from glimpse.text import is_number
 
 MAX_BYTES = 200  # of a folder's name; file systems take 255
+MOST_IN_ANY_ORDER = 4  # varied keys of a job that is found again in whatever order they are typed
 # Keys that belong to the whole sweep.
 NOT_SWEPT = ("name", "output_dir", "resume", "check", "sweep")
 
@@ -58,8 +60,12 @@ class Grid:
     remarks: tuple[str, ...]
 
 
-def grid(overrides: Sequence[Override]) -> Grid:
+def grid(overrides: Sequence[Override], folder: Path) -> Grid:
     """The jobs for every combination of the listed values.
+
+    Args:
+        overrides: The overrides as typed.
+        folder: The sweep's folder, which may hold jobs of an earlier command.
 
     Raises:
         UserError: a key cannot be swept, or its values cannot be listed.
@@ -86,7 +92,7 @@ def grid(overrides: Sequence[Override]) -> Grid:
                 number,
                 tuple(line for line, _ in chosen),
                 tuple(line for line, _ in varying),
-                folder_name([part for _, part in varying]) or str(number),
+                name_in(folder, [part for _, part in varying]) or str(number),
             )
         )
     return Grid(tuple(jobs), tuple(remarks))
@@ -171,6 +177,13 @@ def name_part(key: str, value: Any) -> str:
     if _is_plain_list(value):
         return f"{key}-{readable}"
     return "-".join(filter(None, (key, readable, _checksum(text))))
+
+
+def name_in(folder: Path, parts: Sequence[str]) -> str:
+    """The name of a job's folder: an existing one, even if its parts were typed in another order."""
+    orders = itertools.permutations(parts) if len(parts) <= MOST_IN_ANY_ORDER else [parts]
+    names = [folder_name(order) for order in orders]
+    return next((name for name in names if (folder / name).is_dir()), names[0])
 
 
 def folder_name(parts: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from glimpse.config.explain import explain
 from glimpse.config.quoting import quoted
 from glimpse.errors import Interrupted, UserError, handling, stop_signals
 from glimpse.sweeps.composing import Composer
-from glimpse.sweeps.jobs import Job, folder_name, part_of
+from glimpse.sweeps.jobs import Job, name_in, part_of
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import Found, State, look
 from glimpse.sweeps.worker import SIGNALS
@@ -248,7 +248,7 @@ def run_batch(
     with closing(open_runner(launcher, composer, retry_failed=False)) as runner:
         for number, overrides in enumerate(batch, first_number):
             varying = tuple(line for line in overrides if line not in typed)
-            name = folder_name([part_of(line) for line in varying]) or str(number)
+            name = name_in(composer.folder, [part_of(line) for line in varying]) or str(number)
             job = Job(number, tuple(overrides), varying, name)
             returned[job] = JobReturn(overrides=list(overrides))
             runner.submit(job)
