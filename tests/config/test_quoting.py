@@ -58,6 +58,10 @@ def test_a_comma_in_the_name_of_a_folder_does_not_split_it(tmp_path: Path) -> No
     folder = tmp_path / "é, ö"
     folder.mkdir()
     assert quote_texts([f"data.root={folder}"], is_sweep=True) == [f"data.root='{folder}'"]
+    assert quote_texts(["output_dir=é, ö", "name=é, ö"], is_sweep=True) == [
+        "output_dir='é, ö'",
+        "name='é, ö'",
+    ]
 
 
 def test_other_text_that_hydra_cannot_read_is_told_what_to_type() -> None:

@@ -18,6 +18,8 @@ from hydra.errors import OverrideParseException
 from glimpse.config.schema import PATHS, TEXTS
 from glimpse.errors import UserError
 
+OF_THE_SWEEP = ("output_dir", "resume")  # paths of which a sweep has only one
+
 
 def quoted(value: object) -> str:
     """Return a path or other text as Hydra reads it literally."""
@@ -62,15 +64,11 @@ def _as_text(override: str, is_sweep: bool) -> str:
         return override
     if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):
         return override
-    if is_sweep and not os.path.lexists(value):  # Hydra splits at commas what it can read
-        return f"{key}={','.join(_quoted(plain, part) for part in value.split(','))}"
-    return (
-        override if plain not in PATHS and _is_read(override) else f"{key}={_quoted(plain, value)}"
-    )
-
-
-def _quoted(key: str, value: str) -> str:
-    return quoted(os.path.expanduser(value) if key in PATHS else value)
+    if plain in PATHS:
+        is_list = is_sweep and plain not in OF_THE_SWEEP and not os.path.lexists(value)
+        paths = value.split(",") if is_list else [value]  # as Hydra splits what it can read
+        return f"{key}={','.join(quoted(os.path.expanduser(path)) for path in paths)}"
+    return override if _is_read(override) else f"{key}={quoted(value)}"
 
 
 def _expected(key: str) -> str:
