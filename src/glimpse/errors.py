@@ -1,5 +1,6 @@
 """Errors for users. Each is one line: what was found, what was expected, and what to type."""
 
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,6 +52,14 @@ class Interrupted(BaseException):
     def exit_code(self) -> int:
         """128 + signal number, as in shells: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + self.signal_number
+
+
+def refuse_web_address(path: object) -> None:
+    """Raise a UserError for a web address in place of an image file."""
+    if found := re.match(r"(https?):/+(.*)", str(path)):  # a Path has lost a slash
+        raise UserError(
+            f"{found[1]}://{found[2]} is a web address, expected a file: download the image first"
+        )
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

@@ -6,7 +6,6 @@ surrogates, which no UTF-8 file accepts. streams.py does the same for terminals.
 
 import codecs
 import json
-import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -61,12 +60,6 @@ def some(names: Sequence[str], most: int = 5) -> str:
 def cut(text: str, length: int) -> str:
     """Return a text of at most `length` characters; "…" takes the place of what is cut off."""
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
-
-
-def web_address(path: object) -> str | None:
-    """The web address that a path is, as it was typed; None if it is not one."""
-    found = re.match(r"(https?):/+(.*)", str(path))  # a Path has lost a slash
-    return f"{found[1]}://{found[2]}" if found else None
 
 
 def is_number(text: str) -> bool:

@@ -31,6 +31,19 @@ def test_it_answers_as_it_was_measured(trained_run: Path) -> None:
     assert trained.epoch == summary["best_epoch"]
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("tset", "tset is neither a split nor a file: expected train, val, test or a path"),
+        ("https://a.b/c.png", "https://a.b/c.png is a web address, expected a file"),
+        ([Path("https://a.b/c.png")], "https://a.b/c.png is a web address, expected a file"),
+    ],
+)
+def test_what_is_no_image_is_named(trained_run: Path, images: Any, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        TrainedRun(trained_run).predict(images)
+
+
 def test_curves_have_a_value_for_each_epoch(trained_run: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     (tmp_path / "run" / "metrics.csv").write_text("epoch,train/acc,val/acc\n1,0.5,\n2,0.6,0.0\n")

@@ -10,9 +10,8 @@ from pathlib import Path
 import typer
 
 from glimpse.command import in_shell
-from glimpse.errors import UserError
+from glimpse.errors import UserError, refuse_web_address
 from glimpse.files import CannotWriteError
-from glimpse.text import web_address
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ def require_ending(path: Path, option: str, ending: str) -> None:
         UserError: the path ends otherwise.
     """
     if path.suffix.lower() != ending:
-        typed = in_shell(option, f"{path}{ending}")
+        typed = in_shell(option, str(path.with_suffix(ending)))
         raise UserError(
             f"{option} {path}: expected a file name that ends in {ending}: type {typed}"
         )
@@ -103,10 +102,7 @@ def require_image(path: Path, *, may_be_folder: bool = True) -> None:
         UserError: there is no such file, or it is a folder where a file is expected.
     """
     if not os.path.lexists(path):
-        if address := web_address(path):
-            raise UserError(
-                f"{address} is a web address, expected a file: download the image first"
-            )
+        refuse_web_address(path)
         raise UserError(f"{path}: there is no such file{' or folder' if may_be_folder else ''}")
     if path.is_dir() and not may_be_folder:
         raise UserError(f"{path} is a folder, expected an image file: type the name of one in it")

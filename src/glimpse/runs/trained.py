@@ -31,7 +31,7 @@ from glimpse.data.decode import PixelFormat, decode, fitted
 from glimpse.data.module import ImageDataModule
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.spec import ImageSpec
-from glimpse.errors import UserError
+from glimpse.errors import UserError, refuse_web_address
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST, find_checkpoint
 from glimpse.insight.predictions import Prediction, Predictions, names_of, predict
 from glimpse.lightning_compat import settle
@@ -45,7 +45,7 @@ from glimpse.runs.images import Images, one_by_one
 from glimpse.runs.other_images import labelled_images
 from glimpse.saved import read_checkpoint
 from glimpse.streams import say
-from glimpse.text import some, web_address
+from glimpse.text import some
 from glimpse.trainer import device_of, device_or_none
 
 PREDICTED_TOGETHER = 64  # images
@@ -244,10 +244,7 @@ class TrainedRun:
 
     def _pixels(self, image: str | Path | Image.Image) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
-            if address := web_address(image):
-                raise UserError(
-                    f"{address} is a web address, expected a file: download the image first"
-                )
+            refuse_web_address(image)
             if Path(image).is_dir():
                 raise UserError(
                     f"{image} is a folder, expected image files: type glimpse predict <run> {image}, or "
