@@ -212,6 +212,37 @@ def test_a_stopped_run_can_be_resumed(
     assert [int(row.split(",")[0]) for row in rows] == list(range(1, epochs + 1))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked from a server there")
+def test_a_sweep_that_is_stopped_while_its_workers_import_ends_quietly(tmp_path: Path) -> None:
+    """Ctrl-C also reaches the process that imports torch for the workers."""
+    begun = tmp_path / "begun"
+    (tmp_path / "torch.py").write_text(
+        f"import os, pathlib, time; begun = pathlib.Path({str(begun)!r}); begun.touch()\n"
+        "while begun.exists(): time.sleep(0.05)\n"
+        "os._exit(0)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, "-m", "model=linear,mlp", *SMALL],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a group of its own, as in a shell
+    )
+    deadline = time.monotonic() + 60
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    code = process.wait(timeout=60)
+    begun.unlink()
+    printed, _ = process.communicate(timeout=60)
+    assert code == 130
+    assert "to continue, type: python train.py -m" in printed
+    assert "Traceback" not in printed
+
+
 @pytest.mark.slow
 def test_ddp_on_two_processes_scores_every_image_once(train: Train, tmp_path: Path) -> None:
     """Also by the metrics, and by a loss whose mean depends on which images share a batch."""

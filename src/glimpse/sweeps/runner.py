@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -294,13 +294,17 @@ class Runner:
         socket_folder.share()
         ours, theirs = multiprocessing.Pipe()
         context = process_context(_start_method())
-        with _signals_held():  # the server must survive the signals that are sent to the sweep
+        process = context.Process(target=serve, args=(theirs, Slot(slot, self.num_at_once)))  # type: ignore[attr-defined]
+        resource_tracker.ensure_running()  # it unblocks signals, so it must not start below
+        with _signals_held():  # what starts here, and imports, must survive the sweep's signals
             if context.get_start_method() == "forkserver":
                 more = OF_MOST_JOBS if self.num_at_once > 1 else []
                 context.set_forkserver_preload(PRELOADED + more)
                 forkserver.ensure_running()
-        process = context.Process(target=serve, args=(theirs, Slot(slot, self.num_at_once)))  # type: ignore[attr-defined]
-        process.start()
+            else:
+                process.start()
+        if process.pid is None:  # the server may need seconds, which a signal cuts short
+            process.start()
         theirs.close()
         worker = _Worker(process, ours, slot)
         self._workers[slot] = worker
