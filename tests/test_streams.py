@@ -72,8 +72,8 @@ def test_the_jobs_of_a_sweep_go_on_where_their_output_goes_nowhere(
 @pytest.mark.parametrize("main", ["glimpse.launch", "glimpse.cli.main"])
 def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, main: str) -> None:
     code = f"import os, sys; os.rmdir(os.getcwd()); from {main} import main; sys.exit(main())"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    result = subprocess.run(  # -P: Python 3.13.0 cannot import from a folder that has gone
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 1
     assert result.stderr == (

@@ -34,6 +34,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from glimpse.errors import UserError, first_line
 from glimpse.files import is_own_file
@@ -270,7 +271,8 @@ def open_storage(path: Path) -> BaseStorage:
     if path.suffix == ".journal":
         return JournalStorage(JournalFileBackend(os.fspath(path)))
     connect = functools.partial(sqlite3.connect, path.resolve(), timeout=SECONDS_TO_WAIT)
-    return RDBStorage("sqlite://", engine_kwargs={"creator": connect})  # any characters in the path
+    settings = {"creator": connect, "poolclass": NullPool}  # which closes the file after each use
+    return RDBStorage("sqlite://", engine_kwargs=settings)  # any characters in the path
 
 
 def cut_torn_line(path: Path) -> None:
