@@ -167,32 +167,45 @@ def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
     opener = next(openers, _as_it_is)
     with (
         opener(archive) as stream,
-        tarfile.open(fileobj=cast(Any, _ShortReads(stream)), mode="r:") as tarred,
+        tarfile.open(fileobj=cast(Any, limited := _LimitedReads(stream)), mode="r:") as tarred,
     ):
-        yield _tar_entries(archive, tarred)
+        yield _tar_entries(archive, tarred, limited)
 
 
 def _as_it_is(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-class _ShortReads:
-    """A stream with a limit on each read, because a tar header states its own length."""
+class _LimitedReads:
+    """A stream with a limit on what is read from one place, because a tar header states its length.
+
+    Some versions of Python read a long header at once, others in pieces.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.tell = stream.tell
-        self.seek = stream.seek
-        self._read = stream.read
+        self._stream = stream
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin to count anew, as each seek does."""
+        self._left = LARGEST_HEADER
+
+    def seek(self, place: int) -> int:
+        self.renew()
+        return self._stream.seek(place)
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= LARGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        return self._read(size)
+        if not 0 <= size <= self._left:
+            raise tarfile.ReadError(f"a header of more than {LARGEST_HEADER:,} bytes")
+        self._left -= size
+        return self._stream.read(size)
 
 
-def _tar_entries(archive: Path, tarred: tarfile.TarFile) -> Iterator[Entry]:
+def _tar_entries(archive: Path, tarred: tarfile.TarFile, limited: _LimitedReads) -> Iterator[Entry]:
     try:
         while (member := tarred.next()) is not None:
+            limited.renew()  # no seek follows an entry without content
             tarred.members.clear()  # type: ignore[attr-defined]  # it keeps 1 kB per entry
             parts = _check_member(str(archive), member)
             if parts or not member.isdir():
