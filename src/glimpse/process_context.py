@@ -6,15 +6,19 @@ then train again in each process, and a script from standard input could not be 
 package needs nothing from that script, so the script is hidden while a process starts. joblib's
 loky also works without the main module, but it is private to joblib, and torch's DataLoader cannot
 use it.
+
+Where a process starts as a copy of a server, the server imports what all copies need, once. A signal
+to the whole group, such as Ctrl-C, must not end it in the middle of its imports.
 """
 
 import multiprocessing
+import signal
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context
+from multiprocessing import context, forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -65,6 +69,40 @@ if sys.platform != "win32":
         Process = _ForkServed
 
     _CONTEXTS["forkserver"] = _ForkServerContext()
+
+    # The signals that may be sent to a group of processes.
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let processes that start in this block, and their copies, begin with SIGNALS blocked."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # it unblocks signals, so it must not start in the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def receive_signals() -> None:
+    """In a process that began with SIGNALS blocked: receive them."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def start_fork_server(modules: list[str]) -> None:
+    """Start the server of which processes are copies, unless it runs; its first act is an import.
+
+    Args:
+        modules: What it imports, for all of its copies.
+    """
+    _CONTEXTS["forkserver"].set_forkserver_preload(modules)
+    with signals_held():
+        forkserver.ensure_running()
 
 
 def process_context(method: str | None = None) -> BaseContext:

@@ -65,6 +65,34 @@ def test_a_script_without_a_guard_trains_once(photos: Path, method: str, from_st
     assert lines[-2:] == ["trained 1", "decoded 560"]
 
 
+PASSES = """
+import multiprocessing, sys
+from pathlib import Path
+import torch
+from glimpse.data.decode import PixelFormat
+from glimpse.data.decoded_rows import DecodedRows
+multiprocessing.set_start_method("forkserver")
+rows = DecodedRows([Path(sys.argv[1])] * 8, torch.zeros(8), PixelFormat(4, 4, 1), num_workers=2,
+                   pin_memory=False)
+for _ in range(2):
+    print(sum(len(batch.labels) for batch in rows(iter(torch.arange(8).split(4)))))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such server")
+def test_one_server_imports_torch_for_all_processes(tmp_path: Path) -> None:
+    save_image(np.zeros((4, 4, 1), np.uint8), tmp_path / "a.png")
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", PASSES, tmp_path / "a.png"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.stdout.split() == ["8", "8"], ended.stderr
+    imports = [line.split("|")[-1].strip() for line in ended.stderr.splitlines()]
+    assert imports.count("torch") == 2  # here and in the server
+
+
 def end_at_once(_paths: Sequence[Path], _start: int) -> None:
     os._exit(0)
 

@@ -24,7 +24,7 @@ from glimpse.data.loader import Batch
 from glimpse.data.processes import ended_unexpectedly, kill, leave_stops_to_the_run
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
 from glimpse.errors import UserError
-from glimpse.process_context import process_context
+from glimpse.process_context import process_context, receive_signals, start_fork_server
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
 SHARED_MEMORY = Path("/dev/shm")  # through which batches pass on Linux; macOS has none
@@ -69,6 +69,8 @@ class DecodedRows:
         _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
         context = process_context()
         socket_folder.share()
+        if context.get_start_method() == "forkserver":  # the default from Python 3.14 on
+            start_fork_server([__name__])  # otherwise, each process would import torch
         pulse = Pulse(self.num_workers, context)
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
@@ -172,6 +174,7 @@ class _DecodingDataset(Dataset[Batch | UserError]):
 def _begin_batches(pulse: Pulse, worker: int) -> None:
     """Set up a process of torch's DataLoader."""
     leave_stops_to_the_run()
+    receive_signals()
     socket_folder.outlive_no_other()
     pulse.begin(worker)
 

@@ -21,11 +21,11 @@ from omegaconf import DictConfig
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quoted
 from glimpse.errors import Interrupted, UserError, handling, stop_signals
+from glimpse.process_context import SIGNALS
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, name_in, part_of
 from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import Found, State, look
-from glimpse.sweeps.worker import SIGNALS
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # our launcher does the same, and allows DDP
 

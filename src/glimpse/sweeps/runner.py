@@ -19,9 +19,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,13 +30,13 @@ from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.crash import shortage
 from glimpse.errors import Interrupted, UserError, first_line
-from glimpse.process_context import process_context
+from glimpse.process_context import process_context, signals_held, start_fork_server
 from glimpse.runs.folder import summary_of
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State
-from glimpse.sweeps.worker import GRACE_SECONDS, SIGNALS, Reply, Request, serve
+from glimpse.sweeps.worker import GRACE_SECONDS, Reply, Request, serve
 
 PRELOADED = ["glimpse.run", "glimpse.sweeps.worker"]  # imported once for all workers
 # With several workers, these too.
@@ -295,16 +294,12 @@ class Runner:
         ours, theirs = multiprocessing.Pipe()
         context = process_context(_start_method())
         process = context.Process(target=serve, args=(theirs, Slot(slot, self.num_at_once)))  # type: ignore[attr-defined]
-        resource_tracker.ensure_running()  # it unblocks signals, so it must not start below
-        with _signals_held():  # what starts here, and imports, must survive the sweep's signals
-            if context.get_start_method() == "forkserver":
-                more = OF_MOST_JOBS if self.num_at_once > 1 else []
-                context.set_forkserver_preload(PRELOADED + more)
-                forkserver.ensure_running()
-            else:
-                process.start()
-        if process.pid is None:  # the server may need seconds, which a signal cuts short
+        if context.get_start_method() == "forkserver":
+            start_fork_server(PRELOADED + (OF_MOST_JOBS if self.num_at_once > 1 else []))
             process.start()
+        else:
+            with signals_held():
+                process.start()
         theirs.close()
         worker = _Worker(process, ours, slot)
         self._workers[slot] = worker
@@ -333,15 +328,6 @@ def _join(process: BaseProcess, seconds: float | None = None) -> None:
 def _start_method() -> str:
     """How workers start: as copies of a process that has imported torch, if that is safe."""
     return "forkserver" if sys.platform == "linux" else "spawn"
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _lost(process: BaseProcess, summary: dict[str, Any]) -> Found:

@@ -39,6 +39,7 @@ from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import run_in
+from glimpse.process_context import SIGNALS, receive_signals
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import MAX_EPOCHS, settings_of
 from glimpse.streams import keep_printing
@@ -48,7 +49,6 @@ from glimpse.sweeps.state import Found, State, look
 if sys.platform == "linux":
     import fcntl
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 GRACE_SECONDS = 50.0  # for running jobs to save when the sweep is stopped or killed
 LOG = "log.txt"  # in the run folder: the output of a job, if several run at once
 
@@ -104,7 +104,7 @@ def serve(connection: Connection, slot: Slot) -> None:
     with suppress(Interrupted, EOFError, BrokenPipeError, ConnectionResetError):
         for number in SIGNALS:
             signal.signal(number, _interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server's process blocks them
+        receive_signals()
         _wake_when_the_sweep_ends()
         threading.Thread(target=_end_with_the_sweep, daemon=True).start()
         keep_printing()  # each line at once, in order with the lines of the sweep
