@@ -568,6 +568,19 @@ class Counts(torch.nn.Module):
         return images.reshape(len(images), -1)[:, :10]
 
 
+def test_an_exporter_that_is_older_than_torch_is_named(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(*_arguments: object, **_options: object) -> None:
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_9_0'")
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(
+        UserError, match=r"torch_9_0'\): type pip install --upgrade onnx onnxscript"
+    ):
+        list(export_run(TrainedRun(trained_run), tmp_path / "file", target="onnx"))
+
+
 @pytest.mark.parametrize("target", ["onnx", "torch_export"])
 def test_a_network_that_counts_its_images_is_exported_for_any_number(
     trained_run: Path, tmp_path: Path, target: str

@@ -161,9 +161,15 @@ def _exporting() -> Iterator[None]:
             warnings.simplefilter("ignore")  # from the exporter's own code
             yield
     except Exception as error:  # of many types
+        cause = error.__cause__ or error
+        remedy = (
+            "pip install --upgrade onnx onnxscript onnxruntime"
+            if isinstance(cause, ImportError)  # torch is newer than they are
+            else "--to safetensors, or compute nothing in its forward that depends on the values or "
+            "the number of the images"
+        )
         raise UserError(
-            f"torch cannot export this network ({first_line(error.__cause__ or error)}): type --to safetensors, "
-            "or compute nothing in its forward that depends on the values or the number of the images"
+            f"torch cannot export this network ({first_line(cause)}): type {remedy}"
         ) from error
     finally:
         logging.disable(logging.NOTSET)
