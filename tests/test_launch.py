@@ -38,8 +38,8 @@ def test_a_help_that_is_no_text_is_not_checked_while_hydra_runs(
         raise ValueError("badly formed help string")
 
     monkeypatch.setattr(argparse.ArgumentParser, "_check_help", check, raising=False)
-    parser: Any = argparse.ArgumentParser()
     with help_unchecked():
+        parser: Any = argparse.ArgumentParser()
         parser._check_help(parser.add_argument("--one"))
     with pytest.raises(ValueError, match="badly formed"):
         parser._check_help(None)

@@ -56,6 +56,7 @@ def test_no_folder_is_left(method: str, killed: str, tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python finds a shorter path itself")
 def test_a_path_that_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
     temporary = tmp_path / ("long" * 20)
     temporary.mkdir()
