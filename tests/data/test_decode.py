@@ -212,6 +212,7 @@ def test_what_cannot_be_decoded_is_named(
     with pytest.raises(UserError) as error:
         decode(path, PixelFormat(40, 40, 3))
     assert str(path) in str(error.value)
+    assert re.search("(restore it|replace it or move it elsewhere)$", str(error.value))
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -36,6 +36,7 @@ from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
 LOOKING_FOR_COLOUR = "looking for colour"  # for the progress bar
+REMEDY = "replace it or move it elsewhere"
 SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
 # The errors that Pillow's decoders raise on damaged files.
 _DECODING_ERRORS = (
@@ -308,8 +309,7 @@ def reading(file: Path | io.BytesIO, *, name: str = "") -> Iterator[Image.Image]
             yield image
         except (*_DECODING_ERRORS, *_BOMBS) as error:
             raise UnreadableImageError(
-                f"cannot read the image {name}: {str(error) or type(error).__name__}; replace it or move it "
-                "elsewhere"
+                f"cannot read the image {name}: {str(error) or type(error).__name__}; {REMEDY}"
             ) from error
         finally:
             still_working()
@@ -319,7 +319,9 @@ def _from_memory(content: io.BytesIO, name: str) -> Image.Image:
     try:
         return _identified(content)
     except (*_DECODING_ERRORS, *_BOMBS) as error:
-        raise UnreadableImageError(f"{name} is not an image that can be read") from error
+        raise UnreadableImageError(
+            f"{name} is not an image that can be read: replace it"
+        ) from error
 
 
 def open_image(path: Path) -> Image.Image:
@@ -348,13 +350,14 @@ def open_image(path: Path) -> Image.Image:
                 f"{path} contains an HEIC image: type pip install pillow-heif to read it"
             ) from error
         raise UnreadableImageError(
-            f"{path} is not an image that Pillow can read: replace it or move it elsewhere"
+            f"{path} is not an image that Pillow can read: {REMEDY}"
         ) from error
     except _BOMBS as error:
-        raise UnreadableImageError(f"{path} is rejected: {first_line(error)}") from error
+        raise UnreadableImageError(f"{path} is rejected: {first_line(error)}; {REMEDY}") from error
     except _DECODING_ERRORS as error:  # missing, or truncated in its header
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableImageError(f"cannot read the image {path}: {reason}") from error
+        remedy = "restore it" if isinstance(error, FileNotFoundError) else REMEDY
+        raise UnreadableImageError(f"cannot read the image {path}: {reason}; {remedy}") from error
 
 
 def _identified(path: Path | io.BytesIO) -> Image.Image:

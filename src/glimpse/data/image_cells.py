@@ -41,7 +41,9 @@ def _content_of(path: Path, what: str) -> bytes:
     try:
         kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
-            raise UnreadableImageError(f"{what}: {path} is {kind}, expected an image file")
+            raise UnreadableImageError(
+                f"{what}: {path} is {kind}, expected an image file: restore it"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = getattr(error, "strerror", None) or error
