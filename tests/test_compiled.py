@@ -9,7 +9,7 @@ import torch
 from conftest import Execute, choices, slow
 from test_resume import assert_same
 
-# A warning of torch's, for the first release of Python 3.13 only.
+# torch warns of the first release of Python 3.13 only.
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 SMALL = (
     "data=synthetic", "data.shape=[3,8,8]", "data.num_classes=3", "data.num_train=64",

@@ -7,8 +7,8 @@ package needs nothing from that script, so the script is hidden while a process 
 loky also works without the main module, but it is private to joblib, and torch's DataLoader cannot
 use it.
 
-Where a process starts as a copy of a server, the server imports what all copies need, once. A signal
-to the whole group, such as Ctrl-C, must not end it in the middle of its imports.
+Where processes start as copies of a server, the server imports once what all of them need. A signal
+to the whole group, such as Ctrl-C, must not end the server while it imports.
 """
 
 import multiprocessing
@@ -76,7 +76,7 @@ if sys.platform != "win32":
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let processes that start in this block, and their copies, begin with SIGNALS blocked."""
+    """Block SIGNALS in the processes that start in this block, and in copies of these processes."""
     if sys.platform == "win32":
         yield
         return
@@ -89,16 +89,16 @@ def signals_held() -> Iterator[None]:
 
 
 def receive_signals() -> None:
-    """In a process that began with SIGNALS blocked: receive them."""
+    """Receive SIGNALS in a process that may have started with them blocked."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def start_fork_server(modules: list[str]) -> None:
-    """Start the server of which processes are copies, unless it runs; its first act is an import.
+    """Start the server whose copies are the processes of "forkserver", unless it runs already.
 
     Args:
-        modules: What it imports, for all of its copies.
+        modules: The names of the modules that the server imports for all of its copies.
     """
     _CONTEXTS["forkserver"].set_forkserver_preload(modules)
     with signals_held():

@@ -421,7 +421,7 @@ def test_a_header_of_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
 
 
 def test_empty_files_are_no_header(tmp_path: Path) -> None:
-    """Between them, Python moves to no other place of the archive."""
+    """Python reads their headers one after another, without a seek between them."""
     names = [f"set/{i}" for i in range(3000)]  # their headers together are longer than the limit
     unpack(tar_of(dict.fromkeys(names, b""), tmp_path / "a.tar.gz"), tmp_path / "data")
     assert sorted(contents(tmp_path / "data")) == sorted(names)

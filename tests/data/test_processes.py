@@ -79,7 +79,7 @@ for _ in range(2):
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such server")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork server")
 def test_one_server_imports_torch_for_all_processes(tmp_path: Path) -> None:
     save_image(np.zeros((4, 4, 1), np.uint8), tmp_path / "a.png")
     ended = subprocess.run(

@@ -1,11 +1,11 @@
 """Pictures contain what they claim: which classes, which images, in which order."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import features
 from writing import written_texts
 
 from glimpse.insight.confusion import most_confused
@@ -71,6 +71,5 @@ def test_answers_name_both_classes_and_the_probability(tmp_path: Path, written: 
     mistakes.draw_answers(
         two, np.array([1, 0]), lambda p: torch.rand(len(p), 3, 8, 8), "worst", tmp_path / "a.png"
     )
-    truth, wrong, *others = written[-4:]
-    assert (truth, others) == ("cat", ["cat", "✓ 0.90"])
-    assert re.fullmatch(r"→ a very lon?g?… 0\.75", wrong)  # Pillow measures text in two ways
+    name = "a very lon" if features.check("raqm") else "a very long"  # which places the letters
+    assert written[-4:] == ["cat", f"→ {name}… 0.75", "cat", "✓ 0.90"]

@@ -257,7 +257,7 @@ def test_many_words_on_an_axis_do_not_overlap(num: int) -> None:
     assert [label.get_text() for label in labels] == list(places)[:: -(-num // 12)]
     for label, place in zip(labels, axes.get_xticks(), strict=True):
         at = axes.transData.transform((place, 0))[0]
-        assert label.get_window_extent().x1 == pytest.approx(at, abs=9)  # pixels
+        assert label.get_window_extent().x1 == pytest.approx(at, abs=8)  # pixels
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"jobs": 3}', '{"jobs": [3, {"state": null}]}'])
