@@ -14,6 +14,8 @@ except ModuleNotFoundError as error:
         f"{error.name} is not installed for {sys.executable}: "
         "type make setup, then source .venv/bin/activate"
     )
+except KeyboardInterrupt:
+    sys.exit(130)
 
 
 if __name__ == "__main__":

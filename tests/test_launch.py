@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import TRAIN, Train, slow
+from conftest import REPOSITORY, TRAIN, Train, slow
 from glimpse.assembly import build_metrics
 from glimpse.config.flags import require_their_use, split_arguments, with_default_flags
 from glimpse.errors import UserError
@@ -43,6 +43,27 @@ def test_a_help_that_is_no_text_is_not_checked_while_hydra_runs(
         parser._check_help(parser.add_argument("--one"))
     with pytest.raises(ValueError, match="badly formed"):
         parser._check_help(None)
+
+
+TEMPLATE = str(REPOSITORY / "src" / "glimpse" / "template" / "train.py")
+
+
+@pytest.mark.parametrize(
+    "command", [[TRAIN], [TEMPLATE], ["-m", "glimpse", "train"], ["-m", "glimpse", "report"]]
+)
+def test_ctrl_c_while_libraries_are_imported_prints_nothing(
+    tmp_path: Path, command: list[str]
+) -> None:
+    for library in ("hydra", "omegaconf", "typer"):
+        (tmp_path / f"{library}.py").write_text("raise KeyboardInterrupt")
+    ended = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def fresh(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
