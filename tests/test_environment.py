@@ -58,3 +58,11 @@ def test_nothing_secret_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["variables"]["OMP_NUM_THREADS"] == "1"
     assert {"torch", "lightning", "numpy", "filelock"} <= found["versions"].keys()
     assert "own_package" in found["own_code"]
+
+
+def test_a_folder_of_imports_that_cannot_be_read_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python itself skips such a folder, which a variable of the shell may name."""
+    monkeypatch.syspath_prepend("x" * 300)  # longer than a name may be
+    assert "torch" in environment(device="cpu", precision="", place=Place())["versions"]

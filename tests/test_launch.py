@@ -135,6 +135,7 @@ def test_an_optimizer_s_file_may_name_its_class_alone(
         (["-m", "model=linear,mlp", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
         slow(["seed=1,2"], "type -m to sweep"),
         slow(["data.lr=["], "for text, type"),
+        (["hydra.searchpath=[file:///a"], "hydra.searchpath=[file:///a: a bracket is not closed"),
         (["resume=nowhere"], "there is no such folder"),
         slow(
             ["augment=null"],

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,10 @@ def _versions() -> dict[str, str]:
     itself would take a second.
     """
     found: dict[str, str] = {}
-    for folder in map(Path, dict.fromkeys(sys.path)):
-        names = os.listdir(folder) if folder.is_dir() else []
+    for folder in dict.fromkeys(sys.path):
+        names: list[str] = []
+        with suppress(OSError):  # a zip archive, or a folder that is missing or cannot be read
+            names = os.listdir(folder or ".")
         for name in sorted(name for name in names if name.endswith(".dist-info")):
             package, _, version = name.removesuffix(".dist-info").partition("-")
             found.setdefault(package.lower().replace("_", "-"), version)

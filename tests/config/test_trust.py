@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import REPOSITORY
-from glimpse.config.trust import recorded_overrides
+from glimpse.config.trust import listed_packages, recorded_overrides
 from glimpse.errors import UserError
 from glimpse.files import require_no_links_out
 
@@ -111,6 +111,11 @@ def test_a_record_of_values_is_taken_without_what_downloads(tmp_path: Path) -> N
     ]
     dropped = ["data.url=file:///elsewhere.zip", "data.sha256=0", "resume=/elsewhere"]
     assert recorded_overrides(run_folder(tmp_path, *kept, *dropped)) == kept
+
+
+def test_packages_in_a_list_that_is_not_closed_are_left_for_hydra_to_reject() -> None:
+    assert listed_packages(["packages=[mine,yours]"]) == ["mine", "yours"]
+    assert listed_packages(["packages=[mine"]) == []
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "model: linear", "- [model=linear]", "- 3"])

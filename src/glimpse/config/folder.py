@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,9 +27,18 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     for word in arguments:
         key, _, value = word.partition("=")
         if key.lstrip("+") == "hydra.searchpath":
-            places = yaml.safe_load(value.replace("://", "@")) if value[:1] == "[" else [value]
-            found += [Path(str(place).removeprefix("file@")) for place in places or ()]
+            places = typed_list(value.replace("://", "@")) if value[:1] == "[" else [value]
+            found += [Path(str(place).removeprefix("file@")) for place in places]
     return [folder for folder in found if folder.is_dir()]
+
+
+def typed_list(value: str) -> list[Any]:
+    """The items of a list as typed; empty for anything else, which Hydra explains."""
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def root_name(arguments: Sequence[str]) -> str:

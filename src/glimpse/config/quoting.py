@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from glimpse.config.schema import PATHS, TEXTS
@@ -30,11 +30,17 @@ def unquoted(value: str) -> str:
     """Return the text that a value of the command line stands for, which may be in quotes."""
     if value[:1] not in ("'", '"'):
         return value
+    override = parsed(f"key={value}")
+    return str(override.value()).replace("\\${", "${") if override else value.strip("'\"")
+
+
+def parsed(override: str) -> Override | None:
+    """An override as Hydra reads it; None if it cannot."""
     try:
-        [override] = OverridesParser.create().parse_overrides([f"key={value}"])
+        [found] = OverridesParser.create().parse_overrides([override])
     except (OverrideParseException, ValueError):
-        return value.strip("'\"")
-    return str(override.value()).replace("\\${", "${")
+        return None
+    return found
 
 
 def as_value(value: Any) -> str:
@@ -62,13 +68,13 @@ def _as_text(override: str, is_sweep: bool) -> str:
         raise UserError(f"{plain}= is empty, expected {_expected(plain)}")
     if not equals or plain not in TEXTS or value in ("", "null", "none", "default"):
         return override
-    if value[0] in "'\"" or "${" in value or (is_sweep and _is_read(override)):
+    if value[0] in "'\"" or "${" in value or (is_sweep and parsed(override)):
         return override
     if plain in PATHS:
         is_list = is_sweep and plain not in OF_THE_SWEEP and not os.path.lexists(value)
         paths = value.split(",") if is_list else [value]  # as Hydra splits what it can read
         return f"{key}={','.join(quoted(os.path.expanduser(path)) for path in paths)}"
-    return override if _is_read(override) else f"{key}={quoted(value)}"
+    return override if parsed(override) else f"{key}={quoted(value)}"
 
 
 def _expected(key: str) -> str:
@@ -78,11 +84,3 @@ def _expected(key: str) -> str:
     if key == "resume":
         return "a run folder: resume=null starts a new run"
     return f"a path: type {key}=null for none"
-
-
-def _is_read(override: str) -> bool:
-    try:
-        OverridesParser.create().parse_overrides([override])
-    except (OverrideParseException, ValueError):
-        return False
-    return True

@@ -19,19 +19,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from glimpse.config.folder import ROOT, config_folder, config_folders, groups_of, root_name
+from glimpse.config.folder import (
+    ROOT,
+    config_folder,
+    config_folders,
+    groups_of,
+    root_name,
+    typed_list,
+)
 from glimpse.config.keys import check_hydra_keys, content_of, leaves
+from glimpse.config.quoting import parsed
 from glimpse.config.schema import LIBRARIES
 from glimpse.errors import UserError
-from glimpse.records import ENVIRONMENT, UnreadableError, read_yaml
+from glimpse.records import ENVIRONMENT, UnreadableError, listed, read_yaml
 from glimpse.runs.settings import environment_of, typed_at_resume
 
 # Modules that sweepers and launchers may come from.
@@ -166,14 +171,14 @@ def recorded_overrides(
     if not os.path.lexists(record):
         raise UserError(f"resume={folder}: not a run folder (it has no .hydra/overrides.yaml)")
     try:
-        listed = read_yaml(folder, ".hydra/overrides.yaml")
+        lines = read_yaml(folder, ".hydra/overrides.yaml")
     except UnreadableError as error:
         raise UserError(
             f"{error}; write the overrides of the first command into it, such as - model=mlp, one per line"
         ) from error
-    if not isinstance(listed, list) or not all(isinstance(line, str) for line in listed):
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{record}: expected a list of overrides")
-    return _kept(listed, record, folder, packages, typed)
+    return _kept(lines, record, folder, packages, typed)
 
 
 def resumed_overrides(folder: Path, packages: Sequence[str], typed: Sequence[str]) -> list[str]:
@@ -194,7 +199,9 @@ def _kept(
     replaced = {line.partition("=")[0].lstrip("+~") for line in typed}
     kept = []
     for line in lines:
-        override = _parsed(line, record)
+        override = parsed(line)
+        if override is None:
+            raise UserError(f"{record} contains {line}, which is not an override: remove the line")
         key = override.key_or_group
         if key in replaced:
             continue
@@ -224,10 +231,7 @@ def _check_recorded(
         raise UserError(
             f"{record} contains {line}, but a choice is a name, not a path: remove the line"
         )
-    named = _targets(value)
-    if key.rpartition(".")[2] == "_target_":
-        named = [str(value)]
-    for target in named:
+    for target in _targets({key.rpartition(".")[2]: value}):
         if not is_from(target, (*RECORD_PACKAGES, *packages)):
             raise UserError(untrusted(f"{record} contains {line}", target, "packages=[{}]"))
     if key.partition(".")[0] in WRITERS and _leads_out(key, value):
@@ -325,22 +329,13 @@ def listed_packages(arguments: Sequence[str]) -> list[str]:
         arguments: The words of the command line.
     """
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
-    found: Any = yaml.safe_load(typed[-1]) if typed else None
+    if typed:
+        return list(map(str, typed_list(typed[-1])))
     for folder in reversed(config_folders(arguments)):
-        if found is None:
-            root = content_of(folder / f"{root_name(arguments)}.yaml")
-            found = (root or {}).get("packages")
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def _parsed(line: str, record: Path) -> Override:
-    try:
-        [override] = OverridesParser.create().parse_overrides([line])
-    except (OverrideParseException, ValueError) as error:
-        raise UserError(
-            f"{record} contains {line}, which is not an override: remove the line"
-        ) from error
-    return override
+        root = content_of(folder / f"{root_name(arguments)}.yaml") or {}
+        if root.get("packages") is not None:
+            return list(map(str, listed(root["packages"])))
+    return []
 
 
 def own_keys() -> set[str]:
