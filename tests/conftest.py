@@ -19,9 +19,9 @@ from omegaconf import DictConfig, open_dict
 from torchvision import datasets
 
 from glimpse import steps_ahead
+from glimpse.config import experiments, lists
 from glimpse.config.check import check
-from glimpse.config.experiments import experiments_adapt
-from glimpse.config.lists import lists_by_name
+from glimpse.config.replacing import replaced
 from glimpse.config.resolvers import register_resolvers
 from glimpse.models.pretrained import Pretrained, find
 from glimpse.run import run
@@ -47,8 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if torch.cuda.is_available():  # read once, before the first matrix product of any test
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     register_resolvers()
-    PATCHES.enter_context(lists_by_name())
-    PATCHES.enter_context(experiments_adapt())
+    PATCHES.enter_context(replaced(*lists.CHANGES, *experiments.CHANGES))
     initialize_config_dir(str(CONF), version_base="1.3")
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import hydra
@@ -131,7 +131,7 @@ def help_unchecked() -> AbstractContextManager[None]:
     """
     parser = argparse.ArgumentParser
     has_check = hasattr(parser, "_check_help")
-    return replaced(parser, "_check_help", lambda *_: None) if has_check else nullcontext()
+    return replaced(*[(parser, "_check_help", lambda *_: None)] if has_check else ())
 
 
 def task(config: DictConfig) -> float | None:

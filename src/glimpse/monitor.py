@@ -6,7 +6,7 @@ imported.
 """
 
 import difflib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -19,8 +19,6 @@ LOWER_IS_BETTER = (
 )  # fmt: skip
 # Metrics that every run logs; val/top5 only where there are more than five classes.
 MAY_BE_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
-
-
 # Metrics of every run; the others come from `metrics=[…]`.
 USUAL = ("loss", "acc", "top5")
 # The values of `tta`. The names of its metrics end in them, such as val/acc_flip.
@@ -71,7 +69,7 @@ def inferred_mode(name: str) -> str:
     return "min" if any(word in name.lower() for word in LOWER_IS_BETTER) else "max"
 
 
-def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[str]) -> str | None:
+def what_is_wrong(key: str, name: str, logged: Sequence[str], choices: Sequence[str]) -> str | None:
     """An error message if a metric cannot be monitored; None if it can.
 
     Args:
@@ -80,7 +78,6 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
         logged: The names that the run logs.
         choices: The metrics that `metrics=[…]` could add.
     """
-    logged = list(logged)
     if name in logged:
         return None
     split, _, metric = name.rpartition("/")
@@ -89,36 +86,40 @@ def what_is_wrong(key: str, name: str, logged: Iterable[str], choices: Iterable[
     own = metric.removeprefix("val_")
     if own in choices and f"val/{own}" not in logged:
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
-    choices = list(choices)
-    every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
-    begun = [one for one in logged if len(own) > 2 and one.rpartition("/")[2].startswith(own)]
-    begun.sort(key=lambda one: not one.startswith(f"{split}/"))
-    near = [one for one in logged if one.rpartition("/")[2] == own][:1] or begun[:1]
-    near = near or difflib.get_close_matches(name, every, n=1, cutoff=0.6)
-    if near and near[0] not in logged:  # val/auc is nearer to val/auroc than to val/acc
-        added = near[0].removeprefix("val/")
-        return f"{key}={name} is not a metric of this run: did you mean metrics=[{added}] {key}={near[0]}?"
+    found = f"{key}={name} is not a metric of this run"
+    near = _nearest(split, own, name, logged, choices)
+    if near is None:
+        return f"{found}: expected one of {', '.join(logged)}"
+    if near in logged:
+        return f"{found}: did you mean {near}?"
+    return f"{found}: did you mean metrics=[{near.removeprefix('val/')}] {key}={near}?"
+
+
+def _nearest(
+    split: str, own: str, name: str, logged: Sequence[str], choices: Sequence[str]
+) -> str | None:
+    """The most similar metric that a run logs or could log: first of the same name or beginning."""
     by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
-    near = near or [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
-    if near:
-        hint = f"did you mean {near[0]}?"
-    else:
-        others = difflib.get_close_matches(own, choices, n=1, cutoff=0.6)
-        hint = (
-            f"did you mean metrics=[{others[0]}] {key}=val/{others[0]}?"
-            if others
-            else f"expected one of {', '.join(logged)}"
-        )
-    return f"{key}={name} is not a metric of this run: {hint}"
+    if own in by_metric:
+        return by_metric[own]
+    begun = [one for one in logged if len(own) > 2 and one.rpartition("/")[2].startswith(own)]
+    if begun:
+        return min(begun, key=lambda one: not one.startswith(f"{split}/"))
+    every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
+    near = difflib.get_close_matches(
+        name, every, n=1
+    )  # val/auc is nearer to val/auroc than val/acc
+    near += [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
+    near += [f"val/{one}" for one in difflib.get_close_matches(own, choices, n=1)]
+    return near[0] if near else None
 
 
 def more_metrics(names: Iterable[str]) -> list[str]:
     """The names of the logged metrics that `metrics=[…]` adds, such as val/f1 and test/f1."""
-    pairs = [(kind, split) for name in names for split, _, kind in [name.partition("/")]]
-    added = {(kind, split) for kind, split in pairs if split in ("val", "test")}
-    ranked = sorted(added, key=lambda pair: (pair[0], pair[1] == "test"))
+    of_views = tuple(f"_{views}" for views in VIEWS)
+    pairs = {(kind, split) for name in names for split, _, kind in [name.partition("/")]}
     return [
         f"{split}/{kind}"
-        for kind, split in ranked
-        if kind not in USUAL and not kind.endswith(tuple(f"_{views}" for views in VIEWS))
+        for kind, split in sorted(pairs, key=lambda pair: (pair[0], pair[1] == "test"))
+        if split in ("val", "test") and kind not in USUAL and not kind.endswith(of_views)
     ]

@@ -101,9 +101,7 @@ def check(
         raise UserError(f"{key} is not set and has no default: type {key}=<value>")
     for key, value in found.items():
         _check_kind(key, value, known.get(key))
-        _require_finite(key, value, known.get(key))
-        if not _is_of_another_class(key, found):
-            _check_range(key, value)
+        _check_value(key, value, known.get(key), found)
     check_combinations(resolved, choices)
     check_places(resolved)
 
@@ -200,9 +198,7 @@ def check_values(config: DictConfig, before: DictConfig) -> None:
     check_targets(config)
     known, found = dict(leaves(before)), dict(leaves(config))
     for key, value in found.items():
-        _require_finite(key, value, known.get(key))
-        if not _is_of_another_class(key, found):
-            _check_range(key, value)
+        _check_value(key, value, known.get(key), found)
 
 
 def _same_files(
@@ -295,6 +291,13 @@ def _is_of_another_class(key: str, config: Mapping[str, Any]) -> bool:
     within = f"{group}.{rest.rpartition('.')[0]}".rstrip(".")  # augment.jitter.hue, in a list
     target = str(config.get(f"{within}._target_", ""))
     return bool(target) and target.partition(".")[0] not in RANGED
+
+
+def _check_value(key: str, value: Any, default: Any, config: Mapping[str, Any]) -> None:
+    """Require numbers to be finite, and a value to be in the range of its key."""
+    _require_finite(key, value, default)
+    if not _is_of_another_class(key, config):
+        _check_range(key, value)
 
 
 def _check_range(key: str, value: Any) -> None:

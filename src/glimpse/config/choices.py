@@ -2,31 +2,17 @@
 
 Hydra takes every file of a group for a choice: in its help, in completion and in its errors. For
 its help it also copies all configuration files that it has read, once for each of a hundred lists.
-This changes two functions inside Hydra 1.3, for as long as the context lasts.
+`CHANGES` replaces two functions inside Hydra 1.3 while compose.py composes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 
-from glimpse.config.replacing import replaced
-
 _ORIGINAL = ConfigRepository.get_group_options
 _ORIGINAL_OF_LOADER = ConfigLoaderImpl.get_group_options
-
-
-@contextmanager
-def choices_listed() -> Iterator[None]:
-    """Let Hydra list only files whose names do not begin with an underscore inside this context."""
-    with (
-        replaced(ConfigRepository, "get_group_options", _get_group_options),
-        replaced(ConfigLoaderImpl, "get_group_options", _get_group_options_of_loader),
-    ):
-        yield
 
 
 def _get_group_options(self: ConfigRepository, *args: Any, **kwargs: Any) -> list[str]:
@@ -43,3 +29,9 @@ def _get_group_options_of_loader(
     if config_name is None and not overrides:  # no search path to add, so no copy is needed
         return self.repository.get_group_options(group_name, results_filter)
     return _ORIGINAL_OF_LOADER(self, group_name, results_filter, config_name, overrides)
+
+
+CHANGES = (
+    (ConfigRepository, "get_group_options", _get_group_options),
+    (ConfigLoaderImpl, "get_group_options", _get_group_options_of_loader),
+)

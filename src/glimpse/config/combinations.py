@@ -5,7 +5,7 @@ Nothing heavy is imported.
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,36 +60,33 @@ def _check_resumed(config: DictConfig, choices: Mapping[str, Any]) -> None:
     """Require the dataset and the model of a resumed run to be its own, before the data are read."""
     if not config.resume:
         return
-    chosen = recorded_choices(Path(config.resume))
-    data, other = chosen.get("data"), choices.get("data")
-    if data not in (None, other):
-        raise UserError(
-            f"resume={config.resume}: the run was trained with data={data}, not {other}: leave out "
-            f"data={other}, or leave out resume= for a new run"
-        )
-    was, now = chosen.get("model"), choices.get("model")
-    recorded = settings_of(Path(config.resume))
+    folder = Path(config.resume)
+    chosen, recorded = recorded_choices(folder), settings_of(folder)
+    _require_same_choice(config, "data", chosen, choices)
     typed = flat_settings(OmegaConf.to_yaml(OmegaConf.create({"model": config.model})))
     weights = "model.weights"
-    is_open = "${" in recorded.get(weights, "")  # recorded as typed
-    if (
-        weights in recorded
-        and weights in typed
-        and recorded[weights] != typed[weights]
-        and not is_open
-    ):
+    was, now = recorded.get(weights), typed.get(weights)
+    if None not in (was, now) and was != now and "${" not in str(was):  # recorded as typed
         raise UserError(
-            f"{weights}={typed[weights]}: a resumed run continues with the weights of its checkpoint: leave "
+            f"{weights}={now}: a resumed run continues with the weights of its checkpoint: leave "
             f"out {weights}, or leave out resume= for a new run"
         )
     before, after = (
-        {k: v for k, v in one.items() if k.startswith("model.") and k != "model.weights"}
+        {k: v for k, v in one.items() if k.startswith("model.") and k != weights}
         for one in (recorded, typed)
     )
-    if before and was not in (None, now) and before != after:
+    if before and before != after:
+        _require_same_choice(config, "model", chosen, choices)
+
+
+def _require_same_choice(
+    config: DictConfig, group: str, recorded: Mapping[str, str], choices: Mapping[str, Any]
+) -> None:
+    was, now = recorded.get(group), choices.get(group)
+    if was not in (None, now):
         raise UserError(
-            f"resume={config.resume}: the run was trained with model={was}, not {now}: leave out "
-            f"model={now}, or leave out resume= for a new run"
+            f"resume={config.resume}: the run was trained with {group}={was}, not {now}: leave out "
+            f"{group}={now}, or leave out resume= for a new run"
         )
 
 
@@ -181,7 +178,7 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
         )
 
 
-def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
+def check_monitors(config: Mapping[Any, Any], logged: Sequence[str]) -> None:
     """Require each metric that a checkpoint, callback or schedule watches to be logged.
 
     Args:
@@ -191,7 +188,6 @@ def check_monitors(config: Mapping[Any, Any], logged: Iterable[str]) -> None:
     Raises:
         UserError: a metric is not logged. The message names the most similar one that is.
     """
-    logged = list(logged)
     watched = {"monitor": config["monitor"] or DEFAULT, **_watched(config)}
     if config["monitor"] is None and config["mode"] is not None:
         usual = "val/loss" if config["mode"] == "min" else DEFAULT

@@ -15,18 +15,17 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from glimpse.config import choices, experiments, lists, search_order
 from glimpse.config.check import check
-from glimpse.config.choices import choices_listed
-from glimpse.config.experiments import experiments_adapt
 from glimpse.config.folder import ROOT, config_folder
-from glimpse.config.lists import lists_by_name
 from glimpse.config.own_files import named_if_unreadable, require_own_folder
 from glimpse.config.quoting import quote_texts
+from glimpse.config.replacing import replaced
 from glimpse.config.resolvers import register_resolvers
-from glimpse.config.search_order import own_files_first
 from glimpse.files import write_text
 
 OF_A_PROCESS = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # Hydra's singletons
+CHANGES = (*lists.CHANGES, *search_order.CHANGES, *experiments.CHANGES, *choices.CHANGES)
 
 
 def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> DictConfig:
@@ -86,13 +85,7 @@ def hydra_adapted(folders: Sequence[Path]) -> Iterator[None]:
     Args:
         folders: The folders of configuration files.
     """
-    with (
-        lists_by_name(),
-        own_files_first(),
-        experiments_adapt(),
-        choices_listed(),
-        named_if_unreadable(folders),
-    ):
+    with replaced(*CHANGES), named_if_unreadable(folders):
         yield
 
 

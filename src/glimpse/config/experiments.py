@@ -12,12 +12,11 @@ experiment's value. If an augmentation becomes part of a list, its keys move to 
 The usual slips in an experiment's file, such as `model: linear` for a choice, are rejected when it is
 read, with the line to write. Hydra would report them as something else, or not at all.
 
-This changes three functions inside Hydra 1.3, for as long as the context lasts.
+`CHANGES` replaces three functions inside Hydra 1.3 while compose.py composes.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -29,7 +28,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from glimpse.config.folder import config_folder
 from glimpse.config.quoting import as_value
-from glimpse.config.replacing import replaced
 from glimpse.config.schema import GROUPS, LISTS
 from glimpse.errors import UserError, first_line
 
@@ -41,17 +39,6 @@ _ORIGINAL = ConfigLoaderImpl._compose_config_from_defaults_list
 _ORIGINAL_ADD = Overrides.add_override
 _ORIGINAL_LOAD = ConfigRepository.load_config
 _reported: set[str] = set()  # lines that this process has printed
-
-
-@contextmanager
-def experiments_adapt() -> Iterator[None]:
-    """Let experiments adapt to other choices inside this context."""
-    with (
-        replaced(Overrides, "add_override", _add_override),
-        replaced(ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose),
-        replaced(ConfigRepository, "load_config", _load),
-    ):
-        yield
 
 
 def _load(self: ConfigRepository, config_path: str) -> ConfigResult | None:
@@ -234,3 +221,10 @@ def _report(group: str, chosen: Choice, dropped: Sequence[str]) -> None:
     if line not in _reported:
         _reported.add(line)
         print(line, file=sys.stderr)
+
+
+CHANGES = (
+    (Overrides, "add_override", _add_override),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose),
+    (ConfigRepository, "load_config", _load),
+)

@@ -4,6 +4,7 @@ crash.py saves the traceback of an unexpected error, and config/mistyped.py expl
 Hydra raises while it composes. Nothing heavy is imported.
 """
 
+import sys
 from collections.abc import Sequence
 
 import yaml
@@ -27,10 +28,10 @@ def explain(error: BaseException, typed: Sequence[str] | None = None) -> str:
         error: The error that was raised.
         typed: The overrides that led to it; None means the process's arguments.
     """
-    return printable(_explained(error, typed))
+    return printable(_explained(error, sys.argv[1:] if typed is None else typed))
 
 
-def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
+def _explained(error: BaseException, typed: Sequence[str]) -> str:
     if isinstance(error, UserError | CrashError):
         return str(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
@@ -39,9 +40,8 @@ def _explained(error: BaseException, typed: Sequence[str] | None) -> str:
             f"{mark.name}, line {mark.line + 1}: {error.problem}: expected YAML; indent with two spaces, "
             "close each bracket and quote, and write a space after each colon"
         )
-    of_composing = explain_composing(error, typed)
-    if of_composing is not None:
-        return of_composing
+    if is_of_composing(error):
+        return explain_composing(error, typed)
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{where}"

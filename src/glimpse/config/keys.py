@@ -15,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.command import to_type
-from glimpse.config.folder import choices_of, config_folders, root_name
+from glimpse.config.folder import config_folders, files_of, root_name
 from glimpse.config.habits import ALWAYS_MEASURED, architecture, choice_for, key_for
 from glimpse.config.schema import LISTS, NOT_KNOWN_YET
 from glimpse.errors import UserError
@@ -193,19 +193,16 @@ def _owners(key: str, folders: Sequence[Path]) -> list[str]:
     group, rest = _group_of(key)
     if group.startswith("hydra/"):
         return [choice for choice in choices_of_plugins(group) if _plugin_has(group, choice, rest)]
+    if group in LISTS:
+        name = rest.partition(".")[0]
+        return [name] if name in files_of(group, folders) else []
     found: dict[str, bool] = {}
-    for choice in choices_of(group, folders) if rest else ():
-        if group in LISTS:
-            if rest.partition(".")[0] == choice:
-                return [choice]
-            continue
-        for folder in folders:
-            file = folder / group / f"{choice}.yaml"
-            node: Any = content_of(file)
-            for part in rest.split("."):
-                node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
-            if node is not _ABSENT:
-                found[choice] = node == NOT_KNOWN_YET
+    for choice, file in sorted(files_of(group, folders).items()) if rest else ():
+        node: Any = content_of(file)
+        for part in rest.split("."):
+            node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if node is not _ABSENT:
+            found[choice] = node == NOT_KNOWN_YET
     return [choice for choice, needs in found.items() if needs] or list(found)
 
 

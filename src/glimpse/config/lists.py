@@ -6,11 +6,9 @@ its parts itself, as conf/callbacks/early_stopping.yaml does. Hydra also leaves 
 `hydra.runtime.choices`; here they are entered as they would be typed. Anything but a name in a list
 is rejected here, because Hydra would fail with an unclear error.
 
-This changes three functions inside Hydra 1.3, for as long as the context lasts.
+`CHANGES` replaces three functions inside Hydra 1.3 while compose.py composes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal import defaults_list
@@ -18,21 +16,9 @@ from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.quoting import as_value
-from glimpse.config.replacing import LOADER, replaced
+from glimpse.config.replacing import LOADER
 from glimpse.config.schema import LISTED, LISTS
 from glimpse.errors import UserError
-
-
-@contextmanager
-def lists_by_name() -> Iterator[None]:
-    """Let Hydra compose lists of choices by name inside this context."""
-    with (
-        replaced(defaults_list, "update_package_header", _place),
-        replaced(LOADER, "create_defaults_list", _create_defaults_list),
-        replaced(GroupDefault, "get_options", _get_options),
-    ):
-        yield
-
 
 _ORIGINAL_PLACE = defaults_list.update_package_header
 _ORIGINAL_LIST = LOADER.create_defaults_list
@@ -87,3 +73,10 @@ def _get_options(self: GroupDefault) -> list[str]:
         remedy = f"{self.group}=[{','.join(names)}]{'' if names else ' for none'}"
         raise UserError(f"{self.group}={as_value(found)}: expected names: type {remedy}")
     return names
+
+
+CHANGES = (
+    (defaults_list, "update_package_header", _place),
+    (LOADER, "create_defaults_list", _create_defaults_list),
+    (GroupDefault, "get_options", _get_options),
+)

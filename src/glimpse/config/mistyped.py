@@ -7,9 +7,7 @@ line that names the nearest valid one. Nothing heavy is imported.
 import difflib
 import os
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose
@@ -58,15 +56,15 @@ def is_of_composing(error: BaseException) -> bool:
     return is_theirs or any(text in str(error) for text in (NO_CHOICE, SEVERAL))
 
 
-def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str | None:
-    """Describe an error in composing in one line; None for any other error.
+def explain_composing(error: BaseException, words: Sequence[str]) -> str:
+    """Describe an error in composing in one line.
 
     Args:
-        error: The error that was raised.
-        typed: The overrides that led to it; None means the process's arguments.
+        error: An error for which `is_of_composing` is true.
+        words: The overrides that led to it.
     """
     if isinstance(error, MissingConfigException):
-        return _explain_missing_choice(error, typed)
+        return _explain_missing_choice(error, words)
     merging = re.match("Error merging override (.+)", str(error))
     if merging and error.__cause__ is not None:
         cause = one_line(str(error.__cause__))
@@ -79,12 +77,12 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key:
-            return _explain_key(key[1], typed)
+            return _explain_key(key[1], words)
         deleted = re.search(
             r"Could not delete (?:from config\. )?(?:The value of )?'([^'=]+)", str(error)
         )
         if deleted:
-            return _explain_deletion(deleted[1], typed)
+            return _explain_deletion(deleted[1], words)
         added = re.search(r"An item is already at '([^']+)'", str(error))
         if added:
             return f"+{added[1]}: the key exists already: type {added[1]}=<value>, without +"
@@ -94,21 +92,19 @@ def explain_composing(error: BaseException, typed: Sequence[str] | None) -> str 
             setting = f"{chosen[1]}={chosen[2]}"
             return f"+{setting}: the group exists already: type {setting}, without +"
     if isinstance(error, OverrideParseException):
-        return _explain_override(error, typed)
+        return _explain_override(error, words)
     if NO_CHOICE in str(error):  # Hydra raises a plain ValueError here
-        return _explain_no_choice(error, typed)
+        return _explain_no_choice(error, words)
     if ambiguous := re.search(r"Ambiguous value for argument '(.+)'\n", str(error)):
-        return _explain_several(ambiguous[1], typed)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_other(error)
-    return None
+        return _explain_several(ambiguous[1], words)
+    return _explain_other(error)
 
 
-def _explain_override(error: OverrideParseException, typed: Sequence[str] | None) -> str:
+def _explain_override(error: OverrideParseException, words: Sequence[str]) -> str:
     """Explain an override that Hydra cannot parse."""
     override = str(error.override)
     name, equals, value = override.partition("=")
-    if split := _split_by_blanks(override, typed):
+    if split := _split_by_blanks(override, words):
         return f'{split}: spaces separate settings; type it in quotes: "{split}"'
     if several := _several_in_one(override):
         return several
@@ -122,7 +118,7 @@ def _explain_override(error: OverrideParseException, typed: Sequence[str] | None
     if equals and name != name.strip():
         return f"{override}: a space before =; type {name.strip()}={value.strip()}"
     if not equals:
-        return _explain_word(override, typed)
+        return _explain_word(override, words)
     called = re.search(r" while evaluating '(\w+)\((.*)\)': (.+)", str(error))
     if called and called[1] in USAGES:
         return f"{override}: {_explain_call(name, *called.groups())}"
@@ -142,7 +138,7 @@ def _explain_override(error: OverrideParseException, typed: Sequence[str] | None
     return f'{override}: {found}; for text, type "{name}={_quoted(value)}"'
 
 
-def _explain_other(error: HydraException | OmegaConfBaseException) -> str:
+def _explain_other(error: BaseException) -> str:
     """Name the file or the key that Hydra or OmegaConf could not compose."""
     text = str(error)
     in_file = re.match(r"In '([^']+)': \w+ raised while composing config:\n\s*(.+)", text)
@@ -169,9 +165,8 @@ def _explain_call(key: str, function: str, arguments: str, reason: str) -> str:
     return f"{one_line(reason)}: type {key}={USAGES[function]}"
 
 
-def _explain_word(word: str, typed: Sequence[str] | None) -> str:
+def _explain_word(word: str, words: Sequence[str]) -> str:
     """Explain a word without `=`: a part of an override that spaces have split, or a choice."""
-    words = list(_words(typed))
     place = words.index(word) if word in words else len(words)
     before, after = " ".join(words[:place]), " ".join(words[place + 1 :])
     if after.startswith("="):
@@ -185,13 +180,13 @@ def _explain_word(word: str, typed: Sequence[str] | None) -> str:
     name, colon, value = word.partition(":")
     if colon and value:
         return f"{word}: expected key=value; type {name}={value}"
-    groups = sorted(groups_of(_folders(typed)))
-    group = next((g for g in groups if word in choices_of(g, _folders(typed))), None)
+    groups = sorted(groups_of(config_folders(words)))
+    group = next((g for g in groups if word in choices_of(g, config_folders(words))), None)
     if group:
         shown = f"[{word}]" if group in LISTS else word
         return f"{word}: expected key=value; did you mean {group}={shown}?"
     if word in groups:
-        choice = choices_of(word, _folders(typed))[0]
+        choice = choices_of(word, config_folders(words))[0]
         return f"{word}: expected key=value, such as {word}={choice}"
     return f"{word}: expected key=value, such as model=mlp or trainer.max_epochs=3"
 
@@ -208,9 +203,8 @@ def _several_in_one(word: str) -> str | None:
     )
 
 
-def _split_by_blanks(word: str, typed: Sequence[str] | None) -> str | None:
+def _split_by_blanks(word: str, words: Sequence[str]) -> str | None:
     """An override in brackets that the shell has split into words; None for any other."""
-    words = list(_words(typed))
     if "=" not in word or not _is_open(word) or word not in words:
         return None
     place = words.index(word)
@@ -223,38 +217,38 @@ def _is_open(text: str) -> bool:
     return any(text.count(opening) > text.count(closing) for opening, closing in ("[]", "()", "{}"))
 
 
-def _explain_several(override: str, typed: Sequence[str] | None) -> str:
+def _explain_several(override: str, words: Sequence[str]) -> str:
     """Say what to type in place of `key=1,2`, which Hydra takes for the values of a sweep."""
     key, _, values = override.partition("=")
     found = f"{override}: several values for one run"
     if key in OTHER_KINDS:
         is_list = list in OTHER_KINDS[key]
-    elif choices_of(key, _folders(typed)):
+    elif choices_of(key, config_folders(words)):
         is_list = key in LISTED
     else:
-        is_list = isinstance(_known(typed).get(key), list | None)
+        is_list = isinstance(_known(words).get(key), list | None)
     list_ = f"{key}=[{values}] for a list, or " if is_list else ""
     return f"{found}: type {list_}-m to sweep over the values"
 
 
-def _explain_key(key: str, typed: Sequence[str] | None) -> str:
+def _explain_key(key: str, words: Sequence[str]) -> str:
     """Explain why Hydra finds no key of this name: it is unknown, or a part of it was removed."""
-    known = _known_keys(typed)
+    known = _known_keys(words)
     if key not in known:
-        return unknown_key(key, known, _words(typed))
+        return unknown_key(key, known, words)
     group = key.partition(".")[0]
-    if any(word.startswith(f"~{group}") for word in _words(typed)):
+    if any(word.startswith(f"~{group}") for word in words):
         return removed_key(group)
-    chosen = next((word for word in reversed(_words(typed)) if word.startswith(f"{group}=")), group)
+    chosen = next((word for word in reversed(words) if word.startswith(f"{group}=")), group)
     return f"{key}: not every choice in {chosen} has this key: type only choices that have it"
 
 
-def _explain_deletion(key: str, typed: Sequence[str] | None) -> str:
+def _explain_deletion(key: str, words: Sequence[str]) -> str:
     """Say what to type in place of ~key, which removes nothing."""
-    known = _known_keys(typed)
+    known = _known_keys(words)
     group, _, rest = key.partition(".")
     if not (key in known or any(name.startswith(f"{key}.") for name in known)):
-        return unknown_key(key, known, _words(typed))
+        return unknown_key(key, known, words)
     if group in LISTS:
         return (
             f"~{key}: type {key}=null to turn it off" if rest else f"~{key}: type {key}=[] for none"
@@ -272,21 +266,20 @@ def _quoted(value: str) -> str:
     return quoted(value)
 
 
-def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] | None) -> str:
+def _explain_missing_choice(error: MissingConfigException, words: Sequence[str]) -> str:
     root = re.search(r"Cannot find primary config '(.+?)'", str(error))
     if root:
-        return _explain_root(root[1], typed)
+        return _explain_root(root[1], words)
     missing = re.search(r"(?:In '([^']+)': )?Could not (?:find|load) '([^']+)'", str(error))
     if not missing or "/" not in missing[2]:
         return one_line(str(error))
     source, path = missing.groups()
     group, _, choice = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
-    available = choices_of(group, _folders(typed)) or list(error.options or ())
+    available = choices_of(group, config_folders(words)) or list(error.options or ())
     if not available:
-        return unknown_key(group, _known_keys(typed), _words(typed))
+        return unknown_key(group, _known_keys(words), words)
     if hint := in_own_folder(group, choice):
         return hint
-    words = _words(typed)
     end_of_record = "hydra.output_subdir=null"  # a resume puts the recorded overrides before it
     own = words[words.index(end_of_record) :] if end_of_record in words else words
     is_typed = any(word.lstrip("+") == f"{group}={choice}" for word in own)
@@ -298,7 +291,12 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     if source and "/" in source and source != "hydra/config":  # the defaults of a file
         return f"{source}.yaml, in defaults: {unknown_choice(group, choice, available)}"
     other = next(
-        (file for f in _folders(typed) if os.path.exists(file := f / group / f"{choice}.yml")), None
+        (
+            file
+            for f in config_folders(words)
+            if os.path.exists(file := f / group / f"{choice}.yml")
+        ),
+        None,
     )
     if other:
         return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"
@@ -307,9 +305,9 @@ def _explain_missing_choice(error: MissingConfigException, typed: Sequence[str] 
     return unknown_choice(group, choice, available)
 
 
-def _explain_root(name: str, typed: Sequence[str] | None) -> str:
+def _explain_root(name: str, words: Sequence[str]) -> str:
     """Say what to type in place of a root configuration that does not exist."""
-    folders = _folders(typed)
+    folders = config_folders(words)
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else "type --config-dir <its folder> too"
@@ -317,10 +315,10 @@ def _explain_root(name: str, typed: Sequence[str] | None) -> str:
     return f"--config-name {name}: there is no {name}.yaml in {places}; {hint}"
 
 
-def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str:
-    for argument in _words(typed):
+def _explain_no_choice(error: BaseException, words: Sequence[str]) -> str:
+    for argument in words:
         group, _, chosen = argument.lstrip("+").partition("=")
-        available = choices_of(group, _folders(typed))
+        available = choices_of(group, config_folders(words))
         if available and chosen[:1] != "[":
             if chosen in available:
                 if not is_number(chosen):
@@ -330,31 +328,23 @@ def _explain_no_choice(error: BaseException, typed: Sequence[str] | None) -> str
     return one_line(str(error))
 
 
-def _words(typed: Sequence[str] | None) -> Sequence[str]:
-    return sys.argv[1:] if typed is None else typed
-
-
-def _folders(typed: Sequence[str] | None) -> list[Path]:
-    return config_folders(_words(typed))
-
-
-def _known_keys(typed: Sequence[str] | None) -> list[str]:
+def _known_keys(words: Sequence[str]) -> list[str]:
     """The groups, and the keys of the configuration files that the overrides choose."""
-    return [*groups_of(_folders(typed)), *_known(typed)]
+    return [*groups_of(config_folders(words)), *_known(words)]
 
 
-def _known(typed: Sequence[str] | None) -> dict[str, Any]:
+def _known(words: Sequence[str]) -> dict[str, Any]:
     """The keys of the configuration files that the overrides choose, with their defaults."""
-    folders = _folders(typed)
+    folders = config_folders(words)
     choices = []
-    for argument in _words(typed):
+    for argument in words:
         group, _, chosen = argument.partition("=")
         available = choices_of(group, folders) or choices_of_plugins(group)
         names = [name for name in chosen.strip("[]").split(",") if name in available]
         if names:  # in a sweep, take the first choice
             listed = chosen.startswith("[")
             choices.append(f"{group}=[{','.join(names)}]" if listed else f"{group}={names[0]}")
-    own = root_name(_words(typed))
+    own = root_name(words)
     with hydra_for(folders[-1]):
         try:
             composed = compose(own, overrides=choices, return_hydra_config=True)

@@ -31,5 +31,5 @@ def jobs_judge_shared_keys() -> Iterator[None]:
                 override.type = OverrideType.FORCE_ADD
         return found
 
-    with replaced(LOADER, "create_defaults_list", create):
+    with replaced((LOADER, "create_defaults_list", create)):
         yield
