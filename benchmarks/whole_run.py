@@ -27,7 +27,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 IMPORTS = "import torch, torchvision, lightning"
-LEAN = "from glimpse.garbage import without_collection\nwith without_collection('glimpse.run'): "
+LEAN = "from glimpse.memory import without_collection\nwith without_collection('glimpse.run'): "
 COMMANDS = {
     "python train.py": ["train.py"],
     "without pictures and loggers": ["train.py", "callbacks.pictures=null", "logger=none"],

@@ -34,8 +34,9 @@ from glimpse.callbacks.epoch_record import EpochRecord, rows_of
 from glimpse.callbacks.run_state import RunState
 from glimpse.callbacks.stop_on_signal import StopOnSignal
 from glimpse.classifier import ImageClassifier
-from glimpse.errors import Interrupted, raise_interrupted, stop_signals
+from glimpse.errors import Interrupted
 from glimpse.run import run
+from glimpse.signals import raise_interrupted, stop_signals
 from glimpse.summary import Summary
 
 # A stop happens before or after one of these, or when half of a checkpoint has been written.

@@ -24,12 +24,13 @@ from glimpse.config.folder import ROOT
 from glimpse.config.places import require_weights
 from glimpse.config.schema import REPORTED
 from glimpse.distributed.place import Place, place_of, require_launched_processes
-from glimpse.errors import Interrupted, UserError, handling, preemption_signals, raise_interrupted
+from glimpse.errors import Interrupted, UserError
 from glimpse.folder_lock import NAME as LOCK
 from glimpse.folder_lock import FolderInUseError
 from glimpse.found_checkpoint import checkpoints_of
-from glimpse.garbage import without_collection
+from glimpse.memory import without_collection
 from glimpse.runs.settings import edited_settings
+from glimpse.signals import handling, preemption_signals, raise_interrupted
 
 if TYPE_CHECKING:
     from glimpse.search.pruning import Judge

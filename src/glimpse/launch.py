@@ -41,14 +41,10 @@ from glimpse.config.shared_keys import jobs_judge_shared_keys
 from glimpse.crash import crash, shortage
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import Place, num_restarts, place_of
-from glimpse.errors import (
-    Interrupted,
-    UserError,
-    handle_stops,
-    interrupts_as_signals,
-)
+from glimpse.errors import Interrupted, UserError
 from glimpse.files import require_current_folder
 from glimpse.found_checkpoint import CHECKPOINTS
+from glimpse.signals import handle_stops, interrupts_as_signals
 from glimpse.streams import keep_printing
 from glimpse.threads import spin_briefly
 
@@ -84,17 +80,7 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
             return follow(place)
         register_resolvers()
         trust.guard_hydra()
-        flags, overrides = split_arguments(sys.argv[1:])
-        if is_sweep(flags) and place.world_size > 1:
-            raise UserError(
-                f"-m: a sweep starts the processes of its jobs; type {to_type('-m')} without "
-                f"{place.launcher}"
-            )
-        require_their_use(flags, overrides)
-        overrides = quote_texts(overrides, is_sweep=is_sweep(flags))
-        overrides = [*overrides, *_after_a_restart(place)]
-        flags = with_default_flags(flags, config_dir, config_name)
-        sys.argv[1:] = [*flags, *with_recorded(overrides, flags)]
+        sys.argv[1:] = _arguments(place, config_dir, config_name)
         with (
             help_unchecked(),
             interrupts_as_signals(),
@@ -122,6 +108,25 @@ def main(*, config_dir: Path | None = None, config_name: str | None = None) -> i
     if place.world_size > 1:
         _dismiss_others(place, code, line)
     return code
+
+
+def _arguments(place: Place, config_dir: Path | None, config_name: str | None) -> list[str]:
+    """The words of the command line as Hydra expects them: flags, then overrides.
+
+    Raises:
+        UserError: they do not fit each other.
+    """
+    flags, overrides = split_arguments(sys.argv[1:])
+    if is_sweep(flags) and place.world_size > 1:
+        raise UserError(
+            f"-m: a sweep starts the processes of its jobs; type {to_type('-m')} without "
+            f"{place.launcher}"
+        )
+    require_their_use(flags, overrides)
+    overrides = quote_texts(overrides, is_sweep=is_sweep(flags))
+    overrides = [*overrides, *_after_a_restart(place)]
+    flags = with_default_flags(flags, config_dir, config_name)
+    return [*flags, *with_recorded(overrides, flags)]
 
 
 def help_unchecked() -> AbstractContextManager[None]:

@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
-from glimpse.allocator import keep_freed_memory
 from glimpse.assembly import build_classifier, build_data, choose_precision, remark_on_loss
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.callbacks.epoch_record import EpochRecord
@@ -32,6 +31,7 @@ from glimpse.found_checkpoint import CHECKPOINTS
 from glimpse.initialise import initialise
 from glimpse.lightning_compat import settle, skip_empty_hooks
 from glimpse.loggers.building import build_loggers
+from glimpse.memory import keep_freed_memory
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on

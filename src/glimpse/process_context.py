@@ -12,16 +12,17 @@ to the whole group, such as Ctrl-C, must not end the server while it imports.
 """
 
 import multiprocessing
-import signal
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context, forkserver, resource_tracker
+from multiprocessing import context, forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from glimpse.signals import signals_held
 
 _one_at_a_time = threading.RLock()
 
@@ -69,29 +70,6 @@ if sys.platform != "win32":
         Process = _ForkServed
 
     _CONTEXTS["forkserver"] = _ForkServerContext()
-
-    # The signals that may be sent to a group of processes.
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Block SIGNALS in the processes that start in this block, and in copies of these processes."""
-    if sys.platform == "win32":
-        yield
-        return
-    resource_tracker.ensure_running()  # it unblocks signals, so it must not start in the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def receive_signals() -> None:
-    """Receive SIGNALS in a process that may have started with them blocked."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def start_fork_server(modules: list[str]) -> None:

@@ -15,8 +15,7 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
-from glimpse.durations import duration
-from glimpse.text import plural
+from glimpse.text import duration, plural
 
 LINE_SECONDS = 60.0  # between lines when no bar can be drawn
 MEGABYTE = 10**6

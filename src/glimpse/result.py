@@ -7,9 +7,9 @@ from omegaconf import DictConfig
 from glimpse.command import in_shell
 from glimpse.console import console
 from glimpse.data.module import ImageDataModule
-from glimpse.durations import duration
 from glimpse.monitor import monitor_of, reported_split
 from glimpse.summary import Summary, relative_to_here
+from glimpse.text import duration
 
 NUM_WORST = 5  # classes whose recall is printed
 

@@ -24,7 +24,7 @@ from glimpse.data.module import ImageDataModule
 from glimpse.distributed.place import Place
 from glimpse.distributed.processes import gathered
 from glimpse.environment import environment
-from glimpse.errors import UserError, first_line, interrupts_as_signals
+from glimpse.errors import UserError, first_line
 from glimpse.files import discard_partials, require_kinds
 from glimpse.folder_lock import held
 from glimpse.found_checkpoint import CHECKPOINTS, LAST
@@ -44,6 +44,7 @@ from glimpse.parts import Parts, build_parts, planned_steps_of_an_epoch
 from glimpse.records import ENVIRONMENT, METRICS, SUMMARY
 from glimpse.result import print_result
 from glimpse.resume import named_if_it_does_not_fit
+from glimpse.signals import interrupts_as_signals
 from glimpse.summary import summarised
 from glimpse.text import by
 from glimpse.threads import threads_restored

@@ -29,8 +29,9 @@ from glimpse.config.recorded import with_recorded
 from glimpse.config.trust import UntrustedError, untrusted
 from glimpse.distributed.member import follow
 from glimpse.distributed.place import place_of
-from glimpse.errors import Interrupted, UserError, stop_signals
+from glimpse.errors import Interrupted, UserError
 from glimpse.job import run_in
+from glimpse.signals import stop_signals
 from glimpse.threads import spin_briefly
 
 if TYPE_CHECKING:

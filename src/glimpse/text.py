@@ -74,3 +74,10 @@ def is_number(text: str) -> bool:
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun, such as "1 epoch" or "1,797 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as h:mm:ss, or as m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

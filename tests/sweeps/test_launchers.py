@@ -18,9 +18,10 @@ from sweeping import QUICK, composer_of, job_of, states
 from commands import train
 from conftest import Execute
 from glimpse.distributed.place import Place
-from glimpse.errors import Interrupted, UserError, raise_interrupted
+from glimpse.errors import Interrupted, UserError
 from glimpse.job import _require_one_task, _saved_before_preemption
 from glimpse.runs.same_bits import compare_bits
+from glimpse.signals import raise_interrupted
 from glimpse.sweeps import grid, launching
 from glimpse.sweeps.jobs import Grid, Job
 from glimpse.sweeps.launching import Launched

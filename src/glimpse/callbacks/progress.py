@@ -21,9 +21,9 @@ from glimpse.callbacks.time_left import TimeLeft
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.data.module import data_of
-from glimpse.durations import duration
 from glimpse.lightning_compat import LateCallback, ends_epoch, next_batch, skip_hook
 from glimpse.progress_bar import LINE_SECONDS
+from glimpse.text import duration
 
 REDRAW_SECONDS = 0.2
 SHORT_PASS = 1.0  # seconds of an evaluation that shows nothing

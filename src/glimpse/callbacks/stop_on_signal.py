@@ -26,7 +26,7 @@ from torch import Tensor
 from glimpse.callbacks.checkpoints import Checkpoints
 from glimpse.classifier import ImageClassifier
 from glimpse.console import console
-from glimpse.errors import Interrupted, handle_stops
+from glimpse.errors import Interrupted
 from glimpse.lightning_compat import (
     ends_epoch,
     is_after_batch,
@@ -35,6 +35,7 @@ from glimpse.lightning_compat import (
     skip_question_of_sigterm,
     validates_next,
 )
+from glimpse.signals import handle_stops
 
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_BATCHES_BETWEEN_LOOKS = 200

@@ -21,7 +21,7 @@ from glimpse.cli.errors import (
 from glimpse.cli.options import Set, Trust, output_file
 from glimpse.cli.table import print_table, width
 from glimpse.command import in_shell
-from glimpse.errors import Interrupted, UserError, handle_stops
+from glimpse.errors import Interrupted, UserError
 from glimpse.files import make_folder, write_text
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.plots.curves import draw_runs
@@ -33,6 +33,7 @@ from glimpse.runs.folder import Run, epochs_of, find_runs, is_run, one_run
 from glimpse.runs.groups import Group, group
 from glimpse.runs.mattered import mattered
 from glimpse.runs.range_tests import range_tests
+from glimpse.signals import handle_stops
 from glimpse.streams import printable, say
 
 ANOTHER_PAGE = "--html <another folder>/report.html"

@@ -24,7 +24,8 @@ from glimpse.data.loader import Batch
 from glimpse.data.processes import ended_unexpectedly, kill, leave_stops_to_the_run
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
 from glimpse.errors import UserError
-from glimpse.process_context import process_context, receive_signals, start_fork_server
+from glimpse.process_context import process_context, start_fork_server
+from glimpse.signals import receive_signals
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
 SHARED_MEMORY = Path("/dev/shm")  # through which batches pass on Linux; macOS has none

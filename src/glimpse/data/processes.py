@@ -14,9 +14,10 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, TypeVar
 
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
-from glimpse.errors import UserError, stop_signals
+from glimpse.errors import UserError
 from glimpse.process_context import process_context
 from glimpse.progress_bar import progress_bar
+from glimpse.signals import stop_signals
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized

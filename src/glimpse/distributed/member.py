@@ -13,8 +13,9 @@ from pathlib import Path
 from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.distributed.place import Place, place_of
-from glimpse.errors import Interrupted, LostProcessError, UserError, handle_stops
-from glimpse.garbage import without_collection
+from glimpse.errors import Interrupted, LostProcessError, UserError
+from glimpse.memory import without_collection
+from glimpse.signals import handle_stops
 
 
 def follow(place: Place) -> int:

@@ -30,7 +30,6 @@ from glimpse.config.trust import (
     recorded_overrides,
     require_no_place_outside,
 )
-from glimpse.durations import duration
 from glimpse.errors import UserError
 from glimpse.files import is_own_file, require_no_links_out
 from glimpse.folder_lock import is_held
@@ -49,6 +48,7 @@ from glimpse.runs.settings import (
 )
 from glimpse.runs.trained import overridden, recorded_config
 from glimpse.streams import printable
+from glimpse.text import duration
 from glimpse.threads import THREADS
 
 MOST = 1024  # threads or processes that a record may ask for

@@ -15,8 +15,9 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from glimpse.config.check import check
-from glimpse.errors import UserError, interrupts_as_signals
+from glimpse.errors import UserError
 from glimpse.runs.settings import as_text, flat_settings
+from glimpse.signals import interrupts_as_signals
 from glimpse.sweeps.jobs import Job
 
 

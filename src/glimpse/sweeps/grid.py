@@ -16,7 +16,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from glimpse.config.explain import explain
-from glimpse.durations import duration
 from glimpse.errors import Interrupted, UserError
 from glimpse.files import write_text
 from glimpse.monitor import monitor_of
@@ -28,7 +27,7 @@ from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State, look
-from glimpse.text import plural
+from glimpse.text import duration, plural
 
 SEED = re.compile(r"seed=\d{1,9}")  # in the range of seeds
 

@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 
 from glimpse.config.explain import explain
 from glimpse.config.quoting import quoted
-from glimpse.errors import Interrupted, UserError, handling, stop_signals
-from glimpse.process_context import SIGNALS
+from glimpse.errors import Interrupted, UserError
+from glimpse.signals import SIGNALS, handling, stop_signals
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, name_in, part_of
 from glimpse.sweeps.runner import Outcome, Runner

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from glimpse.cli.table import print_table
-from glimpse.durations import duration
 from glimpse.files import write_json
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.monitor import Monitor
@@ -23,7 +22,7 @@ from glimpse.runs.settings import REPEATS
 from glimpse.runs.sweep import NAME, best_by_dataset, settings_of, without_removed
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
-from glimpse.text import plural
+from glimpse.text import duration, plural
 
 SAVE_SECONDS = 5.0  # between two saves
 SAVE_PATIENCE = 30.0  # seconds to wait while an equal command saves

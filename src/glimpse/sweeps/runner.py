@@ -30,8 +30,9 @@ from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.crash import shortage
 from glimpse.errors import Interrupted, UserError, first_line
-from glimpse.process_context import process_context, signals_held, start_fork_server
+from glimpse.process_context import process_context, start_fork_server
 from glimpse.runs.folder import summary_of
+from glimpse.signals import signals_held
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.resources import Slot

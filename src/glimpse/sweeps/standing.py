@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from glimpse.durations import duration
 from glimpse.progress_bar import LINE_SECONDS
-from glimpse.text import plural
+from glimpse.text import duration, plural
 
 REDRAW_SECONDS = 1.0  # between two versions of the line on a terminal
 

@@ -39,9 +39,9 @@ from glimpse.files import CannotWriteError, appending
 from glimpse.folder_lock import FolderInUseError, held
 from glimpse.found_checkpoint import checkpoints_of
 from glimpse.job import run_in
-from glimpse.process_context import SIGNALS, receive_signals
 from glimpse.runs.folder import summary_of
 from glimpse.runs.settings import MAX_EPOCHS, settings_of
+from glimpse.signals import SIGNALS, receive_signals
 from glimpse.streams import keep_printing
 from glimpse.sweeps.resources import Slot
 from glimpse.sweeps.state import Found, State, look

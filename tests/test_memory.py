@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from glimpse.garbage import without_collection
+from glimpse.memory import without_collection
 
 
 class Node:
@@ -33,6 +33,6 @@ def test_what_is_made_inside_stays_and_what_comes_later_is_collected() -> None:
 
 def test_the_second_run_of_a_process_leaves_nothing_out() -> None:
     before = gc.get_freeze_count()
-    with without_collection("glimpse.garbage"):
+    with without_collection("glimpse.memory"):
         assert gc.isenabled()
     assert gc.get_freeze_count() == before

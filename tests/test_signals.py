@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from glimpse.errors import Interrupted, UserError, interrupts_as_signals
+from glimpse.errors import Interrupted, UserError
+from glimpse.signals import interrupts_as_signals
 
 
 def interrupted_and_then(error: Exception) -> None:
