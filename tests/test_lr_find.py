@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.distributed import HashStore
 
 from conftest import Execute, choices, composed, slow
 from glimpse import lr_find
-from glimpse.assembly import build_classifier, build_data
-from glimpse.config.build import build
+from glimpse.config.build import plain
+from glimpse.distributed.place import Place
+from glimpse.distributed.team import Team
 from glimpse.errors import Interrupted, UserError
+from glimpse.job import choices_of_run
+from glimpse.parts import build_parts
+from glimpse.summary import Summary
 
 TINY = (
     "task=lr_find", "data=synthetic", "data.shape=[1,8,8]", "data.num_train=60", "data.num_val=30",
@@ -131,28 +135,18 @@ def test_with_what_training_composes(execute: Execute, options: tuple[str, ...])
 
 
 def test_everything_is_as_it_was_afterwards(tmp_path: Path) -> None:
-    config, _ = composed(*TINY, *CONVNET, "lr_find.num_steps=20", f"data_dir={tmp_path}")
-    data = build_data(config)
-    network = build("model", config.model, data.spec)
-    classifier = build_classifier(config, network, data)
+    config, chosen = composed(*TINY, *CONVNET, "lr_find.num_steps=20", f"data_dir={tmp_path}")
+    names = choices_of_run(chosen)
+    summary, team = Summary(tmp_path, config, names), Team(Place(), HashStore())
+    parts = build_parts(config, plain(config), names, summary, team, judge=None, afterwards="")
+    classifier = parts.classifier
     weights, random_state = copy.deepcopy(classifier.state_dict()), torch.get_rng_state()
-
-    import lightning.pytorch as pl
-
-    def make_trainer(changed: Any, test: Callback) -> pl.Trainer:
-        kept = ("max_steps", "max_epochs", "limit_val_batches")
-        return pl.Trainer(
-            **{name: changed.trainer[name] for name in kept}, accelerator="cpu", logger=False,
-            callbacks=[test], enable_progress_bar=False,
-            enable_model_summary=False,
-        )  # fmt: skip
-
-    lr_find.find(config, classifier, data, make_trainer, loggers=[], folder=tmp_path)
+    lr_find.find(parts)
     for name, value in classifier.state_dict().items():
         assert torch.equal(value, weights[name]), name
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(parameter.grad is None for parameter in classifier.parameters())
-    assert network.training
+    assert classifier.network.training
 
 
 def test_groups_keep_their_ratio() -> None:

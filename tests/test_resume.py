@@ -784,10 +784,10 @@ def num_scored(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     found: dict[str, int] = {}
     finish = Counts.finish
 
-    def noted(self: Counts, split: str) -> torch.Tensor:
-        totals = finish(self, split)
-        found[split] = int(totals[3])
-        return totals
+    def noted(self: Counts, split: str) -> dict[str, float]:
+        metrics = finish(self, split)
+        found[split] = self.num_scored[split]
+        return metrics
 
     monkeypatch.setattr(Counts, "finish", noted)
     return found

@@ -98,47 +98,50 @@ def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
             number with a gradient, sums over images, or has parameters to train.
     """
     loss: nn.Module = build("loss", node)
-    target, num_classes = node["_target_"], spec.num_classes
-    logits, labels = torch.zeros(2, num_classes, requires_grad=True), torch.arange(2)
-    tried = {"labels": labels}
+    target, num_classes, labels = str(node["_target_"]), spec.num_classes, torch.arange(2)
+    hint = ": expected forward(self, logits, labels)"
+    _require_number(loss, target, num_classes, labels, "labels", hint)
     if mixes:
-        tried["probabilities"] = F.one_hot(labels, num_classes).float()
-    for what, given in tried.items():
-        try:
-            found = exact_loss(loss, logits, given)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            hint = ": expected forward(self, logits, labels)"
-            if what != "labels":
-                hint = "; the augmentation mixes labels: type augment=none"
-            shape = by(given.shape)
-            if "must be Tensor, not list" in str(error):
-                hint = "; annotate the argument of __init__ as torch.Tensor to receive a tensor"
-            elif is_in_own_code(error):
-                error.add_note(
-                    f"while loss {target} was given logits of 2×{num_classes} and {what} of {shape}{hint}"
-                )
-                raise
-            raise UserError(
-                f"loss {target} does not take logits of 2×{num_classes} and {what} of {shape}, for "
-                f"the {num_classes} classes of this data: {first_line(error)}{hint}"
-            ) from error
-        if not isinstance(found, Tensor) or found.ndim > 0:
-            shape = by(found.shape) if isinstance(found, Tensor) else kind_of(found)
-            raise UserError(
-                f"loss {target} returns {shape} for two images, expected one number, their mean"
-            )
-        if not _follows(found, logits):
-            raise UserError(
-                f"loss {target} returns a number without a gradient, expected one computed from the "
-                "logits: remove detach(), item() and no_grad() from its forward"
-            )
-    _require_mean(loss, str(target), num_classes)
+        shares = F.one_hot(labels, num_classes).float()
+        hint = "; the augmentation mixes labels: type augment=none"
+        _require_number(loss, target, num_classes, shares, "probabilities", hint)
+    _require_mean(loss, target, num_classes)
     if any(parameter.requires_grad for parameter in loss.parameters()):
         raise UserError(
             f"loss {target} has parameters, which no optimizer trains: move them into the network, or set "
             "requires_grad to False"
         )
     return loss
+
+
+def _require_number(
+    loss: nn.Module, target: str, num_classes: int, labels: Tensor, what: str, hint: str
+) -> None:
+    """Require a number with a gradient for the logits and the labels of two images."""
+    logits = torch.zeros(2, num_classes, requires_grad=True)
+    given = f"logits of 2×{num_classes} and {what} of {by(labels.shape)}"
+    try:
+        found = exact_loss(loss, logits, labels)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if "must be Tensor, not list" in str(error):
+            hint = "; annotate the argument of __init__ as torch.Tensor to receive a tensor"
+        elif is_in_own_code(error):
+            error.add_note(f"while loss {target} was given {given}{hint}")
+            raise
+        raise UserError(
+            f"loss {target} does not take {given}, for the {num_classes} classes of this data: "
+            f"{first_line(error)}{hint}"
+        ) from error
+    if not isinstance(found, Tensor) or found.ndim > 0:
+        shape = by(found.shape) if isinstance(found, Tensor) else kind_of(found)
+        raise UserError(
+            f"loss {target} returns {shape} for two images, expected one number, their mean"
+        )
+    if not _follows(found, logits):
+        raise UserError(
+            f"loss {target} returns a number without a gradient, expected one computed from the "
+            "logits: remove detach(), item() and no_grad() from its forward"
+        )
 
 
 def remark_on_loss(loss: nn.Module, network: nn.Module, spec: ImageSpec) -> str | None:

@@ -4,13 +4,11 @@ The loss and the number of correct predictions are accumulated on the device and
 epoch. For a small network, logging every step would cost more than the step itself.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,7 +20,13 @@ from glimpse.data.module import data_of
 from glimpse.data.spec import ImageSpec
 from glimpse.distributed.gather import of_all_processes, summed
 from glimpse.errors import DIVERGED, LOWER_RATE, DivergedError, UserError
-from glimpse.lightning_compat import LeanModule, is_accumulating, next_batch, step_context
+from glimpse.lightning_compat import (
+    LeanModule,
+    is_accumulating,
+    loss_scaler,
+    next_batch,
+    step_context,
+)
 from glimpse.loss_watch import LossWatch
 from glimpse.losses import divisor, exact_loss, keep_exact
 from glimpse.nonfinite import where_not_finite
@@ -87,9 +91,6 @@ class ImageClassifier(LeanModule):
         self._is_alone = True  # whether no other process takes part in the training
         self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)
-        # With `by_class`: the latest recall of each class, by split; None without images.
-        self.recall: dict[str, list[float | None]] = {}
-        self.num_scored: dict[str, int] = {}  # the images of the latest pass over each split
         self._lr: float | None = None  # of the latest step
         self._counted = -1  # the latest training batch of this epoch
         self.has_begun = False  # whether training has started; a resume has then restored all state
@@ -231,29 +232,15 @@ class ImageClassifier(LeanModule):
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
         """The split's metrics over all processes; a suffix such as "_flip" selects views."""
-        loss, correct, in_top, size, divided_by = summed(
-            self.counts.finish(split + suffix)
-        ).tolist()
-        if split == "train" and not size and self.num_skipped:
+        metrics = self.counts.finish(split + suffix)
+        if split == "train" and not self.counts.num_scored[split] and self.num_skipped:
             raise DivergedError(
                 f"no step of epoch {self.current_epoch + 1} was finite: {DIVERGED}; {LOWER_RATE}"
             )
-        self.num_scored[split + suffix] = int(size)
-        size = max(size, 1)
-        self._require_finite(loss, f"{split}/loss at epoch {self.current_epoch + 1}")
-        metrics = {"loss": loss / (divided_by or 1), "acc": correct / size}
-        self._finish_recall(split + suffix)
-        if split != "train":
-            metrics |= {"top5": in_top / size} if self.counts.has_top5 else {}
-            metrics |= self.scoring.finish(split + suffix) if self.scoring else {}
+        self._require_finite(metrics["loss"], f"{split}/loss at epoch {self.current_epoch + 1}")
+        if self.scoring and split != "train":
+            metrics |= self.scoring.finish(split + suffix)
         return {f"{split}/{name}{suffix}": value for name, value in metrics.items()}
-
-    def _finish_recall(self, split: str) -> None:
-        """Store the recall of each class, if it is counted, for summary.json."""
-        mine = self.counts.finish_classes(split)
-        if mine is not None:
-            pairs = zip(*summed(mine).tolist(), strict=True)
-            self.recall[split] = [hits / images if images else None for hits, images in pairs]
 
     def _start(self, split: str, suffix: str = "") -> None:
         self.counts.start(split + suffix, self.device)
@@ -354,12 +341,6 @@ class ImageClassifier(LeanModule):
         """Apply `divide` to the parameter groups of every optimizer built from now on."""
         self._divide = divide
 
-    def with_schedule(self, make_schedule: MakeSchedule) -> "ImageClassifier":
-        """A deep copy, including the network, that trains with another schedule."""
-        copied = copy.deepcopy(self)
-        copied.use_schedule(make_schedule)
-        return copied
-
     def use_schedule(self, make_schedule: MakeSchedule) -> None:
         """Build every schedule with this function from now on."""
         self._make_schedule = make_schedule
@@ -404,12 +385,9 @@ class ImageClassifier(LeanModule):
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
             return
-        plugin = self.trainer.precision_plugin
+        by_value = gradient_clip_algorithm == "value"
         clip_gradients(
-            optimizer,
-            gradient_clip_val,
-            by_value=gradient_clip_algorithm == "value",
-            scaler=plugin.scaler if isinstance(plugin, MixedPrecision) else None,
+            optimizer, gradient_clip_val, by_value=by_value, scaler=loss_scaler(self.trainer)
         )
 
     def before_step(self) -> dict[str, Any]:

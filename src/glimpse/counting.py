@@ -1,4 +1,4 @@
-"""Sums of loss and correct predictions over the batches of a split, kept on the device.
+"""The loss and the correct predictions of a split, summed on the device over its batches.
 
 On a CPU, the predictions of several small batches wait, and are compared with their labels together.
 Comparing those of each batch would take a tenth of a linear network's step.
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from glimpse.data.transfer import is_queued
+from glimpse.distributed.gather import summed
 from glimpse.losses import widest_float
 from glimpse.ranks import TOP_K, ranks
 
@@ -23,14 +24,19 @@ class Counts:
     Args:
         num_classes: Number of classes. With more than five, top-5 predictions are counted too.
         by_class: Whether to count the images of each class too, except in training.
+
+    Attributes:
+        recall: With `by_class`, the latest recall of each class, by split; None without images.
+        num_scored: The images of the latest pass over each split.
     """
 
     def __init__(self, num_classes: int, *, by_class: bool) -> None:
         self.has_top5 = num_classes > TOP_K
         self._num_classes = num_classes
         self._by_class = by_class
+        self.recall: dict[str, list[float | None]] = {}
+        self.num_scored: dict[str, int] = {}
         self._sums: dict[str, _Sums] = {}
-        self._of_classes: dict[str, Tensor] = {}  # of finished splits, until they are read
 
     def start(self, split: str, device: torch.device) -> None:
         """Set the sums of a split to zero."""
@@ -59,21 +65,21 @@ class Counts:
         """The images of a split that were added so far."""
         return self._sums[split].num_images
 
-    def finish(self, split: str) -> Tensor:
-        """Return this process's sums (5,): loss, top-1 correct, top-5 correct, images, divisors.
+    def finish(self, split: str) -> dict[str, float]:
+        """The mean loss and the accuracies of a split, over all processes, which call this together.
 
-        Top-5 is 0 where it is not counted: in training, and with five classes or fewer.
+        Top-5 accuracy is left out in training, and with five classes or fewer.
         """
         sums = self._sums.pop(split)
         totals = sums.compared()
+        mine = torch.cat((totals, totals.new_tensor([sums.num_images, float(sums.divisor)])))
+        loss, correct, in_top, size, divisor = summed(mine).tolist()
+        self.num_scored[split] = int(size)
         if sums.of_classes is not None:
-            self._of_classes[split] = sums.of_classes
-        return torch.cat((totals, totals.new_tensor([sums.num_images, float(sums.divisor)])))
-
-    def finish_classes(self, split: str) -> Tensor | None:
-        """Return the correct and all images of each class (2, K) int64, after `finish`; None if
-        they are not counted."""
-        return self._of_classes.pop(split, None)
+            pairs = zip(*summed(sums.of_classes).tolist(), strict=True)
+            self.recall[split] = [hits / images if images else None for hits, images in pairs]
+        found = {"loss": loss / (divisor or 1), "acc": correct / max(size, 1)}
+        return found | ({"top5": in_top / max(size, 1)} if sums.has_top5 else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the current sums of the training split, for a checkpoint within an epoch."""
@@ -116,11 +122,11 @@ class _Sums:
         divisor: Tensor | float = 0,
     ) -> None:
         self.of_classes = of_classes
+        self.has_top5 = has_top5
         self.num_images = num_images
         self.divisor = divisor
         self.totals = totals
         self._loss = totals[0]  # a view, into which each loss is added
-        self._has_top5 = has_top5
         self._waiting: list[tuple[Tensor, Tensor]] = []  # logits and labels to be compared
         self._num_waiting = 0  # logits
 
@@ -149,15 +155,15 @@ class _Sums:
         return self.totals
 
     def _compare(self, logits: Tensor, labels: Tensor) -> None:
+        _, correct, in_top = self.totals.unbind()
+        if self.has_top5:
+            places = ranks(logits, labels)
+            in_top += (places <= TOP_K).sum()
+            is_right = places == 1
+        else:  # the same rule, in one pass
+            is_right = logits.float().argmax(1) == labels
+        correct += is_right.sum()
         if self.of_classes is not None:
             classes = torch.arange(self.of_classes.shape[1], device=labels.device)
             of_class = labels[:, None] == classes
-            is_right = logits.float().argmax(1) == labels
             self.of_classes += torch.stack(((of_class & is_right[:, None]).sum(0), of_class.sum(0)))
-        _, correct, in_top = self.totals.unbind()
-        if self._has_top5:
-            places = ranks(logits, labels)
-            correct += (places == 1).sum()
-            in_top += (places <= TOP_K).sum()
-        else:  # the same rule, in one pass
-            correct += (logits.float().argmax(1) == labels).sum()

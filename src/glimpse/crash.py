@@ -32,7 +32,10 @@ def crash(error: BaseException, folder: Path | None, *, name: str = TRACEBACK) -
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")
     text = "".join(traceback.format_exception(error))
-    what = f"{_with_remedy(error)}, at {_place(error)}"
+    cause = named(error)
+    if remedy := shortage(error):
+        cause = f"{remedy} ({cause})"
+    what = f"{cause}, at {_place(error)}"
     folders = [folder] if folder is not None and folder.is_dir() else []
     for place in (*folders, None):
         try:
@@ -75,11 +78,6 @@ def shortage(error: BaseException) -> str | None:
             "out of memory: type a lower data.batch_size or data.presize, or choose a smaller model"
         )
     return None
-
-
-def _with_remedy(error: BaseException) -> str:
-    found = shortage(error)
-    return named(error) if found is None else f"{found} ({named(error)})"
 
 
 def is_in_own_code(error: BaseException) -> bool:

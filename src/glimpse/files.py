@@ -322,15 +322,13 @@ def require_kinds(folder: Path, *, files: Iterable[str], folders: Iterable[str] 
     Raises:
         UserError: there is such a case. The message names the first one.
     """
-    for name in files:
-        if os.path.isdir(folder / name):
+    places = [(folder / name, "file") for name in files]
+    places += [(folder / name, "folder") for name in folders]
+    for path, expected in places:
+        found = "folder" if os.path.isdir(path) else "file"
+        if os.path.lexists(path) and found != expected:
             raise UserError(
-                f"{folder / name} is a folder, expected a file: move it elsewhere, then run the same command again"
-            )
-    for name in folders:
-        if os.path.lexists(folder / name) and not os.path.isdir(folder / name):
-            raise UserError(
-                f"{folder / name} is a file, expected a folder: move it elsewhere, then run the same command again"
+                f"{path} is a {found}, expected a {expected}: move it elsewhere, then run the same command again"
             )
 
 

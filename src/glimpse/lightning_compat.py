@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
+from torch.amp import GradScaler
 
 HOOKS_OF_A_STEP = (
     "on_train_batch_start",
@@ -181,10 +182,10 @@ def batches_until_seen(trainer: pl.Trainer) -> int:
     return max(1, int(min(until, 2**31)))
 
 
-def scales_loss(trainer: pl.Trainer) -> bool:
-    """Whether the loss is scaled, as in fp16, and a step may be skipped."""
+def loss_scaler(trainer: pl.Trainer) -> GradScaler | None:
+    """What scales the loss, as in fp16, and may skip a step; None otherwise."""
     plugin = trainer.precision_plugin
-    return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
+    return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
 
 def writes_profile(trainer: pl.Trainer) -> bool:

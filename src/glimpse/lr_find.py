@@ -12,8 +12,9 @@ random state, and finds the steepest point over the rate itself instead of its l
 Left out: early stopping, validation and other Lightning callbacks during the test.
 """
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,24 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from glimpse.classifier import ImageClassifier
 from glimpse.command import as_shown, to_type
 from glimpse.console import console
-from glimpse.data.module import ImageDataModule
 from glimpse.errors import DivergedError, UserError
 from glimpse.files import subfolder, write_csv
 from glimpse.lightning_compat import IS_FIRST_PROCESS, LateCallback
 from glimpse.loggers.record import show
 from glimpse.optim.schedules import Schedule
+from glimpse.parts import Parts
 from glimpse.plots.range_test import draw_range_test
 from glimpse.runs.settings import overrides_of
 from glimpse.summary import relative_to_here
+from glimpse.trainer import build_trainer
 
 SMOOTHING = 0.98  # of the loss; this value and the next three are fastai's
 BLOWN_UP = 4.0  # the test stops above this multiple of the lowest smoothed loss
@@ -76,12 +76,7 @@ class RangeTest(LateCallback):
         )
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
     ) -> None:
         self._batches.append(outputs["loss"] * trainer.accumulate_grad_batches)
         if trainer.global_step == len(self.losses):  # no optimizer step: gradients accumulate
@@ -103,24 +98,11 @@ class RangeTest(LateCallback):
         self.has_diverged = isinstance(exception, DivergedError)
 
 
-def find(
-    config: DictConfig,
-    classifier: ImageClassifier,
-    data: ImageDataModule,
-    make_trainer: Callable[[DictConfig, Callback], pl.Trainer],
-    *,
-    loggers: Sequence[Logger],
-    folder: Path,
-) -> dict[str, float]:
+def find(parts: Parts) -> dict[str, float]:
     """Test learning rates on a copy of the classifier and write the curve to the run folder.
 
     Args:
-        config: The configuration of the run.
-        classifier: The classifier to copy; it does not change.
-        data: The data to train on.
-        make_trainer: Builds a trainer from a changed configuration and an additional callback.
-        loggers: The loggers that also receive the curve.
-        folder: The run folder.
+        parts: The parts of the run, which do not change. Its loggers also receive the curve.
 
     Returns:
         The suggestions, as metrics of the run.
@@ -128,25 +110,27 @@ def find(
     Raises:
         UserError: optimizer.lr is 0, or there are too few steps for a curve.
     """
-    settings = config.lr_find
-    lr = float(classifier.new_optimizer().param_groups[0]["lr"])
+    config, folder, settings = parts.config, parts.summary.folder, parts.config.lr_find
+    lr = float(parts.classifier.new_optimizer().param_groups[0]["lr"])
     if not lr:
         raise UserError("optimizer.lr=0: task=lr_find expects a rate to scale; type one above 0")
     rates = np.geomspace(settings.start, settings.end, settings.num_steps).tolist()
     console.print(f"trying learning rates from {rates[0]:g} to {rates[-1]:g} in {len(rates)} steps")
     test = RangeTest(rates)
-    trial = classifier.with_schedule(test.schedule(lr))
-    trainer = make_trainer(_for_the_test(config), test)
+    trial = copy.deepcopy(parts.classifier)
+    trial.use_schedule(test.schedule(lr))
+    changed = _for_the_test(config)
+    trainer = build_trainer(changed, parts.precision.name, [], folder, [test], place=parts.place)
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices), suppress(DivergedError):
-        trainer.fit(trial, datamodule=data)
+        trainer.fit(trial, datamodule=parts.data)
     suggested = suggest(rates, test.smoothed, has_diverged=test.has_diverged)
     if IS_FIRST_PROCESS:
         rows = zip(test.rates, test.losses, test.smoothed, strict=False)
         write_csv(folder / "lr_find.csv", COLUMNS, rows)
         picture = subfolder(folder, "figures") / "lr_find.png"
         draw_range_test(test.rates, test.losses, test.smoothed, suggested, picture)
-        _log(loggers, test, picture)
+        _log(parts.loggers.values(), test, picture)
         for name, rate in suggested.items():
             console.print(f"{name:11} {rate:.2g}")
         console.print(f"curve: {relative_to_here(picture)}")
@@ -246,7 +230,7 @@ def _command(folder: Path, optimizer: DictConfig, rate: float) -> str:
     return to_type(*map(as_shown, kept), *rates)
 
 
-def _log(loggers: Sequence[Logger], test: RangeTest, picture: Path) -> None:
+def _log(loggers: Collection[Logger], test: RangeTest, picture: Path) -> None:
     """Log the curve as an image, and its values per step as scalars."""
     for logger in loggers:
         for step, row in enumerate(zip(test.rates, test.losses, test.smoothed, strict=False)):

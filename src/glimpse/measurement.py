@@ -3,19 +3,52 @@
 from collections.abc import Sequence
 from typing import Any
 
-import lightning.pytorch as pl
-from omegaconf import DictConfig
-
-from glimpse.callbacks.checkpoints import Checkpoints
-from glimpse.callbacks.epoch_record import EpochRecord, logged, seven_digits
-from glimpse.classifier import ImageClassifier
+from glimpse.callbacks.epoch_record import logged, seven_digits
+from glimpse.callbacks.pictures import Pictures
 from glimpse.data.module import ImageDataModule
 from glimpse.distributed.gather import of_all_processes
-from glimpse.lightning_compat import is_dry, limit_test, stop_profiling
+from glimpse.lightning_compat import callbacks_of, is_dry, limit_test, stop_profiling
 from glimpse.monitor import reported_split
-from glimpse.summary import Summary
+from glimpse.parts import Parts
 
 HELD_OUT = ("val", "test")
+
+
+def measure(parts: Parts) -> int:
+    """Measure the best checkpoint and draw it. All processes must call this together.
+
+    Returns:
+        The number of training images in an epoch: all, unless an argument such as
+        trainer.limit_train_batches ended each epoch early.
+    """
+    summary = parts.summary
+    most, *_ = of_all_processes(parts.record.most_images)  # no process has more than the first
+    num_trained = min(most, len(parts.data.splits["train"].rows))
+    is_tested = parts.config.test and not summary.is_pruned
+    if is_tested:
+        summary.update(metrics=summary.metrics | _final_metrics(parts, num_trained))
+    summary.update(**_beside_accuracy(parts))
+    for callback in callbacks_of(parts.trainer):
+        if isinstance(callback, Pictures) and is_tested:
+            callback.draw_result(parts.trainer, parts.classifier)
+    return num_trained
+
+
+def _beside_accuracy(parts: Parts) -> dict[str, Any]:
+    """The figures beside the accuracy: the majority-class accuracy, the recall by class, and the
+    number of measured images of each held-out split that was measured in part."""
+    metrics, counts, data = parts.summary.metrics, parts.classifier.counts, parts.data
+    split = reported_split(metrics)
+    recall = parts.checkpoints.best_recall if split == "val" else counts.recall.get("test")
+    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(split)}
+    if recall is not None:
+        found["class_recall"] = _by_name(recall, data)
+    in_part = {
+        part: number
+        for part, number in counts.num_scored.items()
+        if part in HELD_OUT and f"{part}/acc" in metrics and number < len(data.splits[part].rows)
+    }
+    return found | ({"measured_images": in_part} if in_part else {})
 
 
 def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str, float]:
@@ -24,44 +57,13 @@ def _by_name(recall: Sequence[float | None], data: ImageDataModule) -> dict[str,
     return {name: seven_digits(value) for name, value in pairs if value is not None}
 
 
-def beside_accuracy(
-    summary: Summary, classifier: ImageClassifier, data: ImageDataModule, checkpoints: Checkpoints
-) -> dict[str, Any]:
-    """The figures beside the accuracy: the majority-class accuracy, the recall by class, and the
-    number of measured images of each held-out split that was measured in part."""
-    split = reported_split(summary.metrics)
-    recall = checkpoints.best_recall if split == "val" else classifier.recall.get("test")
-    found: dict[str, Any] = {"majority_acc": data.majority_accuracy(split)}
-    if recall is not None:
-        found["class_recall"] = _by_name(recall, data)
-    in_part = {
-        part: number
-        for part, number in classifier.num_scored.items()
-        if part in HELD_OUT and f"{part}/acc" in summary.metrics
-        if number < len(data.splits[part].rows)
-    }
-    return found | ({"measured_images": in_part} if in_part else {})
-
-
-def num_trained_on(record: EpochRecord, data: ImageDataModule) -> int:
-    """The number of training images in an epoch: all, unless an argument such as
-    trainer.limit_train_batches ended each epoch early. All processes must call this together."""
-    of_first_process, *_ = of_all_processes(record.most_images)  # no process has more
-    return min(of_first_process, len(data.splits["train"].rows))
-
-
-def final_metrics(
-    config: DictConfig,
-    trainer: pl.Trainer,
-    classifier: ImageClassifier,
-    data: ImageDataModule,
-    checkpoints: Checkpoints,
-    num_trained: int,
-) -> dict[str, float]:
+def _final_metrics(parts: Parts, num_trained: int) -> dict[str, float]:
     """The best checkpoint's metrics on the training set, in evaluation mode, and on the test set.
 
     At most as many training images are measured as an epoch trained on; `test=val` skips them.
     """
+    config, trainer, classifier, data = parts.config, parts.trainer, parts.classifier, parts.data
+    checkpoints = parts.checkpoints
     best = None if is_dry(trainer) else checkpoints.read_best()
     if best is not None:
         classifier.load_state_dict(best["state_dict"])

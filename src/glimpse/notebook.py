@@ -20,6 +20,7 @@ from torch import nn
 
 from glimpse import scripting
 from glimpse.assembly import build_data, unprepared_data
+from glimpse.config.build import packages_of
 from glimpse.config.compose import composed
 from glimpse.config.folder import config_folder
 from glimpse.config.quoting import quoted
@@ -80,7 +81,7 @@ def train(*overrides: str) -> Trained:
         folder = Path(temporary)
         config, _ = scripting.run(_here([*overrides, *quiet]), folder=folder)
         checkpoint = folder / CHECKPOINTS / LAST
-        last = TrainedRun(checkpoint, trust=scripting.packages_of(config))
+        last = TrainedRun(checkpoint, trust=packages_of(config))
         return Trained(last.data, last.model, last.curves)
 
 

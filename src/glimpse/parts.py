@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,15 +45,6 @@ FEW_STEPS = 5  # an epoch of fewer is pointed out
 
 
 @dataclass(frozen=True)
-class OwnCallbacks:
-    """Our callbacks, in the order in which they run after the epoch's metrics."""
-
-    record: EpochRecord
-    checkpoints: Checkpoints
-    callbacks: list[Callback]
-
-
-@dataclass(frozen=True)
 class Parts:
     """The parts of a run. The summary receives its results."""
 
@@ -65,7 +55,8 @@ class Parts:
     start: Start | None  # of a resumed run
     precision: Precision
     classifier: ImageClassifier
-    own: OwnCallbacks
+    record: EpochRecord
+    checkpoints: Checkpoints
     loggers: dict[str, Logger]
     trainer: pl.Trainer
 
@@ -94,23 +85,27 @@ def build_parts(
     world_size = team.place.world_size
     batch_size = global_batch_size(config, world_size)
     data = _data(config, names, team)
-    if config.task == "fit" and not config.check:
+    trains = config.task == "fit" and not config.check
+    if trains:
         data.take_identity(team.agreed("identity", lambda: data.identity))
         summary.update(data_id=data.identity[:16])
     start = _resumed(config, data, batch_size, summary, team) if config.resume else None
-    if config.task == "fit" and not config.check:
+    if trains:
         _say_if_few_steps(config, data, batch_size)
     is_resumed = start is not None and start.checkpoint is not None
     network = _new_network(config, data, is_resumed=is_resumed)
     summary.update(parameters=count_parameters(network))
     precision = _lay_out(config, network, data, device, batch_size // world_size)
     classifier = _classifier(config, network, data)
-    state = RunState(resolved, data)
-    own = _own_callbacks(config, folder, classifier, state, judge=judge, afterwards=afterwards)
+    record = EpochRecord(folder, classifier.logged_names)
+    checkpoints = Checkpoints(
+        folder / CHECKPOINTS, monitor_of(config), top_k=config.checkpoints.top_k
+    )
+    ours = _callbacks(config, RunState(resolved, data), record, checkpoints, judge, afterwards)
     sends_nothing = config.check or (start is not None and start.is_over)
     loggers = {} if sends_nothing else build_loggers(config, folder, start)
     trainer = build_trainer(
-        config, precision.name, [*loggers.values()], folder, own.callbacks, place=team.place
+        config, precision.name, [*loggers.values()], folder, ours, place=team.place
     )
     return Parts(
         config=config,
@@ -120,7 +115,8 @@ def build_parts(
         start=start,
         precision=precision,
         classifier=classifier,
-        own=own,
+        record=record,
+        checkpoints=checkpoints,
         loggers=loggers,
         trainer=trainer,
     )
@@ -220,23 +216,20 @@ def _classifier(config: DictConfig, network: nn.Module, data: ImageDataModule) -
     return classifier
 
 
-def _own_callbacks(
+def _callbacks(
     config: DictConfig,
-    folder: Path,
-    classifier: ImageClassifier,
     state: RunState,
-    *,
+    record: EpochRecord,
+    checkpoints: Checkpoints,
     judge: ShouldStop | None,
     afterwards: str,
-) -> OwnCallbacks:
-    watched, saving = monitor_of(config), config.checkpoints
-    record = EpochRecord(folder, classifier.logged_names)
-    checkpoints = Checkpoints(folder / CHECKPOINTS, watched, top_k=saving.top_k)
-    stop = StopOnSignal(checkpoints, every_minutes=saving.every_minutes)
+) -> list[Callback]:
+    """Our callbacks, in the order in which they run after the epoch's metrics."""
+    stop = StopOnSignal(checkpoints, every_minutes=config.checkpoints.every_minutes)
     progress = Progress(checkpoints, record, afterwards=afterwards)
     callbacks: list[Callback] = [state, stop, record, checkpoints, progress]
     if config.on_nonfinite == "skip":
         callbacks.append(SkipNonfinite(config.max_nonfinite_steps))
     if judge:
-        callbacks.append(Pruning(judge, watched.name, stop))
-    return OwnCallbacks(record, checkpoints, callbacks)
+        callbacks.append(Pruning(judge, checkpoints.monitor.name, stop))
+    return callbacks

@@ -52,12 +52,7 @@ class UnreadableError(UserError):
 
 
 def read_text(folder: Path, name: str, *, most: int = MOST_BYTES) -> str:
-    """The text of a file in a run folder.
-
-    Args:
-        folder: The run folder.
-        name: The file's path below it.
-        most: The largest size in bytes.
+    """The text of a file of at most `most` bytes; `name` is its path below the run folder.
 
     Raises:
         UnreadableError: there is no such file, or it is outside the folder, not a regular file, too

@@ -1,5 +1,6 @@
 """The lines that a run prints at its end: its result, and where to find the rest."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,24 +30,7 @@ def print_result(
         console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     measured = {"train": num_trained, **summary.values.get("measured_images", {})}
     for split in ("train", "val", "test"):
-        if f"{split}/acc" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc"]
-            majority = data.majority_accuracy(split)
-            num_images = len(data.splits[split].rows)
-            part = ""
-            if measured.get(split, num_images) < num_images:
-                part = f"  on {measured[split]:,} of {num_images:,} images"
-                part += ", as many as an epoch trained on" if split == "train" else ""
-            whose = "majority class of all" if part else "majority class"
-            console.print(f"{split:5} accuracy {accuracy:.4f}  ({whose}: {majority:.4f}){part}")
-        more = _more_metrics(config, summary, split)
-        if more:
-            console.print(f"{split:5} {more}")
-        if f"{split}/acc_{config.tta}" in summary.metrics:
-            accuracy = summary.metrics[f"{split}/acc_{config.tta}"]
-            console.print(
-                f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})"
-            )
+        _print_split(split, config, summary.metrics, data, measured.get(split))
     if recall := summary.values.get("class_recall"):
         split = reported_split(summary.metrics)
         rarest = sorted(recall.items(), key=lambda item: item[1])[:NUM_WORST]
@@ -74,7 +58,27 @@ def print_result(
     console.print(f"took {duration(summary.values['seconds'])}")
 
 
-def _more_metrics(config: DictConfig, summary: Summary, split: str) -> str:
-    """The metrics of a split that `metrics` adds, in one line."""
-    named = {name: summary.metrics.get(f"{split}/{name}") for name in config.metrics or {}}
-    return "  ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
+def _print_split(
+    split: str,
+    config: DictConfig,
+    metrics: Mapping[str, float],
+    data: ImageDataModule,
+    num_measured: int | None,
+) -> None:
+    """Print the metrics of a split, if it was measured; all of its images were, unless a number is given."""
+    if f"{split}/acc" in metrics:
+        num_images = len(data.splits[split].rows)
+        part, whose = "", "majority class"
+        if num_measured is not None and num_measured < num_images:
+            part = f"  on {num_measured:,} of {num_images:,} images"
+            part += ", as many as an epoch trained on" if split == "train" else ""
+            whose = "majority class of all"
+        majority = data.majority_accuracy(split)
+        accuracy = metrics[f"{split}/acc"]
+        console.print(f"{split:5} accuracy {accuracy:.4f}  ({whose}: {majority:.4f}){part}")
+    more = {name: metrics.get(f"{split}/{name}") for name in config.metrics or {}}
+    if shown := "  ".join(f"{name} {v:.4f}" for name, v in more.items() if v is not None):
+        console.print(f"{split:5} {shown}")
+    if f"{split}/acc_{config.tta}" in metrics:
+        accuracy = metrics[f"{split}/acc_{config.tta}"]
+        console.print(f"{split:5} accuracy {accuracy:.4f}  averaged over views (tta={config.tta})")

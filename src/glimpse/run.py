@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from glimpse import lr_find
 from glimpse.callbacks import pictures
-from glimpse.callbacks.pictures import Pictures
 from glimpse.callbacks.pruning import ShouldStop
 from glimpse.callbacks.stop_on_signal import PrunedError
 from glimpse.classifier import ImageClassifier
@@ -36,7 +35,7 @@ from glimpse.lightning_compat import (
 )
 from glimpse.loggers.building import remember_ids
 from glimpse.loggers.record import close, hyperparameters, write_result, write_start
-from glimpse.measurement import beside_accuracy, final_metrics, num_trained_on
+from glimpse.measurement import measure
 from glimpse.monitor import monitor_of
 from glimpse.network import remark_on_trained
 from glimpse.optim.schedules import build_schedule
@@ -48,7 +47,7 @@ from glimpse.signals import interrupts_as_signals
 from glimpse.summary import summarised
 from glimpse.text import by
 from glimpse.threads import threads_restored
-from glimpse.trainer import build_trainer, device_of, global_batch_size, num_processes
+from glimpse.trainer import device_of, global_batch_size, num_processes
 
 # The files that a run needs in its folder. If nothing is left to train, it does not need best.ckpt.
 FILES = (SUMMARY, ENVIRONMENT, METRICS, f"{CHECKPOINTS}/{LAST}")
@@ -113,10 +112,10 @@ def run(
             _begin_record(parts, settings)
         team.wait_for_all("ready")  # another process's error ends this wait, but not Lightning's
         if config.task == "lr_find":
-            summary.update(metrics=_find_rate(parts))
+            summary.update(metrics=lr_find.find(parts))
             return None
         _fit(parts)
-        num_trained = _measure(parts)
+        num_trained = measure(parts)
         if IS_FIRST_PROCESS:
             network = parts.classifier.network
             if remark := remark_on_trained(network, config.model, parts.data.spec):
@@ -125,7 +124,7 @@ def run(
             write_result(loggers, settings, summary.metrics, parts.trainer.global_step)
     if IS_FIRST_PROCESS:
         print_result(config, summary, parts.data, num_trained=num_trained)
-    return parts.own.checkpoints.best_value
+    return parts.checkpoints.best_value
 
 
 def _for_the_others(
@@ -197,7 +196,7 @@ def _begin_record(parts: Parts, settings: Mapping[str, Any]) -> None:
     config, folder = parts.config, parts.summary.folder
     discard_partials(folder)
     if parts.resume_from is not None:
-        parts.own.checkpoints.begin_from(Path(parts.resume_from))
+        parts.checkpoints.begin_from(Path(parts.resume_from))
     parts.summary.begin(
         environment(
             device=device_of(config),
@@ -224,24 +223,9 @@ def _print_batch(config: DictConfig, place: Place) -> None:
     )
 
 
-def _find_rate(parts: Parts) -> dict[str, float]:
-    """`task=lr_find`: test learning rates in place of the training, and return metrics."""
-    folder = parts.summary.folder
-    return lr_find.find(
-        parts.config,
-        parts.classifier,
-        parts.data,
-        lambda changed, test: build_trainer(
-            changed, parts.precision.name, [], folder, [test], place=parts.place
-        ),
-        loggers=[*parts.loggers.values()],
-        folder=folder,
-    )
-
-
 def _fit(parts: Parts) -> None:
     """Train. However this ends, the summary contains the results so far."""
-    config, trainer, summary, own = parts.config, parts.trainer, parts.summary, parts.own
+    config, trainer, summary = parts.config, parts.trainer, parts.summary
     with named_if_it_does_not_fit(parts.resume_from, lambda: parts.classifier.has_begun):
         try:
             trainer.fit(
@@ -263,9 +247,9 @@ def _fit(parts: Parts) -> None:
         finally:
             summary.update(
                 epochs=epochs_trained(trainer),
-                best_epoch=own.checkpoints.best_epoch,
-                images_per_second=own.record.images_per_second(),
-                metrics=dict(own.checkpoints.best_metrics),
+                best_epoch=parts.checkpoints.best_epoch,
+                images_per_second=parts.record.images_per_second(),
+                metrics=dict(parts.checkpoints.best_metrics),
             )
             if config.on_nonfinite == "skip":
                 summary.update(skipped_steps=parts.classifier.num_skipped)
@@ -300,23 +284,3 @@ def _say_if_time_ran_out(config: DictConfig, trainer: pl.Trainer) -> None:
     if any(seconds is not None and seconds <= 0 for seconds in left):
         when = f"in epoch {epochs + 1}" if trainer.global_step else "before its first step"
         console.print(f"the time limit ended the training {when}")
-
-
-def _measure(parts: Parts) -> int:
-    """Measure the best checkpoint and draw it.
-
-    Returns:
-        The number of images that an epoch trains on.
-    """
-    config, trainer, summary = parts.config, parts.trainer, parts.summary
-    classifier, data, checkpoints = parts.classifier, parts.data, parts.own.checkpoints
-    num_trained = num_trained_on(parts.own.record, data)
-    is_tested = config.test and not summary.is_pruned
-    if is_tested:
-        found = final_metrics(config, trainer, classifier, data, checkpoints, num_trained)
-        summary.update(metrics=summary.metrics | found)
-    summary.update(**beside_accuracy(summary, classifier, data, checkpoints))
-    for callback in callbacks_of(trainer):
-        if isinstance(callback, Pictures) and is_tested:
-            callback.draw_result(trainer, classifier)
-    return num_trained

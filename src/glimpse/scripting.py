@@ -67,6 +67,7 @@ def train(
         config, folder = run(
             overrides, config_dir=config_dir, config_name=config_name, is_returned=True
         )
+        from glimpse.config.build import packages_of
         from glimpse.runs.trained import TrainedRun
 
         return TrainedRun(folder, trust=packages_of(config))
@@ -194,13 +195,6 @@ def _require_checkpoint(config: DictConfig) -> None:
             raise UserError(
                 f"{setting} saves no checkpoint, expected a run to return: remove {setting}"
             )
-
-
-def packages_of(config: DictConfig) -> list[str]:
-    """The packages of every `_target_` in a configuration; whoever typed it trusts them."""
-    from glimpse.config.build import targets_of
-
-    return sorted({target.partition(".")[0] for _, target in targets_of(config)})
 
 
 @contextmanager

@@ -26,14 +26,15 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import LBFGS
 
+from glimpse.config.trust import is_from
 from glimpse.console import console
 from glimpse.data.loader import Batch, BatchLoader
 from glimpse.lightning_compat import (
     batches_until_seen,
     callbacks_of,
     has_hook_of_a_step,
+    loss_scaler,
     note_step_ahead,
-    scales_loss,
     writes_profile,
 )
 
@@ -122,20 +123,17 @@ def chunk_length(seconds: float, last: int) -> int:
 
 def why_one_by_one(trainer: pl.Trainer) -> str | None:
     """Why Lightning must see every batch: text for the user, or ""; None if it need not."""
-    module = trainer.lightning_module
-    if not hasattr(module, "step_ahead"):  # not our module
-        return ""
-    if not isinstance(trainer.strategy, SingleDeviceStrategy):
-        return ""
-    if trainer.accumulate_grad_batches > 1:
-        return ""
-    if scales_loss(trainer) or writes_profile(trainer):
+    if (
+        not hasattr(trainer.lightning_module, "step_ahead")  # not our module
+        or not isinstance(trainer.strategy, SingleDeviceStrategy)
+        or trainer.accumulate_grad_batches > 1
+        or loss_scaler(trainer) is not None
+        or writes_profile(trainer)
+    ):
         return ""
     [optimizer] = trainer.optimizers
     kind = type(optimizer)
-    if kind.__module__.partition(".")[0] not in ("torch", "glimpse") or isinstance(
-        optimizer, LBFGS
-    ):
+    if not is_from(kind.__module__, ("torch", "glimpse")) or isinstance(optimizer, LBFGS):
         return f"optimizer {kind.__name__} may evaluate the loss itself"
     if optimizer._optimizer_step_pre_hooks:  # Lightning computes the gradients within the step
         return f"optimizer {kind.__name__} has a hook before each step"

@@ -111,8 +111,8 @@ class Summary:
             found = _with_former(found, self.before)
         if error is not None:
             found["error"] = error
-        seconds = time.perf_counter() - self._began
-        found["seconds"] = round(_seconds(self.before) + seconds, 2)
+        before = finite(self.before.get("seconds")) or 0.0
+        found["seconds"] = round(before + time.perf_counter() - self._began, 2)
         self.values = found
         if self.is_written and IS_FIRST_PROCESS:
             write_json(self.folder / SUMMARY, found)
@@ -183,10 +183,6 @@ def _read(folder: Path) -> dict[str, Any]:
     except UnreadableError as error:
         console.print(f"{error}; the new summary will not include the run's earlier results")
         return {}
-
-
-def _seconds(before: Mapping[str, Any]) -> float:
-    return finite(before.get("seconds")) or 0.0
 
 
 def _first_max_epochs(folder: Path) -> Any:

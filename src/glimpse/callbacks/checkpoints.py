@@ -129,7 +129,7 @@ class Checkpoints(Checkpoint):
             self.best_epoch = trainer.current_epoch + 1
             self.best_step = trainer.global_step
             # Without a validation in this epoch, the latest recall is of other weights.
-            self.best_recall = pl_module.recall.get("val") if "val/acc" in found else None
+            self.best_recall = pl_module.counts.recall.get("val") if "val/acc" in found else None
         name = f"epoch-{trainer.current_epoch + 1}_step-{trainer.global_step}.ckpt"
         dropped = self._enter(name, rank)
         if is_dry(trainer):

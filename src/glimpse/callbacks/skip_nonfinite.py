@@ -25,7 +25,7 @@ from glimpse.classifier import ImageClassifier
 from glimpse.console import console
 from glimpse.distributed.gather import of_all_processes, summed
 from glimpse.errors import DIVERGED, LOWER_RATE, DivergedError
-from glimpse.lightning_compat import scales_loss
+from glimpse.lightning_compat import loss_scaler
 
 KEY = "before_step"  # in a checkpoint that is saved between the batches of a step
 
@@ -82,7 +82,7 @@ class SkipNonfinite(Callback):
         if torch.nn.utils.get_total_norm(gradients, norm_type=torch.inf).isfinite():
             return
         what = self._what_is_not_finite(pl_module)
-        if scales_loss(trainer):
+        if loss_scaler(trainer) is not None:
             num_broken = torch.tensor(float(what == "the loss"), device=pl_module.device)
             if not summed(num_broken):  # all processes come here, as they have the same gradients
                 return

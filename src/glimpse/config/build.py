@@ -192,10 +192,14 @@ def targets_of(config: DictConfig) -> Iterator[tuple[str, str]]:
                 yield group, str(part["_target_"])
 
 
+def packages_of(config: DictConfig) -> list[str]:
+    """The packages of all targets of a configuration; whoever typed it trusts them."""
+    return sorted({target.partition(".")[0] for _, target in targets_of(config)})
+
+
 def own_packages(config: DictConfig) -> list[str]:
-    """The user's own packages that a configuration names."""
-    named = {target.partition(".")[0] for _, target in targets_of(config)}
-    return sorted(named - set(RECORD_PACKAGES))
+    """The user's own packages among them."""
+    return [name for name in packages_of(config) if name not in RECORD_PACKAGES]
 
 
 def require_no_library_function(group: str, target: str, packages: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ def of_all_processes(value: _Value) -> list[_Value]:
 
     All processes must call this together.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not torch.distributed.is_initialized():
         return [value]
     found: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, move_data_to_device(value, "cpu"))
@@ -26,13 +26,13 @@ def summed(tensor: Tensor) -> Tensor:
 
     A GPU does not wait. `Strategy.reduce` of Lightning first waits for all processes.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if torch.distributed.is_initialized():
         torch.distributed.all_reduce(tensor)
     return tensor
 
 
 def lowest(tensor: Tensor) -> Tensor:
     """Replace a tensor by its minimum over all processes, which must call this together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if torch.distributed.is_initialized():
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
     return tensor

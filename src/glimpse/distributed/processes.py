@@ -91,7 +91,7 @@ def gathered(
     finally:
         over.set()
         _leave(others, LEAVE_SECONDS if is_whole else SHORT_SECONDS)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         os.environ.clear()
         os.environ.update(variables)

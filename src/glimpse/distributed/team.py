@@ -22,7 +22,7 @@ from torch.distributed import (  # type: ignore[attr-defined]
     TCPStore,
 )
 
-from glimpse.distributed.place import Place, num_restarts
+from glimpse.distributed.place import TORCHRUN, Place, num_restarts
 from glimpse.errors import Interrupted, LostProcessError, UserError, first_line
 
 CONNECT_SECONDS = 180  # to reach a first process that may start later than the others
@@ -200,15 +200,15 @@ def connected(place: Place) -> Team:
         reason = first_line(error)
         raise UserError(
             f"the first process cannot be reached at MASTER_ADDR={address} MASTER_PORT={port} "
-            f"({reason}): start all processes with one command, or type unset RANK WORLD_SIZE LOCAL_RANK "
-            "LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT if another program has set these"
+            f"({reason}): start all processes with one command, or type unset {' '.join(TORCHRUN)} if "
+            "another program has set these"
         ) from error
     return Team(place, PrefixStore(f"glimpse/{num_restarts()}", store))
 
 
 def interrupted_folder(place: Place) -> str | None:
-    """The run folder of the processes before torchrun's restart; None if there was no restart."""
-    if not num_restarts() or place.launcher != "torchrun":
+    """The run folder of the processes before torchrun's restart; None if they had none."""
+    if place.launcher != "torchrun":
         return None
     store = connected(place)._store
     assert isinstance(store, PrefixStore)

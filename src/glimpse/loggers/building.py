@@ -78,15 +78,17 @@ def _build(
     require_inside(folder, own)
     title = f"{folder.parent.name}/{folder.name}"
     target = str(node["_target_"]).rpartition(".")[2]
+    first_step = start.next_step if start else 0
+    rows: list[dict[str, Any]] = []
     given: dict[str, Any]
     if target == WandbLogger.__name__:
         # Silent, and without a copy of the console's output.
-        settings: dict[str, Any] = {"silent": True, "console": "off"}
+        settings = {"silent": True, "console": "off"}
         if node.get("offline"):  # Lightning would set WANDB_MODE for all later runs of the process
             settings |= {"mode": "offline"}
             node = {key: value for key, value in node.items() if key != "offline"}
-        given = {"save_dir": str(folder), "name": title, "id": known_id or secrets.token_hex(4)}
-        given |= {"settings": settings}
+        run_id = known_id or secrets.token_hex(4)
+        given = {"save_dir": str(folder), "name": title, "id": run_id, "settings": settings}
     elif target == MLFlowLogger.__name__:
         # Creating a database takes ten seconds. MLflow allows a folder instead, but only on
         # request.
@@ -100,16 +102,14 @@ def _build(
         given = {key: value for key, value in offered.items() if key in takes}
         if target == TensorBoardLogger.__name__:
             # Also for a new run: TensorBoard takes the first mark for the beginning of the run.
-            given["purge_step"] = start.next_step if start else 0
+            given["purge_step"] = first_step
             if start and IS_FIRST_PROCESS:
                 _date_back(own)
-    stated = {key for key, value in node.items() if value is not None}
-    rows: list[dict[str, Any]] = []
-    if target == CSVLogger.__name__:
-        rows = _former_rows(own, start.next_step if start else 0)
-    given = {key: value for key, value in given.items() if key not in stated}
-    without = {key: value for key, value in node.items() if value is not None or key not in given}
-    logger = guard(build("logger", without, **given))
+        elif target == CSVLogger.__name__:
+            rows = _former_rows(own, first_step)
+    given = {key: value for key, value in given.items() if node.get(key) is None}
+    stated = {key: value for key, value in node.items() if key not in given}
+    logger = guard(build("logger", stated, **given))
     if rows and isinstance(logger, CSVLogger):
         with forgiving(logger):
             logger.experiment.metrics.extend(rows)
