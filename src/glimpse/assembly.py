@@ -88,10 +88,7 @@ def build_augment(node: DictConfig | None) -> Augmentation | None:
 def build_loss(node: DictConfig, spec: ImageSpec, *, mixes: bool) -> nn.Module:
     """Build a loss, and try it on two images.
 
-    Args:
-        node: The configuration of the loss.
-        spec: The spec of the images.
-        mixes: Whether labels are (B, K) probabilities in training.
+    If the augmentation `mixes`, labels are (B, K) probabilities in training.
 
     Raises:
         UserError: it does not take logits and labels of this many classes, does not return one

@@ -192,10 +192,9 @@ class ImageClassifier(LeanModule):
             self._require_finite(loss, what, images if number == latest else None)
 
     def step_ahead(self, batch: Batch) -> None:
-        """Train a batch as Lightning does, but without its hooks; steps_ahead.py calls this.
+        """Train a batch of the training loader as Lightning does, but without its hooks.
 
-        Args:
-            batch: A batch as the training loader returns it.
+        steps_ahead.py calls this.
         """
         trainer = self.trainer
         data = data_of(trainer)
@@ -446,9 +445,7 @@ class ImageClassifier(LeanModule):
     def go_on(self, *, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Restore the state of the checkpoint when a resumed training starts.
 
-        Args:
-            before: The scheduler's configuration in the checkpoint.
-            now: The scheduler's configuration in this run.
+        The scheduler's configuration was `before` in the checkpoint, and is `now` in this run.
         """
         saved, self._resumed = self._resumed, None
         assert saved is not None

@@ -28,9 +28,7 @@ def program(line: Sequence[str]) -> list[str]:
 def to_type(*arguments: str, line: Sequence[str] | None = None) -> str:
     """A command that trains with these arguments and the configuration folders of a command line.
 
-    Args:
-        arguments: Flags and overrides.
-        line: The command line, as `command` returned it; None: that of this process.
+    The command line is that of this process, or `line`, as `command` returned it.
     """
     line = command() if line is None else line
     return in_shell(*program(line), *own_configuration(line), *arguments)

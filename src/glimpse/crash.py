@@ -23,11 +23,8 @@ class CrashError(Exception):
 def crash(error: BaseException, folder: Path | None, *, name: str = TRACEBACK) -> CrashError:
     """Save the full traceback of an error and describe the error and its location in one line.
 
-    Args:
-        error: The error that was raised.
-        folder: The run folder. If it is None or cannot be written, the traceback goes to the
-            system's temporary folder.
-        name: The name of the traceback file.
+    The traceback goes into the run folder; if that is None or cannot be written, into the system's
+    temporary folder.
     """
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return CrashError(f"{str(error.filename)[:60]}… is too long for a path: type a shorter one")

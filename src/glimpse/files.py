@@ -243,9 +243,7 @@ def appending(path: Path) -> Iterator[int]:
 def locked(path: Path, not_written: Callable[[OSError], UserError]) -> Iterator[None]:
     """Hold the lock in the file `path`, whose folder is created; other processes wait.
 
-    Args:
-        path: The file.
-        not_written: Makes the error for the user if the file cannot be written.
+    If the file cannot be written, `not_written` makes the error for the user.
     """
     lock = FileLock(path)
     try:

@@ -25,9 +25,7 @@ class FolderInUseError(UserError):
 def held(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Create a run folder and hold its lock. A process that already holds the lock may enter again.
 
-    Args:
-        folder: The folder.
-        patience: Seconds to wait for another process.
+    Another process is given `patience` seconds.
 
     Raises:
         FolderInUseError: another process holds it.

@@ -32,12 +32,7 @@ class LossWatch:
         self._on_the_way: tuple[list[int], Arriving] | None = None
 
     def add(self, loss: Tensor, batch_idx: int) -> None:
-        """Add the loss of a batch.
-
-        Args:
-            loss: (), on any device, without a gradient.
-            batch_idx: The number of the batch in its epoch, from 0.
-        """
+        """Add the loss () of a batch, without a gradient, and the batch's number in its epoch."""
         if not is_queued(loss.device):
             self._check([batch_idx], [loss.item()])
             return

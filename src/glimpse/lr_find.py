@@ -67,8 +67,7 @@ class RangeTest(LateCallback):
     def schedule(self, lr: float) -> Callable[[Any, float], Schedule]:
         """A schedule that scales the rates of all groups, so that their ratios stay the same.
 
-        Args:
-            lr: The `optimizer.lr` that the groups were built with.
+        The groups were built with this `optimizer.lr`.
         """
         last = len(self.rates) - 1
         return lambda optimizer, _total_steps: Schedule(
@@ -101,8 +100,7 @@ class RangeTest(LateCallback):
 def find(parts: Parts) -> dict[str, float]:
     """Test learning rates on a copy of the classifier and write the curve to the run folder.
 
-    Args:
-        parts: The parts of the run, which do not change. Its loggers also receive the curve.
+    The loggers also receive the curve. Nothing in the parts changes.
 
     Returns:
         The suggestions, as metrics of the run.

@@ -75,8 +75,7 @@ if sys.platform != "win32":
 def start_fork_server(modules: list[str]) -> None:
     """Start the server whose copies are the processes of "forkserver", unless it runs already.
 
-    Args:
-        modules: The names of the modules that the server imports for all of its copies.
+    It imports these modules for all of its copies.
     """
     _CONTEXTS["forkserver"].set_forkserver_preload(modules)
     with signals_held():
@@ -86,8 +85,7 @@ def start_fork_server(modules: list[str]) -> None:
 def process_context(method: str | None = None) -> BaseContext:
     """Return a multiprocessing context whose processes do not run the user's script again.
 
-    Args:
-        method: A start method; None for multiprocessing's default.
+    Without a start method, it is multiprocessing's default.
     """
     method = method or multiprocessing.get_start_method()
     return _CONTEXTS.get(method) or multiprocessing.get_context(method)

@@ -53,15 +53,9 @@ def tracked(
     vanishes: bool = False,
     size: Callable[[_Item], int] = lambda _: 1,
 ) -> Iterator[_Item]:
-    """Yield the items, and show how many units have been done.
+    """Yield the items, such as batches, and show in a bar how many units have been done.
 
-    Args:
-        items: The items, such as batches.
-        what: What is being done, such as "decoding".
-        total: The number of units in all items.
-        unit: One of them, such as "image".
-        vanishes: Whether the bar appears only after a second, and vanishes at the end.
-        size: The number of units in an item.
+    Each item has `size(item)` units. The other arguments are those of `progress_bar`.
     """
     with progress_bar(what, total, unit=unit, vanishes=vanishes) as bar:
         for item in items:

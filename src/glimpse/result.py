@@ -18,14 +18,7 @@ NUM_WORST = 5  # classes whose recall is printed
 def print_result(
     config: DictConfig, summary: Summary, data: ImageDataModule, *, num_trained: int
 ) -> None:
-    """Print the result of a run.
-
-    Args:
-        config: The configuration of the run.
-        summary: Its summary, after the end of the run.
-        data: Its data.
-        num_trained: The number of training images that an epoch trained on.
-    """
+    """Print the result of a run that has ended, each epoch of which trained on `num_trained` images."""
     if summary.is_pruned:
         console.print(f"the search stopped this run after epoch {summary.values['epochs']}")
     measured = {"train": num_trained, **summary.values.get("measured_images", {})}

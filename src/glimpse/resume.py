@@ -106,11 +106,7 @@ def named_if_it_does_not_fit(
 
 
 def require_same_input(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Require the `data` settings that determine the network's input to match the checkpoint's.
-
-    Args:
-        before: The checkpoint's `data` configuration.
-        now: The new `data` configuration.
+    """Require the `data` settings that determine the network's input to be as in the checkpoint.
 
     Raises:
         UserError: a key differs. The message names the first one.

@@ -188,11 +188,7 @@ def _without_closure(config: DictConfig) -> UserError:
 
 
 def _begin_record(parts: Parts, settings: Mapping[str, Any]) -> None:
-    """Write to the run folder and to the loggers what the run starts with.
-
-    Args:
-        settings: The part of the configuration that people vary.
-    """
+    """Write to the run folder and to the loggers what the run starts with."""
     config, folder = parts.config, parts.summary.folder
     discard_partials(folder)
     if parts.resume_from is not None:

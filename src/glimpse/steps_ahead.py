@@ -45,12 +45,7 @@ LONGEST_CHUNK = 128  # batches
 
 
 class StepsAhead:
-    """The training batches that Lightning sees: the last of each chunk.
-
-    Args:
-        loader: All batches of this process.
-        trainer: The trainer that iterates.
-    """
+    """The training batches that Lightning sees: the last of each chunk of the loader's batches."""
 
     def __init__(self, loader: BatchLoader, trainer: pl.Trainer) -> None:
         self.loader = loader

@@ -41,13 +41,7 @@ from glimpse.records import (
 
 
 class Summary:
-    """The facts and results of a run that are known so far.
-
-    Args:
-        folder: The run folder.
-        config: The composed and checked configuration.
-        names: The chosen `data` and `model`.
-    """
+    """The facts and results of a run that are known so far; `names` are the chosen `data` and `model`."""
 
     def __init__(self, folder: Path, config: DictConfig, names: Mapping[str, str]) -> None:
         self.folder = folder

@@ -173,8 +173,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build Lightning's Trainer with the configured callbacks, followed by our own.
 
-    Args:
-        place: This process among those of the run, all of which have been started.
+    All processes of the run have been started.
 
     Raises:
         UserError: Lightning rejects the arguments.

@@ -30,11 +30,8 @@ def flip_shift(forward: Forward, images: Tensor, logits: Tensor) -> Tensor:
     diagonal, and the mirror images of these three. The two views without a shift have half of the
     total weight.
 
-    Args:
-        forward: Maps images to logits (B, K).
-        images: (B, C, H, W), at least two pixels high and wide. Shifts mirror the pixels at the
-            border.
-        logits: (B, K), the logits of the images, which are known already.
+    Shifts mirror the pixels at the border. The arguments are those of `flip`, but images must be at
+    least two pixels high and wide.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")

@@ -31,9 +31,7 @@ COUNTS = ("epoch", "step")
 class EpochRecord(LateCallback):
     """Write a row per epoch to `metrics.csv`, with any loggers, and measure `images_per_second`.
 
-    Args:
-        folder: The run folder.
-        names: The metrics that training and validation log.
+    The columns are the metrics that training and validation log, by their `names`, and the speed.
     """
 
     sees_chunks = True

@@ -18,13 +18,7 @@ ShouldStop = Callable[[int, float], bool]
 
 
 class Pruning(LateCallback):
-    """Ask a judge after each epoch with a validation.
-
-    Args:
-        judge: Decides in the first process whether to stop.
-        monitor: The name of the metric.
-        stop: The callback that stops all processes together.
-    """
+    """After each epoch with a validation, ask a judge about the metric `monitor`."""
 
     def __init__(self, judge: ShouldStop, monitor: str, stop: StopOnSignal) -> None:
         self._judge = judge

@@ -46,9 +46,7 @@ RATES = ("lr", "matrix_lr")  # keys of the optimizer
 class RunState(Callback):
     """Write the run's own state into every checkpoint, and restore it when training begins.
 
-    Args:
-        config: The run's resolved configuration as plain data.
-        data: The data that the run trains on, after `setup`.
+    The state includes `config`, the run's resolved configuration as plain data.
     """
 
     def __init__(self, config: Mapping[str, Any], data: ImageDataModule) -> None:
@@ -171,8 +169,6 @@ class RunState(Callback):
         the schedule or the rate itself has changed.
 
         Args:
-            trainer: The trainer.
-            classifier: The classifier.
             before: The checkpoint's configuration.
             steps: Where a schedule over the length of the run continues; None: where it was.
         """

@@ -31,10 +31,7 @@ KEY = "before_step"  # in a checkpoint that is saved between the batches of a st
 
 
 class SkipNonfinite(Callback):
-    """Skip steps that are not finite.
-
-    Args:
-        most: The maximum number of steps to skip.
+    """Skip up to `most` steps that are not finite.
 
     Raises:
         DivergedError: from a step, if it exceeds the limit.

@@ -23,11 +23,7 @@ class Uneven(Protocol):
     """A callback with which the steps of some epochs cost less than those of others."""
 
     def relative_cost(self, epoch: int) -> float:
-        """What a step of an epoch costs, in proportion to a step of the last epoch.
-
-        Args:
-            epoch: The number of the epoch, from 0.
-        """
+        """What a step of an epoch costs, in proportion to a step of the last; they count from 0."""
 
 
 class TimeLeft:
@@ -59,11 +55,7 @@ class TimeLeft:
             self._validation_begun = None
 
     def seconds(self, num_batches_done: int) -> float | None:
-        """The seconds left, with validation. None if unknown.
-
-        Args:
-            num_batches_done: The number of batches of this epoch that have been trained.
-        """
+        """The seconds left after this many batches of the epoch, with validation; None if unknown."""
         now = self._trainer.current_epoch, num_batches_done
         cost_done = self._cost_until(*now) - self._cost_until(*self._before)
         batches_done = self._batches_until(*now) - self._batches_until(*self._before)

@@ -109,11 +109,8 @@ def check(
 def _refuse_dotted_keys(config: DictConfig, chosen: Sequence[str]) -> None:
     """Reject a key such as `optimizer.lr` in a file, which YAML takes for one name.
 
-    Nothing would read it, and it has the same dotted name as the key that was meant.
-
-    Args:
-        config: The configuration.
-        chosen: The files that it was composed from, without `.yaml`.
+    Nothing would read it, and it has the same dotted name as the key that was meant. The
+    configuration was composed from the files `chosen`, named without `.yaml`.
     """
     content = OmegaConf.to_container(config)
     assert isinstance(content, dict)
@@ -187,10 +184,6 @@ def _turned_off(config: DictConfig) -> list[str]:
 
 def check_values(config: DictConfig, before: DictConfig) -> None:
     """Check the targets and numbers of a configuration that has changed since its full check.
-
-    Args:
-        config: The changed configuration.
-        before: The configuration that was checked.
 
     Raises:
         UserError: a value is not allowed. The message names the first such key.

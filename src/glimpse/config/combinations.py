@@ -19,11 +19,9 @@ from glimpse.runs.settings import flat_settings, recorded_choices, settings_of
 
 
 def check_combinations(config: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Reject settings that do not fit each other.
+    """Reject settings of a resolved configuration that do not fit each other.
 
-    Args:
-        config: The resolved configuration, each of whose values has been checked.
-        choices: The chosen file of each group.
+    Each value has been checked by itself, and `choices` are the chosen file of each group.
 
     Raises:
         UserError: two settings do not fit each other. The message names one of them and what to
@@ -160,11 +158,7 @@ def _check_compile(config: DictConfig) -> None:
 
 
 def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
-    """Reject `data.batch_size` together with `data.global_batch_size`, which replaces it.
-
-    Args:
-        config: The composed configuration.
-        typed: The overrides.
+    """Reject a typed `data.batch_size` together with `data.global_batch_size`, which replaces it.
 
     Raises:
         UserError: both are given.
@@ -180,10 +174,6 @@ def require_one_batch_size(config: DictConfig, typed: Iterable[str]) -> None:
 
 def check_monitors(config: Mapping[Any, Any], logged: Sequence[str]) -> None:
     """Require each metric that a checkpoint, callback or schedule watches to be logged.
-
-    Args:
-        config: The resolved configuration as plain data.
-        logged: The names of the metrics that the run logs.
 
     Raises:
         UserError: a metric is not logged. The message names the most similar one that is.

@@ -46,12 +46,7 @@ def composed(overrides: Sequence[str], *, config_dir: Path | None = None) -> Dic
 def composed_with_hydra(
     overrides: Sequence[str], *, root: str = ROOT
 ) -> tuple[DictConfig, DictConfig]:
-    """Compose and check a configuration inside `hydra_for`; returns it, and Hydra's own part.
-
-    Args:
-        overrides: As on the command line.
-        root: The name of the root configuration.
-    """
+    """Compose and check a configuration inside `hydra_for`; returns it, and Hydra's own part."""
     whole = compose(root, overrides=quote_texts(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     config = whole.copy()
@@ -66,11 +61,7 @@ def write_record(
 ) -> None:
     """Write what Hydra writes into a run folder, for `resume=` and for reports.
 
-    Args:
-        folder: The run folder's `.hydra`; it is created.
-        config: The configuration without Hydra's own part.
-        hydra: Hydra's own part.
-        overrides: The overrides of the configuration.
+    The folder is the run folder's `.hydra`, which is created. Hydra's own part is not in `config`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
@@ -80,11 +71,7 @@ def write_record(
 
 @contextmanager
 def hydra_adapted(folders: Sequence[Path]) -> Iterator[None]:
-    """Hydra with our changes to its functions; errors name configuration files that cannot be read.
-
-    Args:
-        folders: The folders of configuration files.
-    """
+    """Hydra with our changes to its functions; errors name configuration files that cannot be read."""
     with replaced(*CHANGES), named_if_unreadable(folders):
         yield
 

@@ -18,11 +18,7 @@ def config_folder() -> Path:
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """Our folder, then those that `--config-dir` and `hydra.searchpath` add and that override it.
-
-    Args:
-        arguments: The words of a command line, or overrides.
-    """
+    """Our folder, then those that `--config-dir` and `hydra.searchpath` add and that override it."""
     found = [config_folder(), *map(Path, values_of(arguments, CONFIG_DIR))]
     for word in arguments:
         key, _, value = word.partition("=")

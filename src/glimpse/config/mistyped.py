@@ -57,12 +57,7 @@ def is_of_composing(error: BaseException) -> bool:
 
 
 def explain_composing(error: BaseException, words: Sequence[str]) -> str:
-    """Describe an error in composing in one line.
-
-    Args:
-        error: An error for which `is_of_composing` is true.
-        words: The overrides that led to it.
-    """
+    """Describe an error in composing these words in one line."""
     if isinstance(error, MissingConfigException):
         return _explain_missing_choice(error, words)
     merging = re.match("Error merging override (.+)", str(error))

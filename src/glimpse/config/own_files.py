@@ -15,9 +15,6 @@ from glimpse.errors import UserError
 def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
     """Turn the error of a configuration file that cannot be read into one line.
 
-    Args:
-        folders: The folders of configuration files.
-
     Raises:
         UserError: permission to read a file or folder is missing, or a file is not UTF-8 text.
     """
@@ -45,9 +42,7 @@ def named_if_unreadable(folders: Sequence[Path]) -> Iterator[None]:
 def require_own_folder(folder: Path, typed: str = "--config-dir ") -> None:
     """Require the user's folder of configuration files to exist, and to be readable.
 
-    Args:
-        folder: The folder.
-        typed: How it was given.
+    Messages begin with `typed`, which says how it was given.
 
     Raises:
         UserError: the folder does not exist, or it cannot be read.

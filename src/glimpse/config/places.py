@@ -23,9 +23,6 @@ def check_places(config: DictConfig) -> None:
 
     Known datasets are in `data_dir`. Their own errors say how to get them.
 
-    Args:
-        config: The resolved configuration.
-
     Raises:
         UserError: one of them does not exist. The message names the most similar path that does.
     """

@@ -254,10 +254,7 @@ def _leads_out(key: str, value: Any) -> bool:
 def require_no_place_outside(config: DictConfig, record: Path, typed: Iterable[str]) -> None:
     """Reject a recorded configuration whose callbacks or trainer would write to another place.
 
-    Args:
-        config: The configuration.
-        record: The file that contains it, for the message.
-        typed: The keys that the user has typed, which are trusted.
+    Keys that the user has typed are trusted. `record` is the file that contains the configuration.
 
     Raises:
         UserError: one would. The message names the key.
@@ -285,10 +282,7 @@ def _targets(value: Any) -> list[str]:
 def check_record(config: Mapping[str, Any], place: Path, packages: Sequence[str]) -> None:
     """Require every `_target_` in a checkpoint's configuration to come from a trusted package.
 
-    Args:
-        config: The configuration as plain data.
-        place: The checkpoint, for the message.
-        packages: Those that the user has listed.
+    Those are `RECORD_PACKAGES` and the `packages` that the user has listed. `place` is the checkpoint.
 
     Raises:
         UserError: one does not. The message names it and what to type.
@@ -323,11 +317,7 @@ def is_from(target: str, packages: Iterable[str]) -> bool:
 
 
 def listed_packages(arguments: Sequence[str]) -> list[str]:
-    """The packages in the key `packages` of the command line, or else of the root configuration.
-
-    Args:
-        arguments: The words of the command line.
-    """
+    """The packages in the key `packages` of the command line, or else of the root configuration."""
     typed = [word.partition("=")[2] for word in arguments if word.startswith("packages=")]
     if typed:
         return list(map(str, typed_list(typed[-1])))

@@ -37,12 +37,7 @@ class TeammateError(UserError):
 
 
 class Team:
-    """The processes of a run.
-
-    Args:
-        place: The place of this process among them.
-        store: The key-value store that they share.
-    """
+    """The processes of a run, which share a store; `place` is that of this process among them."""
 
     def __init__(self, place: Place, store: Store) -> None:
         self.place = place

@@ -65,14 +65,9 @@ def build_loggers(
 def _build(
     name: str, node: Mapping[str, Any], folder: Path, known_id: str | None, start: Start | None
 ) -> Logger:
-    """Build a logger that writes into `folder/<name>`.
+    """Build a logger that writes into `folder/<name>`. Keys that its configuration sets are kept.
 
-    Args:
-        name: The name of the logger.
-        node: Its configuration. Keys that it sets are kept.
-        folder: The run folder.
-        known_id: The id of the run in this logger; None for a new run.
-        start: Where a resumed run continues; None for a new run.
+    For a new run, `known_id`, its id in this logger, and `start` are None.
     """
     own = folder / name
     require_inside(folder, own)

@@ -52,12 +52,7 @@ def write_start(
 ) -> None:
     """Send the configuration, and print where an offline logger writes.
 
-    Args:
-        loggers: The loggers of the run.
-        config_yaml: The resolved configuration as text.
-        settings: The part of the configuration that people vary.
-        folder: The run folder.
-        start: Where a resumed run continues; None for a new run.
+    TensorBoard receives the whole as text, the others the `settings` that people vary.
     """
     for logger in filter(works, loggers):
         with forgiving(logger):

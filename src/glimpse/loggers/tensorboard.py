@@ -18,11 +18,7 @@ LAYOUT = {
 def write_start(logger: TensorBoardLogger, config_yaml: str, step: int) -> None:
     """Write the resolved configuration as text, and charts with both splits on the same axes.
 
-    Args:
-        logger: The logger.
-        config_yaml: The configuration.
-        step: The step at which the run starts with it; above 0 if it is resumed with other
-            settings.
+    The run starts with it at this step, which is above 0 if it is resumed with other settings.
     """
     writer = logger.experiment
     writer.add_text("config", f"```yaml\n{config_yaml}\n```", step)

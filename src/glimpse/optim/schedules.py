@@ -187,13 +187,8 @@ def continue_plateau(
 ) -> None:
     """Restore the state of a plateau schedule from a checkpoint, but keep the new settings.
 
-    A schedule that watches another metric starts afresh.
-
-    Args:
-        scheduler: The schedule of the resumed run.
-        state: The state in the checkpoint.
-        before: The scheduler's configuration in the checkpoint.
-        now: The scheduler's configuration in the resumed run.
+    A schedule that watches another metric starts afresh. Its configuration was `before` in the
+    checkpoint, and is `now` in the resumed run.
     """
     if before == now:
         scheduler.load_state_dict(dict(state))
