@@ -23,7 +23,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError, first_line
 from glimpse.losses import exact_loss, use_class_weights
 from glimpse.monitor import monitor_of
-from glimpse.one_pass import evaluating
+from glimpse.one_pass import output_for_black
 from glimpse.optim.optimizer import build_optimizer
 from glimpse.optim.schedules import build_schedule
 from glimpse.precision import Precision, choose
@@ -145,8 +145,7 @@ def remark_on_loss(loss: nn.Module, network: nn.Module, spec: ImageSpec) -> str 
     """A remark for the user if a loss of log-probabilities is given a network's logits."""
     if not isinstance(loss, nn.NLLLoss):
         return None
-    with evaluating(network), torch.no_grad():
-        found = network(torch.zeros(1, *spec.shape)).float()
+    found = output_for_black(network, spec).float()
     if (found.exp().sum() - 1).abs() < 1e-4:
         return None
     return (

@@ -18,7 +18,7 @@ from glimpse.config.trust import is_from
 from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import USUAL_SIDES
-from glimpse.one_pass import evaluating
+from glimpse.one_pass import evaluating, output_for_black
 from glimpse.seeding import OVER_A_MILLION, seed_all, untouched_generators
 from glimpse.text import by, kind_of
 
@@ -133,8 +133,7 @@ def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
 
 def _ends_in_softmax(network: nn.Module, spec: ImageSpec) -> bool:
     """Whether the output for a black image is not negative and sums to 1, unlike logits."""
-    with evaluating(network), torch.no_grad():
-        found = _logits_of_black(network, spec.shape).float()
+    found = output_for_black(network, spec).float()
     return bool(found.min() >= 0 and (found.sum() - 1).abs() < 1e-4)
 
 

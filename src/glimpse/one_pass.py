@@ -1,4 +1,4 @@
-"""Put a network into evaluation mode, and look at what its layers do with one blank image."""
+"""Put a network into evaluation mode, and look at what its layers do with one black image."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +21,21 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
+@torch.no_grad()
+def output_for_black(network: nn.Module, spec: ImageSpec) -> Any:
+    """What a network returns for one black image in evaluation mode, which changes nothing in it."""
+    device = next(network.parameters(), torch.empty(0)).device
+    with evaluating(network):
+        return network(torch.zeros(1, *spec.shape, device=device))
+
+
 def look_at_layers(
     network: nn.Module,
     spec: ImageSpec,
     layers: Iterable[nn.Module],
     look: Callable[[Any, Any, Any], None],
 ) -> None:
-    """Pass one blank image through a network in evaluation mode, which changes nothing in it.
+    """Pass one black image through a network in evaluation mode, which changes nothing in it.
 
     Args:
         network: Maps (B, C, H, W) to logits (B, K).
@@ -36,10 +44,8 @@ def look_at_layers(
         look: Called after each of them, with the layer, its inputs and its output.
     """
     hooks = [layer.register_forward_hook(look) for layer in layers]
-    device = next(network.parameters(), torch.empty(0)).device
     try:
-        with evaluating(network), torch.no_grad():
-            network(torch.zeros(1, *spec.shape, device=device))
+        output_for_black(network, spec)
     finally:
         for hook in hooks:
             hook.remove()
