@@ -53,7 +53,7 @@ def handle_stops(handler: Handler = raise_interrupted) -> None:
 
 @contextmanager
 def handling(
-    numbers: Iterable[signal.Signals], handler: Handler
+    numbers: Iterable[signal.Signals], handler: Handler | signal.Handlers
 ) -> Iterator[Mapping[signal.Signals, Any]]:
     """Handle these signals inside a block, which is given the former handlers."""
     former = {number: signal.signal(number, handler) for number in numbers}

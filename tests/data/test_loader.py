@@ -26,9 +26,7 @@ def positions(order: EpochOrder, epoch: int = 0) -> list[int]:
 
 
 def training(num_images: int, **options: Any) -> EpochOrder:
-    return EpochOrder(
-        num_images, **({"batch_size": 4, "shuffle": True, "training": True} | options)
-    )
+    return EpochOrder(num_images, **({"batch_size": 4, "training": True} | options))
 
 
 def loader(num_images: int = 22, *, epoch: list[int] | None = None, **options: Any) -> BatchLoader:

@@ -69,8 +69,8 @@ def test_the_ranks_share_an_epoch_and_start_at_any_batch(world_size: int) -> Non
 
     def batches(rank: int, start: int = 0) -> list[list[int]]:
         order = EpochOrder(
-            len(LABELS), batch_size=8, shuffle=True, training=True, seed=3, rank=rank,
-            world_size=world_size, sampling=sampling,
+            len(LABELS), batch_size=8, training=True, seed=3, rank=rank, world_size=world_size,
+            sampling=sampling,
         )  # fmt: skip
         return [batch.tolist() for batch in order.batches(2, start)]
 

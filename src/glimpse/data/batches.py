@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,70 +17,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glimpse.data.augment.base import Augmentation, Draws, resized
-from glimpse.data.cache import Stored
-from glimpse.data.decode import PixelFormat
+from glimpse.data.augment.base import Draws, resized
 from glimpse.data.decoded_rows import DecodedRows
+from glimpse.data.division import Division
 from glimpse.data.loader import ArrayRows, Batch, BatchLoader, EpochOrder, Fetch, fits_on_gpu
 from glimpse.data.preprocess import Preprocess
 from glimpse.data.sampling import ClassSampling, SampledRows
 from glimpse.data.spec import Files, ImageSpec
-from glimpse.data.splits import Split
 from glimpse.data.transfer import sent
 from glimpse.threads import cores_of_each
+
+if TYPE_CHECKING:
+    from glimpse.data.module import ImageDataModule
 
 NUM_LOOKED_AT = 5000  # images, enough to represent a dataset
 PIXELS_LOOKED_AT = 64 * 64  # of an image; of larger ones, fewer are looked at
 
 
 class Batches:
-    """The batches of a dataset after its setup.
+    """The batches of a dataset after its division.
 
     Args:
-        parts: Images and labels of each part.
-        relabel: (number of all classes,), the label of each class among those kept; -1 for the
-            rest.
-        splits: The images of a part that form the training, validation and test set.
-        stored: Size and channels of a stored image.
-        spec: Size and normalisation of the network's input.
-        batch_size: Images per batch, on each device.
-        global_batch_size: Images per batch, over all devices together; replaces `batch_size`.
-        seed: Seed for the order of batches and for the augmentation.
-        augment: Augmentation of training images, or None.
-        num_workers: Processes that decode files, shared by the devices of a machine; None: one per
-            core.
-        sampling: How often the images of each class are drawn in training, as `data.sampling`.
+        data: The dataset, whose settings and contents are taken over.
+        division: Its splits, its labels, and the size and normalisation of the network's input.
     """
 
-    def __init__(
-        self,
-        parts: Mapping[str, Stored | Files],
-        relabel: NDArray[np.int64],
-        splits: Mapping[str, Split],
-        *,
-        stored: PixelFormat,
-        spec: ImageSpec,
-        batch_size: int,
-        global_batch_size: int | None = None,
-        seed: int,
-        augment: Augmentation | None,
-        num_workers: int | None,
-        sampling: str = "shuffle",
-    ) -> None:
-        self.spec = spec
-        self._sampling = sampling
+    def __init__(self, data: "ImageDataModule", division: Division) -> None:
+        self.spec = division.spec
         self.scored_split = "test"
         self.training_size: tuple[int, int] | None = None  # if training images are reduced
-        self._parts = parts
-        self._relabel = relabel
-        self._splits = splits
-        self._stored = stored
-        self._batch_size = batch_size
-        self._global_batch_size = global_batch_size
-        self._seed = seed
-        self._augment = augment
-        self._num_workers = num_workers
-        self._preprocess = Preprocess(spec)
+        self._parts = data.contents.parts
+        self._stored = data.contents.format
+        self._labels = division.labels
+        self._splits = division.splits
+        self._batch_size = data.batch_size
+        self._global_batch_size = data.global_batch_size
+        self._seed = data.seed
+        self._augment = data.augment
+        self._sampling = data.sampling
+        self._num_workers = data.num_decoders
+        self._preprocess = Preprocess(self.spec)
         self._memory_format = torch.contiguous_format
         self._num_scored: int | None = None
         self._features: dict[str, Tensor] = {}
@@ -159,8 +136,8 @@ class Batches:
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         part, rows = self._splits[split].part, self._splits[split].rows
         if num_images is not None and num_images < len(rows):
-            first = EpochOrder(len(rows), batch_size=num_images, shuffle=True, seed=self._seed)
-            rows = rows[np.sort(next(first.batches(0)).numpy())]
+            whole = EpochOrder(len(rows), batch_size=len(rows), training=True, seed=self._seed)
+            rows = rows[np.sort(next(whole.batches(0))[:num_images].numpy())]
 
         def fetch(rows: Iterator[Tensor]) -> Iterator[Batch]:  # evaluated again in every epoch
             return self._fetch(part, device)(rows)
@@ -169,14 +146,13 @@ class Batches:
         own_rows = torch.from_numpy(rows)
         chosen: Tensor | SampledRows = own_rows
         if training and self._sampling != "shuffle":
-            labels = self._relabel[self._parts[part].labels]
+            labels = self._labels[part]
             sampling = ClassSampling(labels[rows], self._sampling, seed=self._seed)
             fetch = partial(_fetch_sampled, fetch, len(labels))
             chosen = SampledRows(own_rows, len(labels))
         order = EpochOrder(
             len(rows),
             batch_size=self.batch_size,
-            shuffle=training,
             training=training,
             seed=self._seed,
             rank=trainer.global_rank if trainer else 0,
@@ -198,7 +174,7 @@ class Batches:
     def _fetch(self, name: str, device: torch.device) -> ArrayRows | DecodedRows:
         """Return the source of a part's batches: the GPU's memory, an array, or files."""
         part = self._parts[name]
-        labels = torch.from_numpy(self._relabel[part.labels])
+        labels = torch.from_numpy(self._labels[name])
         pin_memory = device.type == "cuda"
         if name in self._features:
             return ArrayRows(self._features[name], labels, pin_memory=pin_memory)

@@ -262,8 +262,7 @@ def _has_files(source: Source) -> bool:
 def _format_of(source: Source, pixel_format: Callable[[Source], PixelFormat]) -> PixelFormat:
     if isinstance(source.train, Files):
         return pixel_format(source)
-    _, height, width, channels = source.train.images.shape
-    return PixelFormat(height, width, channels)
+    return PixelFormat(*source.train.images.shape[1:])
 
 
 def _write(
@@ -328,7 +327,7 @@ def _store(
         The histogram of its pixels, the marks of the decoded files, and the reason for each empty
         row.
     """
-    shape = (len(part.paths), wanted.height, wanted.width, wanted.channels)
+    shape = (len(part.paths), *wanted.shape)
     np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
     if hasattr(os, "posix_fallocate"):  # report a full disk now; a later write would crash
         with file.open("r+b") as opened:

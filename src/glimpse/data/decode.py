@@ -92,6 +92,11 @@ class PixelFormat:
     fit: str | None = None
     white: float | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels, as in the array of an image."""
+        return self.height, self.width, self.channels
+
 
 def probe(
     paths: Sequence[Path],
@@ -277,7 +282,7 @@ def fitted(image: Image.Image, wanted: PixelFormat, name: str) -> NDArray[np.uin
             f"{name} is {image.width}×{image.height}, expected {wanted.width}×{wanted.height} like "
             "the other images: type data.presize=64 to crop and resize all of them to 64×64"
         )
-    return np.asarray(image, np.uint8).reshape(wanted.height, wanted.width, wanted.channels)
+    return np.asarray(image, np.uint8).reshape(wanted.shape)
 
 
 def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -3,6 +3,7 @@
 The processes are those of torch's DataLoader. pulse.py detects a process that hangs.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -25,14 +26,17 @@ from glimpse.data.processes import ended_unexpectedly, kill, leave_stops_to_the_
 from glimpse.data.pulse import TICK, Pulse, Watch, at_work
 from glimpse.errors import UserError
 from glimpse.process_context import process_context, start_fork_server
-from glimpse.signals import receive_signals
+from glimpse.signals import handling, receive_signals
 
 PREFETCHED = 2  # batches that each decoding process prepares in advance
 SHARED_MEMORY = Path("/dev/shm")  # through which batches pass on Linux; macOS has none
 
 
-class DecodedRows:
+class DecodedRows(Dataset[Batch | UserError]):
     """Batches decoded from files on demand.
+
+    As a dataset for torch's DataLoader, it returns errors, because torch wraps a raised one in a
+    worker's traceback.
 
     Args:
         paths: The files of a part; an array of encoded paths reaches a process quickest.
@@ -51,7 +55,9 @@ class DecodedRows:
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        self.dataset = _DecodingDataset(paths, labels, wanted)
+        self.paths = paths
+        self.labels = labels
+        self.wanted = wanted
         self.num_workers = num_workers
         self.pin_memory = pin_memory
 
@@ -64,9 +70,10 @@ class DecodedRows:
             pin_memory=self.pin_memory,
         )
         if not self.num_workers:
-            yield from map(_whole, DataLoader(self.dataset, **shared))
+            yield from map(_whole, DataLoader(self, **shared))
             return
-        num_bytes = max(map(len, batches), default=0) * self.dataset.bytes_per_image
+        bytes_per_image = math.prod(self.wanted.shape) + 16  # with its label and index
+        num_bytes = max(map(len, batches), default=0) * bytes_per_image
         _require_shared_memory(self.num_workers * PREFETCHED * num_bytes)
         context = process_context()
         socket_folder.share()
@@ -74,7 +81,7 @@ class DecodedRows:
             start_fork_server([__name__])  # otherwise, each process would import torch
         pulse = Pulse(self.num_workers, context)
         loader: DataLoader[Any] = DataLoader(
-            self.dataset,
+            self,
             **shared,
             num_workers=self.num_workers,
             prefetch_factor=PREFETCHED,
@@ -83,6 +90,18 @@ class DecodedRows:
             timeout=TICK,
         )
         yield from map(_whole, _watched(iter(loader), pulse))
+
+    def __getitems__(self, rows: list[int]) -> Batch | UserError:
+        try:
+            with at_work():
+                images = np.stack([self._image(row) for row in rows])
+        except UserError as error:
+            return error
+        indices = torch.tensor(rows)
+        return Batch(torch.from_numpy(images), self.labels[indices], indices)
+
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        return decode(Path(os.fsdecode(self.paths[row])), self.wanted)
 
 
 def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
@@ -112,16 +131,13 @@ def _watched(batches: Any, pulse: Pulse) -> Iterator[Batch | UserError]:
 
 def _end(batches: Any) -> None:
     """Kill the processes of torch's DataLoader: it would only ask them to end, for 5 s each."""
-    number = getattr(signal, "SIGCHLD", None)
-    handler = None
-    if number is not None and threading.current_thread() is threading.main_thread():
-        handler = signal.signal(number, signal.SIG_DFL)
-    try:  # without torch's handler, which would take a killed process for a failure
+    # Without torch's handler, which would take a killed process for a failure.
+    is_handled = (
+        hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    )
+    with handling([signal.SIGCHLD] if is_handled else [], signal.SIG_DFL):
         kill(batches._workers)
         batches._shutdown_workers()
-    finally:
-        if number is not None and handler is not None:
-            signal.signal(number, handler)
 
 
 def _require_shared_memory(num_bytes: int) -> None:
@@ -142,34 +158,6 @@ def _whole(batch: Batch | UserError) -> Batch:
     if isinstance(batch, UserError):
         raise batch
     return batch
-
-
-class _DecodingDataset(Dataset[Batch | UserError]):
-    """A dataset that returns errors, because torch wraps a raised one in a worker's traceback."""
-
-    def __init__(
-        self, paths: Sequence[Path] | NDArray[np.bytes_], labels: Tensor, wanted: PixelFormat
-    ) -> None:
-        self.paths = paths
-        self.labels = labels
-        self.wanted = wanted
-
-    @property
-    def bytes_per_image(self) -> int:
-        """The size of an image in a batch, with its label and index."""
-        return self.wanted.height * self.wanted.width * self.wanted.channels + 16
-
-    def _image(self, row: int) -> NDArray[np.uint8]:
-        return decode(Path(os.fsdecode(self.paths[row])), self.wanted)
-
-    def __getitems__(self, rows: list[int]) -> Batch | UserError:
-        try:
-            with at_work():
-                images = np.stack([self._image(row) for row in rows])
-        except UserError as error:
-            return error
-        indices = torch.tensor(rows)
-        return Batch(torch.from_numpy(images), self.labels[indices], indices)
 
 
 def _begin_batches(pulse: Pulse, worker: int) -> None:

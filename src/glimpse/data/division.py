@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 class Division:
     """A dataset after its division.
 
-    `relabel` is (number of all classes,), the label of each class among those kept, and -1 for the
-    others. `remarks` are for the user.
+    `labels` are those of each part (N,) among the kept classes, and -1 for images of other classes.
+    `remarks` are for the user.
     """
 
     splits: dict[str, Split]
-    relabel: NDArray[np.int64]
+    labels: dict[str, NDArray[np.int64]]
     spec: ImageSpec
     remarks: list[str]
 
@@ -61,7 +61,8 @@ def division_of(data: "ImageDataModule") -> Division:
                 f"no image of the class {names[label]} can be read: replace its files, which "
                 f"{contents.folder / UNREADABLE} lists, or omit the class from data.classes"
             )
-    rows = {name: np.flatnonzero(relabel[p.labels] >= 0) for name, p in contents.parts.items()}
+    labels = {name: relabel[part.labels] for name, part in contents.parts.items()}
+    rows = {name: np.flatnonzero(of_part >= 0) for name, of_part in labels.items()}
     _require_images(data, "the training set", rows["train"])
     drawn = splits.draw(
         contents.parts["train"].labels,
@@ -90,7 +91,7 @@ def division_of(data: "ImageDataModule") -> Division:
     for one, other in alike([names[label] for label in kept]):
         remarks.append(f"the classes {one} and {other} differ only in spelling")
     mean, std = _normalisation(data, drawn.not_held_out)
-    height, width = data.size or (contents.format.height, contents.format.width)
+    height, width = data.size or contents.format.shape[:2]
     spec = ImageSpec(
         num_classes=len(kept),
         class_names=tuple(names[label] for label in kept),
@@ -100,7 +101,7 @@ def division_of(data: "ImageDataModule") -> Division:
         mean=mean,
         std=std,
     )
-    return Division(drawn.splits, relabel, spec, remarks)
+    return Division(drawn.splits, labels, spec, remarks)
 
 
 def undivided(contents: Contents, spec: ImageSpec, stored: PixelFormat) -> Division:
@@ -115,17 +116,15 @@ def undivided(contents: Contents, spec: ImageSpec, stored: PixelFormat) -> Divis
         raise UserError(
             "these images are divided into splits: type the folder or table of one of them"
         )
-    has = (found.height, found.width, found.channels)
-    if has != (stored.height, stored.width, stored.channels):
+    if found.shape != stored.shape:
         raise UserError(
             f"these images are {found.height}×{found.width} {COLOURS[found.channels]}, expected "
             f"{stored.height}×{stored.width} {COLOURS[stored.channels]} as in training"
         )
     relabel = np.array([spec.class_names.index(name) for name in names])
-    rows = np.arange(len(contents.parts["train"].labels))
-    return Division(
-        {"test": Split("train", rows, "all of them")}, relabel, spec, list(contents.remarks)
-    )
+    labels = relabel[contents.parts["train"].labels]
+    all_of_them = Split("train", np.arange(len(labels)), "all of them")
+    return Division({"test": all_of_them}, {"train": labels}, spec, list(contents.remarks))
 
 
 def _grouping(

@@ -89,8 +89,7 @@ def decode_rows(
             if not skip_unreadable:
                 raise
             bad[row] = str(error)
-    shape = (len(images), wanted.height, wanted.width, wanted.channels)
-    return np.array(images, np.uint8).reshape(shape), bad
+    return np.array(images, np.uint8).reshape(-1, *wanted.shape), bad
 
 
 def is_encoded(feature: Any) -> bool:

@@ -39,10 +39,10 @@ class Batch(NamedTuple):
 class EpochOrder:
     """The assignment of `num_images` images to batches, sharded by rank.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch), of all images or of those
-    that `sampling` draws. Each occurs exactly once. In training, all ranks together take the
-    batches that one rank would take with `batch_size * world_size`, so that the batches do not
-    depend on the number of ranks. A last batch of a single image is merged with the previous one,
+    In training, the order is a permutation drawn from (seed, epoch), of all images or of those that
+    `sampling` draws. Each occurs exactly once. All ranks together take the batches that one rank
+    would take with `batch_size * world_size`, so that the batches do not depend on the number of
+    ranks. A last batch of a single image is merged with the previous one,
     because batch norm cannot compute a variance from it. For the same reason, a rank gets two
     images or none of a last batch. In evaluation, the images come in order. A rank without images
     gets other images with a share of 0, because all ranks must take part.
@@ -53,7 +53,6 @@ class EpochOrder:
         num_images: int,
         *,
         batch_size: int,
-        shuffle: bool = False,
         training: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -63,7 +62,6 @@ class EpochOrder:
         self.sampling = sampling
         self.num_images = num_images
         self.batch_size = batch_size
-        self.shuffle = shuffle
         self.training = training
         self.seed = seed
         self.rank = rank
@@ -100,21 +98,22 @@ class EpochOrder:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """Yield the positions (B,) int64 of each batch in an epoch, from batch `start` on."""
-        order = torch.arange(self.num_images)
-        if self.shuffle:
-            [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-            order = torch.randperm(self.num_images, generator=generator)
-        if self.sampling is not None:
-            order = self.sampling.of_epoch(epoch)[order]
-        if not self.training:
-            order = order[self.rank :: self.world_size]
-        for batch in torch.split(order, self._sizes())[start:]:
-            mine = batch
-            if self.training and self.world_size > 1:
-                places = self._of_this_rank(len(batch))
-                mine = batch[places.start : places.stop : places.step] if places else batch[:0]
+        if self.training:
+            order = self._drawn(epoch)
+        else:
+            order = torch.arange(self.num_images)[self.rank :: self.world_size]
+        for mine in torch.split(order, self._sizes())[start:]:
+            if self.training:
+                places = self._of_this_rank(len(mine))
+                mine = mine[places.start : places.stop : places.step]
             yield mine if len(mine) else torch.arange(min(2, self.num_images))
+
+    def _drawn(self, epoch: int) -> Tensor:
+        """The images of an epoch of training, in random order."""
+        [key] = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+        order = torch.randperm(self.num_images, generator=generator)
+        return order if self.sampling is None else self.sampling.of_epoch(epoch)[order]
 
 
 # Yields the batches of some rows, in this order.

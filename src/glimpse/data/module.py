@@ -144,7 +144,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.url = url
         self.sha256 = sha256
         self.num_workers = num_cores() if num_workers is None else num_workers
-        self._num_decoders = num_workers
+        self.num_decoders = num_workers
         self.presize = as_size(presize)
         self.fit = fit
         self.size = as_size(size)
@@ -296,21 +296,9 @@ class ImageDataModule(pl.LightningDataModule):
         self._take(undivided(self.contents, spec, stored))
 
     def _take(self, division: Division) -> None:
-        self._relabel, self._remarks = division.relabel, division.remarks
+        self._division = division
         self.splits, self.spec = division.splits, division.spec
-        self.batches = Batches(
-            self.contents.parts,
-            self._relabel,
-            self.splits,
-            stored=self.contents.format,
-            spec=self.spec,
-            batch_size=self.batch_size,
-            global_batch_size=self.global_batch_size,
-            seed=self.seed,
-            augment=self.augment,
-            num_workers=self._num_decoders,
-            sampling=self.sampling,
-        )
+        self.batches = Batches(self, division)
 
     def see_as(self, spec: ImageSpec) -> None:
         """From now on, resize and normalise images by `spec`, for example that of a checkpoint.
@@ -338,7 +326,7 @@ class ImageDataModule(pl.LightningDataModule):
 
         They do not depend on the location or the modification times of the files.
         """
-        stored: tuple[object, ...] = (*self.stored_size, self.contents.format.channels)
+        stored: tuple[object, ...] = self.contents.format.shape
         if self.contents.format.fit not in (None, "crop"):  # older runs have no fit
             stored += (self.contents.format.fit,)
         digest = hashlib.sha256(f"{self.identity}{self.spec.class_names}{stored}".encode())
@@ -381,7 +369,7 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def stored_size(self) -> tuple[int, int]:
         """Height and width of the stored images, before `data.size` resizes them."""
-        return self.contents.format.height, self.contents.format.width
+        return self.contents.format.shape[:2]
 
     def source_paths(self, part: str) -> Sequence[Path] | None:
         """Return the file of each row of a part; None if the dataset contains pixels."""
@@ -405,10 +393,7 @@ class ImageDataModule(pl.LightningDataModule):
     def labels(self, split: str) -> NDArray[np.int64]:
         """Return the labels (M,) of a split's images, in order."""
         chosen = self.splits[split]
-        labels: NDArray[np.int64] = self._relabel[
-            self.contents.parts[chosen.part].labels[chosen.rows]
-        ]
-        return labels
+        return self._division.labels[chosen.part][chosen.rows]
 
     def majority_accuracy(self, split: str) -> float:
         """Return the accuracy of the majority-class baseline on a split."""
@@ -426,11 +411,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe the training, validation and test sets in one line."""
-        parts = []
-        for name in ("train", "val", "test"):
-            if name in self.splits:
-                split = self.splits[name]
-                parts.append(f"{name} {len(split.rows):,} ({split.origin})")
+        parts = [
+            f"{name} {len(self.splits[name].rows):,} ({self.splits[name].origin})"
+            for name in ("train", "val", "test")
+            if name in self.splits
+        ]
         if "test" not in self.splits:
             parts.append("no test set")
         return ", ".join(parts + self.all_remarks)
@@ -438,7 +423,7 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def all_remarks(self) -> list[str]:
         """What a user should know of the splits and the dataset."""
-        return self._remarks + self.remarks()
+        return self._division.remarks + self.remarks()
 
     # Batches ------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def contents_of(data: "ImageDataModule") -> Contents:
             raise UnreadableImageError(
                 f"{error}; or type data.on_bad_file=skip to leave out such files"
             ) from error
-    height, width = found.format.height, found.format.width
+    height, width, _ = found.format.shape
     if data.presize not in (None, (height, width)):
         raise UserError(
             f"data.presize: this dataset contains {width}×{height} pixels, not image files; remove "

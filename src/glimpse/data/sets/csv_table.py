@@ -130,11 +130,6 @@ class CsvTable(ImageDataModule):
                     if not self.skip_unreadable or os.path.exists(path):
                         yield path
 
-    def download(self) -> None:
-        """Download the tables only if `data.url` names an archive that contains them."""
-        if self.url is not None:
-            super().download()
-
     def missing(self) -> str:
         """Return the error message, which names the missing table and its source."""
         named = zip(self._splits_of_tables, self.tables, strict=True)

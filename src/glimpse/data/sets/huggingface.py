@@ -328,7 +328,7 @@ class HuggingFace(ImageDataModule):
         self, rows: Any, column: str, split: str, wanted: PixelFormat
     ) -> tuple[NDArray[np.uint8], dict[int, str]]:
         """Return the decoded images (N, H, W, C), and the reason for each row that was skipped."""
-        pixels = np.empty((len(rows), wanted.height, wanted.width, wanted.channels), np.uint8)
+        pixels = np.empty((len(rows), *wanted.shape), np.uint8)
         bad: dict[int, str] = {}
         number = 0
         decode = partial(

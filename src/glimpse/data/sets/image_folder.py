@@ -92,11 +92,6 @@ class ImageFolder(ImageDataModule):
         """The root, if the archive contains the folders of the classes or splits without it."""
         return self.root.name or None
 
-    def download(self) -> None:
-        """Download only if `data.url` names an archive; otherwise the folder must exist."""
-        if self.url is not None:
-            super().download()
-
     def missing(self) -> str:
         """Return the error message for a missing root or a root without images."""
         if wrong := wrong_place("data.root", str(self.root), source=self.source):

@@ -224,8 +224,8 @@ class TorchvisionSet(ImageDataModule):
         self, dataset: Any, wanted: PixelFormat, choice: Mapping[str, Any]
     ) -> Arrays | None:
         """Return the images of a part; None if they have no labels, as FER2013's in a challenge."""
-        shape = (len(dataset), wanted.height, wanted.width, wanted.channels)
-        images, labels = np.empty(shape, np.uint8), np.empty(len(dataset), np.int64)
+        images = np.empty((len(dataset), *wanted.shape), np.uint8)
+        labels = np.empty(len(dataset), np.int64)
         part = " ".join(f"{key}={value}" for key, value in choice.items())
         for row in tracked(range(len(dataset)), self.set_name, len(dataset), unit="image"):
             what = f"image {row} of {self.set_name} {part}".rstrip()
