@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glimpse.data.spec import Arrays, Files, ImageSpec, Source, check_labels
+from glimpse.data.spec import Arrays, Files, ImageSpec, Source, check_labels, check_source
 from glimpse.errors import UserError
 
 
@@ -36,4 +36,6 @@ def test_paths_may_be_text_and_names_any_iterable() -> None:
 
 def test_missing_labels_are_counted() -> None:
     with pytest.raises(UserError, match="10 train images but 9 labels"):
-        check_labels(Arrays(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(9, int)), 5, "train")
+        check_source(
+            Source(("a", "b"), Arrays(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(9, int)))
+        )

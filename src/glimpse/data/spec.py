@@ -119,10 +119,21 @@ def require_shape(shape: Sequence[int]) -> None:
 
 
 def check_source(source: Source, *, fewest_classes: int = 2) -> None:
-    """Check the number of classes, the shape and type of pixels, and the labels.
+    """Check everything that `read()` returns.
 
     Raises:
         UserError: there are too few classes, or something is wrong with images or labels.
+    """
+    check_form(source, fewest_classes=fewest_classes)
+    for name, part in source.parts().items():
+        check_labels(part, len(source.class_names), name)
+
+
+def check_form(source: Source, *, fewest_classes: int = 2) -> None:
+    """Check the classes, and the shapes, types and numbers of images and labels.
+
+    Raises:
+        UserError: something is wrong. The values of the labels are not looked at.
     """
     if not isinstance(source, Source):
         raise UserError(f"read() returned a {type(source).__name__}, expected a Source")
@@ -142,8 +153,7 @@ def check_source(source: Source, *, fewest_classes: int = 2) -> None:
                 f"two classes are called {name}, perhaps with accents in two encodings: rename or merge them"
             )
     for name, part in source.parts().items():
-        _check_pixels(part, name)
-        check_labels(part, len(source.class_names), name)
+        _check_part(part, name)
     arrays = {n: part.images for n, part in source.parts().items() if isinstance(part, Arrays)}
     for name, images in arrays.items():
         if images.shape[1:] != (first := next(iter(arrays.values())).shape[1:]):
@@ -153,12 +163,7 @@ def check_source(source: Source, *, fewest_classes: int = 2) -> None:
             )
 
 
-def _check_pixels(part: Part, what: str) -> None:
-    """Check the shape and the type of pixels, and the type of labels.
-
-    Raises:
-        UserError: the pixels or the labels have another shape or type.
-    """
+def _check_part(part: Part, what: str) -> None:
     given: dict[str, object] = {f"the labels of the {what} images": part.labels}
     if isinstance(part, Arrays):
         given[f"the {what} images"] = part.images
@@ -175,6 +180,9 @@ def _check_pixels(part: Part, what: str) -> None:
             f"the labels of the {what} images are of {part.labels.dtype}, expected whole numbers, the "
             "indices of the classes"
         )
+    num_images = len(part.paths if isinstance(part, Files) else part.images)
+    if len(part.labels) != num_images:
+        raise UserError(f"there are {num_images:,} {what} images but {len(part.labels):,} labels")
     if isinstance(part, Files):
         return
     shape, dtype = part.images.shape, part.images.dtype
@@ -186,19 +194,18 @@ def _check_pixels(part: Part, what: str) -> None:
 
 
 def check_labels(part: Part, num_classes: int, what: str) -> None:
-    """Check that every image has a label and that every label is the index of a class.
+    """Check that every label is the index of a class.
 
     Raises:
-        UserError: the numbers differ (the message gives both), or a label is invalid (the message
-            gives the first one).
+        UserError: a label is not; the message gives the first one.
     """
-    num_images = len(part.paths if isinstance(part, Files) else part.images)
-    if len(part.labels) != num_images:
-        raise UserError(f"there are {num_images:,} {what} images but {len(part.labels):,} labels")
-    wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
-    if len(wrong):
-        row = int(wrong[0])
+    for row in wrong_labels(part, num_classes):
         where = part.paths[row] if isinstance(part, Files) else f"row {row} of the {what} images"
         raise UserError(
             f"{where} has the label {part.labels[row]}: expected 0 to {num_classes - 1}"
         )
+
+
+def wrong_labels(part: Part, num_classes: int) -> NDArray[np.int64]:
+    """Return the rows whose labels are not the index of a class."""
+    return np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))

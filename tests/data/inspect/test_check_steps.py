@@ -16,7 +16,8 @@ from glimpse.data.augment.base import Augmentation
 from glimpse.data.inspect.check import DatasetCheck, Step
 from glimpse.data.sets.digits import Digits
 from glimpse.data.sets.image_folder import ImageFolder
-from glimpse.data.spec import Arrays
+from glimpse.data.spec import Arrays, Source
+from glimpse.errors import UserError
 from makers import MAKERS, make_image_folder, overrides, save_image
 
 SAMPLE = ["listed", "opened", "sized", "decoded", "labelled", "stored"]
@@ -183,3 +184,25 @@ def test_every_wrong_label_of_an_array_is_told(monkeypatch: pytest.MonkeyPatch) 
         "train[5] has the label 10, expected 0 to 9",
         "train[900] has the label -1, expected 0 to 9",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda part: Arrays(part.images[..., 0], part.labels), "1797×8×8 of uint8, expected N×H×W×C"),
+        (lambda part: Arrays(part.images, part.labels.tolist()), "labels of the train images are a list"),
+        (lambda part: Arrays(part.images.tolist(), part.labels), "the train images are a list"),
+        (lambda part: Arrays(part.images, part.labels[1:]), "1,797 train images but 1,796 labels"),
+    ],
+)  # fmt: skip
+def test_images_and_labels_of_another_form_are_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Arrays], message: str
+) -> None:
+    whole = Digits.read(Digits(data_dir="", **COMMON))
+    changed = Source(whole.class_names, change(whole.train))
+    monkeypatch.setattr(Digits, "read", lambda self: changed)
+    checked = DatasetCheck(Digits(data_dir="", **COMMON), device=torch.device("cpu"))
+    [step] = checked.steps()
+    assert (step.name, type(step.error)) == ("listed", UserError)
+    assert message in str(step.error)
+    assert list(checked.faults()) == []

@@ -19,7 +19,16 @@ from glimpse.data.decode import PixelFormat, decode, reading
 from glimpse.data.inspect.headers import broken_files, header
 from glimpse.data.loader import Batch
 from glimpse.data.module import ImageDataModule
-from glimpse.data.spec import COLOURS, Arrays, Files, Part, Source, check_source
+from glimpse.data.spec import (
+    COLOURS,
+    Arrays,
+    Files,
+    Part,
+    Source,
+    check_form,
+    check_labels,
+    wrong_labels,
+)
 from glimpse.errors import UnreadableImageError, UserError
 from glimpse.text import by
 
@@ -70,12 +79,14 @@ class DatasetCheck:
     # One sample ---------------------------------------------------------------------------------
 
     def listed(self) -> str:
-        """Check that the dataset's files exist and that their format can be read."""
+        """Check that the dataset's files exist and that they contain images and labels."""
         self.data.require_files()
-        self.source = self.data.read()
+        source = self.data.read()
+        check_form(source)
+        self.source = source
         parts = [f"{name} {len(part.labels):,}" for name, part in self.parts.items()]
         kind = "files" if isinstance(self._train, Files) else "images stored as pixels"
-        return f"{', '.join(parts)} {kind}; {len(self.source.class_names)} classes"
+        return f"{', '.join(parts)} {kind}; {len(source.class_names)} classes"
 
     def opened(self) -> str:
         """Read the header of the first file."""
@@ -92,8 +103,7 @@ class DatasetCheck:
         if isinstance(self._train, Arrays):
             height, width, channels = self._train.images.shape[1:]
             return f"{by((width, height))} {COLOURS[channels]}"
-        assert self.source is not None
-        wanted = self.wanted = self.data.pixel_format(self.source)
+        wanted = self.wanted = self.data.pixel_format(self._found)
         how = f"fitted by data.fit={wanted.fit}" if wanted.fit else "as in the files"
         return f"{by((wanted.width, wanted.height))} {COLOURS[wanted.channels]}, {how}"
 
@@ -108,10 +118,11 @@ class DatasetCheck:
 
     def labelled(self) -> str:
         """Check that every image has a valid label, and return the label of the sample."""
-        assert self.source is not None
-        check_source(self.source)
+        names = self._found.class_names
+        for part, content in self.parts.items():
+            check_labels(content, len(names), part)
         label = int(self._train.labels[self._row])
-        return f"{label}, {self.source.class_names[label]}"
+        return f"{label}, {names[label]}"
 
     def stored(self) -> str:
         """Check that the cache, which is built if necessary, is intact and has the sample's pixels.
@@ -186,32 +197,18 @@ class DatasetCheck:
         return self.source.parts() if self.source else {}
 
     def faults(self) -> Iterator[str]:
-        """Decode every file, or check the arrays and labels, and yield one line for each fault.
+        """Decode every file, or check the labels of pixels, and yield one line for each fault.
 
         Files are not decoded again if `stored` has just decoded all of them for the cache.
         """
         for name, part in self.parts.items():
-            if isinstance(part, Files):
-                if not self._has_decoded_all:
-                    yield from broken_files(
-                        part.paths, self.wanted, num_workers=self.data.num_workers
-                    )
-            else:
-                yield from self._array_faults(name, part)
-
-    def _array_faults(self, name: str, part: Arrays) -> Iterator[str]:
-        assert self.source is not None
-        images, num_classes = part.images, len(self.source.class_names)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            yield f"{name}: {by(images.shape)} {images.dtype}, expected N×H×W×1 or N×H×W×3 uint8"
-        train = self._train
-        if isinstance(train, Arrays) and images.shape[1:] != train.images.shape[1:]:
-            yield f"{name}: {by(images.shape)}, expected {by(train.images.shape)}, as in training"
-        if len(images) != len(part.labels):
-            yield f"{name}: {len(images):,} images, but {len(part.labels):,} labels"
-        for row in np.flatnonzero((part.labels < 0) | (part.labels >= num_classes)):
-            label = part.labels[row]
-            yield f"{name}[{row}] has the label {label}, expected 0 to {num_classes - 1}"
+            if isinstance(part, Arrays):
+                num_classes = len(self._found.class_names)
+                for row in wrong_labels(part, num_classes):
+                    label = part.labels[row]
+                    yield f"{name}[{row}] has the label {label}, expected 0 to {num_classes - 1}"
+            elif not self._has_decoded_all:
+                yield from broken_files(part.paths, self.wanted, num_workers=self.data.num_workers)
 
     @cached_property
     def _row(self) -> int:
@@ -224,9 +221,13 @@ class DatasetCheck:
         return 0
 
     @property
-    def _train(self) -> Part:
+    def _found(self) -> Source:
         assert self.source is not None
-        return self.source.train
+        return self.source
+
+    @property
+    def _train(self) -> Part:
+        return self._found.train
 
 
 def _described(values: Tensor | NDArray[np.uint8]) -> str:
