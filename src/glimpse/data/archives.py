@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, cast
 
@@ -132,21 +133,17 @@ def _without_following(path: str, flags: int) -> int:
 
 def _check_proportions(archive: Path, num_entries: int, num_bytes: int, packed: int) -> None:
     if num_entries > MOST_ENTRIES:
-        raise UserError(
-            f"{archive} is rejected: it contains more than {MOST_ENTRIES:,} entries; unpack it "
-            "yourself if you trust it"
+        why = f"it contains more than {MOST_ENTRIES:,} entries"
+    elif num_bytes > MOST_BYTES:
+        why = f"it unpacks to more than {_in_gb(MOST_BYTES)}"
+    elif num_bytes > max(LARGE, MOST_RATIO * packed):
+        why = (
+            f"its {packed:,} bytes unpack to {num_bytes:,} or more, over {MOST_RATIO} times as many, "
+            "like a decompression bomb"
         )
-    if num_bytes > MOST_BYTES:
-        raise UserError(
-            f"{archive} is rejected: it unpacks to more than {_in_gb(MOST_BYTES)}; unpack it "
-            "yourself if you trust it"
-        )
-    if num_bytes > max(LARGE, MOST_RATIO * packed):
-        raise UserError(
-            f"{archive} is rejected: its {packed:,} bytes unpack to {num_bytes:,} or more, over "
-            f"{MOST_RATIO} times as many, like a decompression bomb; unpack it yourself if you "
-            "trust it"
-        )
+    else:
+        return
+    raise _rejected(archive, why)
 
 
 def _in_gb(num_bytes: int) -> str:
@@ -164,16 +161,12 @@ def _entries(archive: Path) -> Iterator[Iterator[Entry]]:
             yield _zip_entries(archive, zipped)
         return
     openers = (opener for magic, opener in _COMPRESSED.items() if head.startswith(magic))
-    opener = next(openers, _as_it_is)
+    opener: Callable[[Path], Any] = next(openers, partial(open, mode="rb"))
     with (
         opener(archive) as stream,
         tarfile.open(fileobj=cast(Any, limited := _LimitedReads(stream)), mode="r:") as tarred,
     ):
         yield _tar_entries(archive, tarred, limited)
-
-
-def _as_it_is(path: Path) -> IO[bytes]:
-    return path.open("rb")
 
 
 class _LimitedReads:
@@ -207,24 +200,16 @@ def _tar_entries(archive: Path, tarred: tarfile.TarFile, limited: _LimitedReads)
         while (member := tarred.next()) is not None:
             limited.renew()  # no seek follows an entry without content
             tarred.members.clear()  # type: ignore[attr-defined]  # it keeps 1 kB per entry
-            parts = _check_member(str(archive), member)
+            parts = _check_member(archive, member)
             if parts or not member.isdir():
                 end = member.offset_data + member.size
-                yield Entry(parts, member.isdir(), member.size, end, _opener(tarred, member))
+                opener = cast(Callable[[], IO[bytes]], partial(tarred.extractfile, member))
+                yield Entry(parts, member.isdir(), member.size, end, opener)
     except RecursionError as error:  # thousands of headers for one entry
         raise tarfile.ReadError("too many headers") from error
 
 
-def _opener(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
-    def opened() -> IO[bytes]:
-        file = tarred.extractfile(member)
-        assert file is not None  # it is a regular file
-        return file
-
-    return opened
-
-
-def _check_member(archive: str, member: tarfile.TarInfo) -> tuple[str, ...]:
+def _check_member(archive: Path | str, member: tarfile.TarInfo) -> tuple[str, ...]:
     """Check a tar member and return the parts of its path."""
     if member.issym() or member.islnk():
         kind = "a link"
@@ -244,34 +229,30 @@ def _zip_entries(archive: Path, zipped: zipfile.ZipFile) -> Iterator[Entry]:
     for entry in zipped.infolist():
         kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 if it was not packed on Unix
         if entry.flag_bits & 0x1:
-            raise _refused(str(archive), entry.orig_filename, "is encrypted")
+            raise _refused(archive, entry.orig_filename, "is encrypted")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             what = "a link" if kind == stat.S_IFLNK else "a device or a pipe"
-            raise _refused(str(archive), entry.orig_filename, f"is {what}")
+            raise _refused(archive, entry.orig_filename, f"is {what}")
         # zipfile truncates names at a NUL. Separators are slashes, but old .NET wrote backslashes.
         whole = entry.orig_filename if "\0" in entry.orig_filename else entry.filename
         name = whole.replace("\\", "/")
         is_folder = name.endswith("/")
-        parts = _checked_parts(str(archive), name, whole, is_folder=is_folder)
+        parts = _checked_parts(archive, name, whole, is_folder=is_folder)
         end += entry.file_size
         if parts:
-            yield Entry(parts, is_folder, entry.file_size, end, _zip_opener(archive, zipped, entry))
+            opener = partial(_opened, archive, zipped, entry)
+            yield Entry(parts, is_folder, entry.file_size, end, opener)
 
 
-def _zip_opener(
-    archive: Path, zipped: zipfile.ZipFile, entry: zipfile.ZipInfo
-) -> Callable[[], IO[bytes]]:
-    def opened() -> IO[bytes]:
-        try:
-            return zipped.open(entry)
-        except (NotImplementedError, RuntimeError) as error:  # Python lacks this compression method
-            raise _refused(str(archive), entry.orig_filename, f"cannot be read: {error}") from error
-
-    return opened
+def _opened(archive: Path, zipped: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return zipped.open(entry)
+    except (NotImplementedError, RuntimeError) as error:  # Python lacks this compression method
+        raise _refused(archive, entry.orig_filename, f"cannot be read: {error}") from error
 
 
 def _checked_parts(
-    archive: str, name: str, as_it_stands: str, *, is_folder: bool
+    archive: Path | str, name: str, as_it_stands: str, *, is_folder: bool
 ) -> tuple[str, ...]:
     """Return the parts of an entry's path, after checking that it stays inside the folder."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
@@ -287,8 +268,9 @@ def _checked_parts(
     return parts
 
 
-def _refused(archive: str, name: str, why: str) -> UserError:
-    return UserError(
-        f"{archive} is rejected: its entry {shown(name)} {why}; expected only files and folders; "
-        "unpack it yourself if you trust it"
-    )
+def _refused(archive: Path | str, name: str, why: str) -> UserError:
+    return _rejected(archive, f"its entry {shown(name)} {why}; expected only files and folders")
+
+
+def _rejected(archive: Path | str, why: str) -> UserError:
+    return UserError(f"{archive} is rejected: {why}; unpack it yourself if you trust it")
