@@ -10,8 +10,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,6 @@ from glimpse.progress_bar import tracked
 from glimpse.text import plural
 
 DRAFT = 3  # a JPEG is decoded at this many times the final side or more
-LOOKING_FOR_COLOUR = "looking for colour"  # for the progress bar
 REMEDY = "replace it or move it elsewhere"
 SAMPLED = 64  # images, or a few more, whose pixels are read to find the format
 # The errors that Pillow's decoders raise on damaged files.
@@ -44,6 +43,7 @@ _DECODING_ERRORS = (
     struct.error, zlib.error,
 )  # fmt: skip
 _BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+Opening = AbstractContextManager[Image.Image]
 
 
 class _Filters:
@@ -105,39 +105,69 @@ def probe(
     fit: str = "crop",
     skip_unreadable: bool = False,
 ) -> PixelFormat:
-    """Determine the pixel format of files from a sample spread over the list.
-
-    The format is grey only if all files are grey. Prints a note if files have several frames.
-
-    Args:
-        paths: The files.
-        presize: Height and width to which images are fitted; None: their own.
-        fit: How they are fitted: "crop", "pad" or "squash".
-        skip_unreadable: Whether to ignore files that cannot be read.
+    """Determine the pixel format of files; the arguments are those of `common_format`.
 
     Raises:
-        UserError: the files differ in size and there is no `presize`, or a file cannot be read.
+        UserError: also if no file in the sample can be read.
     """
     sampled = paths[:: max(1, len(paths) // SAMPLED)]
-    passed_over = (UnreadableImageError,) if skip_unreadable else ()
-    sample = Sample()
-    for path in sampled:
-        with suppress(*passed_over), reading(path) as image:
-            sample.add(str(path), image)
-    found = sample.format(presize, fit=fit)
+    found = common_format(
+        ((str(path), reading(path)) for path in sampled),
+        ((str(path), reading(path)) for path in paths),
+        len(paths),
+        presize,
+        fit=fit,
+        skip_unreadable=skip_unreadable,
+    )
     if found is None:
         raise UserError(
             f"none of {len(sampled)} sampled images can be read, for example {paths[0]}: "
             "expected image files; replace them"
         )
-    if found.channels == 1:
-        headers = tracked(paths, LOOKING_FOR_COLOUR, len(paths), unit="image", vanishes=True)
-        if not all(map(_has_grey_header, headers)):
-            return replace(found, channels=3)
     return found
 
 
-class Sample:
+def common_format(
+    sampled: Iterable[tuple[str, Opening]],
+    every: Iterable[tuple[str, Opening]],
+    num_images: int,
+    presize: tuple[int, int] | None,
+    *,
+    fit: str,
+    skip_unreadable: bool,
+) -> PixelFormat | None:
+    """Determine the pixel format of images from a sample; None if nothing in it can be read.
+
+    The format is grey only if all images are grey. Prints a note if images have several frames.
+
+    Args:
+        sampled: The names of some images spread over all, and what opens them.
+        every: Those of all images.
+        num_images: The number of all images.
+        presize: Height and width to which images are fitted; None: their own.
+        fit: How they are fitted: "crop", "pad" or "squash".
+        skip_unreadable: Whether to ignore images that cannot be read.
+
+    Raises:
+        UserError: the images differ in size and there is no `presize`, or one in the sample cannot
+            be read.
+    """
+    passed_over = (UnreadableImageError,) if skip_unreadable else ()
+    sample = _Sample()
+    for name, opening in sampled:
+        with suppress(*passed_over), opening as image:
+            sample.add(name, image)
+    found = sample.format(presize, fit=fit)
+    if found is not None and found.channels == 1:
+        images = tracked(every, "looking for colour", num_images, unit="image", vanishes=True)
+        for _, opening in images:
+            with suppress(UnreadableImageError), opening as image:  # its decoding reports it
+                if not is_grey(image):
+                    return replace(found, channels=3)
+    return found
+
+
+class _Sample:
     """The sizes, channels and depths in a sample of a dataset's images."""
 
     def __init__(self) -> None:
@@ -165,10 +195,6 @@ class Sample:
 
     def format(self, presize: tuple[int, int] | None, *, fit: str) -> PixelFormat | None:
         """Return the format of these images, grey if all are; None without images.
-
-        Args:
-            presize: Height and width to which images are fitted; None: their own.
-            fit: How they are fitted: "crop", "pad" or "squash".
 
         Raises:
             UserError: the images differ in size and there is no `presize`, or they would all be
@@ -225,13 +251,6 @@ def has_several_frames(image: Image.Image) -> bool:
 def is_grey(image: Image.Image) -> bool:
     """Whether an image has one channel."""
     return image.mode in ("1", "L") or is_deep(image.mode)
-
-
-def _has_grey_header(path: Path) -> bool:
-    """Check the header for a grey mode. A file without a readable header counts as grey."""
-    with suppress(UnreadableImageError), open_image(path) as image:
-        return is_grey(image)
-    return True
 
 
 def decode(path: Path, wanted: PixelFormat) -> NDArray[np.uint8]:

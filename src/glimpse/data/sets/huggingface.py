@@ -15,8 +15,6 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,13 +24,7 @@ import yaml
 from numpy.typing import NDArray
 
 from glimpse.config.trust import OUTSIDE
-from glimpse.data.decode import (
-    LOOKING_FOR_COLOUR,
-    SAMPLED,
-    PixelFormat,
-    Sample,
-    is_grey,
-)
+from glimpse.data.decode import SAMPLED, Opening, PixelFormat, common_format
 from glimpse.data.image_cells import decode_rows, is_encoded, opened_image
 from glimpse.data.labels import class_names_of
 from glimpse.data.module import ImageDataModule
@@ -41,8 +33,7 @@ from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source
 from glimpse.data.splits import UNLABELLED, split_of
 from glimpse.data.tables.table import LABELS
-from glimpse.errors import UnreadableImageError, UserError, first_line
-from glimpse.progress_bar import tracked
+from glimpse.errors import UserError, first_line
 from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
@@ -305,25 +296,6 @@ class HuggingFace(ImageDataModule):
         cells = ["" if _is_missing(value) else str(value) for value in rows[name]]
         return self.without_skipped(cells, part)
 
-    def _cells(
-        self, rows: Any, column: str, split: str, step: int = 1
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the image file of each row, or of every row in `step`."""
-        rows = _undecoded(rows, column)
-        if step > 1:
-            rows = rows.select(range(0, len(rows), step))
-        for number, value in enumerate(rows):
-            yield f"{self.set_name}, {split}[{number * step}]", value[column]
-
-    @contextmanager
-    def _skipping(self) -> Iterator[None]:
-        """Pass over an image that cannot be read, if such images are skipped."""
-        try:
-            yield
-        except UnreadableImageError:
-            if not self.skip_unreadable:
-                raise
-
     def _pixels(
         self, rows: Any, column: str, split: str, wanted: PixelFormat
     ) -> tuple[NDArray[np.uint8], dict[int, str]]:
@@ -351,26 +323,28 @@ class HuggingFace(ImageDataModule):
         return pixels[:number], bad
 
     def _format_of(self, splits: Mapping[str, Any], column: str) -> PixelFormat:
-        """Return the format of a sample of images; it is grey only if all images are grey."""
-        sample = Sample()
-        for split, rows in splits.items():
-            step = max(1, len(rows) // SAMPLED)
-            for what, cell in self._cells(rows, column, split, step):
-                with self._skipping(), opened_image(cell, column, what) as image:
-                    sample.add(what, image)
-        found = sample.format(self.presize, fit=self.fit)
+        found = common_format(
+            self._images(splits, column, SAMPLED),
+            self._images(splits, column),
+            sum(map(len, splits.values())),
+            self.presize,
+            fit=self.fit,
+            skip_unreadable=self.skip_unreadable,
+        )
         if found is None:
             raise UserError(f"{self.set_name}: there are no images that can be read")
-        if found.channels == 1:
-            for split, rows in splits.items():
-                cells = self._cells(rows, column, split)
-                for what, cell in tracked(
-                    cells, LOOKING_FOR_COLOUR, len(rows), unit="image", vanishes=True
-                ):
-                    with self._skipping(), opened_image(cell, column, what) as image:
-                        if not is_grey(image):
-                            return replace(found, channels=3)
         return found
+
+    def _images(
+        self, splits: Mapping[str, Any], column: str, num: int | None = None
+    ) -> Iterator[tuple[str, Opening]]:
+        """Yield the name of each image and what opens it; of about `num` images in each split."""
+        for split, rows in splits.items():
+            step = max(1, len(rows) // num) if num else 1
+            places = range(0, len(rows), step)
+            for row, cells in zip(places, _undecoded(rows, column).select(places), strict=True):
+                what = f"{self.set_name}, {split}[{row}]"
+                yield what, opened_image(cells[column], column, what)
 
 
 def _undecoded(rows: Any, column: str) -> Any:
