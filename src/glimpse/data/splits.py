@@ -173,12 +173,13 @@ def draw(
             train, labels, val_fraction, "val_fraction", seed, part=part, groups=groups
         )
         of = "all images" if is_drawn else "training"
-        num_held_out = len(heldout.rows) if heldout and is_drawn else 0
-        total = len(rows) + len(train) + num_held_out
-        drawn = val_fraction if groups is None else len(rows) / total
+        drawn = val_fraction if groups is None else len(rows) / len(kept["train"])
         val = Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}")
     if third and heldout and val is not heldout:
-        remarks.append(_unused(heldout))
+        remarks.append(
+            f"{len(heldout.rows):,} of the official validation set unused "
+            "(data.val_fraction=0 uses them for validation)"
+        )
     splits = {"val": val} | ({"test": test} if test else {})
     splits["train"] = Split("train", train, origin)
     return Drawn(splits, whole, sorted({*few, *alone}), remarks)
@@ -213,19 +214,12 @@ def _held_out(
         train, rows, few = _stratified(
             train, labels, test_fraction, "test_fraction", seed, groups=groups
         )
-        drawn = test_fraction if groups is None else len(rows) / (len(rows) + len(train))
+        drawn = test_fraction if groups is None else len(rows) / len(kept["train"])
         of = "training" if has_third else "all images"
         return Split("train", rows, f"{drawn:.0%} of {of}, split_seed {seed}"), train, few
     if folds is None:
         raise UserError("this dataset has no held-out set: type data.test_fraction=0.2")
     return None, train, []
-
-
-def _unused(heldout: Split) -> str:
-    return (
-        f"{len(heldout.rows):,} of the official validation set unused "
-        "(data.val_fraction=0 uses them for validation)"
-    )
 
 
 def _fold(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from glimpse.data.formats import readable_endings
@@ -218,7 +218,7 @@ def _label_columns(
     )
 
 
-def _is_one_hot(cells: Sequence[str]) -> bool:
+def _is_one_hot(cells: Iterable[str]) -> bool:
     return all(one_hot_value(cell) is not None for cell in cells)
 
 
@@ -234,7 +234,7 @@ def _unused_split(table: Table, name: str, sample: Sequence[str]) -> str:
     index = table.index(name)
     counts = Counter(row[index] for _, row in table.rows())
     named = {cell: split for cell in counts if (split := split_of(cell))}
-    if is_flag and all(one_hot_value(cell) is not None for cell in counts) and len(counts) > 1:
+    if is_flag and _is_one_hot(counts) and len(counts) > 1:
         return f"the column {name} is not used (data.split={name} takes its splits)"
     if len(set(named.values())) > 1 and 2 * sum(counts[cell] for cell in named) > counts.total():
         others = [cell for cell in counts if cell not in named]
