@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glimpse.data.folders import class_folders, images_in, read_classes
+from glimpse.data.folders import class_folders, listing, read_classes
 from glimpse.errors import UserError
 
 
@@ -17,13 +17,13 @@ def touch(root: Path, *names: str) -> None:
 
 def test_images_by_any_usual_ending_at_any_depth(tmp_path: Path) -> None:
     touch(tmp_path, "b.JPG", "a.jpeg", "c/d/e.Png", "[x]/f.webp", "notes.txt", "no_ending")
-    names = [path.relative_to(tmp_path).as_posix() for path in images_in(tmp_path)]
+    names = [Path(name).relative_to(tmp_path).as_posix() for name in listing(tmp_path).names]
     assert names == ["[x]/f.webp", "a.jpeg", "b.JPG", "c/d/e.Png"]
 
 
 def test_what_programs_leave_in_hidden_files_is_no_image(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.jpg", "cat/._a.jpg", "cat/.ipynb_checkpoints/a.jpg", ".trash/b.jpg")
-    assert images_in(tmp_path) == [tmp_path / "cat" / "a.jpg"]
+    assert listing(tmp_path).names == [str(tmp_path / "cat" / "a.jpg")]
     assert class_folders(tmp_path) == [tmp_path / "cat"]
 
 
@@ -31,7 +31,7 @@ def test_folders_may_be_links(tmp_path: Path) -> None:
     touch(tmp_path, "disk/cats/a.jpg")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "cat").symlink_to(tmp_path / "disk" / "cats")
-    assert images_in(tmp_path / "root") == [tmp_path / "root" / "cat" / "a.jpg"]
+    assert listing(tmp_path / "root").names == [str(tmp_path / "root" / "cat" / "a.jpg")]
 
 
 def test_folders_are_found_without_looking_at_each_file(
@@ -57,7 +57,7 @@ def test_a_folder_that_links_to_itself_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "cat/a.jpg")
     (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat")
     with pytest.raises(UserError, match=r"cat/again is a symbolic link that leads back"):
-        images_in(tmp_path)
+        listing(tmp_path)
 
 
 def test_labels_are_positions_in_the_class_names(tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def class_folders(root: Path, *, without: Collection[Path] = ()) -> list[Path]:
     return [path for path in found if path not in without]
 
 
+def names_of_classes(root: Path, *, without: Collection[Path] = ()) -> tuple[str, ...]:
+    """Return the names of the classes that have a folder in `root`, sorted by folder."""
+    return tuple(class_name(folder.name) for folder in class_folders(root, without=without))
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether a folder contains image files directly."""
+    return any(map(is_image, folder.iterdir()))
+
+
 def holds_runs(folder: Path, *, depth: int = 3) -> bool:
     """Whether a folder contains run folders at most `depth` levels below, and no images above them.
 
@@ -52,7 +62,7 @@ def holds_runs(folder: Path, *, depth: int = 3) -> bool:
     with suppress(OSError):  # `listing` reports it
         if (folder / ".hydra").is_dir():
             return True
-        if depth and not any(map(is_image, folder.iterdir())):
+        if depth and not holds_images(folder):
             return any(holds_runs(inner, depth=depth - 1) for inner in class_folders(folder))
     return False
 
@@ -87,16 +97,6 @@ def listing(folder: Path, *, without: Collection[Path] = ()) -> Listing:
     return found
 
 
-def image_names(folder: Path) -> list[str]:
-    """Return the paths of all image files below `folder` as strings, sorted."""
-    return listing(folder).names
-
-
-def images_in(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
-    """Return the paths of all image files below `folder`, sorted, without folders in `without`."""
-    return [Path(name) for name in listing(folder, without=without).names]
-
-
 def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
     readable, unreadable = readable_endings(), unreadable_endings()
     with os.scandir(folder) as entries:
@@ -121,9 +121,9 @@ def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:
-    """Yield the folders below `folder` that contain image files directly."""
+    """Yield the folders below `folder` that hold images."""
     for path in class_folders(folder):
-        if any(map(is_image, path.iterdir())):
+        if holds_images(path):
             yield path
         yield from folders_with_images(path)
 
@@ -149,13 +149,12 @@ def read_classes(
                 f"({some(class_names)}): rename the folder or move it elsewhere"
             )
         inside = listing(folder)
-        found = [Path(path) for path in inside.names]
-        if not found:
+        if not inside.names:
             reasons = "".join(f"; {remark}" for remark in counted(inside.passed_over))
             raise UserError(
                 f"{folder}: the class {name} has no images here, expected one or more{reasons}: add "
                 f"images, or move the folder out of {root}"
             )
-        paths += found
-        labels += [label_of[name]] * len(found)
+        paths += map(Path, inside.names)
+        labels += [label_of[name]] * len(inside.names)
     return Files(paths, np.array(labels, np.int64))

@@ -10,7 +10,7 @@ place.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
 from glimpse.data.tables.table import NUMBER, shown
@@ -75,6 +75,15 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
             pairs.append((found[plain], name))
         found.setdefault(plain, name)
     return pairs
+
+
+def distinct(names: Sequence[str], marks: Iterable[object]) -> tuple[str, ...]:
+    """Return names; those that several classes share are followed by the mark of each class."""
+    times = Counter(names)
+    return tuple(
+        name if times[name] == 1 else f"{name} ({mark})"
+        for name, mark in zip(names, marks, strict=True)
+    )
 
 
 class _Labels:

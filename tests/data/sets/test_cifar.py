@@ -75,6 +75,14 @@ def test_cifar100_has_its_fine_labels(tmp_path: Path) -> None:
     assert pixels(data, "val").shape == (100, 32, 32, 3)
 
 
+def test_accents_in_the_names_of_folders_may_be_characters_of_their_own(tmp_path: Path) -> None:
+    make_cifar10_images(tmp_path)
+    for part in ("train", "test"):
+        folder = tmp_path / "cifar10" / part / CIFAR10_CLASSES[0]
+        folder.rename(folder.with_name("ae\u0301roplane"))  # as macOS writes é
+    assert cifar(tmp_path).spec.class_names[0] == "a\u00e9roplane"
+
+
 def test_images_as_files_in_place_of_the_archive(tmp_path: Path) -> None:
     make_cifar10_images(tmp_path)
     (tmp_path / "cifar10" / "train" / ".ipynb_checkpoints").mkdir()

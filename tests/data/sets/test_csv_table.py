@@ -27,6 +27,12 @@ def table(file: Path, **options: Any) -> CsvTable:
     return data
 
 
+def test_an_empty_name_of_a_table_is_an_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv", [0, 2, 1] * 4, 3, seed=0)
+    with pytest.raises(UserError, match="is a folder, expected a table"):
+        table(tmp_path / "table.csv", val="")
+
+
 def test_pixels_labels_and_names(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_table(path, [0, 2, 1] * 4, 3, seed=0)

@@ -60,6 +60,14 @@ def test_class_names_are_first_synonyms_told_apart_by_wnid(root: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_line_of_words_without_a_name_leaves_the_wnid(root: Path) -> None:
+    wnid = next(iter(TINY_CLASSES))
+    lines = (root / "words.txt").read_text().splitlines()
+    kept = [wnid if line.startswith(wnid) else line for line in lines]
+    (root / "words.txt").write_text("\n".join(kept))
+    assert tiny_imagenet(root.parent).spec.class_names[0] == wnid
+
+
 def test_grey_files_become_rgb(root: Path) -> None:
     wnid = next(iter(TINY_CLASSES))
     path = root / "train" / wnid / "images" / f"{wnid}_0.JPEG"

@@ -15,11 +15,17 @@ import numpy as np
 
 from glimpse.data.decode import PixelFormat
 from glimpse.data.download import Archive
-from glimpse.data.folders import class_folders, image_names, read_classes
+from glimpse.data.folders import class_folders, listing, names_of_classes, read_classes
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Source
 from glimpse.errors import UserError
 from glimpse.text import by
+
+# What a pickle of dicts, lists, strings and NumPy arrays imports.
+ALLOWED = {
+    ("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}  # fmt: skip
 
 
 class CIFAR10(ImageDataModule):
@@ -46,7 +52,7 @@ class CIFAR10(ImageDataModule):
             yield from (folder / n for n in (*self.train_files, self.test_file, self.names_file))
         else:
             for part in ("train", "test"):
-                yield from image_names(self.data_dir / self.image_folder / part)
+                yield from listing(self.data_dir / self.image_folder / part).names
 
     def missing(self) -> str:
         """Return the error message, which names both supported layouts."""
@@ -63,7 +69,7 @@ class CIFAR10(ImageDataModule):
             train = self._batches([folder / name for name in self.train_files])
             return Source(tuple(names), train, self._batches([folder / self.test_file]))
         root = self.data_dir / self.image_folder
-        class_names = tuple(folder.name for folder in class_folders(root / "train"))
+        class_names = names_of_classes(root / "train")
         for part in ("train", "test"):
             if not class_folders(root / part):
                 raise UserError(
@@ -116,16 +122,10 @@ class _ArraysOnly(pickle.Unpickler):
     """An unpickler for dicts, lists, strings and NumPy arrays, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"): ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"): ("numpy", "ndarray"),
-            ("numpy", "dtype"): ("numpy", "dtype"),
-            ("_codecs", "encode"): ("_codecs", "encode"),
-        }
-        if (module, name) not in allowed:
+        module = module.replace("numpy.core.", "numpy._core.")  # its name before NumPy 2
+        if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch file")
-        return super().find_class(*allowed[module, name])
+        return super().find_class(module, name)
 
 
 def _unpickle(file: Path, *keys: str) -> list[Any]:

@@ -87,8 +87,11 @@ class CsvTable(ImageDataModule):
     ) -> None:
         super().__init__(**common)
         given = {"train": train, "val": val, "test": test}
-        self._splits_of_tables = [part for part, table in given.items() if table is not None]
-        self.tables = [Path(os.path.expanduser(table)) for table in given.values() if table]
+        self.tables = {
+            split: Path(os.path.expanduser(table))
+            for split, table in given.items()
+            if table is not None
+        }
         self.label = (
             _text(label)
             if label is None or isinstance(label, str | int)
@@ -116,13 +119,13 @@ class CsvTable(ImageDataModule):
     @property
     def archive_folder(self) -> Path:
         """The training table's folder, whether or not the archive contains this folder."""
-        return self.tables[0].parent
+        return self.tables["train"].parent
 
     def source_files(self) -> Iterable[Path | str]:
         """Return the tables and the files that they list."""
-        if not all(table.exists() for table in self.tables):
+        if not all(table.exists() for table in self.tables.values()):
             return
-        yield from self.tables
+        yield from self.tables.values()
         column = self.columns.path
         if column is not None:
             for table in self._labelled.values():
@@ -132,8 +135,7 @@ class CsvTable(ImageDataModule):
 
     def missing(self) -> str:
         """Return the error message, which names the missing table and its source."""
-        named = zip(self._splits_of_tables, self.tables, strict=True)
-        split, table = next((split, table) for split, table in named if not table.is_file())
+        split, table = next((s, table) for s, table in self.tables.items() if not table.is_file())
         wrong = wrong_place(f"data.{split}", str(table), source=self.source)
         return wrong or f"{table} is not a file, expected a table"
 
@@ -146,25 +148,27 @@ class CsvTable(ImageDataModule):
         return [*self.columns.remarks, *missing, *[advice] * (repeats and self.groups is None)]
 
     @cached_property
-    def _tables(self) -> list[Table]:
-        return [Table(path) for path in self.tables]
+    def _tables(self) -> dict[str, Table]:
+        return {split: Table(path) for split, path in self.tables.items()}
 
     @cached_property
     def _labelled(self) -> dict[str, Table]:
         """The tables by their splits, without the test images if none of them has a label."""
-        tables = dict(zip(self._splits_of_tables, self._tables, strict=True))
+        tables = dict(self._tables)
         labels = self.columns.labels
         if self.split is not None:
             lines = unlabelled_test_rows(tables["train"], labels, self.split)
             tables["train"].leave_out(lines)
-        elif "test" in tables and is_unlabelled(tables["test"], self._tables[:-1], labels):
-            del tables["test"]
+        elif "test" in tables:
+            others = [table for split, table in tables.items() if split != "test"]
+            if is_unlabelled(tables["test"], others, labels):
+                del tables["test"]
         return tables
 
     @cached_property
     def columns(self) -> Columns:
-        """The columns of the training table; the held-out table has the same."""
-        train, *others = self._tables
+        """The columns of the training table; the others have the same."""
+        train = self._tables["train"]
         found = find_columns(
             train,
             path=self.path,
@@ -176,7 +180,7 @@ class CsvTable(ImageDataModule):
                 bool(cell) and os.path.isfile(self._files.found(train, cell) or "")
             ),
         )
-        for split, other in zip(self._splits_of_tables[1:], others, strict=True):
+        for split, other in self._tables.items():
             has = set(other.header)
             for name in (found.path, *found.labels, *found.pixels):
                 if name is not None and name not in has:
@@ -196,7 +200,7 @@ class CsvTable(ImageDataModule):
         splits = (
             [[name] * len(of) for name, of in zip(tables, labels, strict=True)]
             if self.split is None
-            else [list(splits_of(self._tables[0], self.split))]
+            else [list(splits_of(tables["train"], self.split))]
         )
         trained = [row for row, name in zip(labels[0], splits[0], strict=True) if name == "train"]
         names = self._names(trained)
@@ -225,7 +229,7 @@ class CsvTable(ImageDataModule):
     def column(self, name: str, part: str) -> Sequence[str] | None:
         """Return the cells of a column, without those of unreadable images that were skipped."""
         wanted = {"heldout": "val"}.get(part, part)
-        table = self._tables[0 if self.split else self._splits_of_tables.index(wanted)]
+        table = self._tables["train" if self.split else wanted]
         if name not in table.header:
             return None
         index = table.index(name)
@@ -247,7 +251,7 @@ class CsvTable(ImageDataModule):
         if len(self.columns.labels) > 1:
             return self.columns.labels
         texts = [text for _, text in labels]
-        return class_names_of(texts, lambda row: self._tables[0].place(labels[row][0]))
+        return class_names_of(texts, lambda row: self._tables["train"].place(labels[row][0]))
 
     # Images -------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ split all files.
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,9 +23,10 @@ from glimpse.config.places import wrong_place
 from glimpse.data.folders import (
     class_folders,
     folders_with_images,
+    holds_images,
     holds_runs,
-    images_in,
     listing,
+    names_of_classes,
     read_classes,
 )
 from glimpse.data.formats import counted, is_image
@@ -100,50 +101,46 @@ class ImageFolder(ImageDataModule):
         return f"data.root={self.root}: {found}; expected {self.root}/<class>/*.jpg"
 
     def remarks(self) -> list[str]:
-        """Report files in unreadable formats, and which of several nested folders are classes."""
+        """Report what was skipped, and which folders are classes and splits."""
         remarks = counted(self.passed_over)
         if own := sorted(as_utf8(folder.name) for folder in self._own if folder.is_dir()):
             remarks.append(f"skipped, because glimpse writes there: {some(own)}")
-        if self.pattern is not None:
-            splits = [as_utf8(f.name) for f in self._folders if _split_of(f)]
-            if len(splits) > 1:
-                remarks.append(
-                    f"data.pattern reads all images below the root, so {some(splits)} are one set"
-                )
         if self.pattern is None:
-            parts = self._parts_by_name()
-            classes = class_folders(parts.get("train", self.root), without=self._own)
-            others = [
-                folder
-                for folder in self._folders
-                if parts and not any(folder in (part, *part.parents) for part in parts.values())
-            ]
-            for folder in (self.root, *parts.values()):
-                if loose := sum(map(is_image, folder.iterdir())):
-                    remarks.append(
-                        f"{plural(loose, 'image')} in {as_utf8(str(folder))} skipped, because not in a "
-                        "class folder"
-                    )
-            for split, folder in parts.items():
-                if _split_of(folder) != split or folder.parent != self.root:
-                    remarks.append(f"{split} is {as_utf8(str(folder.relative_to(self.root)))}")
-            splits = [as_utf8(f.name) for f in classes if not parts and _split_of(f)]
-            if splits:
-                are = "is a class" if len(splits) == 1 else "are classes"
-                remarks.append(
-                    f"{some(splits)} {are} here; for splits, put the classes into train/"
-                )
-            if others:
-                names = some([as_utf8(folder.name) for folder in others])
-                remarks.append(f"skipped, because not named train, val or test: {names}")
-            if any(_is_nested(folder) for folder in classes):
-                names = some([as_utf8(folder.name) for folder in classes])
-                remarks.append(f"the classes are the folders {names}, with all images below them")
-                if not parts:
-                    remarks[-1] += (
-                        "; for the innermost folders, type \"data.pattern='([^/]+)/[^/]+$'\""
-                    )
+            return [*remarks, *self._remarks_on_layout()]
+        splits = [as_utf8(folder.name) for folder in self._folders if _split_of(folder)]
+        if len(splits) > 1:
+            remarks.append(
+                f"data.pattern reads all images below the root, so {some(splits)} are one set"
+            )
         return remarks
+
+    def _remarks_on_layout(self) -> Iterator[str]:
+        parts = self._parts_by_name()
+        classes = class_folders(parts.get("train", self.root), without=self._own)
+        for folder in (self.root, *parts.values()):
+            if loose := sum(map(is_image, folder.iterdir())):
+                yield (
+                    f"{plural(loose, 'image')} in {as_utf8(str(folder))} skipped, because not in a "
+                    "class folder"
+                )
+        for split, folder in parts.items():
+            if _split_of(folder) != split or folder.parent != self.root:
+                yield f"{split} is {as_utf8(str(folder.relative_to(self.root)))}"
+        if parts:
+            used = {inner for part in parts.values() for inner in (part, *part.parents)}
+            others = [as_utf8(folder.name) for folder in self._folders if folder not in used]
+            if others:
+                yield f"skipped, because not named train, val or test: {some(others)}"
+        elif splits := [as_utf8(folder.name) for folder in classes if _split_of(folder)]:
+            are = "is a class" if len(splits) == 1 else "are classes"
+            yield f"{some(splits)} {are} here; for splits, put the classes into train/"
+        if any(map(_is_nested, classes)):
+            names = some([as_utf8(folder.name) for folder in classes])
+            innermost = "; for the innermost folders, type \"data.pattern='([^/]+)/[^/]+$'\""
+            yield (
+                f"the classes are the folders {names}, with all images below them"
+                f"{innermost * (not parts)}"
+            )
 
     def read(self) -> Source:
         """Return paths and labels of the existing parts."""
@@ -154,7 +151,7 @@ class ImageFolder(ImageDataModule):
         train = parts.get("train", self.root)
         classes = class_folders(train, without=self._own)
         self._check_layout(train, classes)
-        class_names = tuple(class_name(folder.name) for folder in classes)
+        class_names = names_of_classes(train, without=self._own)
         read = {"train": read_classes(train, class_names, without=self._own)}
         if "test" in parts and _is_unlabelled(parts["test"], class_names):
             remarks.append(UNLABELLED)
@@ -196,7 +193,7 @@ class ImageFolder(ImageDataModule):
         return _unwrapped(parts)
 
     def _read_names(self, pattern: re.Pattern[str]) -> Source:
-        paths = images_in(self.root, without=self._own)
+        paths = [Path(name) for name in listing(self.root, without=self._own).names]
         matches = [pattern.search(path.relative_to(self.root).as_posix()) for path in paths]
         group = "label" if "label" in pattern.groupindex else 1
         found = [match[group] if match else None for match in matches]
@@ -249,7 +246,7 @@ class ImageFolder(ImageDataModule):
                 f"it{are_classes * (None in map(_split_in_words, classes))}; "
                 f"{remedy or f'sort the images into {flat}/<class>/'}"
             )
-        if len(classes) == 1 and any(map(is_image, classes[0].iterdir())):
+        if len(classes) == 1 and holds_images(classes[0]):
             if self.fewest_classes == 1:
                 return
             table = self._table_beside(classes[0])
@@ -259,7 +256,7 @@ class ImageFolder(ImageDataModule):
                 f"{classes[0]}"
             )
         here = [p.name for p in sorted(train.iterdir())]
-        loose = any(is_image(p) for p in train.iterdir())
+        loose = holds_images(train)
         hint = "is it one level too high?"
         if loose:
             hint = f"sort the images into {train}/<class>/"
@@ -288,7 +285,7 @@ def _flat_train(folders: Sequence[Path]) -> Path | None:
     """Return the first folder of training images beside other splits, if they contain no classes."""
     flat: dict[str | None, Path] = {}
     for folder in folders:
-        if any(map(is_image, folder.iterdir())) and not class_folders(folder):
+        if holds_images(folder) and not class_folders(folder):
             flat.setdefault(_split_in_words(folder), folder)
     return flat.get("train") if "val" in flat or "test" in flat else None
 
@@ -305,7 +302,7 @@ def _typed_pattern(folder: Path) -> str | None:
 
 def _are_classes(folders: Sequence[Path]) -> bool:
     """Whether folders, which contain images, may be classes: two or more, and no splits."""
-    inhabited = [folder for folder in folders if any(map(is_image, folder.iterdir()))]
+    inhabited = [folder for folder in folders if holds_images(folder)]
     return len(inhabited) >= 2 and not all(map(_split_in_words, inhabited))
 
 
@@ -357,13 +354,9 @@ def _parts_by_words(folders: Sequence[Path]) -> dict[str, Path]:
         if split in parts:
             return {}
         parts[split] = folder
-    classes = {split: _names_of_classes(folder) for split, folder in _unwrapped(parts).items()}
+    classes = {s: set(names_of_classes(folder)) for s, folder in _unwrapped(parts).items()}
     trained = classes.pop("train", set())
     return parts if classes and all(trained & others for others in classes.values()) else {}
-
-
-def _names_of_classes(part: Path) -> set[str]:
-    return {class_name(folder.name) for folder in class_folders(part)}
 
 
 def _with_evaluation(named: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
@@ -384,15 +377,15 @@ def _is_unlabelled(test: Path, class_names: Sequence[str]) -> bool:
     if len(inner) == 1 and names[0] not in class_names:
         is_usual = _split_of(inner[0]) == "test" or names[0].lower() in ("images", "unknown")
         return is_usual and not class_folders(inner[0])
-    return not inner and any(map(is_image, test.iterdir()))
+    return not inner and holds_images(test)
 
 
 def _unwrapped(parts: Mapping[str, Path]) -> dict[str, Path]:
     """Return the folders of the classes in each split."""
     is_trained = "train" in parts
-    trained = _names_of_classes(_without_wrapping(parts["train"])) if is_trained else set()
+    trained = names_of_classes(_without_wrapping(parts["train"])) if is_trained else ()
     return {
-        split: _without_wrapping(folder, set() if split == "train" else trained)
+        split: _without_wrapping(folder, () if split == "train" else trained)
         for split, folder in parts.items()
     }
 
@@ -407,7 +400,7 @@ def _without_wrapping(folder: Path, trained: Collection[str] = ()) -> Path:
         len(inner) == 1
         and class_name(inner[0].name) not in trained
         and class_folders(inner[0])
-        and not any(map(is_image, folder.iterdir()))
+        and not holds_images(folder)
     ):
         folder, inner = inner[0], class_folders(inner[0])
     return folder

@@ -7,7 +7,6 @@ synonym in words.txt, followed by the wnid if two classes share it. Left out: th
 have no labels.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +15,8 @@ import numpy as np
 
 from glimpse.data.decode import PixelFormat
 from glimpse.data.download import Archive
-from glimpse.data.folders import image_names
+from glimpse.data.folders import listing
+from glimpse.data.labels import distinct
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Files, Source
 from glimpse.errors import UserError
@@ -45,7 +45,7 @@ class TinyImageNet(ImageDataModule):
         yield self._root / "val" / "val_annotations.txt"
         for wnid in wnids:
             yield from self._training_images(wnid)
-        yield from image_names(self._root / "val" / "images")
+        yield from listing(self._root / "val" / "images").names
 
     def missing(self) -> str:
         """Return the error message, which names the expected folder."""
@@ -87,7 +87,7 @@ class TinyImageNet(ImageDataModule):
 
     def _training_images(self, wnid: str) -> list[str]:
         folder = self._root / "train" / wnid / "images"
-        images = image_names(folder)
+        images = listing(folder).names
         if not images:
             raise UserError(
                 f"{folder}: the class {wnid} in wnids.txt has no training images; delete the "
@@ -96,13 +96,9 @@ class TinyImageNet(ImageDataModule):
         return images
 
     def _class_names(self, wnids: Sequence[str]) -> tuple[str, ...]:
-        words = dict(line.split("\t", 1) for line in self._text("words.txt").splitlines() if line)
-        names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
-        shared = Counter(names)
-        return tuple(
-            name if shared[name] == 1 else f"{name} ({wnid})"
-            for name, wnid in zip(names, wnids, strict=True)
-        )
+        lines = (line.partition("\t") for line in self._text("words.txt").splitlines())
+        words = {wnid: synonyms for wnid, _, synonyms in lines}
+        return distinct([words.get(w, w).split(",")[0].strip() or w for w in wnids], wnids)
 
 
 def _files(pairs: Sequence[tuple[Path, int]]) -> Files:

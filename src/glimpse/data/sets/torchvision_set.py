@@ -12,7 +12,6 @@ import inspect
 import os
 import socket
 import tarfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from torchvision import datasets
 from glimpse.data.archives import only_files_and_folders
 from glimpse.data.decode import SAMPLED, PixelFormat, fitted, is_grey
 from glimpse.data.download import whole_or_nothing
+from glimpse.data.labels import distinct
 from glimpse.data.module import ImageDataModule
 from glimpse.data.spec import Arrays, Files, Part, Source
 from glimpse.data.splits import UNLABELLED
@@ -277,10 +277,7 @@ def _class_names(dataset: Any, parts: Sequence[Part]) -> tuple[str, ...]:
     if given is None:
         given = range(1 + max(int(part.labels.max()) for part in parts))
     names = [str(name if not isinstance(name, tuple | list) else name[0]) for name in given]
-    shared = Counter(names)
-    return tuple(
-        name if shared[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)
-    )
+    return distinct(names, range(len(names)))
 
 
 @contextmanager
