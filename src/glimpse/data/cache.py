@@ -352,12 +352,7 @@ def _store(
 def _decode_chunk(
     file: Path, wanted: PixelFormat, skip_unreadable: bool, paths: Sequence[Path], start: int
 ) -> tuple[NDArray[np.int64], list[bytes], dict[int, str]]:
-    """Decode files into the rows from `start` on.
-
-    Returns:
-        The histogram of these rows, the marks of the decoded files, and the reason for each empty
-        row.
-    """
+    """Decode files into the rows from `start` on, and return what `_store` does, for these rows."""
     array = np.lib.format.open_memmap(file, "r+")
     filled, marks, bad = [], [], {}
     for row, path in enumerate(paths, start):

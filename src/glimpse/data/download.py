@@ -81,16 +81,11 @@ def fetch(archive: Archive, folder: Path) -> Path:
             _download(archive, path)
             return path
     if archive.checksum is not None:
-        verify(path, archive.checksum, remedy=archive.remedy)
+        _verify(path, archive.checksum, archive.remedy)
     return path
 
 
-def verify(path: Path, checksum: str, *, remedy: str = DOWNLOAD_AGAIN) -> None:
-    """Check a file against `algorithm:hexdigest`; `remedy` tells the user how to get another copy.
-
-    Raises:
-        UserError: the checksum differs; the message says how to accept the file.
-    """
+def _verify(path: Path, checksum: str, remedy: str) -> None:
     algorithm, _, expected = checksum.partition(":")
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected.lower():

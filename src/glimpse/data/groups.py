@@ -22,8 +22,7 @@ def group_numbers(
     """Return the number of each image's group (N,); the arguments are those of `group_names`.
 
     Raises:
-        UserError: there is neither a column nor a file, an image has no group, or there is a single
-            group.
+        UserError: as in `group_names`, or there is a single group.
     """
     names = group_names(asked, column, paths)
     found, numbers = np.unique(np.array(names), return_inverse=True)
@@ -54,14 +53,13 @@ def group_names(
                 f"data.groups={asked}: the column is empty in {names.count(''):,} of "
                 f"{len(names):,} rows, first in row {names.index('') + 1}; fill it in"
             )
-    elif paths is None:
+        return names
+    if paths is None:
         raise UserError(
             f"data.groups={asked}: this dataset has no column of this name and no file names to "
             "search; remove data.groups"
         )
-    else:
-        names = _matched(asked, paths)
-    return names
+    return _matched(asked, paths)
 
 
 def _matched(asked: str, paths: Sequence[Path]) -> list[str]:

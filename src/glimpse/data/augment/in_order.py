@@ -46,10 +46,13 @@ class InOrder(Augmentation):
                 f"augment: {moves[0]} and {moves[1]} both mirror the images, but a list shifts and flips them "
                 "once: remove one of the two"
             )
-        has_move = any(isinstance(m, MOVES) or type(m) is CropFlip for m in self.members)
+        has_crop_flip = any(
+            type(m) is CropFlip for m in self.members
+        )  # it says which move is meant
+        has_move = has_crop_flip or any(isinstance(m, MOVES) for m in self.members)
         if not has_move:
             _require_same_move(begin)
-        elif not any(type(m) is CropFlip for m in self.members):  # whose settings say what is meant
+        elif not has_crop_flip:
             _require_unchanged(begin)
         self._moves_already = list(begin.values())[0 if has_move else 1 :]
         # Images keep their stored size up to the last member that reads it.

@@ -55,7 +55,6 @@ class CIFAR10(ImageDataModule):
                 yield from listing(self.data_dir / self.image_folder / part).names
 
     def missing(self) -> str:
-        """Return the error message, which names both supported layouts."""
         return (
             f"data_dir={self.data_dir}: expected {self.folder}/ or "
             f"{self.image_folder}/{{train,test}}/<class>/*.jpg"

@@ -134,7 +134,6 @@ class CsvTable(ImageDataModule):
                         yield path
 
     def missing(self) -> str:
-        """Return the error message, which names the missing table and its source."""
         split, table = next((s, table) for s, table in self.tables.items() if not table.is_file())
         wrong = wrong_place(f"data.{split}", str(table), source=self.source)
         return wrong or f"{table} is not a file, expected a table"

@@ -32,12 +32,12 @@ from glimpse.data.processes import each_chunk
 from glimpse.data.saved_folder import DICT, INFO, STATE, broken_file
 from glimpse.data.spec import Arrays, Source
 from glimpse.data.splits import UNLABELLED, split_of
+from glimpse.data.tables.rows import WITHOUT_LABEL
 from glimpse.data.tables.table import LABELS
 from glimpse.errors import UserError, first_line
 from glimpse.text import some
 
 IMAGES = ("image", "images", "img", "picture", "photo", "pixels")  # usual names of columns
-WITHOUT_LABEL = "-1"  # the label of test images whose real labels are secret
 SAVED = (DICT, STATE, INFO)  # in a folder that `save_to_disk` wrote
 
 
@@ -109,7 +109,6 @@ class HuggingFace(ImageDataModule):
         self._opened()
 
     def missing(self) -> str:
-        """Return the error message for a file or folder that does not exist."""
         return (
             f"data.name={self.set_name}: there is no such file or folder, and no such dataset could be "
             "downloaded"
@@ -396,7 +395,7 @@ def _is_missing(value: object) -> bool:
 def _is_unlabelled(rows: Any, label: str) -> bool:
     """Whether rows have no labels at all, as those of a secret test set."""
     return label not in rows.features or all(
-        _is_missing(value) or str(value).strip() == WITHOUT_LABEL for value in rows[label]
+        _is_missing(value) or str(value).strip() in WITHOUT_LABEL for value in rows[label]
     )
 
 

@@ -94,7 +94,6 @@ class ImageFolder(ImageDataModule):
         return self.root.name or None
 
     def missing(self) -> str:
-        """Return the error message for a missing root or a root without images."""
         if wrong := wrong_place("data.root", str(self.root), source=self.source):
             return wrong
         found = "; ".join(["no images found", *counted(self.passed_over)])

@@ -60,7 +60,6 @@ class MNIST(ImageDataModule):
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(self) -> str:
-        """Return the error message, which names the folder and a file expected in it."""
         return f"{self._raw}: expected {FILES[0]}.gz and three more files; put them there"
 
     def download(self) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from glimpse.data.module import ImageDataModule
@@ -69,18 +71,6 @@ class Synthetic(ImageDataModule):
 
 def _enlarged(coarse: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
     """Enlarge (N, h, w, C) patterns bilinearly to (N, height, width, C)."""
-
-    def weights(small: int, large: int) -> NDArray[np.float64]:
-        position = np.linspace(0, small - 1, large)
-        kernel: NDArray[np.float64] = np.maximum(
-            0, 1 - np.abs(position[:, None] - np.arange(small))
-        )
-        return kernel
-
-    enlarged: NDArray[np.float64] = np.einsum(
-        "nhwc,Hh,Ww->nHWc",
-        coarse,
-        weights(coarse.shape[1], height),
-        weights(coarse.shape[2], width),
-    )
-    return enlarged
+    planes = torch.from_numpy(coarse).permute(0, 3, 1, 2)
+    enlarged = F.interpolate(planes, (height, width), mode="bilinear", align_corners=True)
+    return enlarged.permute(0, 2, 3, 1).numpy()

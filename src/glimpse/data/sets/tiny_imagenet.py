@@ -48,7 +48,6 @@ class TinyImageNet(ImageDataModule):
         yield from listing(self._root / "val" / "images").names
 
     def missing(self) -> str:
-        """Return the error message, which names the expected folder."""
         return f"{self._root} is missing: put the archive's folder tiny-imagenet-200 there"
 
     def read(self) -> Source:

@@ -165,7 +165,6 @@ class TorchvisionSet(ImageDataModule):
                 ) from error
 
     def missing(self) -> str:
-        """Return the error message, which names the expected files."""
         return f"{self.set_name} is missing: put {self._expected()} there, in torchvision's layout"
 
     def _opened(self, root: Path, choice: Mapping[str, Any], *, download: bool = False) -> Any:

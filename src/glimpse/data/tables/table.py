@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 from glimpse.console import console
@@ -88,7 +89,15 @@ class Table:
         kind = special_kind(os.stat(path).st_mode)
         if kind is not None:
             raise UserError(f"{path} is {kind}, expected a table: type the name of a file")
-        self._require_text()
+        with path.open("rb") as file:
+            start = file.read(1024)
+        # The mark of UTF-32 begins with that of UTF-16.
+        is_utf_16 = (
+            start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            and start[:4] != codecs.BOM_UTF32_LE
+        )
+        self._encoding = "utf-16" if is_utf_16 else "utf-8-sig"  # Excel writes a byte-order mark
+        self._require_text(start)
         csv.field_size_limit(sys.maxsize)  # so that a long cell is named by its column
         self._delimiter, self._num_skipped = self._find_delimiter()
         first = next(self._lines(), (1, []))[1]
@@ -98,6 +107,7 @@ class Table:
             if self.has_header
             else [str(number) for number in range(1, len(first) + 1)]
         )
+        self._places = {name: place for place, name in enumerate(self.header)}
         times = Counter(self.header)
         for name in self.columns:
             if times[name] > 1:
@@ -134,10 +144,6 @@ class Table:
         """Return the position of a column."""
         return self._places[column]
 
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.header)}
-
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (line, cells) of each row.
 
@@ -171,12 +177,7 @@ class Table:
 
     def sample(self, num: int = 50) -> list[list[str]]:
         """Return the cells of the first rows."""
-        found = []
-        for _, row in self.rows():
-            found.append(row)
-            if len(found) == num:
-                break
-        return found
+        return [row for _, row in islice(self.rows(), num)]
 
     def _say_once_if_large(self) -> None:
         size = self.path.stat().st_size
@@ -184,9 +185,7 @@ class Table:
             self._has_said = True
             console.print(f"reading {as_utf8(self.path.name)}, {size / 1e6:,.0f} MB")
 
-    def _require_text(self) -> None:
-        with self.path.open("rb") as file:
-            start = file.read(1024)
+    def _require_text(self, start: bytes) -> None:
         begin = start.removeprefix(codecs.BOM_UTF8).lstrip()
         for magic, what, remedy in OTHER_KINDS:
             if begin.startswith(magic):
@@ -200,22 +199,11 @@ class Table:
                 "mark): save the table as CSV in UTF-8"
             )
 
-    @cached_property
-    def _encoding(self) -> str:
-        with self.path.open("rb") as file:
-            start = file.read(4)
-        # The mark of UTF-32 begins with that of UTF-16.
-        is_utf_16 = (
-            start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            and start != codecs.BOM_UTF32_LE
-        )
-        return "utf-16" if is_utf_16 else "utf-8-sig"  # Excel writes a byte-order mark
-
     def _find_delimiter(self) -> tuple[str, int]:
         """Return the delimiter, and the number of lines before the header."""
         with self.path.open(newline="", encoding=self._encoding) as file:
             try:
-                text = [line for _, line in zip(range(20), file, strict=False)]
+                text = list(islice(file, 20))
             except UnicodeDecodeError as error:
                 raise self._not_text() from error
         if text and (said := re.fullmatch(r"sep=(.)\s*", text[0])):
