@@ -129,8 +129,7 @@ class Batches:
             split: Name of a split.
             training: Whether to divide images equally between processes, in a random order that
                 changes in each epoch.
-            num_images: Use only this many images, the first that the first epoch trains on; None:
-                all.
+            num_images: As in `score`.
         """
         trainer = self._trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")

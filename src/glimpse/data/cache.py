@@ -85,13 +85,8 @@ def fingerprint(
 
     The key depends on each file's name below `root`, size and modification time, and on the content
     of some of the files: copies of other images may have the same times. It stays the same if the
-    whole folder moves.
-
-    Args:
-        root: The folder of the files.
-        files: Their paths.
-        settings: The settings.
-        skip_unreadable: Whether a file may be missing, for example behind a broken link.
+    whole folder moves. With `skip_unreadable`, a file may be missing, for example behind a broken
+    link.
 
     Raises:
         UserError: a file is missing.
@@ -128,9 +123,13 @@ def without_cache(
         else Stored(part.images, part.labels, histogram(part.images))
         for name, part in source.parts().items()
     }
-    wanted = _format_of(source, pixel_format)
-    has_files = _has_files(source)
-    return Contents(source.class_names, parts, wanted, remarks=source.remarks, has_files=has_files)
+    return Contents(
+        source.class_names,
+        parts,
+        _format_of(source, pixel_format),
+        remarks=source.remarks,
+        has_files=_has_files(source),
+    )
 
 
 def load_or_build(

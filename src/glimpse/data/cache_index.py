@@ -47,9 +47,7 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
 def read(folder: Path, *, every_byte: bool = False) -> dict[str, Any]:
     """Check the files in `folder` against the index and return the facts about the cache.
 
-    Args:
-        folder: The folder of the cache.
-        every_byte: Whether to read every file, however large.
+    With `every_byte`, every file is read, however large.
 
     Raises:
         DamagedError: there is no cache, or one of its files is missing or has changed.

@@ -8,7 +8,6 @@ that this installation cannot read are skipped too, but counted, so that a run c
 import functools
 import importlib.util
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def counted(passed_over: Mapping[str, int]) -> list[str]:
     """
     remarks = []
     disguised = {e: n for e, n in passed_over.items() if e not in unreadable_endings()}
-    for ending, number in sorted(Counter(passed_over).items()):
+    for ending, number in sorted(passed_over.items()):
         if ending not in disguised:
             remedy = (
                 "to read them, type pip install pillow-heif"

@@ -101,10 +101,7 @@ def identity(
 ) -> str:
     """Return the identity of a dataset, 64 hexadecimal digits.
 
-    Args:
-        class_names: Names of all classes.
-        parts: Parts by name.
-        marks: For each part that consists of files, the marks of these files, in the same order.
+    `marks` has those of the files of each part that consists of files, in the same order.
     """
     digest = hashlib.sha256(repr(tuple(class_names)).encode())
     names = {name: list(map(str, p.paths)) for name, p in parts.items() if isinstance(p, Files)}

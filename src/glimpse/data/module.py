@@ -403,11 +403,8 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def is_unbalanced(self) -> bool:
         """Whether a class has more than three times as many images as another in the same split."""
-        for split in self.splits:
-            counts = np.bincount(self.labels(split))
-            if counts.max() > UNBALANCED * counts[counts > 0].min():
-                return True
-        return False
+        counts = (np.bincount(self.labels(split)) for split in self.splits)
+        return any(found.max() > UNBALANCED * found[found > 0].min() for found in counts)
 
     def describe(self) -> str:
         """Describe the training, validation and test sets in one line."""

@@ -12,11 +12,7 @@ from glimpse.data.spec import ImageSpec
 
 
 class Preprocess(nn.Module):
-    """(B, C, H, W) uint8 images of any size to (B, C, height, width) float32, normalised.
-
-    Args:
-        spec: The spec with the target size and the statistics.
-    """
+    """(B, C, H, W) uint8 images of any size to (B, C, height, width) float32, normalised."""
 
     mean: Tensor
     scale: Tensor

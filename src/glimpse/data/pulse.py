@@ -17,11 +17,7 @@ class Pulse:
     """Signs of life of decoding processes, in memory that they share with the run.
 
     Each process has a counter of the images that it has read. The counter is positive while the
-    process works, and negative while it waits for work.
-
-    Args:
-        num_workers: The number of processes.
-        context: The context that starts them.
+    process works, and negative while it waits for work. The context is the one that starts them.
     """
 
     def __init__(self, num_workers: int, context: BaseContext) -> None:
@@ -65,9 +61,7 @@ def at_work() -> Iterator[None]:
 class Watch:
     """Read a pulse while the run waits. Time in which the run itself is suspended does not count.
 
-    Args:
-        pulse: The pulse of the decoding processes.
-        remedy: What to type if one of them hangs.
+    `remedy` is what to type if a process hangs.
     """
 
     def __init__(self, pulse: Pulse, remedy: str) -> None:

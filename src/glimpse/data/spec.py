@@ -106,9 +106,9 @@ class Source:
 
 def as_size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
     """Return (height, width) of `data.presize` or `data.size`; one number is a square."""
-    if value is None or isinstance(value, int):
-        return value if value is None else (value, value)
-    height, width = value
+    if value is None:
+        return None
+    height, width = (value, value) if isinstance(value, int) else value
     return height, width
 
 

@@ -98,7 +98,7 @@ def kept_labels(names: Sequence[str], classes: Sequence[str] | None) -> list[int
             raise UserError(f"data.classes: there is no class {name} in this dataset: {hint}")
     if len(set(classes)) < max(2, len(classes)):
         raise UserError(f"data.classes={classes}: expected two or more different classes")
-    return [list(names).index(name) for name in classes]
+    return [names.index(name) for name in classes]
 
 
 def _as_named(value: object, names: Sequence[str]) -> str:

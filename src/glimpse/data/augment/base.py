@@ -5,6 +5,7 @@ hash of (seed, epoch, index of the image). They do not depend on the batch that 
 on the number of processes, or on an interruption of the run.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -30,7 +31,7 @@ class Draws:
         self.indices = indices
         self.seed = seed
         self.epoch = epoch
-        self._num_calls = 0
+        self._calls = itertools.count()
 
     def uniform(self, num: int) -> Tensor:
         """Draw (num, B) float32 on the device of the indices, different in every epoch."""
@@ -42,15 +43,14 @@ class Draws:
 
     def seeds(self) -> list[int]:
         """Draw a seed of 32 bits for each image, different in every epoch."""
-        number, self._num_calls = self._num_calls, self._num_calls + 1
-        keys = ([self.seed, self.epoch, number, index] for index in self.indices.tolist())
+        call = next(self._calls)
+        keys = ([self.seed, self.epoch, call, index] for index in self.indices.tolist())
         return [int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys]
 
     def _next(self, num: int, epoch: int, fixed: int) -> Tensor:
         """Apply the 32-bit finaliser of MurmurHash3 (Appleby 2011) twice to the index and a key for
         each column, and use 24 bits of the result."""
-        key = np.random.SeedSequence([self.seed, epoch, self._num_calls, fixed])
-        self._num_calls += 1
+        key = np.random.SeedSequence([self.seed, epoch, next(self._calls), fixed])
         words = key.generate_state(2 * num).astype(np.int64).reshape(2, num, 1)
         first, second = sent(torch.from_numpy(words), self.indices.device)
         mixed = _finalise(_finalise((self.indices + first) & _MASK) ^ second)

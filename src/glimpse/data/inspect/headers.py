@@ -125,10 +125,7 @@ def broken_files(
 ) -> Iterator[str]:
     """Decode every file once, and yield the error message of each file that fails.
 
-    Args:
-        paths: Paths of the files.
-        wanted: The required pixel format; None accepts any.
-        num_workers: Number of decoding processes.
+    `wanted` is the required format; None accepts any.
     """
     check = partial(_failures, wanted or PixelFormat(1, 1, 3, fit="crop"))
     for lines in each_chunk(check, paths, num_workers=num_workers):

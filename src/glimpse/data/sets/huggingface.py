@@ -253,11 +253,7 @@ class HuggingFace(ImageDataModule):
     ) -> list[str]:
         """Return the label of each row as text.
 
-        Args:
-            rows: The rows.
-            label: The column of labels.
-            split: The split of the rows.
-            known: The names of the classes if the training rows contain their numbers.
+        `known` are the names of the classes if the training rows contain their numbers.
         """
         if label not in rows.features:
             raise UserError(f"{self.set_name}, {split}: there is no column {label}")

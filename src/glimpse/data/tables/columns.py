@@ -102,14 +102,8 @@ def find_columns(
 
 
 def _pixel_columns(cells: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Find the columns of the pixels in order, or the one column whose cells list all of them.
-
-    Args:
-        cells: The columns to choose from, each with some of its cells.
-
-    Returns:
-        The columns, and remarks.
-    """
+    """Return the columns of the pixels in order, or the one column whose cells list all of them,
+    and remarks. `cells` are some of each column to choose from."""
     pixels, remarks = list(cells), []
     lists = [name for name, some in cells.items() if some and all(map(numbers_in, some))]
     if len(lists) == 1:

@@ -70,13 +70,7 @@ def splits_of(table: Table, column: str) -> Iterator[str]:
 
 
 def unlabelled_test_rows(table: Table, labels: Sequence[str], split: str) -> list[int]:
-    """Return the lines of the test rows if none of them has a label, and otherwise none.
-
-    Args:
-        table: The table.
-        labels: The columns of labels.
-        split: The column of splits.
-    """
+    """Return the lines of the test rows if none of them has a label, and otherwise none."""
     indices = [table.index(name) for name in labels]
     lines: list[int] = []
     tested, others = set[str](), set[str]()

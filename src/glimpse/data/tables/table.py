@@ -72,11 +72,7 @@ def shown(cell: str) -> str:
 class Table:
     """A table in a file.
 
-    Args:
-        path: The file.
-
-    Attributes:
-        header: The names of all columns, in order. `columns` leaves out those without a name.
+    `header` has the names of all columns, in order. `columns` leaves out those without a name.
 
     Raises:
         UserError: the file is not a table with two columns or more, or two columns share a name.
