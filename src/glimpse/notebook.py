@@ -56,8 +56,7 @@ def data_dir() -> Path:
 
 def is_here(name: str) -> bool:
     """Whether a dataset's files are in `data_dir()`. Downloads nothing."""
-    data = unprepared_data(configuration(f"data={name}"))
-    return data.embedded or any(True for _ in data.source_files())
+    return unprepared_data(configuration(f"data={name}")).is_here()
 
 
 def configuration(*overrides: str) -> DictConfig:

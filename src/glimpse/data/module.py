@@ -163,7 +163,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     @abstractmethod
     def source_files(self) -> Iterable[Path | str]:
-        """Return the files from which the dataset is read; empty if they do not exist yet."""
+        """Return the files from which the dataset is read; empty if they do not exist yet.
+
+        An embedded dataset does not need this method.
+        """
 
     @abstractmethod
     def read(self) -> Source:
@@ -175,7 +178,7 @@ class ImageDataModule(pl.LightningDataModule):
         if not archives:
             return
         with one_at_a_time(self.archive_folder):
-            if self._has_files():
+            if self.is_here():
                 return
             unpacked: list[str] = []
             for archive in archives:
@@ -183,7 +186,7 @@ class ImageDataModule(pl.LightningDataModule):
                 unpacked += unpack(
                     path, self.archive_folder, top=self.archive_top, remedy=archive.remedy
                 )
-            if self.url is not None and not self._has_files():
+            if self.url is not None and not self.is_here():
                 found = ", ".join(map(shown, unpacked[:5])) + (", …" if len(unpacked) > 5 else "")
                 raise UserError(
                     f"{self.missing()}; the archive has {found or 'nothing'} at its top level"
@@ -250,13 +253,16 @@ class ImageDataModule(pl.LightningDataModule):
 
     def require_files(self) -> None:
         """Download missing files."""
-        if self.embedded or self._has_files():
+        if self.is_here():
             return
         self.download()
-        if not self._has_files():
+        if not self.is_here():
             raise UserError(self.missing())
 
-    def _has_files(self) -> bool:
+    def is_here(self) -> bool:
+        """Whether the dataset can be read without a download."""
+        if self.embedded:
+            return True
         files = self.source_files()
         if files is None:
             raise UserError(

@@ -4,9 +4,7 @@ Source: the test set of UCI's Optical Recognition of Handwritten Digits (Alpaydi
 There is no official split; `data.test_fraction` and `data.val_fraction` control a random one.
 """
 
-from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,10 +17,6 @@ class Digits(ImageDataModule):
     """Ten digits. Pixel values from 0 to 16 are scaled to 0 to 255."""
 
     embedded: ClassVar[bool] = True
-
-    def source_files(self) -> Iterable[Path]:
-        """Return no files, because the images are part of scikit-learn."""
-        return ()
 
     def read(self) -> Source:
         """Read (1797, 8, 8, 1) uint8."""

@@ -4,8 +4,7 @@ Each class has a smooth random pattern. An image is the pattern of its class at 
 plus noise. The patterns and images depend only on `data.split_seed`.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,10 +44,6 @@ class Synthetic(ImageDataModule):
         self.num_classes = num_classes
         self.num_train = num_train
         self.num_val = num_val
-
-    def source_files(self) -> Iterable[Path]:
-        """Return no files, because the images are generated."""
-        return ()
 
     def read(self) -> Source:
         """Generate all parts."""
