@@ -7,12 +7,13 @@ use them, training does not.
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from glimpse.console import console
 from glimpse.crash import is_in_own_code
@@ -44,7 +45,7 @@ class Scoring:
     def __init__(self, metrics: Mapping[str, Metric], num_classes: int) -> None:
         self.metrics = dict(metrics)
         self.num_classes = num_classes
-        self._running: dict[str, tuple[MetricCollection, ...]] = {}
+        self._running: dict[str, dict[str, Metric]] = {}  # by split and name
         self._has_batches: dict[str, bool] = {}
         self._undefined: set[str] = set()  # metrics that a message has named
         for name, metric in self.metrics.items():
@@ -57,11 +58,7 @@ class Scoring:
 
     def start(self, split: str, device: torch.device) -> None:
         """Reset a split."""
-        binary = {n: m.clone() for n, m in self.metrics.items() if _is_binary(m)}
-        others = {n: m.clone() for n, m in self.metrics.items() if n not in binary}
-        # Without groups, in which torchmetrics merges metrics whose first batch gives equal sums.
-        collections = (MetricCollection(dict(m), compute_groups=False) for m in (others, binary))
-        self._running[split] = tuple(c.to(device) for c in collections)
+        self._running[split] = {n: m.clone().to(device) for n, m in self.metrics.items()}
         self._has_batches[split] = False
 
     def add(self, split: str, logits: Tensor, labels: Tensor) -> None:
@@ -73,11 +70,9 @@ class Scoring:
             labels: (B,) int64.
         """
         probabilities = _probabilities(logits)
-        others, binary = self._running[split]
         with torch.autocast(labels.device.type, enabled=False):  # a metric may multiply matrices
-            others.update(probabilities, labels)
-            if len(binary):
-                binary.update(probabilities[:, 1], labels)
+            for metric in self._running[split].values():
+                metric.update(_taken_by(metric, probabilities), labels)
         self._has_batches[split] = True
 
     def finish(self, split: str) -> dict[str, float]:
@@ -85,15 +80,12 @@ class Scoring:
 
         A metric may be NaN where it is undefined, for example AUROC on images of one class.
         """
-        others, binary = self._running[split]
         if not self._has_batches[split]:
             # This process has no images, but the others may wait for it.
-            device = _device(others, binary)
+            device = next(iter(self._running[split].values())).device
             no_labels = torch.zeros(0, dtype=torch.int64, device=device)
             self.add(split, torch.zeros((0, self.num_classes), device=device), no_labels)
-        found = {**others.compute(), **binary.compute()}
-        del self._running[split]
-        values = {name: float(found[name]) for name in self.metrics}
+        values = {n: float(metric.compute()) for n, metric in self._running.pop(split).items()}
         for name, value in values.items():
             if not math.isfinite(value) and name not in self._undefined:
                 self._undefined.add(name)
@@ -129,8 +121,7 @@ class Scoring:
         for name, metric in self.metrics.items():
             if isinstance(metric, CalibrationError):
                 continue
-            answers = probabilities[:, 1] if _is_binary(metric) else probabilities
-            values = [_computed(metric, answers[draw], targets[draw]) for draw in draws]
+            values = [float(_computed(metric, probabilities[d], targets[d])) for d in draws]
             finite = [value for value in values if math.isfinite(value)]
             if finite:
                 low, high = np.quantile(finite, TAILS)
@@ -157,11 +148,7 @@ class Scoring:
         answers = torch.randn(size, self.num_classes, generator=random).softmax(1)
         labels = torch.arange(size) % self.num_classes
         try:
-            trial = metric.clone()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                trial.update(answers[:, 1] if _is_binary(metric) else answers, labels)
-                found = trial.compute()
+            found = _computed(metric, answers, labels)
         except Exception as error:  # a user's own metric may raise any error
             if is_in_own_code(error):
                 error.add_note(
@@ -194,13 +181,15 @@ def _is_binary(metric: Metric) -> bool:
     )
 
 
-def _computed(metric: Metric, answers: Tensor, labels: Tensor) -> float:
+def _taken_by(metric: Metric, probabilities: Tensor) -> Tensor:
+    """The part of probabilities (B, K) that a metric takes."""
+    return probabilities[:, 1] if _is_binary(metric) else probabilities
+
+
+def _computed(metric: Metric, probabilities: Tensor, labels: Tensor) -> Any:
+    """What a metric returns for probabilities (B, K) and labels (B,) alone."""
     metric = metric.clone()  # a user's own metric may keep numbers that reset() does not know
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a resample may lack a class
-        metric.update(answers, labels)
-        return float(metric.compute())
-
-
-def _device(*collections: MetricCollection) -> torch.device:
-    return next(m.device for c in collections for m in c.values())
+        metric.update(_taken_by(metric, probabilities), labels)
+        return metric.compute()
