@@ -21,6 +21,7 @@ DOTTED = 30  # curves with fewer points than this mark each point
 METRICS = (("loss", "loss"), ("acc", "accuracy"))  # metric of a split and its axis label
 
 Rows = Sequence[Mapping[str, Any]]  # rows of metrics.csv, by column
+Points = list[tuple[float, float]]  # epochs and values
 
 
 def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
@@ -34,14 +35,18 @@ def draw_runs(runs: Mapping[str, Rows], path: Path) -> None:
     save_figure(figure, path)
 
 
-def charts_of(rows: Rows) -> list[tuple[str, str]]:
-    """The metric and the title of each chart: loss, accuracy and added metrics."""
+def charts_of(rows: Rows) -> list[tuple[str, dict[str, Points]]]:
+    """The title of each chart, and its curves by split: loss, accuracy and added metrics."""
     names = more_metrics(name for row in rows for name in row)
     added = dict.fromkeys(name.partition("/")[2] for name in names)
-    return [*METRICS, *((name, name) for name in added)]
+    charts = []
+    for metric, title in (*METRICS, *((name, name) for name in added)):
+        curves = {split: _points_of(rows, f"{split}/{metric}") for split in ("train", "val")}
+        charts.append((title, {split: points for split, points in curves.items() if points}))
+    return charts
 
 
-def points_of(rows: Rows, name: str) -> list[tuple[float, float]]:
+def _points_of(rows: Rows, name: str) -> Points:
     """The epochs and the values of a column, without empty cells and values that are not finite."""
     found = [
         (float(row["epoch"]), float(row[name])) for row in rows if row.get(name) not in (None, "")
@@ -50,7 +55,7 @@ def points_of(rows: Rows, name: str) -> list[tuple[float, float]]:
 
 
 def _plot(axes: "Axes", rows: Rows, name: str, *, label: str, colour: str) -> None:
-    if points := points_of(rows, name):
+    if points := _points_of(rows, name):
         axes.plot(
             *zip(*points, strict=True),
             label=label,

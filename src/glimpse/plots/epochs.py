@@ -8,15 +8,13 @@ from pathlib import Path
 
 from glimpse.plots.canvas import Box, Canvas, text_width
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.curves import DOTTED, NUM_TICKS, Rows, charts_of, points_of
+from glimpse.plots.curves import DOTTED, NUM_TICKS, Points, Rows, charts_of
 
 WIDTH, HEIGHT = 4.5, 3.5  # of a chart with its margins
 LEFT, TOP, RIGHT, BOTTOM = 0.85, 0.3, 0.1, 0.5  # margins
 MARGIN = 0.05  # between a curve and the frame, as a share of its range
 FONT_SIZE = 9.0  # points
 GRID = "#d8d8d8"
-
-Curve = list[tuple[float, float]]  # epochs and values
 
 
 def draw_epochs(rows: Rows, path: Path) -> None:
@@ -28,15 +26,14 @@ def draw_epochs(rows: Rows, path: Path) -> None:
     """
     charts = charts_of(rows)
     canvas = Canvas(2 * WIDTH, -(-len(charts) // 2) * HEIGHT)
-    for number, (metric, title) in enumerate(charts):
+    for number, (title, curves) in enumerate(charts):
         x, y = number % 2 * WIDTH, number // 2 * HEIGHT
         box = (x + LEFT, y + TOP, x + WIDTH - RIGHT, y + HEIGHT - BOTTOM)
-        curves = {split: points_of(rows, f"{split}/{metric}") for split in ("train", "val")}
-        _draw_chart(canvas, box, {s: curve for s, curve in curves.items() if curve}, title)
+        _draw_chart(canvas, box, curves, title)
     canvas.save(path)
 
 
-def _draw_chart(canvas: Canvas, box: Box, curves: Mapping[str, Curve], title: str) -> None:
+def _draw_chart(canvas: Canvas, box: Box, curves: Mapping[str, Points], title: str) -> None:
     left, top, right, bottom = box
     points = [point for curve in curves.values() for point in curve]
     first, last = _range([x for x, _ in points])

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from glimpse.plots.colours import COLOURS
-from glimpse.plots.curves import DOTTED, charts_of, points_of
+from glimpse.plots.curves import DOTTED, Points, charts_of
 
 WIDTH, HEIGHT = 460, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 28, 40  # margins around the axes; the left one may grow
@@ -30,25 +30,19 @@ path.val {{ stroke-dasharray: 6 3 }}
 .val {{ stroke: {_VAL_ON_DARK}; fill: {_VAL_ON_DARK} }} }}
 """
 
-Points = list[tuple[float, float]]
-
 
 def curves(rows: Sequence[Mapping[str, float]]) -> str:
     """Charts of loss, accuracy and added metrics for both splits; empty if there are no epochs."""
-    charts = []
-    for metric, title in charts_of(rows):
-        lines = {split: points_of(rows, f"{split}/{metric}") for split in ("train", "val")}
-        if any(lines.values()):
-            charts.append(_chart(title, {split: p for split, p in lines.items() if p}))
-    return "".join(charts)
+    return "".join(_chart(title, lines) for title, lines in charts_of(rows) if lines)
 
 
 def _chart(title: str, lines: Mapping[str, Points]) -> str:
     title = html.escape(title)
     points = [point for line in lines.values() for point in line]
-    x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), whole=True)
-    y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), whole=False)
-    x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
+    xs, ys = zip(*points, strict=True)
+    x_low, x_high = min(xs), max(xs)
+    x_ticks = [tick for tick in _ticks(x_low, x_high, whole=True) if x_low <= tick <= x_high]
+    y_ticks = _ticks(min(ys), max(ys), whole=False)
     y_low, y_high = y_ticks[0], y_ticks[-1]
     numbers = [_number(tick, y_ticks) for tick in y_ticks]
     left = max(LEFT, 12 + CHARACTER * max(map(len, numbers)))
@@ -67,10 +61,9 @@ def _chart(title: str, lines: Mapping[str, Points]) -> str:
         parts.append(f"<line class=grid x1={left} x2={WIDTH - RIGHT} y1={y} y2={y} />")
         parts.append(f"<text x={left - 6} y={y} dy=4 text-anchor=end>{number}</text>")
     for tick in x_ticks:
-        if x_low <= tick <= x_high:
-            x, _ = at(tick, y_low)
-            parts.append(f"<line class=grid x1={x} x2={x} y1={TOP} y2={HEIGHT - BOTTOM} />")
-            parts.append(f"<text x={x} y={HEIGHT - BOTTOM + 16} text-anchor=middle>{tick:g}</text>")
+        x, _ = at(tick, y_low)
+        parts.append(f"<line class=grid x1={x} x2={x} y1={TOP} y2={HEIGHT - BOTTOM} />")
+        parts.append(f"<text x={x} y={HEIGHT - BOTTOM + 16} text-anchor=middle>{tick:g}</text>")
     middle = (left + WIDTH - RIGHT) / 2
     parts.append(f"<text x={middle} y={HEIGHT - 6} text-anchor=middle>epoch</text>")
     parts.append(f"<text x=4 y=16>{title}</text>")

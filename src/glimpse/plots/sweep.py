@@ -1,8 +1,8 @@
 """Draw a sweep: importances, the metric over each axis and pair of axes, and the best so far."""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ WIDE_WORDS = 28  # if all words on an axis have more characters than this, they 
 NAME_CHARACTERS = 18
 MOST_WORDS = 12  # that fit along an axis; of more, only every second is written, or every third …
 
-FINISHED, PRUNED = COLOURS[0], COLOURS[1]
+# The label, the colour and the marker of settings.
+FINISHED, PRUNED = ("finished", COLOURS[0], "o"), ("stopped early", COLOURS[1], "x")
 
 
 def draw_importance(shares: Mapping[str, float], path: Path) -> None:
@@ -33,7 +34,7 @@ def draw_importance(shares: Mapping[str, float], path: Path) -> None:
     names, values = list(shares)[:MAX_AXES][::-1], list(shares.values())[:MAX_AXES][::-1]
     figure = new_figure(6, 0.8 + 0.35 * len(names))
     axes = figure.subplots()
-    axes.barh(names, values, color=FINISHED)
+    axes.barh(names, values, color=COLOURS[0])
     for place, value in enumerate(values):
         axes.text(value, place, f" {value:.2f}", va="center", size=8)
     axes.set_xlim(0, max(values) * 1.12 or 1)
@@ -57,10 +58,8 @@ def draw_axes(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
     figure = new_figure(4 * columns, 3.2 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, axis in zip(grid.flat, drawn, strict=False):
-        for settings, colour, marker, label in (
-            (sweep.pruned, PRUNED, "x", "stopped early"),
-            (sweep.finished, FINISHED, "o", "finished"),
-        ):
+        kinds = ((sweep.pruned, PRUNED), (sweep.finished, FINISHED))
+        for settings, (label, colour, marker) in kinds:
             shown = [s for s in settings if axis.key in s.values]
             if shown:
                 axes.errorbar(
@@ -93,7 +92,7 @@ def draw_pairs(sweep: Sweep, keys: Sequence[str], path: Path) -> None:
     scores = [s.score for s in sweep.finished]
     # The better half of the scores takes half of the colours, because its differences matter most.
     worst = float(np.median(scores))
-    best = _best(sweep, scores)
+    best = _better(sweep)(scores)
     norm = Normalize(min(best, 2 * worst - best), max(best, 2 * worst - best))
     colours = "viridis_r" if sweep.mode == "min" else "viridis"
     for axes, (one, other) in zip(grid.flat, pairs, strict=False):
@@ -119,31 +118,27 @@ def draw_best_so_far(sweep: Sweep, path: Path) -> None:
     figure = new_figure(6.5, 3.6)
     axes = figure.subplots()
     unit, seconds = _unit(sum(s.seconds for s in sweep.settings))
-    time, best = 0.0, None
-    line: list[tuple[float, float]] = []
-    dots: dict[str, list[tuple[float, float]]] = {"finished": [], "stopped early": []}
-    for setting in sweep.settings:
-        time += setting.seconds / seconds
-        if setting.is_finished:
-            dots["finished"].append((time, setting.score))
-            if best is None or sweep.is_better(setting.score, best):
-                best = setting.score
-        elif setting.is_pruned:
-            dots["stopped early"].append((time, setting.score))
-        if best is not None:
-            line.append((time, best))
-    for (label, points), colour, marker in zip(dots.items(), (FINISHED, PRUNED), "ox", strict=True):
+    times = list(accumulate(s.seconds / seconds for s in sweep.settings))
+    timed = list(zip(times, sweep.settings, strict=True))
+    finished = [(time, s.score) for time, s in timed if s.is_finished]
+    pruned = [(time, s.score) for time, s in timed if s.is_pruned]
+    for points, (label, colour, marker) in ((finished, FINISHED), (pruned, PRUNED)):
         if points:
             axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=4, label=label)
-    axes.step(*zip(*line, strict=True), where="post", color=COLOURS[2], label="best so far")
+    ends, scores = zip(*finished, strict=True)
+    best = list(accumulate(scores, _better(sweep)))
+    axes.step(
+        [*ends, times[-1]], [*best, best[-1]], where="post", color=COLOURS[2], label="best so far"
+    )
     axes.set(xlabel=f"{unit} of training, one job after another", ylabel=sweep.metric)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save_figure(figure, path)
 
 
-def _best(sweep: Sweep, scores: Sequence[float]) -> float:
-    return min(scores) if sweep.mode == "min" else max(scores)
+def _better(sweep: Sweep) -> Callable[..., float]:
+    """The function that returns the better of two scores, or the best of several."""
+    return min if sweep.mode == "min" else max
 
 
 def _unit(seconds: float) -> tuple[str, float]:
@@ -168,18 +163,15 @@ def _places(axis: Axis, settings: Sequence[Setting]) -> NDArray[np.float64]:
 
 def _label(axes: "Axes", axis: Axis, *, along: str) -> None:
     """Name an axis and its scale."""
-    if along == "x":
-        axes.set_xlabel(axis.key, parse_math=False)
-    else:
-        axes.set_ylabel(axis.key, parse_math=False)
-    one = axes.xaxis if along == "x" else axes.yaxis
+    drawn = axes.xaxis if along == "x" else axes.yaxis
+    drawn.set_label_text(axis.key, parse_math=False)
     if axis.is_log:
-        (axes.set_xscale if along == "x" else axes.set_yscale)("log")
+        axes.set(**{f"{along}scale": "log"})
     elif not axis.is_number:
         step = math.ceil(len(axis.places) / MOST_WORDS)
         words = [cut(word, NAME_CHARACTERS) for word in axis.places][::step]
-        (axes.set_xlim if along == "x" else axes.set_ylim)(-0.5, len(axis.places) - 0.5)
-        one.set_ticks(list(axis.places.values())[::step], words, parse_math=False)
+        axes.set(**{f"{along}lim": (-0.5, len(axis.places) - 0.5)})
+        drawn.set_ticks(list(axis.places.values())[::step], words, parse_math=False)
         if along == "x" and len("".join(words)) > WIDE_WORDS:
             for label in axes.get_xticklabels():  # their ends are at the ticks
                 label.set(rotation=30, ha="right", rotation_mode="anchor")

@@ -152,9 +152,6 @@ class Sweep:
         """The settings that were stopped early, with their scores up to that point."""
         return [setting for setting in self.settings if setting.is_pruned]
 
-    def is_better(self, one: float, other: float) -> bool:
-        return one < other if self.mode == "min" else one > other
-
     @property
     def num_datasets(self) -> int:
         """The number of datasets, whose scores cannot be compared."""
