@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from glimpse.errors import UserError
-from glimpse.sweeps.jobs import MAX_BYTES, Grid, folder_name, grid, name_in, name_part, value_of
+from glimpse.sweeps.jobs import MAX_BYTES, Grid, folder_name, grid, name_in, name_part, parsed
 
 
 def grid_of(*lines: str) -> Grid:
@@ -59,7 +59,7 @@ DIFFERENT = [
 
 
 def test_different_values_have_different_names_that_a_folder_can_have(tmp_path: Path) -> None:
-    names = [folder_name([name_part("x", value_of(f"x={text}"))]) for text in DIFFERENT]
+    names = [folder_name([name_part("x", parsed(f"x={text}").value())]) for text in DIFFERENT]
     assert len(set(names)) == len(DIFFERENT)
     for name in names:
         (tmp_path / name).mkdir()

@@ -22,7 +22,8 @@ from glimpse.errors import Interrupted, UserError
 from glimpse.job import _require_one_task, _saved_before_preemption
 from glimpse.runs.same_bits import compare_bits
 from glimpse.signals import raise_interrupted
-from glimpse.sweeps import grid, launching
+from glimpse.sweeps import grid
+from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Grid, Job
 from glimpse.sweeps.launching import Launched
 from glimpse.sweeps.runner import Outcome
@@ -119,7 +120,8 @@ def test_nothing_is_left_once_a_launcher_has_returned(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr(launching, "look", lambda *_, **__: FINISHED)
+    before_and_after = iter([Found(State.NEW)] * 2 + [FINISHED] * 2)
+    monkeypatch.setattr(Composer, "look", lambda *_: next(before_and_after))
     jobs = [job_of(*QUICK, f"seed={seed}", name=f"seed-{seed}") for seed in (1, 2)]
     grid._Sweep(composer_of(*QUICK), Grid(tuple(jobs), ()), _AllAtOnce()).run()
     printed = capsys.readouterr().out
@@ -155,7 +157,7 @@ def test_jobs_that_are_tried_again_are_left_until_they_have_ended(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr(grid, "look", lambda *_: Found(State.FAILED, "no reason"))
+    monkeypatch.setattr(Composer, "look", lambda *_: Found(State.FAILED, "no reason"))
     monkeypatch.setattr(grid, "open_runner", lambda *_, **__: _Instant())
     jobs = [job_of(*QUICK, f"seed={seed}", name=f"seed-{seed}") for seed in (1, 2, 3)]
     composer = composer_of(*QUICK, "sweep.retry_failed=true")

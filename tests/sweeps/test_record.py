@@ -59,7 +59,7 @@ from glimpse.sweeps.state import Found, State
 def test_a_seed_or_a_fold_is_no_choice(
     metrics: dict[str, float | None], told: str, best: str | None, tmp_path: Path
 ) -> None:
-    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    record = Record(tmp_path, Monitor("val/acc", "max"))
     for number, (name, metric) in enumerate(metrics.items()):
         summary = {"metrics": {} if metric is None else {"val/acc": metric}}
         job = job_of(*name.split(), number=number, name=name)
@@ -71,7 +71,7 @@ def test_a_seed_or_a_fold_is_no_choice(
 
 
 def test_different_losses_have_no_best_by_their_loss(tmp_path: Path) -> None:
-    record = Record(tmp_path, ["train.py"], Monitor("val/loss", "min"))
+    record = Record(tmp_path, Monitor("val/loss", "min"))
     for number, (loss, value) in enumerate({"mse": 0.1, "focal": 0.6}.items()):
         job = job_of(f"loss={loss}", number=number, name=loss)
         record.begin({job: Found(State.FINISHED, summary={"metrics": {"val/loss": value}})})
@@ -80,7 +80,7 @@ def test_different_losses_have_no_best_by_their_loss(tmp_path: Path) -> None:
 
 
 def test_jobs_that_watched_different_metrics_are_compared_by_the_sweeps_own(tmp_path: Path) -> None:
-    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    record = Record(tmp_path, Monitor("val/acc", "max"))
     for number, (watched, accuracy) in enumerate({"val/acc": 0.7, "val/loss": 0.6}.items()):
         summary = {"monitor": watched, "metrics": {"val/acc": accuracy, "val/loss": 2.0}}
         job = job_of(f"monitor={watched}", number=number, name=f"job{number}")
@@ -89,7 +89,7 @@ def test_jobs_that_watched_different_metrics_are_compared_by_the_sweeps_own(tmp_
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["best"] == "job0"
     assert [job["metric"] for job in content["jobs"]] == [0.7, 0.6]
-    other = Record(tmp_path, ["train.py"], Monitor("val/loss", "min"))
+    other = Record(tmp_path, Monitor("val/loss", "min"))
     other.begin({job_of("model=a", number=2, name="job2"): Found(State.FINISHED, summary=summary)})
     other.save()
     assert json.loads((tmp_path / "sweep.json").read_text())["best"] == "job2"
@@ -102,7 +102,7 @@ def test_a_refused_job_keeps_its_result_in_the_record(tmp_path: Path) -> None:
         Found(State.FINISHED, summary={"metrics": {"val/acc": 0.5}, "seconds": 2.0}),
         Found(State.REFUSED, "its folder was trained with seed=2, not 1"),
     ):
-        record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+        record = Record(tmp_path, Monitor("val/acc", "max"))
         record.begin({job: found})
         record.save()
     [entry] = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
@@ -113,7 +113,7 @@ def test_the_best_of_another_command_is_not_one_whose_folder_was_removed(tmp_pat
     for number, (name, accuracy) in enumerate({"kept": 0.7, "removed": 0.9, "new": 0.5}.items()):
         if name != "removed":
             write_run(tmp_path / name)
-        record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+        record = Record(tmp_path, Monitor("val/acc", "max"))
         job = job_of(f"model={name}", number=number, name=name)
         record.begin({job: Found(State.FINISHED, summary={"metrics": {"val/acc": accuracy}})})
         record.save()
@@ -123,7 +123,7 @@ def test_the_best_of_another_command_is_not_one_whose_folder_was_removed(tmp_pat
 
 
 def test_a_setting_of_which_a_search_stopped_a_seed_is_not_the_best(tmp_path: Path) -> None:
-    record = Record(tmp_path, ["train.py"], Monitor("val/acc", "max"))
+    record = Record(tmp_path, Monitor("val/acc", "max"))
     for seed, state in ((0, State.PRUNED), (1, State.FINISHED)):
         job = job_of("model=a", f"seed={seed}", number=seed, name=str(seed))
         record.begin({job: Found(state, summary={"metrics": {"val/acc": 0.5}})})

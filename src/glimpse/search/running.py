@@ -5,7 +5,6 @@ worker waits for another. Several processes may run the same search. They share 
 trial runs in only one of them.
 """
 
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,7 +15,6 @@ from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial, TrialState
 
 from glimpse.command import in_shell, to_type
-from glimpse.config.explain import explain
 from glimpse.errors import DIVERGED, Interrupted, UserError
 from glimpse.folder_lock import is_held
 from glimpse.monitor import monitor_of
@@ -32,7 +30,7 @@ from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.standing import Standing, left_text
-from glimpse.sweeps.state import DONE, Found, State, look
+from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import plural
 
 STATES = {  # of a trial whose run folder has no status
@@ -60,7 +58,7 @@ class Search:
         self.num_trials = int(composer.config.hydra.sweeper.n_trials)
         monitor = monitor_of(composer.config)
         self.metric = monitor.name
-        self.record = Record(composer.folder, sys.argv, monitor, num_planned=self.num_trials)
+        self.record = Record(composer.folder, monitor, num_planned=self.num_trials)
         self._rows: dict[str, Job] = {}  # of the table, by the name of the job
         self._seconds: list[float] = []  # of the jobs that ended, for the time left
         self._gone: list[Job] = []  # of ended trials, but without a readable summary
@@ -91,7 +89,7 @@ class Search:
             f"{self._counted()} so far, {self.num_trials} planned, in {self.composer.folder}",
             flush=True,
         )
-        retry = bool(self.composer.config.sweep.retry_failed)
+        retry = self.composer.config.sweep.retry_failed
         runs = open_runner(
             self.launcher,
             self.composer,
@@ -240,9 +238,11 @@ class Search:
                     continue  # the summary is that of another configuration
                 if before and (not summary or summary == before.summary):
                     continue  # a repeated trial
-                if trial.state == TrialState.FAIL and (refused := self._refused(job)):
-                    self.record.found[row] = refused
-                    continue
+                if trial.state == TrialState.FAIL:
+                    refused = self.composer.look(job)  # such as for another run in its folder
+                    if refused.state is State.REFUSED:
+                        self.record.found[row] = refused
+                        continue
                 known = summary.get("status") in list(State)
                 state = State(summary["status"]) if known else STATES[trial.state]
                 if not summary and trial.value is not None and self.trials.num_seeds == 1:
@@ -252,16 +252,6 @@ class Search:
                 self.record.found[row] = found
                 if found.seconds is not None and not before:
                     self._seconds.append(found.seconds)
-
-    def _refused(self, job: Job) -> Found | None:
-        """Why a job cannot run in its folder, such as for the run of another configuration there."""
-        try:
-            found = look(self.composer.folder_of(job), self.composer.settings(job))
-        except Interrupted:
-            raise
-        except Exception as error:
-            return Found(State.REFUSED, explain(error, job.overrides))
-        return found if found.state is State.REFUSED else None
 
     # Output -----------------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ def _open(composer: Composer, space: Space, shared: Sequence[str]) -> "Trials":
 
 def _untyped(composer: Composer, shared: Sequence[str]) -> Mapping[str, str]:
     """The settings of a trial as they are if no single value is typed."""
-    chosen = tuple(line for line in shared if composer.chooses_files(line))
+    chosen = tuple(line for line in shared if not composer.only_sets_a_value(line))
     return composer.settings(Job(0, chosen, (), ""))
 
 

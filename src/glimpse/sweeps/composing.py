@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from glimpse.config.check import check
+from glimpse.config.explain import explain
 from glimpse.errors import UserError
 from glimpse.runs.settings import as_text, flat_settings
 from glimpse.signals import interrupts_as_signals
-from glimpse.sweeps.jobs import Job
+from glimpse.sweeps.jobs import Job, parsed
+from glimpse.sweeps.state import Found, State, look
 
 
 class Composer:
@@ -36,12 +37,18 @@ class Composer:
         self._loader = loader
         self._groups = set(loader.list_groups(""))
         self._bases: dict[tuple[str, ...], Mapping[str, str]] = {}
-        self._parsed: dict[str, Override] = {}
         self._known: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def folder_of(self, job: Job) -> Path:
         """The job's run folder."""
         return self.folder / job.name
+
+    def look(self, job: Job) -> Found:
+        """The job's state in its run folder; refused if its settings cannot be composed."""
+        try:
+            return look(self.folder_of(job), self.settings(job))
+        except Exception as error:
+            return Found(State.REFUSED, explain(error, job.overrides))
 
     @interrupts_as_signals()
     def compose(self, job: Job) -> DictConfig:
@@ -82,9 +89,8 @@ class Composer:
         Raises:
             Exception: as for `compose`.
         """
-        lines = [self._parse(line) for line in job.overrides]
-        values = [line for line in lines if self._only_sets_a_value(line)]
-        rest = tuple(str(line.input_line) for line in lines if not self._only_sets_a_value(line))
+        values = [parsed(line) for line in job.overrides if self.only_sets_a_value(line)]
+        rest = tuple(line for line in job.overrides if not self.only_sets_a_value(line))
         base = self._bases.get(rest)
         if base is None:
             plain = Job(job.number, rest, (), job.name)
@@ -93,23 +99,15 @@ class Composer:
             return settings_of_config(self.compose(job))
         return {**base, **{line.key_or_group: as_text(line.value()) for line in values}}
 
-    def chooses_files(self, line: str) -> bool:
-        """Whether an override decides which files of `conf/` are read."""
-        return not self._only_sets_a_value(self._parse(line))
-
-    def _parse(self, line: str) -> Override:
-        if line not in self._parsed:
-            self._parsed[line] = OverridesParser.create().parse_override(line)
-        return self._parsed[line]
-
-    def _only_sets_a_value(self, line: Override) -> bool:
+    def only_sets_a_value(self, line: str) -> bool:
         """Whether an override sets a single value, and does not decide which files are read."""
+        override = parsed(line)
         return (
-            line.type is OverrideType.CHANGE
-            and line.package is None
-            and "/" not in line.key_or_group
-            and line.key_or_group not in self._groups
-            and not isinstance(line.value(), dict)
+            override.type is OverrideType.CHANGE
+            and override.package is None
+            and "/" not in override.key_or_group
+            and override.key_or_group not in self._groups
+            and not isinstance(override.value(), dict)
         )
 
 

@@ -4,7 +4,6 @@ List the jobs, find those that are not done, run them, and print the table.
 """
 
 import re
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,7 +25,7 @@ from glimpse.sweeps.jobs import Grid, Job, grid
 from glimpse.sweeps.launching import Runs, num_at_once, open_runner, stopped
 from glimpse.sweeps.record import Record
 from glimpse.sweeps.standing import Standing, left_text
-from glimpse.sweeps.state import DONE, Found, State, look
+from glimpse.sweeps.state import DONE, Found, State
 from glimpse.text import duration, plural
 
 SEED = re.compile(r"seed=\d{1,9}")  # in the range of seeds
@@ -52,14 +51,15 @@ def run_grid(
     composer = Composer(loader, config)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
     made = grid(parsed, composer.folder)
-    at_once = num_at_once(launcher)
+    num_at_once(launcher)  # a wrong number is reported first
     _require_choices(composer, made.jobs)
     for remark in made.remarks:
         print(remark)
+    sweep = _Sweep(composer, made, launcher)
     if config.sweep.plan:
-        _print_plan(composer, made, num_at_once=at_once)
-        return
-    _Sweep(composer, made, launcher).run()
+        sweep.print_plan()
+    else:
+        sweep.run()
 
 
 def _require_choices(composer: Composer, jobs: Sequence[Job]) -> None:
@@ -74,7 +74,7 @@ def _require_choices(composer: Composer, jobs: Sequence[Job]) -> None:
     errors: list[ConfigCompositionException] = []
     num_composed = 0
     for job in jobs:
-        choices = {line for line in job.varying if composer.chooses_files(line)}
+        choices = {line for line in job.varying if not composer.only_sets_a_value(line)}
         if not seen or choices - seen:
             num_composed += 1
             try:
@@ -96,14 +96,7 @@ def _states(
     Raises:
         UserError: all jobs to run have the same mistake.
     """
-    found = {}
-    for job in jobs:
-        try:
-            found[job] = look(composer.folder_of(job), composer.settings(job))
-        except Interrupted:
-            raise
-        except Exception as error:
-            found[job] = Found(State.REFUSED, explain(error, job.overrides))
+    found = {job: composer.look(job) for job in jobs}
     todo = [job for job in jobs if found[job].is_to_run(retry_failed=retry_failed)]
     found |= _refused(composer, todo, num_jobs=len(jobs))
     return found, [job for job in todo if found[job].state is not State.REFUSED]
@@ -125,8 +118,10 @@ def _refused(composer: Composer, todo: Sequence[Job], *, num_jobs: int) -> dict[
 
     def require(job: Job) -> None:
         checked.add(job)
-        if message := _mistake(composer, job):
-            refused[job] = Found(State.REFUSED, message)
+        try:
+            composer.checked(job)
+        except Exception as error:
+            refused[job] = Found(State.REFUSED, explain(error, job.overrides))
         else:
             correct.update(_telling(job))
 
@@ -149,43 +144,6 @@ def _telling(job: Job) -> list[str]:
     return [line for line in job.varying if not SEED.fullmatch(line)]
 
 
-def _mistake(composer: Composer, job: Job) -> str | None:
-    """The mistake in a job's configuration in one line; None if there is none."""
-    try:
-        composer.checked(job)
-    except Interrupted:
-        raise
-    except Exception as error:
-        return explain(error, job.overrides)
-    return None
-
-
-def _print_plan(composer: Composer, made: Grid, *, num_at_once: int) -> None:
-    """`sweep.plan=true`: print what the sweep would do."""
-    record, estimate = Record(composer.folder, sys.argv, monitor_of(composer.config)), Estimate()
-    retry = bool(composer.config.sweep.retry_failed)
-    states, todo = _states(composer, made.jobs, retry_failed=retry)
-    record.begin(states)
-    for job, found in record.found.items():
-        if found.state in (State.FINISHED, State.TO_EXTEND):
-            estimate.learn(job, found.seconds)
-    record.print_table()
-    for job, found in record.found.items():
-        if found.reason:
-            print(f"{job}: {found.reason}")
-    left = estimate.left(todo, [], num_at_once=num_at_once)
-    time_left = (
-        "the time is known once a job has finished" if left is None else f"about {duration(left)}"
-    )
-    print(f"{_counted(record)}; {len(todo)} to run: {time_left if todo else 'nothing to do'}")
-
-
-def _counted(record: Record) -> str:
-    """Such as "12 jobs: 10 finished, 2 new"."""
-    parts = ", ".join(f"{number} {state}" for state, number in record.counts.items())
-    return f"{plural(len(record.found), 'job')}: {parts}"
-
-
 class _Sweep:
     """One command's run of a sweep."""
 
@@ -194,10 +152,28 @@ class _Sweep:
         self.jobs = made.jobs
         self.launcher = launcher
         self.settings = composer.config.sweep
-        self.record = Record(composer.folder, sys.argv, monitor_of(composer.config))
+        self.record = Record(composer.folder, monitor_of(composer.config))
         self.estimate = Estimate()
         self.open: set[Job] = set()  # jobs that run or wait here
         self.elsewhere: list[Job] = []  # jobs that another process runs
+
+    def print_plan(self) -> None:
+        """`sweep.plan=true`: print what the sweep would do."""
+        retry = self.settings.retry_failed
+        states, todo = _states(self.composer, self.jobs, retry_failed=retry)
+        self.record.begin(states)
+        for job, found in states.items():
+            if found.state in (State.FINISHED, State.TO_EXTEND):
+                self.estimate.learn(job, found.seconds)
+        self.record.print_table()
+        for job, found in states.items():
+            if found.reason:
+                print(f"{job}: {found.reason}")
+        left = self.estimate.left(todo, [], num_at_once=num_at_once(self.launcher))
+        time_left = "the time is known once a job has finished"
+        if left is not None:
+            time_left = f"about {duration(left)}"
+        print(f"{self._counted()}; {len(todo)} to run: {time_left if todo else 'nothing to do'}")
 
     def run(self) -> None:
         """Run the remaining jobs, and print a summary.
@@ -206,7 +182,7 @@ class _Sweep:
             UserError: a job failed or was refused, or all have the same mistake.
             Interrupted: the sweep was told to stop.
         """
-        retry = bool(self.settings.retry_failed)
+        retry = self.settings.retry_failed
         states, todo = _states(self.composer, self.jobs, retry_failed=retry)
         self.composer.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.composer.folder / "multirun.yaml", OmegaConf.to_yaml(self.composer.config))
@@ -219,7 +195,7 @@ class _Sweep:
                 self._print_end(job, found)
         self.elsewhere = [job for job in self.jobs if states[job].state is State.RUNNING]
         self.record.save()
-        print(f"{_counted(self.record)}; {len(todo)} to run in {self.composer.folder}", flush=True)
+        print(f"{self._counted()}; {len(todo)} to run in {self.composer.folder}", flush=True)
         if todo or self.elsewhere:
             runs = open_runner(
                 self.launcher,
@@ -278,7 +254,7 @@ class _Sweep:
         for job in list(self.elsewhere):
             if job not in self.elsewhere:  # fail_fast has given it up
                 return
-            found = look(self.composer.folder_of(job), self.composer.settings(job))
+            found = self.composer.look(job)
             if found.state is State.RUNNING:
                 continue
             self.elsewhere.remove(job)
@@ -292,12 +268,17 @@ class _Sweep:
         for outcome in stopped(runner, signal_number):
             self.record.begin({outcome.job: outcome.found})
         self.record.save()
-        print_stop(_counted(self.record), self.composer)
+        print_stop(self._counted(), self.composer)
 
     # Output -----------------------------------------------------------------------------------
 
     def _print_end(self, job: Job, found: Found, left: str = "") -> None:
         self.record.print_end(f"{self._called(job)} {found.state}", job, found, left)
+
+    def _counted(self) -> str:
+        """Such as "12 jobs: 10 finished, 2 new"."""
+        parts = ", ".join(f"{number} {state}" for state, number in self.record.counts.items())
+        return f"{plural(len(self.jobs), 'job')}: {parts}"
 
     def _called(self, job: Job) -> str:
         """Such as "job 3 of 9"."""

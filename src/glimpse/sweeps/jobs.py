@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _choices(key: str, override: Override, remarks: list[str]) -> list[tuple[str
     found: dict[str, str] = {}
     for text in _texts(override):
         line = f"{key}={text}"
-        part = name_part(override.key_or_group, value_of(line))
+        part = name_part(override.key_or_group, parsed(line).value())
         if part in found:
             remark = f"{override.input_line}: equal values make one job, {found[part]}"
             if remark not in remarks:
@@ -158,14 +159,15 @@ def steps_of(sweep: RangeSweep) -> tuple[Decimal, Decimal, int]:
     return start, step, max(0, math.ceil((stop - start) / step))
 
 
-def value_of(line: str) -> Any:
-    """The value of an override such as `seed=1`, as plain data."""
-    return OverridesParser.create().parse_override(line).value()
+@cache
+def parsed(line: str) -> Override:
+    """An override such as `seed=1`, as Hydra reads it."""
+    return OverridesParser.create().parse_override(line)
 
 
 def part_of(line: str) -> str:
     """The part of a folder's name for an override as typed."""
-    return name_part(line.partition("=")[0].lstrip("+"), value_of(line))
+    return name_part(line.partition("=")[0].lstrip("+"), parsed(line).value())
 
 
 def name_part(key: str, value: Any) -> str:

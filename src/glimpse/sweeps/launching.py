@@ -25,7 +25,7 @@ from glimpse.signals import SIGNALS, handling, stop_signals
 from glimpse.sweeps.composing import Composer
 from glimpse.sweeps.jobs import Job, name_in, part_of
 from glimpse.sweeps.runner import Outcome, Runner
-from glimpse.sweeps.state import Found, State, look
+from glimpse.sweeps.state import Found, State
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # our launcher does the same, and allows DDP
 
@@ -195,12 +195,11 @@ class Launched:
         return [f"hydra.sweep.dir={quoted(str(folder))}", f"hydra.sweep.subdir={quoted(job.name)}"]
 
     def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
-        folder = self._composer.folder_of(job)
-        found = look(folder, self._composer.settings(job))
+        found = self._composer.look(job)
         if found.state is not State.FINISHED and error is not None and not found.reason:
             state = State.FAILED if found.state is State.NEW else found.state
             found = Found(state, explain(error, job.overrides), found.summary)
-        return Outcome(job, folder, found)
+        return Outcome(job, self._composer.folder_of(job), found)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Several processes may write it; each replaces only the entries of its own jobs.
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,22 +34,13 @@ class Record:
 
     Args:
         folder: The sweep's folder.
-        command: The command that runs the sweep, as typed.
         monitor: The metric that compares the jobs.
         num_planned: The number of trials that a search runs in all; None for a sweep over listed
             values.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        command: Sequence[str],
-        monitor: Monitor,
-        *,
-        num_planned: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, monitor: Monitor, *, num_planned: int | None = None) -> None:
         self.folder = folder
-        self.command = list(command)
         self.monitor = monitor
         self.num_planned = num_planned
         self.found: dict[Job, Found] = {}
@@ -99,7 +90,7 @@ class Record:
             if _has_no_best(lines, self.monitor.name):
                 best = None
             content = {
-                "command": self.command,
+                "command": sys.argv,
                 "metric": self.monitor.name,
                 "mode": self.monitor.mode,
                 "num_planned": self.num_planned,

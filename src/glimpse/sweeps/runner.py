@@ -29,7 +29,7 @@ from typing import Any
 from glimpse import socket_folder
 from glimpse.config.explain import explain
 from glimpse.crash import shortage
-from glimpse.errors import Interrupted, UserError, first_line
+from glimpse.errors import UserError, first_line
 from glimpse.process_context import process_context, start_fork_server
 from glimpse.runs.folder import summary_of
 from glimpse.signals import signals_held
@@ -202,12 +202,9 @@ class Runner:
         folder = self.composer.folder_of(job)
         try:
             config, settings = self.composer.checked(job), self.composer.settings(job)
-        except Interrupted:
-            raise
         except Exception as error:
-            self._ended.append(
-                Outcome(job, folder, Found(State.REFUSED, explain(error, job.overrides)))
-            )
+            found = Found(State.REFUSED, explain(error, job.overrides))
+            self._ended.append(Outcome(job, folder, found))
             return
         request = Request(
             config,

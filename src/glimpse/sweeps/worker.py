@@ -51,6 +51,7 @@ if sys.platform == "linux":
 
 GRACE_SECONDS = 50.0  # for running jobs to save when the sweep is stopped or killed
 LOG = "log.txt"  # in the run folder: the output of a job, if several run at once
+_received: list[int] = []  # the signals that told this worker to stop
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,6 @@ class Reply:
     is_last: bool
 
 
-class _Stop:
-    """The signal that a worker received, if any."""
-
-    received = 0
-
-    @classmethod
-    def note(cls, signal_number: int) -> None:
-        """Remember the signal until the running job has ended."""
-        cls.received = signal_number
-
-
 def serve(connection: Connection, slot: Slot) -> None:
     """Run jobs from the connection until it closes."""
     os.setsid()
@@ -113,7 +103,7 @@ def serve(connection: Connection, slot: Slot) -> None:
         slot.settle()
         is_last = False
         for num_done in itertools.count():
-            if is_last or _Stop.received:
+            if is_last or _received:
                 break
             if num_done < 2:  # later garbage collections skip everything that is imported by then
                 gc.freeze()
@@ -130,7 +120,7 @@ def serve(connection: Connection, slot: Slot) -> None:
 
 
 def _interrupt(signal_number: int, _frame: FrameType | None) -> None:
-    _Stop.note(signal_number)
+    _received.append(signal_number)
     raise Interrupted(signal_number)
 
 
