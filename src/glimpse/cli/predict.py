@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,6 @@ from glimpse.text import as_utf8, json_of, plural
 if TYPE_CHECKING:
     from glimpse.runs.trained import TrainedRun
 
-START_OF_LIST, END_OF_LIST = "[\n", "\n]"  # in indented JSON
 Row = dict[str, Any]  # the name of an image, and its most likely classes with their probabilities
 
 
@@ -168,14 +168,11 @@ def _print_predictions(rows: Iterable[Row], output_format: Format) -> None:
 
 def _print_json(rows: Iterable[Row]) -> None:
     """Print a list as it becomes known. It is closed even if an error or Ctrl-C ends it."""
-    before = START_OF_LIST
+    before = "["
     try:
         for row in rows:
             top = [{"class": name, "probability": p} for name, p in row["top"]]
-            say(
-                before + json_of([row | {"top": top}])[len(START_OF_LIST) : -len(END_OF_LIST)],
-                end="",
-            )
-            before = ",\n"
+            say(before, indent(json_of(row | {"top": top}), "  "), sep="\n", end="")
+            before = ","
     finally:
-        say(json_of([]) if before == START_OF_LIST else END_OF_LIST)
+        say("[]" if before == "[" else "\n]")

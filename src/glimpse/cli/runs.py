@@ -242,23 +242,17 @@ def _print_runs(groups: list[Group], root: Path, format_: Format) -> None:
 
 def _print_run(run: Run, format_: Format) -> None:
     description = describe(run)
-    facts = [[name, value] for name, value in description.facts]
-    if format_ is Format.markdown:
-        say(report.as_markdown(["what", "value"], facts), end="\n\n")
-        if description.results:
-            say(report.as_markdown(description.results[0], description.results[1:]), end="\n\n")
-        if description.recall:
-            say(report.as_markdown(*description.recall), end="\n\n")
+    is_markdown = format_ is Format.markdown
+    facts = (["what", "value"], [[name, value] for name, value in description.facts])
+    for table in filter(None, (facts, description.results, description.recall)):
+        if is_markdown:
+            say(report.as_markdown(*table))
+        else:
+            print_table(*table)
+        say()
+    if is_markdown:
         say(description.gap, "", "```", *description.commands, "```", sep="\n")
         return
-    print_table(("what", "value"), facts)
-    say()
-    if description.results:
-        print_table(description.results[0], description.results[1:])
-        say()
-    if description.recall:
-        print_table(*description.recall)
-        say()
     say(description.gap)
     if description.commands:
         say("to repeat it:", *description.commands, sep="\n  ")
@@ -276,17 +270,14 @@ def _print_agreement(
     from glimpse.runs.trained import TrainedRun
 
     try:
-        runs = (
-            TrainedRun(first, overrides=overrides, trust=trust),
-            TrainedRun(second, overrides=overrides, trust=trust),
-        )
-        split = common_split(*runs)
+        one, other = (TrainedRun(run, overrides=overrides, trust=trust) for run in (first, second))
+        split = common_split(one, other)
     except UserError as error:  # the comparison printed so far is still valid
         if overrides:  # they are for this test alone, so it is wanted
             raise
         say(f"no McNemar's test: {as_options(str(error))}")
         return
-    both, num_images, test = agreement(*runs, split)
+    both, num_images, test = agreement(one, other, split)
     neither = num_images - both - test.only_first - test.only_second
     print_table(
         (f"of {num_images:,} {IN_WORDS[split]} images", "count"),

@@ -1,6 +1,7 @@
 """The output of each layer for one image, and the pixels that support a class (Grad-CAM)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,21 +37,19 @@ def layer_outputs(
         kinds: Convolutions, poolings and linear layers unless given.
     """
     found: list[LayerOutput] = []
-    hooks = []
 
-    def note(name: str, module: nn.Module) -> None:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):  # copied, because the next layer may work in place
-                values = output[0].to("cpu", torch.float32, copy=True)
-                if isinstance(module, nn.Linear) and values.ndim == 3:
-                    values = values.movedim(-1, 0)  # a linear layer of maps has the channels last
-                found.append(LayerOutput(name, type(module).__name__, values))
+    def note(name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):  # copied, because the next layer may work in place
+            values = output[0].to("cpu", torch.float32, copy=True)
+            if isinstance(module, nn.Linear) and values.ndim == 3:
+                values = values.movedim(-1, 0)  # a linear layer of maps has the channels last
+            found.append(LayerOutput(name, type(module).__name__, values))
 
-        hooks.append(module.register_forward_hook(hook))
-
-    for name, module in network.named_modules():
-        if isinstance(module, kinds):
-            note(name, module)
+    hooks = [
+        module.register_forward_hook(partial(note, name))
+        for name, module in network.named_modules()
+        if isinstance(module, kinds)
+    ]
     try:
         (forward or network)(image)
     finally:

@@ -4,7 +4,6 @@ It shows the kernels of a convolution, or the pixel weights of each unit of a li
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +18,15 @@ NEGATIVE, POSITIVE = (0.13, 0.40, 0.67), (0.70, 0.09, 0.17)  # blue and red; zer
 
 def first_weights(network: nn.Module, spec: ImageSpec) -> Tensor | None:
     """(N, C, h, w) weights of the first layer that sees pixels; None if there is no such layer."""
-    for weight in _weights(network):
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        weight = module.weight.detach().float().cpu()
         if weight.ndim == 4:
             return weight
         if weight.ndim == 2 and weight.shape[1] == math.prod(spec.shape):
             return weight.view(-1, *spec.shape)
     return None
-
-
-def _weights(network: nn.Module) -> Iterator[Tensor]:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            yield module.weight.detach().float().cpu()
 
 
 def kernel_grid(weights: Tensor) -> Tensor:

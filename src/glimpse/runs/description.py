@@ -30,6 +30,8 @@ SHOWN_PACKAGES = (
 )  # fmt: skip
 COMMIT = re.compile(r"[0-9a-f]{7,64}")  # only such text is put into a command to copy
 
+Table = tuple[list[str], list[list[str]]]  # the names of the columns, and the rows
+
 
 @dataclass(frozen=True)
 class Description:
@@ -37,16 +39,16 @@ class Description:
 
     Attributes:
         facts: (name, value) pairs.
-        results: The column names, then a row for each split; empty if nothing was measured.
-        recall: Column names and a row for each class, the lowest recall first; None unless the
-            classes differ much in size.
+        results: A row for each split; None if nothing was measured.
+        recall: A row for each class, the lowest recall first; None unless the classes differ much
+            in size.
         gap: A sentence on overfitting; empty if nothing was trained.
         commands: Shell commands that repeat or resume the run.
     """
 
     facts: list[tuple[str, str]]
-    results: list[list[str]]
-    recall: tuple[list[str], list[list[str]]] | None
+    results: Table | None
+    recall: Table | None
     gap: str
     commands: list[str]
 
@@ -59,12 +61,12 @@ def describe(run: Run) -> Description:
         ("status", _status(run)),
         ("data", run.data),
         ("model", run.model),
-        ("parameters", _counted(run, "parameters")),
+        ("parameters", _number(run, "parameters", "{:,.0f}")),
         ("overrides", " ".join(overrides) or "none"),
         ("seed", str(run.summary.get("seed", ""))),
         ("epochs", _epochs(run)),
-        ("took", _seconds(run)),
-        ("images per second", _counted(run, "images_per_second")),
+        ("took", _number(run, "seconds", "{:,.1f} s")),
+        ("images per second", _number(run, "images_per_second", "{:,.0f}")),
         *((name, f"{found:g}") for name, found in run.metrics.items() if not _is_of_a_split(name)),
         *_surroundings(environment),
         ("folder", str(run.folder)),
@@ -82,14 +84,9 @@ def _status(run: Run) -> str:
     return f"{run.status}: {run.problem}" if run.problem else run.status
 
 
-def _counted(run: Run, name: str) -> str:
+def _number(run: Run, name: str, form: str) -> str:
     found = run.number(name)
-    return f"{found:,.0f}" if found is not None else ""
-
-
-def _seconds(run: Run) -> str:
-    found = run.number("seconds")
-    return f"{found:,.1f} s" if found is not None else ""
+    return form.format(found) if found is not None else ""
 
 
 def _epochs(run: Run) -> str:
@@ -132,23 +129,16 @@ def _is_of_a_split(metric: str) -> bool:
     return metric.partition("/")[0] in SPLITS
 
 
-def _results(run: Run) -> list[list[str]]:
-    """A header, and a row for each split that was measured; empty if there is none."""
+def _results(run: Run) -> Table | None:
     kinds = list(dict.fromkeys(n.partition("/")[2] for n in run.metrics if _is_of_a_split(n)))
-    majority = run.number("majority_acc")
     rows = []
     for split in SPLITS:
         values = [run.metrics.get(f"{split}/{kind}") for kind in kinds]
         if any(value is not None for value in values):
-            shown = f"{majority:.4f}" if split == run.reported and majority is not None else ""
-            rows.append(
-                [
-                    _in_words(split, run),
-                    *(f"{v:.4f}" if v is not None else "" for v in values),
-                    shown,
-                ]
-            )
-    return [["split", *kinds, "majority acc"], *rows] if rows else []
+            shown = [f"{v:.4f}" if v is not None else "" for v in values]
+            majority = _number(run, "majority_acc", "{:.4f}") if split == run.reported else ""
+            rows.append([_in_words(split, run), *shown, majority])
+    return (["split", *kinds, "majority acc"], rows) if rows else None
 
 
 def _in_words(split: str, run: Run) -> str:
@@ -157,7 +147,7 @@ def _in_words(split: str, run: Run) -> str:
     return split if number is None else f"{split} (first {plural(number, 'image')})"
 
 
-def _recall(run: Run) -> tuple[list[str], list[list[str]]] | None:
+def _recall(run: Run) -> Table | None:
     ranked = sorted(run.class_recall.items(), key=lambda item: item[1])
     rows = [[name, f"{value:.4f}"] for name, value in ranked]
     return (["class", f"recall on {run.reported}"], rows) if rows else None

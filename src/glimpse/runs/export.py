@@ -117,9 +117,7 @@ def _checked(
     trained: TrainedRun, module: Exported, run: Callable[[Tensor], Tensor]
 ) -> Iterator[str]:
     images, which = images_to_compare(trained)
-    found = in_batches(run, images)
-    with torch.no_grad():
-        original = in_batches(module, images)
+    found, original = in_batches(run, images), in_batches(module, images)
     difference = (found - original).abs().max().item()
     same = int((found.argmax(1) == original.argmax(1)).sum())
     yield (
@@ -142,6 +140,7 @@ def _checked(
         )
 
 
+@torch.no_grad()
 def in_batches(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """The results for all images, of few at a time, so that large networks fit into memory."""
     starts = range(0, len(images), NUM_AT_ONCE)
@@ -234,11 +233,4 @@ def _write_torch_export(
         torch.export.save(program, content, extra_files={ABOUT: text})
     path.write_bytes(content.getbuffer())
     with path.open("rb") as written, _exporting():
-        loaded = torch.export.load(written).module()
-
-    def run(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            found: Tensor = loaded(images)
-        return found
-
-    return run
+        return torch.export.load(written).module()

@@ -10,7 +10,7 @@ gaps between them.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from glimpse.runs.sweep import Axis, Setting, Sweep
@@ -37,26 +37,24 @@ def importance(sweep: Sweep) -> dict[str, float] | None:
         IntDistribution,
     )
 
-    ranks = {axis.key: _ranks(axis, [s.values[axis.key] for s in finished]) for axis in sweep.axes}
-
-    def distribution(axis: Axis) -> BaseDistribution:
+    distributions: dict[str, BaseDistribution] = {}
+    places: dict[str, Mapping[str, str | float]] = {}  # of the values of each axis
+    for axis in sweep.axes:
         if not axis.is_number:
-            return CategoricalDistribution(list(axis.places))
-        if found := ranks[axis.key]:
-            return IntDistribution(0, max(found.values()))
-        low, high = min(axis.places.values()), max(axis.places.values())
-        return FloatDistribution(low, high, log=axis.is_log)
-
-    def place(axis: Axis, value: str) -> str | float:
-        if not axis.is_number:
-            return value
-        return (ranks[axis.key] or axis.places)[value]
-
-    distributions = {axis.key: distribution(axis) for axis in sweep.axes}
+            words = list(axis.places)
+            distributions[axis.key] = CategoricalDistribution(words)
+            places[axis.key] = dict(zip(words, words, strict=True))
+        elif ranks := _ranks(axis, [s.values[axis.key] for s in finished]):
+            distributions[axis.key] = IntDistribution(0, max(ranks.values()))
+            places[axis.key] = ranks
+        else:
+            low, high = min(axis.places.values()), max(axis.places.values())
+            distributions[axis.key] = FloatDistribution(low, high, log=axis.is_log)
+            places[axis.key] = axis.places
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if sweep.mode == "min" else "maximize")
     for setting in finished:
-        params = {axis.key: place(axis, setting.values[axis.key]) for axis in sweep.axes}
+        params = {key: of_axis[setting.values[key]] for key, of_axis in places.items()}
         study.add_trial(
             optuna.create_trial(value=setting.score, params=params, distributions=distributions)
         )
@@ -89,9 +87,7 @@ def _complete(sweep: Sweep) -> list[Setting]:
 
 
 def _ranks(axis: Axis, values: Sequence[str]) -> dict[str, int] | None:
-    """The rank of each value among the different ones, from 0; None if most values differ."""
-    if not axis.is_number:
-        return None
+    """The rank of each number among the different ones, from 0; None if most of them differ."""
     places = sorted({axis.places[value] for value in values})
     if len(places) > len(values) / 2:
         return None

@@ -32,9 +32,9 @@ def draw_look(
         UserError: there is no such image or class.
     """
     pixels, title = _pixels(trained, image, position)
-    seen = trained.to_network(torch.from_numpy(pixels[None]))
-    seen = seen.to(next(trained.model.parameters()).dtype)
-    probabilities = trained.probabilities(torch.from_numpy(pixels[None]))[0]
+    images = torch.from_numpy(pixels[None])
+    seen = trained.to_network(images).to(next(trained.model.parameters()).dtype)
+    probabilities = trained.probabilities(images)[0]
     names = trained.spec.class_names
     if class_name is not None and class_name not in names:
         raise UserError(unknown_choice("--class", class_name, names))

@@ -113,12 +113,9 @@ def of_one(run: Run) -> str:
     """The page of a single run."""
     description = describe(run)
     facts = [[name, value] for name, value in description.facts]
-    results = _table(description.results[0], description.results[1:]) if description.results else ""
+    results = _table(*description.results) if description.results else ""
     recall = f"<h2>Recall by class</h2>{_table(*description.recall)}" if description.recall else ""
-    charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
-    pictures = (
-        "".join(_picture(path) for path in _not_curves(run)) or "<p>There are no pictures.</p>"
-    )
+    pictures = "".join(map(_picture, _not_curves(run))) or "<p>There are no pictures.</p>"
     commands = _safe("\n".join(description.commands))
     repeat = f"<h2>To repeat it</h2><pre>{commands}</pre>" if commands else ""
     settings = [[name, value] for name, value in run.settings.items()]
@@ -129,7 +126,7 @@ def of_one(run: Run) -> str:
         f"<h2>Result</h2>{results}<p>{_safe(description.gap)}</p>"
         f"<p class=note>majority acc is the accuracy of the majority-class baseline.</p>{recall}"
         "<h2>Curves</h2><p class=note>The train curve is a running average while the weights change, "
-        f"and the val curve is measured in evaluation mode.</p><div class=charts>{charts}</div>"
+        f"and the val curve is measured in evaluation mode.</p>{_curves(run)}"
         f"<h2>Pictures</h2><div class=charts>{pictures}</div>"
         f"{repeat}<details><summary>All settings</summary>{_table([], settings)}</details>",
     )
@@ -172,7 +169,6 @@ def _kind(text: str) -> str:
 
 def _details(member: Group, root: Path, *, has_pictures: bool, is_open: bool) -> str:
     run = member.best
-    charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
     pictures = ""
     if has_pictures:
         shown = (_picture(path, most=MAX_PICTURE_BYTES) for path in _not_curves(run))
@@ -182,8 +178,13 @@ def _details(member: Group, root: Path, *, has_pictures: bool, is_open: bool) ->
     status = f" ({member.status})" if member.status != FINISHED else ""
     return (
         f"<details{' open' if is_open else ''}><summary>{_safe(name + accuracy + status)}</summary>"
-        f"<code>{_safe(_below(run, root))}</code><div class=charts>{charts}</div>{pictures}</details>"
+        f"<code>{_safe(_below(run, root))}</code>{_curves(run)}{pictures}</details>"
     )
+
+
+def _curves(run: Run) -> str:
+    charts = curves(epochs_of(run.folder)) or "<p>No epochs are recorded.</p>"
+    return f"<div class=charts>{charts}</div>"
 
 
 def _not_curves(run: Run) -> list[Path]:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from glimpse.data.formats import counted
 from glimpse.errors import UserError
 from glimpse.runs.trained import PREDICTED_TOGETHER, TrainedRun, not_finite
 from glimpse.threads import num_cores
+
+Decoded = tuple[Path, NDArray[Any] | UserError]  # a file with its pixels, or why it cannot be read
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,8 @@ def _top_classes(
         yield tuple((names[label], value) for label, value in pairs)
 
 
-def _decoded(
-    trained: TrainedRun, files: Sequence[Path]
-) -> Iterator[list[tuple[Path, NDArray[Any] | UserError]]]:
-    """Yield batches of files with their pixels, or why they cannot be read.
+def _decoded(trained: TrainedRun, files: Sequence[Path]) -> Iterator[list[Decoded]]:
+    """Yield batches of files with their pixels.
 
     Threads decode: Pillow releases Python's lock meanwhile. They are at most two batches ahead of
     the network, whatever the number of files.
@@ -139,23 +139,16 @@ def _decoded(
             return error
 
     pool = ThreadPoolExecutor(_num_threads(trained))
-    ahead: deque[tuple[Sequence[Path], list[Future[NDArray[Any] | UserError]]]] = deque()
+    ahead: deque[Iterator[Decoded]] = deque()
     try:
         for start in range(0, len(files), PREDICTED_TOGETHER):
             batch = files[start : start + PREDICTED_TOGETHER]
-            ahead.append((batch, [pool.submit(read, path) for path in batch]))
+            ahead.append(zip(batch, pool.map(read, batch), strict=True))
             if len(ahead) > 2:
-                yield _finished(*ahead.popleft())
-        while ahead:
-            yield _finished(*ahead.popleft())
+                yield list(ahead.popleft())
+        yield from map(list, ahead)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _finished(
-    batch: Sequence[Path], read: Sequence["Future[NDArray[Any] | UserError]"]
-) -> list[tuple[Path, NDArray[Any] | UserError]]:
-    return [(path, found.result()) for path, found in zip(batch, read, strict=True)]
 
 
 def _num_threads(trained: TrainedRun) -> int:

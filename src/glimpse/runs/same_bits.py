@@ -88,7 +88,7 @@ def compare_bits(original: Path, again: Path, *, typed: Sequence[str] = ()) -> C
             equal.append(f"{name} ({plural(len(saved['state_dict']), 'tensor')})")
     if not saved:
         raise UserError(f"{original} has no intact checkpoint to compare with")
-    difference = _first_of_results(read_run(original).metrics, read_run(again).metrics)
+    difference = _first_number(read_run(original).metrics, read_run(again).metrics)
     if difference:
         differences.append(f"the results in summary.json differ first in {difference}")
     causes: list[str] = []
@@ -103,10 +103,8 @@ def first_of_epochs(
 ) -> str | None:
     """The first epoch and column in which two files of metrics differ; None if they are equal."""
     for row, other in zip(before, now, strict=False):
-        for column in dict.fromkeys((*row, *other)):
-            if column not in OF_THE_SPEED and row.get(column) != other.get(column):
-                found = (_number(values.get(column)) for values in (row, other))
-                return f"epoch {row['epoch']:.0f}, column {column}: {', now '.join(found)}"
+        if difference := _first_number(row, other):
+            return f"epoch {row['epoch']:.0f}, column {difference}"
     if len(before) != len(now):
         return f"epoch {min(len(before), len(now)) + 1}: {plural(len(before), 'epoch')}, now {len(now)}"
     return None
@@ -144,9 +142,10 @@ def is_same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(first, second)
 
 
-def _first_of_results(before: Mapping[str, float], now: Mapping[str, float]) -> str | None:
+def _first_number(before: Mapping[str, float], now: Mapping[str, float]) -> str | None:
+    """The first number that differs, with its name; None if there is none, except of the speed."""
     for name in dict.fromkeys((*before, *now)):
-        if before.get(name) != now.get(name):
+        if name not in OF_THE_SPEED and before.get(name) != now.get(name):
             return f"{name}: {_number(before.get(name))}, now {_number(now.get(name))}"
     return None
 

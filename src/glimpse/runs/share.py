@@ -9,6 +9,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,13 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
             "written beside the weights"
         )
     network = copy.deepcopy(trained.model).cpu().float()
-    is_of_a_library = isinstance(network, Pretrained)
-    state = network.library_weights() if isinstance(network, Pretrained) else network.state_dict()
     about = {"format": "pt", "class_names": json.dumps(list(trained.spec.class_names))}
-    if isinstance(network, Pretrained):  # which model.weights=<this file> reads
+    if isinstance(network, Pretrained):
+        state = network.library_weights()
         mean, std = network.statistics
-        about |= {"mean": json.dumps(mean), "std": json.dumps(std)}
+        about |= {"mean": json.dumps(mean), "std": json.dumps(std)}  # model.weights=<file> reads it
+    else:
+        state = network.state_dict()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
     with replacing(path) as partial:
         partial.write_bytes(save(tensors, metadata=about))  # Python names a full disk
@@ -67,7 +69,7 @@ def share_run(trained: TrainedRun, path: Path) -> Iterator[str]:
             yield _checked(trained, network, load_file(partial))
     write_text(card, _card(trained, path.name))
     yield f"written: {path} ({path.stat().st_size / 1e6:.1f} MB, {plural(len(tensors), 'tensor')}) and {card}"
-    if not is_of_a_library:
+    if not isinstance(network, Pretrained):
         yield f"the tensors are named as in {type(network).__module__}.{type(network).__qualname__}"
 
 
@@ -78,15 +80,12 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     plain.eval()
     images, which = images_to_compare(trained)
     pixels = images.permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in network.statistics)
+    mean, std = map(tuple, network.statistics)
+    as_library = Preprocess(replace(trained.spec, mean=mean, std=std))
     seen = Preprocess(trained.spec)(pixels.float())
-    own_mean, own_std = (
-        torch.tensor(values).view(1, -1, 1, 1) for values in (trained.spec.mean, trained.spec.std)
-    )
-    theirs = ((seen * own_std + own_mean) - mean) / std
-    with torch.no_grad():
-        expected = torch.softmax(in_batches(network, seen), 1)
-        found = torch.softmax(in_batches(plain, theirs.expand(-1, 3, -1, -1)), 1)
+    theirs = as_library(pixels.expand(-1, 3, -1, -1).float())
+    expected = torch.softmax(in_batches(network, seen), 1)
+    found = torch.softmax(in_batches(plain, theirs), 1)
     difference = (found - expected).abs().max().item()
     library = _library(network)
     if not difference <= MAX_DIFFERENCE:
@@ -118,7 +117,7 @@ def _card(trained: TrainedRun, weights: str) -> str:
     data = printable(run.data if run else str(trained.config.data["_target_"]))
     network, spec = trained.model, trained.spec
     is_timm = isinstance(network, Pretrained) and _library(network) == "timm"
-    name = f"{network.architecture if isinstance(network, Pretrained) else type(network).__name__}"
+    name = network.architecture if isinstance(network, Pretrained) else type(network).__name__
     metadata: dict[str, Any] = {
         "library_name": "timm" if is_timm else "pytorch",
         "pipeline_tag": "image-classification",
@@ -213,16 +212,16 @@ def _loading(trained: TrainedRun, weights: str) -> list[str]:
 
 def _input_and_output(trained: TrainedRun) -> list[str]:
     spec, network = trained.spec, trained.model
-    mean, std = (spec.mean, spec.std)
+    mean, std, shown = spec.mean, spec.std, ""
     if isinstance(network, Pretrained):
         mean, std = network.statistics
+        shown = ", the same in each of three channels" if spec.channels == 1 else ""
     steps = fitting(trained)
     if trained.stored_size != (spec.height, spec.width):
         steps += f", then resize it to {spec.width}×{spec.height}"
-    shown = ", the same in each of three channels" if isinstance(network, Pretrained) else ""
     return [
         f"Input: (N, C, {spec.height}, {spec.width}) float32 of {COLOURS[spec.channels]} images"
-        f"{shown if spec.channels == 1 else ''}. For an image file: {steps}.",
+        f"{shown}. For an image file: {steps}.",
         "Scale the values to [0, 1], and normalise each channel with",
         f"mean {[round(value, 4) for value in mean]} and standard deviation "
         f"{[round(value, 4) for value in std]}.",

@@ -136,7 +136,10 @@ class Study:
             trials = self.trials()
             if sum(AGAIN not in trial.user_attrs for trial in trials) >= most:
                 return None
-            known = [_as_pruned(trial) if waits(trial, self.levels) else trial for trial in trials]
+            known = [  # the curve of a trial that waits on a rung counts up to there
+                _as_pruned(trial, trial.intermediate_values) if waits(trial, self.levels) else trial
+                for trial in trials
+            ]
             params = suggest(
                 known, self._distributions, self.mode, seed=self.seed, number=len(trials)
             )
@@ -233,26 +236,18 @@ def suggest(
     """
     sampler = TPESampler(seed=(seed * OVER_A_MILLION + number) % 2**32)
     study = optuna.create_study(sampler=sampler, direction=_direction(mode))
-    study.add_trials([_as_worst(trial) for trial in trials])
+    # A trial that was pruned before its first value ranks last.
+    study.add_trials([_as_pruned(t, {}) if t.state == TrialState.FAIL else t for t in trials])
     return study.ask(dict(distributions)).params
 
 
-def _as_worst(trial: FrozenTrial) -> FrozenTrial:
-    """A failed trial, turned into one that was pruned before its first value and so ranks last."""
-    if trial.state != TrialState.FAIL:
-        return trial
-    return optuna.create_trial(
-        state=TrialState.PRUNED, params=trial.params, distributions=trial.distributions
-    )
-
-
-def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """A trial that waits on a rung, turned into one pruned there, so that its curve counts."""
+def _as_pruned(trial: FrozenTrial, curve: Mapping[int, float]) -> FrozenTrial:
+    """A trial, turned into one that was pruned after these values of epochs."""
     return optuna.create_trial(
         state=TrialState.PRUNED,
         params=trial.params,
         distributions=trial.distributions,
-        intermediate_values=trial.intermediate_values,
+        intermediate_values=dict(curve),
     )
 
 
