@@ -80,7 +80,7 @@ def _checked(trained: TrainedRun, network: Pretrained, state: dict[str, Tensor])
     plain.eval()
     images, which = images_to_compare(trained)
     pixels = images.permute(0, 3, 1, 2)
-    mean, std = map(tuple, network.statistics)
+    mean, std = network.statistics
     as_library = Preprocess(replace(trained.spec, mean=mean, std=std))
     seen = Preprocess(trained.spec)(pixels.float())
     theirs = as_library(pixels.expand(-1, 3, -1, -1).float())
@@ -148,37 +148,33 @@ def _card(trained: TrainedRun, weights: str) -> str:
     if table and run and majority is not None:
         part = _in_words(run.reported, in_part)
         table.append(f"| share of the most frequent class in the {part} | {majority:.4f} |")
+    header = ["| measure | value |", "|---|---|"]
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    measures = "".join(f"{line}\n" for line in [*header, *table, ""]) if table else ""
     classes = json.dumps([printable(one) for one in spec.class_names], ensure_ascii=False)
-    return "\n".join(
-        [
-            "---",
-            yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
-            "---",
-            MARK,
-            f"# {name} on {_as_text(data)}",
-            "",
-            f"A classifier of {spec.num_classes} classes, trained with glimpse for "
-            f"{plural(trained.epoch, 'epoch')}.",
-            "",
-            *(["| measure | value |", "|---|---|", *table, ""] if table else []),
-            "## Load it",
-            "",
-            "```python",
-            *_loading(trained, weights),
-            "```",
-            "",
-            "## Input and output",
-            "",
-            *_input_and_output(trained),
-            "",
-            "The classes, in the order of the output:",
-            "",
-            "```json",
-            classes,
-            "```",
-            "",
-        ]
-    )
+    return f"""---
+{front}---
+{MARK}
+# {name} on {_as_text(data)}
+
+A classifier of {spec.num_classes} classes, trained with glimpse for {plural(trained.epoch, "epoch")}.
+
+{measures}## Load it
+
+```python
+{_loading(trained, weights)}
+```
+
+## Input and output
+
+{_input_and_output(trained)}
+
+The classes, in the order of the output:
+
+```json
+{classes}
+```
+"""
 
 
 def _as_text(name: str) -> str:
@@ -186,8 +182,8 @@ def _as_text(name: str) -> str:
     return re.sub(r"[\\`*<>\[\]&!|#]", r"\\\g<0>", name)
 
 
-def _loading(trained: TrainedRun, weights: str) -> list[str]:
-    """Three lines of Python that load the weights."""
+def _loading(trained: TrainedRun, weights: str) -> str:
+    """Three lines of Python that load the weights, after their imports."""
     network, num_classes = trained.model, trained.spec.num_classes
     arguments = plain(trained.config.model)
     target = arguments.pop("_target_")
@@ -200,30 +196,26 @@ def _loading(trained: TrainedRun, weights: str) -> list[str]:
         architecture = network.architecture.removeprefix("timm/")
         more = "".join(f", {key}={value!r}" for key, value in network.options.items())
         make = f'network = {library}.{call}("{architecture}", num_classes={num_classes}{more})'
-    return [
-        f"import {library}",
-        "from safetensors.torch import load_file",
-        "",
-        make,
-        f'network.load_state_dict(load_file("{weights}"))',
-        "network.eval()",
-    ]
+    return f"""import {library}
+from safetensors.torch import load_file
+
+{make}
+network.load_state_dict(load_file("{weights}"))
+network.eval()"""
 
 
-def _input_and_output(trained: TrainedRun) -> list[str]:
+def _input_and_output(trained: TrainedRun) -> str:
     spec, network = trained.spec, trained.model
-    mean, std, shown = spec.mean, spec.std, ""
+    statistics, shown = (spec.mean, spec.std), ""
     if isinstance(network, Pretrained):
-        mean, std = network.statistics
+        statistics = network.statistics
         shown = ", the same in each of three channels" if spec.channels == 1 else ""
     steps = fitting(trained)
     if trained.stored_size != (spec.height, spec.width):
         steps += f", then resize it to {spec.width}×{spec.height}"
-    return [
-        f"Input: (N, C, {spec.height}, {spec.width}) float32 of {COLOURS[spec.channels]} images"
-        f"{shown}. For an image file: {steps}.",
-        "Scale the values to [0, 1], and normalise each channel with",
-        f"mean {[round(value, 4) for value in mean]} and standard deviation "
-        f"{[round(value, 4) for value in std]}.",
-        f"Output: (N, {spec.num_classes}) logits.",
-    ]
+    mean, std = ([round(value, 4) for value in values] for values in statistics)
+    return f"""Input: (N, C, {spec.height}, {spec.width}) float32 of {COLOURS[spec.channels]} images{shown}. \
+For an image file: {steps}.
+Scale the values to [0, 1], and normalise each channel with
+mean {mean} and standard deviation {std}.
+Output: (N, {spec.num_classes}) logits."""
