@@ -188,11 +188,7 @@ def names_of(data: ImageDataModule, split: str) -> list[str]:
 
 
 def write_predictions(predictions: Predictions, names: list[str], path: Path) -> None:
-    """Write a CSV with one row per image.
-
-    The columns are the image, the actual and the predicted class, the probabilities of the
-    predicted and the actual class, the cross-entropy, and the rank of the actual class.
-    """
+    """Write `COLUMNS` as a CSV, with one row per image; the loss is the cross-entropy."""
     classes = predictions.class_names
     columns = zip(
         names,

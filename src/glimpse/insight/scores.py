@@ -73,10 +73,9 @@ def score(predictions: Predictions, *, num_resamples: int = 1000) -> Scores:
     """
     random = np.random.default_rng(0)
     num_images, num_classes = len(predictions), len(predictions.class_names)
-    columns = _Columns(predictions)
-    values, f1_values = columns.of(np.arange(num_images))
+    values, f1_values = _scores_of(predictions, np.arange(num_images))
     draws = (random.integers(num_images, size=num_images) for _ in range(num_resamples))
-    resampled = [columns.of(draw) for draw in draws]
+    resampled = [_scores_of(predictions, draw) for draw in draws]
     f1 = _bootstrapped(f1_values, [scores for _, scores in resampled])
     loss, *means = _bootstrapped(values, [scores for scores, _ in resampled])
     overall = {"acc": _share(int(predictions.correct.sum()), num_images)}
@@ -131,31 +130,22 @@ def _calibration_error(predictions: Predictions) -> float:
     return float(np.abs(gaps).sum() / len(predictions))
 
 
-class _Columns:
-    """Precomputed values per image, so that scoring a resample takes only a few counts."""
+def _scores_of(
+    predictions: Predictions, chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of the chosen images, by a few counts.
 
-    def __init__(self, predictions: Predictions) -> None:
-        self.num_classes = len(predictions.class_names)
-        self.labels, self.predicted = predictions.labels, predictions.predicted
-        self.correct = predictions.correct
-        self.losses = predictions.losses.astype(np.float64)
-
-    def of(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Scores of the chosen images.
-
-        Returns:
-            The loss and the means of precision, recall and F1 over the classes that occur or are
-            predicted (4,); and the F1 of each class (K,).
-        """
-        correct, labels, predicted = (
-            self.correct[chosen],
-            self.labels[chosen],
-            self.predicted[chosen],
-        )
-        hits = np.bincount(labels[correct], minlength=self.num_classes)
-        actual = np.bincount(labels, minlength=self.num_classes)
-        num_predicted = np.bincount(predicted, minlength=self.num_classes)
-        f1 = 2 * hits / np.maximum(actual + num_predicted, 1)
-        by_class = np.stack((hits / np.maximum(num_predicted, 1), hits / np.maximum(actual, 1), f1))
-        means = by_class[:, actual + num_predicted > 0].mean(1)
-        return np.array([self.losses[chosen].mean(), *means]), np.where(actual > 0, f1, np.nan)
+    Returns:
+        The loss and the means of precision, recall and F1 over the classes that occur or are
+        predicted (4,); and the F1 of each class (K,).
+    """
+    num_classes = len(predictions.class_names)
+    labels, predicted = predictions.labels[chosen], predictions.predicted[chosen]
+    hits = np.bincount(labels[labels == predicted], minlength=num_classes)
+    actual = np.bincount(labels, minlength=num_classes)
+    num_predicted = np.bincount(predicted, minlength=num_classes)
+    f1 = 2 * hits / np.maximum(actual + num_predicted, 1)
+    by_class = np.stack((hits / np.maximum(num_predicted, 1), hits / np.maximum(actual, 1), f1))
+    means = by_class[:, actual + num_predicted > 0].mean(1)
+    loss = predictions.losses[chosen].astype(np.float64).mean()
+    return np.array([loss, *means]), np.where(actual > 0, f1, np.nan)

@@ -46,7 +46,6 @@ class Scoring:
         self.metrics = dict(metrics)
         self.num_classes = num_classes
         self._running: dict[str, dict[str, Metric]] = {}  # by split and name
-        self._has_batches: dict[str, bool] = {}
         self._undefined: set[str] = set()  # metrics that a message has named
         for name, metric in self.metrics.items():
             self._try(name, metric)
@@ -59,7 +58,6 @@ class Scoring:
     def start(self, split: str, device: torch.device) -> None:
         """Reset a split."""
         self._running[split] = {n: m.clone().to(device) for n, m in self.metrics.items()}
-        self._has_batches[split] = False
 
     def add(self, split: str, logits: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -73,18 +71,17 @@ class Scoring:
         with torch.autocast(labels.device.type, enabled=False):  # a metric may multiply matrices
             for metric in self._running[split].values():
                 metric.update(_taken_by(metric, probabilities), labels)
-        self._has_batches[split] = True
 
     def finish(self, split: str) -> dict[str, float]:
         """The value of each metric over all processes. All of them must call this together.
 
         A metric may be NaN where it is undefined, for example AUROC on images of one class.
         """
-        if not self._has_batches[split]:
+        first = next(iter(self._running[split].values()))
+        if not first.update_called:
             # This process has no images, but the others may wait for it.
-            device = next(iter(self._running[split].values())).device
-            no_labels = torch.zeros(0, dtype=torch.int64, device=device)
-            self.add(split, torch.zeros((0, self.num_classes), device=device), no_labels)
+            no_labels = torch.zeros(0, dtype=torch.int64, device=first.device)
+            self.add(split, torch.zeros((0, self.num_classes), device=first.device), no_labels)
         values = {n: float(metric.compute()) for n, metric in self._running.pop(split).items()}
         for name, value in values.items():
             if not math.isfinite(value) and name not in self._undefined:

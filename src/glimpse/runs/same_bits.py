@@ -16,7 +16,7 @@ from glimpse.checkpoint_file import is_intact
 from glimpse.errors import UserError
 from glimpse.files import is_own_file
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
-from glimpse.records import OF_THE_SPEED
+from glimpse.records import OF_THE_SPEED, mapping
 from glimpse.runs.folder import epochs_of, read_run
 from glimpse.runs.settings import PLACES, environment_of, flattened, settings_of
 from glimpse.saved import read_checkpoint
@@ -181,20 +181,16 @@ def _causes(
         yield f"settings: {' '.join(changed)} was typed"
     yield from _changed_at_resume(original, config)
     yield from _of_code("code of glimpse", before.get("git"), now.get("git"))
-    own = before.get("own_code"), now.get("own_code")
-    for package in dict.fromkeys(
-        name for found in own if isinstance(found, dict) for name in found
-    ):
-        pair = [found.get(package) if isinstance(found, dict) else None for found in own]
-        yield from _of_code(f"code of {package}", *pair)
+    own, own_now = mapping(before.get("own_code")), mapping(now.get("own_code"))
+    for package in dict.fromkeys((*own, *own_now)):
+        yield from _of_code(f"code of {package}", own.get(package), own_now.get(package))
     if not before:
         yield "environment: environment.json of the run cannot be read"
     for key, name in MACHINE.items():
         if key in before and before[key] != now.get(key):
             yield f"{name}: {_shown(before[key])}, now {_shown(now.get(key))}"
-    yield from _of_versions(before.get("versions"), now.get("versions"))
-    checkouts = [found for record in (before, now) if isinstance(found := record.get("git"), dict)]
-    if any(found.get("untracked") for found in checkouts):
+    yield from _of_versions(mapping(before.get("versions")), mapping(now.get("versions")))
+    if any(mapping(record.get("git")).get("untracked") for record in (before, now)):
         yield "code: files that git does not track, whose content is not recorded"
     if config["trainer"].get("max_time") or "time_limit" in (config.get("callbacks") or {}):
         yield "time: the run has a time limit"
@@ -230,9 +226,7 @@ def _of_code(what: str, before: Any, now: Any) -> Iterator[str]:
         yield f"{what}: the uncommitted changes differ from those of the run (see environment.json)"
 
 
-def _of_versions(before: Any, now: Any) -> Iterator[str]:
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return
+def _of_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     changed = [name for name in before if name in now and before[name] != now[name]]
     named = [name for name in COMPUTING if name in changed]
     if named:

@@ -98,14 +98,9 @@ class Trials:
         return self._advance(trial.number)
 
     def _repeats(self, trial: FrozenTrial) -> bool:
-        """Whether an earlier trial tried the same values."""
-        values = self.values(trial)
-        return any(
-            earlier.number < trial.number
-            and AGAIN not in trial.user_attrs
-            and self.values(earlier) == values
-            for earlier in self.study.trials()
-        )
+        """Whether an earlier trial tried the same values, and this one does not do so on purpose."""
+        values, earlier = self.values(trial), self.study.trials()[: trial.number]
+        return AGAIN not in trial.user_attrs and values in map(self.values, earlier)
 
     def is_ours(self, trial: FrozenTrial) -> bool:
         """Whether this process is working on the trial, or did until the trial was interrupted."""

@@ -51,7 +51,7 @@ def run_grid(
     composer = Composer(loader, config)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
     made = grid(parsed, composer.folder)
-    num_at_once(launcher)  # a wrong number is reported first
+    num_at_once(launcher)  # a wrong number is reported before anything is composed
     _require_choices(composer, made.jobs)
     for remark in made.remarks:
         print(remark)

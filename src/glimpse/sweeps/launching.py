@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -28,25 +28,6 @@ from glimpse.sweeps.runner import Outcome, Runner
 from glimpse.sweeps.state import Found, State
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher."  # our launcher does the same, and allows DDP
-
-
-class Runs(Protocol):
-    """The common interface of `Runner` and `Launched`; runner.py describes the methods."""
-
-    num_at_once: int
-    on_stop: str
-
-    @property
-    def num_open(self) -> int: ...
-    @property
-    def running(self) -> list[tuple[Job, float]]: ...
-    @property
-    def ended(self) -> list[Outcome]: ...
-    def submit(self, job: Job) -> None: ...
-    def next(self, timeout: float | None = None) -> Outcome | None: ...
-    def withdraw(self) -> None: ...
-    def stop(self, signal_number: int) -> list[Outcome]: ...
-    def close(self) -> None: ...
 
 
 def num_at_once(launcher: Launcher) -> int:
@@ -72,7 +53,7 @@ def open_runner(
     retry_failed: bool,
     titles: Callable[[Job], str] = str,
     afterwards: Callable[[Job], str] | None = None,
-) -> Runs:
+) -> "Runs":
     """Return an object that runs the jobs of a sweep. The caller has to close it.
 
     Args:
@@ -94,7 +75,7 @@ def open_runner(
     return Launched(launcher, composer)
 
 
-def stopped(runner: Runs, signal_number: int) -> list[Outcome]:
+def stopped(runner: "Runs", signal_number: int) -> list[Outcome]:
     """After Ctrl-C or SIGTERM, let the running jobs save and end, and ignore further signals.
 
     Returns:
@@ -200,6 +181,9 @@ class Launched:
             state = State.FAILED if found.state is State.NEW else found.state
             found = Found(state, explain(error, job.overrides), found.summary)
         return Outcome(job, self._composer.folder_of(job), found)
+
+
+Runs = Runner | Launched  # both have the methods that runner.py describes
 
 
 @contextmanager

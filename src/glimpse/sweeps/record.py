@@ -7,7 +7,7 @@ Several processes may write it; each replaces only the entries of its own jobs.
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,8 @@ class Record:
             ]
             sign = self.monitor.sign
             best = max(finished, key=lambda name: sign * entries[name]["metric"], default=None)
-            lines = {str(line) for e in entries.values() for line in listed(e.get("overrides"))}
-            if _has_no_best(lines, self.monitor.name):
+            lines = (str(line) for e in entries.values() for line in listed(e.get("overrides")))
+            if _has_no_best(_varied(lines), self.monitor.name):
                 best = None
             content = {
                 "command": sys.argv,
@@ -119,9 +119,8 @@ class Record:
         metric, best = self.monitor.name, self.best
         if best is None:
             return ""
-        lines = {line for job in self.found for line in job.varying}
-        repeats = _repeats(lines)
-        if not _has_no_best(lines, metric) and all(len(values) == 1 for values in repeats.values()):
+        varied = _varied(line for job in self.found for line in job.varying)
+        if not _has_no_best(varied, metric) and all(varied[key] <= 1 for key in REPEATS):
             score = self.found[best].score(metric)
             return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
@@ -194,25 +193,20 @@ def _updated(before: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]
     return entry | {key: before[key] for key in ("metric", "seconds") if key in before}
 
 
-def _repeats(lines: Iterable[str]) -> dict[str, set[str]]:
-    """The overrides among these that only repeat a setting, by their keys."""
-    found: dict[str, set[str]] = {}
-    for line in lines:
-        if (key := line.partition("=")[0]) in REPEATS:
-            found.setdefault(key, set()).add(line)
-    return found
+def _varied(lines: Iterable[str]) -> Counter[str]:
+    """The number of different overrides of each key."""
+    return Counter(line.partition("=")[0] for line in set(lines))
 
 
-def _has_no_best(lines: Collection[str], metric: str) -> bool:
+def _has_no_best(varied: Counter[str], metric: str) -> bool:
     """Whether no job of a sweep can be the best, because folds or datasets vary, or only seeds.
 
     Args:
-        lines: The overrides that vary.
+        varied: The number of different overrides of each key.
         metric: The metric that compares the jobs. If it is a loss, different losses count too.
     """
-    keys = [line.partition("=")[0] for line in lines]
-    is_apart = any(keys.count(key) > 1 and tells_apart(key, metric) for key in set(keys))
-    return is_apart or "data.fold" in keys or set(keys) == {"seed"}
+    is_apart = any(number > 1 and tells_apart(key, metric) for key, number in varied.items())
+    return is_apart or "data.fold" in varied or varied.keys() == {"seed"}
 
 
 def _entries(folder: Path, metric: str) -> dict[str, Mapping[str, Any]]:

@@ -178,7 +178,7 @@ class Runner:
             if worker.job is None:
                 worker.connection.close()
             else:
-                with contextlib.suppress(ProcessLookupError, PermissionError, TypeError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(worker.process.pid, signal_number)  # type: ignore[arg-type]
                     os.killpg(worker.process.pid, signal.SIGCONT)  # type: ignore[arg-type] # may be stopped
         deadline = time.monotonic() + GRACE_SECONDS
