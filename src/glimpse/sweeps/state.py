@@ -119,9 +119,8 @@ def look(folder: Path, settings: Mapping[str, str], *, is_ours: bool = False) ->
 def first_difference(recorded: Mapping[str, str], now: Mapping[str, str]) -> str | None:
     """The first key whose values differ; trainer.max_epochs only if it has become smaller."""
     for key in sorted(recorded.keys() | now.keys()):
-        if key in IGNORED or _is_same(recorded.get(key), now.get(key)):
-            continue
-        return key
+        if key not in IGNORED and not _is_same(recorded.get(key), now.get(key)):
+            return key
     if _epochs(now.get(MAX_EPOCHS)) < _epochs(recorded.get(MAX_EPOCHS)):
         return MAX_EPOCHS
     return None
