@@ -347,3 +347,14 @@ def test_a_stray_variable_is_an_error(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "unset LOCAL_RANK" in result.stderr
+
+
+def test_a_process_without_validation_images_takes_part_in_the_metrics(tmp_path: Path) -> None:
+    few = ("data.num_val=1", "test=false", "callbacks.pictures=null", "trainer.max_epochs=1")
+    added = "metrics=[f1,mcc,auroc,average_precision]"
+    result = train(tmp_path, *TINY, *few, "trainer=cpu", "trainer.devices=2", added)
+    assert result.returncode == 0, result.stderr
+    [run] = tmp_path.glob("outputs/*/*")
+    found = metrics(run)
+    assert found["val/f1"] == found["val/acc"]  # of a single image
+    assert found["val/average_precision"] == 1.0

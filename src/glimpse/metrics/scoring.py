@@ -77,12 +77,18 @@ class Scoring:
 
         A metric may be NaN where it is undefined, for example AUROC on images of one class.
         """
-        first = next(iter(self._running[split].values()))
-        if not first.update_called:
-            # This process has no images, but the others may wait for it.
-            no_labels = torch.zeros(0, dtype=torch.int64, device=first.device)
-            self.add(split, torch.zeros((0, self.num_classes), device=first.device), no_labels)
-        values = {n: float(metric.compute()) for n, metric in self._running.pop(split).items()}
+        running = self._running.pop(split)
+        for metric in running.values():
+            # This process may have no images, but the others wait for its lists. Sums are ready, and
+            # torchmetrics' own metrics with sums cannot take an empty batch.
+            has_lists = any(isinstance(state, list) for state in metric.metric_state.values())
+            if has_lists and not metric.update_called:
+                nothing = _probabilities(torch.zeros((0, self.num_classes), device=metric.device))
+                no_labels = torch.zeros(0, dtype=torch.int64, device=metric.device)
+                metric.update(_taken_by(metric, nothing), no_labels)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The ``compute`` method", UserWarning)
+            values = {name: float(metric.compute()) for name, metric in running.items()}
         for name, value in values.items():
             if not math.isfinite(value) and name not in self._undefined:
                 self._undefined.add(name)
