@@ -3,6 +3,7 @@
 import pytest
 import torch
 from rich.table import Table
+from torch import nn
 
 from glimpse.data.spec import ImageSpec
 from glimpse.model_summary import count_parameters, layer_table
@@ -43,5 +44,32 @@ def test_a_deep_network_takes_at_most_20_lines_and_loses_no_parameter(architectu
     folded = layer_table(network, spec(224))
     whole = layer_table(network, spec(224), every_layer=True)
     assert folded.row_count + 1 <= 20 < whole.row_count
-    assert sum(parameters(folded)[:-1]) == sum(parameters(whole)[:-1])
-    assert parameters(folded)[-1] == parameters(whole)[-1] == count_parameters(network)
+    for table in (folded, whole):
+        *rows, total = parameters(table)
+        assert sum(rows) == total == count_parameters(network)
+
+
+class Own(nn.Module):
+    """A network with a parameter of its own, attention, and a layer that it calls twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.embed = nn.Conv2d(3, 8, 4, stride=4)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.twice = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(images).flatten(2).mT
+        tokens = self.attend(tokens, tokens, tokens)[0]
+        return self.head(self.twice(self.twice(tokens)).mean(1)) * self.scale
+
+
+def test_the_rows_of_any_network_add_up_to_its_parameters() -> None:
+    table = layer_table(Own(), spec(8))
+    *rows, total = parameters(table)
+    assert sum(rows) == total == count_parameters(Own())
+    shown = dict(zip(table.columns[0].cells, table.columns[3].cells, strict=True))
+    assert shown["attend"] == str(4 * 8 * 8 + 4 * 8)
+    assert shown["network"] == "1"

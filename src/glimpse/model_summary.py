@@ -12,6 +12,7 @@ from glimpse.one_pass import look_at_layers
 from glimpse.text import by
 
 MAX_ROWS = 18  # with the header and the total, 20 lines
+OUTERMOST = "network"  # the row of parameters that the network itself has
 
 
 class Row(NamedTuple):
@@ -50,18 +51,37 @@ def layer_table(network: nn.Module, spec: ImageSpec, *, every_layer: bool = Fals
 
 
 def _rows(network: nn.Module, spec: ImageSpec) -> list[Row]:
-    """Every layer that has no layers of its own."""
-    rows: list[Row] = []
+    """Every layer that has no layers of its own, or parameters beside those of its layers.
+
+    Each parameter is counted in one row. Those of layers that are never called, such as the last
+    matrix of torch's attention, belong to the row of the module around them.
+    """
+    called: list[tuple[nn.Module, str]] = []
     names = {module: name for name, module in network.named_modules()}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        shape = by(output.shape[1:]) if isinstance(output, Tensor) else "?"
-        row = Row(names[module], type(module).__name__, shape, count_parameters(module))
-        rows.append(row)
+        first = output[0] if isinstance(output, tuple) and output else output
+        called.append((module, by(first.shape[1:]) if isinstance(first, Tensor) else "?"))
 
-    leaves = [m for m in network.modules() if not list(m.children())]
-    look_at_layers(network, spec, leaves, note)
+    look_at_layers(network, spec, list(filter(_has_row, network.modules())), note)
+    inner_first = sorted({m for m, _ in called}, key=lambda m: names[m].count("."), reverse=True)
+    counted: set[nn.Parameter] = set()
+    numbers: dict[nn.Module, int] = {}
+    for module in [*(m for m in inner_first if m is not network), network]:
+        own = set(module.parameters()) - counted
+        numbers[module] = sum(parameter.numel() for parameter in own)
+        counted |= own
+    rows = [
+        Row(names[m] or OUTERMOST, type(m).__name__, shape, numbers.pop(m, 0))
+        for m, shape in called
+    ]
+    if rest := numbers.get(network, 0):
+        rows.append(Row("…", "parameters of no layer", "", rest))
     return rows
+
+
+def _has_row(module: nn.Module) -> bool:
+    return not list(module.children()) or bool(list(module.parameters(recurse=False)))
 
 
 def _folded(rows: Sequence[Row], network: nn.Module) -> list[Row]:
