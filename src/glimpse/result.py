@@ -10,7 +10,7 @@ from glimpse.console import console
 from glimpse.data.module import ImageDataModule
 from glimpse.monitor import monitor_of, reported_split
 from glimpse.summary import Summary, relative_to_here
-from glimpse.text import duration
+from glimpse.text import decimals, duration
 
 NUM_WORST = 5  # classes whose recall is printed
 
@@ -70,7 +70,7 @@ def _print_split(
         accuracy = metrics[f"{split}/acc"]
         console.print(f"{split:5} accuracy {accuracy:.4f}  ({whose}: {majority:.4f}){part}")
     more = {name: metrics.get(f"{split}/{name}") for name in config.metrics or {}}
-    if shown := "  ".join(f"{name} {v:.4f}" for name, v in more.items() if v is not None):
+    if shown := "  ".join(f"{name} {decimals(v)}" for name, v in more.items() if v is not None):
         console.print(f"{split:5} {shown}")
     if f"{split}/acc_{config.tta}" in metrics:
         accuracy = metrics[f"{split}/acc_{config.tta}"]

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+HUGE = 1e6  # from here on, `decimals` uses powers of ten
+
 
 def class_name(name: object) -> str:
     """Return the name of a class as text with accents in one normal form (NFC).
@@ -81,3 +83,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def decimals(value: float) -> str:
+    """Return a loss or another score with four decimals, or in powers of ten if it is huge."""
+    return f"{value:.4f}" if abs(value) < HUGE else f"{value:.4g}"

@@ -72,6 +72,13 @@ def test_a_star_marks_each_new_best(execute: Execute, capsys: pytest.CaptureFixt
     assert [line.endswith(" *") for line in lines_of(capsys, "epoch ")] == [True, *[False] * 5]
 
 
+def test_a_huge_loss_is_short(execute: Execute, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(*OPTIONS, "trainer.max_epochs=1", "optimizer.lr=1e20", "optimizer=sgd")
+    printed = lines_of(capsys, "epoch ")[-1]
+    assert re.search(r"train loss \d\.\d*e\+\d\d acc ", printed)
+    assert re.search(r"val loss \d\.\d*e\+\d\d acc 0\.\d{4}  ", printed)
+
+
 def test_evaluations_say_how_far_they_are(
     execute: Execute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

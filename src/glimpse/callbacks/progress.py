@@ -23,7 +23,7 @@ from glimpse.console import console
 from glimpse.data.module import data_of
 from glimpse.lightning_compat import LateCallback, ends_epoch, next_batch, skip_hook
 from glimpse.progress_bar import LINE_SECONDS
-from glimpse.text import duration
+from glimpse.text import decimals, duration
 
 REDRAW_SECONDS = 0.2
 SHORT_PASS = 1.0  # seconds of an evaluation that shows nothing
@@ -226,8 +226,8 @@ def _scores(split: str, metrics: Mapping[str, float], classifier: ImageClassifie
     """Loss, accuracy and further metrics of a split as text; empty if it was not measured."""
     if f"{split}/loss" not in metrics:
         return []
-    found = [f"{split} loss {metrics[f'{split}/loss']:.4f} acc {metrics[f'{split}/acc']:.4f}"]
+    found = [f"{split} loss {decimals(metrics[f'{split}/loss'])} acc {metrics[f'{split}/acc']:.4f}"]
     if split == "val":
         names = classifier.scoring.names if classifier.scoring else ()
-        found += [f"{n} {metrics[f'val/{n}']:.4f}" for n in names if f"val/{n}" in metrics]
+        found += [f"{n} {decimals(metrics[f'val/{n}'])}" for n in names if f"val/{n}" in metrics]
     return found

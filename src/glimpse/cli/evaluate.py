@@ -13,6 +13,7 @@ from glimpse.errors import UserError
 from glimpse.files import subfolder
 from glimpse.found_checkpoint import find_checkpoint, newest_run
 from glimpse.streams import say
+from glimpse.text import decimals
 
 if TYPE_CHECKING:
     from glimpse.insight.scores import Score, Scores
@@ -92,11 +93,13 @@ def evaluate(
 
 
 def _cells(score: "Score") -> tuple[str, str]:
-    return _cell(score), "" if math.isnan(score.low) else f"{score.low:.4f} to {score.high:.4f}"
+    return _cell(score), "" if math.isnan(
+        score.low
+    ) else f"{decimals(score.low)} to {decimals(score.high)}"
 
 
 def _cell(score: "Score") -> str:
-    return "" if math.isnan(score.value) else f"{score.value:.4f}"
+    return "" if math.isnan(score.value) else decimals(score.value)
 
 
 def _print_folds(pooled: "Pooled", evaluation: "Evaluation") -> None:

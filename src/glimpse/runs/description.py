@@ -21,7 +21,7 @@ from glimpse.runs.settings import (
     to_train,
     was_resumed,
 )
-from glimpse.text import plural
+from glimpse.text import decimals, plural
 
 SPLITS = ("train", "val", "test")
 # The packages in environment.json that affect the results most.
@@ -135,7 +135,7 @@ def _results(run: Run) -> Table | None:
     for split in SPLITS:
         values = [run.metrics.get(f"{split}/{kind}") for kind in kinds]
         if any(value is not None for value in values):
-            shown = [f"{v:.4f}" if v is not None else "" for v in values]
+            shown = [decimals(v) if v is not None else "" for v in values]
             majority = _number(run, "majority_acc", "{:.4f}") if split == run.reported else ""
             rows.append([_in_words(split, run), *shown, majority])
     return (["split", *kinds, "majority acc"], rows) if rows else None

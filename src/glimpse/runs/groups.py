@@ -16,7 +16,7 @@ from glimpse.monitor import Monitor, monitor_of
 from glimpse.records import FINISHED
 from glimpse.runs.folder import Run
 from glimpse.runs.settings import PLACES, REPEATS
-from glimpse.text import cut
+from glimpse.text import cut, decimals
 
 NOT_SETTINGS = (*REPEATS, *PLACES)
 LOGGERS = "logger."  # begins settings that change no result
@@ -49,8 +49,8 @@ class Statistic:
     num: int
 
     def __str__(self) -> str:
-        spread = f" ± {self.std:.4f}" if self.std is not None else ""
-        return f"{self.mean:.4f}{spread}"
+        spread = f" ± {decimals(self.std)}" if self.std is not None else ""
+        return f"{decimals(self.mean)}{spread}"
 
 
 @dataclass(eq=False)

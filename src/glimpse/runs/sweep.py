@@ -19,7 +19,7 @@ from glimpse.records import FAILED, FINISHED, INTERRUPTED, PRUNED, SUMMARY, fini
 from glimpse.runs.folder import KILLED, RUNNING, Run
 from glimpse.runs.groups import differing, named, telling_settings, tells_apart
 from glimpse.runs.settings import REPEATS, THEN, repeats_of
-from glimpse.text import plural
+from glimpse.text import decimals, plural
 
 NAME = "sweep.json"
 NEW = "new"
@@ -89,11 +89,13 @@ class Setting:
     def __str__(self) -> str:
         """Its score, such as "0.9312 ± 0.0020 over 3 seeds"."""
         if self.num_repeats == 1:
-            return f"{self.score:.4f}"
+            return decimals(self.score)
         num = len(self.scores)
-        spread = f" ± {self.spread:.4f}" if num > 1 else ""
+        spread = f" ± {decimals(self.spread)}" if num > 1 else ""
         missing = "" if self.is_whole else f"{num} of "
-        return f"{self.score:.4f}{spread} over {missing}{plural(self.num_repeats, self.repeats)}"
+        return (
+            f"{decimals(self.score)}{spread} over {missing}{plural(self.num_repeats, self.repeats)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from glimpse.sweeps.record import Record
 from glimpse.sweeps.runner import Outcome
 from glimpse.sweeps.standing import Standing, left_text
 from glimpse.sweeps.state import DONE, Found, State
-from glimpse.text import plural
+from glimpse.text import decimals, plural
 
 STATES = {  # of a trial whose run folder has no status
     TrialState.COMPLETE: State.FINISHED,
@@ -351,8 +351,11 @@ class Search:
         jobs = [job for job in self.trials.jobs(trial) if job.name in self._rows]
         found = [self.record.found[self._rows[job.name]] for job in jobs]
         metrics = [f.metric for f in found if f.metric is not None]
-        spread = f" ± {stdev(metrics):.4f} over {len(metrics)} seeds" if len(metrics) > 1 else ""
-        return f"{trial.value:.4f}{spread}"
+        spread = (
+            f" ± {decimals(stdev(metrics))} over {len(metrics)} seeds" if len(metrics) > 1 else ""
+        )
+        assert trial.value is not None
+        return f"{decimals(trial.value)}{spread}"
 
 
 def _is_mistake(found: Found) -> bool:

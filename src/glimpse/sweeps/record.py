@@ -22,7 +22,7 @@ from glimpse.runs.settings import REPEATS
 from glimpse.runs.sweep import NAME, best_by_dataset, settings_of, without_removed
 from glimpse.sweeps.jobs import Job
 from glimpse.sweeps.state import DONE, Found, State
-from glimpse.text import duration, plural
+from glimpse.text import decimals, duration, plural
 
 SAVE_SECONDS = 5.0  # between two saves
 SAVE_PATIENCE = 30.0  # seconds to wait while an equal command saves
@@ -122,7 +122,8 @@ class Record:
         varied = _varied(line for job in self.found for line in job.varying)
         if not _has_no_best(varied, metric) and all(varied[key] <= 1 for key in REPEATS):
             score = self.found[best].score(metric)
-            return f"best: {best}  {metric} {score:.4f}  {self.folder / best.name}"
+            assert score is not None
+            return f"best: {best}  {metric} {decimals(score)}  {self.folder / best.name}"
         entries = [self._entry(job, found) for job, found in self.found.items()]
         settings = settings_of(entries, metric)
         told = []
@@ -149,7 +150,7 @@ class Record:
             return
         took = "" if found.seconds is None else f" in {duration(found.seconds)}"
         score = found.score(self.monitor.name)
-        told = "" if score is None else f", {self.monitor.name} {score:.4f}"
+        told = "" if score is None else f", {self.monitor.name} {decimals(score)}"
         print(f"{what}{took}{told} ({job}){f'; {left}' if left else ''}", flush=True)
 
     def print_table(self) -> None:
@@ -167,7 +168,7 @@ class Record:
                 (
                     str(job),
                     str(found.state),
-                    "" if score is None else f"{score:.4f}",
+                    "" if score is None else decimals(score),
                     "" if found.seconds is None else duration(found.seconds),
                     job.name,
                 )
