@@ -21,6 +21,7 @@ LOWER_IS_BETTER = (
 MAY_BE_LOGGED = ("val/loss", "val/acc", "val/top5", "train/loss", "train/acc")
 # Metrics of every run; the others come from `metrics=[…]`.
 USUAL = ("loss", "acc", "top5")
+ALSO_CALLED = {"accuracy": "acc", "top1": "acc", "top_1": "acc", "top_5": "top5"}
 # The values of `tta`. The names of its metrics end in them, such as val/acc_flip.
 VIEWS = ("flip", "flip_shift")
 
@@ -81,9 +82,11 @@ def what_is_wrong(key: str, name: str, logged: Sequence[str], choices: Sequence[
     if name in logged:
         return None
     split, _, metric = name.rpartition("/")
-    if split == "test":
-        return f"{key}={name}: the test set must not influence training; type {key}=val/{metric}"
     own = metric.removeprefix("val_")
+    if own not in choices:
+        own = ALSO_CALLED.get(own.lower(), own.lower())
+    if split.lower() == "test":
+        return f"{key}={name}: the test set must not influence training; type {key}=val/{own}"
     if own in choices and f"val/{own}" not in logged:
         return f"{key}={name}: the run does not measure it; type metrics=[{own}] {key}=val/{own}"
     found = f"{key}={name} is not a metric of this run"
@@ -100,15 +103,13 @@ def _nearest(
 ) -> str | None:
     """The most similar metric that a run logs or could log: first of the same name or beginning."""
     by_metric = {one.rpartition("/")[2]: one for one in reversed(logged)}
-    if own in by_metric:
-        return by_metric[own]
+    same = [one for one in logged if one.rpartition("/")[2] == own]
     begun = [one for one in logged if len(own) > 2 and one.rpartition("/")[2].startswith(own)]
-    if begun:
-        return min(begun, key=lambda one: not one.startswith(f"{split}/"))
+    if alike := same or begun:
+        return min(alike, key=lambda one: not one.startswith(f"{split.lower()}/"))
     every = [*logged, *(f"val/{one}" for one in choices if f"val/{one}" not in logged)]
-    near = difflib.get_close_matches(
-        name, every, n=1
-    )  # val/auc is nearer to val/auroc than val/acc
+    # val/auc is nearer to val/auroc than to val/acc.
+    near = difflib.get_close_matches(name, every, n=1)
     near += [by_metric[one] for one in difflib.get_close_matches(own, by_metric, n=1)]
     near += [f"val/{one}" for one in difflib.get_close_matches(own, choices, n=1)]
     return near[0] if near else None

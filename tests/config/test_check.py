@@ -365,6 +365,13 @@ def test_numbers_may_be_whole_where_a_fraction_is_the_default() -> None:
         (["monitor=train/los"], "did you mean train/loss?"),
         (["metrics=[balanced_accuracy]", "monitor=val/bal"], "did you mean val/balanced_accuracy?"),
         (["monitor=acc"], "did you mean val/acc?"),
+        (
+            ["monitor=accuracy"],
+            "monitor=accuracy is not a metric of this run: did you mean val/acc?",
+        ),
+        (["monitor=Val/Acc"], "did you mean val/acc?"),
+        (["monitor=train/accuracy"], "did you mean train/acc?"),
+        (["monitor=test/accuracy"], "must not influence training; type monitor=val/acc"),
         (["monitor=val/balanced_acuracy"], "did you mean metrics=[balanced_accuracy]"),
         (["monitor=test/acc"], "must not influence training; type monitor=val/acc"),
         (["monitor=nonsense"], "expected one of val/loss, val/acc"),
