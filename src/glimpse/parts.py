@@ -34,6 +34,7 @@ from glimpse.memory import keep_freed_memory
 from glimpse.model_summary import count_parameters, layer_table
 from glimpse.monitor import monitor_of
 from glimpse.network import build_network, remarks_on
+from glimpse.optim.optimizer import remark_on
 from glimpse.precision import Precision
 from glimpse.resume import Start, key_of_batches, start_of_resume
 from glimpse.seeding import seed_all
@@ -96,6 +97,8 @@ def build_parts(
     network = _new_network(config, data, is_resumed=is_resumed)
     summary.update(parameters=count_parameters(network))
     precision = _lay_out(config, network, data, device, batch_size // world_size)
+    if remark := remark_on(network, config.optimizer):
+        console.print(remark)
     classifier = _classifier(config, network, data)
     record = EpochRecord(folder, classifier.logged_names)
     checkpoints = Checkpoints(
@@ -152,7 +155,7 @@ def _say_if_few_steps(config: DictConfig, data: ImageDataModule, batch_size: int
     if num_steps < FEW_STEPS and batch_size > 1:
         steps = "one step" if num_steps == 1 else f"{num_steps} steps"
         console.print(
-            f"an epoch is {steps}: {num_images} training images in batches of {batch_size}; type a smaller "
+            f"an epoch is {steps}: {num_images:,} training images in batches of {batch_size:,}; type a smaller "
             f"data.{key_of_batches(config.data)} for more steps"
         )
 

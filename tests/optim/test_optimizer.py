@@ -9,7 +9,7 @@ from conftest import choices, composed, slow
 from glimpse.config.build import build
 from glimpse.data.spec import ImageSpec
 from glimpse.optim.muon import Muon
-from glimpse.optim.optimizer import build_optimizer
+from glimpse.optim.optimizer import build_optimizer, remark_on
 from glimpse.optim.schedules import build_schedule
 
 
@@ -24,6 +24,17 @@ def test_weight_decay_is_kept_off_biases_and_norms(name: str) -> None:
     assert plain["weight_decay"] == 0
     assert [p.shape for p in decayed["params"]] == [(4, 3)]
     assert len(plain["params"]) == 3
+
+
+def test_muon_says_where_it_has_nothing_to_update() -> None:
+    config, _ = composed("optimizer=muon", "optimizer.matrix_lr=0.1")
+    one_hidden = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    two_hidden = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    remark = remark_on(one_hidden, config.optimizer)
+    assert remark is not None
+    assert "AdamW updates all weights and optimizer.matrix_lr has no effect" in remark
+    assert remark_on(two_hidden, config.optimizer) is None
+    assert remark_on(one_hidden, composed("optimizer=sgd")[0].optimizer) is None
 
 
 def spec(size: int) -> ImageSpec:

@@ -76,7 +76,8 @@ class Muon(AdamW):
         given = list(params)
         apart = {id(p) for p in no_matrices}
         hidden = {
-            id(p) for p in _hidden([p for g in given for p in g["params"] if id(p) not in apart])
+            id(p)
+            for p in hidden_matrices([p for g in given for p in g["params"] if id(p) not in apart])
         }
         groups = []
         for is_muon in (False, True):
@@ -201,7 +202,7 @@ def _all_steps(gram: Tensor, num_iterations: int) -> Tensor:
     return whole
 
 
-def _hidden(parameters: list[Tensor]) -> list[Tensor]:
+def hidden_matrices(parameters: Sequence[Tensor]) -> list[Tensor]:
     """Select the matrices and kernels of the hidden layers."""
     # (out, in) or (out, in, height, width)
     matrices = [p for p in parameters if p.ndim in (2, 4)]

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from glimpse.config.build import build, parameters_of, require_target
 from glimpse.lean_imports import make_optimizers_without_compiler
-from glimpse.optim.muon import Muon
+from glimpse.optim.muon import Muon, hidden_matrices
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
 FUSED_ON_GPUS = (Adam, SGD)  # and their subclasses, such as AdamW and Muon
@@ -52,6 +52,17 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     optimizer = build("optimizer", arguments, groups, **more)
     assert isinstance(optimizer, Optimizer)
     return optimizer
+
+
+def remark_on(network: nn.Module, config: Mapping[str, Any]) -> str | None:
+    """Return a note for the user if Muon would update nothing in a network, such as a linear one."""
+    if config["_target_"] != MUON or hidden_matrices(weights_of(network)):
+        return None
+    useless = " and optimizer.matrix_lr has no effect" if config.get("matrix_lr") else ""
+    return (
+        "optimizer=muon: this network has no matrices between its first and its last, so AdamW updates all "
+        f"weights{useless}"
+    )
 
 
 def _can_be_fused(arguments: Mapping[str, Any]) -> bool:
