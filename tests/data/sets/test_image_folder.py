@@ -151,6 +151,15 @@ def test_flat_splits_beside_another_folder_are_no_classes(tmp_path: Path) -> Non
     assert f"type data=csv data.train={root}/train.csv data.folder=train_images" in error_of(root)
 
 
+def test_a_table_beside_images_hides_no_classes_in_their_names(tmp_path: Path) -> None:
+    for name in ("cat.1", "cat.2", "dog.1", "dog.2"):
+        save_image(NOISE, tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "other.csv").write_text("id,label\n1,cat\n")
+    message = error_of(tmp_path / "photos")
+    assert "are the classes cat, dog? type " in message
+    assert f"; are its labels in a table? type data=csv data.train={tmp_path}/other.csv" in message
+
+
 @pytest.mark.parametrize("wrapping", ["", "test", "images"])
 def test_unlabelled_test_images_are_left_out_and_that_is_said(photos: Path, wrapping: str) -> None:
     for n in range(3):

@@ -231,13 +231,18 @@ class ImageFolder(ImageDataModule):
                 return f"{question} {in_shell('data=csv', f'data.train={table}', *inside)}"
         return None
 
+    def _pattern_or_table(self, images: Path) -> str | None:
+        """Return where the labels of images without class folders may be: in names, in a table."""
+        found = filter(None, (_typed_pattern(images), self._table_beside(images)))
+        return "; ".join(found) or None
+
     def _check_layout(self, train: Path, classes: Sequence[Path]) -> None:
         divided = [folder for folder in classes if _has_train(folder)]
         flat = _flat_train(classes) if train == self.root else None
         if len(classes) >= 2 and not divided and flat is None:
             return
         if flat is not None:
-            remedy = self._table_beside(flat) or _typed_pattern(flat)
+            remedy = self._pattern_or_table(flat)
             each_folder = in_shell("data.pattern=^([^/]+)/")
             are_classes = f" (if {flat.name} is a class, type {each_folder})"
             raise UserError(
@@ -259,10 +264,8 @@ class ImageFolder(ImageDataModule):
         hint = "is it one level too high?"
         if loose:
             hint = f"sort the images into {train}/<class>/"
-            if table := self._table_beside(train):
-                hint = table
-            elif typed := _typed_pattern(train):
-                hint = typed
+            if remedy := self._pattern_or_table(train):
+                hint = remedy
             elif _are_classes(class_folders(self.root.parent)):
                 hint = f"did you mean {in_shell(f'data.root={self.root.parent}')}?"
         elif inside := _splits_in_classes(classes):
