@@ -28,6 +28,7 @@ from glimpse.streams import say
 from glimpse.text import plural
 
 MAX_SHIFT = 8  # pixels
+WORDS = {"train": "training", "val": "validation", "test": "test"}  # of splits, in titles
 
 
 def confused(
@@ -69,7 +70,7 @@ def confused(
         draw_most_confused(
             found,
             partial(images_of, trained.data, chosen),
-            f"{trained.name}: most confused {chosen} images",
+            f"{trained.name}: most confused {WORDS[chosen]} images",
             path,
         )
         say(f"written: {path}")
@@ -120,7 +121,7 @@ def losses(
             found,
             worst,
             partial(images_of, trained.data, chosen),
-            f"{chosen} images with the highest loss",
+            f"{WORDS[chosen]} images with the highest loss",
             path,
         )
         say(f"written: {path}")

@@ -32,6 +32,18 @@ def test_a_list_draws_as_its_members_do_one_after_the_other() -> None:
     assert torch.equal(labels, shares)
 
 
+def test_a_picture_names_the_members_of_a_list() -> None:
+    node = OmegaConf.create(
+        {
+            "crop": {"_target_": "glimpse.data.augment.flips.CropFlip"},
+            "jitter": {"_target_": "torchvision.transforms.v2.ColorJitter"},
+        }
+    )
+    augment = build_augment(node)
+    assert augment is not None
+    assert augment.label == "CropFlip, ColorJitter"
+
+
 def test_a_setting_of_a_move_that_is_left_out_is_refused() -> None:
     with pytest.raises(UserError, match=r"augment\.jitter\.padding_fraction=0\.25 has no effect"):
         InOrder({"flip": Flip(), "jitter": ColourJitter(padding_fraction=0.25)})

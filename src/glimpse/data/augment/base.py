@@ -72,6 +72,11 @@ class Augmentation(ABC):
     mixes: bool = False
     remark: str = ""  # a note for the user, which a run prints when it starts
 
+    @property
+    def label(self) -> str:
+        """Its name in pictures and reports."""
+        return type(self).__name__
+
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Augment (B, C, H, W) uint8 images; shape and type stay the same."""

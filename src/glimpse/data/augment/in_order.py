@@ -61,6 +61,10 @@ class InOrder(Augmentation):
             default=0,
         )
 
+    @property
+    def label(self) -> str:
+        return ", ".join(member.label for member in self.members)
+
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         return self.sized(images, (images.shape[2], images.shape[3]), draws)
 

@@ -47,6 +47,10 @@ class PerImage(Augmentation):
         self.name = name
         self.remark = f"{name} works on one image at a time, which is slower than a whole batch"
 
+    @property
+    def label(self) -> str:
+        return self.name.rpartition(".")[2]
+
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         return self.sized(images, (images.shape[2], images.shape[3]), draws)
 

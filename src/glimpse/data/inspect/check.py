@@ -173,7 +173,7 @@ class DatasetCheck:
         if self.data.augment is None:
             return "nothing to do (augment=none)"
         images = self.as_trained.images
-        return f"{type(self.data.augment).__name__}: {_described(images)}, mean {images.mean():.3f}"
+        return f"{self.data.augment.label}: {_described(images)}, mean {images.mean():.3f}"
 
     def learned(self) -> str:
         """Run a linear model forward and backward; with zero weights, its loss is ln(classes)."""

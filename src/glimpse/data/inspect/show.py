@@ -34,7 +34,7 @@ def draw_batch(data: ImageDataModule, path: Path, *, num_images: int) -> None:
     grids = {"no augmentation": before}
     if data.augment is not None:
         after = data.batches.to_network(batch, training=True, epoch=0)
-        grids = {"before augmentation": before, f"after {type(data.augment).__name__}": after}
+        grids = {"before augmentation": before, f"after {data.augment.label}": after}
     images = {title: data.batches.to_pixels(seen.images) for title, seen in grids.items()}
     names = data.spec.class_names
     labels = {title: [_name(x, names) for x in seen.labels] for title, seen in grids.items()}
