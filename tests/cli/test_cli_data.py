@@ -75,6 +75,11 @@ def test_help_has_an_example(here: Path, command: str) -> None:
     [
         (["digitz"], "data=digitz: there is no such dataset (did you mean digits?)"),
         (["digits,mnist"], "data=digits,mnist: there is no such dataset"),
+        (
+            ["photos.csv"],
+            "expected the name of a dataset, found a path: type csv data.train=photos.csv",
+        ),
+        (["a/photos"], "found a path: type image_folder data.root=a/photos"),
         (["data=digits"], "expected a dataset name before any KEY=VALUE"),
         (["digits", "data=mnist"], "data=mnist: the dataset is already digits"),
         (["image_folder"], "data.root is not set"),

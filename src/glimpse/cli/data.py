@@ -164,11 +164,16 @@ def _flags(config_dir: Path | None) -> list[str]:
 
 def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]) -> None:
     from glimpse.config.keys import in_own_folder, unknown_choice
+    from glimpse.config.places import for_a_path
 
     if "=" in name:
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
     if name not in files:
-        raise UserError(in_own_folder("data", name) or unknown_choice("data", name, sorted(files)))
+        hint = in_own_folder("data", name)
+        if not hint and (typed_path := for_a_path("data", name)):
+            remedy = typed_path.removeprefix("data=")
+            hint = f"{name}: expected the name of a dataset, found a path: type {remedy}"
+        raise UserError(hint or unknown_choice("data", name, sorted(files)))
     for override in typed[1:]:
         if override.startswith("data="):
             raise UserError(f"{override}: the dataset is already {name}; remove one of the two")

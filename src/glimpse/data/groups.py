@@ -83,7 +83,7 @@ def _matched(asked: str, paths: Sequence[Path]) -> list[str]:
         raise UserError(
             f"data.groups={asked}: there is no column of this name, and as a pattern it finds no "
             f"group in {len(without):,} of {len(texts):,} file names, for example {without[0]}: "
-            "change it"
+            "type the name of a column, or change the pattern"
         )
     return [name for name in names if name]
 

@@ -245,7 +245,7 @@ def test_every_set_has_the_parts_it_is_listed_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "Flowers101"}, "no such dataset; did you mean Flowers102?"),
+        ({"name": "Flowers101"}, "no such dataset (did you mean Flowers102?); choose from CIFAR10"),
         ({"name": "svhn"}, "did you mean SVHN?"),
         ({"name": "zzzz"}, "no such dataset; choose from CIFAR10"),
         ({"name": "CocoDetection"}, "do not have exactly one class"),

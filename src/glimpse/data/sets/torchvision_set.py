@@ -249,8 +249,8 @@ def _why_not(name: str) -> str:
         return "its images do not have exactly one class; choose from " + ", ".join(SETS)
     by_lower_case = {known.lower(): known for known in SETS}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.6)
-    hint = f"did you mean {by_lower_case[near[0]]}?" if near else f"choose from {', '.join(SETS)}"
-    return f"no such dataset; {hint}"
+    hint = f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
+    return f"no such dataset{hint}; choose from {', '.join(SETS)}"
 
 
 def _files(path: Path) -> list[Path]:
