@@ -426,7 +426,13 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def all_remarks(self) -> list[str]:
         """What a user should know of the splits and the dataset."""
-        return self._division.remarks + self.remarks()
+        enlarged = []
+        if self.presize and self.size and min(np.subtract(self.size, self.presize)) > 0:
+            (tall, wide), (height, width) = self.presize, self.size
+            enlarged.append(
+                f"stored at {tall}×{wide} pixels, and enlarged to {height}×{width} by data.size"
+            )
+        return self._division.remarks + self.remarks() + enlarged
 
     # Batches ------------------------------------------------------------------------------------
 

@@ -620,6 +620,13 @@ def test_images_of_two_sizes(photos: Path) -> None:
     assert (spec.height, spec.width) == (16, 16)
 
 
+def test_images_stored_smaller_than_the_input_are_said(photos: Path) -> None:
+    said = "stored at 8×8 pixels, and enlarged to 16×16 by data.size"
+    assert said in image_folder(photos, presize=8, size=16).describe()
+    for options in ({"presize": 16, "size": 8}, {"presize": 16}, {"presize": 16, "size": 16}):
+        assert "enlarged" not in image_folder(photos, **options).describe()
+
+
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_file_that_is_no_image_is_named(photos: Path, part: str, cache: bool) -> None:
