@@ -46,9 +46,8 @@ class InOrder(Augmentation):
                 f"augment: {moves[0]} and {moves[1]} both mirror the images, but a list shifts and flips them "
                 "once: remove one of the two"
             )
-        has_crop_flip = any(
-            type(m) is CropFlip for m in self.members
-        )  # it says which move is meant
+        # Its settings say which move is meant.
+        has_crop_flip = any(type(m) is CropFlip for m in self.members)
         has_move = has_crop_flip or any(isinstance(m, MOVES) for m in self.members)
         if not has_move:
             _require_same_move(begin)
