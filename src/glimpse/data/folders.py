@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,21 @@ from glimpse.data.spec import Files
 from glimpse.errors import UserError
 from glimpse.text import class_name, some
 
+RECORD = ".hydra"  # what a run folder contains
+
 
 @dataclass(frozen=True)
 class Listing:
     """The image files below a folder, sorted by path, and what was skipped, counted by ending.
+
+    The pictures of run folders are skipped too.
 
     The paths are strings because creating a million `Path` objects takes seconds.
     """
 
     names: list[str]
     passed_over: Counter[str]
+    runs: list[str] = field(default_factory=list)
 
 
 def class_folders(root: Path, *, without: Collection[Path] = ()) -> list[Path]:
@@ -57,10 +62,10 @@ def holds_images(folder: Path) -> bool:
 def holds_runs(folder: Path, *, depth: int = 3) -> bool:
     """Whether a folder contains run folders at most `depth` levels below, and no images above them.
 
-    A run folder contains the folder `.hydra`.
+    A run folder contains the folder RECORD.
     """
     with suppress(OSError):  # `listing` reports it
-        if (folder / ".hydra").is_dir():
+        if (folder / RECORD).is_dir():
             return True
         if depth and not holds_images(folder):
             return any(holds_runs(inner, depth=depth - 1) for inner in class_folders(folder))
@@ -94,11 +99,15 @@ def listing(folder: Path, *, without: Collection[Path] = ()) -> Listing:
             ) from error
         raise UserError(f"{where}: {error.strerror}") from error
     found.names.sort()
+    found.runs.sort()
     return found
 
 
 def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
     readable, unreadable = readable_endings(), unreadable_endings()
+    if os.path.isdir(os.path.join(folder, RECORD)):
+        found.runs.append(folder)
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):

@@ -17,19 +17,31 @@ from glimpse.text import plural, some
 
 ENDINGS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jpx", ".mpo", ".pcx",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".mpo",
+    ".pcx",
 )  # fmt: skip
 AVIF = (".avif", ".avifs")
 HEIF = (".heic", ".heif", ".hif")
 # Formats of pictures that are never read here.
 OTHERS = (
-    ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".raw", ".dng", ".cr2", ".cr3",
+    ".svg", ".psd", ".eps", ".jxl", ".jxr", ".exr", ".hdr", ".dcm", ".ico", ".icns", ".cur", ".dds", ".sgi",
+    ".xpm", ".xbm", ".ras", ".wmf", ".emf", ".bpg", ".raw", ".dng", ".cr2", ".cr3", ".srw", ".pef",
     ".nef", ".arw", ".raf", ".orf", ".rw2",
     ".npy", ".npz", ".nii", ".fits", ".svs", ".ndpi", ".czi", ".mha", ".nrrd", ".mat", ".h5", ".hdf5",
     ".dicom", ".tfrecord", ".xcf", ".qoi",
     ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # which may contain images
+ARCHIVES = (
+    ".zip",
+    ".tar",
+    ".gz",
+    ".tgz",
+    ".xz",
+    ".bz2",
+    ".zst",
+    ".7z",
+    ".rar",
+)  # which may contain images
 # Of files that never hold an image, but often lie beside images; their content is not looked at.
 OF_TEXT = (".txt", ".json", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".py", ".log")
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.

@@ -215,6 +215,21 @@ def test_what_glimpse_writes_into_the_root_is_no_class(
     assert by_name.spec.class_names == ("cat", "dog", "owl")
 
 
+def test_pictures_of_a_run_in_the_folder_of_a_class_are_no_images(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = image_folder(photos).fingerprint
+    for part, run in (("train", "outputs/image_folder-linear/now"), ("val", "now")):
+        folder = photos / part / "cat" / run
+        (folder / ".hydra").mkdir(parents=True)
+        save_image(NOISE, folder / "figures" / "1.png")
+    data = image_folder(photos)
+    assert data.fingerprint == before
+    assert "glimpse writes there: train/cat/outputs/image_folder-linear/now, val/cat/now" in (
+        data.describe()
+    )
+
+
 def test_an_unused_validation_folder_is_told(photos: Path) -> None:
     shutil.copytree(photos / "val", photos / "test")
     data = image_folder(photos, val_fraction=0.25)

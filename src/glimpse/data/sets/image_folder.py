@@ -62,11 +62,12 @@ class ImageFolder(ImageDataModule):
         self.root = Path(os.path.expanduser(root))
         self.pattern = pattern if pattern is None else _compiled(pattern)
         self.passed_over = Counter[str]()
+        self.runs: list[str] = []  # run folders inside the folders of classes
 
     def source_files(self) -> Iterable[str]:
         """Return all images below the root."""
         found = listing(self.root, without=self._own)
-        self.passed_over = found.passed_over
+        self.passed_over, self.runs = found.passed_over, found.runs
         return found.names
 
     @cached_property
@@ -102,7 +103,9 @@ class ImageFolder(ImageDataModule):
     def remarks(self) -> list[str]:
         """Report what was skipped, and which folders are classes and splits."""
         remarks = counted(self.passed_over)
-        if own := sorted(as_utf8(folder.name) for folder in self._own if folder.is_dir()):
+        runs = [os.path.relpath(run, self.root) for run in self.runs]
+        found = [folder.name for folder in self._own if folder.is_dir()]
+        if own := sorted(map(as_utf8, [*found, *runs])):
             remarks.append(f"skipped, because glimpse writes there: {some(own)}")
         if self.pattern is None:
             return [*remarks, *self._remarks_on_layout()]
