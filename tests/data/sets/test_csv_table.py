@@ -512,6 +512,16 @@ def test_paths_may_be_the_groups(tmp_path: Path, pictures: list[tuple[str, str]]
     are_right(table(file, folder="images", groups="file", test_fraction=0.5))
 
 
+def test_the_column_of_labels_is_no_column_of_groups(
+    tmp_path: Path, pictures: list[tuple[str, str]]
+) -> None:
+    rows = [f"{name},{label}" for name, label in pictures]
+    for header, label in (("file,label", None), ("file,breed", None), ("file,breed", "breed")):
+        groups = header.partition(",")[2]
+        with pytest.raises(UserError, match=rf"data\.groups={groups} is the column of labels"):
+            table(written(tmp_path, header, rows), folder="images", groups=groups, label=label)
+
+
 def test_a_row_in_the_place_of_the_header_is_refused(
     tmp_path: Path, pictures: list[tuple[str, str]]
 ) -> None:

@@ -82,6 +82,13 @@ def find_columns(
     if found_path not in (path, "path", None):
         remarks.append(f"paths in the column {found_path}")
     rest = [name for name in table.columns if name not in (found_path, split, groups)]
+    if groups in table.columns and (
+        groups in given or not (given or rest) or (groups == "label" and not given)
+    ):
+        raise UserError(
+            f"data.groups={groups} is the column of labels, expected one whose equal cells stay in one split: "
+            "type data.groups=<another column>"
+        )
     if split is None:
         remarks += [_unused_split(table, name, cells[name]) for name in rest if name not in given]
     labels = given or _label_columns(table, rest, cells, has_paths=found_path is not None)
