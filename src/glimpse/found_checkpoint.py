@@ -42,7 +42,9 @@ def find_checkpoint(path: Path) -> Path:
         require_inside(path, checkpoint)
         if checkpoint.is_file():
             return checkpoint
-    if (path / ".hydra").is_dir():
+    if path.name == CHECKPOINTS and (path / BEST).is_file():
+        hint = f": type the run folder, {path.parent}"
+    elif (path / ".hydra").is_dir():
         hint = f": {_why_none(path)}"
     else:
         hint = _such_as(path) or ": expected a run folder, such as outputs/<data>-<model>/<time>"

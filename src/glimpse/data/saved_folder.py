@@ -31,6 +31,8 @@ def _of_one_split(folder: Path) -> str | None:
 
     state = read_json(folder, STATE)
     files = state.get("_data_files")
+    if files == []:
+        return f"{folder / STATE} lists no files, so there are no images"
     named = [mapping(one).get("filename") for one in listed(files)]
     if not _is_names(named):
         return f"{folder / STATE}: expected a list of files under _data_files, found {files!r:.60}"

@@ -202,6 +202,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         UserError, match=r"contains 'a\.png', expected an image \(for paths of files"
     ):
         opened(tmp_path / "paths.parquet", tmp_path)
+    (tmp_path / "list.jsonl").write_text('{"label": 0}\n')
+    with pytest.raises(UserError, match="save it as a parquet file, or as a table of CSV"):
+        opened(tmp_path / "list.jsonl", tmp_path)
+    rows(4).select([]).save_to_disk(str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"state\.json lists no files, so there are no images"):
+        opened(tmp_path / "empty", tmp_path)
     broken = datasets.Dataset.from_dict({"image": [png(9), b"<html>"] * 4, "label": [0, 1] * 4})
     broken.to_parquet(str(tmp_path / "broken.parquet"))
     with pytest.raises(UserError, match=r"train\[1\] is not an image that can be read"):

@@ -213,8 +213,23 @@ class HuggingFace(ImageDataModule):
                 reason = (
                     f"{' '.join(str(error).splitlines()[:2])[:300]}: type data.subset=<one of them>"
                 )
+            else:
+                reason += self._remedy(reason)
             raise UserError(f"data.name={self.set_name} cannot be read: {reason}") from error
         return opened if isinstance(opened, Mapping) else {"train": opened}
+
+    def _remedy(self, reason: str) -> str:
+        """What to type if the name is that of a file that is no parquet, or of nothing here."""
+        if self.path.is_file():
+            if self.path.suffix == ".parquet":
+                return "; copy or download the file again"
+            return "; save it as a parquet file, or as a table of CSV for data=csv"
+        if not self.path.exists() and "Hub" in reason:
+            return (
+                "; nothing here has this name either: type data.name=<a folder, a parquet file, or the name of a "
+                "dataset on the Hub>"
+            )
+        return ""
 
     def _place(self) -> dict[str, str]:
         local = self.data_dir / ".cache" / "huggingface"
