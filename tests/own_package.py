@@ -173,6 +173,57 @@ FILES = {
             def forward(self, images):
                 return super().forward(images + torch.randn_like(images))
 
+        class OutOfPlace(Plain):
+            def forward(self, images):
+                return super().forward(images + 1)
+
+        class WithoutForward(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.fc = nn.Linear(432, num_classes)
+
+        class NeedsLabels(Plain):
+            def forward(self, images, labels):
+                return super().forward(images)
+
+        class Fourier(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                weight = torch.randn(144, num_classes, dtype=torch.cfloat)
+                self.weight = nn.Parameter(weight)
+
+            def forward(self, images):
+                return self.outputs(images).abs()
+
+            def outputs(self, images):
+                return torch.fft.fft2(images.float().mean(1)).flatten(1) @ self.weight
+
+        class ComplexOutput(Fourier):
+            def forward(self, images):
+                return self.outputs(images)
+
+        class OwnStateDict(Plain):
+            def state_dict(self, *args, **kwargs):
+                return {"weight": self.fc.weight}
+
+        class AlwaysDrops(Plain):
+            def forward(self, images):
+                return nn.functional.dropout(super().forward(images))
+
+        class MixesImages(Plain):
+            def forward(self, images):
+                logits = super().forward(images)
+                return logits - logits.mean(0)
+
+        class KeepsNorm(Plain):
+            def __init__(self, num_classes):
+                super().__init__(num_classes)
+                self.norm = nn.BatchNorm2d(3).eval()
+
+            def forward(self, images):
+                assert not self.norm.training
+                return super().forward(self.norm(images))
+
         class Weighted(Plain):
             def __init__(self, num_classes, weights="small"):
                 super().__init__(num_classes)
@@ -254,6 +305,15 @@ FILES = {
             def forward(self, logits, labels):
                 return nn.functional.cross_entropy(logits, labels, weight=self.weight)
 
+        class ChangesLabels(nn.Module):
+            def forward(self, logits, labels):
+                labels += 1
+                return logits.mean()
+
+        class ComplexLoss(nn.Module):
+            def forward(self, logits, labels):
+                return nn.functional.cross_entropy(logits, labels) * 1j
+
         class EachImage(nn.Module):
             def forward(self, logits, labels):
                 return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -269,6 +329,18 @@ FILES = {
 
             def update(self, preds, target):
                 self.sum += preds.sum(0)
+
+            def compute(self):
+                return self.sum
+
+        class ChangesTarget(Metric):
+            def __init__(self):
+                super().__init__()
+                self.add_state("sum", torch.zeros(()), dist_reduce_fx="sum")
+
+            def update(self, preds, target):
+                target += 1
+                self.sum += target.sum()
 
             def compute(self):
                 return self.sum
@@ -292,6 +364,36 @@ FILES = {
         class Deaf(torch.optim.SGD):
             def step(self, closure=None):
                 return super().step()
+
+        class WithoutClosure(torch.optim.SGD):
+            def step(self):
+                super().step()
+
+        class WithoutRate(torch.optim.Optimizer):
+            def __init__(self, params):
+                super().__init__(params, {})
+
+            def step(self, closure=None):
+                return closure()
+
+        class TensorRate(torch.optim.SGD):
+            def __init__(self, params, lr=0.1):
+                super().__init__(params, torch.tensor(lr), foreach=False)
+
+        class OneArgumentHook(Callback):
+            def on_train_epoch_end(self, trainer):
+                pass
+
+        class OldHook(Callback):
+            def on_epoch_end(self, trainer, pl_module):
+                pass
+
+            def on_improvement(self):
+                pass
+
+        class LogsOurs(Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                pl_module.log("val/acc", 0.99)
 
         class Count(Callback):
             def on_train_epoch_end(self, trainer, pl_module):
@@ -395,6 +497,25 @@ FILES = {
     "conf/model/late.yaml": "_target_: ownpkg.nets.Late\n",
     "conf/model/one_more.yaml": "_target_: ownpkg.nets.OneMore\n",
     "conf/model/in_place.yaml": "_target_: ownpkg.nets.InPlace\n",
+    "conf/model/out_of_place.yaml": "_target_: ownpkg.nets.OutOfPlace\n",
+    "conf/model/without_forward.yaml": "_target_: ownpkg.nets.WithoutForward\n",
+    "conf/model/needs_labels.yaml": "_target_: ownpkg.nets.NeedsLabels\n",
+    "conf/model/fourier.yaml": "_target_: ownpkg.nets.Fourier\n",
+    "conf/model/complex_output.yaml": "_target_: ownpkg.nets.ComplexOutput\n",
+    "conf/model/own_state_dict.yaml": "_target_: ownpkg.nets.OwnStateDict\n",
+    "conf/model/always_drops.yaml": "_target_: ownpkg.nets.AlwaysDrops\n",
+    "conf/model/mixes_images.yaml": "_target_: ownpkg.nets.MixesImages\n",
+    "conf/model/keeps_norm.yaml": "_target_: ownpkg.nets.KeepsNorm\n",
+    "conf/loss/changes_labels.yaml": "_target_: ownpkg.rest.ChangesLabels\n",
+    "conf/loss/complex_loss.yaml": "_target_: ownpkg.rest.ComplexLoss\n",
+    "conf/metrics/changes_target.yaml": "changes_target:\n  _target_: ownpkg.rest.ChangesTarget\n",
+    "conf/optimizer/without_closure.yaml": "_target_: ownpkg.rest.WithoutClosure\nlr: 0.1\n",
+    "conf/optimizer/without_rate.yaml": "_target_: ownpkg.rest.WithoutRate\n",
+    "conf/optimizer/tensor_rate.yaml": "_target_: ownpkg.rest.TensorRate\nlr: 0.1\n",
+    "conf/optimizer/without_momentum.yaml": "_target_: torch.optim.SGD\nlr: 0.1\n",
+    "conf/callbacks/one_argument_hook.yaml": "_target_: ownpkg.rest.OneArgumentHook\n",
+    "conf/callbacks/old_hook.yaml": "_target_: ownpkg.rest.OldHook\n",
+    "conf/callbacks/logs_ours.yaml": "_target_: ownpkg.rest.LogsOurs\n",
     "conf/model/random.yaml": "_target_: ownpkg.nets.Random\n",
     "conf/model/weighted.yaml": "_target_: ownpkg.nets.Weighted\nweights: none\n",
     "conf/model/scripted.yaml": "_target_: ownpkg.nets.scripted\n",

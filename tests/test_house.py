@@ -220,6 +220,7 @@ CONFIGURATIONS = ("config", "changed", "finetune")  # of OmegaConf: data, not ob
 OF_LIBRARIES = (
     ("glimpse/data/processes.py", "taken.value"),  # a counter that processes share
     ("glimpse/models/pretrained.py", "layer.weight"),  # a layer of torch
+    ("glimpse/one_pass.py", "module.training"),  # train() would change the modules inside too
     ("glimpse/sweeps/launching.py", "result.status"),  # Hydra's record of a job
 )
 PATCHES = ("glimpse/lightning_compat.py", "glimpse/lean_imports.py")  # files that change libraries

@@ -1,6 +1,7 @@
 """Networks, data, losses and the rest from a package of the user's own, without touching glimpse."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def train(importable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("data=photos", "model=other_name"),
         ("data=photos", "model=in_place"),
         ("data=photos", "model=random"),
+        ("data=photos", "model=fourier"),
         ("data=photos", "model='my net'"),
         ("data=halves", "model=linear", "loss=margin"),
         ("data=halves", "model=linear", "loss=optional", "loss.class_weights=[1,3]"),
@@ -96,6 +98,58 @@ def test_flat_and_named_callbacks_stand_side_by_side(train: Train) -> None:
     assert (folder / "note.txt").read_text() == "bye"
     names = {path.name for path in (folder / "checkpoints").glob("*.ckpt")}
     assert names == {"best.ckpt", "last.ckpt", "epoch0.ckpt", "epoch1.ckpt"}
+
+
+def test_a_callback_must_not_log_what_every_run_measures(train: Train) -> None:
+    with pytest.raises(UserError, match=r"logs val/acc, .* such as mine/acc"):
+        train("data=halves", "model=linear", "callbacks=[logs_ours]")
+
+
+def test_a_method_that_only_resembles_a_hook_is_remarked_on(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=halves", "model=linear", "callbacks=[old_hook,logs]", "check=true")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "OldHook.on_epoch_end is not a hook of Lightning" in said
+    assert "did you mean on_train_epoch_end?" in said
+    assert said.count("is not a hook") == 1
+
+
+def test_views_are_those_of_the_image_though_a_network_works_in_place(train: Train) -> None:
+    found = []
+    for model in ("in_place", "out_of_place"):
+        options = ("data=photos", f"model={model}", "data.val_fraction=0.2", "test=true")
+        folder = train(*options, "tta=flip")
+        found.append(json.loads((folder / "summary.json").read_text())["metrics"])
+    assert found[0]["test/loss_flip"] == found[1]["test/loss_flip"]
+
+
+def test_a_rate_that_schedules_change_in_place_is_recorded_as_it_was(train: Train) -> None:
+    rates = [
+        read_rows(train("data=halves", "model=linear", f"optimizer={name}"))[0]["lr"]
+        for name in ("tensor_rate", "without_momentum")
+    ]
+    assert float(rates[0]) == pytest.approx(float(rates[1]))
+
+
+@pytest.mark.parametrize(
+    ("model", "remark"),
+    [
+        ("always_drops", "gives other outputs for the same images each time, even in evaluation"),
+        (
+            "mixes_images",
+            "gives other outputs for an image beside other images, even in evaluation",
+        ),
+        ("keeps_norm", "1 of the 7 modules of KeepsNorm stay in evaluation mode in training"),
+        ("plain", None),
+    ],
+)
+def test_a_network_that_is_not_steady_in_evaluation_is_remarked_on(
+    train: Train, model: str, remark: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("data=photos", f"model={model}")
+    said = " ".join(capsys.readouterr().out.split())
+    assert remark in said if remark else "evaluation mode" not in said
 
 
 def test_what_callbacks_log_is_in_the_rows_of_the_epochs_that_logged_it(train: Train) -> None:
@@ -224,6 +278,23 @@ def test_an_own_file_replaces_ours_of_the_same_name(
         (
             "model=needs",
             "ownpkg.needs cannot be imported: No module named 'nowhere'; type pip install",
+        ),
+        ("model=without_forward", "has no forward: write def forward(self, images), which"),
+        ("model=needs_labels", "its forward(images, labels) cannot be called with images alone"),
+        ("model=complex_output", "returns complex numbers, expected real logits: return their abs"),
+        (
+            "model=own_state_dict",
+            "has weights that its state_dict lacks, so checkpoints would lose",
+        ),
+        ("loss=changes_labels", "changes the labels that it is given, which the accuracy needs"),
+        ("loss=complex_loss", "returns a complex number, expected a real one"),
+        ("metrics=[changes_target]", "changes the probabilities or labels that it is given, which"),
+        ("optimizer=without_closure", "its step takes no closure, which computes the gradients"),
+        ("optimizer=without_rate", "its parameter groups have no lr, which schedules change"),
+        (
+            "callbacks=[one_argument_hook]",
+            "OneArgumentHook.on_train_epoch_end does not take the arguments that Lightning passes: write "
+            "def on_train_epoch_end(self, trainer, pl_module)",
         ),
         ("loss=one_argument", "3 were given: expected forward(self, logits, labels)"),
         ("loss=function", "a function of logits and labels belongs in the forward of a module"),

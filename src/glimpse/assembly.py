@@ -116,7 +116,7 @@ def _require_number(
 ) -> None:
     """Require a number with a gradient for the logits and the labels of two images."""
     logits = torch.zeros(2, num_classes, requires_grad=True)
-    given = f"logits of 2×{num_classes} and {what} of {by(labels.shape)}"
+    given, version = f"logits of 2×{num_classes} and {what} of {by(labels.shape)}", labels._version
     try:
         found = exact_loss(loss, logits, labels)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -133,6 +133,15 @@ def _require_number(
         shape = by(found.shape) if isinstance(found, Tensor) else kind_of(found)
         raise UserError(
             f"loss {target} returns {shape} for two images, expected one number, their mean"
+        )
+    if labels._version != version:
+        raise UserError(
+            f"loss {target} changes the labels that it is given, which the accuracy needs too: change a "
+            "copy, as in labels = labels.clone()"
+        )
+    if found.is_complex():
+        raise UserError(
+            f"loss {target} returns a complex number, expected a real one: return its abs()"
         )
     if not _follows(found, logits):
         raise UserError(

@@ -91,7 +91,8 @@ class ImageClassifier(LeanModule):
         self._is_alone = True  # whether no other process takes part in the training
         self._logits_and_loss: Callable[..., tuple[Tensor, Tensor]] = _logits_and_loss
         self.counts = Counts(spec.num_classes, by_class=by_class)
-        self._lr: float | None = None  # of the latest step
+        self._lr: float | Tensor | None = None  # of the latest step
+        self._logs_own = False
         self._counted = -1  # the latest training batch of this epoch
         self.has_begun = False  # whether training has started; a resume has then restored all state
         self.validation: dict[str, float] | None = None  # this epoch's val/… metrics, if validated
@@ -153,7 +154,10 @@ class ImageClassifier(LeanModule):
         return mine * self.trainer.world_size / summed(mine.clone())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._lr = (
+            rate.clone() if isinstance(rate, Tensor) else rate
+        )  # schedules change it in place
         is_again = batch_idx == self._counted  # some optimizers evaluate a batch several times
         self._counted = batch_idx
         loss = self._step(batch, "train", is_again=is_again)
@@ -221,13 +225,36 @@ class ImageClassifier(LeanModule):
         self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images)
+        # A network may work in place, and the views need the images.
+        logits = self(batch.images.clone() if self.tta else batch.images)
         for suffix in self._suffixes:
             answer = AVERAGES[suffix[1:]](self, batch.images, logits) if suffix else logits
             loss = self.loss_of(answer, batch.labels)
             self._score(answer, loss, batch, self._scored_split + suffix)
 
     # Metrics ------------------------------------------------------------------------------------
+
+    def log(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Log a number of a callback. Lightning would mix one that has the name of ours with ours.
+
+        Raises:
+            UserError: every run measures this name.
+        """
+        ends = {own.partition("/")[2] for own in self.logged_names}
+        measured = {f"{split}/{end}" for split in ("train", "val", "test") for end in ends} | {"lr"}
+        if not self._logs_own and name in measured:
+            raise UserError(
+                f"a callback logs {name}, which every run measures itself: give it another name, such as "
+                f"mine/{name.rpartition('/')[2]}"
+            )
+        super().log(name, *args, **kwargs)
+
+    def _log_own(self, metrics: Mapping[str, float], **kwargs: Any) -> None:
+        self._logs_own = True
+        try:
+            self.log_dict(metrics, **kwargs)
+        finally:
+            self._logs_own = False
 
     def _finish(self, split: str, suffix: str = "") -> dict[str, float]:
         """The split's metrics over all processes; a suffix such as "_flip" selects views."""
@@ -297,8 +324,8 @@ class ImageClassifier(LeanModule):
         metrics = self._finish("train")
         known = metrics | (self.validation or {})
         assert self._lr is not None
-        metrics["lr"] = self._lr
-        self.log_dict(metrics)
+        metrics["lr"] = float(self._lr)
+        self._log_own(metrics)
         if self._plateau and self._plateau.monitor in known:
             assert isinstance(self._plateau.scheduler, ReduceLROnPlateau)
             self._plateau.scheduler.step(known[self._plateau.monitor])
@@ -309,7 +336,7 @@ class ImageClassifier(LeanModule):
 
     def on_validation_epoch_end(self) -> None:
         metrics = self._finish("val")
-        self.log_dict(metrics)
+        self._log_own(metrics)
         # Round to fp32, as Lightning does with logged metrics. An undefined metric has no value.
         self.validation = {
             name: torch.tensor(value).item()
@@ -324,7 +351,7 @@ class ImageClassifier(LeanModule):
 
     def on_test_epoch_end(self) -> None:
         for suffix in self._suffixes:
-            self.log_dict(self._finish(self._scored_split, suffix), logger=False)
+            self._log_own(self._finish(self._scored_split, suffix), logger=False)
 
     # Optimization -------------------------------------------------------------------------------
 
@@ -422,7 +449,7 @@ class ImageClassifier(LeanModule):
             "others": others,
             "validation": self.validation,
             "plateau": self._plateau.scheduler.state_dict() if self._plateau else None,
-            "lr": self._lr,
+            "lr": None if self._lr is None else float(self._lr),
             "num_skipped": self.num_skipped,
         }
 

@@ -358,6 +358,8 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", ".*`srun` command is available.*")
     # The classifier logs numbers that are already summed over the processes.
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+    # network.py remarks on it.
+    warnings.filterwarnings("ignore", r".*module\(s\) in eval mode at the start of training.*")
     # A resumed run may leave out callbacks; resume.py names those that it needs.
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     if device == "cpu":

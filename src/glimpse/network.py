@@ -19,6 +19,7 @@ from glimpse.data.spec import ImageSpec
 from glimpse.errors import UserError
 from glimpse.layers.image_size import USUAL_SIDES
 from glimpse.one_pass import evaluating, output_for_black
+from glimpse.own_methods import takes
 from glimpse.seeding import OVER_A_MILLION, seed_all, untouched_generators
 from glimpse.text import by, kind_of
 
@@ -128,6 +129,34 @@ def remarks_on(network: nn.Module, spec: ImageSpec) -> list[str]:
             f"{name} returns probabilities, where losses and metrics expect logits: remove softmax from "
             "the end of its forward"
         )
+    if not is_from(type(network).__module__, ("glimpse", *COMPLETE)):
+        remarks += _remarks_on_modes(network, spec)
+    return remarks
+
+
+def _remarks_on_modes(network: nn.Module, spec: ImageSpec) -> list[str]:
+    """Remarks on a network that trains in evaluation mode, or is random or mixes images in it."""
+    name = type(network).__name__
+    remarks = []
+    modes = [module.training for module in network.modules()]
+    if not all(modes):
+        remarks.append(
+            f"{len(modes) - sum(modes)} of the {len(modes)} modules of {name} stay in evaluation mode in "
+            "training, as it asks"
+        )
+    images = torch.rand(2, *spec.shape, generator=torch.Generator().manual_seed(0))
+    with suppress(Exception), evaluating(network), torch.no_grad(), untouched_generators():
+        first, second, alone = (network(x.clone()) for x in (images, images, images[:1]))
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
+            remarks.append(
+                f"{name} gives other outputs for the same images each time, even in evaluation mode: use "
+                "nn.Dropout, or pass training=self.training to F.dropout"
+            )
+        elif not torch.allclose(first[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+            remarks.append(
+                f"{name} gives other outputs for an image beside other images, even in evaluation mode: "
+                "scores and predictions depend on the batch"
+            )
     return remarks
 
 
@@ -149,6 +178,7 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} has no parameters to train, expected an nn.Module with layers as "
             "attributes, of which some require gradients"
         )
+    _require_forward(network, target)
     size = by(spec.shape)
     with evaluating(network):
         try:
@@ -164,12 +194,31 @@ def _require_logits(network: nn.Module, target: str, spec: ImageSpec) -> None:
             f"model._target_={target} returns {shape} for one image of {size}, expected logits of "
             f"1×{spec.num_classes}, one for each class: {_remedy_for(logits, spec.num_classes)}"
         )
+    if logits.is_complex():
+        raise UserError(
+            f"model._target_={target} returns complex numbers, expected real logits: return their absolute "
+            "values, output.abs()"
+        )
     if not logits.requires_grad:
         raise UserError(
             f"model._target_={target} returns logits without a gradient: remove detach(), data and "
             "no_grad() from its forward"
         )
     _require_the_same_in_training(network, target, spec)
+
+
+def _require_forward(network: nn.Module, target: str) -> None:
+    """Require a forward that can be called with images alone."""
+    if getattr(network.forward, "__func__", None) is nn.Module.forward:
+        raise UserError(
+            f"model._target_={target} has no forward: write def forward(self, images), which returns logits"
+        )
+    if not takes(network.forward, torch.zeros(0)):
+        found = inspect.signature(network.forward)
+        raise UserError(
+            f"model._target_={target}: its forward{found} cannot be called with images alone: write def "
+            "forward(self, images), and give other arguments a default"
+        )
 
 
 def _require_tensors(network: nn.Module, target: str) -> None:
@@ -232,7 +281,11 @@ def _is_complete(network: nn.Module, build_again: Callable[[], nn.Module], spec:
         one = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format).eval()
         other = build_again().eval()
         _logits_of_black(other, spec.shape)  # creates lazy layers
-        other.load_state_dict(one.state_dict())
+        try:
+            # Within another module, as in the classifier. Own methods may be written for the network alone.
+            nn.ModuleList([other]).load_state_dict(nn.ModuleList([one]).state_dict())
+        except Exception:
+            return False
         for each in (one, other):
             seed_all(OTHER_SEED)
             answers.append(each(images.clone()))  # a network may work in place

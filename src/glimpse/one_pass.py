@@ -12,13 +12,14 @@ from glimpse.data.spec import ImageSpec
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a block, and then back into the mode it had."""
-    was_training = network.training
+    """Put a network into evaluation mode for a block, and then each layer back into the mode it had."""
+    before = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        network.train(was_training)
+        for module, was_training in before:
+            module.training = was_training
 
 
 @torch.no_grad()

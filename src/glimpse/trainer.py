@@ -30,10 +30,12 @@ from omegaconf import DictConfig
 from glimpse.checkpoint_file import AtomicCheckpointIO
 from glimpse.config.build import blamed, build, parameters_of, plain, require_target
 from glimpse.config.keys import unknown_key
+from glimpse.console import console
 from glimpse.distributed.place import Place, takes_one_device
 from glimpse.errors import UserError, first_line
 from glimpse.found_checkpoint import BEST, CHECKPOINTS, LAST
 from glimpse.lightning_compat import skip_empty_hooks
+from glimpse.own_methods import remarks_on_hooks, require_hooks
 
 ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 # By the name of an accelerator, the best first.
@@ -197,6 +199,10 @@ def build_trainer(
     if arguments["profiler"] in PROFILERS:  # writes fit-profile.txt to the run folder
         arguments["profiler"] = PROFILERS[arguments["profiler"]](dirpath=folder, filename="profile")
     callbacks = [build_callback(node, folder) for node in (config.callbacks or {}).values() if node]
+    for callback in callbacks:
+        require_hooks(callback)
+        for remark in remarks_on_hooks(callback):
+            console.print(remark)
     callbacks += ours
     for callback in callbacks:
         skip_empty_hooks(callback)

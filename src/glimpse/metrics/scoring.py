@@ -150,6 +150,7 @@ class Scoring:
         size = min(2 * self.num_classes, MOST_TRIED)
         answers = torch.randn(size, self.num_classes, generator=random).softmax(1)
         labels = torch.arange(size) % self.num_classes
+        versions = [answers._version, labels._version]
         try:
             found = _computed(metric, answers, labels)
         except Exception as error:  # a user's own metric may raise any error
@@ -163,6 +164,11 @@ class Scoring:
                 f"metrics.{name} cannot measure probabilities ({size}, {self.num_classes}) and "
                 f"labels ({size},): {first_line(error)}"
             ) from error
+        if [answers._version, labels._version] != versions:
+            raise UserError(
+                f"metrics.{name} changes the probabilities or labels that it is given, which others measure too: "
+                "change a copy, as in target = target.clone()"
+            )
         if not isinstance(found, Tensor | float | int) or torch.as_tensor(found).numel() != 1:
             what = f"{tuple(found.shape)} numbers" if isinstance(found, Tensor) else kind_of(found)
             remedy = "its compute must return a mean over them"

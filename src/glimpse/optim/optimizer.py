@@ -9,8 +9,10 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from glimpse.config.build import build, parameters_of, require_target
+from glimpse.errors import UserError
 from glimpse.lean_imports import make_optimizers_without_compiler
 from glimpse.optim.muon import Muon, hidden_matrices
+from glimpse.own_methods import takes
 
 MUON = f"{Muon.__module__}.{Muon.__qualname__}"
 FUSED_ON_GPUS = (Adam, SGD)  # and their subclasses, such as AdamW and Muon
@@ -29,7 +31,7 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
             norms, embeddings and tables.
 
     Raises:
-        UserError: the optimizer rejects its arguments.
+        UserError: the optimizer rejects its arguments, or lacks what every run uses.
     """
     make_optimizers_without_compiler()
     arguments = dict(config)
@@ -44,13 +46,17 @@ def build_optimizer(network: nn.Module, config: Mapping[str, Any]) -> Optimizer:
             {"params": [p for p in parameters if id(p) not in weights], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
+    if any(parameter.is_complex() for parameter in parameters) and "fused" in arguments:
+        arguments["fused"] = None  # torch fuses real numbers only
     more: dict[str, Any] = {}
     if arguments["_target_"] == MUON:  # Muon cannot distinguish a matrix from a table by shape
         more["no_matrices"] = [p for p in parameters if id(p) not in weights]
-    if _can_be_fused(arguments) and all(p.device.type == "cuda" for p in parameters):
+    on_gpu = all(p.device.type == "cuda" and not p.is_complex() for p in parameters)
+    if _can_be_fused(arguments) and on_gpu:
         more["fused"] = True  # one kernel in place of a dozen
     optimizer = build("optimizer", arguments, groups, **more)
     assert isinstance(optimizer, Optimizer)
+    _require_usual(optimizer, str(arguments["_target_"]))
     return optimizer
 
 
@@ -63,6 +69,20 @@ def remark_on(network: nn.Module, config: Mapping[str, Any]) -> str | None:
         "optimizer=muon: this network has no matrices between its first and its last, so AdamW updates all "
         f"weights{useless}"
     )
+
+
+def _require_usual(optimizer: Optimizer, target: str) -> None:
+    """Require what Lightning and the schedules use: a step with a closure, and learning rates."""
+    if not takes(optimizer.step, closure=None):
+        raise UserError(
+            f"optimizer._target_={target}: its step takes no closure, which computes the gradients: write "
+            "def step(self, closure), and call loss = closure() before the update"
+        )
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise UserError(
+            f"optimizer._target_={target}: its parameter groups have no lr, which schedules change: pass "
+            '{"lr": lr} to super().__init__(params, …), and read group["lr"] in its step'
+        )
 
 
 def _can_be_fused(arguments: Mapping[str, Any]) -> bool:
