@@ -312,6 +312,7 @@ def test_flags_may_stand_anywhere(train: Train, tmp_path: Path) -> None:
         (["--info", "seed=1"], ["--info", "all"], ["seed=1"]),
         (["x=1", "--info", "plugins"], ["--info", "plugins"], ["x=1"]),
         (["--cfg=job", "~callbacks.pictures"], ["--cfg=job"], ["~callbacks.pictures"]),
+        (["data=mnist", "--hydra-help"], ["--hydra-help"], []),
     ],
 )
 def test_flags_are_told_from_overrides(

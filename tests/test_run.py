@@ -177,6 +177,12 @@ def test_gpu_asked_for_where_there_is_none(execute: Execute) -> None:
         execute(*TINY, "trainer=gpu")
 
 
+@pytest.mark.parametrize("devices", ["-1", "[0]"])
+def test_devices_that_a_cpu_does_not_have(execute: Execute, devices: str) -> None:
+    with pytest.raises(UserError, match=r"type trainer\.devices=<number of processes>$"):
+        execute(*TINY, "trainer=cpu", f"trainer.devices={devices}")
+
+
 def test_overfit_batches_repeats_the_same_batch(
     execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,12 +137,18 @@ def num_processes(config: DictConfig) -> int:
     accelerator, devices = ACCELERATORS[device_of(config)], plain(config.trainer)["devices"]
     if takes_one_device(config.trainer):
         return 1
-    if str(devices) in ("auto", "-1"):
+    is_cpu = accelerator is CPUAccelerator
+    if str(devices) == "auto" or (str(devices) == "-1" and not is_cpu):
         return accelerator.auto_device_count()
     try:
         found = accelerator.parse_devices(devices)
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"trainer.devices={devices}: {first_line(error)}") from error
+        remedy = (
+            "type trainer.devices=<number of processes>" if is_cpu else "type trainer.devices=auto"
+        )
+        raise UserError(
+            f"trainer.devices={devices}: {first_line(error).rstrip('.')}: {remedy}"
+        ) from error
     return found if isinstance(found, int) else len(found or [])
 
 

@@ -80,6 +80,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif word in INFO:
             flags.append(rest.pop(0) if rest and rest[0] in INFO_VALUES else "all")
     _require_one_use(flags, overrides)
+    if "--hydra-help" in flags:  # it describes Hydra, whose own configuration lacks our keys
+        return ["--hydra-help"], []
     return flags, overrides
 
 

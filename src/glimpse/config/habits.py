@@ -50,6 +50,8 @@ WHOLE_KEYS = {
     "model.lr": "optimizer.lr",
     "model.name": "model",
     "optimizer.name": "optimizer",
+    "scheduler.lr": "optimizer.lr",
+    "scheduler.max_lr": "optimizer.lr",
     "scheduler.name": "scheduler",
     "sweeper": "hydra/sweeper",
     "launcher": "hydra/launcher",
@@ -63,7 +65,10 @@ OF_THE_RUN = (  # arguments of Lightning's Trainer that no key sets
     "trainer.plugins", "trainer.barebones",
 )  # fmt: skip
 # A group and a choice of it: the choice here.
-CHOICES = {("loss", "ce"): "cross_entropy", ("trainer", "cuda"): "gpu"}
+CHOICES = {
+    ("loss", "ce"): "cross_entropy", ("trainer", "cuda"): "gpu",
+    ("scheduler", "none"): "constant", ("scheduler", "null"): "constant",
+}  # fmt: skip
 ALWAYS_MEASURED = ("acc", "accuracy")
 
 
