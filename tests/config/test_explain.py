@@ -231,7 +231,6 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
         ("data.img_size=3", "did you mean data.presize=64, or data.size=64"),
         ("loss=ce", "did you mean cross_entropy?"),
         ("scheduler=none", "did you mean constant?"),
-        ("scheduler=null", "did you mean constant?"),
         ("scheduler.max_lr=1", "did you mean optimizer.lr?"),
         ("optimizer=AdamW", "did you mean adamw?"),
         ("data=MNIST", "did you mean mnist?"),

@@ -151,3 +151,18 @@ def test_values_of_different_losses_are_not_compared(
     assert [one.model for one in found] == (["mlp", "linear"] if by_loss else ["linear", "mlp"])
     [ranking] = rankings(found)
     assert ranking.metric == ("val/loss" if by_loss else "val/acc")
+
+
+def test_runs_without_settings_do_not_hide_what_differs_between_others(tmp_path: Path) -> None:
+    for name, rate in (("one", 0.1), ("two", 0.2)):
+        write_run(tmp_path / name, settings={"optimizer": {"lr": rate}}, data_id="0" * 16)
+        unknown = write_run(tmp_path / f"{name}_unknown", model="mlp", data_id="0" * 16)
+        (unknown / ".hydra" / "config.yaml").unlink()
+    other = write_run(tmp_path / "other", data_id="1" * 16)
+    (other / ".hydra" / "config.yaml").unlink()
+    found = groups_of(tmp_path)
+    unknown_label = "(settings not recorded)"
+    assert sorted(one.label for one in found) == [
+        *[unknown_label] * 3, "optimizer.lr=0.1", "optimizer.lr=0.2",
+    ]  # fmt: skip
+    assert not rankings(found)

@@ -96,7 +96,7 @@ class Predictions:
 
         The loss is NaN if any logit of the image is NaN.
         """
-        return self._in_blocks(partial(F.cross_entropy, reduction="none"))
+        return self._in_blocks(partial(F.cross_entropy, reduction="none")) + 0  # no -0.0
 
     def worst(self, num_images: int) -> NDArray[np.int64]:
         """The positions of the images with the highest losses, the highest first."""

@@ -177,7 +177,8 @@ def group(runs: Sequence[Run]) -> list[Group]:
     """Group the runs. Sort the groups by data, then the best first.
 
     The groups are ranked as `common_monitor` says. Runs that failed before their training began
-    influence neither this nor which settings differ.
+    influence neither this nor which settings differ. Runs with unknown settings do not influence
+    which settings differ.
     """
     found: dict[tuple[Any, ...], Group] = {}
     monitor = common_monitor([run for run in runs if not run.is_refused] or runs)
@@ -189,12 +190,13 @@ def group(runs: Sequence[Run]) -> list[Group]:
         if run.data_id and len(contents[run.data]) > 1:
             settings[CONTENT] = run.data_id
         # Runs with unknown settings are not averaged.
-        same = tuple(sorted(settings.items())) or (str(run.folder),)
+        same = tuple(sorted(settings.items())) if run.settings else (str(run.folder),)
         key = (run.data, run.model, run.status, run.is_refused, run.reported, same)
         found.setdefault(key, Group([], settings, monitor)).runs.append(run)
     groups = sorted(found.values(), key=lambda g: (g.data, -g.rank, g.model))
     for section in _by(groups, lambda g: (g.data, g.model)).values():
-        trained = [g for g in section if not g.is_refused] or section
+        known = [g for g in section if g.runs[0].settings]
+        trained = [g for g in known if not g.is_refused] or known
         keys = differing([g.settings for g in trained])
         for member in section:
             member.differ_in(named(_chosen(member.settings, keys)))

@@ -51,9 +51,9 @@ class Ranking:
 
 
 def rankings(groups: Sequence[Group]) -> list[Ranking]:
-    """Rank the models of each dataset whose finished runs have the same images."""
+    """Rank the models of each dataset whose finished runs are known to have the same images."""
     found = []
-    compared = rivals([g for g in groups if g.status == FINISHED])
+    compared = rivals([g for g in groups if g.status == FINISHED and g.runs[0].settings])
     names = _told_apart([same_images[0] for same_images in compared])
     for name, same_images in zip(names, compared, strict=True):
         monitor = common_monitor(run for member in same_images for run in member.runs)
