@@ -124,6 +124,13 @@ def test_views_are_those_of_the_image_though_a_network_works_in_place(train: Tra
     assert found[0]["test/loss_flip"] == found[1]["test/loss_flip"]
 
 
+def test_complex_weights_are_averaged(train: Train) -> None:
+    folder = train("data=photos", "model=fourier", "callbacks=[ema]")
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "network.weight"
+    assert not torch.equal(saved["state_dict"][name], saved["training_weights"][name])
+
+
 def test_a_rate_that_schedules_change_in_place_is_recorded_as_it_was(train: Train) -> None:
     rates = [
         read_rows(train("data=halves", "model=linear", f"optimizer={name}"))[0]["lr"]

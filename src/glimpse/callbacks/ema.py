@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -70,11 +71,11 @@ class WeightAverage(Callback):
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
         weights = pl_module.state_dict()
         pairs = [(average, weights[name]) for name, average in self._average.items()]
-        real = [(a, c.to(a)) for a, c in pairs if a.is_floating_point()]
-        averages, current = zip(*real, strict=True)
+        averages = [_real(a) for a, _ in pairs if _is_averaged(a)]
+        current = [_real(c.to(a)) for a, c in pairs if _is_averaged(a)]
         get_ema_multi_avg_fn(decay)(averages, current, 0)  # type: ignore[no-untyped-call]
         for average, value in pairs:
-            if not average.is_floating_point():
+            if not _is_averaged(average):
                 average.copy_(value)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,6 +119,16 @@ class WeightAverage(Callback):
 def _exact(tensor: Tensor) -> Tensor:
     """The tensor in fp32 if it is in half precision, otherwise the tensor itself."""
     return tensor.float() if tensor.dtype in HALVES else tensor
+
+
+def _is_averaged(tensor: Tensor) -> bool:
+    """Whether a tensor is averaged; others, such as counts, are those of the latest step."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """The tensor itself, or the real and imaginary parts in it."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
