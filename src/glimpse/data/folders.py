@@ -30,7 +30,7 @@ RECORD = ".hydra"  # what a run folder contains
 class Listing:
     """The image files below a folder, sorted by path, and what was skipped, counted by ending.
 
-    The pictures of run folders are skipped too.
+    The pictures of the run folders in it, which `runs` lists, are skipped too.
 
     The paths are strings because creating a million `Path` objects takes seconds.
     """
@@ -59,13 +59,15 @@ def holds_images(folder: Path) -> bool:
     return any(map(is_image, folder.iterdir()))
 
 
-def holds_runs(folder: Path, *, depth: int = 3) -> bool:
-    """Whether a folder contains run folders at most `depth` levels below, and no images above them.
+def is_run(folder: Path | str) -> bool:
+    """Whether a folder is that of a run, which contains the folder RECORD."""
+    return os.path.isdir(os.path.join(folder, RECORD))
 
-    A run folder contains the folder RECORD.
-    """
+
+def holds_runs(folder: Path, *, depth: int = 3) -> bool:
+    """Whether a folder contains run folders at most `depth` levels below, and no images above them."""
     with suppress(OSError):  # `listing` reports it
-        if (folder / RECORD).is_dir():
+        if is_run(folder):
             return True
         if depth and not holds_images(folder):
             return any(holds_runs(inner, depth=depth - 1) for inner in class_folders(folder))
@@ -105,16 +107,17 @@ def listing(folder: Path, *, without: Collection[Path] = ()) -> Listing:
 
 def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
     readable, unreadable = readable_endings(), unreadable_endings()
-    if os.path.isdir(os.path.join(folder, RECORD)):
-        found.runs.append(folder)
-        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
             name = entry.name.lower()
             if entry.is_dir():
-                if Path(entry.path) not in without:
+                if Path(entry.path) in without:
+                    continue
+                if is_run(entry.path):
+                    found.runs.append(entry.path)
+                else:
                     _walk(entry.path, found, without)
             elif name.endswith(readable):
                 found.names.append(entry.path)
@@ -130,8 +133,10 @@ def _walk(folder: str, found: Listing, without: Collection[Path]) -> None:
 
 
 def folders_with_images(folder: Path) -> Iterator[Path]:
-    """Yield the folders below `folder` that hold images."""
+    """Yield the folders below `folder` that hold images, without those of runs."""
     for path in class_folders(folder):
+        if is_run(path):
+            continue
         if holds_images(path):
             yield path
         yield from folders_with_images(path)
@@ -156,6 +161,10 @@ def read_classes(
             raise UserError(
                 f"{folder}: {name} is not a class of the training set "
                 f"({some(class_names)}): rename the folder or move it elsewhere"
+            )
+        if is_run(folder):
+            raise UserError(
+                f"{folder} is the folder of a run, expected that of a class: move it out of {root}"
             )
         inside = listing(folder)
         if not inside.names:

@@ -35,7 +35,7 @@ from glimpse.data.splits import Folds, Split
 from glimpse.data.transfer import sent
 from glimpse.errors import UserError
 from glimpse.steps_ahead import StepsAhead
-from glimpse.text import class_name
+from glimpse.text import by, class_name
 from glimpse.threads import num_cores
 
 OF_ONE_TYPE = (HalfPrecision, DoublePrecision)  # convert images too: bf16-true, 16-true, 64-true
@@ -428,10 +428,8 @@ class ImageDataModule(pl.LightningDataModule):
         """What a user should know of the splits and the dataset."""
         enlarged = []
         if self.presize and self.size and min(np.subtract(self.size, self.presize)) > 0:
-            (tall, wide), (height, width) = self.presize, self.size
-            enlarged.append(
-                f"stored at {tall}×{wide} pixels, and enlarged to {height}×{width} by data.size"
-            )
+            stored, shown = by(self.presize[::-1]), by(self.size[::-1])
+            enlarged.append(f"stored at {stored} pixels, and enlarged to {shown} by data.size")
         return self._division.remarks + self.remarks() + enlarged
 
     # Batches ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from glimpse.data.folders import listing
 from glimpse.data.formats import counted
 from glimpse.errors import UserError
 from glimpse.runs.trained import PREDICTED_TOGETHER, TrainedRun, not_finite
+from glimpse.text import plural
 from glimpse.threads import num_cores
 
 Decoded = tuple[Path, NDArray[Any] | UserError]  # a file with its pixels, or why it cannot be read
@@ -70,6 +71,8 @@ def image_files(paths: Sequence[Path]) -> Given:
             passed_over += inside.passed_over
         else:
             remarks = counted(inside.passed_over)
+            if inside.runs:
+                remarks.append(f"{plural(len(inside.runs), 'folder')} of runs skipped")
             errors.append("; ".join([f"{path}: there is no image file in this folder", *remarks]))
     if not files:
         raise UserError(errors[0])

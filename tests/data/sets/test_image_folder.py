@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from glimpse.data import formats
+from glimpse.data.folders import listing
 from glimpse.data.inspect.info import gather_facts
 from glimpse.data.sets.image_folder import ImageFolder
 from glimpse.errors import UserError
@@ -228,6 +229,41 @@ def test_pictures_of_a_run_in_the_folder_of_a_class_are_no_images(
     assert "glimpse writes there: train/cat/outputs/image_folder-linear/now, val/cat/now" in (
         data.describe()
     )
+
+
+def test_images_that_a_run_of_another_program_made_are_read(photos: Path) -> None:
+    before = image_folder(photos).fingerprint
+    (photos / ".hydra").mkdir()  # the root itself is such a run folder
+    assert image_folder(photos).fingerprint == before
+    assert len(image_files([photos]).files) == len(listing(photos).names) > 0
+
+
+def test_a_folder_with_nothing_but_runs_has_no_images_to_predict(tmp_path: Path) -> None:
+    (tmp_path / "now" / ".hydra").mkdir(parents=True)
+    save_image(NOISE, tmp_path / "now" / "curves.png")
+    with pytest.raises(UserError, match="no image file in this folder; 1 folder of runs skipped"):
+        image_files([tmp_path])
+
+
+def test_a_run_in_place_of_a_class_is_named(photos: Path) -> None:
+    (photos / "train" / "cat" / ".hydra").mkdir()
+    said = error_of(photos)
+    assert f"{photos}/train/cat is the folder of a run, expected that of a class: move it" in said
+
+
+def test_a_split_in_which_runs_lie_beside_the_classes_is_not_skipped(photos: Path) -> None:
+    (photos / "train" / "outputs" / "now" / ".hydra").mkdir(parents=True)
+    said = error_of(photos)
+    assert "train/outputs: the class outputs has no images here" in said
+    assert f"move the folder out of {photos}/train" in said
+
+
+def test_pictures_of_runs_are_no_nested_classes(photos: Path) -> None:
+    for number in range(2):
+        folder = photos / "train" / "cat" / "outputs" / f"run{number}"
+        (folder / ".hydra").mkdir(parents=True)
+        save_image(NOISE, folder / "curves.png")
+    assert "the classes are the folders" not in image_folder(photos).describe()
 
 
 def test_an_unused_validation_folder_is_told(photos: Path) -> None:
@@ -636,8 +672,8 @@ def test_images_of_two_sizes(photos: Path) -> None:
 
 
 def test_images_stored_smaller_than_the_input_are_said(photos: Path) -> None:
-    said = "stored at 8×8 pixels, and enlarged to 16×16 by data.size"
-    assert said in image_folder(photos, presize=8, size=16).describe()
+    said = "stored at 8×6 pixels, and enlarged to 16×12 by data.size"  # width first, as elsewhere
+    assert said in image_folder(photos, presize=[6, 8], size=[12, 16]).describe()
     for options in ({"presize": 16, "size": 8}, {"presize": 16}, {"presize": 16, "size": 16}):
         assert "enlarged" not in image_folder(photos, **options).describe()
 

@@ -73,7 +73,11 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def _own(self) -> frozenset[Path]:
         """The folders in the root that glimpse itself writes: `data_dir` and those of runs."""
-        found = set(filter(holds_runs, class_folders(self.root)))
+        found = {
+            folder
+            for folder in class_folders(self.root)
+            if holds_runs(folder) and not (_split_of(folder) and listing(folder).names)
+        }
         if self.data_dir.absolute().parent.resolve() == self.root.resolve():
             # The cache will create it, if it is not there.
             found.add(self.root / self.data_dir.name)
