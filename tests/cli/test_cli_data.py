@@ -69,6 +69,12 @@ def test_help_has_an_example(here: Path, command: str) -> None:
     assert f"Example: glimpse data {command}" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["MNIST", "cifar-10"])
+def test_another_spelling_of_a_dataset_is_no_path(here: Path, name: str) -> None:
+    (here / name).mkdir()
+    assert f"did you mean {name.lower().replace('-', '')}?" in data("info", name).stderr
+
+
 @pytest.mark.parametrize("command", ["info", "show", "check"])
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -219,6 +219,7 @@ def test_a_function_is_built_only_if_it_returns_what_its_group_wants() -> None:
             "data=my/photos",
             "expected a name, found a path: type data=image_folder data.root=my/photos",
         ),
+        ("data=CIFAR-10/", "expected a name, found a path: type data=image_folder"),
         ("data=a.csv", "expected a name, found a path: type data=csv data.train=a.csv"),
         ("model=mine.yaml", "expected a name, found a path: type model=mine"),
         ("model=net.pth", "type model=<its name> model.weights=net.pth"),

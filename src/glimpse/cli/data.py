@@ -170,7 +170,7 @@ def _require_one_name(name: str, typed: Sequence[str], files: Mapping[str, Path]
         raise UserError(f"{name}: expected a dataset name before any KEY=VALUE")
     if name not in files:
         hint = in_own_folder("data", name)
-        if not hint and (typed_path := for_a_path("data", name)):
+        if not hint and (typed_path := for_a_path("data", name, files)):
             remedy = typed_path.removeprefix("data=")
             hint = f"{name}: expected the name of a dataset, found a path: type {remedy}"
         raise UserError(hint or unknown_choice("data", name, sorted(files)))

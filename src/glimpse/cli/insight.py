@@ -28,7 +28,6 @@ from glimpse.streams import say
 from glimpse.text import plural
 
 MAX_SHIFT = 8  # pixels
-WORDS = {"train": "training", "val": "validation", "test": "test"}  # of splits, in titles
 
 
 def confused(
@@ -49,6 +48,7 @@ def confused(
     Example: glimpse confused outputs/cifar10-convnet/2026-11-23_10-15-00-3fa2b1 --min 10
     """
     with trained_run(run, settings, trust) as trained:
+        from glimpse.data.splits import IN_WORDS
         from glimpse.insight.confusion import most_confused
         from glimpse.insight.predictions import images_of
         from glimpse.plots.mistakes import draw_most_confused
@@ -70,7 +70,7 @@ def confused(
         draw_most_confused(
             found,
             partial(images_of, trained.data, chosen),
-            f"{trained.name}: most confused {WORDS[chosen]} images",
+            f"{trained.name}: most confused {IN_WORDS[chosen]} images",
             path,
         )
         say(f"written: {path}")
@@ -94,6 +94,7 @@ def losses(
     with trained_run(run, settings, trust) as trained:
         import numpy as np
 
+        from glimpse.data.splits import IN_WORDS
         from glimpse.insight.predictions import images_of, names_of
         from glimpse.plots.mistakes import draw_answers
 
@@ -121,7 +122,7 @@ def losses(
             found,
             worst,
             partial(images_of, trained.data, chosen),
-            f"{WORDS[chosen]} images with the highest loss",
+            f"{IN_WORDS[chosen]} images with the highest loss",
             path,
         )
         say(f"written: {path}")

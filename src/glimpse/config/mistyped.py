@@ -295,7 +295,7 @@ def _explain_missing_choice(error: MissingConfigException, words: Sequence[str])
     )
     if other:
         return f"{group}={choice}: {other} ends in .yml, expected .yaml: rename it"
-    if remedy := for_a_path(group, choice):
+    if remedy := for_a_path(group, choice, available):
         return f"{group}={choice}: expected a name, found a path: type {remedy}"
     return unknown_choice(group, choice, available)
 

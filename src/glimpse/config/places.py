@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -82,8 +83,13 @@ def wrong_place(key: str, value: str, *, source: str | None = None) -> str | Non
     return None
 
 
-def for_a_path(group: str, choice: str) -> str | None:
-    """What to type if a path was given as the name of a choice; None if it looks like a name."""
+def for_a_path(group: str, choice: str, available: Iterable[str] = ()) -> str | None:
+    """What to type if a path was given as the name of a choice; None if it looks like a name.
+
+    Another spelling of an available name is no path, even if a folder is called so: MNIST is mnist.
+    """
+    if _letters(choice) in map(_letters, available):
+        return None
     ending = Path(choice).suffix.lower()
     if ending == ".yaml":
         return f"{group}={Path(choice).stem}"
@@ -97,6 +103,11 @@ def for_a_path(group: str, choice: str) -> str | None:
     if group == "model" and ending in (".ckpt", ".pt", ".pth", ".safetensors"):
         return f"model=<its name> {in_shell(f'model.weights={choice}')}"
     return None
+
+
+def _letters(name: str) -> str:
+    """A name in lower case, without what its spellings differ in."""
+    return re.sub(r"[-_. ]", "", name.lower())
 
 
 def _hint(key: str, value: str, source: str | None) -> str:

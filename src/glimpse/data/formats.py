@@ -31,17 +31,8 @@ OTHERS = (
     ".dicom", ".tfrecord", ".xcf", ".qoi",
     ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
-ARCHIVES = (
-    ".zip",
-    ".tar",
-    ".gz",
-    ".tgz",
-    ".xz",
-    ".bz2",
-    ".zst",
-    ".7z",
-    ".rar",
-)  # which may contain images
+# They may contain images.
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".7z", ".rar")
 # Of files that never hold an image, but often lie beside images; their content is not looked at.
 OF_TEXT = (".txt", ".json", ".xml", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".py", ".log")
 # In lower case: of macOS archives, Synology's and QNAP's thumbnails, Windows and Linux drives.
