@@ -21,9 +21,12 @@ MORE, NOISE, UNKNOWN = ">", "≈", "?"
 MEANINGS = {
     MORE: f"{MORE} is a difference beyond the noise of the seeds",
     NOISE: f"{NOISE} is a difference within the noise of the seeds",
-    UNKNOWN: f"{UNKNOWN} means that single runs, folds, or seeds of equal results do not show a difference",
 }
-TEST = f"which Welch's t-test decides at p = {LEVEL}, after Holm's correction"
+TEST = f"(Welch's t-test, p < {LEVEL} after Holm's correction)"
+NO_TEST = (
+    f"{UNKNOWN} means that the noise is unknown: a model has a single run, only folds, or the same result for "
+    "every seed."
+)
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,13 @@ def _best_first(metric: str, sign: int) -> Callable[[Group], float]:
 
 
 def told(found: Sequence[Ranking]) -> list[str]:
-    """A sentence for each ranking, and one that explains the signs in them."""
+    """A sentence for each ranking, and those that explain the signs in them."""
     if not found:
         return []
     used = {sign for ranking in found for sign in ranking.signs}
     meanings = ", ".join(text for sign, text in MEANINGS.items() if sign in used)
-    test = f", {TEST}" if used - {UNKNOWN} else ""
-    return [*map(str, found), f"Between two models, {meanings}{test}."]
+    tested = [f"Between two models, {meanings} {TEST}."] if meanings else []
+    return [*map(str, found), *tested, *([NO_TEST] if UNKNOWN in used else [])]
 
 
 def _told_apart(members: Sequence[Group]) -> list[str]:
